@@ -1,0 +1,210 @@
+"""The converter contract: all that a new source format has to know about.
+
+A converter is one module `converters/<name>.py` with a class `Converter` that has two methods:
+
+    discover(root)  -> Discovery     cheap and sorted: paths and sizes, no pixels, nothing decoded
+    read(root, ref) -> Episode       one recording; pure; raises BadEpisode with a reason
+
+It knows its source format and nothing of Zarr, stitching or torch. Everything else (resume, workers, quarantine,
+checksums, stitching, statistics, latents) is done by fwdata for every converter alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import BadEpisode, UsageError
+from fwdata.manifest import Manifest
+
+__all__ = [
+    "BadEpisode",
+    "Converter",
+    "Discovery",
+    "EncodedCamera",
+    "EncodedFrame",
+    "Episode",
+    "EpisodeRef",
+    "Json",
+    "Manifest",
+    "RawCamera",
+    "Skipped",
+    "UsageError",
+]
+
+type Json = None | bool | int | float | str | list[Json] | dict[str, Json]
+
+
+@dataclass(frozen=True)
+class EpisodeRef:
+    """One recording that was found, before it is read. Picklable; sent to worker processes.
+
+    id: stable, unique in the root, human-readable; becomes `episode.id`.
+    source: path relative to the converted root, POSIX, `#demo_3` appended where a file holds several episodes.
+    files: every file the episode is read from, relative to the root, POSIX; the first one is the recording itself.
+    group: natural unit of storage (task, embodiment and setting for RoboTwin): episodes of one part share it.
+    num_bytes: size of this episode in its source, for planning parts and estimating time.
+    hints: what the path already told (task, embodiment, index, ..), for `read`.
+    """
+
+    id: str
+    source: str
+    files: tuple[str, ...]
+    group: str
+    num_bytes: int
+    hints: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A recording that discovery already knows cannot or must not be converted (a duplicate, an empty file)."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What a root holds.
+
+    episodes: in conversion order, which must not depend on the order of directory listings.
+    skipped: recordings left out, each with its reason; they end in the quarantine list.
+    decisions: conventions decided for the whole root (stored in the metadata, printed by `fwdata inspect`).
+    warnings: sentences for the user (gaps in numbering, unknown task names, ..).
+    """
+
+    episodes: tuple[EpisodeRef, ...]
+    skipped: tuple[Skipped, ...] = ()
+    decisions: Mapping[str, Json] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """One JPEG buffer as recorded.
+
+    red_blue_swapped: True when a standard JPEG decoder shows red and blue exchanged (legacy RoboTwin streams);
+    readers exchange them back, the buffer itself is stored untouched.
+    """
+
+    data: bytes
+    red_blue_swapped: bool = False
+
+
+@dataclass(frozen=True)
+class EncodedCamera:
+    """A camera whose source holds JPEG buffers; they are stored byte for byte.
+
+    frames: opens a fresh pass over the T buffers; may be called more than once.
+    height, width: pixels of every frame of this episode; each buffer is checked against them when it is written.
+    """
+
+    frames: Callable[[], Iterator[EncodedFrame]]
+    height: int
+    width: int
+    encoding: Literal["jpeg"] = "jpeg"
+
+
+@dataclass(frozen=True)
+class RawCamera:
+    """A camera whose source holds pixels or video; they are stored losslessly.
+
+    frames: opens a fresh pass over the T frames as blocks, each uint8 [n, H, W, 3], true RGB, upright as the policy
+    sees it. Blocks may have any n >= 1; keep them small (16 to 64 frames), they bound the memory of a conversion.
+    """
+
+    frames: Callable[[], Iterator[NDArray[np.uint8]]]
+    height: int
+    width: int
+    encoding: Literal["raw"] = "raw"
+
+
+type Camera = EncodedCamera | RawCamera
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One converted recording; T rows, one for every frame kept.
+
+    cameras: in stitching order (the manifest's order).
+    state: float32 [T, Ds], raw units of the source; names in `state_names` (one per dimension).
+    action: float32 [T, Da], what was commanded at frame t; names in `action_names`.
+    timestamp_ns: int64 [T], nanoseconds from the first frame, true stamps where the source has them.
+    valid: bool [T], False where alignment rules marked the frame.
+    instructions: training instructions, canonical first; at least one.
+    metadata: decisions of this episode (embodiment, setting, colour order, rotation, seed, ..) as JSON.
+    warnings: sentences for the user; they do not keep the episode out.
+    """
+
+    cameras: Mapping[str, Camera]
+    state: NDArray[np.float32]
+    action: NDArray[np.float32]
+    timestamp_ns: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    state_names: Sequence[str]
+    action_names: Sequence[str]
+    task: str
+    instructions: Sequence[str]
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an episode that breaks the contract, so that an invalid one cannot reach a store."""
+        rows = len(self.state)
+        for name, array, dtype, ndim in (
+            ("state", self.state, np.float32, 2),
+            ("action", self.action, np.float32, 2),
+            ("timestamp_ns", self.timestamp_ns, np.int64, 1),
+            ("valid", self.valid, np.bool_, 1),
+        ):
+            if array.dtype != dtype or array.ndim != ndim:
+                raise BadEpisode(
+                    f"{name} must be {ndim}-D {np.dtype(dtype)}, found {array.ndim}-D {array.dtype}"
+                )
+            if len(array) != rows:
+                raise BadEpisode(f"{name} has {len(array)} rows, state has {rows}")
+        if rows == 0:
+            raise BadEpisode("the recording holds no frame with an action")
+        for name, array, names in (
+            ("state", self.state, self.state_names),
+            ("action", self.action, self.action_names),
+        ):
+            if array.shape[1] != len(names):
+                raise BadEpisode(f"{name} has {array.shape[1]} dimensions, but {len(names)} names are given")
+            if not np.isfinite(array).all():
+                row, dim = np.argwhere(~np.isfinite(array))[0]
+                raise BadEpisode(f"{name} is not finite at frame {row}, dimension {names[dim]}")
+        if (np.diff(self.timestamp_ns) < 0).any():
+            raise BadEpisode("timestamps go backwards")
+        if not self.instructions or not all(text.strip() for text in self.instructions):
+            raise BadEpisode("the recording has no instruction text")
+
+
+@runtime_checkable
+class Converter(Protocol):
+    """One source format. Built as `Converter(manifest)`; holds no state besides its manifest and options."""
+
+    def __init__(self, manifest: Manifest) -> None: ...
+
+    def discover(self, root: Path) -> Discovery:
+        """Find the recordings below `root`. Costs one directory walk; raises UsageError when there are none."""
+        ...
+
+    def read(self, root: Path, ref: EpisodeRef) -> Episode:
+        """Read one recording. Raises BadEpisode with a reason that names the key and what was found."""
+        ...
+
+
+def converter_options(options: Mapping[str, Any], known: Mapping[str, Any], converter: str) -> dict[str, Any]:
+    """Merge a manifest's `options` over a converter's defaults; UsageError with the closest match for unknown keys."""
+    from fwdata.errors import did_you_mean
+
+    for key in options:
+        if key not in known:
+            raise UsageError(f"converter {converter!r} has no option {key!r}{did_you_mean(key, known)}")
+    return {**known, **options}

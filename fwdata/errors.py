@@ -1,0 +1,80 @@
+"""Every error a user can cause, with the exit code its command ends with.
+
+    FwdataError            1   unexpected
+    ├── UsageError         2   wrong option, path or input folder
+    │   └── ManifestError  2   unknown or wrong key in a manifest or recipe
+    ├── BadEpisode         3   one recording cannot be converted; it is quarantined, the others go on
+    ├── StoreError         2   a store, cache or episode that is absent, foreign or newer than this version
+    │   ├── StoreDamaged   4   a checksum, count or file does not hold
+    │   └── StaleCache     4   a cache that was made from something else than what is asked for
+    └── StoreBusy          2   another process writes to the same store
+
+Messages are one sentence that says where, what was expected, what was found and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_QUARANTINED = 3
+EXIT_DAMAGED = 4
+EXIT_INTERRUPTED = 130
+
+
+class FwdataError(Exception):
+    """Base of all errors with a message meant for users."""
+
+    exit_code = EXIT_UNEXPECTED
+
+
+class UsageError(FwdataError, ValueError):
+    """A wrong option, path or input folder."""
+
+    exit_code = EXIT_USAGE
+
+
+class ManifestError(UsageError):
+    """A manifest or recipe with an unknown key or a wrong value."""
+
+
+class BadEpisode(FwdataError, ValueError):
+    """One recording cannot be converted. `str(error)` is the reason kept in the quarantine list."""
+
+    exit_code = EXIT_QUARANTINED
+
+
+class StoreError(FwdataError, ValueError):
+    """A store, cache or episode that is absent, foreign, or newer than this version."""
+
+    exit_code = EXIT_USAGE
+
+
+class StoreDamaged(StoreError):
+    """Stored bytes that do not match their checksum, count or shape, or are missing."""
+
+    exit_code = EXIT_DAMAGED
+
+
+class StaleCache(StoreError):
+    """A cache made from other inputs or settings than those asked for."""
+
+    exit_code = EXIT_DAMAGED
+
+
+class StoreBusy(FwdataError):
+    """Another process is writing to the same store."""
+
+    exit_code = EXIT_USAGE
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the closest known word, else the list of what is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""

@@ -1,0 +1,89 @@
+"""Training windows: which frames, actions and latents one sample is made of.
+
+A window starts at any frame `t0` of an episode with `T` frames (every frame is a start, the last one included):
+
+    raw frames     t0 .. t0+32         33 frames, clamped to T-1
+    video frames   t0, t0+4, .. t0+32   9 frames (every 4th)
+    latent frames  0: frame t0 alone; 1: offsets 4..16; 2: offsets 20..32
+    actions        t0 .. t0+31         32 rows, clamped to T-1
+
+An index past the end is clamped to the last frame and marked as padding. Source: Fast-WAM's dataset class
+(robot_video_dataset.py, base_lerobot_dataset.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+VAE_TEMPORAL_STRIDE = 4
+"""Video frames per latent frame after the first one (Wan2.2 VAE)."""
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Shape of one training window.
+
+    num_frames: raw frames covered, 1 + a multiple of `video_stride * 4`.
+    video_stride: raw frames between two video frames.
+    latent_frames: latent frames of the window, the first frame's included.
+    action_horizon: action rows of the window.
+
+    Raises ValueError when the numbers do not fit together.
+    """
+
+    num_frames: int = 33
+    video_stride: int = 4
+    latent_frames: int = 3
+    action_horizon: int = 32
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.video_stride < 1 or self.action_horizon < 1:
+            raise ValueError("num_frames, video_stride and action_horizon of a window must be at least 1")
+        if (self.num_frames - 1) % (self.video_stride * VAE_TEMPORAL_STRIDE):
+            raise ValueError(
+                f"num_frames - 1 = {self.num_frames - 1} must be a multiple of video_stride * 4 = "
+                f"{self.video_stride * VAE_TEMPORAL_STRIDE}: the VAE takes video frames in groups of 4"
+            )
+        expected = (self.num_video_frames - 1) // VAE_TEMPORAL_STRIDE + 1
+        if self.latent_frames != expected:
+            raise ValueError(
+                f"latent_frames must be {expected} for {self.num_video_frames} video frames, not {self.latent_frames}"
+            )
+        if self.num_video_frames > 1 and self.action_horizon % (self.num_video_frames - 1):
+            raise ValueError(
+                f"action_horizon {self.action_horizon} must be a multiple of the {self.num_video_frames - 1} video steps"
+            )
+
+    @property
+    def num_video_frames(self) -> int:
+        """Video frames of the window (9 for 33 raw frames at stride 4)."""
+        return (self.num_frames - 1) // self.video_stride + 1
+
+    def video_indices(self, start: int, length: int) -> NDArray[np.int64]:
+        """int64 [num_video_frames]: frame indices of the window, clamped to the episode's last frame."""
+        return np.minimum(start + np.arange(0, self.num_frames, self.video_stride), length - 1)
+
+    def action_indices(self, start: int, length: int) -> NDArray[np.int64]:
+        """int64 [action_horizon]: action rows of the window, clamped to the episode's last row."""
+        return np.minimum(start + np.arange(self.action_horizon), length - 1)
+
+    def action_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
+        """bool [action_horizon]: True where the unclamped row lies past the episode's end."""
+        return start + np.arange(self.action_horizon) >= length
+
+    def image_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
+        """bool [num_video_frames]: True where the unclamped video frame lies past the episode's end."""
+        return start + np.arange(0, self.num_frames, self.video_stride) >= length
+
+    def latent_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
+        """bool [latent_frames]: a future latent is padding iff all four of its video frames are."""
+        image = self.image_is_pad(start, length)
+        future = image[1:].reshape(-1, VAE_TEMPORAL_STRIDE).all(axis=1)
+        return np.concatenate([image[:1], future])
+
+    def starts(self, length: int, stride: int = 1) -> NDArray[np.int64]:
+        """int64 [m]: window starts 0, stride, 2*stride, .. of an episode with `length` frames."""
+        return np.arange(0, length, stride, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Dataset manifests (`*.yaml`) and training recipes (`recipes/*.yaml`): data only, read through fwdata and fwtrain."""
