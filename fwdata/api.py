@@ -37,7 +37,7 @@ __all__ = [
     "UsageError",
 ]
 
-type Json = None | bool | int | float | str | list[Json] | dict[str, Json]
+type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,7 @@ class Episode:
             ("valid", self.valid, np.bool_, 1),
         ):
             if array.dtype != dtype or array.ndim != ndim:
-                raise BadEpisode(
-                    f"{name} must be {ndim}-D {np.dtype(dtype)}, found {array.ndim}-D {array.dtype}"
-                )
+                raise BadEpisode(f"{name} must be {ndim}-D {np.dtype(dtype)}, found {array.ndim}-D {array.dtype}")
             if len(array) != rows:
                 raise BadEpisode(f"{name} has {len(array)} rows, state has {rows}")
         if rows == 0:

@@ -101,8 +101,8 @@ class Fps(Model):
 class Normalisation(Model):
     """How fwtrain scales state and action.
 
-    mode: "zscore" | "minmax" | "quantile"; delta_actions: indices of action dimensions that are deltas, which are set to
-    0 (not repeated) past the end of an episode.
+    mode: "zscore" | "minmax" | "quantile"; delta_actions: indices of action dimensions that are deltas, which
+    are set to 0 (not repeated) past the end of an episode.
     """
 
     mode: Literal["zscore", "minmax", "quantile"] = "zscore"
@@ -164,9 +164,7 @@ def plugin_dir() -> Path | None:
 
 def manifest_names() -> list[str]:
     """Names that `--manifest` takes: the built-in manifests and those of FWDATA_PLUGINS."""
-    names = {
-        p.name[:-5] for p in importlib.resources.files("manifests").iterdir() if p.name.endswith(".yaml")
-    }
+    names = {p.name[:-5] for p in importlib.resources.files("manifests").iterdir() if p.name.endswith(".yaml")}
     plugins = plugin_dir()
     if plugins is not None and plugins.is_dir():
         names |= {p.stem for p in plugins.glob("*.yaml")}
@@ -215,9 +213,7 @@ def validate_model[M: BaseModel](model: type[M], data: object, where: str) -> M:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])
-            raise ManifestError(
-                f"{where}: unknown key {key!r}{did_you_mean(str(first['loc'][-1]), known)}"
-            ) from None
+            raise ManifestError(f"{where}: unknown key {key!r}{did_you_mean(str(first['loc'][-1]), known)}") from None
         message = first["msg"].removeprefix("Value error, ")
         raise ManifestError(f"{where}: {key or 'the whole'}: {message}") from None
 

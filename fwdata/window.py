@@ -72,11 +72,11 @@ class WindowSpec:
 
     def action_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
         """bool [action_horizon]: True where the unclamped row lies past the episode's end."""
-        return start + np.arange(self.action_horizon) >= length
+        return np.asarray(start + np.arange(self.action_horizon) >= length)
 
     def image_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
         """bool [num_video_frames]: True where the unclamped video frame lies past the episode's end."""
-        return start + np.arange(0, self.num_frames, self.video_stride) >= length
+        return np.asarray(start + np.arange(0, self.num_frames, self.video_stride) >= length)
 
     def latent_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
         """bool [latent_frames]: a future latent is padding iff all four of its video frames are."""

@@ -43,12 +43,11 @@ class Batch:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """The same batch on a device, its floating-point tensors as `dtype`."""
 
-        def move(value: torch.Tensor | None) -> torch.Tensor | None:
-            if value is None:
-                return None
+        def move(value: torch.Tensor) -> torch.Tensor:
             return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
 
-        return Batch(**{item.name: move(getattr(self, item.name)) for item in fields(self)})
+        moved = {item.name: getattr(self, item.name) for item in fields(self)}
+        return Batch(**{name: None if value is None else move(value) for name, value in moved.items()})
 
     @property
     def latents(self) -> torch.Tensor:
