@@ -1,0 +1,39 @@
+"""fwdata: raw robot recordings to one unified Zarr v3 store, and the latents, text and statistics cached with it.
+
+import fwdata
+store = fwdata.open("data/robotwin.zarr")
+episode = store.episodes[0]
+episode.stitched([0, 4, 8])        # uint8 [3, H, W, 3]
+episode.action()                    # float32 [T, Da]
+store.latents().first(episode, [0])  # float16 [1, 48, h, w]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fwdata.errors import FwdataError, StoreError
+from fwdata.window import WindowSpec
+
+if TYPE_CHECKING:
+    from fwdata.store.reader import Episode, Store
+
+__version__ = "0.1.0"
+
+__all__ = ["Episode", "FwdataError", "Store", "StoreError", "WindowSpec", "open"]
+
+
+def open(location: str | Path) -> Store:
+    """Open a store by local path or URL; see `fwdata.store.reader.Store`. Imports neither torch nor zarr."""
+    from fwdata.store.reader import open_store
+
+    return open_store(location)
+
+
+def __getattr__(name: str) -> object:
+    if name in {"Episode", "Store"}:
+        from fwdata.store import reader
+
+        return getattr(reader, name)
+    raise AttributeError(f"module 'fwdata' has no attribute {name!r}")

@@ -54,7 +54,8 @@ class WindowSpec:
             )
         if self.num_video_frames > 1 and self.action_horizon % (self.num_video_frames - 1):
             raise ValueError(
-                f"action_horizon {self.action_horizon} must be a multiple of the {self.num_video_frames - 1} video steps"
+                f"action_horizon {self.action_horizon} must be a multiple of "
+                f"the {self.num_video_frames - 1} video steps"
             )
 
     @property
@@ -64,11 +65,12 @@ class WindowSpec:
 
     def video_indices(self, start: int, length: int) -> NDArray[np.int64]:
         """int64 [num_video_frames]: frame indices of the window, clamped to the episode's last frame."""
-        return np.minimum(start + np.arange(0, self.num_frames, self.video_stride), length - 1)
+        offsets = np.arange(0, self.num_frames, self.video_stride, dtype=np.int64)
+        return np.minimum(offsets + start, np.int64(length - 1))
 
     def action_indices(self, start: int, length: int) -> NDArray[np.int64]:
         """int64 [action_horizon]: action rows of the window, clamped to the episode's last row."""
-        return np.minimum(start + np.arange(self.action_horizon), length - 1)
+        return np.minimum(np.arange(self.action_horizon, dtype=np.int64) + start, np.int64(length - 1))
 
     def action_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
         """bool [action_horizon]: True where the unclamped row lies past the episode's end."""

@@ -1,0 +1,1 @@
+"""Conversion: from a folder of recordings to a store. `plan` decides what goes where, `run` does it."""

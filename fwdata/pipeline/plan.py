@@ -1,0 +1,201 @@
+"""What a conversion would do: the converter, the recordings found, and the parts they will be stored in.
+
+The plan is a function of the recordings and the manifest alone, is written before the first episode, and is followed
+by every later run; so a store's bytes do not depend on workers or interruptions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fwdata.api import Converter, Discovery, EpisodeRef
+from fwdata.errors import StaleCache, StoreError, UsageError, did_you_mean
+from fwdata.manifest import Manifest, load_manifest, plugin_dir, validate_model
+from fwdata.store.files import LocalFiles, read_attributes, write_group
+from fwdata.store.identity import differences
+from fwdata.store.layout import PART_BYTES, PART_EPISODES, part_name
+from fwdata.store.writer import part_plan_digest
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """One `fwdata convert` call.
+
+    source: converter name. raw: folder (or file) of recordings. out: the store. manifest: with options applied.
+    on_error: "skip" quarantines bad recordings and goes on, "fail" stops at the first.
+    """
+
+    source: str
+    raw: Path
+    out: Path
+    manifest: Manifest
+    workers: int = 1
+    on_error: str = "skip"
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """Recordings that share one part. missing: planned recordings that are no longer in the root."""
+
+    name: str
+    group: str
+    refs: tuple[EpisodeRef, ...]
+    missing: tuple[str, ...]
+    digest: str
+
+    def entry(self) -> dict[str, Any]:
+        """The part as it is written to the plan, for a part planned now."""
+        episodes = [{"id": ref.id, "source": ref.source, "bytes": ref.num_bytes} for ref in self.refs]
+        return {"name": self.name, "group": self.group, "episodes": episodes}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All parts of a store, and those that are not written yet."""
+
+    discovery: Discovery
+    parts: tuple[PlannedPart, ...]
+    pending: tuple[PlannedPart, ...]
+
+
+def converter_names() -> list[str]:
+    """Names that `fwdata convert` takes: built-in converters and those of FWDATA_PLUGINS."""
+    import converters
+
+    names = {m.name for m in pkgutil.iter_modules(converters.__path__) if not m.name.startswith("_")}
+    plugins = plugin_dir()
+    if plugins is not None and plugins.is_dir():
+        names |= {p.stem for p in plugins.glob("*.py") if not p.name.startswith("_")}
+    return sorted(names)
+
+
+def load_converter(manifest: Manifest) -> Converter:
+    """The converter a manifest names. UsageError with the closest match when there is none."""
+    name = manifest.converter
+    if name not in converter_names():
+        raise UsageError(f"no converter {name!r}{did_you_mean(name, converter_names())}")
+    plugins = plugin_dir()
+    if plugins is not None and (plugins / f"{name}.py").is_file():
+        spec = importlib.util.spec_from_file_location(f"fwdata_plugin_{name}", plugins / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(f"converters.{name}")
+    converter: Converter = module.Converter(manifest)
+    return converter
+
+
+def manifest_for(source: str, manifest: str | None, options: Mapping[str, Any]) -> Manifest:
+    """The manifest of a conversion: by name or path, else the one called like the source; options override its own.
+
+    UsageError when the manifest belongs to another converter.
+    """
+    if source not in converter_names():
+        raise UsageError(f"no converter {source!r}{did_you_mean(source, converter_names())}")
+    found = load_manifest(manifest or source)
+    if found.converter != source:
+        raise UsageError(f"manifest {found.name!r} is for converter {found.converter!r}, not {source!r}")
+    if not options:
+        return found
+    data = found.model_dump(mode="json")
+    data["options"] = {**data["options"], **options}
+    return validate_model(Manifest, data, f"manifest {found.name}")
+
+
+def _cut(refs: tuple[EpisodeRef, ...]) -> Iterator[list[EpisodeRef]]:
+    """Recordings in order, cut where the group changes or a part is full."""
+    part: list[EpisodeRef] = []
+    size = 0
+    for ref in refs:
+        full = len(part) >= PART_EPISODES or size + ref.num_bytes > PART_BYTES
+        if part and (ref.group != part[0].group or full):
+            yield part
+            part, size = [], 0
+        part.append(ref)
+        size += ref.num_bytes
+    if part:
+        yield part
+
+
+def check_output(request: ConvertRequest) -> bool:
+    """Whether `out` holds this conversion already (whole or in part).
+
+    UsageError when it is something else, StaleCache with the differences named when it was made with another manifest.
+    """
+    out = request.out
+    if out.is_file():
+        raise UsageError(f"--out {out} is a file; name a folder that does not exist yet")
+    if not out.exists() or all(p.name == "plan" for p in out.iterdir()):
+        return False
+    attributes = read_attributes(LocalFiles(out), "")
+    if attributes is None:
+        raise UsageError(f"--out {out} exists and is no fwdata store; choose another folder")
+    changed = differences(attributes["manifest"], request.manifest.model_dump(mode="json"))
+    if changed:
+        raise StaleCache(f"{out} was converted with other choices: {'; '.join(changed)}; choose another --out")
+    return True
+
+
+def make_plan(request: ConvertRequest, converter: Converter) -> Plan:
+    """Find the recordings and decide their parts; reads directories only.
+
+    A store's existing plan is followed; recordings that are new in the root become further parts.
+    """
+    if not request.raw.exists():
+        raise UsageError(f"there is no folder {request.raw} to convert")
+    discovery = converter.discover(request.raw)
+    by_id = {ref.id: ref for ref in discovery.episodes}
+    if len(by_id) != len(discovery.episodes):
+        raise StoreError(f"converter {request.source!r} gave two recordings the same id; ids must be unique")
+    old: list[dict[str, Any]] = _read_plan(request.out).get("parts", [])
+    planned = {episode["id"] for part in old for episode in part["episodes"]}
+    new = tuple(ref for ref in discovery.episodes if ref.id not in planned)
+    parts = [_planned(entry, by_id) for entry in old]
+    for refs in _cut(new):
+        digest = part_plan_digest({ref.id: ref.num_bytes for ref in refs})
+        parts.append(PlannedPart(part_name(len(parts)), refs[0].group, tuple(refs), (), digest))
+    return Plan(discovery, tuple(parts), tuple(p for p in parts if not _is_written(request.out, p)))
+
+
+def _planned(entry: Mapping[str, Any], by_id: Mapping[str, EpisodeRef]) -> PlannedPart:
+    episodes = entry["episodes"]
+    return PlannedPart(
+        name=entry["name"],
+        group=entry["group"],
+        refs=tuple(by_id[e["id"]] for e in episodes if e["id"] in by_id),
+        missing=tuple(e["source"] for e in episodes if e["id"] not in by_id),
+        digest=part_plan_digest({e["id"]: e["bytes"] for e in episodes}),
+    )
+
+
+def _is_written(out: Path, part: PlannedPart) -> bool:
+    if not out.is_dir():
+        return False
+    attributes = read_attributes(LocalFiles(out), f"parts/{part.name}")
+    if attributes is None or attributes.get("state") != "complete":
+        return False
+    if attributes["plan"] != part.digest:
+        raise StaleCache(f"{out}/parts/{part.name} does not belong to the store's plan; convert to another --out")
+    return True
+
+
+def _read_plan(out: Path) -> dict[str, Any]:
+    return (read_attributes(LocalFiles(out), "plan") or {}) if out.is_dir() else {}
+
+
+def write_plan(out: Path, plan: Plan) -> None:
+    """Write the store's plan when it says anything new; recordings planned earlier stay as they were planned."""
+    previous = _read_plan(out)
+    old = {part["name"]: part for part in previous.get("parts", [])}
+    parts = [old.get(part.name) or part.entry() for part in plan.parts]
+    skipped = [{"source": s.source, "reason": s.reason} for s in plan.discovery.skipped]
+    content = {"parts": parts, "skipped": skipped, "warnings": list(plan.discovery.warnings)}
+    if content != previous:
+        write_group(out / "plan", content)

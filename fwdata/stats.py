@@ -1,0 +1,192 @@
+"""Normalisation statistics, as the official trainer computes them, and its `dataset_stats.json`.
+
+State: over the rows of each training episode. Action: over all windows of `action_horizon` rows, one per frame, the
+last row repeated past the end; so late rows weigh more than in a plain mean. Per episode e (and window step k): min,
+max, mean, unbiased variance, 1 % and 99 % quantiles. Then over episodes, every episode weighing the same:
+
+    mean = average of mean_e      std = sqrt(average of var_e + (mean_e - mean)^2)
+    min, max, q01 = min, q99 = max over episodes
+
+`stepwise_*` keeps the window steps apart, `global_*` takes them together. Episodes with fewer than two rows have no
+variance and are left out. Source: FastWAM base_lerobot_dataset.py (get_dataset_stats), utils/normalizer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import StaleCache, StoreError, UsageError
+from fwdata.store.files import LocalFiles, canonical_json, json_digest, read_attributes, write_atomic, write_group
+
+if TYPE_CHECKING:
+    from fwdata.store.reader import Store
+
+NAMES = ("min", "max", "mean", "std", "q01", "q99")
+
+
+@dataclass(frozen=True)
+class FieldStatistics:
+    """Statistics of state or action. min .. q99: one float per dimension; stepwise: the same per window step [K][D]."""
+
+    min: tuple[float, ...]
+    max: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    q01: tuple[float, ...]
+    q99: tuple[float, ...]
+    stepwise: dict[str, list[list[float]]]
+
+    def official(self) -> dict[str, Any]:
+        """`{"stepwise_min", "global_min", ..}` of the official file."""
+        entries: dict[str, Any] = {}
+        for name in NAMES:
+            entries[f"stepwise_{name}"] = self.stepwise[name]
+            entries[f"global_{name}"] = list(getattr(self, name))
+        return entries
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of a store's training episodes. num_transitions: rows of the episodes counted."""
+
+    state: FieldStatistics
+    action: FieldStatistics
+    num_episodes: int
+    num_transitions: int
+
+    def official(self) -> dict[str, Any]:
+        """The content of the official `dataset_stats.json`."""
+        return {
+            "state": {"default": self.state.official()},
+            "action": {"default": self.action.official()},
+            "num_episodes": self.num_episodes,
+            "num_transition": self.num_transitions,
+        }
+
+    def save_json(self, path: str | Path) -> None:
+        """Write `dataset_stats.json` in the official layout, atomically."""
+        write_atomic(Path(path), canonical_json(self.official()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON that `from_json` reads back exactly."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Statistics:
+        """The inverse of `to_json`."""
+
+        def read(item: dict[str, Any]) -> FieldStatistics:
+            return FieldStatistics(**{n: tuple(item[n]) for n in NAMES}, stepwise=item["stepwise"])
+
+        return Statistics(read(value["state"]), read(value["action"]), value["num_episodes"], value["num_transitions"])
+
+
+class _Running:
+    """Per-episode moments of windows [T, K, D], merged over episodes with equal weight."""
+
+    def __init__(self) -> None:
+        self._moments: list[NDArray[np.float64]] = []
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        wide = values.astype(np.float64)
+        low, high = np.quantile(wide, [0.01, 0.99], axis=0)
+        moments = (wide.min(0), wide.max(0), wide.mean(0), wide.var(0, ddof=1), low, high)
+        self._moments.append(np.stack(moments))
+
+    def result(self) -> FieldStatistics:
+        every = np.stack(self._moments)  # [E, 6, K, D]
+        steps = _merge(every.transpose(1, 0, 2, 3), axis=0)
+        merged = every.transpose(1, 0, 2, 3).reshape(6, -1, every.shape[-1])
+        whole = {name: tuple(float(v) for v in value) for name, value in _merge(merged, axis=0).items()}
+        return FieldStatistics(**whole, stepwise={name: value.tolist() for name, value in steps.items()})
+
+
+def _merge(moments: NDArray[np.float64], axis: int) -> dict[str, NDArray[np.float64]]:
+    low, high, means, variances, q01, q99 = moments
+    mean = means.mean(axis)
+    std = np.sqrt((variances + (means - mean) ** 2).mean(axis))
+    return {
+        "min": low.min(axis),
+        "max": high.max(axis),
+        "mean": mean,
+        "std": std,
+        "q01": q01.min(axis),
+        "q99": q99.max(axis),
+    }
+
+
+def statistics_of(
+    states: list[NDArray[np.float32]], actions: list[NDArray[np.float32]], action_horizon: int
+) -> Statistics:
+    """Statistics of episodes given as float32 [T, Ds] states and [T, Da] actions. UsageError when none has two rows."""
+    state, action, rows, used = _Running(), _Running(), 0, 0
+    for episode_state, episode_action in zip(states, actions, strict=True):
+        length = len(episode_state)
+        if length < 2:
+            continue
+        window = np.minimum(np.arange(length)[:, None] + np.arange(action_horizon), length - 1)
+        state.add(episode_state[:, None])
+        action.add(episode_action[window])
+        rows, used = rows + length, used + 1
+    if not used:
+        raise UsageError("statistics need at least one training episode with two frames")
+    return Statistics(state.result(), action.result(), used, rows)
+
+
+def _identity(store: Store) -> dict[str, Any]:
+    """What the statistics of a store depend on."""
+    return {
+        "parts": json_digest([part.digest for part in store.parts]),
+        "split": store.manifest.split.model_dump(),
+        "action_horizon": store.manifest.window.action_horizon,
+    }
+
+
+def compute_statistics(store: Store, progress: Callable[[int], None] = lambda _: None) -> Statistics:
+    """Statistics of a store's training episodes; reads all state and action rows (about 5 ms an episode).
+
+    UsageError when the episodes come from different robots, whose dimensions must not share statistics.
+    """
+    robots = {r["embodiment"] for part in store.parts for r in part.attributes["episodes"]} - {"", "unknown"}
+    if len(robots) > 1:
+        raise UsageError(
+            f"{store.location} holds the embodiments {sorted(robots)}, which must not share statistics; "
+            "convert each to a store of its own (option embodiment)"
+        )
+    states, actions = [], []
+    for episode in store.episodes:
+        if episode.split == "train":
+            states.append(episode.state())
+            actions.append(episode.action())
+        progress(1)
+    return statistics_of(states, actions, store.manifest.window.action_horizon)
+
+
+def save_statistics(store: Store, statistics: Statistics) -> None:
+    """Keep statistics in the store, under `stats/`, with what they were made from; also as `dataset_stats.json`."""
+    assert isinstance(store.files, LocalFiles)
+    folder = store.files.root / "stats"
+    statistics.save_json(folder / "dataset_stats.json")
+    write_group(folder, {"identity": _identity(store), "statistics": statistics.to_json()})
+
+
+def load_statistics(store: Store) -> Statistics | None:
+    """The saved statistics, None when there are none; StaleCache when the episodes changed since they were made."""
+    attributes = read_attributes(store.files, "stats")
+    if attributes is None:
+        return None
+    if attributes["identity"] != _identity(store):
+        raise StaleCache(
+            f"the statistics of {store.location} were made from other episodes; "
+            f"run `fwdata stats {store.location}` again"
+        )
+    try:
+        return Statistics.from_json(attributes["statistics"])
+    except KeyError as error:
+        raise StoreError(f"the statistics of {store.location} lack {error}; run `fwdata stats` again") from None

@@ -1,0 +1,351 @@
+"""Arrays of a store: a checked reader of Zarr v3 arrays that are chunked along their first axis, and their writer.
+
+The reader parses `zarr.json` once and reads chunks with `pread`, checking every crc32c or zstd checksum; a missing
+file or chunk is an error, never a fill value. One random latent row costs about 15 us plus the copy, against 560 us and
+more through zarr-python. An array with another codec chain falls back to zarr-python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import StoreDamaged
+from fwdata.store.files import Files, canonical_json, write_atomic
+from fwdata.store.layout import ArraySpec
+
+MISSING = 2**64 - 1
+"""Offset and length of a chunk that a shard does not hold (Zarr sharding specification)."""
+
+
+def crc32c(data: bytes | memoryview) -> int:
+    """CRC-32C of a buffer, hardware-accelerated."""
+    import google_crc32c
+
+    return int(google_crc32c.value(bytes(data) if isinstance(data, memoryview) else data))
+
+
+class ChunkedArray:
+    """A Zarr v3 array of one chunk per row block. Thread-safe; picklable; opens lazily in each process.
+
+    files, key: where the array lies, e.g. "parts/p00000/lowdim/state".
+    meta_sha256: expected sha256 of the array's zarr.json, as recorded when it was completed; None checks nothing.
+    """
+
+    def __init__(self, files: Files, key: str, meta_sha256: str | None = None) -> None:
+        self.files, self.key, self._meta_sha256 = files, key, meta_sha256
+        self._index: dict[int, NDArray[np.uint64]] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[ChunkedArray], tuple[Files, str, str | None]]:
+        return ChunkedArray, (self.files, self.key, self._meta_sha256)
+
+    @cached_property
+    def _meta(self) -> dict[str, Any]:
+        where = f"{self.files.location}/{self.key}/zarr.json"
+        data = self.files.read(f"{self.key}/zarr.json")
+        if data is None:
+            raise StoreDamaged(f"{where} is missing; run `fwdata verify {self.files.location}`")
+        if self._meta_sha256 is not None and hashlib.sha256(data).hexdigest() != self._meta_sha256:
+            raise StoreDamaged(f"{where}: checksum does not hold; run `fwdata verify {self.files.location}`")
+        meta = json.loads(data)
+        if meta.get("node_type") != "array":
+            raise StoreDamaged(f"{where} describes no array")
+        return dict(meta)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and row shape."""
+        return tuple(self._meta["shape"])
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type, little-endian."""
+        found: np.dtype[Any] = np.dtype(str(self._meta["data_type"])).newbyteorder("<")
+        return found
+
+    @cached_property
+    def _grid(self) -> tuple[int, int | None, tuple[str, ...]]:
+        """(rows per chunk, chunks per shard or None, names of the chunk's codecs)."""
+        outer = int(self._meta["chunk_grid"]["configuration"]["chunk_shape"][0])
+        codecs = self._meta["codecs"]
+        if codecs[0]["name"] != "sharding_indexed":
+            return outer, None, tuple(c["name"] for c in codecs)
+        config = codecs[0]["configuration"]
+        inner = int(config["chunk_shape"][0])
+        return inner, outer // inner, tuple(c["name"] for c in config["codecs"])
+
+    @cached_property
+    def _native(self) -> bool:
+        """Whether the codecs and chunks are those this reader knows."""
+        codecs = self._meta["codecs"]
+        chunk = self._meta["chunk_grid"]["configuration"]["chunk_shape"]
+        config: dict[str, Any] = codecs[0].get("configuration", {})
+        if codecs[0]["name"] == "sharding_indexed":
+            index = tuple(c["name"] for c in config.get("index_codecs", []))
+            inner = config["chunk_shape"]
+            if len(codecs) != 1 or config.get("index_location", "end") != "end" or index != ("bytes", "crc32c"):
+                return False
+            chain = config["codecs"]
+        else:
+            inner, chain = chunk, codecs
+        endian = chain[0].get("configuration", {}).get("endian", "little")
+        return (
+            self._grid[2] in {("bytes", "crc32c"), ("bytes", "zstd")}
+            and endian == "little"
+            and tuple(inner[1:]) == tuple(chunk[1:]) == self.shape[1:]
+        )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def _chunk_key(self, index: int) -> str:
+        return "/".join([self.key, "c", str(index), *("0" for _ in self.shape[1:])])
+
+    def _decode(self, data: bytes, where: str) -> NDArray[Any]:
+        """Bytes of one stored chunk to its rows [chunk_rows, ...]; StoreDamaged when the checksum does not hold."""
+        chunk_rows, _, codecs = self._grid
+        row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        if codecs[-1] == "crc32c":
+            body, tail = data[:-4], data[-4:]
+            if len(body) != chunk_rows * row_bytes or crc32c(body) != int.from_bytes(tail, "little"):
+                raise StoreDamaged(f"{where}: checksum does not hold; run `fwdata verify {self.files.location}`")
+        else:
+            body = _unzstd(data, chunk_rows * row_bytes, where, self.files.location)
+        return np.frombuffer(body, self.dtype).reshape(chunk_rows, *self.shape[1:])
+
+    def _shard_index(self, shard: int) -> NDArray[np.uint64]:
+        """uint64 [chunks, 2]: offset and length of every chunk of a shard, its checksum checked once."""
+        found = self._index.get(shard)
+        if found is None:
+            chunks = self._grid[1]
+            assert chunks is not None
+            key = self._chunk_key(shard)
+            tail = self.files.read_tail(key, 16 * chunks + 4)
+            if crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+                raise StoreDamaged(
+                    f"{self.files.location}/{key}: the shard's index is damaged; "
+                    f"run `fwdata verify {self.files.location}`"
+                )
+            found = np.frombuffer(tail[:-4], "<u8").reshape(chunks, 2)
+            with self._lock:
+                self._index[shard] = found
+        return found
+
+    def _chunk(self, index: int) -> NDArray[Any]:
+        """Rows of one chunk, [chunk_rows, ...]; rows past the array's end are padding."""
+        per_shard = self._grid[1]
+        if per_shard is None:
+            key = self._chunk_key(index)
+            data = self.files.read(key)
+            if data is None:
+                raise StoreDamaged(f"{self.files.location}/{key} is missing; the store is damaged")
+            return self._decode(data, f"{self.files.location}/{key}")
+        shard, slot = divmod(index, per_shard)
+        key = self._chunk_key(shard)
+        offset, length = (int(v) for v in self._shard_index(shard)[slot])
+        where = f"{self.files.location}/{key}, chunk {slot}"
+        if offset == MISSING:
+            raise StoreDamaged(f"{where} is missing; run `fwdata verify {self.files.location}`")
+        return self._decode(self.files.read_range(key, offset, length), where)
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows start..stop as a new array. IndexError outside 0..len."""
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"rows {start}..{stop} are outside 0..{len(self)} of {self.key}")
+        if not self._native:
+            return np.asarray(self._fallback()[start:stop])
+        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        size = self._grid[0]
+        for index in range(start // size, -(-stop // size)):
+            low, high = max(start, index * size), min(stop, (index + 1) * size)
+            out[low - start : high - start] = self._chunk(index)[low - index * size : high - index * size]
+        return out
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """Rows at any indices, in the order asked for; chunks are read once each, in storage order."""
+        wanted = np.asarray(indices, np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"rows {wanted.min()}..{wanted.max()} are outside 0..{len(self) - 1} of {self.key}")
+        if not self._native:
+            return np.stack([np.asarray(self._fallback()[int(i)]) for i in wanted]) if wanted.size else self.rows(0, 0)
+        out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        size = self._grid[0]
+        order = np.argsort(wanted, kind="stable")
+        current = -1
+        rows: NDArray[Any] = out
+        for position in order:
+            index, row = divmod(int(wanted[position]), size)
+            if index != current:
+                current, rows = index, self._chunk(index)
+            out[position] = rows[row]
+        return out
+
+    def _fallback(self) -> Any:
+        import zarr
+
+        return zarr.open_array(f"{self.files.location}/{self.key}", mode="r")
+
+
+def _unzstd(data: bytes, size: int, where: str, location: str) -> bytes:
+    """Decompress one zstd frame that carries a checksum; StoreDamaged when it does not hold."""
+    from numcodecs.zstd import decompress
+
+    damaged = f"{where}: checksum does not hold; run `fwdata verify {location}`"
+    if len(data) < 5 or not data[4] & 0x04:
+        raise StoreDamaged(damaged)
+    try:
+        body = bytes(decompress(data))
+    except (RuntimeError, ValueError):
+        raise StoreDamaged(damaged) from None
+    if len(body) != size:
+        raise StoreDamaged(damaged)
+    return body
+
+
+class ArrayWriter:
+    """Appends rows to a new array, whole shards at a time; memory is bounded by one shard.
+
+    Each shard file appears under its final name only when it is whole. `finish` writes the last one and the array's
+    true length; until then the metadata may name fewer rows than are on disk, never more. Same rows, same bytes,
+    however they are cut into `append` calls.
+    """
+
+    def __init__(self, folder: Path, spec: ArraySpec, done_rows: int = 0) -> None:
+        self.folder, self.spec = folder, spec
+        self.rows = done_rows
+        self._flushed = done_rows
+        self._block = spec.shard_rows or spec.chunk_rows
+        self._pending: list[NDArray[Any]] = []
+        if done_rows % self._block:
+            raise ValueError(f"can only continue at a whole shard of {self._block} rows, not at {done_rows}")
+        write_atomic(folder / "zarr.json", self._metadata(done_rows))
+
+    def _metadata(self, rows: int) -> bytes:
+        return canonical_json(array_metadata(self.spec, rows))
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add rows [n, *row_shape] of the spec's dtype."""
+        if rows.shape[1:] != self.spec.row_shape or rows.dtype != np.dtype(self.spec.dtype):
+            raise ValueError(
+                f"{self.folder.name} takes {self.spec.dtype} rows of shape {self.spec.row_shape}, "
+                f"found {rows.dtype} {rows.shape[1:]}"
+            )
+        start = 0
+        while start < len(rows):
+            room = self._block - (self.rows - self._flushed)
+            piece = rows[start : start + room]
+            self._pending.append(piece.copy())
+            self.rows += len(piece)
+            start += len(piece)
+            if self.rows - self._flushed == self._block:
+                self._flush()
+
+    def append_bytes(self, data: bytes) -> None:
+        """Add a buffer to a byte array."""
+        self.append(np.frombuffer(data, np.uint8))
+
+    def _flush(self) -> None:
+        pending = np.concatenate(self._pending)
+        self._pending = []
+        key = "/".join(["c", str(self._flushed // self._block), *("0" for _ in self.spec.row_shape)])
+        write_atomic(self.folder / key, encode_block(self.spec, pending))
+        self._flushed += len(pending)
+
+    def finish(self) -> None:
+        """Write the last, partial shard and the final length."""
+        if self._pending:
+            self._flush()
+        write_atomic(self.folder / "zarr.json", self._metadata(self.rows))
+
+
+def encode_block(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
+    """Bytes of one shard (or of one chunk of an unsharded array) that holds `rows`, at most a block of them.
+
+    A partial chunk is padded with zeros; chunks past the array's end are marked missing (Zarr sharding specification).
+    """
+    chunk_rows = spec.chunk_rows
+    chunks = [_encode_chunk(spec, rows[i : i + chunk_rows]) for i in range(0, max(len(rows), 1), chunk_rows)]
+    if spec.shard_rows is None:
+        return chunks[0]
+    index = np.full((spec.shard_rows // chunk_rows, 2), MISSING, "<u8")
+    offset = 0
+    for slot, chunk in enumerate(chunks):
+        index[slot] = (offset, len(chunk))
+        offset += len(chunk)
+    table = index.tobytes()
+    return b"".join([*chunks, table, crc32c(table).to_bytes(4, "little")])
+
+
+def _encode_chunk(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
+    body = np.ascontiguousarray(rows, np.dtype(spec.dtype).newbyteorder("<")).tobytes()
+    full = int(np.prod(spec.row_shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize * spec.chunk_rows
+    body += bytes(full - len(body))
+    if spec.codec == "crc32c":
+        return body + crc32c(body).to_bytes(4, "little")
+    from numcodecs.zstd import compress
+
+    return bytes(compress(body, 3, True))
+
+
+def array_metadata(spec: ArraySpec, rows: int) -> dict[str, Any]:
+    """The `zarr.json` of an array with `rows` rows, with standard Zarr v3 codecs only."""
+    chunk = [spec.chunk_rows, *spec.row_shape]
+    plain: dict[str, Any] = {"name": "bytes"}
+    if np.dtype(spec.dtype).itemsize > 1:
+        plain["configuration"] = {"endian": "little"}
+    if spec.codec == "crc32c":
+        check: dict[str, Any] = {"name": "crc32c"}
+    else:
+        check = {"name": "zstd", "configuration": {"level": 3, "checksum": True}}
+    codecs: list[dict[str, Any]] = [plain, check]
+    outer = chunk
+    if spec.shard_rows is not None:
+        outer = [spec.shard_rows, *spec.row_shape]
+        index_codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+        inner = {"chunk_shape": chunk, "codecs": codecs, "index_codecs": index_codecs, "index_location": "end"}
+        codecs = [{"name": "sharding_indexed", "configuration": inner}]
+    is_float = np.dtype(spec.dtype).kind == "f"
+    fill: str | bool | int = "NaN" if is_float else (False if spec.dtype == "bool" else 0)
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows, *spec.row_shape],
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": codecs,
+        "attributes": {},
+        "storage_transformers": [],
+    }
+
+
+def write_table(folder: Path, values: NDArray[Any]) -> None:
+    """Write a small array at once."""
+    from fwdata.store.layout import table
+
+    writer = ArrayWriter(folder, table(values.dtype.name, values.shape[1:], len(values)))
+    writer.append(values)
+    writer.finish()
+
+
+def write_documents(folder: Path, documents: Sequence[object]) -> None:
+    """Write JSON documents as `data` (uint8, zstd) and `offset` (int64 [n + 1])."""
+    from fwdata.store.layout import byte_array
+
+    writer = ArrayWriter(folder / "data", byte_array("zstd"))
+    offsets = [0]
+    for document in documents:
+        writer.append_bytes(json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
+        offsets.append(writer.rows)
+    writer.finish()
+    write_table(folder / "offset", np.asarray(offsets, np.int64))

@@ -1,0 +1,67 @@
+"""Identity of a cache: every setting that can change a bit of it, its fingerprint, and how two of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fwdata.errors import StaleCache, StoreError, did_you_mean
+from fwdata.store.files import Files, json_digest, read_attributes
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """First 12 hex digits of the sha256 of the identity's canonical JSON."""
+    return json_digest(dict(identity))[:12]
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(value, Mapping) and value:
+        flat: dict[str, object] = {}
+        for key, item in value.items():
+            flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {prefix: value}
+
+
+def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> list[str]:
+    """`"vae.weights is 1f0c.., asked for 77ab.."` for every setting that differs."""
+    left, right = _flat(have), _flat(want)
+    keys = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+    return [f"{key} is {_show(left.get(key))}, asked for {_show(right.get(key))}" for key in keys]
+
+
+def _show(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}.." if len(text) > 40 else text
+
+
+def refuse_if_different(kind: str, name: str, have: Mapping[str, Any], want: Mapping[str, Any], advice: str) -> None:
+    """StaleCache with the differences named, unless both identities are equal."""
+    found = differences(have, want)
+    if found:
+        raise StaleCache(f"{kind} {name!r} does not match: {'; '.join(found)}; {advice}")
+
+
+def find_caches(files: Files, group: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Caches of a group ("latents" or "text"): name -> (key, attributes)."""
+    found = {}
+    for key in files.names(group):
+        attributes = read_attributes(files, f"{group}/{key}")
+        if attributes is not None:
+            found[str(attributes["name"])] = (key, attributes)
+    return found
+
+
+def choose_cache(files: Files, group: str, name: str | None, command: str) -> tuple[str, dict[str, Any]]:
+    """(key, attributes) of the cache called `name`; without a name the only one, or the one called "default"."""
+    caches = find_caches(files, group)
+    kind = "latent" if group == "latents" else "text"
+    if not caches:
+        raise StoreError(f"{files.location} has no {kind} cache; make one with `fwdata {command} {files.location}`")
+    if name is None:
+        name = "default" if "default" in caches else next(iter(caches))
+        if len(caches) > 1 and name != "default":
+            raise StoreError(f"{files.location} has the {kind} caches {sorted(caches)}; name the one you want")
+    if name not in caches:
+        raise StoreError(f"{files.location} has no {kind} cache {name!r}{did_you_mean(name, caches)}")
+    return caches[name]

@@ -1,0 +1,74 @@
+"""Names, numbers and codecs of the on-disk layout. No input or output happens here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LAYOUT_VERSION = 1
+"""Raised when a reader of the previous version could misread a store."""
+
+ROOT_KEY = "fwdata"
+"""Attribute of every group of ours that holds our metadata."""
+
+PART_EPISODES = 50
+PART_BYTES = 512 * 2**20
+"""A part holds at most so many episodes and about so many source bytes: the unit that a killed conversion redoes."""
+
+BYTES_CHUNK = 64 * 2**10
+BYTES_SHARD = 16 * 2**20
+"""Chunk and shard length of byte arrays (JPEG buffers, JSON): a random frame costs one or two chunks."""
+
+FRAME_CHUNK = 16
+FRAME_SHARD_BYTES = 32 * 2**20
+"""Frames per chunk of raw pixels; a shard holds at most 256 frames and about so many bytes."""
+
+LATENT_SHARD = 256
+"""Latent rows per shard, one row per chunk: the unit that a killed encoding redoes."""
+
+TEXT_PART = 128
+"""Distinct prompts per part of a text cache: the unit that a killed text encoding redoes."""
+
+type Codec = Literal["crc32c", "zstd"]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array that grows along its first axis.
+
+    row_shape: shape of one row. chunk_rows, shard_rows: rows per chunk and per shard (shard_rows a multiple of
+    chunk_rows), or None for an unsharded array. codec: "crc32c" (stored as is) or "zstd" (level 3, checksum).
+    """
+
+    dtype: str
+    row_shape: tuple[int, ...]
+    chunk_rows: int
+    shard_rows: int | None
+    codec: Codec
+
+
+def byte_array(codec: Codec = "crc32c") -> ArraySpec:
+    """uint8 [bytes], concatenated buffers."""
+    return ArraySpec("uint8", (), BYTES_CHUNK, BYTES_SHARD, codec)
+
+
+def table(dtype: str, row_shape: tuple[int, ...], rows: int) -> ArraySpec:
+    """A small array written at once, in one chunk."""
+    return ArraySpec(dtype, row_shape, max(rows, 1), None, "zstd")
+
+
+def frame_array(height: int, width: int) -> ArraySpec:
+    """uint8 [F, height, width, 3], raw or stitched pixels."""
+    frame_bytes = height * width * 3
+    chunks = max(1, min(256 // FRAME_CHUNK, FRAME_SHARD_BYTES // (frame_bytes * FRAME_CHUNK)))
+    return ArraySpec("uint8", (height, width, 3), FRAME_CHUNK, FRAME_CHUNK * chunks, "zstd")
+
+
+def latent_array(shape: tuple[int, ...]) -> ArraySpec:
+    """float16 [N, *shape]: one window per chunk, uncompressed (latents hardly compress)."""
+    return ArraySpec("float16", shape, 1, LATENT_SHARD, "crc32c")
+
+
+def part_name(index: int) -> str:
+    """`p00000` for 0."""
+    return f"p{index:05d}"

@@ -1,0 +1,374 @@
+"""The public reader: a store, its episodes, and what is cached beside them. Read-only, thread-safe, picklable."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import StoreDamaged, StoreError, UsageError
+from fwdata.manifest import Manifest
+from fwdata.store.array import ChunkedArray
+from fwdata.store.files import Files, json_digest, open_files, read_attributes
+from fwdata.store.layout import LAYOUT_VERSION
+
+if TYPE_CHECKING:
+    from fwdata.stats import Statistics
+    from fwdata.store.latents import LatentCache
+    from fwdata.store.texts import TextCache
+
+type Indices = Sequence[int] | NDArray[np.int64] | None
+
+
+class Part:
+    """One complete part: its metadata and its arrays. Internal to the store package."""
+
+    def __init__(self, files: Files, name: str, attributes: dict[str, Any]) -> None:
+        self.files, self.name, self.attributes = files, name, attributes
+        self.digest = json_digest(attributes)
+        self._arrays: dict[str, ChunkedArray] = {}
+
+    def array(self, key: str) -> ChunkedArray:
+        """An array of the part by key, e.g. "lowdim/state"."""
+        found = self._arrays.get(key)
+        if found is None:
+            expected = self.attributes["digests"].get(f"{key}/zarr.json")
+            found = ChunkedArray(self.files, f"parts/{self.name}/{key}", expected)
+            self._arrays[key] = found
+        return found
+
+
+class Episode:
+    """One recording. Arrays are read when asked for; nothing is kept."""
+
+    def __init__(self, store: Store, index: int, part: Part, record: dict[str, Any]) -> None:
+        self._store, self._part, self._record = store, part, record
+        self.index = index
+        self.id: str = record["id"]
+        self.source: str = record["source"]
+        self.num_frames: int = record["length"]
+        self.task: str = record["task"]
+
+    def __repr__(self) -> str:
+        return f"Episode({self.index}, {self.id!r}, {self.num_frames} frames)"
+
+    @property
+    def part(self) -> Part:
+        """The part that holds this episode."""
+        return self._part
+
+    @property
+    def start(self) -> int:
+        """First row of this episode in its part's arrays."""
+        return int(self._record["start"])
+
+    @property
+    def instruction(self) -> str:
+        """The canonical training instruction."""
+        return str(self._record["instruction"])
+
+    @property
+    def split(self) -> Literal["train", "val"]:
+        """Whether the episode trains or validates; see `fwdata.manifest.Split`."""
+        return "val" if self.index in self._store.val_indices else "train"
+
+    @cached_property
+    def _details(self) -> dict[str, Any]:
+        position = self._part.attributes["episodes"].index(self._record)
+        offsets = self._part.array("details/offset").rows(position, position + 2)
+        data = self._part.array("details/data").rows(int(offsets[0]), int(offsets[1]))
+        details: dict[str, Any] = json.loads(data.tobytes())
+        return details
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Training instructions, canonical first."""
+        return tuple(self._details["instructions"])
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Every decision made for this episode."""
+        return dict(self._details["metadata"])
+
+    def _rows(self, key: str) -> NDArray[Any]:
+        return self._part.array(key).rows(self.start, self.start + self.num_frames)
+
+    def state(self) -> NDArray[np.float32]:
+        """float32 [T, Ds], raw units of the source."""
+        return self._rows("lowdim/state").astype(np.float32, copy=False)
+
+    def action(self) -> NDArray[np.float32]:
+        """float32 [T, Da], what was commanded at each frame."""
+        return self._rows("lowdim/action").astype(np.float32, copy=False)
+
+    def timestamp_ns(self) -> NDArray[np.int64]:
+        """int64 [T], nanoseconds from the first frame."""
+        return self._rows("lowdim/timestamp_ns").astype(np.int64, copy=False)
+
+    def timestamps(self) -> NDArray[np.float64]:
+        """float64 [T], seconds from the first frame."""
+        return self.timestamp_ns() / 1e9
+
+    def valid(self) -> NDArray[np.bool_]:
+        """bool [T], False where alignment rules marked the frame."""
+        return self._rows("lowdim/valid").astype(np.bool_, copy=False)
+
+    def _wanted(self, indices: Indices) -> NDArray[np.int64]:
+        if indices is None:
+            return np.arange(self.num_frames)
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.num_frames):
+            raise IndexError(f"episode {self.id} has frames 0..{self.num_frames - 1}, asked for {wanted.tolist()}")
+        return wanted
+
+    def frames(self, camera: str, indices: Indices = None) -> NDArray[np.uint8]:
+        """uint8 [n, H, W, 3], true RGB, upright as the policy sees it; all frames when `indices` is None.
+
+        Cost: one decode per frame. Raises StoreError for an unknown camera, IndexError outside 0..T-1.
+        """
+        info = self._part.attributes["cameras"].get(camera)
+        if info is None:
+            raise StoreError(
+                f"{self._store.location} has no camera {camera!r}; it has {', '.join(self._store.cameras)}"
+            )
+        wanted = self._wanted(indices)
+        if info["encoding"] == "raw":
+            return self._part.array(f"cameras/{camera}/frames").take(wanted + self.start)
+        return self._decoded(camera, wanted)
+
+    def _decoded(self, camera: str, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        from fwdata.jpeg import decode_rgb
+
+        size = self.metadata["camera_sizes"][camera]
+        out = np.empty((len(wanted), *size, 3), np.uint8)
+        swapped = self._rows(f"cameras/{camera}/swapped")
+        for position, (frame, buffer) in enumerate(zip(wanted, self.encoded(camera, wanted), strict=True)):
+            try:
+                out[position] = decode_rgb(buffer, bool(swapped[frame]))
+            except ValueError as error:
+                raise StoreDamaged(f"episode {self.id}, camera {camera}, frame {frame}: {error}") from None
+        return out
+
+    def encoded(self, camera: str, indices: Indices = None) -> list[bytes]:
+        """The recorded JPEG buffers, byte for byte. Raises StoreError for a camera that holds raw pixels."""
+        info = self._part.attributes["cameras"].get(camera)
+        if info is None or info["encoding"] != "jpeg":
+            raise StoreError(f"camera {camera!r} of {self._store.location} holds no JPEG buffers")
+        wanted = self._wanted(indices)
+        if not len(wanted):
+            return []
+        offsets = self._part.array(f"cameras/{camera}/offset").rows(self.start, self.start + self.num_frames + 1)
+        data = self._part.array(f"cameras/{camera}/data")
+        low, high = int(wanted.min()), int(wanted.max())
+        if high - low < 4 * len(wanted):  # a dense range: one pass over the bytes
+            base = int(offsets[low])
+            block = data.rows(base, int(offsets[high + 1])).tobytes()
+            return [block[int(offsets[i]) - base : int(offsets[i + 1]) - base] for i in wanted]
+        return [data.rows(int(offsets[i]), int(offsets[i + 1])).tobytes() for i in wanted]
+
+    def stitched(self, indices: Indices = None) -> NDArray[np.uint8]:
+        """uint8 [n, Hs, Ws, 3], the cameras joined into one picture; read when materialised, else computed."""
+        from fwdata.stitch import stitch
+
+        wanted = self._wanted(indices)
+        materialised = self._store.stitched_part(self._part.name)
+        if materialised is not None:
+            return materialised.take(wanted + self.start)
+        unique, inverse = np.unique(wanted, return_inverse=True)
+        spec = self._store.manifest.stitch
+        return stitch({name: self.frames(name, unique) for name in spec.cameras}, spec)[inverse]
+
+
+class EpisodeList(Sequence[Episode]):
+    """All complete episodes in conversion order. Episodes are made when asked for."""
+
+    def __init__(self, store: Store, parts: Sequence[Part]) -> None:
+        self._store, self._parts = store, [p for p in parts if p.attributes["episodes"]]
+        counts = [len(p.attributes["episodes"]) for p in self._parts]
+        self._starts = [0, *np.cumsum(counts, dtype=np.int64).tolist()]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Episode]: ...
+    def __getitem__(self, index: int | slice) -> Episode | list[Episode]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"{self._store.location} has episodes 0..{len(self) - 1}, asked for {index}")
+        which = bisect_right(self._starts, position) - 1
+        part = self._parts[which]
+        return Episode(self._store, position, part, part.attributes["episodes"][position - self._starts[which]])
+
+
+class Store:
+    """A unified store. Open with `fwdata.open`."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        attributes = read_attributes(files, "")
+        if attributes is None:
+            raise StoreError(f"{files.location} is not an fwdata store: its zarr.json has no fwdata attributes")
+        self._attributes = attributes
+        version = attributes.get("layout_version")
+        if not isinstance(version, int) or version > LAYOUT_VERSION:
+            raise StoreError(
+                f"{files.location} has layout version {version}, this fwdata reads up to {LAYOUT_VERSION}; "
+                "update fwdata"
+            )
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Files]]:
+        return Store, (self._files,)
+
+    def __repr__(self) -> str:
+        return f"Store({self.location!r}, {len(self.episodes)} episodes)"
+
+    @property
+    def location(self) -> str:
+        """Path or URL the store was opened with."""
+        return self._files.location
+
+    @property
+    def files(self) -> Files:
+        """Raw access to the store's keys, for caches."""
+        return self._files
+
+    @property
+    def layout_version(self) -> int:
+        """Version of the on-disk layout."""
+        return int(self._attributes["layout_version"])
+
+    @property
+    def source(self) -> str:
+        """Name of the converter."""
+        return str(self._attributes["source"])
+
+    @property
+    def fps(self) -> float:
+        """True rate of the rows in Hz."""
+        return float(self._attributes["fps"])
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names in stitching order."""
+        return tuple(self._attributes["cameras"])
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """One name per state dimension."""
+        return tuple(self._attributes["state_names"])
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """One name per action dimension."""
+        return tuple(self._attributes["action_names"])
+
+    @property
+    def stitch_layout(self) -> str:
+        """ "horizontal", "vertical" or "robotwin"."""
+        return self.manifest.stitch.layout
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Manifest, every convention decided, tool version and source roots (names only), as JSON."""
+        return dict(self._attributes)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The dataset's manifest, as it was when the store was made."""
+        return Manifest.model_validate(self._attributes["manifest"])
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The complete parts, in order."""
+        found = []
+        for name in self._files.names("parts"):
+            attributes = read_attributes(self._files, f"parts/{name}")
+            if attributes is not None and attributes.get("state") == "complete":
+                found.append(Part(self._files, name, attributes))
+        return tuple(found)
+
+    @cached_property
+    def episodes(self) -> EpisodeList:
+        """Every complete episode, in conversion order."""
+        return EpisodeList(self, self.parts)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all episodes."""
+        return sum(int(part.attributes["frames"]) for part in self.parts)
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """The conversion's plan: which recording belongs to which part, and what discovery left out."""
+        return read_attributes(self._files, "plan") or {"parts": [], "skipped": [], "warnings": []}
+
+    @property
+    def quarantined(self) -> list[dict[str, str]]:
+        """Recordings that were left out, each with its reason: [{"source", "reason"}]."""
+        found = [dict(item) for item in self.plan["skipped"]]
+        for part in self.parts:
+            found += [dict(item) for item in part.attributes["quarantined"]]
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned part is written."""
+        return {p["name"] for p in self.plan["parts"]} <= {p.name for p in self.parts}
+
+    @cached_property
+    def val_indices(self) -> frozenset[int]:
+        """Indices of the validation episodes; see `fwdata.manifest.Split`."""
+        count, split = len(self.episodes), self.manifest.split
+        if count * split.val < 1:
+            return frozenset()
+        order = np.arange(count)
+        np.random.default_rng(split.seed).shuffle(order)
+        return frozenset(int(i) for i in order[int(count * (1 - split.val)) :])
+
+    def stitched_part(self, name: str) -> ChunkedArray | None:
+        """The materialised stitched frames of a part, when they exist and were made with this store's stitching."""
+        from fwdata.stitch import stitch_hash
+
+        attributes = read_attributes(self._files, f"parts/{name}/frames")
+        if attributes is None or attributes.get("stitch_hash") != stitch_hash(self.manifest.stitch):
+            return None
+        return ChunkedArray(self._files, f"parts/{name}/frames/stitched", attributes["digests"]["stitched/zarr.json"])
+
+    def latents(self, name: str | None = None) -> LatentCache:
+        """A latent cache by name; without a name the only one, or the one named "default".
+
+        StoreError naming `fwdata encode-latents` when there is none, StaleCache when the episodes changed since.
+        """
+        from fwdata.store.latents import open_latents
+
+        return open_latents(self, name)
+
+    def text(self, name: str | None = None) -> TextCache:
+        """A text cache by name; without a name the only one, or the one named "default"."""
+        from fwdata.store.texts import open_texts
+
+        return open_texts(self, name)
+
+    def stats(self) -> Statistics:
+        """Normalisation statistics of the training episodes: saved by `fwdata stats`, else computed from all rows."""
+        from fwdata.stats import compute_statistics, load_statistics
+
+        return load_statistics(self) or compute_statistics(self)
+
+
+def open_store(location: str | Path) -> Store:
+    """Open a store by local path or URL. StoreError (one sentence) when it is absent, foreign, newer or damaged."""
+    if not str(location):
+        raise UsageError("the store's path is empty")
+    return Store(open_files(location))

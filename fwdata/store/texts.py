@@ -1,0 +1,186 @@
+"""Text caches of a store: embeddings of every distinct prompt, real token rows only.
+
+One cache is `text/<name>-<fingerprint>/`, in parts of up to 128 prompts:
+
+    data     float16 [rows, D]     token embeddings of all prompts of the part, one after another
+    offset   int64 [P + 1]         first row of every prompt
+    prompts/{data,offset}          the prompts as JSON strings
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import StoreError
+from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
+from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, tree_digests, write_group
+from fwdata.store.identity import choose_cache, find_caches, fingerprint, refuse_if_different
+from fwdata.store.layout import TEXT_PART, ArraySpec, part_name
+
+if TYPE_CHECKING:
+    from fwdata.store.reader import Store
+
+EMBEDDING_ROWS = 32
+"""Token rows per chunk of the embeddings."""
+
+
+class TextCache:
+    """Read access to one text cache. Thread-safe; picklable."""
+
+    def __init__(self, store: Store, key: str, attributes: Mapping[str, Any]) -> None:
+        self._store, self._key, self._attributes = store, key, attributes
+
+    def __reduce__(self) -> tuple[type[TextCache], tuple[Store, str, Mapping[str, Any]]]:
+        return TextCache, (self._store, self._key, self._attributes)
+
+    @property
+    def name(self) -> str:
+        """Name given with `--name`."""
+        return str(self._attributes["name"])
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits: identity of encoder, weights, prompt template and code."""
+        return str(self._attributes["fingerprint"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Every setting the fingerprint is made of."""
+        return dict(self._attributes["identity"])
+
+    @property
+    def max_tokens(self) -> int:
+        """L: rows of an embedding, padding included."""
+        return int(self._attributes["max_tokens"])
+
+    @property
+    def dim(self) -> int:
+        """D: width of an embedding row."""
+        return int(self._attributes["dim"])
+
+    @cached_property
+    def _parts(self) -> list[tuple[str, dict[str, Any]]]:
+        found = []
+        for name in self._store.files.names(f"text/{self._key}"):
+            attributes = read_attributes(self._store.files, f"text/{self._key}/{name}")
+            if attributes is not None and attributes.get("state") == "complete":
+                found.append((name, attributes))
+        return found
+
+    def _array(self, part: int, key: str) -> ChunkedArray:
+        name, attributes = self._parts[part]
+        path = f"text/{self._key}/{name}/{key}"
+        return ChunkedArray(self._store.files, path, attributes["digests"][f"{key}/zarr.json"])
+
+    @cached_property
+    def _index(self) -> dict[str, tuple[int, int]]:
+        """Prompt -> (part, position)."""
+        index: dict[str, tuple[int, int]] = {}
+        for part in range(len(self._parts)):
+            offsets = self._array(part, "prompts/offset")
+            bounds = offsets.rows(0, len(offsets))
+            data = self._array(part, "prompts/data").rows(0, int(bounds[-1])).tobytes()
+            for position in range(len(bounds) - 1):
+                index[json.loads(data[int(bounds[position]) : int(bounds[position + 1])])] = (part, position)
+        return index
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Every cached prompt (template applied), in the order they were encoded."""
+        return tuple(self._index)
+
+    def tokens(self, prompt: str) -> NDArray[np.float16]:
+        """float16 [n, D]: the real token rows of a prompt, given with or without the template."""
+        found = self._index.get(prompt) or self._index.get(self._store.manifest.render_prompt(prompt))
+        if found is None:
+            raise StoreError(
+                f"text cache {self.name!r} of {self._store.location} has no embedding of {prompt!r}; "
+                f"add it with `fwdata encode-text {self._store.location}` (--instructions all for every wording)"
+            )
+        part, position = found
+        low, high = self._array(part, "offset").rows(position, position + 2)
+        return self._array(part, "data").rows(int(low), int(high))
+
+    def embedding(self, prompt: str) -> NDArray[np.float16]:
+        """float16 [L, D]: a prompt's embedding, zero rows past its length."""
+        tokens = self.tokens(prompt)
+        out = np.zeros((self.max_tokens, self.dim), np.float16)
+        out[: len(tokens)] = tokens
+        return out
+
+
+def open_texts(store: Store, name: str | None) -> TextCache:
+    """The text cache called `name`; see `Store.text`."""
+    key, attributes = choose_cache(store.files, "text", name, "encode-text")
+    return TextCache(store, key, attributes)
+
+
+def write_texts(
+    store: Store,
+    name: str,
+    identity: Mapping[str, Any],
+    dim: int,
+    max_tokens: int,
+    prompts: Sequence[str],
+    encode: Callable[[Sequence[str]], list[NDArray[np.float16]]],
+    replace: bool,
+    progress: Callable[[int], None],
+) -> int:
+    """Encode the prompts that the cache called `name` lacks; returns how many were encoded.
+
+    Each part appears whole; a killed run continues with the next one. StaleCache when a cache of that name has another
+    identity.
+    """
+    assert isinstance(store.files, LocalFiles)
+    root = store.files.root
+    found = find_caches(store.files, "text").get(name)
+    if found is not None and replace:
+        shutil.rmtree(root / "text" / found[0])
+        found = None
+    if found is not None:
+        advice = f"use --name NEW to keep both, or --replace to remove {name!r}"
+        refuse_if_different("text cache", name, found[1]["identity"], identity, advice)
+    key = found[0] if found else f"{name}-{fingerprint(identity)}"
+    if found is None:
+        attributes = {"name": name, "fingerprint": fingerprint(identity), "identity": dict(identity)}
+        write_group(root / "text" / key, {**attributes, "dim": dim, "max_tokens": max_tokens})
+        ensure_groups(root, root / "text")
+    cache = open_texts(store, name)
+    known = set(cache.prompts)
+    missing = [p for p in dict.fromkeys(prompts) if p not in known]
+    next_part = len(cache._parts)
+    for start in range(0, len(missing), TEXT_PART):
+        batch = missing[start : start + TEXT_PART]
+        folder = root / "text" / key / part_name(next_part + start // TEXT_PART)
+        _write_part(folder, batch, encode, dim, progress)
+    return len(missing)
+
+
+def _write_part(
+    folder: Path,
+    prompts: Sequence[str],
+    encode: Callable[[Sequence[str]], list[NDArray[np.float16]]],
+    dim: int,
+    progress: Callable[[int], None],
+) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    writer = ArrayWriter(folder / "data", ArraySpec("float16", (dim,), EMBEDDING_ROWS, EMBEDDING_ROWS * 128, "crc32c"))
+    offsets = [0]
+    for prompt in prompts:
+        writer.append(encode([prompt])[0])
+        offsets.append(writer.rows)
+        progress(1)
+    writer.finish()
+    write_table(folder / "offset", np.asarray(offsets, np.int64))
+    write_documents(folder / "prompts", list(prompts))
+    write_group(folder / "prompts")
+    write_group(folder, {"state": "complete", "prompts": len(prompts), "digests": tree_digests(folder)})
