@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwdata.errors import FwdataError, StoreError
-from fwdata.window import WindowSpec
 
 if TYPE_CHECKING:
     from fwdata.store.reader import Episode, Store
+    from fwdata.window import WindowSpec
 
 __version__ = "0.1.0"
 
@@ -36,4 +36,8 @@ def __getattr__(name: str) -> object:
         from fwdata.store import reader
 
         return getattr(reader, name)
+    if name == "WindowSpec":
+        from fwdata.window import WindowSpec
+
+        return WindowSpec
     raise AttributeError(f"module 'fwdata' has no attribute {name!r}")

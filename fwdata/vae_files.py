@@ -151,7 +151,7 @@ def _read_safetensors(path: Path, spec: str, prefixes: tuple[str, ...] | None) -
 
 
 def _from_file(path: Path, decoder: bool) -> VaeWeights:
-    """A file of the original release (Wan2.2_VAE.pth or the same tensors as safetensors), or a diffusers folder's file."""
+    """A file of the original release (Wan2.2_VAE.pth, or the same as safetensors), or a file in a diffusers folder."""
     import pickle
 
     import torch

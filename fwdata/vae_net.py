@@ -14,6 +14,7 @@ models/autoencoders/autoencoder_kl_wan.py; Wan2.2 wan/modules/vae2_2.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -59,13 +60,36 @@ class CausalConv3d(nn.Conv3d):
         """[B, C, T, H, W] to [B, outputs, T, H, W]."""
         if self.margin == 0:
             return F.conv3d(x, self.weight, self.bias)
-        x = F.pad(x, (self.margin,) * 4)
         past = memory.get(self)
+        if self.training:
+            return self._train(x, memory, past)
+        x = F.pad(x, (self.margin,) * 4)
         if past is None:
             past = x.new_zeros(x.shape[0], x.shape[1], 2 * self.margin, *x.shape[3:])
         x = torch.cat([past, x], dim=2)
         memory[self] = x[:, :, -2 * self.margin :]
         return frame_by_frame(x, self.weight, self.bias)
+
+    def _train(self, x: Tensor, memory: Memory, past: Tensor | None) -> Tensor:
+        """The same sums as one conv2d, frames folded into the batch and taps into channels.
+
+        Several times faster to differentiate on a CPU than conv3d; rounding differs in the last bits. The zeros before
+        the clip's first frame are left out.
+        """
+        b, c, t, h, w = x.shape
+        weight = self.weight
+        if past is None and t == 1:
+            memory[self] = torch.cat([torch.zeros_like(x), x], dim=2)
+            weight = weight[:, :, -1:]
+        else:
+            past = torch.zeros_like(x[:, :, :1]).repeat(1, 1, 2, 1, 1) if past is None else past
+            x = torch.cat([past, x], dim=2)
+            memory[self] = x[:, :, -2:]
+        taps = weight.shape[2]
+        folded = torch.cat([x[:, :, k : k + t] for k in range(taps)], dim=1).transpose(1, 2).reshape(b * t, -1, h, w)
+        kernel = weight.transpose(1, 2).reshape(self.out_channels, taps * c, *weight.shape[3:])
+        y = F.conv2d(folded, kernel, self.bias, padding=self.margin)
+        return y.view(b, t, self.out_channels, h, w).transpose(1, 2)
 
 
 def frame_by_frame(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
@@ -99,7 +123,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype as x."""
-        return F.normalize(x.float(), dim=1).to(x.dtype) * self.scale * self.gamma
+        if self.training:  # the same norm, but faster to differentiate on a CPU
+            return x * (self.scale * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-12)) * self.gamma
+        normalised: Tensor = F.normalize(x.float(), dim=1).to(x.dtype)
+        return normalised * self.scale * self.gamma
 
 
 class ResidualBlock(nn.Module):
@@ -117,8 +144,8 @@ class ResidualBlock(nn.Module):
         """[B, C, T, H, W] to [B, outputs, T, H, W]."""
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x, memory)
         x = self.conv1(F.silu(self.norm1(x)), memory)
-        x = self.conv2(F.silu(self.norm2(x)), memory)
-        return x + shortcut
+        y: Tensor = self.conv2(F.silu(self.norm2(x)), memory)
+        return y + shortcut
 
 
 class Attention(nn.Module):
@@ -157,7 +184,7 @@ class MidBlock(nn.Module):
 
 
 def average_down(x: Tensor, channels: int, time: int, space: int) -> Tensor:
-    """Shortcut of a halving: blocks of time x space x space values move to channels, groups of channels are averaged."""
+    """Shortcut of a halving: blocks of time x space x space values become channels, which are averaged in groups."""
     x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
     b, c, t, h, w = x.shape
     x = x.view(b, c, t // time, time, h // space, space, w // space, space)
@@ -208,7 +235,7 @@ class DownBlock(nn.Module):
         super().__init__()
         self.outputs, self.space, self.time = outputs, 2 if halve else 1, 2 if time else 1
         widths = [inputs] + [outputs] * blocks
-        self.resnets = nn.ModuleList([ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.resnets = nn.ModuleList([ResidualBlock(a, b) for a, b in pairwise(widths)])
         self.downsampler = Downsampler(outputs, time) if halve else None
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
@@ -278,7 +305,7 @@ class UpBlock(nn.Module):
         super().__init__()
         self.outputs, self.time = outputs, 2 if time else 1
         widths = [inputs] + [outputs] * (blocks + 1)
-        self.resnets = nn.ModuleList([ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.resnets = nn.ModuleList([ResidualBlock(a, b) for a, b in pairwise(widths)])
         self.upsampler = Upsampler(outputs, time) if double else None
 
     def forward(self, x: Tensor, memory: Memory, first: bool) -> Tensor:
@@ -288,7 +315,8 @@ class UpBlock(nn.Module):
             x = block(x, memory)
         if self.upsampler is None:
             return x
-        return self.upsampler(x, memory) + repeat_up(source, self.outputs, self.time, first)
+        y: Tensor = self.upsampler(x, memory)
+        return y + repeat_up(source, self.outputs, self.time, first)
 
 
 class Decoder(nn.Module):
@@ -346,7 +374,7 @@ class WanVae(nn.Module):
         """Pictures [B, 3, 1 + 4k, H, W] in -1..1 to the posterior's (mean, log variance), [B, 48, 1 + k, h, w] each."""
         memory: Memory = {}
         x = patchify(x)
-        chunks = [x[:, :, :1], *x[:, :, 1:].split(CHUNK, dim=2)] if x.shape[2] > 1 else [x]
+        chunks = [x[:, :, :1], *(x[:, :, i : i + CHUNK] for i in range(1, x.shape[2], CHUNK))]
         out = torch.cat([self.encoder(chunk, memory) for chunk in chunks], dim=2)
         mean, log_variance = self.quant_conv(out, memory).chunk(2, dim=1)
         return mean, log_variance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -46,8 +47,9 @@ class Batch:
         def move(value: torch.Tensor) -> torch.Tensor:
             return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
 
-        moved = {item.name: getattr(self, item.name) for item in fields(self)}
-        return Batch(**{name: None if value is None else move(value) for name, value in moved.items()})
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {name: None if value is None else move(value) for name, value in values.items()}
+        return Batch(**moved)
 
     @property
     def latents(self) -> torch.Tensor:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fwdata.api import Converter, Episode
-from fwdata.errors import BadEpisode, FwdataError, UsageError
+from fwdata.errors import BadEpisode, UsageError
 from fwdata.manifest import Manifest
 from fwdata.pipeline.plan import ConvertRequest, Plan, PlannedPart, check_output, load_converter, make_plan, write_plan
+from fwdata.pipeline.workers import run_tasks
 from fwdata.stitch import stitch_hash
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, write_group, write_lock
 from fwdata.store.layout import LAYOUT_VERSION
@@ -200,32 +196,9 @@ def _run_parts(
         for part in parts:
             _add(report, convert_part(request, part, request.manifest, on_episode))
         return
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    listener = threading.Thread(target=_listen, args=(queue, on_episode), daemon=True)
-    listener.start()
-    workers = min(request.workers, len(parts))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker, initargs=(queue,))
-    try:
-        pending: set[Future[PartResult]] = {pool.submit(_part_in_worker, request, part) for part in parts}
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                _add(report, future.result())
-    except BrokenProcessPool:
-        raise FwdataError(
-            "a worker process died (out of memory, or a decoder crashed); what is written is safe, run the same "
-            "command again to continue, with fewer --workers if memory was short"
-        ) from None
-    finally:
-        for process in list((pool._processes or {}).values()):
-            if any(not f.done() for f in pending):
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-        queue.put(None)
-        listener.join(timeout=5)
+    tasks = [(request, part) for part in parts]
+    for result in run_tasks(_part_in_worker, tasks, request.workers, on_episode):
+        _add(report, result)
 
 
 def _add(report: ConvertReport, result: PartResult) -> None:
@@ -234,20 +207,5 @@ def _add(report: ConvertReport, result: PartResult) -> None:
     report.warnings += result.warnings
 
 
-_progress_queue: Any = None
-
-
-def _init_worker(queue: Any) -> None:
-    global _progress_queue
-    _progress_queue = queue
-
-
-def _part_in_worker(request: ConvertRequest, part: PlannedPart) -> PartResult:
-    return convert_part(
-        request, part, request.manifest, lambda episodes, frames: _progress_queue.put((episodes, frames))
-    )
-
-
-def _listen(queue: Any, on_episode: OnEpisode) -> None:
-    while (item := queue.get()) is not None:
-        on_episode(*item)
+def _part_in_worker(request: ConvertRequest, part: PlannedPart, *, report: OnEpisode) -> PartResult:
+    return convert_part(request, part, request.manifest, report)

@@ -55,6 +55,11 @@ class LatentCache:
         return dict(self._attributes["identity"])
 
     @property
+    def vae(self) -> str:
+        """What `fwdata.vae.load_vae` was given: "tiny", "wan2.2", a path or a hub id."""
+        return str(self._attributes["vae"])
+
+    @property
     def stride(self) -> int:
         """Frames between two window starts that have future latents."""
         return int(self._attributes["stride"])
@@ -93,7 +98,8 @@ class LatentCache:
         """Whether every part of the store is encoded."""
         try:
             for part in self._store.parts:
-                self.part_attributes(part)
+                if part.attributes["episodes"]:
+                    self.part_attributes(part)
         except StoreError:
             return False
         return True
@@ -101,10 +107,18 @@ class LatentCache:
     @property
     def num_windows(self) -> int:
         """Windows with future latents in the parts encoded so far."""
+        return self._count("windows")
+
+    @property
+    def num_frames(self) -> int:
+        """Frames with a first-frame latent in the parts encoded so far."""
+        return self._count("frames")
+
+    def _count(self, what: str) -> int:
         total = 0
         for part in self._store.parts:
             attributes = read_attributes(self._store.files, f"latents/{self._key}/{part.name}") or {}
-            total += int(attributes.get("windows", 0)) if attributes.get("state") == "complete" else 0
+            total += int(attributes.get(what, 0)) if attributes.get("state") == "complete" else 0
         return total
 
     def _array(self, part: Part, name: str) -> ChunkedArray:
@@ -155,9 +169,9 @@ def open_latents(store: Store, name: str | None) -> LatentCache:
 
 
 def create_latents(
-    store: Store, name: str, identity: Mapping[str, Any], shape: tuple[int, int, int], replace: bool
+    store: Store, name: str, identity: Mapping[str, Any], vae: str, shape: tuple[int, int, int], replace: bool
 ) -> str:
-    """Make or find the cache called `name`; returns its key.
+    """Make or find the cache called `name`; returns its key. vae: the spec that loads the VAE again.
 
     StaleCache with the differences named when one of that name has another identity, unless `replace` removes it.
     """
@@ -177,6 +191,7 @@ def create_latents(
         "name": name,
         "fingerprint": fingerprint(identity),
         "identity": dict(identity),
+        "vae": vae,
         "stride": identity["stride"],
         "shape": list(shape),
         "window": {

@@ -196,6 +196,13 @@ class EpisodeList(Sequence[Episode]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def of(self, part: Part) -> list[Episode]:
+        """The episodes of one part."""
+        if part not in self._parts:
+            return []
+        which = self._parts.index(part)
+        return self[self._starts[which] : self._starts[which + 1]]
+
     @overload
     def __getitem__(self, index: int) -> Episode: ...
     @overload

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,11 @@ class TextCache:
     def identity(self) -> dict[str, Any]:
         """Every setting the fingerprint is made of."""
         return dict(self._attributes["identity"])
+
+    @property
+    def encoder(self) -> str:
+        """What `fwdata.text.load_text_encoder` was given: "tiny", "umt5-xxl", a path or a hub id."""
+        return str(self._attributes["encoder"])
 
     @property
     def max_tokens(self) -> int:
@@ -117,6 +123,15 @@ class TextCache:
         return out
 
 
+@dataclass(frozen=True)
+class TextSpec:
+    """What a text cache says of its encoder: the name that loads it again, D and L."""
+
+    encoder: str
+    dim: int
+    max_tokens: int
+
+
 def open_texts(store: Store, name: str | None) -> TextCache:
     """The text cache called `name`; see `Store.text`."""
     key, attributes = choose_cache(store.files, "text", name, "encode-text")
@@ -127,8 +142,7 @@ def write_texts(
     store: Store,
     name: str,
     identity: Mapping[str, Any],
-    dim: int,
-    max_tokens: int,
+    spec: TextSpec,
     prompts: Sequence[str],
     encode: Callable[[Sequence[str]], list[NDArray[np.float16]]],
     replace: bool,
@@ -151,7 +165,9 @@ def write_texts(
     key = found[0] if found else f"{name}-{fingerprint(identity)}"
     if found is None:
         attributes = {"name": name, "fingerprint": fingerprint(identity), "identity": dict(identity)}
-        write_group(root / "text" / key, {**attributes, "dim": dim, "max_tokens": max_tokens})
+        write_group(
+            root / "text" / key, {**attributes, "encoder": spec.encoder, "dim": spec.dim, "max_tokens": spec.max_tokens}
+        )
         ensure_groups(root, root / "text")
     cache = open_texts(store, name)
     known = set(cache.prompts)
@@ -160,7 +176,7 @@ def write_texts(
     for start in range(0, len(missing), TEXT_PART):
         batch = missing[start : start + TEXT_PART]
         folder = root / "text" / key / part_name(next_part + start // TEXT_PART)
-        _write_part(folder, batch, encode, dim, progress)
+        _write_part(folder, batch, encode, spec.dim, progress)
     return len(missing)
 
 

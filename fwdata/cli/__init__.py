@@ -1,0 +1,24 @@
+"""The `fwdata` command. Commands parse and print; the work is in importable functions. Starts without torch or zarr."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import typer
+
+from fwdata.cli import caches, convert, look, sample
+from fwdata.cli._common import run_app
+
+HELP = """Raw robot recordings to one Zarr store, and the latents, text and statistics that Fast-WAM trains from.
+
+Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for module in (convert, look, caches, sample):
+    module.register(app)
+
+
+def main() -> NoReturn:
+    """Entry point of the `fwdata` script."""
+    run_app(app)

@@ -1,0 +1,161 @@
+"""Commands that add to a store: `stitch`, `stats`, `encode-text`, `encode-latents`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fwdata.cli._common import default_workers, emit_json, print_table, progress_bar
+from fwdata.errors import UsageError
+
+StorePath = Annotated[Path, typer.Argument(help="The store, e.g. data/robotwin.zarr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+CacheName = Annotated[str, typer.Option(help="Name of the cache.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Remove a cache of that name made with other settings.")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command(name="stitch")(stitch)
+    app.command(name="stats")(stats)
+    app.command(name="encode-text")(encode_text)
+    app.command(name="encode-latents")(encode_latents)
+
+
+def stitch(store: StorePath, as_json: AsJson = False) -> None:
+    """Materialise stitched frames (optional: encode-latents stitches on the fly otherwise).
+
+    Example: fwdata stitch data/robotwin.zarr
+    """
+    from fwdata.stitched import materialise
+
+    with progress_bar("stitching", "frames") as bar:
+        frames = materialise(store, bar.start, bar.advance)
+    if as_json:
+        emit_json({"frames": frames})
+    else:
+        print(f"{store}: {frames} frames stitched" if frames else f"{store}: every frame is stitched already")
+
+
+def stats(
+    store: StorePath,
+    export: Annotated[Path | None, typer.Option(help="Also write dataset_stats.json here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute normalisation statistics of the training episodes and keep them in the store.
+
+    Also written as stats/dataset_stats.json in the layout of the official trainer.
+
+    Example: fwdata stats data/robotwin.zarr
+    """
+    from fwdata import open as open_store
+    from fwdata.stats import compute_statistics, save_statistics
+    from fwdata.store.files import write_lock
+
+    opened = open_store(store)
+    with progress_bar("statistics", "episodes") as bar:
+        bar.start(len(opened.episodes))
+        found = compute_statistics(opened, bar.advance)
+    with write_lock(store):
+        save_statistics(opened, found)
+    if export is not None:
+        found.save_json(export)
+    if as_json:
+        emit_json(found.official())
+        return
+    for title, names, field in (
+        ("state", opened.state_names, found.state),
+        ("action", opened.action_names, found.action),
+    ):
+        columns = zip(names, field.min, field.max, field.mean, field.std, strict=True)
+        rows = [(name, *(f"{value:.4f}" for value in values)) for name, *values in columns]
+        print_table(title, ("dimension", "min", "max", "mean", "std"), rows)
+    print(f"{found.num_episodes} training episodes, {found.num_transitions} frames; kept in {store}/stats")
+
+
+def encode_text(
+    store: StorePath,
+    encoder: Annotated[str, typer.Option(help="tiny, umt5-xxl, a local folder or a hub id.")] = "umt5-xxl",
+    name: CacheName = "default",
+    instructions: Annotated[
+        str, typer.Option(help="canonical: one wording per episode; all: every one.")
+    ] = "canonical",
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Encode the instructions, each distinct prompt once. Running it again continues.
+
+    Example: fwdata encode-text data/robotwin.zarr --encoder umt5-xxl
+    """
+    from fwdata import texts
+
+    if instructions not in {"canonical", "all"}:
+        raise UsageError(f"--instructions must be canonical or all, found {instructions!r}")
+    with progress_bar("encoding text", "prompts") as bar:
+        report = texts.encode_text(
+            store,
+            encoder,
+            name=name,
+            which="all" if instructions == "all" else "canonical",
+            replace=replace,
+            on_plan=bar.start,
+            on_prompt=bar.advance,
+        )
+    if as_json:
+        emit_json({"name": report.name, "prompts": report.prompts, "encoded": report.encoded})
+    else:
+        print(f"{store}: {report.prompts} distinct prompts, {report.encoded} newly encoded in {report.seconds:.1f} s")
+
+
+def encode_latents(
+    store: StorePath,
+    vae: Annotated[str, typer.Option(help="tiny, wan2.2, a local path or a hub id.")] = "wan2.2",
+    stride: Annotated[int, typer.Option(min=1, help="Frames between windows that get future latents.")] = 1,
+    name: CacheName = "default",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Compute type: float32 or bfloat16.")] = "float32",
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes on a CPU; default: all cores.")] = None,
+    replace: Replace = False,
+    dry_run: DryRunFlag = False,
+    as_json: AsJson = False,
+) -> None:
+    """Encode first-frame latents of every frame and future latents of every window start. Running it again continues.
+
+    Example: fwdata encode-latents data/robotwin.zarr --vae wan2.2 --stride 4 --device cuda
+    """
+    from fwdata import latents
+
+    request = latents.EncodeRequest(store, vae, name, stride, device, dtype, replace, workers or default_workers())
+    if dry_run:
+        plan = latents.plan_latents(request)
+        if as_json:
+            emit_json({"frames": plan.frames, "windows": plan.windows, "bytes": plan.bytes})
+        else:
+            print(f"{plan.frames} first-frame latents, {plan.windows} windows, {plan.bytes:,} bytes in all")
+        return
+    with progress_bar("encoding latents", "frames") as bar:
+        report = latents.encode_latents(request, bar.start, lambda first, windows, seconds: bar.advance(first))
+    rate = report.first / report.seconds if report.seconds else 0.0
+    share = report.vae_seconds / report.busy_seconds if report.busy_seconds else 0.0
+    if as_json:
+        emit_json(
+            {
+                "name": report.name,
+                "fingerprint": report.fingerprint,
+                "first": report.first,
+                "windows": report.windows,
+                "seconds": round(report.seconds, 3),
+                "latents_per_second": round(rate, 2),
+                "vae_share": round(share, 4),
+            }
+        )
+    elif report.first:
+        print(
+            f"{store}: {report.first} first-frame latents and {report.windows} windows in {report.seconds:.1f} s "
+            f"({rate:.1f} latents/s, {share:.0%} of the work inside the VAE); cache {report.name}-{report.fingerprint}"
+        )
+    else:
+        print(f"{store}: latent cache {report.name}-{report.fingerprint} is complete already")

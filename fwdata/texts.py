@@ -1,0 +1,75 @@
+"""Encoding a store's instructions: every distinct prompt once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fwdata.manifest import Manifest
+from fwdata.store.files import write_lock
+from fwdata.store.reader import Store, open_store
+from fwdata.store.texts import TextSpec, write_texts
+
+
+@dataclass(frozen=True)
+class TextReport:
+    """What a text encoding did. prompts: distinct prompts of the store; encoded: those new in this run."""
+
+    name: str
+    prompts: int
+    encoded: int
+    seconds: float
+
+
+def text_identity(manifest: Manifest, encoder: dict[str, Any]) -> dict[str, Any]:
+    """Every setting that can change a bit of a text cache; its digest is the cache's fingerprint."""
+    return {"encoder": encoder, "prompt": manifest.prompt, "storage_dtype": "float16"}
+
+
+def store_prompts(store: Store, which: Literal["canonical", "all"]) -> list[str]:
+    """Distinct prompts (template applied) in episode order: each episode's canonical instruction, or all wordings."""
+    found: dict[str, None] = {}
+    for episode in store.episodes:
+        for text in (episode.instruction,) if which == "canonical" else episode.instructions:
+            found[store.manifest.render_prompt(text)] = None
+    return list(found)
+
+
+def encode_text(
+    path: Path,
+    encoder: str,
+    *,
+    name: str = "default",
+    which: Literal["canonical", "all"] = "canonical",
+    replace: bool = False,
+    on_plan: Callable[[int], None] = lambda _: None,
+    on_prompt: Callable[[int], None] = lambda _: None,
+) -> TextReport:
+    """Encode the prompts a store's text cache lacks; running it again continues.
+
+    encoder: "tiny", "umt5-xxl", a local folder or a hub id. which: "canonical" encodes one instruction per episode,
+    "all" every wording. StaleCache when the cache of that name was made with other settings, UsageError for an encoder
+    that cannot be had.
+    """
+    from fwdata.text import load_text_encoder
+
+    began = time.monotonic()
+    store = open_store(path)
+    prompts = store_prompts(store, which)
+    loaded = load_text_encoder(encoder)
+    on_plan(len(prompts))
+    with write_lock(path):
+        encoded = write_texts(
+            store,
+            name,
+            text_identity(store.manifest, loaded.identity()),
+            TextSpec(encoder, loaded.dim, loaded.max_tokens),
+            prompts,
+            loaded.encode,
+            replace,
+            on_prompt,
+        )
+    return TextReport(name, len(prompts), encoded, time.monotonic() - began)

@@ -1,0 +1,32 @@
+"""Cached latents, text, state and action of a store as training batches.
+
+contract   what is asked of a store
+order      which windows train at which step (pure function of seed, epoch, step)
+batches    windows -> normalised Batch
+prefetch   batches fetched ahead
+source     a store resolved for one recipe
+"""
+
+from __future__ import annotations
+
+from fwtrain.data.batches import TextTable, WindowReader
+from fwtrain.data.order import BatchPlan, DataOrder, Stream, WindowIndex, build_index, derived_seed
+from fwtrain.data.prefetch import Prefetcher
+from fwtrain.data.source import Source, open_source, training_order, training_reader, validation_plans
+
+__all__ = [
+    "BatchPlan",
+    "DataOrder",
+    "Prefetcher",
+    "Source",
+    "Stream",
+    "TextTable",
+    "WindowIndex",
+    "WindowReader",
+    "build_index",
+    "derived_seed",
+    "open_source",
+    "training_order",
+    "training_reader",
+    "validation_plans",
+]

@@ -1,0 +1,186 @@
+"""Which windows train at which step: a pure function of (seed, epoch, step), never of workers or ranks.
+
+Every frame of every training episode is a window start. Windows whose future latents are cached may train the video
+expert ("video windows"); the others are action-only. A batch holds one kind, so an action-only batch never computes
+future tokens.
+
+What co-training on a share f of the windows does: the action loss is unchanged in expectation; the video loss
+appears in a share f of the batches (f = video_fraction / cache stride), so its effective weight is lambda_video * f.
+Tensors that only the video loss reaches (the video head) take no step in action-only batches. Set
+lambda_video = 1/f to keep the published balance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.window import WindowSpec
+from fwtrain.data.contract import CacheLike, EpisodeLike
+
+type Indices = NDArray[np.int64]
+
+
+class Stream(IntEnum):
+    """Independent random streams of one run."""
+
+    ORDER = 1
+    INSTRUCTION = 2
+    NOISE = 3
+    INIT = 4
+    VALIDATION = 5
+    ROLLOUT = 6
+
+
+def derived_seed(seed: int, stream: Stream, *position: int) -> int:
+    """A 63-bit seed for one place of one random stream; every draw of a run comes from here, so nothing is carried."""
+    state = np.random.SeedSequence([seed, int(stream), *position]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class WindowIndex:
+    """All window starts of some episodes.
+
+    episode: int64 [n], position in the episode list; start: int64 [n], frame; video: bool [n], has future latents.
+    """
+
+    episode: Indices
+    start: Indices
+    video: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+def build_index[E: EpisodeLike](episodes: Sequence[E], cache: CacheLike[E], window: WindowSpec) -> WindowIndex:
+    """Index every usable window start. Windows that reach an invalid frame are left out. One small read per episode."""
+    numbers: list[Indices] = []
+    starts: list[Indices] = []
+    video: list[NDArray[np.bool_]] = []
+    for number, episode in enumerate(episodes):
+        usable = _usable_starts(episode, window)
+        numbers.append(np.full(len(usable), number, dtype=np.int64))
+        starts.append(usable)
+        video.append(np.isin(usable, cache.starts(episode), assume_unique=True))
+    if not starts:
+        return WindowIndex(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
+    return WindowIndex(np.concatenate(numbers), np.concatenate(starts), np.concatenate(video))
+
+
+def _usable_starts(episode: EpisodeLike, window: WindowSpec) -> Indices:
+    """Starts whose window, clamped to the episode, holds no frame marked invalid."""
+    starts = window.starts(episode.num_frames)
+    bad = np.concatenate([[0], np.cumsum(~episode.valid())])
+    ends = np.minimum(starts + window.num_frames, episode.num_frames)
+    usable: Indices = starts[bad[ends] == bad[starts]]
+    return usable
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """One forward pass: which windows (int64 [B], positions in the WindowIndex), and whether future latents are read.
+
+    epoch, number: its place in the order (number counts batches within the epoch).
+    """
+
+    windows: Indices
+    video: bool
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """The batches of one epoch, in training order."""
+
+    plans: tuple[BatchPlan, ...]
+
+
+class DataOrder:
+    """Deals windows into batches.
+
+    needs_video: the variant's action loss reads future latents (joint, idm): windows without them are left out.
+    never_video: the video loss is off (no-video): future latents are never read.
+    Each epoch permutes the windows of each kind, cuts them into batches (the last one is filled from the beginning of
+    the same permutation, so every batch has the same size), and shuffles the batches.
+    """
+
+    def __init__(
+        self,
+        index: WindowIndex,
+        *,
+        batch_size: int,
+        accumulation: int = 1,
+        seed: int,
+        video_fraction: float = 1.0,
+        needs_video: bool = False,
+        never_video: bool = False,
+    ) -> None:
+        self._index = index
+        self._batch_size = batch_size
+        self._accumulation = accumulation
+        self._seed = seed
+        with_future = np.flatnonzero(index.video)
+        without = np.flatnonzero(~index.video)
+        self._video = np.zeros(0, np.int64) if never_video else with_future
+        self._action = np.arange(len(index)) if never_video else np.zeros(0, np.int64) if needs_video else without
+        self._num_video = len(self._video) if needs_video else round(len(self._video) * video_fraction)
+        self._cached: dict[int, EpochOrder] = {}
+
+    @property
+    def num_windows(self) -> int:
+        """Windows used per epoch."""
+        return len(self._video) + len(self._action)
+
+    @property
+    def video_share(self) -> float:
+        """Share of windows that train the video expert in an epoch."""
+        return self._num_video / max(self.num_windows, 1)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Forward passes per epoch."""
+        video, action = self._num_video, self.num_windows - self._num_video
+        return -(-video // self._batch_size) + -(-action // self._batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps per epoch; the last one may hold fewer than `accumulation` batches."""
+        return -(-self.batches_per_epoch // self._accumulation)
+
+    def epoch(self, epoch: int) -> EpochOrder:
+        """All batches of an epoch. Costs one permutation of all windows; the two latest epochs are kept."""
+        found = self._cached.get(epoch)
+        if found is None:
+            found = self._build(epoch)
+            self._cached = {**dict(list(self._cached.items())[-1:]), epoch: found}
+        return found
+
+    def step(self, step: int) -> Sequence[BatchPlan]:
+        """The batches of one optimizer step (0-based)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        first = place * self._accumulation
+        return self.epoch(epoch).plans[first : first + self._accumulation]
+
+    def _build(self, epoch: int) -> EpochOrder:
+        random = np.random.default_rng(derived_seed(self._seed, Stream.ORDER, epoch))
+        chosen = random.permutation(self._video)
+        video, rest = chosen[: self._num_video], chosen[self._num_video :]
+        action = random.permutation(np.concatenate([self._action, rest]))
+        batches = [(batch, True) for batch in self._cut(video)] + [(batch, False) for batch in self._cut(action)]
+        turn = random.permutation(len(batches))
+        return EpochOrder(
+            tuple(BatchPlan(batches[i][0], batches[i][1], epoch, number) for number, i in enumerate(turn))
+        )
+
+    def _cut(self, windows: Indices) -> list[Indices]:
+        if not len(windows):
+            return []
+        count = -(-len(windows) // self._batch_size)
+        filled = np.resize(windows, count * self._batch_size)
+        return list(filled.reshape(count, self._batch_size))

@@ -1,0 +1,136 @@
+"""Everything a run takes from a store, resolved and checked once at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fwdata.errors import StoreError, UsageError
+from fwdata.manifest import Manifest, validate_model
+from fwdata.window import WindowSpec
+from fwtrain.data.batches import TextTable, WindowReader
+from fwtrain.data.contract import CacheLike, StoreLike, TextLike
+from fwtrain.data.order import BatchPlan, DataOrder, WindowIndex, build_index
+from fwtrain.model.variants import VARIANTS
+from fwtrain.normalise import Normaliser
+from fwtrain.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Source:
+    """A store's caches, statistics and episodes for one recipe.
+
+    train, val: episodes by split. latent_shape: (C, h, w); text_shape: (L, Dt).
+    """
+
+    store: StoreLike
+    manifest: Manifest
+    cache: CacheLike[Any]
+    text: TextLike
+    state: Normaliser
+    action: Normaliser
+    train: Sequence[Any]
+    val: Sequence[Any]
+    latent_shape: tuple[int, int, int]
+    text_shape: tuple[int, int]
+
+    @property
+    def window(self) -> WindowSpec:
+        """Shape of one training window."""
+        return self.cache.window
+
+
+def open_source(store: StoreLike, recipe: Recipe) -> Source:
+    """Resolve what `recipe` needs from `store`.
+
+    Raises StoreError for an absent cache, text or statistics, and for statistics that are not finite; UsageError where
+    the store's dimensions differ from those the recipe was written for, or nothing is left to train on.
+    """
+    _check_width("state", recipe.data.state_dim, store.state_names, recipe.name)
+    _check_width("action", recipe.data.action_dim, store.action_names, recipe.name)
+    manifest = validate_model(Manifest, store.metadata["manifest"], "the store's manifest")
+    cache, text, statistics = store.latents(recipe.data.latents), store.text(recipe.data.text), store.stats()
+    mode, guard = manifest.normalisation.mode, recipe.data.guard_constant
+    train = [episode for episode in store.episodes if episode.split == "train"]
+    val = [episode for episode in store.episodes if episode.split == "val"]
+    if not train:
+        raise UsageError("the store has no training episodes; check the split of its manifest")
+    return Source(
+        store=store,
+        manifest=manifest,
+        cache=cache,
+        text=text,
+        state=Normaliser.from_statistics(statistics.state, mode, store.state_names, "state", guard=guard),
+        action=Normaliser.from_statistics(statistics.action, mode, store.action_names, "action", guard=guard),
+        train=train,
+        val=val,
+        latent_shape=cache.shape,
+        text_shape=(text.max_tokens, text.dim),
+    )
+
+
+def _check_width(what: str, expected: int | None, names: Sequence[str], recipe: str) -> None:
+    if expected is not None and expected != len(names):
+        raise UsageError(
+            f"recipe {recipe} is for {expected} {what} dimensions, the store has {len(names)} ({', '.join(names)}); "
+            f"use another recipe or --set data.{what}_dim=null"
+        )
+
+
+def training_reader(source: Source, recipe: Recipe) -> WindowReader:
+    """Reader over the training episodes."""
+    return _reader(source, source.train, recipe, sample=recipe.data.instruction == "sample")
+
+
+def training_order(index: WindowIndex, recipe: Recipe) -> DataOrder:
+    """Order of the training windows. Raises UsageError when no window can train the recipe's variant."""
+    variant = recipe.model.variant
+    rules = VARIANTS[variant]
+    trains_video = rules.video_loss and recipe.model.lambda_video > 0
+    order = DataOrder(
+        index,
+        batch_size=recipe.optim.batch_size,
+        accumulation=recipe.optim.accumulation,
+        seed=recipe.seed,
+        video_fraction=recipe.data.video_fraction,
+        needs_video=rules.needs_future,
+        never_video=not (trains_video or rules.needs_future),
+    )
+    if order.num_windows == 0:
+        why = f"variant {variant} needs future latents" if len(index) else "every window reaches an invalid frame"
+        raise UsageError(f"no window of the store can be trained on: {why}; encode latents with a smaller --stride")
+    return order
+
+
+def validation_plans(source: Source, recipe: Recipe) -> tuple[WindowReader, list[BatchPlan]] | None:
+    """Fixed, evenly spread windows of the validation episodes, or None when there are none."""
+    if not source.val or recipe.validation.windows == 0:
+        return None
+    reader = _reader(source, source.val, recipe, sample=False)
+    count = min(recipe.validation.windows, len(reader.index))
+    if count == 0:
+        return None
+    chosen = np.linspace(0, len(reader.index) - 1, count).round().astype(np.int64)
+    size = recipe.optim.batch_size
+    cuts = [chosen[i : i + size] for i in range(0, count, size)]
+    return reader, [BatchPlan(windows, False, 0, number) for number, windows in enumerate(cuts)]
+
+
+def _reader(source: Source, episodes: Sequence[Any], recipe: Recipe, *, sample: bool) -> WindowReader:
+    index = build_index(episodes, source.cache, source.window)
+    if len(index) == 0:
+        raise StoreError(f"none of {len(episodes)} episodes has a usable training window: all reach invalid frames")
+    return WindowReader(
+        episodes,
+        index,
+        source.cache,
+        TextTable(source.text),
+        source.manifest,
+        source.state,
+        source.action,
+        seed=recipe.seed,
+        sample_instructions=sample,
+    )

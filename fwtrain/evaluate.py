@@ -1,0 +1,118 @@
+"""Closed loop in the sample world: how often a policy does what the instruction says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fwdata.errors import UsageError
+from fwdata.sample import SampleEnv
+from fwtrain.data import Stream, derived_seed
+from fwtrain.normalise import Float32
+from fwtrain.policy import Observed, Policy
+
+LOCKSTEP = 16
+"""Episodes that run side by side, so that their observations are one batch."""
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Successes among episodes. mean_steps: steps until an episode ended, limit included; by_task: task -> (successes,
+    episodes)."""
+
+    successes: int
+    episodes: int
+    mean_steps: float
+    by_task: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Share of successful episodes."""
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the rate."""
+        z, n, rate = 1.959964, self.episodes, self.rate
+        centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+@dataclass
+class _Running:
+    """One episode on the way: its world, its latest observation and the rest of its chunk."""
+
+    number: int
+    env: SampleEnv
+    observed: Observed
+    task: str
+    steps: int = 0
+    chunks: int = 0
+
+
+def evaluate_sample(
+    policy: Policy,
+    episodes: int,
+    seed: int = 0,
+    *,
+    execute: int = 24,
+    steps: int = 10,
+    done: Callable[[int], None] = lambda _: None,
+) -> EvalResult:
+    """Run episodes 0..episodes-1 of the sample world.
+
+    execute: actions of a chunk carried out before the next observation is encoded (24 of 32 as published for RoboTwin).
+    steps: denoising steps. done: told the number of finished episodes. Noise is a function of (seed, episode, chunk).
+    Raises UsageError for numbers out of range or a robot the sample world does not have.
+    """
+    horizon = policy.info.manifest.window.action_horizon
+    if episodes < 1:
+        raise UsageError(f"--episodes must be at least 1, found {episodes}")
+    if not 1 <= execute <= horizon:
+        raise UsageError(f"--execute must be between 1 and the chunk's {horizon} actions, found {execute}")
+    finished: list[_Running] = []
+    for first in range(0, episodes, LOCKSTEP):
+        active = [_start(policy, seed, number) for number in range(first, min(first + LOCKSTEP, episodes))]
+        while active:
+            _advance(policy, active, seed, execute, steps)
+            finished += [item for item in active if item.env.done]
+            active = [item for item in active if not item.env.done]
+            done(len(finished))
+    return _result(finished)
+
+
+def _start(policy: Policy, seed: int, number: int) -> _Running:
+    env = SampleEnv(policy.info.source)
+    seen = env.reset(seed, number)
+    return _Running(number, env, Observed(seen.cameras, seen.state, seen.instruction), seen.task)
+
+
+def _advance(policy: Policy, active: list[_Running], seed: int, execute: int, steps: int) -> None:
+    """One chunk for every running episode."""
+    seeds = [derived_seed(seed, Stream.ROLLOUT, item.number, item.chunks) for item in active]
+    chunks = policy.act_batch([item.observed for item in active], seeds, steps=steps)
+    for item, chunk in zip(active, chunks, strict=True):
+        item.chunks += 1
+        _execute(item, chunk[:execute])
+
+
+def _execute(item: _Running, actions: Float32) -> None:
+    for action in actions:
+        seen = item.env.step(action)
+        item.steps += 1
+        if item.env.done:
+            return
+    item.observed = Observed(seen.cameras, seen.state, seen.instruction)
+
+
+def _result(finished: list[_Running]) -> EvalResult:
+    by_task: dict[str, tuple[int, int]] = {}
+    for item in finished:
+        wins, count = by_task.get(item.task, (0, 0))
+        by_task[item.task] = (wins + int(item.env.success), count + 1)
+    successes = sum(item.env.success for item in finished)
+    return EvalResult(successes, len(finished), float(np.mean([item.steps for item in finished])), by_task)

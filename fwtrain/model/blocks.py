@@ -1,0 +1,168 @@
+"""The transformer block both experts use: modulated self attention, text cross attention, feed-forward.
+
+Tokens are held as [B, G, n, D]: G groups of n tokens that share a time (video: frames; action: one group), so that the
+six modulation vectors are [B, G, 1, D] and never per token. Source: Wan2.2 wan/modules/model.py (WanAttentionBlock) and
+src/fastwam/models/wan22/wan_video_dit.py of the official Fast-WAM release, whose parameter names are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from fwtrain.model.rope import rotate
+
+
+class Modulation(NamedTuple):
+    """Six [B or 1, G, 1, D] vectors; the scales already contain the + 1."""
+
+    shift1: Tensor
+    scale1: Tensor
+    gate1: Tensor
+    shift2: Tensor
+    scale2: Tensor
+    gate2: Tensor
+
+
+class KeyValue(NamedTuple):
+    """Keys and values [B, S, N, d]; keys are normalised and rotated where positions apply."""
+
+    k: Tensor
+    v: Tensor
+
+    def joined(self, more: KeyValue) -> KeyValue:
+        """These keys, then more."""
+        return KeyValue(torch.cat([self.k, more.k], 1), torch.cat([self.v, more.v], 1))
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Cached keys and values with room behind them, so that every denoising step writes only its own."""
+
+    k: Tensor
+    v: Tensor
+    size: int
+
+    @classmethod
+    def of(cls, seen: KeyValue, room: int) -> Prefix:
+        """A copy of `seen` followed by room for `room` tokens."""
+        empty = seen.k.new_empty(seen.k.shape[0], room, *seen.k.shape[2:])
+        return cls(torch.cat([seen.k, empty], 1), torch.cat([seen.v, empty], 1), seen.k.shape[1])
+
+    def joined(self, more: KeyValue) -> KeyValue:
+        """These keys, then more; overwrites what an earlier call appended."""
+        self.k[:, self.size :] = more.k
+        self.v[:, self.size :] = more.v
+        return KeyValue(self.k, self.v)
+
+
+class _RmsNorm(torch.autograd.Function):
+    """RMS norm for CPU: one saved tensor, a third of the passes over memory that autograd's own formula takes."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        rate = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        unit = wide * rate
+        ctx.save_for_backward(unit, rate, weight)
+        return torch.mul(unit, weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        unit, rate, weight = cast(tuple[Tensor, Tensor, Tensor], ctx.saved_tensors)  # type: ignore[attr-defined]
+        grad = grads[0].float()
+        along = grad * unit
+        weight_grad = along.flatten(0, -2).sum(0).type_as(weight)
+        wide = weight.float()
+        drop = (along @ wide).div_(-unit.shape[-1]).unsqueeze(-1)
+        return torch.addcmul(grad * wide, unit, drop).mul_(rate).type_as(grads[0]), weight_grad, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight over the last axis, statistics in float32, in x's type."""
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return cast(Tensor, _RmsNorm.apply(x, weight, eps))  # type: ignore[no-untyped-call]
+    return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Dense attention without a mask; [B, S, N, d] in and out, scale 1 / sqrt(d)."""
+    return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+
+
+class RmsWeight(nn.Module):
+    """The weight of an RMS norm, under the name `weight`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+
+
+class Attention(nn.Module):
+    """Projections of one attention: hidden D -> inner N d and back, RMS norms over all heads together."""
+
+    def __init__(self, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.q = nn.Linear(hidden, inner)
+        self.k = nn.Linear(hidden, inner)
+        self.v = nn.Linear(hidden, inner)
+        self.o = nn.Linear(inner, hidden)
+        self.norm_q = RmsWeight(inner)
+        self.norm_k = RmsWeight(inner)
+
+
+class Block(nn.Module):
+    """One layer of one expert. hidden D, inner N * d."""
+
+    def __init__(self, hidden: int, heads: int, head_dim: int, ffn: int, eps: float) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.eps = heads, head_dim, eps
+        self.modulation = nn.Parameter(torch.empty(1, 6, hidden))
+        self.self_attn = Attention(hidden, heads * head_dim)
+        self.cross_attn = Attention(hidden, heads * head_dim)
+        self.norm3 = nn.LayerNorm(hidden, eps=eps)
+        self.ffn = nn.Sequential(nn.Linear(hidden, ffn), nn.GELU(approximate="tanh"), nn.Linear(ffn, hidden))
+
+    def modulated(self, time: Tensor, dtype: torch.dtype) -> Modulation:
+        """This layer's vectors from a projected time [B or 1, G, 6, D] float32 whose scale rows contain the + 1."""
+        return Modulation(*(time + self.modulation).to(dtype).unsqueeze(-2).unbind(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], -1, self.heads, self.head_dim)
+
+    def normed(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """LayerNorm without affine parameters, then scale and shift."""
+        return torch.addcmul(shift, F.layer_norm(x, (x.shape[-1],), eps=self.eps), scale)
+
+    def keys(self, h: Tensor, table: Tensor) -> KeyValue:
+        """Rotated keys, and values, of modulated tokens h [B, G, n, D]."""
+        attn = self.self_attn
+        k = rotate(self._heads(rms_norm(attn.k(h), attn.norm_k.weight, self.eps)), table)
+        return KeyValue(k, self._heads(attn.v(h)))
+
+    def queries(self, h: Tensor, table: Tensor) -> Tensor:
+        """Rotated queries [B, S, N, d] of modulated tokens."""
+        attn = self.self_attn
+        return rotate(self._heads(rms_norm(attn.q(h), attn.norm_q.weight, self.eps)), table)
+
+    def text_keys(self, context: Tensor) -> KeyValue:
+        """Cross-attention keys and values of this expert's embedded context [B, L, D]."""
+        attn = self.cross_attn
+        k = rms_norm(attn.k(context), attn.norm_k.weight, self.eps)
+        return KeyValue(self._heads(k), self._heads(attn.v(context)))
+
+    def finish(self, x: Tensor, attended: Tensor, mod: Modulation, text: KeyValue) -> Tensor:
+        """The rest of the layer after self attention; x [B, G, n, D], attended [B, S, N, d]."""
+        x = torch.addcmul(x, self.self_attn.o(attended.reshape(*x.shape[:-1], -1)), mod.gate1)
+        cross = self.cross_attn
+        h = F.layer_norm(x, (x.shape[-1],), self.norm3.weight, self.norm3.bias, self.eps)
+        q = self._heads(rms_norm(cross.q(h), cross.norm_q.weight, self.eps))
+        x = x + cross.o(attend(q, *text).reshape(*x.shape[:-1], -1))
+        return torch.addcmul(x, self.ffn(self.normed(x, mod.shift2, mod.scale2)), mod.gate2)

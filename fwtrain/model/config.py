@@ -1,0 +1,176 @@
+"""Sizes and settings of one Fast-WAM. A variant, its loss weights and its schedules are values here, not classes.
+
+Source: Fast-WAM (arXiv 2603.16666), configs/model/fastwam.yaml of the official release; the video expert has the sizes
+of Wan2.2-TI2V-5B.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from fwdata.errors import ManifestError, did_you_mean
+from fwdata.manifest import Model, validate_model
+from fwtrain.model.variants import VARIANTS, Variant
+
+
+class VideoExpertConfig(Model):
+    """Wan2.2-TI2V-5B style video transformer; the defaults are the released size.
+
+    patch_size is (frames, rows, columns) per token and must keep one latent frame per token. eps is that of every norm.
+    """
+
+    in_channels: int = Field(default=48, gt=0)
+    out_channels: int = Field(default=48, gt=0)
+    hidden_dim: int = Field(default=3072, gt=0)
+    ffn_dim: int = Field(default=14336, gt=0)
+    freq_dim: int = Field(default=256, gt=0, multiple_of=2)
+    text_dim: int = Field(default=4096, gt=0)
+    num_heads: int = Field(default=24, gt=0)
+    head_dim: int = Field(default=128, ge=6, multiple_of=2)
+    num_layers: int = Field(default=30, gt=0)
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    eps: float = Field(default=1e-6, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.patch_size[0] != 1 or min(self.patch_size) < 1:
+            raise ValueError(f"patch_size must be (1, rows, columns), found {self.patch_size}")
+        if self.in_channels != self.out_channels:
+            raise ValueError(f"in_channels {self.in_channels} and out_channels {self.out_channels} must be equal")
+        return self
+
+
+class ActionExpertConfig(Model):
+    """Action transformer; the defaults but action_dim are the released size."""
+
+    action_dim: int = Field(gt=0)
+    hidden_dim: int = Field(default=1024, gt=0)
+    ffn_dim: int = Field(default=4096, gt=0)
+    freq_dim: int = Field(default=256, gt=0, multiple_of=2)
+    text_dim: int = Field(default=4096, gt=0)
+    num_heads: int = Field(default=24, gt=0)
+    head_dim: int = Field(default=128, ge=6, multiple_of=2)
+    num_layers: int = Field(default=30, gt=0)
+    eps: float = Field(default=1e-6, gt=0)
+
+
+class ScheduleConfig(Model):
+    """Flow-matching schedule: sigma = s u / (1 + (s - 1) u), t = num_train_timesteps * sigma; shift s per stream."""
+
+    video_shift: float = Field(default=5.0, gt=0)
+    action_shift: float = Field(default=5.0, gt=0)
+    num_train_timesteps: int = Field(default=1000, gt=0)
+
+
+class ModelConfig(Model):
+    """One Fast-WAM.
+
+    variant: a name in `fwtrain.model.VARIANTS`.
+    proprio_dim: width p of the state that becomes one more text token; None for none.
+    action_horizon: A, action steps per chunk. context_len: L, text tokens.
+    latent_grid: (F, h, w), latent frames, rows and columns of one window.
+    lambda_video, lambda_action: loss weights. cond_noise_prob: idm only, share of conditioning videos that are noised.
+    """
+
+    variant: str = "fastwam"
+    video_expert: VideoExpertConfig
+    action_expert: ActionExpertConfig
+    proprio_dim: int | None = Field(default=None, gt=0)
+    action_horizon: int = Field(default=32, gt=0)
+    context_len: int = Field(default=128, gt=0)
+    latent_grid: tuple[int, int, int] = (3, 14, 28)
+    schedule: ScheduleConfig = ScheduleConfig()
+    lambda_video: float = Field(default=1.0, ge=0)
+    lambda_action: float = Field(default=1.0, ge=0)
+    cond_noise_prob: float = Field(default=0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"unknown variant {self.variant!r}{did_you_mean(self.variant, VARIANTS)}")
+        for name in ("num_layers", "num_heads", "head_dim", "text_dim"):
+            video, action = getattr(self.video_expert, name), getattr(self.action_expert, name)
+            if video != action:
+                raise ValueError(f"both experts need the same {name}, found {video} (video) and {action} (action)")
+        (frames, height, width), (_, rows, columns) = self.latent_grid, self.video_expert.patch_size
+        if frames < 1 or height % rows or width % columns:
+            raise ValueError(
+                f"latent_grid {self.latent_grid} must have at least one frame, and rows and columns that divide into "
+                f"patches of {rows} x {columns}"
+            )
+        return self
+
+    @property
+    def rules(self) -> Variant:
+        """What the variant's name stands for."""
+        return VARIANTS[self.variant]
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """n, video tokens per latent frame."""
+        (_, height, width), (_, rows, columns) = self.latent_grid, self.video_expert.patch_size
+        return (height // rows) * (width // columns)
+
+    def replace(self, **changes: object) -> ModelConfig:
+        """A checked copy with some fields changed; ManifestError for a wrong one."""
+        return validate_model(ModelConfig, {**self.model_dump(), **changes}, "the model configuration")
+
+    def to_json(self) -> str:
+        """Indented JSON, read back by `from_json`."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "the model configuration") -> ModelConfig:
+        """The configuration in a JSON text; ManifestError names `where` and the first wrong key."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ManifestError(f"{where} is not valid JSON: {error}") from None
+        return validate_model(cls, data, where)
+
+    @classmethod
+    def wan22_5b(cls, action_dim: int, proprio_dim: int | None, **changes: object) -> ModelConfig:
+        """The released size: 5.0 G video and 1.0 G action parameters. `changes` replaces other top-level fields."""
+        data = {"video_expert": {}, "action_expert": {"action_dim": action_dim}, "proprio_dim": proprio_dim, **changes}
+        return validate_model(cls, data, "the model configuration")
+
+    @classmethod
+    def tiny(
+        cls,
+        action_dim: int,
+        proprio_dim: int | None,
+        *,
+        text_dim: int = 64,
+        width: int = 96,
+        layers: int = 3,
+        heads: int = 3,
+        head_dim: int = 32,
+        **changes: object,
+    ) -> ModelConfig:
+        """A model that trains on a CPU in minutes: both experts `width` wide, FFN 4x as wide.
+
+        `changes` replaces other top-level fields, for instance latent_grid or action_horizon.
+        """
+        common = {
+            "hidden_dim": width, "ffn_dim": 4 * width, "freq_dim": 64, "text_dim": text_dim,
+            "num_heads": heads, "head_dim": head_dim, "num_layers": layers,
+        }  # fmt: skip
+        data = {
+            "video_expert": common,
+            "action_expert": {**common, "action_dim": action_dim},
+            "proprio_dim": proprio_dim,
+            "latent_grid": (3, 4, 6),
+            **changes,
+        }
+        return validate_model(cls, data, "the model configuration")
+
+
+__all__ = [
+    "ActionExpertConfig",
+    "ModelConfig",
+    "ScheduleConfig",
+    "VideoExpertConfig",
+]

@@ -1,0 +1,62 @@
+"""The random numbers of one training step, drawn on the CPU in float32 so that they depend on the generator alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fwtrain.batch import Batch
+from fwtrain.model.variants import VARIANTS
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Noises and uniforms of B samples, float32, in the official order.
+
+    noise_video: [B, C, F, h, w] (frame 0 is drawn and not used); u_video: [B]; None without video tokens.
+    noise_action: [B, A, a]; u_action: [B].
+    cond_uniform: [B], idm: a sample's conditioning video is noised where it is below `cond_noise_prob`.
+    u_cond: [B] and noise_cond: like noise_video; None if no conditioning video is noised.
+    """
+
+    noise_video: Tensor | None
+    u_video: Tensor | None
+    noise_action: Tensor
+    u_action: Tensor
+    cond_uniform: Tensor | None = None
+    u_cond: Tensor | None = None
+    noise_cond: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Draws:
+        """The same numbers on a device."""
+        moved: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            moved[item.name] = None if value is None else value.to(device, non_blocking=True)
+        return Draws(**moved)
+
+
+def draw(batch: Batch, variant: str, generator: torch.Generator, *, cond_noise_prob: float = 0.5) -> Draws:
+    """The draws of one step for a batch on any device; `generator` is a CPU generator and advances.
+
+    Video numbers are drawn only where the variant trains on video and the batch has future latents. As in the official
+    code, u_cond and noise_cond are drawn for the whole batch if at least one conditioning video is noised.
+    """
+    rules, size = VARIANTS[variant], len(batch)
+    noise_video = u_video = cond = u_cond = noise_cond = None
+    b, c, h, w = batch.first.shape
+    shape = (b, c, 1 if batch.future is None else 1 + batch.future.shape[2], h, w)
+    if batch.future is not None and rules.video_loss:
+        noise_video = torch.randn(shape, generator=generator)
+        u_video = torch.rand(size, generator=generator)
+    noise_action = torch.randn(batch.action.shape, generator=generator)
+    u_action = torch.rand(size, generator=generator)
+    if rules.copy:
+        cond = torch.rand(size, generator=generator)
+        if bool((cond < cond_noise_prob).any()):
+            u_cond = torch.rand(size, generator=generator)
+            noise_cond = torch.randn(shape, generator=generator)
+    return Draws(noise_video, u_video, noise_action, u_action, cond, u_cond, noise_cond)

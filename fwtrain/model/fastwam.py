@@ -1,0 +1,181 @@
+"""Fast-WAM: parameters under their official names, the training losses, and sampling."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fwtrain.batch import Batch
+from fwtrain.model.config import ModelConfig
+from fwtrain.model.draws import Draws
+from fwtrain.model.experts import ActionExpert, VideoExpert
+from fwtrain.model.sampling import Observer, Sample, sample, sample_video
+from fwtrain.model.training import Losses, Terms, training_losses, training_terms
+
+
+class FastWAM(nn.Module):
+    """The world-action model of a ModelConfig, with random weights from `seed`.
+
+    Parameters are named mixtures.video.*, mixtures.action.*, proprio_encoder.* as in the official release.
+    seed: None leaves the weights uninitialised, for loading. dtype: of the parameters; norms' statistics, times,
+    rotations and losses are float32 in any case. Set `gradient_checkpointing = True` to recompute layers in backward.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        seed: int | None = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):
+            video, action = VideoExpert(config.video_expert), ActionExpert(config.action_expert)
+            self.mixtures = nn.ModuleDict({"video": video, "action": action})
+            width = config.proprio_dim
+            self.proprio_encoder = None if width is None else nn.Linear(width, config.video_expert.text_dim)
+        self.to(dtype).to_empty(device=device)
+        for expert in (self.video, self.action):
+            expert.one_for_scales = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device=device).unsqueeze(1)
+        if seed is not None:
+            initialise(self, torch.Generator().manual_seed(seed))
+
+    @property
+    def video(self) -> VideoExpert:
+        """The video expert."""
+        return cast(VideoExpert, self.mixtures["video"])
+
+    @property
+    def action(self) -> ActionExpert:
+        """The action expert."""
+        return cast(ActionExpert, self.mixtures["action"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.action.head.weight.device
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether layers are recomputed in the backward pass instead of kept."""
+        return self.video.gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        self.video.gradient_checkpointing = self.action.gradient_checkpointing = on
+
+    def num_parameters(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(self, batch: Batch, draws: Draws) -> Losses:
+        """The same as `training_losses`, so that wrappers around `forward` work."""
+        return self.training_losses(batch, draws)
+
+    def training_losses(self, batch: Batch, draws: Draws) -> Losses:
+        """Losses of one step; nothing waits for the device. Future tokens are not computed where nothing uses them.
+
+        Raises ValueError if the variant needs future latents or draws that are not given, or shapes do not fit.
+        """
+        return training_losses(self, batch, draws)
+
+    def training_terms(self, batch: Batch, draws: Draws, *, all_frames: bool = False) -> Terms:
+        """Predictions and per-sample losses; `all_frames` also computes frame 0's unused output, for comparisons."""
+        return training_terms(self, batch, draws, all_frames=all_frames)
+
+    def full_context(self, context: Tensor, proprio: Tensor) -> Tensor:
+        """[B, L (+ 1), Dt]: text rows, zero rows included as ordinary keys, then the proprioception token."""
+        if self.proprio_encoder is None:
+            return context
+        token = self.proprio_encoder(proprio.to(self.proprio_encoder.weight.dtype)).unsqueeze(1)
+        return torch.cat([context.to(token.dtype), token], dim=1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        first: Tensor,
+        context: Tensor,
+        proprio: Tensor,
+        *,
+        steps: int = 10,
+        shift: float | None = None,
+        noise: Tensor | None = None,
+        noise_video: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        video: bool = True,
+        observe: Observer | None = None,
+    ) -> Sample:
+        """Actions and, with `video`, future latents of B observations; see `fwtrain.model.sampling.sample`."""
+        return sample(
+            self, first, context, proprio, steps=steps, shift=shift, noise=noise, noise_video=noise_video,
+            generator=generator, video=video, observe=observe,
+        )  # fmt: skip
+
+    def sample_actions(
+        self,
+        first: Tensor,
+        context: Tensor,
+        proprio: Tensor,
+        *,
+        steps: int = 10,
+        shift: float | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise_video: Tensor | None = None,
+    ) -> Tensor:
+        """float32 [B, A, a], normalised actions by `steps` Euler steps.
+
+        first [B, C, h, w] normalised first-frame latents; context [B, L, Dt]; proprio [B, p] normalised. noise
+        [B, A, a] and, for joint and idm, noise_video [B, C, F, h, w] are the starting points; where absent they are
+        drawn on the CPU in float32 from `generator` (actions first), or from torch's global one.
+        Cost: one pass over the first frame and `steps` action passes; joint `steps` full passes; idm `steps` + 1 video
+        passes and `steps` action passes.
+        """
+        result = self.sample(
+            first, context, proprio, steps=steps, shift=shift, noise=noise, noise_video=noise_video,
+            generator=generator, video=False,
+        )  # fmt: skip
+        return result.action
+
+    def sample_video(
+        self,
+        first: Tensor,
+        context: Tensor,
+        proprio: Tensor,
+        *,
+        steps: int = 10,
+        shift: float | None = None,
+        noise_video: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """float32 [B, C, F, h, w]: the given first frame and predicted future latents; any variant trained on video."""
+        return sample_video(
+            self, first, context, proprio, steps=steps, shift=shift, noise_video=noise_video, generator=generator
+        )
+
+
+def initialise(model: FastWAM, generator: torch.Generator) -> None:
+    """Random weights from a CPU generator, in the order of `named_parameters`.
+
+    Norm weights 1, biases 0, modulations normal / sqrt(D), matrices Xavier uniform, but those of the action input and
+    output layers and the proprioception encoder uniform in +-1 / sqrt(fan in), torch's default for a Linear.
+    """
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            value = torch.empty(parameter.shape)
+            if name.endswith("modulation"):
+                value.normal_(generator=generator).div_(math.sqrt(parameter.shape[-1]))
+            elif parameter.ndim > 1:
+                fan_in = parameter[0].numel()
+                plain = name.startswith(("mixtures.action.action_encoder", "mixtures.action.head", "proprio_encoder"))
+                bound = 1 / math.sqrt(fan_in) if plain else math.sqrt(6 / (fan_in + parameter.shape[0]))
+                value.uniform_(-bound, bound, generator=generator)
+            else:
+                value.fill_(float("norm" in name.rsplit(".", 2)[-2] and name.endswith("weight")))
+            parameter.copy_(value)

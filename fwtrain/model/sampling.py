@@ -1,0 +1,249 @@
+"""Sampling by Euler steps, for B observations at once.
+
+Done once per call: the text embedding and every layer's cross-attention keys, the time embeddings and modulations of
+all steps, and the video pass that actions attend to (first-frame and video-first samplers), whose last layer stops at
+its keys and values. Source: infer_action / infer_joint of src/fastwam/models/wan22/fastwam*.py of the official release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fwtrain.model import flow
+from fwtrain.model.blocks import KeyValue, Modulation, Prefix
+from fwtrain.model.experts import Times
+from fwtrain.model.rope import action_table
+from fwtrain.model.training import rope_of, spread
+from fwtrain.model.variants import Frames
+
+if TYPE_CHECKING:
+    from fwtrain.model.fastwam import FastWAM
+
+Observer = Callable[[str, int, Tensor], None]
+"""Called with (name, step or layer, value): velocity_action, action, velocity_video, video, cache_k, cache_v."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """action: float32 [B, A, a], normalised. latents: float32 [B, C, F, h, w] with the given first frame, or None."""
+
+    action: Tensor
+    latents: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One sampling call: the model, the observation, the grids, and what is computed once."""
+
+    model: FastWAM
+    first: Tensor
+    context: Tensor
+    video_grid: flow.Grid
+    action_grid: flow.Grid
+    observe: Observer | None
+
+    def note(self, name: str, index: int, value: Tensor) -> None:
+        if self.observe is not None:
+            self.observe(name, index, value)
+
+    @cached_property
+    def video_text(self) -> list[KeyValue]:
+        return self.model.video.text_keys(self.context)
+
+    @cached_property
+    def action_text(self) -> list[KeyValue]:
+        return self.model.action.text_keys(self.context)
+
+    @cached_property
+    def first_patches(self) -> Tensor:
+        return self.model.video.patchify(self.first.unsqueeze(2))
+
+    @cached_property
+    def video_times(self) -> Times:
+        """Of all steps and, last, of t = 0."""
+        steps = torch.cat([self.video_grid.timesteps, torch.zeros(1)])
+        return self.model.video.times(steps.to(self.first.device))
+
+    def video_modulations(self, frames: Frames) -> list[list[Modulation]]:
+        """[step][layer] modulations: the step's time on the future, 0 on frame 0."""
+        steps = len(self.video_grid)
+        times = spread(self.video_times, [steps, 1], [frames.future, 1])
+        return _by_step(self.model.video.modulations(times.projected, self._dtype))
+
+    def still_modulations(self) -> list[Modulation]:
+        """[layer] modulations of t = 0 on every frame."""
+        return self.model.video.modulations(self.video_times.projected[-1:].unsqueeze(1), self._dtype)
+
+    def action_modulations(self) -> list[list[Modulation]]:
+        """[step][layer] modulations of the action expert."""
+        times = self.model.action.times(self.action_grid.timesteps.to(self.first.device))
+        return _by_step(self.model.action.modulations(times.projected.unsqueeze(1), self._dtype))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.action.head.weight.dtype
+
+    def video_pass(
+        self, patches: Tensor, frames: Frames, mods: Sequence[Modulation], seen: tuple[int, int], keep: int
+    ) -> tuple[Tensor, list[KeyValue]]:
+        table = rope_of(self.model, frames, self.first)
+        tokens = self.model.video.embed(patches)
+        hidden, cache = self.model.video(tokens, mods, self.video_text, table, frames, seen, keep)
+        return hidden, cache
+
+
+def _by_step(layers: list[Modulation]) -> list[list[Modulation]]:
+    """[layer] modulations of [steps, G, 1, D] to [step][layer] modulations of [1, G, 1, D]."""
+    cut = [[torch.split(part, 1) for part in layer] for layer in layers]
+    return [[Modulation(*(part[i] for part in layer)) for layer in cut] for i in range(len(cut[0][0]))]
+
+
+def _start(
+    model: FastWAM,
+    first: Tensor,
+    context: Tensor,
+    proprio: Tensor,
+    steps: int,
+    shift: float | None,
+    observe: Observer | None,
+) -> _Run:
+    schedule, device = model.config.schedule, model.device
+    grids = [
+        flow.euler_grid(steps, shift or default, schedule.num_train_timesteps)
+        for default in (schedule.video_shift, schedule.action_shift)
+    ]
+    full = model.full_context(context.to(device), proprio.to(device)).to(model.action.head.weight.dtype)
+    return _Run(model, first.to(device).float(), full, grids[0], grids[1], observe)
+
+
+@torch.no_grad()
+def sample(
+    model: FastWAM,
+    first: Tensor,
+    context: Tensor,
+    proprio: Tensor,
+    *,
+    steps: int = 10,
+    shift: float | None = None,
+    noise: Tensor | None = None,
+    noise_video: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    video: bool = True,
+    observe: Observer | None = None,
+) -> Sample:
+    """Actions and, with `video`, future latents. shift: of both grids, None for the configured ones.
+
+    first [B, C, h, w], context [B, L, Dt], proprio [B, p], noise [B, A, a], noise_video [B, C, F, h, w]; see
+    `FastWAM.sample_actions`. Joint uses one grid for both streams.
+    """
+    config, rules = model.config, model.config.rules
+    run = _start(model, first, context, proprio, steps, shift, observe)
+    if noise is None:
+        shape = (len(first), config.action_horizon, config.action_expert.action_dim)
+        noise = torch.randn(shape, generator=generator)
+    action = noise.to(model.device).float()
+    if rules.sampler == "first-frame":
+        _, cache = run.video_pass(run.first_patches, Frames(0), run.still_modulations(), (0, 1), 0)
+        action = _denoise_actions(run, action, cache)
+        state = _video_noise(model, first, noise_video, generator) if video else None
+        return Sample(action, None if state is None else _denoise_video(run, state))
+    state = _video_noise(model, first, noise_video, generator)
+    if rules.sampler == "joint":
+        action, latents = _denoise_jointly(run, action, state, video)
+        return Sample(action, latents)
+    latents = _denoise_video(run, state)
+    patches = torch.cat([model.video.patchify(latents[:, :, 1:]), run.first_patches], 1)
+    frames = Frames(state.shape[2])
+    _, cache = run.video_pass(patches, frames, run.still_modulations(), frames.span(rules.action_sees_infer), 0)
+    return Sample(_denoise_actions(run, action, cache), latents)
+
+
+@torch.no_grad()
+def sample_video(
+    model: FastWAM,
+    first: Tensor,
+    context: Tensor,
+    proprio: Tensor,
+    *,
+    steps: int = 10,
+    shift: float | None = None,
+    noise_video: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    observe: Observer | None = None,
+) -> Tensor:
+    """float32 [B, C, F, h, w]; the video never depends on actions, so it is sampled alone."""
+    run = _start(model, first, context, proprio, steps, shift, observe)
+    return _denoise_video(run, _video_noise(model, first, noise_video, generator))
+
+
+def _video_noise(model: FastWAM, first: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """float32 [B, C, F - 1, h, w]: the later frames of the starting noise."""
+    if noise is None:
+        b, c, h, w = first.shape
+        noise = torch.randn((b, c, model.config.latent_grid[0], h, w), generator=generator)
+    return noise[:, :, 1:].to(model.device).float()
+
+
+def _denoise_actions(run: _Run, action: Tensor, cache: list[KeyValue]) -> Tensor:
+    """All Euler steps of the actions against fixed video keys and values."""
+    prefixes = [Prefix.of(seen, action.shape[1]) for seen in cache]
+    for i, seen in enumerate(cache):
+        run.note("cache_k", i, seen.k)
+        run.note("cache_v", i, seen.v)
+    table = action_table(action.shape[1], run.model.config.action_expert.head_dim, action.device)
+    deltas = run.action_grid.deltas.tolist()
+    for i, mods in enumerate(run.action_modulations()):
+        velocity = run.model.action(action, mods, run.action_text, table, prefixes)
+        action = flow.euler_step(action, velocity, deltas[i])
+        run.note("velocity_action", i, velocity)
+        run.note("action", i, action)
+    return action
+
+
+def _denoise_video(run: _Run, state: Tensor) -> Tensor:
+    """All Euler steps of the later frames; returns all frames [B, C, F, h, w]."""
+    frames = Frames(state.shape[2])
+    for i, mods in enumerate(run.video_modulations(frames)):
+        state, _ = _video_step(run, state, frames, mods, i, (0, 0))
+    return torch.cat([run.first.unsqueeze(2), state], 2)
+
+
+def _video_step(
+    run: _Run, state: Tensor, frames: Frames, mods: Sequence[Modulation], i: int, seen: tuple[int, int]
+) -> tuple[Tensor, list[KeyValue]]:
+    """(later frames after step i, keys and values of the frames `seen`)."""
+    expert = run.model.video
+    patches = torch.cat([expert.patchify(state), run.first_patches], 1)
+    hidden, cache = run.video_pass(patches, frames, mods, seen, frames.future)
+    velocity = expert.velocity(hidden, run.video_times.embedded[i].view(1, 1, -1))
+    velocity = expert.unpatchify(velocity.float(), *state.shape[3:])
+    state = flow.euler_step(state, velocity, float(run.video_grid.deltas[i]))
+    run.note("velocity_video", i, velocity)
+    run.note("video", i, state)
+    return state, cache
+
+
+def _denoise_jointly(run: _Run, action: Tensor, state: Tensor, video: bool) -> tuple[Tensor, Tensor | None]:
+    """All Euler steps of both streams; without `video` the last step leaves the video where it is."""
+    frames = Frames(state.shape[2])
+    seen = frames.span(run.model.config.rules.action_sees_infer)
+    table = action_table(action.shape[1], run.model.config.action_expert.head_dim, action.device)
+    deltas = run.action_grid.deltas.tolist()
+    steps = zip(run.video_modulations(frames), run.action_modulations(), strict=True)
+    for i, (video_mods, action_mods) in enumerate(steps):
+        if i + 1 < len(deltas) or video:
+            state, cache = _video_step(run, state, frames, video_mods, i, seen)
+        else:
+            patches = torch.cat([run.model.video.patchify(state), run.first_patches], 1)
+            _, cache = run.video_pass(patches, frames, video_mods, seen, 0)
+        velocity = run.model.action(action, action_mods, run.action_text, table, cache)
+        action = flow.euler_step(action, velocity, deltas[i])
+        run.note("velocity_action", i, velocity)
+        run.note("action", i, action)
+    return action, torch.cat([run.first.unsqueeze(2), state], 2) if video else None

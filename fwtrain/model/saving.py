@@ -1,0 +1,89 @@
+"""A model on disk: `config.json` and `model.safetensors`, under the official parameter names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fwdata.errors import StoreDamaged, UsageError
+from fwtrain.model.config import ModelConfig
+from fwtrain.model.fastwam import FastWAM
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+_SHOWN = 3
+
+
+def save_model(model: FastWAM, folder: Path | str) -> None:
+    """Write both files into `folder` (made if absent), each whole or absent."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+    temporary = target / f".{WEIGHTS_NAME}.{os.getpid()}"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    _settle(temporary, target / WEIGHTS_NAME)
+    temporary = target / f".{CONFIG_NAME}.{os.getpid()}"
+    temporary.write_text(model.config.to_json() + "\n", encoding="utf-8")
+    _settle(temporary, target / CONFIG_NAME)
+
+
+def _settle(temporary: Path, final: Path) -> None:
+    """Flush a finished file to disk and give it its name."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(final)
+
+
+def load_model(folder: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> FastWAM:
+    """The model saved in a folder. dtype: None keeps the stored type.
+
+    Raises UsageError for a folder without a model, StoreDamaged for unreadable or unfitting weights.
+    """
+    source = Path(folder)
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (source / name).is_file():
+            raise UsageError(f"{source} is not a model folder: it has no {name}; expected what save_model writes")
+    config = ModelConfig.from_json((source / CONFIG_NAME).read_text(encoding="utf-8"), str(source / CONFIG_NAME))
+    tensors = read_safetensors(source / WEIGHTS_NAME)
+    stored = next(iter(tensors.values())).dtype if tensors else torch.float32
+    model = FastWAM(config, seed=None, device=device, dtype=dtype or stored)
+    load_exactly(model, tensors, str(source / WEIGHTS_NAME))
+    return model
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file; StoreDamaged if it is not a whole safetensors file."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise StoreDamaged(f"{path} is not a whole safetensors file ({error}); copy or write it again") from None
+
+
+@torch.no_grad()
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy tensors into all parameters of a module; StoreDamaged names what is missing, unknown or of another shape."""
+    parameters = dict(module.named_parameters())
+    missing, unknown = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
+    if missing or unknown:
+        parts = [_list(missing, "misses"), _list(unknown, "has unknown")]
+        raise StoreDamaged(f"{where} does not fit the model: it {' and '.join(filter(None, parts))}")
+    for name, parameter in parameters.items():
+        if parameter.shape != tensors[name].shape:
+            raise StoreDamaged(
+                f"{where}: {name} has shape {tuple(tensors[name].shape)}, the model needs {tuple(parameter.shape)}"
+            )
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+
+
+def _list(names: list[str], verb: str) -> str:
+    """`misses 5 tensors (a, b, c, ...)`, or an empty string."""
+    if not names:
+        return ""
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f"{verb} {len(names)} tensor{'s' * (len(names) > 1)} ({', '.join(names[:_SHOWN])}{more})"

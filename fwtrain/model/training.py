@@ -1,0 +1,216 @@
+"""The training step of Fast-WAM: noising, predictions, and losses per sample.
+
+Source: src/fastwam/models/wan22/{fastwam,fastwam_joint,fastwam_idm}.py of the official release (training_loss).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fwtrain.batch import Batch
+from fwtrain.model import flow
+from fwtrain.model.blocks import KeyValue
+from fwtrain.model.draws import Draws
+from fwtrain.model.experts import Times
+from fwtrain.model.rope import action_table, video_table
+from fwtrain.model.variants import Frames
+
+if TYPE_CHECKING:
+    from fwtrain.model.fastwam import FastWAM
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalar float32 losses of a batch; components contain their lambda, video is 0 without co-training."""
+
+    total: Tensor
+    video: Tensor
+    action: Tensor
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the losses are made of, per sample, before lambda and the batch mean.
+
+    pred_action: [B, A, a]. pred_video: head output [B, f, n, rows * columns * C] of the later frames, or of all frames
+    in their order in time if they were asked for. *_per_sample and *_weight: float32 [B]. Video parts are None without
+    co-training.
+    """
+
+    pred_action: Tensor
+    action_per_sample: Tensor
+    action_weight: Tensor
+    pred_video: Tensor | None = None
+    video_per_sample: Tensor | None = None
+    video_weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class VideoInputs:
+    """A video pass: patches [B, G, n, C * P] in model order, times per frame ([B or 1, G, ...]), and where there is a
+    noised future its target velocity in patches [B, F - 1, n, C * P] and timestep [B]."""
+
+    patches: Tensor
+    frames: Frames
+    times: Times
+    target: Tensor | None = None
+    timestep: Tensor | None = None
+
+
+def training_losses(model: FastWAM, batch: Batch, draws: Draws) -> Losses:
+    """See `FastWAM.training_losses`."""
+    terms, config = training_terms(model, batch, draws), model.config
+    action = config.lambda_action * (terms.action_per_sample * terms.action_weight).mean()
+    if terms.video_per_sample is None or terms.video_weight is None:
+        return Losses(action, torch.zeros_like(action), action)
+    video = config.lambda_video * (terms.video_per_sample * terms.video_weight).mean()
+    return Losses(video + action, video, action)
+
+
+def training_terms(model: FastWAM, batch: Batch, draws: Draws, *, all_frames: bool = False) -> Terms:
+    """See `FastWAM.training_terms`."""
+    config, rules = model.config, model.config.rules
+    _check(model, batch)
+    draws = draws.to(model.device)
+    co_training = rules.video_loss and config.lambda_video > 0 and batch.future is not None
+    context = model.full_context(batch.context, batch.proprio)
+    inputs = video_inputs(model, batch, draws, noisy=co_training or (rules.needs_future and not rules.copy))
+    keep = inputs.frames.future + int(all_frames) if co_training else 0
+    hidden, cache = model.video(
+        model.video.embed(inputs.patches),
+        inputs.times.projected,
+        model.video.text(context),
+        rope_of(model, inputs.frames, batch.first),
+        inputs.frames,
+        inputs.frames.span(rules.action_sees),
+        keep,
+    )
+    terms = _action_terms(model, batch, draws, context, cache)
+    return _video_terms(model, batch, inputs, hidden, terms) if co_training else terms
+
+
+def _check(model: FastWAM, batch: Batch) -> None:
+    """ValueError in one sentence for a batch that this model cannot read."""
+    config, future = model.config, batch.future
+    if config.rules.needs_future and future is None:
+        raise ValueError(f"variant {config.variant!r} needs future latents, this batch has none")
+    found = {
+        "latent channels": (batch.first.shape[1], config.video_expert.in_channels),
+        "text width": (batch.context.shape[-1], config.video_expert.text_dim),
+        "action width": (batch.action.shape[-1], config.action_expert.action_dim),
+        "proprioception width": (batch.proprio.shape[-1], config.proprio_dim or batch.proprio.shape[-1]),
+    }
+    for what, (has, needs) in found.items():
+        if has != needs:
+            raise ValueError(f"the model has {what} {needs}, this batch has {has}")
+
+
+def rope_of(model: FastWAM, frames: Frames, first: Tensor) -> Tensor:
+    """The rotation table of a video pass over latents shaped like first [B, C, h, w]."""
+    later = tuple(range(1, 1 + max(frames.future, frames.copy)))
+    positions = later[: frames.future] + (0,) * frames.first + later[: frames.copy]
+    config = model.config.video_expert
+    rows, columns = first.shape[2] // config.patch_size[1], first.shape[3] // config.patch_size[2]
+    return video_table(positions, rows, columns, config.head_dim, first.device)
+
+
+def video_inputs(model: FastWAM, batch: Batch, draws: Draws, *, noisy: bool) -> VideoInputs:
+    """The video tokens one training step needs: the noised future if `noisy`, frame 0, and idm's conditioning copy."""
+    video, schedule = model.video, model.config.schedule
+    parts, steps, counts = [video.patchify(batch.first.float().unsqueeze(2))], [], Frames(0)
+    zero = torch.zeros(1, device=batch.first.device)
+    target = timestep = None
+    future = None if batch.future is None else video.patchify(batch.future.float())
+    if noisy:
+        if draws.noise_video is None or draws.u_video is None or future is None:
+            raise ValueError("this step needs video noise and times, the draws have none")
+        sigma = flow.shifted(draws.u_video, schedule.video_shift)
+        x, target = flow.noised(future, video.patchify(draws.noise_video[:, :, 1:]), sigma)
+        timestep = sigma * float(schedule.num_train_timesteps)
+        parts.insert(0, x)
+        steps.append(timestep)
+        counts = replace(counts, future=x.shape[1])
+    steps.append(zero)
+    if model.config.rules.copy:
+        copy, when = _conditioning(model, future, draws)
+        parts.append(copy)
+        steps.append(when)
+        counts = replace(counts, copy=copy.shape[1])
+    times = spread(video.times(torch.cat(steps)), [len(step) for step in steps], [part.shape[1] for part in parts])
+    patches = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return VideoInputs(patches, counts, times, target, timestep)
+
+
+def _conditioning(model: FastWAM, future: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+    """idm's copy of the later frames, [B, F - 1, n, C * P], noised for some samples, and its timesteps [B]."""
+    if draws.cond_uniform is None or future is None:
+        raise ValueError("variant 'idm' needs conditioning draws and future latents")
+    if draws.u_cond is None or draws.noise_cond is None:
+        return future, torch.zeros_like(draws.cond_uniform)
+    schedule = model.config.schedule
+    chosen = draws.cond_uniform < model.config.cond_noise_prob
+    sigma = flow.shifted(draws.u_cond, schedule.video_shift) * chosen
+    noised, _ = flow.noised(future, model.video.patchify(draws.noise_cond[:, :, 1:]), sigma)
+    return noised, sigma * float(schedule.num_train_timesteps)
+
+
+def spread(times: Times, rows: list[int], frames: list[int]) -> Times:
+    """Rows of timesteps to frames: part i has rows[i] timesteps (B, or 1 for all), each held by frames[i] frames.
+
+    Returns embedded [B or 1, G, D] and projected [B or 1, G, 6, D].
+    """
+    size = max(rows)
+
+    def assemble(values: Tensor) -> Tensor:
+        parts = torch.split(values, rows)
+        wide = [
+            part.unsqueeze(1).expand(size, count, *part.shape[1:]) for part, count in zip(parts, frames, strict=True)
+        ]
+        return wide[0] if len(wide) == 1 else torch.cat(wide, 1)
+
+    return Times(assemble(times.embedded), assemble(times.projected))
+
+
+def _action_terms(model: FastWAM, batch: Batch, draws: Draws, context: Tensor, cache: list[KeyValue]) -> Terms:
+    """The action expert's prediction and loss."""
+    schedule, action = model.config.schedule, batch.action.float()
+    sigma = flow.shifted(draws.u_action, schedule.action_shift)
+    timestep = sigma * float(schedule.num_train_timesteps)
+    noisy, target = flow.noised(action, draws.noise_action, sigma)
+    expert = model.action
+    table = action_table(action.shape[1], model.config.action_expert.head_dim, action.device)
+    time = expert.times(timestep).projected.unsqueeze(1)
+    pred = expert(noisy, time, expert.text(context), table, cache)
+    error = (pred.float() - target).square().mean(2)
+    weight = flow.loss_weight(timestep, schedule.action_shift, schedule.num_train_timesteps)
+    return Terms(pred, _mean_valid(error, batch.action_is_pad), weight)
+
+
+def _video_terms(model: FastWAM, batch: Batch, inputs: VideoInputs, hidden: Tensor, terms: Terms) -> Terms:
+    """`terms` with the video prediction and loss of the later frames."""
+    schedule, later = model.config.schedule, inputs.frames.future
+    if inputs.target is None or inputs.timestep is None or batch.future_is_pad is None:
+        raise ValueError("the video loss needs future latents and their padding")
+    frames = hidden.shape[1]
+    embedded = inputs.times.embedded[:, : 1 if frames == later else frames]
+    pred = model.video.velocity(hidden, embedded)
+    compared = pred[:, :later].view(*pred.shape[:1], later, pred.shape[2], -1, model.video.channels).float()
+    error = (compared - model.video.head_order(inputs.target)).square().mean((2, 3, 4))
+    weight = flow.loss_weight(inputs.timestep, schedule.video_shift, schedule.num_train_timesteps)
+    in_time = pred if frames == later else torch.cat([pred[:, later:], pred[:, :later]], 1)
+    return replace(
+        terms,
+        pred_video=in_time,
+        video_per_sample=_mean_valid(error, batch.future_is_pad),
+        video_weight=weight,
+    )
+
+
+def _mean_valid(error: Tensor, is_pad: Tensor) -> Tensor:
+    """[B] from [B, T]: mean over the steps that are not padded, 0 if all are."""
+    valid = (~is_pad).to(error.dtype)
+    return (error * valid).sum(1) / valid.sum(1).clamp(min=1.0)

@@ -1,0 +1,246 @@
+"""Observation to action chunk: the transforms of training, inverted, around a trained model.
+
+cameras --stitch--> picture --VAE--> first-frame latent ─┐
+instruction --prompt, text encoder (once)--> context ─────┤ model ──> normalised chunk ──> robot units
+state --normalise--> proprioception ──────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fwdata.errors import UsageError, did_you_mean
+from fwdata.stitch import stitch
+from fwtrain.errors import RunMismatch
+from fwtrain.model import FastWAM, load_model
+from fwtrain.normalise import Float32
+from fwtrain.train.build import build_model
+from fwtrain.train.folder import RunFolder, RunInfo
+from fwtrain.train.run import choose_device
+
+
+class FrameEncoder(Protocol):
+    """What a policy asks of the VAE: uint8 [H, W, 3] RGB to float16 [C, 1, h, w]."""
+
+    def encode_first(self, frame: NDArray[np.uint8]) -> NDArray[np.float16]: ...
+
+
+class PromptEncoder(Protocol):
+    """What a policy asks of the text encoder: [L, Dt] of a full prompt, zero rows past its length."""
+
+    def embedding(self, prompt: str) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One observation.
+
+    cameras: name -> uint8 [H, W, 3] RGB; state: float32 [Ds], robot units; instruction: what to do.
+    """
+
+    cameras: Mapping[str, NDArray[np.uint8]]
+    state: Float32
+    instruction: str
+
+
+@dataclass(frozen=True)
+class LatentObserved:
+    """One observation after the encoders.
+
+    first: float [C, h, w]; context: float [L, Dt]; state: float32 [Ds], robot units.
+    """
+
+    first: NDArray[Any]
+    context: NDArray[Any]
+    state: Float32
+
+
+class Policy:
+    """A trained model with everything around it. Make it with `Policy.load`.
+
+    Encoders are loaded at the first observation that needs them; text is encoded once per instruction. Noise comes from
+    the seed of each call alone, so an action does not depend on what else is in its batch beyond float32 round-off.
+    """
+
+    def __init__(
+        self,
+        model: FastWAM,
+        info: RunInfo,
+        *,
+        vae: FrameEncoder | str | None = None,
+        text: PromptEncoder | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.info = info
+        self._vae: FrameEncoder | None = None if isinstance(vae, str) else vae
+        self._vae_spec = vae if isinstance(vae, str) else None
+        self._text = text
+        self._contexts: dict[str, NDArray[Any]] = {}
+        self._state, self._action = info.state.normaliser(), info.action.normaliser()
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        vae: FrameEncoder | str | None = None,
+        *,
+        text: PromptEncoder | None = None,
+        untrained: bool = False,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> Policy:
+        """The policy of a run's latest checkpoint.
+
+        vae: a loaded VAE or what `fwdata.vae.load_vae` takes; None = the one the run's latents were made with.
+        untrained: the same architecture with fresh weights from `seed` (no checkpoint is needed). Raises UsageError
+        when `run` is no run folder, CheckpointError when it has no complete checkpoint.
+        """
+        folder = RunFolder(Path(run))
+        info = folder.info()
+        where = choose_device(device)
+        if untrained:
+            return cls(build_model(info.model, seed, where), info, vae=vae, text=text)
+        checkpoint = folder.need_checkpoint()
+        return cls(load_model(checkpoint.path, device=where), info, vae=vae, text=text)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """One name per action dimension."""
+        return self.info.action.names
+
+    def act(
+        self,
+        cameras: Mapping[str, NDArray[np.uint8]],
+        state: Float32,
+        instruction: str,
+        *,
+        seed: int = 0,
+        steps: int = 10,
+    ) -> Float32:
+        """float32 [A, a] in the robot's units for one observation.
+
+        Raises UsageError for a camera that is missing or a state of another width. Cost: one VAE frame, one pass over
+        the first frame and `steps` action passes.
+        """
+        chunk: Float32 = self.act_batch([Observed(cameras, state, instruction)], [seed], steps=steps)[0]
+        return chunk
+
+    def act_batch(self, observations: Sequence[Observed], seeds: Sequence[int], *, steps: int = 10) -> Float32:
+        """float32 [B, A, a] in the robot's units; one seed per observation."""
+        return self.act_latents([self.encode(item) for item in observations], seeds, steps=steps)
+
+    def act_latent(
+        self, first: NDArray[Any], state: Float32, context: NDArray[Any], *, seed: int = 0, steps: int = 10
+    ) -> Float32:
+        """float32 [A, a] in the robot's units from a cached first-frame latent [C, h, w] and text embedding [L, Dt]."""
+        chunk: Float32 = self.act_latents([LatentObserved(first, context, state)], [seed], steps=steps)[0]
+        return chunk
+
+    def act_latents(self, observations: Sequence[LatentObserved], seeds: Sequence[int], *, steps: int = 10) -> Float32:
+        """float32 [B, A, a] in the robot's units from encoded observations; one seed per observation."""
+        for item in observations:
+            self._check_state(item.state)
+        weight = self.model.action.head.weight
+
+        def tensor(rows: list[NDArray[Any]]) -> torch.Tensor:
+            return torch.from_numpy(np.stack(rows).astype(np.float32)).to(weight.device, weight.dtype)
+
+        noise, noise_video = self._noise(seeds)
+        with torch.inference_mode():
+            chunk = self.model.sample_actions(
+                tensor([item.first for item in observations]),
+                tensor([item.context for item in observations]),
+                tensor([self._state.apply(item.state) for item in observations]),
+                steps=steps,
+                noise=noise,
+                noise_video=noise_video,
+            )
+        return self._action.invert(chunk.float().cpu().numpy())
+
+    def encode(self, observation: Observed) -> LatentObserved:
+        """Stitch and encode the cameras, look up the instruction."""
+        spec = self.info.manifest.stitch
+        for name in spec.cameras:
+            if name not in observation.cameras:
+                raise UsageError(f"the observation lacks camera {name!r}{did_you_mean(name, observation.cameras)}")
+        self._check_state(observation.state)
+        picture = stitch({name: observation.cameras[name][None] for name in spec.cameras}, spec)[0]
+        latent = self._frame_encoder().encode_first(picture)[:, 0]
+        return LatentObserved(latent, self.context(observation.instruction), observation.state)
+
+    def context(self, instruction: str) -> NDArray[Any]:
+        """[L, Dt] embedding of an instruction, encoded once."""
+        found = self._contexts.get(instruction)
+        if found is None:
+            found = self._prompt_encoder().embedding(self.info.manifest.render_prompt(instruction))
+            self._contexts[instruction] = found
+        return found
+
+    def _check_state(self, state: Float32) -> None:
+        names = self.info.state.names
+        if np.shape(state) != (len(names),):
+            raise UsageError(f"the policy reads a state of {len(names)} dimensions, found shape {np.shape(state)}")
+
+    def _noise(self, seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Starting points per seed, drawn apart so that a sample's noise does not depend on its batch."""
+        config = self.model.config
+        frames, height, width = config.latent_grid
+        actions, videos = [], []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            actions.append(torch.randn(config.action_horizon, config.action_expert.action_dim, generator=generator))
+            if config.rules.sampler != "first-frame":
+                videos.append(torch.randn(config.video_expert.in_channels, frames, height, width, generator=generator))
+        return torch.stack(actions), torch.stack(videos) if videos else None
+
+    def _frame_encoder(self) -> FrameEncoder:
+        if self._vae is None:
+            self._vae = self._load_vae()
+        return self._vae
+
+    def _load_vae(self) -> FrameEncoder:
+        from fwdata.vae import load_vae
+
+        made_with = self.info.latents.identity["vae"]
+        spec = self._vae_spec or self.info.latents.spec
+        vae = load_vae(spec, dtype=made_with["compute_dtype"], device=str(self.model.device))
+        if vae.weights_sha256 != made_with["weights"]:
+            raise RunMismatch(
+                f"VAE {spec!r} has other weights ({vae.weights_sha256[:12]}) than the run's latents were made with "
+                f"({made_with['weights'][:12]}); pass the one used for fwdata encode-latents with --vae"
+            )
+        return vae
+
+    def _prompt_encoder(self) -> PromptEncoder:
+        if self._text is None:
+            self._text = PaddedEncoder(self.info)
+        return self._text
+
+
+class PaddedEncoder:
+    """The text encoder that a run's text cache was made with, its token rows padded with zeros to [L, Dt]."""
+
+    def __init__(self, info: RunInfo) -> None:
+        from fwdata.text import load_text_encoder
+
+        self._encoder = load_text_encoder(info.text.spec)
+        self._shape = info.text_shape
+        if self._encoder.identity() != info.text.identity["encoder"]:
+            raise RunMismatch(
+                f"text encoder {info.text.spec!r} is not the one the run's text was encoded with; "
+                "restore its files or train again"
+            )
+
+    def embedding(self, prompt: str) -> NDArray[Any]:
+        """float16 [L, Dt] of a full prompt."""
+        tokens = self._encoder.encode([prompt])[0]
+        rows = np.zeros(self._shape, tokens.dtype)
+        rows[: len(tokens)] = tokens
+        return rows

@@ -1,0 +1,251 @@
+"""Training recipes: the only definition of their format, and how one is found, overridden and compared.
+
+Built-in recipes live in `manifests/recipes/*.yaml`; `--recipe` also takes a path. Every key has a default below, so a
+recipe holds what it decides. `--set optim.lr=3e-4` overrides one key; values are read as YAML and checked like a file.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from fwdata.errors import ManifestError, UsageError, did_you_mean
+from fwdata.manifest import Model, validate_model
+
+type Variant = Literal["fastwam", "joint", "idm", "no-video"]
+
+
+class ExpertSize(Model):
+    """Width of one expert: hidden width and feed-forward width."""
+
+    hidden: int = Field(gt=0)
+    ffn: int = Field(gt=0)
+
+
+class ModelRecipe(Model):
+    """The network. State, action, text and latent sizes come from the store.
+
+    preset: "wan2.2-5b" is the published 5 B video + 1 B action model; explicit sizes are then refused.
+    layers, heads, head_dim: shared by both experts (they meet in one attention per layer).
+    variant: "fastwam", "joint", "idm", or "no-video" (fastwam without the video loss).
+    lambda_video, lambda_action: weights of the two losses.
+    video_shift, action_shift: time shift of each stream's flow-matching schedule; freq_dim: width of the time sinusoid.
+    cond_noise_prob: idm only, share of conditioning videos that are noised.
+    """
+
+    preset: Literal["wan2.2-5b"] | None = None
+    video: ExpertSize | None = None
+    action: ExpertSize | None = None
+    layers: int | None = Field(default=None, gt=0)
+    heads: int | None = Field(default=None, gt=0)
+    head_dim: int | None = Field(default=None, gt=0)
+    variant: Variant = "fastwam"
+    lambda_video: float = Field(default=1.0, ge=0)
+    lambda_action: float = Field(default=1.0, ge=0)
+    video_shift: float = Field(default=5.0, gt=0)
+    action_shift: float = Field(default=5.0, gt=0)
+    cond_noise_prob: float = Field(default=0.5, ge=0, le=1)
+    freq_dim: int = Field(default=256, gt=0, multiple_of=2)
+
+    @model_validator(mode="after")
+    def _preset_or_sizes(self) -> ModelRecipe:
+        sizes = {name: getattr(self, name) for name in ("video", "action", "layers", "heads", "head_dim")}
+        given = [name for name, value in sizes.items() if value is not None]
+        if self.preset and given:
+            raise ValueError(f"preset {self.preset!r} fixes the sizes, remove {', '.join(given)}")
+        if not self.preset and len(given) < len(sizes):
+            raise ValueError(
+                f"without a preset all of {', '.join(sizes)} are needed, found {', '.join(given) or 'none'}"
+            )
+        return self
+
+
+class OptimRecipe(Model):
+    """AdamW and its schedule.
+
+    lr: peak learning rate; betas, eps, weight_decay: AdamW's, on every trainable tensor, one group.
+    warmup_fraction: share of all steps that warm up linearly; min_lr_ratio: the cosine ends at lr * min_lr_ratio.
+    clip: largest gradient norm, null = off.
+    batch_size: windows per forward pass; accumulation: forward passes per optimizer step.
+    steps or epochs: length of the run; exactly one.
+    """
+
+    lr: float = Field(default=1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    min_lr_ratio: float = Field(default=0.01, ge=0, le=1)
+    clip: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=16, gt=0)
+    accumulation: int = Field(default=1, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> OptimRecipe:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps and epochs")
+        return self
+
+
+class DataRecipe(Model):
+    """What is read from the store.
+
+    latents, text: name of the cache, null = the store's only or default one.
+    video_fraction: share of the windows with future latents that are used for video co-training in an epoch; the others
+    are action-only and never touch future tokens. The weight of the video loss falls in proportion (see fwtrain.data).
+    instruction: "canonical" takes an episode's first instruction, "sample" one of them anew for every window and epoch.
+    workers: threads that fetch batches ahead, 0 = fetch in the training thread. Order does not depend on it.
+    state_dim, action_dim: widths the recipe was written for; another store is refused. null = any.
+    guard_constant: treat dimensions that never move apart from the official arithmetic (see fwtrain.normalise).
+    """
+
+    latents: str | None = None
+    text: str | None = None
+    video_fraction: float = Field(default=1.0, ge=0, le=1)
+    instruction: Literal["canonical", "sample"] = "canonical"
+    workers: int = Field(default=1, ge=0)
+    state_dim: int | None = None
+    action_dim: int | None = None
+    guard_constant: bool = True
+
+
+class ValidationRecipe(Model):
+    """Open-loop check on held-out episodes. windows: how many; steps: denoising steps; 0 windows = off."""
+
+    windows: int = Field(default=64, ge=0)
+    steps: int = Field(default=10, gt=0)
+
+
+class Recipe(Model):
+    """One training run. Raises ManifestError (through `load_recipe`) for unknown keys and values that do not fit.
+
+    save_every, eval_every, log_every: in optimizer steps. keep_last: complete checkpoints kept, null = all.
+    """
+
+    name: str
+    description: str = ""
+    model: ModelRecipe
+    optim: OptimRecipe
+    precision: Literal["fp32", "bf16"] = "bf16"
+    data: DataRecipe = DataRecipe()
+    validation: ValidationRecipe = ValidationRecipe()
+    seed: int = Field(default=42, ge=0)
+    save_every: int = Field(default=1000, gt=0)
+    eval_every: int = Field(default=1000, gt=0)
+    log_every: int = Field(default=10, gt=0)
+    keep_last: int | None = Field(default=3, gt=0)
+    tensorboard: bool = True
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included, as YAML that `load_recipe` reads back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+FREE_TO_CHANGE = frozenset(
+    {"description", "save_every", "eval_every", "log_every", "keep_last", "tensorboard", "data.workers"}
+)
+"""Keys that a resumed run may change: they do not alter a single weight."""
+
+
+def recipe_names() -> list[str]:
+    """Names that `--recipe` takes besides paths."""
+    folder = importlib.resources.files("manifests") / "recipes"
+    return sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by built-in name or path and apply `key.path=value` overrides.
+
+    Raises ManifestError naming the wrong key and the closest known one; UsageError when there is no such recipe.
+    """
+    where = f"recipe {name_or_path}"
+    data = _read_yaml(_recipe_text(name_or_path), where)
+    for override in overrides:
+        _apply(data, override)
+    return validate_model(Recipe, data, where)
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """A recipe from YAML text; ManifestError with one sentence that names the first wrong key."""
+    return validate_model(Recipe, _read_yaml(text, where), where)
+
+
+def _recipe_text(name_or_path: str) -> str:
+    builtin = importlib.resources.files("manifests") / "recipes" / f"{name_or_path}.yaml"
+    if "/" not in name_or_path and builtin.is_file():
+        return builtin.read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path.read_text(encoding="utf-8")
+    raise UsageError(f"no recipe {name_or_path!r}{did_you_mean(name_or_path, recipe_names())}")
+
+
+def _read_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{where} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+    if not isinstance(data, dict):
+        raise ManifestError(f"{where} must be a mapping of keys to values, found {type(data).__name__}")
+    return data
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one `a.b=value` in nested plain data. steps and epochs replace each other."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set takes key=value, found {override!r}")
+    value = _scalar(text, override)
+    *path, last = key.split(".")
+    node = data
+    for part in path:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise ManifestError(f"--set {override}: {part!r} is a single value, it has no key {last!r}")
+        node = child
+    node[last] = value
+    other = {"optim.steps": "epochs", "optim.epochs": "steps"}.get(key)
+    if other and value is not None:
+        node.pop(other, None)
+
+
+def _scalar(text: str, override: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override}: not a YAML value: {str(error).replace(chr(10), ' ')}") from None
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 3e-4 (no dot) as text
+        except ValueError:
+            return value
+    return value
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """`{"optim.lr": 1e-4, ..}`: every leaf by its dotted key."""
+
+    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in node.items():
+            if isinstance(value, dict):
+                flat |= walk(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+        return flat
+
+    return walk(recipe.model_dump(mode="json"), "")
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """`["optim.lr: 0.0001 -> 0.001"]` for every key that changes the training; empty when a run may be continued."""
+    before, after = flatten(old), flatten(new)
+    keys = [key for key in {**before, **after} if key not in FREE_TO_CHANGE]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]

@@ -1,0 +1,219 @@
+"""The run folder: what it holds, and when a run may continue in it.
+
+RUN/recipe.yaml     the resolved recipe
+RUN/run.json        RunInfo: store, caches, sizes, normalisation: all that prediction needs besides the weights
+RUN/log.jsonl       one line per logged step
+RUN/tensorboard/    events
+RUN/checkpoints/    see fwtrain.train.checkpoint
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fwdata.errors import UsageError
+from fwdata.manifest import Manifest, Model, validate_model
+from fwtrain.data import Source
+from fwtrain.data.contract import CacheLike, TextLike
+from fwtrain.errors import CheckpointError, RunMismatch
+from fwtrain.model import ModelConfig
+from fwtrain.normalise import Normaliser
+from fwtrain.recipe import Recipe, differences, parse_recipe
+from fwtrain.train.checkpoint import Checkpoint, latest, write_json, write_synced
+from fwtrain.train.logs import LOG
+
+RECIPE, INFO, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "run.json", "checkpoints", "tensorboard"
+
+
+class CacheInfo(Model):
+    """A cache the run reads.
+
+    spec: what loads its VAE or text encoder again; identity: what its fingerprint is made of.
+    """
+
+    name: str
+    spec: str
+    fingerprint: str
+    identity: dict[str, Any]
+
+
+class Scaling(Model):
+    """Normalisation of one vector, one number per dimension; see `fwtrain.normalise`."""
+
+    names: tuple[str, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    def normaliser(self) -> Normaliser:
+        """The map itself."""
+        return Normaliser.from_json({"scale": self.scale, "offset": self.offset})
+
+
+class RunInfo(Model):
+    """run.json: what a run was made from, and all that prediction needs besides the weights.
+
+    manifest: the store's, with stitching, window and prompt. episodes: counts by split.
+    """
+
+    version: int = 1
+    source: str
+    fps: float
+    manifest: Manifest
+    model: ModelConfig
+    latents: CacheInfo
+    text: CacheInfo
+    state: Scaling
+    action: Scaling
+    latent_shape: tuple[int, int, int]
+    text_shape: tuple[int, int]
+    episodes: dict[str, int]
+
+    @classmethod
+    def of(cls, source: Source, config: ModelConfig) -> RunInfo:
+        """The information of a run on `source`."""
+        store = source.store
+        return cls(
+            source=store.source,
+            fps=store.fps,
+            manifest=source.manifest,
+            model=config,
+            latents=_cache_info(source.cache, source.cache.vae),
+            text=_cache_info(source.text, source.text.encoder),
+            state=Scaling(names=store.state_names, **_floats(source.state)),
+            action=Scaling(names=store.action_names, **_floats(source.action)),
+            latent_shape=source.latent_shape,
+            text_shape=source.text_shape,
+            episodes={"train": len(source.train), "val": len(source.val)},
+        )
+
+    def identity(self) -> dict[str, str]:
+        """What must be equal for a run to continue; kept in every checkpoint."""
+        scaling = {"state": self.state.model_dump(mode="json"), "action": self.action.model_dump(mode="json")}
+        return {
+            "model": self.model.to_json(),
+            "latent cache": self.latents.fingerprint,
+            "text cache": self.text.fingerprint,
+            "normalisation": _digest(scaling),
+            "episodes": _digest(self.episodes),
+            "manifest": self.manifest.digest(),
+        }
+
+
+def _cache_info(cache: CacheLike[Any] | TextLike, spec: str) -> CacheInfo:
+    return CacheInfo(name=cache.name, spec=spec, fingerprint=cache.fingerprint, identity=cache.identity)
+
+
+def _floats(scaling: Normaliser) -> dict[str, tuple[float, ...]]:
+    return {key: tuple(values) for key, values in scaling.to_json().items()}
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def refuse_difference(saved: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
+    """RunMismatch naming the first thing that differs between two identities."""
+    for key, value in now.items():
+        if saved.get(key) == value:
+            continue
+        detail = f"{saved.get(key)} -> {value}"
+        if key == "model":
+            before, after = json.loads(saved.get(key, "{}")), json.loads(value)
+            detail = "; ".join(_tree_differences(before, after))
+        raise RunMismatch(f"{where} was made with another {key}: {detail}; use another --out or --fresh")
+
+
+def _tree_differences(before: Any, after: Any, prefix: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = list({**before, **after})
+        return [d for k in keys for d in _tree_differences(before.get(k), after.get(k), f"{prefix}.{k}".lstrip("."))]
+    return [] if before == after else [f"{prefix} {before} -> {after}"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder on disk."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / CHECKPOINTS
+
+    def latest(self) -> Checkpoint | None:
+        """Newest complete checkpoint."""
+        return latest(self.checkpoints)
+
+    def recipe(self) -> Recipe:
+        """The recipe the run was made with. Raises UsageError when this is no run folder."""
+        return parse_recipe(self._read(RECIPE), str(self.path / RECIPE))
+
+    def info(self) -> RunInfo:
+        """run.json. Raises UsageError when this is no run folder."""
+        try:
+            data = json.loads(self._read(INFO))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{self.path / INFO} is not valid JSON: {error}") from None
+        return validate_model(RunInfo, data, str(self.path / INFO))
+
+    def need_checkpoint(self) -> Checkpoint:
+        """Newest complete checkpoint; CheckpointError when there is none."""
+        found = self.latest()
+        if found is None:
+            raise CheckpointError(f"{self.path} has no complete checkpoint yet; train it with fwtrain run")
+        return found
+
+    def _read(self, name: str) -> str:
+        path = self.path / name
+        if not path.is_file():
+            raise UsageError(f"{self.path} is not a run folder: it has no {name}; make one with fwtrain run")
+        return path.read_text(encoding="utf-8")
+
+    def prepare(self, recipe: Recipe, *, resume: bool, fresh: bool) -> None:
+        """Decide what happens with an existing folder, before anything is read from the store.
+
+        New or empty: start. A run of an equal recipe: continue. `fresh`: remove the old run's files first. Raises
+        RunMismatch naming the keys of another recipe, UsageError for `resume` without a run or a folder that is not
+        ours.
+        """
+        exists = (self.path / RECIPE).is_file()
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path} is a file; name a folder")
+        if fresh and exists:
+            self._clear()
+            exists = False
+        if resume and not exists:
+            raise UsageError(f"--resume: {self.path} holds no run; leave out --resume to start one")
+        if exists:
+            changed = differences(self.recipe(), recipe)
+            if changed:
+                more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+                raise RunMismatch(
+                    f"{self.path} holds a run of another recipe ({changed[0]}{more}); use another --out, or --fresh to "
+                    "delete that run and start again"
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise UsageError(f"--out {self.path} is not empty and holds no run; name a new folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _clear(self) -> None:
+        for name in (CHECKPOINTS, TENSORBOARD):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in (LOG, INFO, RECIPE):
+            (self.path / name).unlink(missing_ok=True)
+
+    def record(self, recipe: Recipe, info: RunInfo) -> None:
+        """Write recipe.yaml and run.json. RunMismatch when a run made from something else is there already."""
+        if (self.path / INFO).is_file():
+            refuse_difference(self.info().identity(), info.identity(), str(self.path))
+        write_json(self.path / INFO, info.model_dump(mode="json"))
+        temporary = self.path / f".{RECIPE}.tmp"
+        write_synced(temporary, recipe.to_yaml())
+        temporary.replace(self.path / RECIPE)

@@ -1,0 +1,128 @@
+"""One training command: store, recipe and folder in, outcome out. Signals are turned into a clean stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from fwdata.errors import UsageError
+from fwtrain.data import open_source
+from fwtrain.data.contract import StoreLike
+from fwtrain.recipe import Recipe
+from fwtrain.train.folder import RunFolder
+from fwtrain.train.logs import JsonLines, Sink, Sinks, TensorBoard, Terminal
+from fwtrain.train.loop import Outcome, Trainer
+
+
+@dataclass
+class Stop:
+    """Whether a signal asked for the end. The second SIGINT interrupts at once."""
+
+    signal: int | None = field(default=None)
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """SIGINT and SIGTERM set the Stop's flag; the old handlers come back afterwards.
+
+    Does nothing outside the main thread.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def train(
+    store: StoreLike,
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    fresh: bool = False,
+    device: str = "auto",
+    should_stop: Callable[[], bool] = lambda: False,
+    note: Callable[[str], None] = lambda _: None,
+    progress: bool = False,
+) -> Outcome:
+    """Train `recipe` on `store` in the run folder `out`; continues where an equal run stopped.
+
+    note: takes sentences for the user. progress: a bar on stderr when it is a terminal. device: "auto" takes a GPU when
+    there is one. Raises UsageError and StoreError for input that does not fit, TrainingDiverged for a loss that is not
+    finite.
+    """
+    folder = RunFolder(out)
+    folder.prepare(recipe, resume=resume, fresh=fresh)
+    source = open_source(store, recipe)
+    trainer = Trainer.start(source, recipe, folder, choose_device(device))
+    where = f"step {trainer.step} of {trainer.total}"
+    note(
+        f"{out}: {where}, {trainer.order.num_windows} windows of {len(source.train)} episodes, "
+        f"{trainer.order.video_share:.0%} with video, {trainer.model.num_parameters():,} parameters on {trainer.device}"
+    )
+    with Sinks(*_sinks(folder, recipe, trainer, progress)) as sinks:
+        return trainer.run(sinks, should_stop=should_stop, note=note)
+
+
+def _sinks(folder: RunFolder, recipe: Recipe, trainer: Trainer, progress: bool) -> list[Sink]:
+    sinks: list[Sink] = [JsonLines(folder.path, trainer.step)]
+    if recipe.tensorboard and trainer.step < trainer.total:
+        sinks.append(TensorBoard(folder.path, trainer.step))
+    if progress:
+        sinks.append(Terminal(trainer.step, trainer.total))
+    return sinks
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda", "cuda:1", ..; UsageError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name!r} is not a device; use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU; use --device cpu")
+    return device
+
+
+def set_threads(threads: int | None) -> int:
+    """Use `threads` CPU threads, by default all physical cores this process may use, up to 8. Returns the number."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads must be at least 1, found {threads}")
+    wanted = threads or min(physical_cores(), 8)
+    torch.set_num_threads(wanted)
+    return wanted
+
+
+def physical_cores() -> int:
+    """Physical cores among the CPUs this process may run on (sibling hyper-threads count once)."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    siblings = set()
+    for cpu in allowed:
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings.add(path.read_text(encoding="utf-8").strip() if path.is_file() else str(cpu))
+    return max(len(siblings), 1)
