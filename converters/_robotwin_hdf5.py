@@ -105,11 +105,11 @@ def find(file: h5py.File, key: str) -> h5py.Group | h5py.Dataset | None:
 
 
 def group_keys(file: h5py.File, key: str) -> list[str]:
-    """Sorted names in a group; empty where there is none."""
+    """Sorted names in a group (those that are UTF-8); empty where there is none."""
     import h5py
 
     node = find(file, key) if key else file["/"]
-    return sorted(node) if isinstance(node, h5py.Group) else []
+    return sorted(name for name in node if isinstance(name, str)) if isinstance(node, h5py.Group) else []
 
 
 def dataset(file: h5py.File, key: str) -> h5py.Dataset | None:

@@ -139,8 +139,8 @@ class Converter:
     def read(self, root: Path, ref: EpisodeRef) -> Episode:
         """Read one recording; pictures stay in the file until their iterators are used.
 
-        Raises BadEpisode with the key and what was found. Cost: some 5 ms, and 10 ms more to check the colours where
-        the collector's video is there.
+        Raises BadEpisode with the key and what was found. Cost: some 20 ms of CPU, half of it to check the
+        colours where the collector's video is there.
         """
         base = paths.base_folder(root)
         path = base / ref.files[0]

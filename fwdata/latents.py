@@ -23,7 +23,7 @@ from fwdata.manifest import Manifest
 from fwdata.stitch import stitch_identity
 from fwdata.store.files import write_lock
 from fwdata.store.latents import LatentPartWriter, create_latents
-from fwdata.store.reader import Episode, Part, Store, open_store
+from fwdata.store.reader import Episode, Part, Store, open_store, open_writable
 from fwdata.vae import LatentVae, load_vae
 
 LATENT_CODE_VERSION = 1
@@ -72,7 +72,7 @@ class LatentPlan:
 
 def plan_latents(request: EncodeRequest) -> LatentPlan:
     """Count what a store's latents come to, without loading a VAE."""
-    store = _writable(request.store)
+    store = open_writable(request.store)
     window = store.manifest.window.spec()
     windows = sum(len(window.starts(e.num_frames, request.stride)) for e in store.episodes)
     height, width = store.manifest.stitch.size
@@ -188,7 +188,7 @@ def encode_latents(
     if request.stride < 1:
         raise UsageError(f"--stride must be at least 1, found {request.stride}")
     began = time.monotonic()
-    store = _writable(request.store)
+    store = open_writable(request.store)
     vae = load_vae(request.vae, device=request.device, dtype=_dtype(request.dtype))
     shape = latent_shape(store.manifest, vae)
     with write_lock(request.store):
@@ -246,15 +246,3 @@ def _dtype(name: str) -> Any:
     if name not in {"float32", "bfloat16"}:
         raise UsageError(f"--dtype must be float32 or bfloat16, found {name!r}")
     return name
-
-
-def _writable(path: Path) -> Store:
-    """The store at a local path; UsageError for a URL or an unfinished conversion."""
-    if "://" in str(path):
-        raise UsageError(f"{path} is a URL; caches are written to local stores only")
-    store = open_store(path)
-    if not store.complete:
-        raise UsageError(f"{path} is not wholly converted yet; finish it by running the same `fwdata convert` again")
-    if not len(store.episodes):
-        raise UsageError(f"{path} holds no episode; nothing to encode")
-    return store

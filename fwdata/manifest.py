@@ -46,6 +46,8 @@ class StitchSpec(Model):
     @model_validator(mode="after")
     def _sizes_fit(self) -> StitchSpec:
         (h, w), n = self.camera_size, len(self.cameras)
+        if min(*self.camera_size, *self.size) < 1:
+            raise ValueError(f"sizes must be at least 1, found camera_size {self.camera_size} and size {self.size}")
         if len(set(self.cameras)) != n:
             raise ValueError(f"cameras must be distinct, found {list(self.cameras)}")
         if self.layout == "robotwin":
@@ -65,9 +67,9 @@ class StitchSpec(Model):
 class Window(Model):
     """Training window; see `fwdata.window.WindowSpec`."""
 
-    num_frames: int = 33
-    video_stride: int = 4
-    action_horizon: int = 32
+    num_frames: int = Field(default=33, ge=1)
+    video_stride: int = Field(default=4, ge=1)
+    action_horizon: int = Field(default=32, ge=1)
 
     def spec(self) -> WindowSpec:
         """The checked WindowSpec of these numbers."""
@@ -176,7 +178,12 @@ def load_manifest(name_or_path: str) -> Manifest:
 
     Raises ManifestError naming the key and the closest known one; UsageError when there is no such manifest.
     """
-    text = _manifest_text(name_or_path)
+    try:
+        text = _manifest_text(name_or_path)
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"manifest {name_or_path} is not UTF-8 text: {error.reason} at byte {error.start}"
+        ) from None
     return parse_model(Manifest, text, f"manifest {name_or_path}")
 
 

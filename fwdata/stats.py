@@ -22,7 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import StaleCache, StoreError, UsageError
-from fwdata.store.files import LocalFiles, canonical_json, json_digest, read_attributes, write_atomic, write_group
+from fwdata.store.files import (
+    LocalFiles,
+    canonical_json,
+    json_digest,
+    read_attributes,
+    tree_digests,
+    write_atomic,
+    write_group,
+)
 
 if TYPE_CHECKING:
     from fwdata.store.reader import Store
@@ -173,7 +181,8 @@ def save_statistics(store: Store, statistics: Statistics) -> None:
     assert isinstance(store.files, LocalFiles)
     folder = store.files.root / "stats"
     statistics.save_json(folder / "dataset_stats.json")
-    write_group(folder, {"identity": _identity(store), "statistics": statistics.to_json()})
+    content = {"identity": _identity(store), "statistics": statistics.to_json()}
+    write_group(folder, {"state": "complete", **content, "digests": tree_digests(folder)})
 
 
 def load_statistics(store: Store) -> Statistics | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fwdata.manifest import Manifest
 from fwdata.store.files import write_lock
-from fwdata.store.reader import Store, open_store
+from fwdata.store.reader import Store, open_writable
 from fwdata.store.texts import TextSpec, write_texts
 
 
@@ -52,12 +52,12 @@ def encode_text(
 
     encoder: "tiny", "umt5-xxl", a local folder or a hub id. which: "canonical" encodes one instruction per episode,
     "all" every wording. StaleCache when the cache of that name was made with other settings, UsageError for an encoder
-    that cannot be had.
+    that cannot be had or a store that is not wholly converted.
     """
     from fwdata.text import load_text_encoder
 
     began = time.monotonic()
-    store = open_store(path)
+    store = open_writable(path)
     prompts = store_prompts(store, which)
     loaded = load_text_encoder(encoder)
     on_plan(len(prompts))

@@ -6,10 +6,11 @@ Writes OUT/config.json and OUT/diffusion_pytorch_model.safetensors (float16, ato
 `load_vae(OUT)` and diffusers' `AutoencoderKLWan.from_pretrained` read. With --steps the result depends on the seed and
 the machine's arithmetic alone; with --minutes the learning rate follows the clock.
 
-Loss: weighted L1 + 2 x squared error + L1 of picture gradients + a small KL term. Coloured pixels (buttons, hands) weigh
-up to 6 times as much as the table: they are a few pixels wide and all that matters for control. Clips are single
-frames first, then also 5 and 9 frames. The weights written are an exponential moving average, and latents_mean and
-latents_std are measured with them on fresh pictures.
+Loss: weighted L1 + 2 x squared error + L1 of picture gradients + a small KL term. Coloured pixels (buttons, hands)
+weigh up to 6 times as much as the table: they are few and all that matters for control. Clips are single frames first,
+then also 5 and 9 frames. The weights written are an exponential moving average, and latents_mean and
+latents_std are measured with them on fresh pictures. A run that is stopped leaves the snapshot of its last full
+thousand steps.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ from fwdata.stitch import stitch
 from fwdata.vae_files import WEIGHTS_NAME
 from fwdata.vae_net import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig, WanVae
 
-SIZES = VaeConfig(12, 16, (0.0,) * LATENT_CHANNELS, (1.0,) * LATENT_CHANNELS, num_res_blocks=1)
+SIZES = VaeConfig(12, 12, (0.0,) * LATENT_CHANNELS, (1.0,) * LATENT_CHANNELS, num_res_blocks=1)
 LEARNING_RATE = 2e-3
 KL_WEIGHT = 1e-4
 EMA = 0.995
-POOL = 768
-BATCHES = ((1, 16), (5, 4), (9, 2))
+POOL = 640
+SNAPSHOT_EVERY = 1000
+BATCHES = ((1, 8), (5, 2), (9, 1))
 """(frames per clip, clips per batch)."""
 HELD_OUT_SEED = 10_000_019
 
@@ -64,13 +66,13 @@ def clips(rng: np.random.Generator, count: int) -> Iterator[NDArray[np.uint8]]:
 
 
 class Pool:
-    """A changing set of clips: drawing a batch replaces a few of them, so that no picture is seen for long."""
+    """A changing set of clips: drawing a batch replaces `fresh` of them, so that no picture is seen for long."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self._rng = rng
         self._clips = np.stack(list(clips(rng, size)))
 
-    def batch(self, frames: int, count: int, fresh: int = 2) -> Tensor:
+    def batch(self, frames: int, count: int, fresh: int) -> Tensor:
         """float32 [count, 3, frames, 96, 64] in -1..1: windows at random offsets of `count` clips."""
         for clip in clips(self._rng, fresh):
             self._clips[self._rng.integers(len(self._clips))] = clip
@@ -118,12 +120,14 @@ def train(options: Options) -> WanVae:
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     net = WanVae(SIZES).train()
+    with torch.no_grad():  # start with little posterior noise
+        net.quant_conv.bias[LATENT_CHANNELS:] = -4.0  # type: ignore[index]
     averaged = {name: p.detach().clone() for name, p in net.named_parameters()}
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
     pool = Pool(rng, POOL)
     start, step, progress = time.monotonic(), 0, 0.0
     while progress < 1.0:
-        x = pool.batch(*clip_kind(progress, rng))
+        x = pool.batch(*clip_kind(progress, rng), fresh=1 if step % 3 == 0 else 0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(progress)
         loss = loss_of(net, x)
@@ -139,7 +143,15 @@ def train(options: Options) -> WanVae:
         progress = step / options.steps if options.steps else minutes / (options.minutes or 1.0)
         if step % 100 == 0:
             print(f"step {step}  {minutes:.1f} min  frames {x.shape[2]}  loss {loss.item():.4f}", flush=True)
+        if step % SNAPSHOT_EVERY == 0:
+            save_with_constants(finished(averaged), options)
     print(f"finished after {step} steps")
+    return finished(averaged)
+
+
+def finished(averaged: dict[str, Tensor]) -> WanVae:
+    """Network for inference with the averaged weights, rounded to float16 as they are shipped."""
+    net = WanVae(SIZES)
     net.load_state_dict({name: value.half().float() for name, value in averaged.items()})
     return net.eval()
 
@@ -148,12 +160,17 @@ def measured(net: WanVae, seed: int) -> VaeConfig:
     """The configuration with latents_mean and latents_std of 9-frame clips that training did not see."""
     rng = np.random.default_rng([seed, 1])
     with torch.inference_mode():
-        means = [net.moments(to_model(clip[None]))[0][0].flatten(1) for clip in clips(rng, 200)]
+        means = [net.moments(to_model(clip[None]))[0][0].flatten(1) for clip in clips(rng, 100)]
     values = torch.cat(means, dim=1).double()
     mean, std = values.mean(1).tolist(), values.std(1).clamp_min(1e-3).tolist()
     return replace(
         net.config, latents_mean=tuple(round(v, 6) for v in mean), latents_std=tuple(round(v, 6) for v in std)
     )
+
+
+def save_with_constants(net: WanVae, options: Options) -> None:
+    """Measure the normalisation and write both files."""
+    write(net, measured(net, options.seed), options.out)
 
 
 def psnr(net: WanVae, count: int = 64) -> dict[str, float]:
@@ -207,15 +224,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for config.json and the weights")
     parser.add_argument("--seed", type=int, default=0)
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="optimizer steps (default 3600)")
+    length.add_argument("--steps", type=int, help="optimizer steps (default 4500)")
     length.add_argument("--minutes", type=float, help="wall-clock time instead of a number of steps")
     given = parser.parse_args(arguments)
     if (given.steps is not None and given.steps < 1) or (given.minutes is not None and given.minutes <= 0):
         parser.error("--steps and --minutes must be positive")
-    steps = None if given.minutes else given.steps or 3600
+    steps = None if given.minutes else given.steps or 4500
     torch.set_num_threads(1)
-    net = train(Options(given.out, given.seed, steps, given.minutes))
-    write(net, measured(net, given.seed), given.out)
+    options = Options(given.out, given.seed, steps, given.minutes)
+    net = train(options)
+    save_with_constants(net, options)
     print(json.dumps(psnr(net)))
     return 0
 

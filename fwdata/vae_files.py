@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fwdata.errors import UsageError, did_you_mean
+from fwdata.hub import fetch, is_hub_id, unknown
 from fwdata.vae_net import LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig
 
 if TYPE_CHECKING:
@@ -95,27 +96,11 @@ def find_weights(spec: str, decoder: bool) -> VaeWeights:
     if path.is_file():
         return _from_file(path, decoder)
     hub_id = WAN22_HUB_ID if spec == "wan2.2" else spec
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-        known = did_you_mean(spec, ["tiny", "wan2.2"])
-        raise UsageError(f"no VAE {spec!r}: expected 'tiny', 'wan2.2', a folder, a weights file or a hub id{known}")
-    return _from_folder(_download(hub_id, spec), spec, decoder, None)
-
-
-def _download(hub_id: str, spec: str) -> Path:
-    """Folder with config.json and weights of a hub repository, from the local hub cache where it is there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+    if not is_hub_id(hub_id):
+        raise unknown("VAE", spec, ["tiny", "wan2.2"])
     wanted = [f"{d}{name}" for d in ("vae/", "") for name in ("config.json", "diffusion_pytorch_model*.safetensors*")]
-    try:
-        root = Path(snapshot_download(hub_id, allow_patterns=wanted))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(
-            f"VAE {spec!r}: cannot fetch {hub_id} ({reason}); connect to the network once, "
-            "or pass --vae a local folder or Wan2.2_VAE.pth"
-        ) from None
-    return root / "vae" if (root / "vae" / "config.json").is_file() else root
+    root = fetch(hub_id, wanted, f"VAE {spec!r}")
+    return _from_folder(root / "vae" if (root / "vae" / "config.json").is_file() else root, spec, decoder, None)
 
 
 def _from_folder(folder: Path, spec: str, decoder: bool, name: str | None) -> VaeWeights:

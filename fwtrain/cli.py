@@ -27,6 +27,7 @@ app = typer.Typer(
     help="Train Fast-WAM from cached latents and use the result.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -233,7 +234,7 @@ def check_reference_command(
     if as_json:
         emit_json({"ok": good, "rows": [{**asdict(row), "ok": row.ok} for row in rows]})
     else:
-        cells = [
+        cells: list[tuple[str, ...]] = [
             (row.run, row.quantity, f"{row.error:.2e}", f"{row.tolerance:.0e}", "" if row.ok else "ABOVE")
             for row in rows
         ]

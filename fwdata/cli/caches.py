@@ -13,7 +13,7 @@ from fwdata.errors import UsageError
 StorePath = Annotated[Path, typer.Argument(help="The store, e.g. data/robotwin.zarr.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 CacheName = Annotated[str, typer.Option(help="Name of the cache.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Remove a cache of that name made with other settings.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Remove the cache of that name first.")]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 
 

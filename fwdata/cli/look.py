@@ -38,7 +38,8 @@ def inspect(store: StoreArgument, as_json: AsJson = False) -> None:
 
 def _print_description(store: str, found: dict[str, Any]) -> None:
     stitched = found["stitched"]
-    print(f"{store}: {found['source']} store, layout {found['layout_version']}, {human_bytes(found['bytes'])}")
+    size = "size unknown" if found["bytes"] is None else human_bytes(found["bytes"])
+    print(f"{store}: {found['source']} store, layout {found['layout_version']}, {size}")
     print(f"  episodes {found['episodes']}, frames {found['frames']}, {found['fps']:.4g} Hz")
     for task, count in found["tasks"].items():
         print(f"  task {task}: {count} episodes")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fwdata.api import Converter, Discovery, EpisodeRef
-from fwdata.errors import StaleCache, StoreError, UsageError, did_you_mean
+from fwdata.errors import StaleCache, UsageError, did_you_mean
 from fwdata.manifest import Manifest, load_manifest, plugin_dir, validate_model
 from fwdata.store.files import LocalFiles, read_attributes, write_group
 from fwdata.store.identity import differences
@@ -85,9 +87,12 @@ def load_converter(manifest: Manifest) -> Converter:
         spec = importlib.util.spec_from_file_location(f"fwdata_plugin_{name}", plugins / f"{name}.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses and pickle look it up
         spec.loader.exec_module(module)
     else:
         module = importlib.import_module(f"converters.{name}")
+    if not hasattr(module, "Converter"):
+        raise UsageError(f"{module.__file__} has no class Converter; see fwdata.api for what a converter must offer")
     converter: Converter = module.Converter(manifest)
     return converter
 
@@ -130,10 +135,11 @@ def check_output(request: ConvertRequest) -> bool:
     UsageError when it is something else, StaleCache with the differences named when it was made with another manifest.
     """
     out = request.out
-    if out.is_file():
-        raise UsageError(f"--out {out} is a file; name a folder that does not exist yet")
-    if not out.exists() or all(p.name == "plan" for p in out.iterdir()):
-        return False
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"--out {out}: {path} is a file; name a folder that does not exist yet")
+    if not out.exists() or all(p.name in {"plan", "parts"} or p.name.endswith(".tmp") for p in out.iterdir()):
+        return False  # nothing, or what a conversion leaves that ended before its first episode
     attributes = read_attributes(LocalFiles(out), "")
     if attributes is None:
         raise UsageError(f"--out {out} exists and is no fwdata store; choose another folder")
@@ -143,17 +149,24 @@ def check_output(request: ConvertRequest) -> bool:
     return True
 
 
-def make_plan(request: ConvertRequest, converter: Converter) -> Plan:
-    """Find the recordings and decide their parts; reads directories only.
-
-    A store's existing plan is followed; recordings that are new in the root become further parts.
-    """
+def find_recordings(request: ConvertRequest, converter: Converter) -> Discovery:
+    """What the root holds; reads directories only. UsageError when it is absent, or when the converter says so."""
     if not request.raw.exists():
         raise UsageError(f"there is no folder {request.raw} to convert")
     discovery = converter.discover(request.raw)
+    ids = Counter(ref.id for ref in discovery.episodes)
+    double = [name for name, count in ids.items() if count > 1]
+    if double:
+        raise UsageError(f"converter {request.source!r} gave two recordings the id {double[0]!r}; ids must be unique")
+    return discovery
+
+
+def make_plan(request: ConvertRequest, discovery: Discovery) -> Plan:
+    """Decide the parts of the recordings found.
+
+    A store's existing plan is followed; recordings that are new in the root become further parts.
+    """
     by_id = {ref.id: ref for ref in discovery.episodes}
-    if len(by_id) != len(discovery.episodes):
-        raise StoreError(f"converter {request.source!r} gave two recordings the same id; ids must be unique")
     old: list[dict[str, Any]] = _read_plan(request.out).get("parts", [])
     planned = {episode["id"] for part in old for episode in part["episodes"]}
     new = tuple(ref for ref in discovery.episodes if ref.id not in planned)
@@ -187,7 +200,10 @@ def _is_written(out: Path, part: PlannedPart) -> bool:
 
 
 def _read_plan(out: Path) -> dict[str, Any]:
-    return (read_attributes(LocalFiles(out), "plan") or {}) if out.is_dir() else {}
+    """The plan that a store follows; empty before its root metadata are written."""
+    if not out.is_dir() or read_attributes(LocalFiles(out), "") is None:
+        return {}
+    return read_attributes(LocalFiles(out), "plan") or {}
 
 
 def write_plan(out: Path, plan: Plan) -> None:

@@ -12,14 +12,26 @@ from typing import Any
 from fwdata.api import Converter, Episode
 from fwdata.errors import BadEpisode, UsageError
 from fwdata.manifest import Manifest
-from fwdata.pipeline.plan import ConvertRequest, Plan, PlannedPart, check_output, load_converter, make_plan, write_plan
+from fwdata.pipeline.plan import (
+    ConvertRequest,
+    Plan,
+    PlannedPart,
+    check_output,
+    find_recordings,
+    load_converter,
+    make_plan,
+    write_plan,
+)
 from fwdata.pipeline.workers import run_tasks
 from fwdata.stitch import stitch_hash
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, write_group, write_lock
 from fwdata.store.layout import LAYOUT_VERSION
 from fwdata.store.writer import PartWriter, source_files
 
-FATAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EIO})
+FATAL_ERRNOS = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE", "EIO")
+)
 """System errors that concern the machine, not one recording."""
 
 type OnEpisode = Callable[[int, int], None]
@@ -66,7 +78,7 @@ class DryRun:
 def dry_run(request: ConvertRequest) -> DryRun:
     """Plan without reading a recording or writing a byte."""
     check_output(request)
-    plan = make_plan(request, load_converter(request.manifest))
+    plan = make_plan(request, find_recordings(request, load_converter(request.manifest)))
     return DryRun(
         episodes=len(plan.discovery.episodes),
         parts=len(plan.parts),
@@ -89,9 +101,11 @@ def convert(request: ConvertRequest, on_plan: Callable[[Plan], None], on_episode
     began = time.monotonic()
     check_output(request)
     converter = load_converter(request.manifest)
-    plan = make_plan(request, converter)
-    on_plan(plan)
+    discovery = find_recordings(request, converter)
     with write_lock(request.out):
+        check_output(request)  # again: another process may have written until now
+        plan = make_plan(request, discovery)
+        on_plan(plan)
         write_plan(request.out, plan)
         report = ConvertReport(request.out, warnings=list(plan.discovery.warnings))
         if plan.pending:
@@ -112,6 +126,7 @@ def _summarise(out: Path, report: ConvertReport) -> None:
 
 def _prepare_store(request: ConvertRequest, converter: Converter, plan: Plan) -> None:
     """Write the store's root metadata, its names taken from the first readable recording."""
+    ensure_groups(request.out, request.out / "parts")
     if read_attributes(LocalFiles(request.out), "") is not None:
         return
     first, reasons = _first_readable(request, converter, plan)
@@ -141,7 +156,6 @@ def _prepare_store(request: ConvertRequest, converter: Converter, plan: Plan) ->
             "writer": f"fwdata {__version__}",
         },
     )
-    ensure_groups(request.out, request.out / "parts")
 
 
 def _first_readable(request: ConvertRequest, converter: Converter, plan: Plan) -> tuple[Episode | None, list[str]]:
@@ -150,11 +164,22 @@ def _first_readable(request: ConvertRequest, converter: Converter, plan: Plan) -
         for ref in part.refs:
             try:
                 return converter.read(request.raw, ref), reasons
-            except BadEpisode as error:
+            except Exception as error:  # the boundary that leaves out one recording
+                if _concerns_all(error):
+                    raise
+                reasons.append(f"{ref.source}: {_reason(error)}")
                 if request.on_error == "fail":
-                    raise UsageError(f"{ref.source}: {error}") from None
-                reasons.append(f"{ref.source}: {error}")
+                    raise UsageError(reasons[-1]) from None
     return None, reasons
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether an error is of the machine or of what the user asked for, not of one recording."""
+    return isinstance(error, MemoryError | UsageError) or (isinstance(error, OSError) and error.errno in FATAL_ERRNOS)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BadEpisode) else f"{type(error).__name__}: {error}"
 
 
 def convert_part(request: ConvertRequest, part: PlannedPart, manifest: Manifest, on_episode: OnEpisode) -> PartResult:
@@ -175,10 +200,9 @@ def convert_part(request: ConvertRequest, part: PlannedPart, manifest: Manifest,
             length = len(episode.state)
             warnings += [f"{ref.source}: {text}" for text in episode.warnings]
         except Exception as error:  # the boundary that quarantines one recording
-            if writer.appending or (isinstance(error, OSError) and error.errno in FATAL_ERRNOS):
+            if writer.appending or _concerns_all(error):
                 raise
-            reason = str(error) if isinstance(error, BadEpisode) else f"{type(error).__name__}: {error}"
-            quarantined.append((ref.source, reason))
+            quarantined.append((ref.source, _reason(error)))
         if quarantined and request.on_error == "fail":
             raise UsageError(f"{quarantined[-1][0]}: {quarantined[-1][1]}")
         episodes, frames = episodes + bool(length), frames + length

@@ -63,5 +63,6 @@ def run_tasks(
             for process in list((pool._processes or {}).values()):
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+        queue.cancel_join_thread()  # a worker that was ended inside a put may hold the queue's lock for ever
         queue.put(None)
         listener.join(timeout=5)

@@ -61,7 +61,7 @@ class SampleEnv:
 
     success: the button that the instruction names was pressed for `HOLD_STEPS` steps in a row, and no other before.
     done: success, the wrong button was pressed, or `step_limit` steps are over; later steps still move the world.
-    Each step costs about 1.5 ms (three 64x48 pictures). Not for use from several threads.
+    Each step costs about 2 ms (three 64x48 pictures). Not for use from several threads.
     """
 
     step_limit: int = STEP_LIMIT

@@ -178,7 +178,7 @@ def _scene_info(folder: _Folder, seed: int) -> bytes:
     entries = {}
     for recording in folder.recordings:
         task, scene = episode_scene("robotwin", seed, recording.episode, "record")
-        arm = scene.layout.arms[scene.pressing_arm(task.colour)].name
+        arm = scene.layout.arms[scene.pressing_arm(task)].name
         entries[f"episode_{recording.index}"] = {
             "cluttered_table_info": [],
             "texture_info": {"wall_texture": None, "table_texture": None},

@@ -36,31 +36,32 @@ MAX_JOINT_STEP = 0.2
 MAX_GRIPPER_STEP = 0.34
 PRESS_RADIUS = 0.07
 """A closed gripper this near to a button's centre presses it."""
+BUTTON_DISTANCE = 0.185
+"""Least distance of the two buttons' centres."""
 CLOSED = 0.35
 """A gripper value up to this counts as closed."""
 
-_SPEED = 0.0130
+_SPEED = 0.0148
 _GRIPPER_SPEED = 0.25
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Where an arm stands. elbow: +1 when the elbow points to the left, -1 to the right; zone: middle of the area where
-    the button of this arm lies; home: nominal resting place of the hand."""
+    """Where an arm stands. base: shoulder; home: nominal resting place of the hand; elbow: +1 when the elbow points to
+    the left, -1 to the right."""
 
     name: str
     base: Point
     home: Point
-    zone: Point
     elbow: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The arms of a robot, and how far a button may lie from the middle of its zone (x, y)."""
+    """The arms of a robot, and the area of the table that buttons lie in: its middle and half its size (x, y)."""
 
     arms: tuple[Arm, ...]
-    zones: tuple[Point, ...]
+    area: Point
     spread: Point
 
     @property
@@ -71,16 +72,16 @@ class Layout:
 
 TWO_ARMS = Layout(
     arms=(
-        Arm("left", base=(-0.16, -0.04), home=(-0.22, 0.13), zone=(-0.18, 0.37), elbow=1),
-        Arm("right", base=(0.16, -0.04), home=(0.22, 0.13), zone=(0.18, 0.37), elbow=-1),
+        Arm("left", base=(-0.16, -0.04), home=(-0.22, 0.13), elbow=1),
+        Arm("right", base=(0.16, -0.04), home=(0.22, 0.13), elbow=-1),
     ),
-    zones=((-0.18, 0.37), (0.18, 0.37)),
-    spread=(0.08, 0.07),
+    area=(0.0, 0.35),
+    spread=(0.12, 0.075),
 )
 ONE_ARM = Layout(
-    arms=(Arm("arm", base=(0.0, -0.08), home=(0.0, 0.13), zone=(0.0, 0.33), elbow=-1),),
-    zones=((-0.16, 0.31), (0.16, 0.31)),
-    spread=(0.07, 0.07),
+    arms=(Arm("arm", base=(0.0, -0.08), home=(0.0, 0.13), elbow=-1),),
+    area=(0.0, 0.34),
+    spread=(0.15, 0.075),
 )
 
 
@@ -111,11 +112,9 @@ class Scene:
         """The button of this colour."""
         return next(button for button in self.buttons if button.colour == colour)
 
-    def pressing_arm(self, colour: str) -> int:
-        """Index of the arm that presses this colour: the one on the button's side."""
-        x = self.button(colour).centre[0]
-        distances = [abs(x - arm.zone[0]) for arm in self.layout.arms]
-        return distances.index(min(distances))
+    def pressing_arm(self, task: Task) -> int:
+        """Index of the arm that presses this task's button: each colour has its own, as far as there are arms."""
+        return min(TASKS.index(task), len(self.layout.arms) - 1)
 
     def start_state(self) -> State:
         """float32 [state_dims]: the first state, grippers open."""
@@ -124,12 +123,12 @@ class Scene:
 
 
 def sample_scene(rng: np.random.Generator, layout: Layout) -> Scene:
-    """A scene of the recordings' distribution: one button of each colour, sides exchanged at random."""
-    colours = [task.colour for task in TASKS]
-    rng.shuffle(colours)
-    buttons = tuple(
-        Button(colour, _near(rng, zone, layout.spread)) for colour, zone in zip(colours, layout.zones, strict=True)
-    )
+    """A scene of the recordings' distribution: a button of each colour anywhere in the layout's area, not too close."""
+    while True:
+        centres = [_near(rng, layout.area, layout.spread) for _ in TASKS]
+        if math.dist(*centres) >= BUTTON_DISTANCE:
+            break
+    buttons = tuple(Button(task.colour, centre) for task, centre in zip(TASKS, centres, strict=True))
     hands = tuple(_near(rng, arm.home, (0.025, 0.025)) for arm in layout.arms)
     return Scene(
         layout=layout,
@@ -212,10 +211,10 @@ def pressed_colours(scene: Scene, state: State) -> frozenset[str]:
 def expert_action(scene: Scene, task: Task, state: State) -> State:
     """float32 [state_dims]: the scripted expert's next drive targets, a smooth function of scene, task and state alone.
 
-    The arm on the button's side starts gently, swings to the button, slows down, closes the gripper on it and stays;
+    The task's arm starts gently, swings to the button, slows down, closes the gripper on it and stays;
     the other arm rests.
     """
-    index = scene.pressing_arm(task.colour)
+    index = scene.pressing_arm(task)
     arm = scene.layout.arms[index]
     pose = state[arm_slice(index)]
     _, hand = elbow_and_hand(arm, pose)

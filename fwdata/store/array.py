@@ -88,6 +88,9 @@ class ChunkedArray:
         """Whether the codecs and chunks are those this reader knows."""
         codecs = self._meta["codecs"]
         chunk = self._meta["chunk_grid"]["configuration"]["chunk_shape"]
+        keys = self._meta["chunk_key_encoding"]
+        if keys["name"] != "default" or keys.get("configuration", {}).get("separator", "/") != "/":
+            return False
         config: dict[str, Any] = codecs[0].get("configuration", {})
         if codecs[0]["name"] == "sharding_indexed":
             index = tuple(c["name"] for c in config.get("index_codecs", []))

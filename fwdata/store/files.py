@@ -82,12 +82,20 @@ def write_lock(store: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = _lock_holder(os.fstat(folder).st_ino)
             raise StoreBusy(f"{store} is being written by {holder}; wait for it to end or stop it") from None
+        _remove_leftovers(store)
         yield
     finally:
         os.close(folder)
+
+
+def _remove_leftovers(store: Path) -> None:
+    """Remove the temporary files of a killed writer outside parts (parts are redone or resumed by their writers)."""
+    for pattern in (".*.tmp", "*/.*.tmp", "latents/*/.*.tmp", "text/*/.*.tmp"):
+        for path in store.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _lock_holder(inode: int) -> str:
@@ -157,7 +165,7 @@ class LocalFiles:
             if found is None:
                 try:
                     found = _Handle(self.root / key)
-                except FileNotFoundError:
+                except (FileNotFoundError, NotADirectoryError):
                     raise StoreDamaged(
                         f"{self.root / key} is missing; run `fwdata verify {self.root}` to see what else is damaged"
                     ) from None
@@ -170,7 +178,8 @@ class LocalFiles:
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """`length` bytes from `start`; StoreDamaged when the file is shorter."""
-        data = os.pread(self.handle(key).fd, length, start)
+        handle = self.handle(key)  # held until the read is done: another thread may push it out of the open set
+        data = os.pread(handle.fd, length, start)
         if len(data) != length:
             raise StoreDamaged(f"{self.root / key} ends after {start + len(data)} bytes, expected {start + length}")
         return data
@@ -192,7 +201,10 @@ class RemoteFiles:
     def _open(self) -> tuple[Any, str]:
         import fsspec
 
-        filesystem, path = fsspec.core.url_to_fs(self.location)
+        try:
+            filesystem, path = fsspec.core.url_to_fs(self.location)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"cannot read stores at {self.location}: {error}") from None
         return filesystem, path
 
     def read(self, key: str) -> bytes | None:
@@ -255,14 +267,19 @@ def read_json(files: Files, key: str) -> dict[str, Any] | None:
 
 
 def read_attributes(files: Files, key: str) -> dict[str, Any] | None:
-    """Our attributes of a group, or None when the group or the attributes are absent.
+    """Our attributes of a group, or None when there is no group (at the root: none of ours).
 
-    StoreDamaged when they do not match the sha256 they carry.
+    StoreDamaged when they do not match the sha256 they carry, or are missing from a group that is not the root.
     """
     name = f"{key}/zarr.json" if key else "zarr.json"
     meta = read_json(files, name)
-    found = (meta or {}).get("attributes", {}).get(ROOT_KEY)
+    if meta is None:
+        return None
+    attributes = meta.get("attributes")
+    found = attributes.get(ROOT_KEY) if isinstance(attributes, dict) else None
     if not isinstance(found, dict):
+        if key:
+            raise StoreDamaged(f"{files.location}/{name} has no fwdata attributes; the file is damaged")
         return None
     digest = found.pop("sha256", None)
     if digest != json_digest(found):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from fwdata.errors import StaleCache, StoreError, did_you_mean
+from fwdata.errors import StaleCache, StoreError, UsageError, did_you_mean
 from fwdata.store.files import Files, json_digest, read_attributes
 
 
@@ -40,6 +41,12 @@ def refuse_if_different(kind: str, name: str, have: Mapping[str, Any], want: Map
     found = differences(have, want)
     if found:
         raise StaleCache(f"{kind} {name!r} does not match: {'; '.join(found)}; {advice}")
+
+
+def check_cache_name(name: str) -> None:
+    """UsageError unless the name can be part of a folder's name: letters, digits, '.', '_' and '-'."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"--name {name!r} must be letters, digits, '.', '_' and '-', and begin with a letter or digit")
 
 
 def find_caches(files: Files, group: str) -> dict[str, tuple[str, dict[str, Any]]]:

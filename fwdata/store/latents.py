@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fwdata.errors import StaleCache, StoreDamaged, StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, tree_digests, write_group
-from fwdata.store.identity import choose_cache, find_caches, fingerprint, refuse_if_different
+from fwdata.store.identity import check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
 from fwdata.store.layout import LATENT_SHARD, latent_array
 from fwdata.window import WindowSpec
 
@@ -176,6 +176,7 @@ def create_latents(
     StaleCache with the differences named when one of that name has another identity, unless `replace` removes it.
     """
     assert isinstance(store.files, LocalFiles)
+    check_cache_name(name)
     root = store.files.root
     found = find_caches(store.files, "latents").get(name)
     if found is not None:
@@ -201,8 +202,8 @@ def create_latents(
             "action_horizon": window.action_horizon,
         },
     }
-    write_group(root / "latents" / key, attributes)
     ensure_groups(root, root / "latents")
+    write_group(root / "latents" / key, attributes)
     return key
 
 
@@ -221,6 +222,8 @@ class LatentPartWriter:
             shutil.rmtree(self.folder)
         if not self.folder.exists():
             write_group(self.folder, marker)
+        for leftover in self.folder.rglob(".*.tmp"):
+            leftover.unlink()
         c, h, w = shape
         self.next_first, self.next_future = self._done("first", frames), self._done("future", starts)
         self._first = ArrayWriter(self.folder / "first", latent_array(shape), self.next_first)
@@ -228,8 +231,8 @@ class LatentPartWriter:
 
     def _done(self, name: str, rows: int) -> int:
         """Rows of whole shards that are on disk, counted from the start without a gap."""
-        shards = 0
-        while any((self.folder / name / "c" / str(shards)).rglob("0")):
+        shards, inner = 0, ("0",) * (3 if name == "first" else 4)
+        while self.folder.joinpath(name, "c", str(shards), *inner).is_file():
             shards += 1
         return min(shards, rows // LATENT_SHARD) * LATENT_SHARD
 

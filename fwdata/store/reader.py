@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import StoreDamaged, StoreError, UsageError
-from fwdata.manifest import Manifest
+from fwdata.manifest import Manifest, validate_model
 from fwdata.store.array import ChunkedArray
 from fwdata.store.files import Files, json_digest, open_files, read_attributes
 from fwdata.store.layout import LAYOUT_VERSION
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from fwdata.store.texts import TextCache
 
 type Indices = Sequence[int] | NDArray[np.int64] | None
+
+STITCH_BLOCK = 32
+"""Frames that are decoded and stitched together: bounds the memory of `Episode.stitched`."""
 
 
 class Part:
@@ -54,6 +58,9 @@ class Episode:
         self.source: str = record["source"]
         self.num_frames: int = record["length"]
         self.task: str = record["task"]
+
+    def __reduce__(self) -> tuple[Callable[[Store, int], Episode], tuple[Store, int]]:
+        return _episode_of, (self._store, self.index)
 
     def __repr__(self) -> str:
         return f"Episode({self.index}, {self.id!r}, {self.num_frames} frames)"
@@ -182,7 +189,15 @@ class Episode:
             return materialised.take(wanted + self.start)
         unique, inverse = np.unique(wanted, return_inverse=True)
         spec = self._store.manifest.stitch
-        return stitch({name: self.frames(name, unique) for name in spec.cameras}, spec)[inverse]
+        out = np.empty((len(unique), *spec.size, 3), np.uint8)
+        for low in range(0, len(unique), STITCH_BLOCK):
+            block = unique[low : low + STITCH_BLOCK]
+            out[low : low + len(block)] = stitch({name: self.frames(name, block) for name in spec.cameras}, spec)
+        return out[inverse]
+
+
+def _episode_of(store: Store, index: int) -> Episode:
+    return store.episodes[index]
 
 
 class EpisodeList(Sequence[Episode]):
@@ -227,6 +242,7 @@ class Store:
         if attributes is None:
             raise StoreError(f"{files.location} is not an fwdata store: its zarr.json has no fwdata attributes")
         self._attributes = attributes
+        self._stitched: dict[str, ChunkedArray | None] = {}
         version = attributes.get("layout_version")
         if not isinstance(version, int) or version > LAYOUT_VERSION:
             raise StoreError(
@@ -293,7 +309,7 @@ class Store:
     @cached_property
     def manifest(self) -> Manifest:
         """The dataset's manifest, as it was when the store was made."""
-        return Manifest.model_validate(self._attributes["manifest"])
+        return validate_model(Manifest, self._attributes["manifest"], f"the manifest in {self.location}")
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -345,12 +361,18 @@ class Store:
 
     def stitched_part(self, name: str) -> ChunkedArray | None:
         """The materialised stitched frames of a part, when they exist and were made with this store's stitching."""
-        from fwdata.stitch import stitch_hash
+        if name not in self._stitched:
+            from fwdata.stitch import stitch_hash
 
-        attributes = read_attributes(self._files, f"parts/{name}/frames")
-        if attributes is None or attributes.get("stitch_hash") != stitch_hash(self.manifest.stitch):
-            return None
-        return ChunkedArray(self._files, f"parts/{name}/frames/stitched", attributes["digests"]["stitched/zarr.json"])
+            key = f"parts/{name}/frames"
+            found = read_attributes(self._files, key)
+            fits = found is not None and found.get("stitch_hash") == stitch_hash(self.manifest.stitch)
+            self._stitched[name] = (
+                ChunkedArray(self._files, f"{key}/stitched", found["digests"]["stitched/zarr.json"])
+                if found is not None and fits
+                else None
+            )
+        return self._stitched[name]
 
     def latents(self, name: str | None = None) -> LatentCache:
         """A latent cache by name; without a name the only one, or the one named "default".
@@ -379,3 +401,15 @@ def open_store(location: str | Path) -> Store:
     if not str(location):
         raise UsageError("the store's path is empty")
     return Store(open_files(location))
+
+
+def open_writable(path: Path) -> Store:
+    """A wholly converted local store, to add caches to. UsageError for a URL, an unfinished or an empty store."""
+    if re.match(r"[a-z0-9+]+:/", str(path)):
+        raise UsageError(f"{path} is a URL; caches are written to local stores only")
+    store = open_store(path)
+    if not store.complete:
+        raise UsageError(f"{path} is not wholly converted yet; finish it by running the same `fwdata convert` again")
+    if not len(store.episodes):
+        raise UsageError(f"{path} holds no episode; nothing to encode")
+    return store

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fwdata.errors import StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, tree_digests, write_group
-from fwdata.store.identity import choose_cache, find_caches, fingerprint, refuse_if_different
+from fwdata.store.identity import check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
 from fwdata.store.layout import TEXT_PART, ArraySpec, part_name
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class TextCache:
 
     def __init__(self, store: Store, key: str, attributes: Mapping[str, Any]) -> None:
         self._store, self._key, self._attributes = store, key, attributes
+        self._arrays: dict[tuple[int, str], ChunkedArray] = {}
 
     def __reduce__(self) -> tuple[type[TextCache], tuple[Store, str, Mapping[str, Any]]]:
         return TextCache, (self._store, self._key, self._attributes)
@@ -82,9 +83,13 @@ class TextCache:
         return found
 
     def _array(self, part: int, key: str) -> ChunkedArray:
-        name, attributes = self._parts[part]
-        path = f"text/{self._key}/{name}/{key}"
-        return ChunkedArray(self._store.files, path, attributes["digests"][f"{key}/zarr.json"])
+        found = self._arrays.get((part, key))
+        if found is None:
+            name, attributes = self._parts[part]
+            path = f"text/{self._key}/{name}/{key}"
+            found = ChunkedArray(self._store.files, path, attributes["digests"][f"{key}/zarr.json"])
+            self._arrays[part, key] = found
+        return found
 
     @cached_property
     def _index(self) -> dict[str, tuple[int, int]]:
@@ -154,6 +159,7 @@ def write_texts(
     identity.
     """
     assert isinstance(store.files, LocalFiles)
+    check_cache_name(name)
     root = store.files.root
     found = find_caches(store.files, "text").get(name)
     if found is not None and replace:
@@ -165,10 +171,10 @@ def write_texts(
     key = found[0] if found else f"{name}-{fingerprint(identity)}"
     if found is None:
         attributes = {"name": name, "fingerprint": fingerprint(identity), "identity": dict(identity)}
+        ensure_groups(root, root / "text")
         write_group(
             root / "text" / key, {**attributes, "encoder": spec.encoder, "dim": spec.dim, "max_tokens": spec.max_tokens}
         )
-        ensure_groups(root, root / "text")
     cache = open_texts(store, name)
     known = set(cache.prompts)
     missing = [p for p in dict.fromkeys(prompts) if p not in known]

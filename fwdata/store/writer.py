@@ -8,6 +8,7 @@ writer.commit()                                digests, then the mark that makes
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -163,6 +164,7 @@ class PartWriter:
     def add(self, ref: EpisodeRef, episode: Episode, files: tuple[SourceFile, ...]) -> None:
         """Append one episode. BadEpisode (wrong names, cameras, frame counts or pixels) leaves the part untouched."""
         self._check_names(episode)
+        details = self._checked_details(episode)
         spools: dict[str, _Spool] = {}
         try:
             for name in self.cameras:
@@ -191,9 +193,7 @@ class PartWriter:
                 "files": [{"path": f.path, "bytes": f.bytes, "sha256": f.sha256} for f in files],
             }
         )
-        sizes = {name: [episode.cameras[name].height, episode.cameras[name].width] for name in self.cameras}
-        metadata = {**episode.metadata, "camera_sizes": sizes, "warnings": list(episode.warnings)}
-        self._details.append({"instructions": list(episode.instructions), "metadata": metadata})
+        self._details.append(details)
         self._frames += len(episode.state)
         self.appending = False
 
@@ -214,6 +214,16 @@ class PartWriter:
         missing = [name for name in self.cameras if name not in episode.cameras]
         if missing:
             raise BadEpisode(f"camera {missing[0]} is missing; found {sorted(episode.cameras)}")
+
+    def _checked_details(self, episode: Episode) -> dict[str, Any]:
+        sizes = {name: [episode.cameras[name].height, episode.cameras[name].width] for name in self.cameras}
+        metadata = {**episode.metadata, "camera_sizes": sizes, "warnings": list(episode.warnings)}
+        details = {"instructions": list(episode.instructions), "metadata": metadata}
+        try:
+            json.dumps(details, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise BadEpisode(f"instructions and metadata must be plain JSON: {error}") from None
+        return details
 
     def commit(self) -> None:
         """Write what is buffered, then the mark that makes the part's episodes visible.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from fwtrain.model.rope import rotate
+from fwtrain.model.text import Text, TextKeys, repeated
 
 
 class Modulation(NamedTuple):
@@ -92,9 +93,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Dense attention without a mask; [B, S, N, d] in and out, scale 1 / sqrt(d)."""
-    return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Dense attention without a mask; [B, S, N, d] in and out, scale 1 / sqrt(d); bias: of the logits, broadcastable."""
+    if bias is not None:
+        bias = bias.to(q.dtype)
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias)
+    return out.transpose(1, 2)
 
 
 class RmsWeight(nn.Module):
@@ -152,13 +156,13 @@ class Block(nn.Module):
         attn = self.self_attn
         return rotate(self._heads(rms_norm(attn.q(h), attn.norm_q.weight, self.eps)), table)
 
-    def text_keys(self, context: Tensor) -> KeyValue:
-        """Cross-attention keys and values of this expert's embedded context [B, L, D]."""
+    def text_keys(self, text: Text) -> TextKeys:
+        """Cross-attention keys and values of this expert's embedded text, rows [B, L', D]."""
         attn = self.cross_attn
-        k = rms_norm(attn.k(context), attn.norm_k.weight, self.eps)
-        return KeyValue(self._heads(k), self._heads(attn.v(context)))
+        k = self._heads(rms_norm(attn.k(text.rows), attn.norm_k.weight, self.eps))
+        return TextKeys(repeated(k, text), repeated(self._heads(attn.v(text.rows)), text), text.bias)
 
-    def finish(self, x: Tensor, attended: Tensor, mod: Modulation, text: KeyValue) -> Tensor:
+    def finish(self, x: Tensor, attended: Tensor, mod: Modulation, text: TextKeys) -> Tensor:
         """The rest of the layer after self attention; x [B, G, n, D], attended [B, S, N, d]."""
         x = torch.addcmul(x, self.self_attn.o(attended.reshape(*x.shape[:-1], -1)), mod.gate1)
         cross = self.cross_attn

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from fwtrain.model import flow
 from fwtrain.model.blocks import Block, KeyValue, Modulation, Prefix, attend
 from fwtrain.model.config import ActionExpertConfig, VideoExpertConfig
+from fwtrain.model.text import Text, TextKeys
 from fwtrain.model.variants import Frames, video_calls
 
 
@@ -63,12 +64,12 @@ class Expert(nn.Module):
             projected = _linear32(self.time_projection[1], F.silu(embedded)).view(len(timestep), 6, -1)
             return Times(embedded, projected + self.one_for_scales)
 
-    def text(self, context: Tensor) -> Tensor:
-        """[B, L, Dt] -> [B, L, D]."""
-        return cast(Tensor, self.text_embedding(context))
+    def text(self, context: Text) -> Text:
+        """Rows [B, L', Dt] -> [B, L', D]."""
+        return context._replace(rows=self.text_embedding(context.rows))
 
-    def text_keys(self, context: Tensor) -> list[KeyValue]:
-        """Every layer's cross-attention keys and values of a context [B, L, Dt]."""
+    def text_keys(self, context: Text) -> list[TextKeys]:
+        """Every layer's cross-attention keys and values of a context, rows [B, L', Dt]."""
         embedded = self.text(context)
         return [block.text_keys(embedded) for block in self.layers]
 
@@ -134,7 +135,7 @@ class VideoExpert(Expert):
         self,
         x: Tensor,
         time: Tensor | Sequence[Modulation],
-        text: Tensor | Sequence[KeyValue],
+        text: Text | Sequence[TextKeys],
         table: Tensor,
         frames: Frames,
         shared: tuple[int, int],
@@ -142,7 +143,7 @@ class VideoExpert(Expert):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run all layers over tokens [B, G, n, D] in the group order of `variants`.
 
-        time: projected times [B or 1, G, 6, D], or every layer's modulation. text: embedded context [B, L, D], or every
+        time: projected times [B or 1, G, 6, D], or every layer's modulation. text: embedded text, or every
         layer's keys. shared: [start, stop) frames whose keys and values are returned per layer. keep: the last layer is
         computed past its keys and values for the first `keep` frames only (0: not at all).
         Returns hidden tokens [B, keep, n, D] of the last layer, and the shared keys and values.
@@ -151,7 +152,7 @@ class VideoExpert(Expert):
         last = len(self.layers) - 1
         for i, block in enumerate(self.layers):
             mod = time if isinstance(time, Tensor) else time[i]
-            context = text if isinstance(text, Tensor) else text[i]
+            context = text if isinstance(text, Text) else text[i]
             x, keys = self._run(
                 _video_layer, block, x, mod, context, table, frames, keep if i == last else frames.total, shared
             )
@@ -171,7 +172,7 @@ def _video_layer(
     block: Block,
     x: Tensor,
     time: Tensor | Modulation,
-    text: Tensor | KeyValue,
+    text: Text | TextKeys,
     table: Tensor,
     frames: Frames,
     keep: int,
@@ -191,7 +192,7 @@ def _video_layer(
     q = block.queries(h, table)
     calls = video_calls(frames, keep)
     outs = [attend(_cut(q, c.q0, c.q1, n), _cut(k, c.k0, c.k1, n), _cut(v, c.k0, c.k1, n)) for c in calls]
-    keys = block.text_keys(text) if isinstance(text, Tensor) else text
+    keys = block.text_keys(text) if isinstance(text, Text) else text
     return block.finish(x, outs[0] if len(outs) == 1 else torch.cat(outs, 1), mod, keys), visible
 
 
@@ -214,30 +215,30 @@ class ActionExpert(Expert):
         self,
         action: Tensor,
         time: Tensor | Sequence[Modulation],
-        text: Tensor | Sequence[KeyValue],
+        text: Text | Sequence[TextKeys],
         table: Tensor,
         cache: Sequence[KeyValue | Prefix],
     ) -> Tensor:
         """Velocity [B, A, a] of noised actions [B, A, a], which see each other and the cached video keys and values.
 
-        time: projected times [B or 1, 1, 6, D], or every layer's modulation. text: embedded context, or every layer's
+        time: projected times [B or 1, 1, 6, D], or every layer's modulation. text: embedded text, or every layer's
         keys.
         """
         x = self.action_encoder(action.to(self.action_encoder.weight.dtype)).unsqueeze(1)
         for i, block in enumerate(self.layers):
             mod = time if isinstance(time, Tensor) else time[i]
-            context = text if isinstance(text, Tensor) else text[i]
+            context = text if isinstance(text, Text) else text[i]
             x = self._run(_action_layer, block, x, mod, context, table, cache[i])
         return cast(Tensor, self.head(x.squeeze(1)))
 
 
 def _action_layer(
-    block: Block, x: Tensor, time: Tensor | Modulation, text: Tensor | KeyValue, table: Tensor, seen: KeyValue | Prefix
+    block: Block, x: Tensor, time: Tensor | Modulation, text: Text | TextKeys, table: Tensor, seen: KeyValue | Prefix
 ) -> Tensor:
     """One action layer against the video keys and values it may see."""
     mod = block.modulated(time, x.dtype) if isinstance(time, Tensor) else time
     h = block.normed(x, mod.shift1, mod.scale1)
     k, v = seen.joined(block.keys(h, table))
     attended = attend(block.queries(h, table), k, v)
-    keys = block.text_keys(text) if isinstance(text, Tensor) else text
+    keys = block.text_keys(text) if isinstance(text, Text) else text
     return block.finish(x, attended, mod, keys)

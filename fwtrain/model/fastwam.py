@@ -13,6 +13,7 @@ from fwtrain.model.config import ModelConfig
 from fwtrain.model.draws import Draws
 from fwtrain.model.experts import ActionExpert, VideoExpert
 from fwtrain.model.sampling import Observer, Sample, sample, sample_video
+from fwtrain.model.text import Text, merged_text
 from fwtrain.model.training import Losses, Terms, training_losses, training_terms
 
 
@@ -88,12 +89,12 @@ class FastWAM(nn.Module):
         """Predictions and per-sample losses; `all_frames` also computes frame 0's unused output, for comparisons."""
         return training_terms(self, batch, draws, all_frames=all_frames)
 
-    def full_context(self, context: Tensor, proprio: Tensor) -> Tensor:
-        """[B, L (+ 1), Dt]: text rows, zero rows included as ordinary keys, then the proprioception token."""
+    def full_context(self, context: Tensor, proprio: Tensor) -> Text:
+        """Text rows [B, L, Dt], zero rows as ordinary keys, and the proprioception token if the model has one."""
+        dtype = self.action.head.weight.dtype
         if self.proprio_encoder is None:
-            return context
-        token = self.proprio_encoder(proprio.to(self.proprio_encoder.weight.dtype)).unsqueeze(1)
-        return torch.cat([context.to(token.dtype), token], dim=1)
+            return merged_text(context.to(dtype), None)
+        return merged_text(context.to(dtype), self.proprio_encoder(proprio.to(dtype)).unsqueeze(1))
 
     @torch.no_grad()
     def sample(

@@ -19,6 +19,7 @@ from fwtrain.model import flow
 from fwtrain.model.blocks import KeyValue, Modulation, Prefix
 from fwtrain.model.experts import Times
 from fwtrain.model.rope import action_table
+from fwtrain.model.text import Text, TextKeys
 from fwtrain.model.training import rope_of, spread
 from fwtrain.model.variants import Frames
 
@@ -43,7 +44,7 @@ class _Run:
 
     model: FastWAM
     first: Tensor
-    context: Tensor
+    context: Text
     video_grid: flow.Grid
     action_grid: flow.Grid
     observe: Observer | None
@@ -53,11 +54,11 @@ class _Run:
             self.observe(name, index, value)
 
     @cached_property
-    def video_text(self) -> list[KeyValue]:
+    def video_text(self) -> list[TextKeys]:
         return self.model.video.text_keys(self.context)
 
     @cached_property
-    def action_text(self) -> list[KeyValue]:
+    def action_text(self) -> list[TextKeys]:
         return self.model.action.text_keys(self.context)
 
     @cached_property
@@ -118,7 +119,7 @@ def _start(
         flow.euler_grid(steps, shift or default, schedule.num_train_timesteps)
         for default in (schedule.video_shift, schedule.action_shift)
     ]
-    full = model.full_context(context.to(device), proprio.to(device)).to(model.action.head.weight.dtype)
+    full = model.full_context(context.to(device), proprio.to(device))
     return _Run(model, first.to(device).float(), full, grids[0], grids[1], observe)
 
 

@@ -17,6 +17,7 @@ from fwtrain.model.blocks import KeyValue
 from fwtrain.model.draws import Draws
 from fwtrain.model.experts import Times
 from fwtrain.model.rope import action_table, video_table
+from fwtrain.model.text import Text
 from fwtrain.model.variants import Frames
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def spread(times: Times, rows: list[int], frames: list[int]) -> Times:
     return Times(assemble(times.embedded), assemble(times.projected))
 
 
-def _action_terms(model: FastWAM, batch: Batch, draws: Draws, context: Tensor, cache: list[KeyValue]) -> Terms:
+def _action_terms(model: FastWAM, batch: Batch, draws: Draws, context: Text, cache: list[KeyValue]) -> Terms:
     """The action expert's prediction and loss."""
     schedule, action = model.config.schedule, batch.action.float()
     sigma = flow.shifted(draws.u_action, schedule.action_shift)

@@ -116,6 +116,7 @@ class Trainer:
         self.optimizer = Optimizer(model, recipe.optim)
         self.total = recipe.optim.steps or self.order.steps_per_epoch * (recipe.optim.epochs or 1)
         self.step = 0
+        self.owes_validation = False  # a stop at a validation step saves at once; the resumed run catches up
         self.meter = Meter(device)
 
     @classmethod
@@ -147,6 +148,7 @@ class Trainer:
         self.optimizer.load(checkpoint.optimizer_tensors())
         self.step = int(state["step"])
         self.meter.load(state["meter"])
+        self.owes_validation = bool(state["owes_validation"])
 
     def save(self) -> None:
         """Write a checkpoint of the current step. TrainingDiverged instead when a loss so far was not finite."""
@@ -160,6 +162,7 @@ class Trainer:
                 "total": self.total,
                 "identity": self.info.identity(),
                 "meter": self.meter.state(),
+                "owes_validation": self.owes_validation,
                 "recipe": self.recipe.model_dump(mode="json"),
             },
             self.recipe.keep_last,
@@ -194,16 +197,19 @@ class Trainer:
         error: ActionError | None = None
         if self.validation is None:
             note("no validation: the store has no validation episodes (or validation.windows is 0)")
+        if self.owes_validation:
+            error = self.validate(sinks)
         with Prefetcher(self.reader.fetch, self._plans(), self.recipe.data.workers) as batches:
             stopped = self.step < self.total and should_stop()
             while self.step < self.total and not stopped:
                 self._train_step(batches)
                 clock.count(self.recipe.optim.batch_size * len(self.order.step(self.step - 1)))
-                stopped = should_stop()
+                stopped = self.step < self.total and should_stop()
                 if self._due(self.recipe.log_every):
                     values = self._log(sinks, clock.lap(batches.waited))
                 paused = time.perf_counter()
-                if self._due(self.recipe.eval_every) and not stopped:
+                self.owes_validation = self._due(self.recipe.eval_every)
+                if self.owes_validation and not stopped:
                     error = self.validate(sinks) or error
                 if self._due(self.recipe.save_every) or stopped:
                     self.save()
@@ -268,6 +274,7 @@ class Trainer:
 
     def validate(self, sinks: Sinks) -> ActionError | None:
         """Open-loop action error on the validation episodes, logged; None when there are none."""
+        self.owes_validation = False
         if self.validation is None:
             return None
         reader, plans = self.validation

@@ -1,0 +1,5 @@
+"""`python -m fwdata`."""
+
+from fwdata.cli import main
+
+main()

@@ -1,0 +1,39 @@
+"""Fetching model files from the model hub, with one clear sentence when that cannot be done."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fwdata.errors import UsageError, did_you_mean
+
+
+def is_hub_id(spec: str) -> bool:
+    """Whether the text has the form "owner/name"."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", spec) is not None
+
+
+def fetch(hub_id: str, patterns: list[str], what: str) -> Path:
+    """Local folder with the repository's files that match the patterns; nothing is downloaded twice.
+
+    what: how messages begin, such as "VAE 'wan2.2'". Raises UsageError when neither a local copy nor a network is there.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"{what}: cannot fetch {hub_id} from the model hub ({reason}); connect to the network once, "
+            "or give a local folder instead"
+        ) from None
+
+
+def unknown(what: str, spec: str, names: list[str]) -> UsageError:
+    """The error for a spec that is neither a known name, nor an existing path, nor a hub id."""
+    return UsageError(
+        f"no {what} {spec!r}: expected {', '.join(map(repr, names))}, an existing path or a hub id "
+        f"(owner/name){did_you_mean(spec, names)}"
+    )

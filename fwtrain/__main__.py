@@ -1,0 +1,5 @@
+"""`python -m fwtrain`."""
+
+from fwtrain.cli import main
+
+main()
