@@ -113,7 +113,7 @@ def group_keys(file: h5py.File, key: str) -> list[str]:
 
 
 def dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
-    """The dataset at `key`, or None; BadEpisode for a group, and for chunks too large to decompress safely."""
+    """The dataset at `key`, or None; BadEpisode for a group, and for sizes that no genuine file has."""
     import h5py
 
     node = find(file, key)
@@ -123,6 +123,8 @@ def dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
         raise BadEpisode(
             f"{key} must be a dataset, found {'an empty one' if isinstance(node, h5py.Dataset) else 'a group'}"
         )
+    if not node.chunks and node.nbytes > file.id.get_filesize():
+        raise BadEpisode(f"{key} claims {node.shape} of {node.dtype}, more bytes than the whole file has")
     if node.chunks and int(np.prod(node.chunks, dtype=np.float64)) * node.dtype.itemsize > MAX_CHUNK_BYTES:
         raise BadEpisode(f"{key} has chunks of {node.chunks} {node.dtype}, more than {MAX_CHUNK_BYTES >> 20} MiB each")
     return node

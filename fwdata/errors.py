@@ -71,10 +71,16 @@ class StoreBusy(FwdataError):
     exit_code = EXIT_USAGE
 
 
+MAX_LISTED = 12
+"""Known names that a message lists in full."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the closest known word, else the list of what is known."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
+    if len(names) > MAX_LISTED:
+        return f"; known are {len(names)}: {', '.join(names[:3])}, .."
     return f"; known: {', '.join(names)}" if names else ""

@@ -16,7 +16,7 @@ def is_hub_id(spec: str) -> bool:
 def fetch(hub_id: str, patterns: list[str], what: str) -> Path:
     """Local folder with the repository's files that match the patterns; nothing is downloaded twice.
 
-    what: how messages begin, such as "VAE 'wan2.2'". Raises UsageError when neither a local copy nor a network is there.
+    what: how messages begin, such as "VAE 'wan2.2'". Raises UsageError without a local copy and a network.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -23,7 +23,8 @@ from fwdata.manifest import Manifest
 from fwdata.stitch import stitch_identity
 from fwdata.store.files import write_lock
 from fwdata.store.latents import LatentPartWriter, create_latents
-from fwdata.store.reader import Episode, Part, Store, open_store, open_writable
+from fwdata.store.reader import Episode, Part, Store, open_store
+from fwdata.store.writable import open_writable
 from fwdata.vae import LatentVae, load_vae
 
 LATENT_CODE_VERSION = 1

@@ -80,7 +80,7 @@ class TinyText:
     - a sinusoid of the row number, weight 0.25;
     scaled to root-mean-square 1. A vector is the BLAKE2b digest of its text read as `dim` bytes, mapped to mean 0 and
     variance 1. Two different words have a cosine of about 0.1 or less, so another colour or verb is plainly another
-    row. Words past `max_tokens` are dropped; an empty prompt is one row of its own. Cost: 20 microseconds a word.
+    row. Words past `max_tokens` are dropped; an empty prompt is one row of its own. Cost: 0.1 ms for a word seen first, then a few microseconds.
     """
 
     name = "tiny"
@@ -128,4 +128,5 @@ def _sinusoids(count: int, dim: int) -> NDArray[np.float64]:
     """float64 [count, dim]: variance about 1 per row."""
     angle = np.arange(count)[:, None] * 100.0 ** (-np.arange(dim // 2) / (dim // 2))
     rows: NDArray[np.float64] = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
-    return rows * np.sqrt(2.0)
+    rows *= np.sqrt(2.0)
+    return rows

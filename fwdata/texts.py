@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from fwdata.manifest import Manifest
 from fwdata.store.files import write_lock
-from fwdata.store.reader import Store, open_writable
+from fwdata.store.reader import Store
 from fwdata.store.texts import TextSpec, write_texts
+from fwdata.store.writable import open_writable
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ LEARNING_RATE = 2e-3
 KL_WEIGHT = 1e-4
 EMA = 0.995
 POOL = 640
+MEASURED_CLIPS = 100
+HELD_OUT_CLIPS = 64
 SNAPSHOT_EVERY = 1000
 BATCHES = ((1, 8), (5, 2), (9, 1))
 """(frames per clip, clips per batch)."""
@@ -160,7 +162,7 @@ def measured(net: WanVae, seed: int) -> VaeConfig:
     """The configuration with latents_mean and latents_std of 9-frame clips that training did not see."""
     rng = np.random.default_rng([seed, 1])
     with torch.inference_mode():
-        means = [net.moments(to_model(clip[None]))[0][0].flatten(1) for clip in clips(rng, 100)]
+        means = [net.moments(to_model(clip[None]))[0][0].flatten(1) for clip in clips(rng, MEASURED_CLIPS)]
     values = torch.cat(means, dim=1).double()
     mean, std = values.mean(1).tolist(), values.std(1).clamp_min(1e-3).tolist()
     return replace(
@@ -173,10 +175,10 @@ def save_with_constants(net: WanVae, options: Options) -> None:
     write(net, measured(net, options.seed), options.out)
 
 
-def psnr(net: WanVae, count: int = 64) -> dict[str, float]:
+def psnr(net: WanVae) -> dict[str, float]:
     """Held-out peak signal-to-noise ratio in dB of posterior-mean reconstructions, of 1- and 9-frame clips."""
     result = {}
-    held_out = list(clips(np.random.default_rng(HELD_OUT_SEED), count))
+    held_out = list(clips(np.random.default_rng(HELD_OUT_SEED), HELD_OUT_CLIPS))
     with torch.inference_mode():
         for frames in (1, 9):
             errors = []

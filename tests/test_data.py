@@ -50,7 +50,7 @@ def test_every_frame_of_every_episode_is_a_start():
 def test_windows_never_reach_an_invalid_frame():
     store = FakeStore((80,), val=0, invalid=(40,))
     index = build_index(store.episodes, store.cache, store.cache.window)
-    assert index.start.tolist() == [*range(0, 8), *range(41, 80)]
+    assert index.start.tolist() == [*range(8), *range(41, 80)]
 
 
 def test_an_epoch_deals_every_window_and_fills_only_the_last_batch():
@@ -222,7 +222,7 @@ def test_wrong_dimensions_are_named():
 def test_a_store_without_usable_windows_is_refused():
     chosen = recipe()
     store = FakeStore((20,), val=0, invalid=(19,))
-    with pytest.raises(StoreError, match="no training window|usable training window"):
+    with pytest.raises(StoreError, match="usable training window"):
         training_reader(open_source(store, chosen), chosen)
 
 

@@ -259,3 +259,11 @@ def test_absurd_sizes_are_refused_before_they_are_allocated(tmp_path, key, shape
         del file[key]
         file.create_dataset(key, shape, dtype, chunks=tuple(min(side, 100) for side in shape))
     assert part in reason(tmp_path)
+
+
+def test_arrays_larger_than_their_file_are_refused(tmp_path):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    with recording(folder) as file:
+        del file["observation/head_camera/rgb"]
+        file.create_dataset("observation/head_camera/rgb", (6,), "S99000000")
+    assert "head_camera/rgb claims (6,) of |S99000000, more bytes than the whole file has" in reason(tmp_path)

@@ -26,7 +26,7 @@ def test_clean_prompt_repairs_unicode_entities_and_spaces():
 def test_tiny_rows_have_the_stated_shape_and_scale():
     encoder = load_text_encoder("tiny")
     rows = encoder.encode([PROMPT + "Press the red button.", "", "word " * 100])
-    assert [r.shape for r in rows] == [(18, encoder.dim), (1, encoder.dim), (encoder.max_tokens, encoder.dim)]
+    assert [r.shape for r in rows] == [(17, encoder.dim), (1, encoder.dim), (encoder.max_tokens, encoder.dim)]
     assert all(r.dtype == np.float16 for r in rows)
     np.testing.assert_allclose(np.mean(rows[0].astype(np.float64) ** 2, axis=1), 1.0, atol=2e-3)
 
@@ -85,6 +85,7 @@ def tiny_umt5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # importing transformers takes about 10 s
 def test_umt5_rows_are_the_models_own_at_real_tokens(tiny_umt5):
     from transformers import AutoTokenizer, UMT5EncoderModel
 
@@ -103,6 +104,7 @@ def test_umt5_rows_are_the_models_own_at_real_tokens(tiny_umt5):
     assert encoder.encode(["press " * 500])[0].shape == (encoder.max_tokens, 32)
 
 
+@pytest.mark.slow
 def test_umt5_identity_follows_the_weights_and_the_dtype(tiny_umt5, tmp_path):
     import shutil
 
@@ -119,6 +121,30 @@ def test_umt5_identity_follows_the_weights_and_the_dtype(tiny_umt5, tmp_path):
     assert load_text_encoder(str(copy)).identity()["weights"] != first["weights"]
 
 
+def test_original_names_become_those_of_transformers():
+    from fwdata.text_umt5 import original_to_transformers
+
+    part = torch.zeros(1)
+    renamed = original_to_transformers(
+        dict.fromkeys(
+            ["token_embedding.weight", "blocks.23.attn.q.weight", "blocks.0.pos_embedding.embedding.weight"]
+            + ["blocks.1.ffn.gate.0.weight", "blocks.1.ffn.fc1.weight", "blocks.1.norm2.weight", "norm.weight"],
+            part,
+        )
+    )
+    assert set(renamed) == {
+        "shared.weight",
+        "encoder.embed_tokens.weight",
+        "encoder.block.23.layer.0.SelfAttention.q.weight",
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "encoder.block.1.layer.1.DenseReluDense.wi_0.weight",
+        "encoder.block.1.layer.1.DenseReluDense.wi_1.weight",
+        "encoder.block.1.layer.1.layer_norm.weight",
+        "encoder.final_layer_norm.weight",
+    }
+
+
+@pytest.mark.slow
 def test_original_file_gives_the_same_encoder(tiny_umt5, tmp_path):
     import shutil
 
@@ -150,6 +176,7 @@ def test_original_file_gives_the_same_encoder(tiny_umt5, tmp_path):
     np.testing.assert_array_equal(file.encode(prompts)[0], folder.encode(prompts)[0])
 
 
+@pytest.mark.slow
 def test_umt5_folder_that_does_not_fit_is_refused(tiny_umt5, tmp_path):
     import shutil
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -401,15 +400,3 @@ def open_store(location: str | Path) -> Store:
     if not str(location):
         raise UsageError("the store's path is empty")
     return Store(open_files(location))
-
-
-def open_writable(path: Path) -> Store:
-    """A wholly converted local store, to add caches to. UsageError for a URL, an unfinished or an empty store."""
-    if re.match(r"[a-z0-9+]+:/", str(path)):
-        raise UsageError(f"{path} is a URL; caches are written to local stores only")
-    store = open_store(path)
-    if not store.complete:
-        raise UsageError(f"{path} is not wholly converted yet; finish it by running the same `fwdata convert` again")
-    if not len(store.episodes):
-        raise UsageError(f"{path} holds no episode; nothing to encode")
-    return store

@@ -35,9 +35,15 @@ def verify_store(
     report = VerifyReport()
     store = open_store(path)
     known: dict[Path, str] = {}
+    unsealed: list[Path] = []
     for folder in sorted(f for pattern in SEALED for f in path.glob(pattern) if f.is_dir()):
-        known.update({folder / name: digest for name, digest in _sealed(folder, report).items()})
-    rest = sorted(p for p in path.rglob("*") if p.is_file() and p not in known)
+        digests = _sealed(folder, report)
+        if digests is None:
+            unsealed.append(folder)
+        else:
+            known.update({folder / name: digest for name, digest in digests.items()})
+    files = (p for p in path.rglob("*") if p.is_file() and p not in known)
+    rest = sorted(p for p in files if not any(p.is_relative_to(folder) for folder in unsealed))
     on_plan(len(known) + len(rest))
     for file, digest in known.items():
         _check(file, digest, report)
@@ -49,16 +55,16 @@ def verify_store(
     return report
 
 
-def _sealed(folder: Path, report: VerifyReport) -> dict[str, str]:
-    """Digests of a complete folder's files, by name; what is wrong with the folder goes to the report."""
+def _sealed(folder: Path, report: VerifyReport) -> dict[str, str] | None:
+    """Digests of a complete folder's files, by name; else None, and what is wrong goes to the report."""
     try:
         attributes: dict[str, Any] = read_attributes(LocalFiles(folder.parent), folder.name) or {}
     except StoreDamaged as error:
         report.damaged.append(str(error))
-        return {}
+        return None
     if attributes.get("state") != "complete":
         report.damaged.append(f"{folder} is not finished; run the command that writes it again")
-        return {}
+        return None
     digests: dict[str, str] = attributes["digests"]
     return digests
 

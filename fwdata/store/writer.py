@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,7 @@ from fwdata.api import Camera, EncodedCamera, Episode, EpisodeRef
 from fwdata.errors import BadEpisode
 from fwdata.jpeg import jpeg_size
 from fwdata.store.array import ArrayWriter, write_documents, write_table
-from fwdata.store.files import ensure_groups, tree_digests, write_group
+from fwdata.store.files import ensure_groups, file_sha256, tree_digests, write_group
 from fwdata.store.layout import byte_array, frame_array
 
 SPOOL_BYTES = 64 * 2**20
@@ -271,17 +272,19 @@ def _short(names: tuple[str, ...]) -> str:
 
 
 def source_files(root: Path, ref: EpisodeRef) -> tuple[SourceFile, ...]:
-    """Size and sha256 of every file of a recording."""
+    """Size and sha256 of every file of a recording. Files that many episodes share are read once."""
+    base = root.parent if root.is_file() else root
     found = []
     for name in ref.files:
-        digest = hashlib.sha256()
-        size = 0
-        with (root / name).open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-                size += len(block)
-        found.append(SourceFile(name, size, digest.hexdigest()))
+        status = (base / name).stat()
+        digest = _cached_sha256(base / name, status.st_mtime_ns, status.st_size)
+        found.append(SourceFile(name, status.st_size, digest))
     return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _cached_sha256(path: Path, mtime_ns: int, size: int) -> str:
+    return file_sha256(path)
 
 
 def part_plan_digest(refs: Mapping[str, int]) -> str:

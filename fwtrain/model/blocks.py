@@ -94,7 +94,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Dense attention without a mask; [B, S, N, d] in and out, scale 1 / sqrt(d); bias: of the logits, broadcastable."""
+    """Dense attention without a mask; [B, S, N, d] in and out, scale 1 / sqrt(d). bias: of the logits, or None."""
     if bias is not None:
         bias = bias.to(q.dtype)
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias)

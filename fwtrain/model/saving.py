@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -65,20 +66,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy tensors into all parameters of a module; StoreDamaged names what is missing, unknown or of another shape."""
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy tensors, read one at a time, into all parameters of a module; StoreDamaged names what is missing, unknown or of another shape."""
     parameters = dict(module.named_parameters())
     missing, unknown = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
     if missing or unknown:
         parts = [_list(missing, "misses"), _list(unknown, "has unknown")]
         raise StoreDamaged(f"{where} does not fit the model: it {' and '.join(filter(None, parts))}")
     for name, parameter in parameters.items():
-        if parameter.shape != tensors[name].shape:
+        value = tensors[name]
+        if parameter.shape != value.shape:
             raise StoreDamaged(
-                f"{where}: {name} has shape {tuple(tensors[name].shape)}, the model needs {tuple(parameter.shape)}"
+                f"{where}: {name} has shape {tuple(value.shape)}, the model needs {tuple(parameter.shape)}"
             )
-    for name, parameter in parameters.items():
-        parameter.copy_(tensors[name])
+        parameter.copy_(value)
 
 
 def _list(names: list[str], verb: str) -> str:

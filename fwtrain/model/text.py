@@ -1,8 +1,8 @@
 """Text context without the work on its padding.
 
 Rows past every prompt's length are zero and, as in Wan, ordinary keys: after the text embedding they all have the same
-key and value. They are computed once. Attention then either adds log(count) to that key's logits, which is the same sum,
-or repeats the finished key and value, where a biased attention kernel is slower than an unbiased one.
+key and value, which are computed once. Attention then either adds log(count) to that key's logits, which gives the same
+sum, or repeats the finished key and value, where a biased attention kernel is slower than an unbiased one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""The report builder: blocks in order, one HTML file out."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fwdata.report.markup import STYLE, escape, is_number, show
+from fwdata.report.pictures import picture_size
+from fwdata.report.plots import Panel, Values, line_plot, small_multiples
+from fwdata.store.files import write_atomic
+
+POLICY = (
+    "script-src 'none'; object-src 'none'; connect-src 'none'; frame-src 'none'; base-uri 'none'; form-action 'none'"
+)
+"""What a browser may do with the page, should a text ever escape its escaping."""
+
+
+class Report:
+    """One HTML page, built block by block and written whole.
+
+    Every text is escaped; the page holds no scripts and loads nothing from elsewhere. Pictures are embedded unless they
+    are given file names. The same calls give the same bytes.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._blocks: list[str] = []
+        self._files: dict[str, bytes] = {}
+
+    def heading(self, text: str, level: int = 2) -> None:
+        """A heading below the title: level 2 starts a section, 3 a part of it."""
+        if level not in (2, 3):
+            raise ValueError(f"headings have level 2 or 3, not {level}")
+        self._blocks.append(f"<h{level}>{escape(text)}</h{level}>")
+
+    def text(self, text: str) -> None:
+        """A paragraph; line breaks are kept."""
+        self._blocks.append(f"<p>{escape(text)}</p>")
+
+    def code(self, text: str) -> None:
+        """Lines as typed or printed, in a fixed-width font."""
+        self._blocks.append(f"<pre>{escape(text)}</pre>")
+
+    def facts(self, values: Mapping[str, object]) -> None:
+        """A table of names and values. Values of any plain type are shown for people (see `markup.show`)."""
+        rows = [f'<tr><th scope="row">{escape(key)}</th><td>{escape(show(v))}</td></tr>' for key, v in values.items()]
+        self._table("", rows)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table with a header row; columns of numbers are aligned to the right. ValueError for a row that misfits."""
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(f"a table of {len(header)} columns got a row of {len(row)}: {list(row)}")
+        right = [bool(rows) and all(is_number(row[i]) or row[i] is None for row in rows) for i in range(len(header))]
+        style = [' class="n"' if numbers else "" for numbers in right]
+        head = "".join(f'<th scope="col"{s}>{escape(t)}</th>' for t, s in zip(header, style, strict=True))
+        body = [
+            "<tr>" + "".join(f"<td{s}>{escape(show(v))}</td>" for v, s in zip(row, style, strict=True)) + "</tr>"
+            for row in rows
+        ]
+        self._table(f"<thead><tr>{head}</tr></thead>", body)
+
+    def _table(self, head: str, rows: Sequence[str]) -> None:
+        self._blocks.append(f'<div class="wide"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>')
+
+    def pictures(self, pictures: Sequence[tuple[bytes, str]], files: Sequence[str] = ()) -> None:
+        """Encoded pictures (PNG, GIF, JPEG) in a grid, each with its caption.
+
+        files: plain names to write the pictures under, beside the page; embedded when there are none. Raises ValueError
+        for bytes that are no picture, and for names that are taken or not plain.
+        """
+        names = list(files) or [""] * len(pictures)
+        figures = []
+        for (data, caption), name in zip(pictures, names, strict=True):
+            width, height, media = picture_size(data)
+            source = self._beside(name, data) if name else f"data:{media};base64,{base64.b64encode(data).decode()}"
+            image = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(caption)}"/>'
+            image = f'<a href="{source}">{image}</a>' if name else image
+            text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+            figures.append(f"<figure>{image}{text}</figure>")
+        self._blocks.append(f'<div class="grid">{"".join(figures)}</div>')
+
+    def _beside(self, name: str, data: bytes) -> str:
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not name.isascii():
+            raise ValueError(f"a picture's file name must be plain letters, digits, '.', '-' and '_', found {name!r}")
+        if self._files.setdefault(name, data) != data:
+            raise ValueError(f"two pictures are to be written as {name}")
+        return name
+
+    def plot(self, title: str, lines: Mapping[str, Values], x_label: str, y_label: str, log: bool = False) -> None:
+        """A line plot: name of each line -> (xs, ys). log: logarithmic y. See `plots.line_plot`."""
+        self._blocks.append(line_plot(title, lines, x_label, y_label, log))
+
+    def multiples(self, title: str, panels: Sequence[Panel], x_label: str = "") -> None:
+        """A grid of small plots. See `plots.small_multiples`."""
+        self._blocks.append(small_multiples(title, panels, x_label))
+
+    @contextmanager
+    def folded(self, title: str) -> Iterator[None]:
+        """What is added inside the block is shown when the reader opens it."""
+        outer, self._blocks = self._blocks, []
+        try:
+            yield
+        finally:
+            inner, self._blocks = self._blocks, outer
+            joined = "\n".join(inner)
+            self._blocks.append(f"<details><summary>{escape(title)}</summary>\n{joined}\n</details>")
+
+    def html(self) -> str:
+        """The page. It is well-formed XML too."""
+        body = "\n".join(self._blocks)
+        return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
+<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>
+<title>{escape(self.title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{escape(self.title)}</h1>
+{body}
+</body>
+</html>
+"""
+
+    def write(self, path: Path) -> Path:
+        """Write the pictures that have file names, then the page, each whole or not at all. Returns `path`."""
+        for name, data in self._files.items():
+            write_atomic(path.parent / name, data)
+        write_atomic(path, self.html().encode())
+        return path

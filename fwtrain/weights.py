@@ -1,0 +1,238 @@
+"""Weights from elsewhere: Wan2.2-TI2V-5B (original or diffusers names), official Fast-WAM `.pt` files, lerobot folders.
+
+Every name table is here, in both directions. Our names are the official Fast-WAM ones: mixtures.video.* (the original
+Wan names after the prefix), mixtures.action.*, proprio_encoder.*. Sources: scripts/convert_wan_to_diffusers.py of
+diffusers, policies/fastwam of lerobot 0.6, scripts/preprocess_action_dit_backbone.py of the official Fast-WAM release.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fwdata.errors import StoreDamaged, UsageError
+from fwtrain.model.fastwam import FastWAM
+from fwtrain.model.saving import load_exactly
+
+VIDEO, ACTION, PROPRIO = "mixtures.video.", "mixtures.action.", "proprio_encoder."
+
+# diffusers module (or parameter) name -> Wan name, inside a block and outside.
+_BLOCK = {
+    **{f"{a}.{x}": f"{b}.{y}"
+       for a, b in (("attn1", "self_attn"), ("attn2", "cross_attn"))
+       for x, y in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"),
+                    ("norm_q", "norm_q"), ("norm_k", "norm_k"))},
+    "norm2": "norm3",
+    "ffn.net.0.proj": "ffn.0",
+    "ffn.net.2": "ffn.2",
+    "scale_shift_table": "modulation",
+}  # fmt: skip
+_TOP = {
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.time_proj": "time_projection.1",
+    "patch_embedding": "patch_embedding",
+    "scale_shift_table": "head.modulation",
+    "proj_out": "head.head",
+}
+_NAME = re.compile(r"(?P<block>blocks\.\d+\.)?(?P<module>.+?)(?P<leaf>\.(weight|bias))?$")
+_LEROBOT_BLOCK = re.compile(r"model\.mot\.layers\.(\d+)\.blocks\.(video|action)\.(.+)$")
+_OUR_BLOCK = re.compile(r"mixtures\.(video|action)\.blocks\.(\d+)\.(.+)$")
+
+
+def _translated(name: str, block: dict[str, str], top: dict[str, str]) -> str | None:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    module = (block if match["block"] else top).get(match["module"])
+    return None if module is None else f"{match['block'] or ''}{module}{match['leaf'] or ''}"
+
+
+def wan_from_diffusers(name: str) -> str | None:
+    """Wan's name of a WanTransformer3DModel tensor; None for a name that model does not have."""
+    return _translated(name, _BLOCK, _TOP)
+
+
+def diffusers_from_wan(name: str) -> str | None:
+    """The inverse of `wan_from_diffusers`."""
+    return _translated(name, {v: k for k, v in _BLOCK.items()}, {v: k for k, v in _TOP.items()})
+
+
+def lerobot_from_ours(name: str) -> str:
+    """The name lerobot's `fastwam` policy saves one of our parameters under."""
+    match = _OUR_BLOCK.fullmatch(name)
+    if match:
+        return f"model.mot.layers.{match[2]}.blocks.{match[1]}.{match[3]}"
+    return f"model.{name}" if name.startswith(PROPRIO) else f"model.mot.{name}"
+
+
+def ours_from_lerobot(name: str) -> str | None:
+    """The inverse of `lerobot_from_ours`; also reads the older form model.mot.mixtures.<expert>.blocks.*."""
+    match = _LEROBOT_BLOCK.fullmatch(name)
+    if match:
+        return f"mixtures.{match[2]}.blocks.{match[1]}.{match[3]}"
+    plain = name.removeprefix("model.").removeprefix("mot.")
+    return plain if plain.startswith((VIDEO, ACTION, PROPRIO)) else None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Where one tensor lies."""
+
+    file: Path
+    name: str
+
+
+class TensorFiles(Mapping[str, Tensor]):
+    """Tensors of one or several safetensors files by name, read one at a time when asked for."""
+
+    def __init__(self, places: dict[str, _Stored]) -> None:
+        self._places = places
+
+    @classmethod
+    def open(cls, files: list[Path]) -> TensorFiles:
+        """StoreDamaged for a file that is not whole or a name that occurs twice."""
+        places: dict[str, _Stored] = {}
+        for file in files:
+            for name in _names_in(file):
+                if name in places:
+                    raise StoreDamaged(f"{name} is in {places[name].file} and again in {file}; remove one of the files")
+                places[name] = _Stored(file, name)
+        return cls(places)
+
+    def renamed(self, names: Mapping[str, str]) -> TensorFiles:
+        """The tensors in `names`, each under its value there."""
+        return TensorFiles({new: self._places[old] for old, new in names.items()})
+
+    def __getitem__(self, name: str) -> Tensor:
+        place = self._places[name]
+        with safe_open(place.file, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(place.name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _names_in(file: Path) -> list[str]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise StoreDamaged(f"{file} is not a whole safetensors file ({error}); download it again") from None
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files of a file or a folder: what its index json names, else every *.safetensors in it."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"{path} does not exist; expected a safetensors file or a folder of them")
+    indexes = sorted(path.glob("*.safetensors.index.json"))
+    if len(indexes) > 1:
+        raise UsageError(f"{path} has {len(indexes)} index files ({indexes[0].name}, {indexes[1].name}); name one file")
+    if not indexes:
+        files = sorted(path.glob("*.safetensors"))
+        if not files:
+            raise UsageError(f"{path} has no safetensors file")
+        return files
+    try:
+        names = sorted(set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()))
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
+        raise StoreDamaged(f"{indexes[0]} is not a safetensors index with a weight_map; download it again") from None
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        raise StoreDamaged(f"{indexes[0]} names {missing[0]}, which is missing ({len(missing)} of {len(names)} files)")
+    return [path / name for name in names]
+
+
+def load_wan_video_expert(model: FastWAM, path: Path | str) -> None:
+    """Fill the video expert from Wan2.2-TI2V-5B: original shards, or a diffusers `transformer` folder (or its parent).
+
+    One tensor at a time is in memory. Raises UsageError for a path without weights, StoreDamaged for broken files or
+    names and shapes that do not fit the model.
+    """
+    source = Path(path)
+    if (source / "transformer").is_dir():
+        source /= "transformer"
+    tensors = TensorFiles.open(weight_files(source))
+    if any(name.startswith("condition_embedder.") for name in tensors):
+        tensors = tensors.renamed({name: wan_from_diffusers(name) or name for name in tensors})
+    load_exactly(model.video, tensors, str(source))
+
+
+def load_fastwam(model: FastWAM, path: Path | str) -> None:
+    """Fill all parameters from an official `.pt` file, or a lerobot `fastwam` or our own folder or safetensors file.
+
+    Pickles are read with weights_only. Raises UsageError for a path without weights or an unsafe or foreign pickle,
+    StoreDamaged for broken files or names and shapes that do not fit the model.
+    """
+    source = Path(path)
+    if source.suffix in (".pt", ".pth", ".bin"):
+        load_exactly(model, official_tensors(source), str(source))
+        return
+    tensors = TensorFiles.open(weight_files(source))
+    if any(name.startswith("model.") for name in tensors):
+        tensors = tensors.renamed({name: ours_from_lerobot(name) or name for name in tensors})
+    load_exactly(model, tensors, str(source))
+
+
+def official_tensors(path: Path) -> dict[str, Tensor]:
+    """All model tensors of an official checkpoint {"mot", "proprio_encoder", ...}, memory-mapped, under our names."""
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist; expected an official Fast-WAM checkpoint")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} is not a checkpoint that can be read safely as plain tensors ({reason})") from None
+    if not isinstance(data, dict) or not isinstance(data.get("mot"), dict):
+        found = sorted(map(str, data))[:5] if isinstance(data, dict) else type(data).__name__
+        raise UsageError(f"{path} is not an official Fast-WAM checkpoint: expected an entry 'mot', found {found}")
+    proprio = data.get("proprio_encoder") or {}
+    return {**data["mot"], **{PROPRIO + name: value for name, value in proprio.items()}}
+
+
+@torch.no_grad()
+def init_action_expert_from_video(model: FastWAM) -> None:
+    """Fill the action expert with the video expert's tensors of the same names, resized where widths differ.
+
+    Each axis is resized linearly with aligned corners, axis 0 first, in float32, and rounded to the source type; where the
+    last of several axes changed from m to n entries, the result is multiplied by sqrt(m / n). `action_encoder` and `head`
+    keep their values. As in the official release, `time_projection` is resized across its six parts.
+    """
+    video = dict(model.video.named_parameters())
+    for name, parameter in model.action.named_parameters():
+        if not name.startswith(("action_encoder.", "head.")):
+            parameter.copy_(resized(video[name], parameter.shape))
+
+
+def resized(source: Tensor, shape: torch.Size) -> Tensor:
+    """`source` in another shape of as many axes, by the rule of `init_action_expert_from_video`."""
+    if source.shape == shape:
+        return source
+    value = source.float()
+    for axis, size in enumerate(shape):
+        if value.shape[axis] != size:
+            lines = value.movedim(axis, -1)
+            flat = F.interpolate(lines.reshape(1, -1, lines.shape[-1]), size=size, mode="linear", align_corners=True)
+            value = flat.reshape(*lines.shape[:-1], size).movedim(-1, axis)
+    value = value.to(source.dtype)
+    if len(shape) > 1 and source.shape[-1] != shape[-1]:
+        value = value * math.sqrt(source.shape[-1] / shape[-1])
+    return value
