@@ -127,8 +127,15 @@ def test_original_names_become_those_of_transformers():
     part = torch.zeros(1)
     renamed = original_to_transformers(
         dict.fromkeys(
-            ["token_embedding.weight", "blocks.23.attn.q.weight", "blocks.0.pos_embedding.embedding.weight"]
-            + ["blocks.1.ffn.gate.0.weight", "blocks.1.ffn.fc1.weight", "blocks.1.norm2.weight", "norm.weight"],
+            [
+                "token_embedding.weight",
+                "blocks.23.attn.q.weight",
+                "blocks.0.pos_embedding.embedding.weight",
+                "blocks.1.ffn.gate.0.weight",
+                "blocks.1.ffn.fc1.weight",
+                "blocks.1.norm2.weight",
+                "norm.weight",
+            ],
             part,
         )
     )

@@ -283,6 +283,7 @@ def test_decoding_needs_the_decoder(tiny):
         tiny.decode(np.zeros((16, 1, 2, 2), np.float16))
 
 
+@pytest.mark.slow  # the first optimizer of a process imports torch's compiler
 def test_the_training_script_writes_a_loadable_vae_and_repeats_itself(tmp_path, monkeypatch, capsys):
     from fwdata import train_tiny_vae
 

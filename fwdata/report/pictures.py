@@ -146,7 +146,8 @@ def _sheet(
         sheet.paste(cell, (left, top))
         if labels:
             colour = MARK if marked and marked[number] else INK
-            draw.text((left + 1, top + height + 2), labels[number], fill=colour, font=font)
+            text_line = _cut(draw, labels[number], font, width)
+            draw.text((left + 1, top + height + 2), text_line, fill=colour, font=font)
     return sheet
 
 
@@ -158,9 +159,19 @@ def _draw_tiles(cell: Image.Image, tiles: Sequence[Tile], scale: int, names: boo
         draw.rectangle((left, top, right, bottom), outline=(*EDGE, 200))
         if not names:
             continue
-        box = draw.textbbox((left + 6, top + 4), tile.name, font=font)
-        draw.rectangle((left + 1, top + 1, min(box[2] + 5, right), box[3] + 4), fill=(0, 0, 0, 150))
-        draw.text((left + 6, top + 4), tile.name, fill=EDGE, font=font)
+        name = _cut(draw, tile.name, font, right - left - 10)
+        box = draw.textbbox((left + 6, top + 4), name, font=font)
+        draw.rectangle((left + 1, top + 1, box[2] + 5, box[3] + 4), fill=(0, 0, 0, 150))
+        draw.text((left + 6, top + 4), name, fill=EDGE, font=font)
+
+
+def _cut(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, its end replaced by two dots where it is wider than `width` pixels."""
+    if draw.textlength(text, font=font) <= width:
+        return text
+    while text and draw.textlength(f"{text}..", font=font) > width:
+        text = text[:-1]
+    return f"{text}.."
 
 
 def _palette(images: Sequence[Image.Image]) -> Image.Image:

@@ -38,7 +38,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Size of a drawing and of the margins around its plot area, in SVG units."""
+    """Size of a drawing and of the margins around its plot area, in SVG units.
+
+    least: range of y that smaller changes are drawn in, per unit of values above 1 (so that noise looks like noise).
+    """
 
     width: int
     height: int
@@ -49,10 +52,11 @@ class _Frame:
     font: int
     x_ticks: int
     y_ticks: int
+    least: float
 
 
-_LARGE = _Frame(760, 320, 64, 16, 12, 46, 13, 7, 6)
-_SMALL = _Frame(260, 118, 42, 8, 20, 18, 10, 4, 3)
+_LARGE = _Frame(760, 320, 64, 16, 12, 46, 13, 7, 6, 0.0)
+_SMALL = _Frame(260, 118, 44, 8, 20, 18, 10, 4, 3, 0.01)
 
 
 @dataclass(frozen=True)
@@ -132,26 +136,29 @@ def _thin(line: _Line) -> _Line:
     return _Line(line.name, line.x[rows], line.y[rows])
 
 
-def _range(values: NDArray[np.float64], log: bool, margin: float) -> tuple[float, float]:
-    """Range of finite values with a margin; a constant gets a range around it."""
+def _range(values: NDArray[np.float64], log: bool, margin: float, least: float) -> tuple[float, float]:
+    """Range of the finite values with a margin (a share of it); one below `least` is widened to it."""
     values = values[np.isfinite(values)]
     if not values.size:
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = float(values.min()), float(values.max())
     if log:
-        return (low / 1.5, high * 1.5) if high < low * 1.02 else (low / (high / low) ** margin, high)
-    least = max(1e-3, 1e-6 * max(abs(low), abs(high))) if margin else max(1e-9, 1e-9 * abs(high))
+        low, high = (low / 1.5, high * 1.5) if high < low * 1.02 else (low, high)
+        extra = (high / low) ** margin
+        return low / extra, high * extra
     if high - low < least:
         middle = (low + high) / 2
-        return middle - least / 2, middle + least / 2
+        low, high = middle - least / 2, middle + least / 2
     return low - margin * (high - low), high + margin * (high - low)
 
 
 def _chart(frame: _Frame, lines: Sequence[_Line], bands: Sequence[Band], log: bool, labels: tuple[str, str]) -> str:
     """The SVG's inside: bands, grid, axis labels, lines."""
     shown = [line.x[np.isfinite(line.y)] for line in lines]
-    x_range = _range(np.concatenate([*shown, np.empty(0)]), False, 0.0)
-    y_range = _range(np.concatenate([*(line.y for line in lines), np.empty(0)]), log, 0.05)
+    x_values, y_values = np.concatenate([*shown, np.empty(0)]), np.concatenate([*(n.y for n in lines), np.empty(0)])
+    size = float(np.nanmax(np.abs(y_values), initial=0.0))
+    x_range = _range(x_values, False, 0.0, least=1e-6)
+    y_range = _range(y_values, log, 0.05, least=max(frame.least, frame.least * size, 1e-9 * size, 1e-30))
     bottom = frame.height - frame.bottom
     x = _Scale(*x_range, frame.left, frame.width - frame.right)
     y = _Scale(*y_range, bottom, frame.top, log)

@@ -1,0 +1,77 @@
+"""A converter for recordings in .npz files, one per episode: <root>/<task>/<name>.npz with the arrays
+
+overhead, wrist   uint8 [T, 32, 32, 3]     true RGB
+state, action     float32 [T, 2]
+text              unicode scalar
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Manifest, RawCamera, UsageError, converter_options
+
+BLOCK = 16
+NAMES = ("x", "y")
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Opens fresh passes over the frames of one camera."""
+
+    frames: NDArray[np.uint8]
+
+    def __call__(self) -> Iterator[NDArray[np.uint8]]:
+        for start in range(0, len(self.frames), BLOCK):
+            yield self.frames[start : start + BLOCK]
+
+
+class Converter:
+    """Reads the format above. Option `prefix` is put before every instruction."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.cameras = manifest.cameras
+        self.prefix = str(converter_options(manifest.options, {"prefix": ""}, "toy")["prefix"])
+
+    def discover(self, root: Path) -> Discovery:
+        paths = sorted(root.rglob("*.npz"))
+        if not paths:
+            raise UsageError(f"{root} holds no .npz recording")
+        refs = []
+        for path in paths:
+            name = path.relative_to(root).as_posix()
+            refs.append(EpisodeRef(name.removesuffix(".npz"), name, (name,), path.parent.name, path.stat().st_size))
+        return Discovery(tuple(refs), decisions={"pictures": "as recorded"})
+
+    def read(self, root: Path, ref: EpisodeRef) -> Episode:
+        arrays = self._arrays(root / ref.source)
+        rows = len(arrays["state"])
+        return Episode(
+            cameras={name: RawCamera(_Pictures(arrays[name]), *arrays[name].shape[1:3]) for name in self.cameras},
+            state=arrays["state"],
+            action=arrays["action"],
+            timestamp_ns=np.arange(rows, dtype=np.int64) * 100_000_000,
+            valid=np.ones(rows, np.bool_),
+            state_names=NAMES,
+            action_names=NAMES,
+            task=ref.group,
+            instructions=(self.prefix + str(arrays["text"]), f"please {arrays['text']}"),
+            metadata={"recorded_as": "npz"},
+        )
+
+    def _arrays(self, path: Path) -> dict[str, NDArray[np.generic]]:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise BadEpisode(f"cannot be read: {error}") from None
+        for name in (*self.cameras, "state", "action", "text"):
+            if name not in arrays:
+                raise BadEpisode(f"array {name!r} is missing; found {sorted(arrays)}")
+        return arrays
