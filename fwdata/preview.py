@@ -166,7 +166,7 @@ def _decisions(report: Report, title: str, decisions: Mapping[str, Any]) -> None
     if title:
         report.heading(title)
     flat = _flatten("", decisions)
-    long = {key: value for key, value in flat.items() if len(str(value)) > LONG and not isinstance(value, str)}
+    long = {key: value for key, value in flat.items() if isinstance(value, list) and len(str(value)) > LONG}
     report.facts({key: value for key, value in flat.items() if key not in long})
     for key, value in long.items():
         with report.folded(f"{key} ({len(value)})"):

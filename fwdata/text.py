@@ -79,8 +79,9 @@ class TinyText:
     - the vector of the pair (previous word, word), weight 0.5, so that order matters;
     - a sinusoid of the row number, weight 0.25;
     scaled to root-mean-square 1. A vector is the BLAKE2b digest of its text read as `dim` bytes, mapped to mean 0 and
-    variance 1. Two different words have a cosine of about 0.1 or less, so another colour or verb is plainly another
-    row. Words past `max_tokens` are dropped; an empty prompt is one row of its own. Cost: 0.1 ms for a word seen first, then a few microseconds.
+    variance 1. Two different words have a cosine of 0 +- 0.13, so another colour or verb is plainly another row.
+    Words past `max_tokens` are dropped; an empty prompt is one row of its own. Cost: 0.1 ms for a word seen first,
+    then a few microseconds.
     """
 
     name = "tiny"

@@ -6,6 +6,7 @@ per forward: batches change bits, so a latent depends on its own frames, the wei
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class LatentVae:
-    """A loaded VAE. Not thread-safe in `decode` previews only; `encode` keeps no state between calls.
+    """A loaded VAE. Keeps no state between calls.
 
     name: "tiny", "wan2.2" or "custom"; spec: what `load_vae` was given, enough to load it again.
     """
@@ -52,6 +53,15 @@ class LatentVae:
             "code": VAE_CODE_VERSION,
         }
 
+    def _exact(self) -> AbstractContextManager[None]:
+        """On CUDA: float32 convolutions without TF32, and the same algorithm on every call."""
+        if not self.device.startswith("cuda"):
+            return nullcontext()
+        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        return flags
+
     def encode(self, clip: NDArray[np.uint8]) -> NDArray[np.float16]:
         """Normalised latents of one clip: uint8 [1 + 4k, H, W, 3] RGB to float16 [48, 1 + k, H/16, W/16].
 
@@ -60,7 +70,7 @@ class LatentVae:
         Cost of the tiny VAE at 96 x 64 px on one CPU thread: about 35 ms for 9 frames, 6 ms for one.
         """
         _check_clip(clip)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._exact():
             frames = torch.from_numpy(np.ascontiguousarray(clip)).to(self.device)
             x = (frames.permute(3, 0, 1, 2).to(torch.float32) / 127.5 - 1.0).unsqueeze(0)
             mean = self._net.moments(x.to(DTYPES[self.dtype]))[0]
@@ -87,7 +97,7 @@ class LatentVae:
             raise UsageError(f"expected latents of shape [48, frames, h, w], found {list(latents.shape)}")
         if self._net.decoder is None:
             raise UsageError(f"VAE {self.spec!r} was loaded without its decoder; load it with decoder=True")
-        with torch.inference_mode():
+        with torch.inference_mode(), self._exact():
             z = torch.from_numpy(latents.astype(np.float32)).to(self.device)
             mean = z.unsqueeze(0) * self._std + self._mean
             pictures = self._net.pictures(mean.to(DTYPES[self.dtype]))[0].float()

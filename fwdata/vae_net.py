@@ -67,7 +67,7 @@ class CausalConv3d(nn.Conv3d):
         if past is None:
             past = x.new_zeros(x.shape[0], x.shape[1], 2 * self.margin, *x.shape[3:])
         x = torch.cat([past, x], dim=2)
-        memory[self] = x[:, :, -2 * self.margin :]
+        memory[self] = x[:, :, -2 * self.margin :].clone()  # a view would keep the whole chunk alive
         return frame_by_frame(x, self.weight, self.bias)
 
     def _train(self, x: Tensor, memory: Memory, past: Tensor | None) -> Tensor:

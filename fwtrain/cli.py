@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fwdata.cli._common import emit_json, fail, print_table, run_app, say
+from fwdata.cli._common import emit_json, fail, print_table, progress_bar, run_app, say
 from fwdata.errors import EXIT_UNEXPECTED, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from fwtrain.evaluate import EvalResult
+    from fwtrain.predict import Prediction
     from fwtrain.train.loop import Outcome
 
 app = typer.Typer(
@@ -139,21 +137,35 @@ def predict_command(
 
     set_threads(threads)
     result = predict(run, fwdata.open(store), episode, frame, steps=steps, seed=seed, device=device)
-    _answer(result.to_json(), as_json, lambda: _chunk_text(result.names, result.action, result.recorded, result.mae))
+    _answer(result.to_json(), as_json, lambda: _chunk_text(result))
 
 
-def _chunk_text(names: tuple[str, ...], action: NDArray[np.float32], recorded: NDArray[np.float32], mae: float) -> str:
-    """One row per step: `predicted (recorded)` of every dimension; recorded rows end with the episode."""
-    width = max(max(map(len, names)), 17)
-    lines = ["step  " + "  ".join(name.rjust(width) for name in names)]
-    for number, row in enumerate(action):
-        inside = number < len(recorded)
-        cells = [
-            f"{value:8.4f} ({recorded[number][i]:7.4f})" if inside else f"{value:8.4f}          "
-            for i, value in enumerate(row)
+LINE_WIDTH = 120
+
+
+def _chunk_text(result: Prediction) -> str:
+    """Blocks of columns that fit a line; a row per step, `predicted (recorded)` per dimension."""
+    cells = [[f"{value:.4f}" for value in row] for row in result.action]
+    for step, row in enumerate(result.recorded):
+        cells[step] = [f"{have} ({value:.4f})" for have, value in zip(cells[step], row, strict=True)]
+    widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(result.names)]
+    lines = [f"episode {result.episode}, frame {result.frame}: {result.instruction}"]
+    first = 0
+    while first < len(widths):
+        last = first + 1
+        while last < len(widths) and 4 + sum(width + 2 for width in widths[first : last + 1]) <= LINE_WIDTH:
+            last += 1
+        block = range(first, last)
+        lines += ["", "step" + "".join("  " + result.names[i].rjust(widths[i]) for i in block)]
+        lines += [
+            f"{step:4d}" + "".join("  " + row[i].rjust(widths[i]) for i in block) for step, row in enumerate(cells)
         ]
-        lines.append(f"{number:4d}  " + "  ".join(cell.rjust(width) for cell in cells))
-    lines.append(f"predicted (recorded), robot units; mean absolute error over {len(recorded)} steps: {mae:.4g}")
+        first = last
+    steps = len(result.recorded)
+    lines += [
+        "",
+        f"predicted (recorded), robot units; mean absolute error {result.mae:.4g} over {steps} recorded steps",
+    ]
     return "\n".join(lines)
 
 
@@ -182,7 +194,9 @@ def eval_command(
 
     set_threads(threads)
     policy = Policy.load(run, vae, untrained=untrained, seed=seed, device=device)
-    result = evaluate_sample(policy, episodes, seed, execute=execute, steps=steps)
+    with progress_bar("closed loop", "episodes") as bar:
+        bar.start(episodes)
+        result = evaluate_sample(policy, episodes, seed, execute=execute, steps=steps, done=bar.advance)
     data = {
         "run": str(run),
         "env": env,

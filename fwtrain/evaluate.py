@@ -66,7 +66,7 @@ def evaluate_sample(
     """Run episodes 0..episodes-1 of the sample world.
 
     execute: actions of a chunk carried out before the next observation is encoded (24 of 32 as published for RoboTwin).
-    steps: denoising steps. done: told the number of finished episodes. Noise is a function of (seed, episode, chunk).
+    steps: denoising steps. done: told how many more episodes have ended. Noise is a function of (seed, episode, chunk).
     Raises UsageError for numbers out of range or a robot the sample world does not have.
     """
     horizon = policy.info.manifest.window.action_horizon
@@ -79,9 +79,10 @@ def evaluate_sample(
         active = [_start(policy, seed, number) for number in range(first, min(first + LOCKSTEP, episodes))]
         while active:
             _advance(policy, active, seed, execute, steps)
-            finished += [item for item in active if item.env.done]
+            ended = [item for item in active if item.env.done]
             active = [item for item in active if not item.env.done]
-            done(len(finished))
+            finished += ended
+            done(len(ended))
     return _result(finished)
 
 

@@ -113,7 +113,9 @@ class TensorFiles(Mapping[str, Tensor]):
         return cls(places)
 
     def renamed(self, names: Mapping[str, str]) -> TensorFiles:
-        """The tensors in `names`, each under its value there."""
+        """The tensors in `names`, each under its value there; StoreDamaged if two would share a name."""
+        if len(set(names.values())) < len(names):
+            raise StoreDamaged(f"{next(iter(self._places.values())).file} holds some tensors under two names each")
         return TensorFiles({new: self._places[old] for old, new in names.items()})
 
     def __getitem__(self, name: str) -> Tensor:
@@ -212,9 +214,9 @@ def official_tensors(path: Path) -> dict[str, Tensor]:
 def init_action_expert_from_video(model: FastWAM) -> None:
     """Fill the action expert with the video expert's tensors of the same names, resized where widths differ.
 
-    Each axis is resized linearly with aligned corners, axis 0 first, in float32, and rounded to the source type; where the
-    last of several axes changed from m to n entries, the result is multiplied by sqrt(m / n). `action_encoder` and `head`
-    keep their values. As in the official release, `time_projection` is resized across its six parts.
+    Each axis is resized linearly with aligned corners, axis 0 first, in float32, and rounded to the source type; where
+    the last of several axes changed from m to n entries, the result is multiplied by sqrt(m / n). `action_encoder` and
+    `head` keep their values. As in the official release, `time_projection` is resized across its six parts.
     """
     video = dict(model.video.named_parameters())
     for name, parameter in model.action.named_parameters():

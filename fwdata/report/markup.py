@@ -79,8 +79,8 @@ th.n, td.n { text-align: right; }
 figure { margin: 1rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; margin-bottom: .35rem; }
 .grid { display: flex; flex-wrap: wrap; gap: 1rem 1.25rem; align-items: flex-start; }
-.grid figure { margin: 0; max-width: 100%; }
-.grid figcaption { margin: .35rem 0 0; width: min-content; min-width: 100%; }
+.grid figure { margin: 0; min-width: 12rem; max-width: 100%; }
+.grid figcaption { margin: .35rem 0 0; width: 0; min-width: 100%; }
 img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .25rem 1rem; }
 .title { font-weight: 600; color: var(--ink); }

@@ -64,9 +64,9 @@ def contact_sheet(
 
 
 def animate(
-    frames: NDArray[np.uint8], fps: float, scale: float = 1.0, kind: Literal["gif", "apng"] = "gif", hold: float = 1.0
+    frames: NDArray[np.uint8], fps: float, scale: float = 1.0, kind: Literal["apng", "gif"] = "apng", hold: float = 1.0
 ) -> bytes:
-    """A looping GIF (one palette of 256 colours) or APNG (true colours) of frames.
+    """A looping APNG (true colours) or GIF (one palette of 256 colours) of frames.
 
     frames: uint8 [n, H, W, 3] RGB. fps: frames per second; above 50 a GIF plays slower. hold: seconds the last frame
     stays. Raises ValueError for other frames or a rate that is not positive.
@@ -181,4 +181,4 @@ def _palette(images: Sequence[Image.Image]) -> Image.Image:
     joined = Image.new("RGB", (width, height * len(chosen)))
     for number, image in enumerate(chosen):
         joined.paste(image, (0, number * height))
-    return joined.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return joined.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)

@@ -129,7 +129,7 @@ def sample_scene(rng: np.random.Generator, layout: Layout) -> Scene:
         if math.dist(*centres) >= BUTTON_DISTANCE:
             break
     buttons = tuple(Button(task.colour, centre) for task, centre in zip(TASKS, centres, strict=True))
-    hands = tuple(_near(rng, arm.home, (0.025, 0.025)) for arm in layout.arms)
+    hands = tuple(_near(rng, arm.home, (0.06, 0.05)) for arm in layout.arms)
     return Scene(
         layout=layout,
         buttons=buttons,
@@ -226,7 +226,7 @@ def expert_action(scene: Scene, task: Task, state: State) -> State:
     step = min(_SPEED * scene.speed * start * brake, distance)
     heading = math.atan2(dy, dx) + scene.bow * _smooth(distance / 0.25)
     target = (hand[0] + step * math.cos(heading), hand[1] + step * math.sin(heading))
-    opening = _smooth((distance - 0.008) / 0.03)
+    opening = _smooth((distance - 0.015) / 0.04)
     gripper = float(pose[6])
     gripper += min(max(opening - gripper, -_GRIPPER_SPEED), _GRIPPER_SPEED)
     action = state.copy()

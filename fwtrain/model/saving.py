@@ -67,7 +67,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors, read one at a time, into all parameters of a module; StoreDamaged names what is missing, unknown or of another shape."""
+    """Copy tensors, read one at a time, into all parameters of a module.
+
+    StoreDamaged names what is missing, unknown or of another shape.
+    """
     parameters = dict(module.named_parameters())
     missing, unknown = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
     if missing or unknown:

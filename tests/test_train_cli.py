@@ -1,0 +1,132 @@
+"""The fwtrain command: results, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fake_store import FakeStore
+from test_train import SMALL, assert_same_run, run
+
+import fwdata
+from fwtrain import cli
+from fwtrain.train.loop import Trainer
+
+FLAGS = [part for override in SMALL for part in ("--set", override)]
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch) -> FakeStore:
+    before = torch.get_num_threads()
+    found = FakeStore()
+    monkeypatch.setattr(fwdata, "open", lambda location: found)
+    yield found
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run fwtrain with arguments: (exit code, stdout, stderr)."""
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fwtrain", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return run_command
+
+
+def test_run_then_predict(call, tmp_path: Path):
+    code, out, err = call("run", "s.zarr", "--out", tmp_path / "r", "--steps", 2, *FLAGS[:-2], "--threads", 1, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["step"] == result["total"] == 6
+    assert result["val_action_mae"] > 0
+    code, out, _ = call("predict", tmp_path / "r", "--store", "s.zarr", "--episode", 1, "--frame", 4, "--threads", 1)
+    assert code == 0
+    assert "joint13" in out
+    assert "over 16 recorded steps" in out
+    assert max(map(len, out.splitlines())) <= 120
+    code, out, _ = call("predict", tmp_path / "r", "--store", "s.zarr", "--frame", 4, "--threads", 1, "--json")
+    assert len(json.loads(out)["action"]) == 32
+
+
+def test_steps_option_wins_over_the_recipe(call, tmp_path: Path):
+    code, out, _ = call("run", "s.zarr", "--out", tmp_path / "r", *FLAGS, "--steps", 1, "--threads", 1, "--json")
+    assert (code, json.loads(out)["total"]) == (0, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, monkeypatch, number):
+    step = Trainer._train_step
+
+    def step_and_signal(self, batches):
+        step(self, batches)
+        if self.step == 3:
+            os.kill(os.getpid(), number)
+
+    arguments = ("run", "s.zarr", "--out", tmp_path / "r", *FLAGS, "--threads", 1, "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", step_and_signal)
+        code, out, err = call(*arguments)
+    assert (code, out) == (130, "")
+    assert "saved at step 3 of 6" in err
+    code, out, _ = call(*arguments)
+    assert code == 0
+    run(tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "s", "--out", "r", "--recipe", "tinny"], "no recipe 'tinny'; did you mean 'tiny'?"),
+        (["run", "s", "--out", "r", "--set", "optim.lrr=1"], "unknown key 'optim.lrr'; did you mean 'lr'?"),
+        (["run", "s", "--out", "r", "--resume", "--fresh"], "exclude each other"),
+        (["run", "s", "--out", "r", "--threads", "0"], "--threads must be at least 1"),
+        (["run", "s", "--out", "r", "--device", "tpu9"], "--device 'tpu9' is not a device"),
+        (["run", "s", "--out", "r", "--recipe", "libero"], "recipe libero is for 8 state dimensions"),
+        (["run", "s", "--out", "r", "--recipe", "robotwin"], "reads text of width 4096, the store's text cache has 16"),
+        (["predict", "nothing", "--store", "s"], "nothing is not a run folder"),
+        (["eval", "nothing"], "nothing is not a run folder"),
+        (["eval", "nothing", "--env", "moon"], "--env 'moon' is unknown"),
+        (["check-reference", "."], "not a reference folder"),
+        (["run", "s"], "--out"),
+        (["train"], "No such command 'train'"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(call, tmp_path: Path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.yaml"))
+
+
+def test_recipes_are_listed(call):
+    code, out, _ = call("recipes", "--json")
+    assert code == 0
+    assert [r["name"] for r in json.loads(out)["recipes"]] == ["libero", "r1lite", "robotwin", "tiny"]
+
+
+@pytest.mark.parametrize("command", ["run", "predict", "eval", "recipes", "check-reference"])
+def test_every_help_has_an_example(call, command: str):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"Example: fwtrain {command}" in out
+
+
+def test_starting_the_command_imports_no_heavy_library():
+    heavy = "{'torch', 'zarr', 'h5py', 'av', 'numpy'} & set(sys.modules)"
+    code = f"import fwtrain.cli, sys; sys.exit(bool({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

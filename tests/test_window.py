@@ -1,0 +1,96 @@
+"""Training windows against a naive implementation of the official loader's rules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fwdata.errors import ManifestError
+from fwdata.manifest import Window, validate_model
+from fwdata.window import WindowSpec
+
+T = 100
+SPEC = WindowSpec()
+
+
+@pytest.mark.parametrize(
+    ("start", "last_frame", "pad_actions", "pad_images", "pad_latents"),
+    [
+        (0, 32, 0, 0, [False, False, False]),
+        (T - 33, 99, 0, 0, [False, False, False]),
+        (T - 32, 99, 0, 1, [False, False, False]),
+        (T - 20, 99, 12, 4, [False, False, True]),
+        (T - 4, 99, 28, 8, [False, True, True]),
+        (T - 1, 99, 31, 8, [False, True, True]),
+    ],
+)
+def test_windows_at_the_end_are_clamped_and_marked(
+    start: int, last_frame: int, pad_actions: int, pad_images: int, pad_latents: list[bool]
+) -> None:
+    frames = SPEC.video_indices(start, T)
+    actions = SPEC.action_indices(start, T)
+    assert frames.shape == (9,) and frames.dtype == np.int64 and frames[0] == start and frames[-1] == last_frame
+    assert actions.shape == (32,) and actions[0] == start and actions[-1] == min(start + 31, T - 1)
+    assert int(SPEC.action_is_pad(start, T).sum()) == pad_actions
+    assert int(SPEC.image_is_pad(start, T).sum()) == pad_images
+    assert SPEC.latent_is_pad(start, T).tolist() == pad_latents
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[WindowSpec, int, int]:
+    stride = draw(st.integers(1, 5))
+    groups = draw(st.integers(0, 4))
+    horizon = draw(st.integers(1, 4)) * max(groups * 4, 1)
+    length = draw(st.integers(1, 90))
+    spec = WindowSpec(1 + groups * 4 * stride, stride, groups + 1, horizon)
+    return spec, draw(st.integers(0, length - 1)), length
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(cases())
+def test_every_window_matches_the_naive_rules(case: tuple[WindowSpec, int, int]) -> None:
+    spec, start, length = case
+    video, actions, image_pad, action_pad = [], [], [], []
+    for offset in range(0, spec.num_frames, spec.video_stride):
+        video.append(min(start + offset, length - 1))
+        image_pad.append(start + offset >= length)
+    for k in range(spec.action_horizon):
+        actions.append(min(start + k, length - 1))
+        action_pad.append(start + k >= length)
+    latent_pad = [image_pad[0]] + [all(image_pad[i : i + 4]) for i in range(1, len(image_pad), 4)]
+    assert spec.video_indices(start, length).tolist() == video
+    assert spec.action_indices(start, length).tolist() == actions
+    assert spec.image_is_pad(start, length).tolist() == image_pad
+    assert spec.action_is_pad(start, length).tolist() == action_pad
+    assert spec.latent_is_pad(start, length).tolist() == latent_pad
+    assert len(latent_pad) == spec.latent_frames and len(video) == spec.num_video_frames
+
+
+@pytest.mark.parametrize(("length", "stride"), [(1, 1), (10, 1), (10, 3), (9, 3), (2, 5)])
+def test_starts_are_multiples_of_the_stride_below_the_length(length: int, stride: int) -> None:
+    assert SPEC.starts(length, stride).tolist() == [t for t in range(length) if t % stride == 0]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ((32, 4, 3, 32), "multiple of video_stride"),
+        ((33, 4, 2, 32), "latent_frames must be 3"),
+        ((33, 4, 3, 30), "action_horizon 30"),
+        ((0, 4, 1, 32), "at least 1"),
+        ((33, 0, 3, 32), "at least 1"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(numbers: tuple[int, int, int, int], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        WindowSpec(*numbers)
+
+
+def test_manifest_window_makes_the_spec_and_refuses_nonsense() -> None:
+    assert Window().spec() == SPEC
+    assert Window(num_frames=17, action_horizon=16).spec() == WindowSpec(17, 4, 2, 16)
+    for wrong in ({"video_stride": 0}, {"num_frames": 0}, {"num_frames": 30}, {"action_horizon": 31}):
+        with pytest.raises(ManifestError):
+            validate_model(Window, wrong, "window")
