@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters._robotwin_hdf5 import MAX_FRAME_BYTES, dataset, open_recording
+from converters._hdf5 import MAX_FRAME_BYTES, dataset, open_recording
 from fwdata.api import EncodedCamera, EncodedFrame, RawCamera
 from fwdata.errors import BadEpisode
 from fwdata.jpeg import MAX_SIDE, decode_rgb, is_marked_rgb, jpeg_size

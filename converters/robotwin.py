@@ -22,6 +22,7 @@ from converters import _robotwin_discovery as finding
 from converters import _robotwin_hdf5 as hdf5
 from converters import _robotwin_paths as paths
 from converters import _robotwin_text as text
+from converters._hdf5 import dataset, open_recording
 from fwdata.api import (
     BadEpisode,
     Discovery,
@@ -145,7 +146,7 @@ class Converter:
         base = paths.base_folder(root)
         path = base / ref.files[0]
         warnings: list[str] = []
-        with hdf5.open_recording(path) as file:
+        with open_recording(path) as file:
             variant = hdf5.detect_variant(file)
             motion = hdf5.read_motion(file, variant)
             label = hdf5.frequency(file)
@@ -196,7 +197,7 @@ class Converter:
             )
         infos: dict[str, cameras.CameraInfo] = {}
         for name, key in keys.items():
-            cameras.checked(hdf5.dataset(file, key), key, motion.recorded)
+            cameras.checked(dataset(file, key), key, motion.recorded)
             source = cameras.Source(path, key, name, motion.recorded, len(motion.state), self.options.colour)
             try:
                 infos[name] = cameras.open_camera(file, source)

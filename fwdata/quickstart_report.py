@@ -104,5 +104,5 @@ def _rollouts(report: Report, folder: Path) -> None:
     for path in found[:4]:
         with np.load(path, allow_pickle=False) as data:
             caption = f"{data['instruction']}: {'solved' if data['success'] else 'not solved'}"
-            pictures.append((animate(data["frames"], fps=16.0), caption))
+            pictures.append((animate(data["frames"], fps=16.0, scale=3), caption))
     report.pictures(pictures)

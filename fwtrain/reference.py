@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,7 @@ def _training_rows(reference: _Reference, variant: str) -> Iterator[Row]:
         if value is not None and name in expected:
             yield Row(run, name, _relative(value, expected[name]), PREDICTION_RTOL)
     yield from _loss_rows(reference, variant, model, batch, draws, expected)
+    yield from _unpadded_rows(reference, variant, model, batch, draws)
 
 
 def _loss_rows(
@@ -182,8 +183,7 @@ def _loss_rows(
     for name, value in expected.items():
         if name.startswith("grad."):
             yield Row(run, name, _relative(gradients[name.removeprefix("grad.")], value), GRADIENT_RTOL)
-    file = Path(reference.files["train"][variant]).stem.removeprefix("train_")
-    scalars = reference.scalars.get(file, {})
+    scalars = reference.scalars.get(_record_name(reference, variant), {})
     for name, value in (("loss_total", losses.total), ("loss_video", losses.video), ("loss_action", losses.action)):
         if name in scalars:
             yield Row(run, name, _relative(value.detach(), torch.tensor(scalars[name])), PREDICTION_RTOL)
@@ -195,6 +195,30 @@ def _loss_rows(
     if recorded:
         errors = [_norm_error(norms, name, value, scalars["grad_norm_total"]) for name, value in recorded.items()]
         yield Row(run, f"grad_norms ({len(recorded)} parameters)", max(errors), GRADIENT_RTOL)
+
+
+def _unpadded_rows(reference: _Reference, variant: str, model: FastWAM, batch: Batch, draws: Draws) -> Iterator[Row]:
+    """Losses of the same step with nothing padded, where they were recorded."""
+    scalars = reference.scalars.get(f"{_record_name(reference, variant)}_nopad", {})
+    if not scalars or batch.future_is_pad is None:
+        return
+    whole = replace(
+        batch,
+        future_is_pad=torch.zeros_like(batch.future_is_pad),
+        action_is_pad=torch.zeros_like(batch.action_is_pad),
+    )
+    with torch.no_grad():
+        losses = model.training_losses(whole, draws)
+    for name, value in (("loss_video", losses.video), ("loss_action", losses.action)):
+        if name in scalars:
+            yield Row(
+                f"train {variant}, no padding", name, _relative(value, torch.tensor(scalars[name])), PREDICTION_RTOL
+            )
+
+
+def _record_name(reference: _Reference, variant: str) -> str:
+    """A training run's key in the scalars file: its tensor file's name without `train_` and suffix."""
+    return Path(reference.files["train"][variant]).stem.removeprefix("train_")
 
 
 def _norm_error(norms: dict[str, Tensor], name: str, value: float, total: float) -> float:

@@ -21,6 +21,12 @@ ROBOTWIN = Path(__file__).parent / "data" / "robotwin"
 CELL = 8
 
 
+@pytest.fixture(autouse=True)
+def quick_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the disk: a test outlives no power failure. Import it into a module that writes many files."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
 def toy_arrays(frames: int, seed: int) -> dict[str, NDArray[Any]]:
     """One toy recording: blocky pictures (each frame different), smooth rows."""
     rng = np.random.default_rng(seed)

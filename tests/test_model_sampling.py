@@ -28,20 +28,21 @@ def noises(config, size=2):
     )
 
 
-def test_cached_sampling_equals_full_training_passes():
+def test_cached_sampling_equals_full_training_passes(monkeypatch):
     """Every Euler step's velocity as the training forward computes it for the same noised actions."""
     model = lively(small_config())
     batch = random_batch(model.config)
     noise, _ = noises(model.config)
     action, grid = noise, flow.euler_grid(4, 5.0)
-    for t, delta in zip(grid.timesteps, grid.deltas, strict=True):
-        u = flow.unshifted((t.double() / 1000).expand(2), 5.0).float()
-        # noised(x, eps) = x + sigma (eps - x) is `action` for x = eps = action
-        still = Draws(None, None, action, u)
+    sigmas = flow.shifted(torch.linspace(1, 0, 5), 5.0)[:-1]
+    found = model.sample_actions(*observation(batch), steps=4, noise=noise)
+    monkeypatch.setattr(flow, "shifted", lambda u, shift: u)  # so that draws can name a sigma exactly
+    for sigma, delta in zip(sigmas, grid.deltas, strict=True):
+        # x + sigma (eps - x) is `action` for x = eps = action
+        still = Draws(None, None, action, sigma.expand(2))
         moved = replace(batch, action=action, future=None, future_is_pad=None)
         velocity = model.training_terms(moved, still).pred_action.detach()
         action = action + delta * velocity
-    found = model.sample_actions(*observation(batch), steps=4, noise=noise)
     torch.testing.assert_close(found, action, rtol=0, atol=1e-5)
 
 

@@ -29,7 +29,7 @@ def test_every_variant_and_sampler_is_compared(rows):
     runs = {row.run for row in rows}
     assert runs == {
         "train fastwam", "train joint", "train idm", "train no-video", "infer fastwam", "infer fastwam_4steps_shift2",
-        "infer fastwam_with_video", "infer joint", "infer idm",
+        "infer fastwam_with_video", "infer joint", "infer idm", "train fastwam, no padding", "train idm, no padding",
     }  # fmt: skip
     training = {row.quantity for row in rows if row.run == "train idm"}
     assert {"pred_video", "pred_action", "loss_total", "grad_norm_total", "loss_video_per_sample"} <= training

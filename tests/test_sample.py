@@ -83,7 +83,7 @@ def test_a_short_touch_is_no_press():
     env = SampleEnv("robotwin")
     observation = env.reset(0, 0)
     closed = 0
-    while closed < HOLD_STEPS - 1:
+    while closed < HOLD_STEPS - 3:
         observation = env.step(env.expert_action())
         closed += bool(observation.state[[6, 13]].min() <= CLOSED)
     assert not env.success

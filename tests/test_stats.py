@@ -8,7 +8,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from fixtures import ROBOTWIN, run_convert, toy_manifest, toy_store, write_toy
+from fixtures import (
+    ROBOTWIN,
+    quick_writes,  # noqa: F401 - used by every test
+    run_convert,
+    toy_manifest,
+    toy_store,
+    write_toy,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from robotwin_files import write_task

@@ -9,7 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from fixtures import ROBOTWIN, robotwin_store
+from fixtures import (
+    ROBOTWIN,
+    quick_writes,  # noqa: F401 - used by every test
+    robotwin_store,
+)
 from robotwin_files import encode
 from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms.v2 import functional as tv
@@ -130,7 +134,7 @@ def test_red_stays_red(marked: bool) -> None:
     red = np.full((48, 64, 3), (220, 20, 20), np.uint8)
     decoded = decode_rgb(encode(red, marked), not marked)[None]
     spec = spec_of("robotwin", (48, 64), (96, 64))
-    found = stitch({name: decoded for name in spec.cameras}, spec)[0].astype(int)
+    found = stitch(dict.fromkeys(spec.cameras, decoded), spec)[0].astype(int)
     assert found[..., 0].min() > 200 and found[..., 1:].max() < 45
 
 

@@ -277,7 +277,7 @@ def test_validation_error_is_in_robot_units(tmp_path: Path):
 
 
 def test_training_learns(tmp_path: Path):
-    run(tmp_path, "optim.steps=60", "optim.lr=1e-2", "save_every=60", "eval_every=60", "optim.batch_size=16")
+    run(tmp_path, "optim.steps=40", "optim.lr=1e-2", "save_every=40", "eval_every=40", "optim.batch_size=16")
     values = [line["action"] for line in read_log(tmp_path)]
     assert np.mean(values[-10:]) < 0.8 * np.mean(values[:10])
 

@@ -157,5 +157,5 @@ def expert_rollout(env: SampleEnv, seed: int, episode: int, split: Literal["reco
     return observations
 
 
-REST = 3
+REST = 6
 """Frames that a recording goes on after success."""

@@ -129,7 +129,7 @@ def sample_scene(rng: np.random.Generator, layout: Layout) -> Scene:
         if math.dist(*centres) >= BUTTON_DISTANCE:
             break
     buttons = tuple(Button(task.colour, centre) for task, centre in zip(TASKS, centres, strict=True))
-    hands = tuple(_near(rng, arm.home, (0.06, 0.05)) for arm in layout.arms)
+    hands = tuple(_near(rng, arm.home, (0.025, 0.025)) for arm in layout.arms)
     return Scene(
         layout=layout,
         buttons=buttons,

@@ -93,6 +93,13 @@ class _Spool:
         self.file: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=str(folder))  # noqa: SIM115 - closed by close()
         self.lengths: list[int] = []
         self.swapped: list[bool] = []
+        try:
+            self._fill(name, camera, expected)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _fill(self, name: str, camera: Camera, expected: int) -> None:
         count = self._fill_jpeg(name, camera) if isinstance(camera, EncodedCamera) else self._fill_raw(name, camera)
         if count != expected:
             raise BadEpisode(f"camera {name}: holds {count} frames, state and action hold {expected} rows")

@@ -8,7 +8,7 @@ src/fastwam/models/wan22/wan_video_dit.py of the official Fast-WAM release, whos
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -101,38 +101,54 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     return out.transpose(1, 2)
 
 
+class Linear(nn.Linear):
+    """A linear layer that leaves its memory uninitialised; `fastwam.initialise` or a checkpoint fills it."""
+
+    def reset_parameters(self) -> None:
+        """Nothing."""
+
+
+class Place(TypedDict):
+    """Where and as what parameters are made."""
+
+    device: torch.device | str
+    dtype: torch.dtype
+
+
 class RmsWeight(nn.Module):
     """The weight of an RMS norm, under the name `weight`."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, place: Place) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width))
+        self.weight = nn.Parameter(torch.empty(width, **place))
 
 
 class Attention(nn.Module):
     """Projections of one attention: hidden D -> inner N d and back, RMS norms over all heads together."""
 
-    def __init__(self, hidden: int, inner: int) -> None:
+    def __init__(self, hidden: int, inner: int, place: Place) -> None:
         super().__init__()
-        self.q = nn.Linear(hidden, inner)
-        self.k = nn.Linear(hidden, inner)
-        self.v = nn.Linear(hidden, inner)
-        self.o = nn.Linear(inner, hidden)
-        self.norm_q = RmsWeight(inner)
-        self.norm_k = RmsWeight(inner)
+        self.q = Linear(hidden, inner, **place)
+        self.k = Linear(hidden, inner, **place)
+        self.v = Linear(hidden, inner, **place)
+        self.o = Linear(inner, hidden, **place)
+        self.norm_q = RmsWeight(inner, place)
+        self.norm_k = RmsWeight(inner, place)
 
 
 class Block(nn.Module):
     """One layer of one expert. hidden D, inner N * d."""
 
-    def __init__(self, hidden: int, heads: int, head_dim: int, ffn: int, eps: float) -> None:
+    def __init__(self, hidden: int, heads: int, head_dim: int, ffn: int, eps: float, place: Place) -> None:
         super().__init__()
         self.heads, self.head_dim, self.eps = heads, head_dim, eps
-        self.modulation = nn.Parameter(torch.empty(1, 6, hidden))
-        self.self_attn = Attention(hidden, heads * head_dim)
-        self.cross_attn = Attention(hidden, heads * head_dim)
-        self.norm3 = nn.LayerNorm(hidden, eps=eps)
-        self.ffn = nn.Sequential(nn.Linear(hidden, ffn), nn.GELU(approximate="tanh"), nn.Linear(ffn, hidden))
+        self.modulation = nn.Parameter(torch.empty(1, 6, hidden, **place))
+        self.self_attn = Attention(hidden, heads * head_dim, place)
+        self.cross_attn = Attention(hidden, heads * head_dim, place)
+        self.norm3 = nn.LayerNorm(hidden, eps=eps, **place)
+        self.ffn = nn.Sequential(
+            Linear(hidden, ffn, **place), nn.GELU(approximate="tanh"), Linear(ffn, hidden, **place)
+        )
 
     def modulated(self, time: Tensor, dtype: torch.dtype) -> Modulation:
         """This layer's vectors from a projected time [B or 1, G, 6, D] float32 whose scale rows contain the + 1."""

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fwtrain.model import flow
-from fwtrain.model.blocks import Block, KeyValue, Modulation, Prefix, attend
+from fwtrain.model.blocks import Block, KeyValue, Linear, Modulation, Place, Prefix, attend
 from fwtrain.model.config import ActionExpertConfig, VideoExpertConfig
 from fwtrain.model.text import Text, TextKeys
-from fwtrain.model.variants import Frames, video_calls
+from fwtrain.model.variants import Call, Frames, video_calls
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,25 @@ class Expert(nn.Module):
 
     one_for_scales: Tensor
 
-    def __init__(self, config: VideoExpertConfig | ActionExpertConfig) -> None:
+    def __init__(self, config: VideoExpertConfig | ActionExpertConfig, place: Place) -> None:
         super().__init__()
         width = config.hidden_dim
         self.freq_dim = config.freq_dim
         self.gradient_checkpointing = False
+        self.compiled: dict[str, Callable[..., Any]] = {}
         self.text_embedding = nn.Sequential(
-            nn.Linear(config.text_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+            Linear(config.text_dim, width, **place), nn.GELU(approximate="tanh"), Linear(width, width, **place)
         )
-        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, width), nn.SiLU(), nn.Linear(width, width))
-        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.time_embedding = nn.Sequential(
+            Linear(config.freq_dim, width, **place), nn.SiLU(), Linear(width, width, **place)
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), Linear(width, 6 * width, **place))
         self.blocks = nn.ModuleList(
-            Block(width, config.num_heads, config.head_dim, config.ffn_dim, config.eps)
+            Block(width, config.num_heads, config.head_dim, config.ffn_dim, config.eps, place)
             for _ in range(config.num_layers)
         )
-        self.register_buffer("one_for_scales", torch.empty(6, 1), persistent=False)
+        ones = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device=place["device"])
+        self.register_buffer("one_for_scales", ones.unsqueeze(1), persistent=False)
 
     @property
     def layers(self) -> Sequence[Block]:
@@ -79,6 +83,7 @@ class Expert(nn.Module):
 
     def _run(self, function: Callable[..., Any], *args: object) -> Any:
         """Call one layer, recomputing it in the backward pass if gradient checkpointing is on."""
+        function = self.compiled.get(function.__name__, function)
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False)
         return function(*args)
@@ -92,21 +97,30 @@ def _linear32(linear: nn.Module, x: Tensor) -> Tensor:
 class Head(nn.Module):
     """Output layer of the video expert; `head` projects to the pixels of a patch, (row, column, channel) order."""
 
-    def __init__(self, width: int, out: int) -> None:
+    def __init__(self, width: int, out: int, place: Place) -> None:
         super().__init__()
-        self.modulation = nn.Parameter(torch.empty(1, 2, width))
-        self.head = nn.Linear(width, out)
+        self.modulation = nn.Parameter(torch.empty(1, 2, width, **place))
+        self.head = Linear(width, out, **place)
+
+
+class PatchEmbedding(nn.Module):
+    """The parameters of the official Conv3d whose kernel is its stride; used as a linear layer over patches."""
+
+    def __init__(self, config: VideoExpertConfig, place: Place) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.hidden_dim, config.in_channels, *config.patch_size, **place))
+        self.bias = nn.Parameter(torch.empty(config.hidden_dim, **place))
 
 
 class VideoExpert(Expert):
     """The video transformer."""
 
-    def __init__(self, config: VideoExpertConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: VideoExpertConfig, place: Place) -> None:
+        super().__init__(config, place)
         self.eps, self.patch_size, self.channels = config.eps, config.patch_size, config.in_channels
-        self.patch_embedding = nn.Conv3d(config.in_channels, config.hidden_dim, config.patch_size, config.patch_size)
+        self.patch_embedding = PatchEmbedding(config, place)
         area = config.patch_size[1] * config.patch_size[2]
-        self.head = Head(config.hidden_dim, config.out_channels * area)
+        self.head = Head(config.hidden_dim, config.out_channels * area, place)
 
     def patchify(self, latents: Tensor) -> Tensor:
         """[B, C, f, h, w] -> [B, f, n, C * rows * columns], features in (channel, row, column) order."""
@@ -150,12 +164,11 @@ class VideoExpert(Expert):
         """
         cache: list[KeyValue] = []
         last = len(self.layers) - 1
+        inner, final = video_calls(frames, frames.total), video_calls(frames, keep)
         for i, block in enumerate(self.layers):
             mod = time if isinstance(time, Tensor) else time[i]
             context = text if isinstance(text, Text) else text[i]
-            x, keys = self._run(
-                _video_layer, block, x, mod, context, table, frames, keep if i == last else frames.total, shared
-            )
+            x, keys = self._run(video_layer, block, x, mod, context, table, final if i == last else inner, shared)
             cache.append(keys)
         return x, cache
 
@@ -168,29 +181,27 @@ class VideoExpert(Expert):
         )
 
 
-def _video_layer(
+def video_layer(
     block: Block,
     x: Tensor,
     time: Tensor | Modulation,
     text: Text | TextKeys,
     table: Tensor,
-    frames: Frames,
-    keep: int,
+    calls: tuple[Call, ...],
     shared: tuple[int, int],
 ) -> tuple[Tensor, KeyValue]:
-    """One video layer: (tokens of the first `keep` frames, keys and values of the shared frames)."""
+    """One video layer: (tokens of the frames the calls compute, keys and values of the shared frames)."""
     mod = block.modulated(time, x.dtype) if isinstance(time, Tensor) else time
     h = block.normed(x, mod.shift1, mod.scale1)
     k, v = block.keys(h, table)
-    n = x.shape[2]
-    visible = KeyValue(k, v) if shared == (0, frames.total) else KeyValue(_cut(k, *shared, n), _cut(v, *shared, n))
+    n, keep = x.shape[2], calls[-1].q1 if calls else 0
+    visible = KeyValue(_cut(k, *shared, n), _cut(v, *shared, n))
     if keep == 0:
         return x[:, :0], visible
-    if keep < frames.total:
+    if keep < x.shape[1]:
         x, h, table = x[:, :keep], h[:, :keep], table[: keep * n]
         mod = Modulation(*(part[:, :keep] for part in mod))
     q = block.queries(h, table)
-    calls = video_calls(frames, keep)
     outs = [attend(_cut(q, c.q0, c.q1, n), _cut(k, c.k0, c.k1, n), _cut(v, c.k0, c.k1, n)) for c in calls]
     keys = block.text_keys(text) if isinstance(text, Text) else text
     return block.finish(x, outs[0] if len(outs) == 1 else torch.cat(outs, 1), mod, keys), visible
@@ -206,10 +217,10 @@ def _cut(x: Tensor, start: int, stop: int, n: int) -> Tensor:
 class ActionExpert(Expert):
     """The action transformer."""
 
-    def __init__(self, config: ActionExpertConfig) -> None:
-        super().__init__(config)
-        self.action_encoder = nn.Linear(config.action_dim, config.hidden_dim)
-        self.head = nn.Linear(config.hidden_dim, config.action_dim)
+    def __init__(self, config: ActionExpertConfig, place: Place) -> None:
+        super().__init__(config, place)
+        self.action_encoder = Linear(config.action_dim, config.hidden_dim, **place)
+        self.head = Linear(config.hidden_dim, config.action_dim, **place)
 
     def forward(
         self,
@@ -228,11 +239,11 @@ class ActionExpert(Expert):
         for i, block in enumerate(self.layers):
             mod = time if isinstance(time, Tensor) else time[i]
             context = text if isinstance(text, Text) else text[i]
-            x = self._run(_action_layer, block, x, mod, context, table, cache[i])
+            x = self._run(action_layer, block, x, mod, context, table, cache[i])
         return cast(Tensor, self.head(x.squeeze(1)))
 
 
-def _action_layer(
+def action_layer(
     block: Block, x: Tensor, time: Tensor | Modulation, text: Text | TextKeys, table: Tensor, seen: KeyValue | Prefix
 ) -> Tensor:
     """One action layer against the video keys and values it may see."""

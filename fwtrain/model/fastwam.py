@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fwtrain.batch import Batch
+from fwtrain.model.blocks import Linear, Place
 from fwtrain.model.config import ModelConfig
 from fwtrain.model.draws import Draws
-from fwtrain.model.experts import ActionExpert, VideoExpert
+from fwtrain.model.experts import ActionExpert, VideoExpert, action_layer, video_layer
 from fwtrain.model.sampling import Observer, Sample, sample, sample_video
 from fwtrain.model.text import Text, merged_text
 from fwtrain.model.training import Losses, Terms, training_losses, training_terms
@@ -35,14 +36,11 @@ class FastWAM(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        with torch.device("meta"):
-            video, action = VideoExpert(config.video_expert), ActionExpert(config.action_expert)
-            self.mixtures = nn.ModuleDict({"video": video, "action": action})
-            width = config.proprio_dim
-            self.proprio_encoder = None if width is None else nn.Linear(width, config.video_expert.text_dim)
-        self.to(dtype).to_empty(device=device)
-        for expert in (self.video, self.action):
-            expert.one_for_scales = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device=device).unsqueeze(1)
+        place = Place(device=device, dtype=dtype)
+        video, action = VideoExpert(config.video_expert, place), ActionExpert(config.action_expert, place)
+        self.mixtures = nn.ModuleDict({"video": video, "action": action})
+        width = config.proprio_dim
+        self.proprio_encoder = None if width is None else Linear(width, config.video_expert.text_dim, **place)
         if seed is not None:
             initialise(self, torch.Generator().manual_seed(seed))
 
@@ -69,6 +67,11 @@ class FastWAM(nn.Module):
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, on: bool) -> None:
         self.video.gradient_checkpointing = self.action.gradient_checkpointing = on
+
+    def compile_layers(self, **options: Any) -> None:
+        """Run every layer through `torch.compile` with these options; all layers of an expert share one graph."""
+        for expert, layer in ((self.video, video_layer), (self.action, action_layer)):
+            expert.compiled[layer.__name__] = torch.compile(layer, **options)
 
     def num_parameters(self) -> int:
         """Number of parameters."""

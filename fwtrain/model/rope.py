@@ -50,5 +50,8 @@ def _unit(angle: Tensor, device: torch.device) -> Tensor:
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """x [B, S, N, d] with its channel pairs turned by the table [S, 1, d / 2], in float32, returned in x's type."""
+    if torch.compiler.is_compiling():  # inductor fuses the real form and has no complex kernels
+        (a, b), (cos, sin) = x.float().view(*x.shape[:-1], -1, 2).unbind(-1), torch.view_as_real(table).unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).type_as(x)
     pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * table).flatten(-2).type_as(x)

@@ -201,7 +201,6 @@ class RunFolder:
                 )
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise UsageError(f"--out {self.path} is not empty and holds no run; name a new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
 
     def _clear(self) -> None:
         for name in (CHECKPOINTS, TENSORBOARD):
@@ -209,10 +208,14 @@ class RunFolder:
         for name in (LOG, INFO, RECIPE):
             (self.path / name).unlink(missing_ok=True)
 
-    def record(self, recipe: Recipe, info: RunInfo) -> None:
-        """Write recipe.yaml and run.json. RunMismatch when a run made from something else is there already."""
+    def check(self, info: RunInfo) -> None:
+        """RunMismatch when a run made from something else is there already."""
         if (self.path / INFO).is_file():
             refuse_difference(self.info().identity(), info.identity(), str(self.path))
+
+    def record(self, recipe: Recipe, info: RunInfo) -> None:
+        """Write recipe.yaml and run.json; makes the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / INFO, info.model_dump(mode="json"))
         temporary = self.path / f".{RECIPE}.tmp"
         write_synced(temporary, recipe.to_yaml())

@@ -129,9 +129,10 @@ class Trainer:
         device = torch.device(device)
         config = model_config(recipe, source)
         info = RunInfo.of(source, config)
-        folder.record(recipe, info)
+        folder.check(info)
         model = build_model(config, recipe.seed, device, DTYPES[recipe.precision])
         trainer = cls(source, recipe, folder, info, device, model)
+        folder.record(recipe, info)
         found = folder.latest()
         if found is not None:
             trainer._restore(found)

@@ -34,8 +34,7 @@ def learning_rate(step: int, total: int, recipe: OptimRecipe) -> float:
 
 @dataclass
 class Moments:
-    """AdamW's state of one tensor: first and second moment in its shape, and the number of steps it took (0-d float32).
-    """
+    """AdamW's state of one tensor: two moments in its shape, and the number of steps it took (0-d float32)."""
 
     exp_avg: torch.Tensor
     exp_avg_sq: torch.Tensor

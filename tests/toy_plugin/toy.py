@@ -67,7 +67,7 @@ class Converter:
 
     def _arrays(self, path: Path) -> dict[str, NDArray[np.generic]]:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = dict(file)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise BadEpisode(f"cannot be read: {error}") from None

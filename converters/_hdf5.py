@@ -1,0 +1,96 @@
+"""HDF5 recordings of any source, opened without trusting the file.
+
+Nothing outside the file is reached: external links, external storage and virtual datasets are refused. Sizes are
+checked before anything is allocated. Every function raises BadEpisode naming the key and what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fwdata.errors import BadEpisode
+
+if TYPE_CHECKING:
+    import h5py
+
+MAX_FRAME_BYTES = 256 << 20
+MAX_CHUNK_BYTES = 512 << 20
+
+
+@contextmanager
+def open_recording(path: Path) -> Iterator[h5py.File]:
+    """Open one HDF5 file read-only; every failure of reading it becomes a BadEpisode that names the file."""
+    import h5py
+
+    try:
+        if path.stat().st_size == 0:
+            raise BadEpisode(f"{path.name} is empty (0 bytes); copy or unpack it again")
+        with h5py.File(path, "r", locking="best-effort") as file:
+            yield file
+    except BadEpisode:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadEpisode(
+            f"{path.name} cannot be read as HDF5 (truncated, damaged or still being written): {reason}"
+        ) from (error)
+
+
+def find(file: h5py.File, key: str) -> h5py.Group | h5py.Dataset | None:
+    """The object at `key`, or None; BadEpisode where a link or a dataset leads out of the file."""
+    import h5py
+
+    todo, node, walked, hops = key.strip("/").split("/"), file["/"], "", 0
+    while todo:
+        name = todo.pop(0)
+        link = node.get(name, getlink=True) if isinstance(node, h5py.Group) else None
+        if link is None:
+            return None
+        if isinstance(link, h5py.ExternalLink):
+            raise BadEpisode(
+                f"{walked}/{name} is an external link to {link.filename}; recordings must be self-contained"
+            )
+        if isinstance(link, h5py.SoftLink):
+            hops += 1
+            if hops > 16:
+                raise BadEpisode(f"{key} runs through a loop of soft links")
+            target = link.path.split("/")
+            if link.path.startswith("/"):
+                node, walked = file["/"], ""
+            todo = [part for part in target if part not in ("", ".")] + todo
+            continue
+        node, walked = node[name], f"{walked}/{name}"
+    if isinstance(node, h5py.Dataset) and (node.is_virtual or node.external):
+        raise BadEpisode(f"{key} takes its data from other files; recordings must be self-contained")
+    return node
+
+
+def group_keys(file: h5py.File, key: str) -> list[str]:
+    """Sorted names in a group (those that are UTF-8); empty where there is none."""
+    import h5py
+
+    node = find(file, key) if key else file["/"]
+    return sorted(name for name in node if isinstance(name, str)) if isinstance(node, h5py.Group) else []
+
+
+def dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
+    """The dataset at `key`, or None; BadEpisode for a group, and for sizes that no genuine file has."""
+    import h5py
+
+    node = find(file, key)
+    if node is None:
+        return None
+    if not isinstance(node, h5py.Dataset) or node.shape is None:
+        raise BadEpisode(
+            f"{key} must be a dataset, found {'an empty one' if isinstance(node, h5py.Dataset) else 'a group'}"
+        )
+    if not node.chunks and node.nbytes > file.id.get_filesize():
+        raise BadEpisode(f"{key} claims {node.shape} of {node.dtype}, more bytes than the whole file has")
+    if node.chunks and int(np.prod(node.chunks, dtype=np.float64)) * node.dtype.itemsize > MAX_CHUNK_BYTES:
+        raise BadEpisode(f"{key} has chunks of {node.chunks} {node.dtype}, more than {MAX_CHUNK_BYTES >> 20} MiB each")
+    return node

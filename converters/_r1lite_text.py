@@ -1,0 +1,240 @@
+"""Language of R1 Lite recordings: annotations, quality labels, the coarse task, and the text that is trained on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.api import Json
+from fwdata.errors import UsageError
+
+META_NAMES = ("raw_data_meta.json", "training_data_set_meta.json")
+NO_TEXT = "null"
+MAX_JSON = 256 << 20
+
+_NO_TEXTS = frozenset({"", "null", "none"})
+_CHINESE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+
+type Language = Literal["en", "zh"]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What happens from `start_ns` to `end_ns` (header stamps of the head camera); label: its quality."""
+
+    text: str
+    qualified: bool
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recording of a dataset's json file. task: coarse task of the dataset; problems: what was left out."""
+
+    name: str
+    path: str
+    robot: str
+    annotations: tuple[Annotation, ...]
+    task: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive rows of one annotation. instruction: its training text. english: None where there is none."""
+
+    text: str
+    english: str | None
+    instruction: str
+    first: int
+    last: int
+    qualified: bool
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain JSON for the episode's metadata."""
+        return {
+            "text": self.text,
+            "text_en": self.english,
+            "instruction": self.instruction,
+            "first_frame": self.first,
+            "last_frame": self.last,
+            "quality": "qualified" if self.qualified else "unqualified",
+        }
+
+
+def coarse_task(dataset: str) -> str:
+    """`Sort_Colored_Blocks_20250805_001` -> `sort colored blocks`; empty when nothing but digits is left."""
+    return " ".join(part for part in dataset.split("_") if part and not part.isdigit()).strip().lower()
+
+
+def read_meta(path: Path) -> tuple[Entry, ...]:
+    """The recordings that a dataset's json file lists. Read again only when the file has changed.
+
+    Raises UsageError when it is no JSON of the expected form: annotations must not vanish silently.
+    """
+    status = path.stat()
+    return _read_meta(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read_meta(path: Path, mtime_ns: int, size: int) -> tuple[Entry, ...]:
+    if size > MAX_JSON:
+        raise UsageError(f"{path} holds {size >> 20} MiB, at most {MAX_JSON >> 20} are read")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON ({error}); repair it, or move it away to use folder names") from None
+    entries = data.get("rawDataList") if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        raise UsageError(f"{path} has no list rawDataList; repair it, or move it away to use folder names")
+    task = coarse_task(str(data.get("rawDataSetName") or ""))
+    return tuple(_entry(entry, task) for entry in entries if isinstance(entry, dict))
+
+
+def _entry(entry: dict[str, Any], task: str) -> Entry:
+    found, problems = entry.get("annotations") or [], []
+    annotations = []
+    for number, item in enumerate(found if isinstance(found, list) else []):
+        annotation = _annotation(item)
+        if annotation is None:
+            problems.append(f"annotation {number} has no usable times and is left out")
+        else:
+            annotations.append(annotation)
+    name, path, robot = (str(entry.get(key) or "") for key in ("name", "path", "robotType"))
+    return Entry(name, path, robot, tuple(annotations), task, tuple(problems))
+
+
+def _annotation(item: Any) -> Annotation | None:
+    if not isinstance(item, dict):
+        return None
+    times = [item.get(f"{end}{unit}") for end in ("start", "end") for unit in ("Second", "NanoSecond")]
+    if not all(isinstance(t, int) and not isinstance(t, bool) and 0 <= t < 2**33 for t in times):
+        return None
+    start, start_ns, end, end_ns = (int(t) for t in times if t is not None)
+    text, label = item.get("text"), item.get("actionQualityLabel")
+    return Annotation(
+        text.strip() if isinstance(text, str) and text.strip() else NO_TEXT,
+        label != "unqualified",  # anything else counts as qualified: some labels are texts in the wrong place
+        start * 10**9 + start_ns,
+        end * 10**9 + end_ns,
+    )
+
+
+def is_r1_lite(robot: str) -> bool:
+    """Whether a `robotType` names this robot in any of its spellings; an empty one says nothing."""
+    return robot.replace("_", "").replace(" ", "").replace("-", "").lower() in {"", "r1lite", "galaxear1lite"}
+
+
+def frame_annotations(annotations: Sequence[Annotation], stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For every stamp the number of the first annotation with start < stamp < end, -1 where there is none.
+
+    The first annotation reaches back to the beginning, as in the vendor's converter: recording starts before it.
+    """
+    found = np.full(len(stamps), -1, np.int64)
+    for number in reversed(range(len(annotations))):
+        start = annotations[number].start_ns if number else 0
+        found[(stamps > start) & (stamps < annotations[number].end_ns)] = number
+    return found
+
+
+def is_chinese_only(text: str) -> bool:
+    """Whether a text has Chinese characters and no English half."""
+    return _english_half(text) is None and bool(_CHINESE.search(text))
+
+
+def _english_half(text: str) -> str | None:
+    _, at, half = text.partition("@")
+    return half.strip() if at and half.strip().lower() not in _NO_TEXTS else None
+
+
+def english(text: str) -> str | None:
+    """The English half, or the whole text where it is not Chinese; None without either."""
+    if text.lower() in _NO_TEXTS:
+        return None
+    return _english_half(text) or (None if _CHINESE.search(text) else text.strip("@ "))
+
+
+def training_text(text: str, coarse: str, language: Language, strict: bool) -> str:
+    """The instruction of an annotated text.
+
+    en: English half, else the whole text, else the coarse task (strict: also for Chinese-only text). zh: the part
+    before `@`, else as for en.
+    """
+    if text.lower() in _NO_TEXTS:
+        return coarse
+    first = text.partition("@")[0].strip()
+    if language == "zh":
+        return first or _english_half(text) or coarse
+    if strict and is_chinese_only(text):
+        return coarse
+    return _english_half(text) or first or coarse
+
+
+def segments(
+    annotations: Sequence[Annotation], numbers: NDArray[np.int64], coarse: str, language: Language, strict: bool
+) -> tuple[Segment, ...]:
+    """Runs of rows of the same annotation; rows without one have the text `null` and count as qualified."""
+    if not len(numbers):
+        return ()
+    starts = np.flatnonzero(np.append(True, np.diff(numbers) != 0))
+    ends = np.append(starts[1:], len(numbers)) - 1
+    found = []
+    for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
+        number = int(numbers[first])
+        text, qualified = (
+            (annotations[number].text, annotations[number].qualified) if number >= 0 else (NO_TEXT, True)
+        )
+        instruction = training_text(text, coarse, language, strict)
+        found.append(Segment(text, english(text), instruction, first, last, qualified))
+    return tuple(found)
+
+
+def instructions_of(parts: Sequence[Segment], coarse: str, fine: bool) -> tuple[str, ...]:
+    """Texts that hold for the whole episode, canonical first.
+
+    With `fine` that is the episode's only annotated text, if there is just one; where the text changes on the way only
+    the coarse task holds for all rows, and each segment carries its own instruction.
+    """
+    texts = {segment.instruction for segment in parts if segment.text.lower() not in _NO_TEXTS}
+    if fine and len(texts) == 1:
+        return tuple(dict.fromkeys((*texts, coarse)))
+    return (coarse,)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The json file beside a recording. task: task_info.task_name; fail: label.fail, non-empty for a failed episode."""
+
+    task: str
+    fail: str
+
+
+def read_sidecar(path: Path) -> tuple[Sidecar, str | None]:
+    """The sidecar, and a warning when it cannot be used."""
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise ValueError("more than 1 MiB")
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(data, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError) as error:
+        return Sidecar("", ""), f"{path.name} is not used: {error}"
+    info, label = data.get("task_info"), data.get("label")
+    task = info.get("task_name") if isinstance(info, dict) else None
+    fail = label.get("fail") if isinstance(label, dict) else None
+    return Sidecar(task.strip() if isinstance(task, str) else "", _fail_text(fail)), None
+
+
+def _fail_text(value: Any) -> str:
+    if value is None or value is False or value == "" or value == []:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

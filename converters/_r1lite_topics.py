@@ -1,0 +1,146 @@
+"""Galaxea R1 Lite: which topics are read, what their numbers mean, and how they become state and action."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fwdata.errors import BadEpisode
+
+type Role = Literal["feedback", "target"]
+type ActionSet = Literal["arms", "arms+torso", "arms+torso+chassis"]
+
+HEAD = "head_rgb"
+"""Camera whose header stamps are the clock of an episode."""
+
+SIDES = ("left", "right")
+
+
+def _cameras() -> dict[str, tuple[str, ...]]:
+    """Topics of every camera, preferred first; without `/compressed` they hold plain pictures."""
+    bases = {
+        HEAD: ("/hdas/camera_head/left_raw/image_raw_color",),
+        "head_right_rgb": ("/hdas/camera_head/right_raw/image_raw_color",),
+    }
+    for side in SIDES:
+        wrist = f"/hdas/camera_wrist_{side}/color"
+        bases[f"{side}_wrist_rgb"] = (f"{wrist}/image_raw", f"{wrist}/image_rect_raw")
+    return {
+        name: (*(f"{topic}/compressed" for topic in topics), *topics)
+        for name, topics in bases.items()
+    }
+
+
+CAMERAS = _cameras()
+"""Topics of every camera this converter knows, in order of preference."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Numbers of one topic that become columns of state (role feedback) or action (role target).
+
+    topics: in order of preference, one is read. names: one per column. exact: the vector must have just this length
+    (feedback may hold the gripper as a further entry, a target of 7 is another robot).
+    """
+
+    name: str
+    role: Role
+    topics: tuple[str, ...]
+    names: tuple[str, ...]
+    exact: bool = False
+
+
+def _arms() -> tuple[Part, ...]:
+    parts = []
+    for side in SIDES:
+        joints, gripper = tuple(f"{side}_joint_{i + 1}" for i in range(6)), (f"{side}_gripper",)
+        target = f"/motion_target/target_position_gripper_{side}"
+        older = f"/motion_control/position_control_gripper_{side}"
+        parts += [
+            Part(f"{side}_arm", "feedback", (f"/hdas/feedback_arm_{side}",), joints),
+            Part(f"{side}_gripper", "feedback", (f"/hdas/feedback_gripper_{side}",), gripper),
+            Part(f"{side}_arm", "target", (f"/motion_target/target_joint_state_arm_{side}",), joints, exact=True),
+            Part(f"{side}_gripper", "target", (target, older), gripper),
+        ]
+    return tuple(parts)
+
+
+TORSO = (
+    Part("torso", "feedback", ("/hdas/feedback_torso",), tuple(f"torso_joint_{i + 1}" for i in range(3))),
+    Part(
+        "torso",
+        "target",
+        ("/motion_target/target_speed_torso",),
+        tuple(f"torso_{axis}" for axis in ("linear_x", "linear_z", "angular_y", "angular_z")),
+    ),
+)
+_WHEELS = ("front_left", "front_right", "rear")
+CHASSIS = (
+    Part(
+        "chassis",
+        "feedback",
+        ("/hdas/feedback_chassis",),
+        (*(f"chassis_steering_{w}" for w in _WHEELS), *(f"chassis_wheel_speed_{w}" for w in _WHEELS)),
+    ),
+    Part(
+        "chassis",
+        "target",
+        ("/motion_target/target_speed_chassis",),
+        tuple(f"chassis_{axis}" for axis in ("linear_x", "linear_y", "angular_z")),
+    ),
+)
+
+
+def parts_of(action_set: ActionSet) -> tuple[Part, ...]:
+    """Parts in the order of the state's and action's columns."""
+    parts = _arms()
+    if action_set != "arms":
+        parts += TORSO
+    if action_set == "arms+torso+chassis":
+        parts += CHASSIS
+    return parts
+
+
+def column_names(parts: Sequence[Part], role: Role) -> tuple[str, ...]:
+    """Names of the columns of state (feedback) or action (target)."""
+    return tuple(name for part in parts if part.role == role for name in part.names)
+
+
+def columns(part: Part, message: Any, topic: str) -> list[float]:
+    """The part's numbers of one decoded message, float64; BadEpisode when it holds too few or is of another robot."""
+    if hasattr(message, "position"):
+        values = _joints(part, message, topic)
+    elif hasattr(message, "data"):  # std_msgs Float32
+        values = [float(message.data)]
+    else:
+        values = _speeds(part, message, topic)
+    if len(values) != len(part.names):
+        raise BadEpisode(f"{topic} holds {len(values)} numbers, expected {len(part.names)}")
+    return values
+
+
+def _joints(part: Part, message: Any, topic: str) -> list[float]:
+    count, position = len(part.names), message.position
+    if part.name == "chassis":
+        velocity = message.velocity
+        if len(position) < 3 or len(velocity) < 3:
+            raise BadEpisode(f"{topic} holds {len(position)} positions and {len(velocity)} speeds, expected 3 of each")
+        return [*position[:3].tolist(), *velocity[:3].tolist()]
+    if part.exact and len(position) == 7:
+        raise BadEpisode(f"{topic} holds 7 joint targets: this is an R1 Pro recording, not an R1 Lite one")
+    if len(position) < count or (part.exact and len(position) != count):
+        raise BadEpisode(f"{topic} holds {len(position)} joint values, expected {count}")
+    return np.asarray(position[:count], np.float64).tolist()  # type: ignore[no-any-return]
+
+
+def _speeds(part: Part, message: Any, topic: str) -> list[float]:
+    twist = getattr(message, "twist", message)
+    if not hasattr(twist, "linear"):
+        raise BadEpisode(f"{topic} holds {type(message).__name__} messages, expected JointState, Twist or Float32")
+    return [
+        float(getattr(getattr(twist, kind), axis))
+        for kind, axis in (name.removeprefix(f"{part.name}_").split("_") for name in part.names)
+    ]

@@ -1,0 +1,363 @@
+"""Conversion: same bytes whatever happens, bad recordings left out with a reason, wrong outputs refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures import (
+    PLUGINS,
+    flip_bit,
+    quick_writes,  # noqa: F401 - used by every test
+    run_convert,
+    stamps,
+    toy_arrays,
+    toy_manifest,
+    tree,
+    write_toy,
+)
+from robotwin_files import write_task
+
+import fwdata
+from fwdata.errors import StaleCache, StoreError, UsageError
+from fwdata.manifest import Manifest, load_manifest
+from fwdata.pipeline import plan as plan_module
+from fwdata.pipeline.plan import ConvertRequest, load_converter, manifest_for
+from fwdata.pipeline.run import dry_run
+from fwdata.store.verify import verify_store
+
+TASKS = {"a": [3, 4], "b": [5], "c": [2, 2, 2]}
+
+
+@pytest.fixture
+def manifest(monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    return toy_manifest(monkeypatch)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_toy(tmp_path / "raw", TASKS)
+
+
+@pytest.fixture
+def reference(tmp_path: Path, raw: Path, manifest: Manifest) -> dict[str, str]:
+    run_convert(raw, tmp_path / "reference.zarr", manifest)
+    return tree(tmp_path / "reference.zarr")
+
+
+def test_report_and_rerun_writes_nothing(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    out = tmp_path / "s.zarr"
+    report = run_convert(raw, out, manifest)
+    assert (report.episodes, report.frames, report.new_episodes, report.new_frames) == (6, 18, 6, 18)
+    before = stamps(out)
+    again = run_convert(raw, out, manifest)
+    assert (again.episodes, again.new_episodes, again.new_frames) == (6, 0, 0)
+    assert stamps(out) == before
+
+
+def test_workers_change_no_byte(tmp_path: Path, raw: Path, manifest: Manifest, reference: dict[str, str]) -> None:
+    report = run_convert(raw, tmp_path / "s.zarr", manifest, workers=2)
+    assert tree(tmp_path / "s.zarr") == reference
+    assert report.new_episodes == 6
+
+
+def killed(action: object, at_write: int) -> bool:
+    """Run in a forked process that dies at its n-th write, after the bytes and before the name; whether it died."""
+    child = os.fork()
+    if not child:
+        count = 0
+
+        def dying_fsync(_: int) -> None:
+            nonlocal count
+            count += 1
+            if count == at_write:
+                os._exit(9)
+
+        os.fsync = dying_fsync
+        try:
+            action()  # type: ignore[operator]
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_a_conversion_killed_anywhere_completes_identically(tmp_path: Path, manifest: Manifest) -> None:
+    raw = write_toy(tmp_path / "raw", {"a": [3], "b": [2, 2]})
+    run_convert(raw, tmp_path / "reference.zarr", manifest)
+    reference = tree(tmp_path / "reference.zarr")
+    at_write, whole = 1, {0, 1, 3}
+    while True:
+        out = tmp_path / f"k{at_write}.zarr"
+        if not killed(lambda out=out: run_convert(raw, out, manifest), at_write):
+            break
+        if (out / "zarr.json").exists():  # what it left opens, and shows whole parts only
+            store = fwdata.open(out)
+            assert len(store.episodes) in whole and not store.complete
+            assert all(len(e.frames("wrist")) == e.num_frames for e in store.episodes)
+        run_convert(raw, out, manifest)
+        assert tree(out) == reference, f"killed at write {at_write}"
+        at_write += 1 if at_write < 4 else 6
+    assert at_write > 40
+    assert tree(out) == reference
+
+
+def test_new_recordings_become_further_parts(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    out = tmp_path / "s.zarr"
+    run_convert(raw, out, manifest)
+    before = {name: digest for name, digest in tree(out).items() if name.startswith("parts/")}
+    write_toy(raw, {"0-new": [7]})
+    assert run_convert(raw, out, manifest).new_episodes == 1
+    assert before.items() <= tree(out).items()
+    assert [e.id for e in fwdata.open(out).episodes][-1] == "0-new/take0"
+
+
+def test_parts_hold_one_group_and_at_most_the_limits(
+    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "PART_EPISODES", 2)
+    run_convert(raw, tmp_path / "s.zarr", manifest)
+    store = fwdata.open(tmp_path / "s.zarr")
+    assert [[e["id"] for e in p.attributes["episodes"]] for p in store.parts] == [
+        ["a/take0", "a/take1"],
+        ["b/take0"],
+        ["c/take0", "c/take1"],
+        ["c/take2"],
+    ]
+    monkeypatch.setattr(plan_module, "PART_BYTES", 1)
+    run_convert(raw, tmp_path / "t.zarr", manifest)
+    assert len(fwdata.open(tmp_path / "t.zarr").parts) == 6
+
+
+def spoil(raw: Path, name: str, **changes: object) -> None:
+    arrays = {**toy_arrays(4, 0), **changes}
+    np.savez(raw / name, **{k: v for k, v in arrays.items() if v is not None})
+
+
+BAD: list[tuple[str, dict[str, object], str]] = [
+    ("truncated", {}, "cannot be read"),
+    (
+        "short camera",
+        {"wrist": np.zeros((3, 32, 32, 3), np.uint8)},
+        "camera wrist: holds 3 frames, state and action hold 4",
+    ),
+    ("no frames", {"state": np.zeros((0, 2), np.float32), "action": np.zeros((0, 2), np.float32)}, "no frame"),
+    ("no text", {"text": np.array(" ")}, "no instruction text"),
+    ("not finite", {"state": np.full((4, 2), np.nan, np.float32)}, "state is not finite at frame 0, dimension x"),
+    ("wrong type", {"state": np.zeros((4, 2))}, "state must be 2-D float32, found 2-D float64"),
+    ("missing array", {"wrist": None}, "array 'wrist' is missing"),
+    (
+        "other size",
+        {"wrist": np.zeros((4, 16, 16, 3), np.uint8)},
+        "camera wrist: frames are 16x16, the part holds 32x32",
+    ),
+    ("other rows", {"action": np.zeros((3, 2), np.float32)}, "action has 3 rows, state has 4"),
+    ("dimensions", {"action": np.zeros((4, 3), np.float32)}, "3 dimensions, but 2 names"),
+    ("float frames", {"wrist": np.zeros((4, 32, 32, 3))}, "expected uint8"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_a_bad_recording_is_left_out_with_its_reason(
+    tmp_path: Path, raw: Path, manifest: Manifest, changes: dict[str, object], reason: str
+) -> None:
+    spoil(raw, "a/take1.npz", **changes)
+    if not changes:
+        path = raw / "a" / "take1.npz"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    report = run_convert(raw, tmp_path / "s.zarr", manifest)
+    ((source, found),) = report.quarantined
+    assert source == "a/take1.npz" and reason in found and "\n" not in found
+    store = fwdata.open(tmp_path / "s.zarr")
+    assert store.quarantined == [{"source": source, "reason": found}]
+    assert [e.id for e in store.episodes] == ["a/take0", "b/take0", "c/take0", "c/take1", "c/take2"]
+    assert np.array_equal(store.episodes[0].frames("wrist"), toy_arrays(3, 0)["wrist"])
+    assert run_convert(raw, tmp_path / "s.zarr", manifest).quarantined == report.quarantined
+    with pytest.raises(UsageError, match=r"^a/take1\.npz: "):
+        run_convert(raw, tmp_path / "t.zarr", manifest, on_error="fail")
+    assert verify_store(tmp_path / "s.zarr").damaged == []
+
+
+def test_a_bad_first_recording_does_not_decide_the_names(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    (raw / "a" / "take0.npz").write_bytes(b"")
+    report = run_convert(raw, tmp_path / "s.zarr", manifest)
+    assert report.episodes == 5 and fwdata.open(tmp_path / "s.zarr").state_names == ("x", "y")
+    with pytest.raises(UsageError, match=r"a/take0\.npz"):
+        run_convert(raw, tmp_path / "t.zarr", manifest, on_error="fail")
+
+
+def test_an_unforeseen_error_in_a_converter_costs_one_recording(
+    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converter = type(load_converter(manifest))
+    read = converter.read
+
+    def broken(self: object, root: Path, ref: object) -> object:
+        if ref.source == "a/take0.npz":  # type: ignore[attr-defined]
+            raise KeyError("depth")
+        return read(self, root, ref)  # type: ignore[arg-type]
+
+    class Broken(converter):  # type: ignore[misc,valid-type]
+        pass
+
+    Broken.read = broken
+    monkeypatch.setattr("fwdata.pipeline.run.load_converter", lambda manifest: Broken(manifest))
+    report = run_convert(raw, tmp_path / "s.zarr", manifest)
+    assert report.quarantined == [("a/take0.npz", "KeyError: 'depth'")] and report.episodes == 5
+
+
+def test_metadata_that_is_no_json_is_the_recordings_fault(
+    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    converter = type(load_converter(manifest))
+
+    class Odd(converter):  # type: ignore[misc,valid-type]
+        def read(self, root: Path, ref: object) -> object:
+            episode = super().read(root, ref)
+            return replace(episode, metadata={"gain": float("nan")}) if ref.source == "b/take0.npz" else episode  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("fwdata.pipeline.run.load_converter", lambda manifest: Odd(manifest))
+    report = run_convert(raw, tmp_path / "s.zarr", manifest)
+    assert [s for s, _ in report.quarantined] == ["b/take0.npz"] and "plain JSON" in report.quarantined[0][1]
+
+
+def test_nothing_readable_is_one_sentence_and_can_be_mended(tmp_path: Path, manifest: Manifest) -> None:
+    raw = tmp_path / "raw" / "a"
+    raw.mkdir(parents=True)
+    for i in range(5):
+        (raw / f"take{i}.npz").write_bytes(b"")
+    with pytest.raises(UsageError, match="none of the 5 recordings") as caught:
+        run_convert(tmp_path / "raw", tmp_path / "s.zarr", manifest)
+    assert len(str(caught.value)) < 600
+    shutil.rmtree(raw)
+    write_toy(tmp_path / "raw", {"z": [3]})
+    report = run_convert(tmp_path / "raw", tmp_path / "s.zarr", manifest)
+    assert report.episodes == 1 and report.quarantined == []
+
+
+def test_recordings_that_vanish_before_their_turn_are_listed(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    out = tmp_path / "s.zarr"
+    assert killed(lambda: run_convert(raw, out, manifest), 40)
+    (raw / "c" / "take1.npz").unlink()
+    report = run_convert(raw, out, manifest)
+    assert report.quarantined == [("c/take1.npz", "the recording is no longer in the folder")]
+
+
+def test_missing_and_empty_folders_are_named(tmp_path: Path, manifest: Manifest) -> None:
+    with pytest.raises(UsageError, match=rf"no folder {tmp_path}/none"):
+        run_convert(tmp_path / "none", tmp_path / "s.zarr", manifest)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"holds no \.npz recording"):
+        run_convert(tmp_path / "empty", tmp_path / "s.zarr", manifest)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_output_that_exists_is_refused(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="is a file"):
+            run_convert(raw, out, manifest)
+    with pytest.raises(UsageError, match="is no fwdata store"):
+        run_convert(raw, raw, manifest)
+    (tmp_path / "empty").mkdir()
+    assert run_convert(raw, tmp_path / "empty", manifest).episodes == 6
+
+
+def test_output_of_another_manifest_is_refused_with_the_difference(
+    tmp_path: Path, raw: Path, manifest: Manifest
+) -> None:
+    out = tmp_path / "s.zarr"
+    run_convert(raw, out, manifest)
+    before = stamps(out)
+    changed = manifest.model_copy(update={"options": {"prefix": "now "}})
+    with pytest.raises(StaleCache, match=r"options\.prefix is None, asked for now ") as caught:
+        run_convert(raw, out, changed)
+    assert caught.value.exit_code == 4
+    assert stamps(out) == before
+
+
+def test_full_disk_ends_the_run_and_a_rerun_completes(
+    tmp_path: Path, raw: Path, manifest: Manifest, reference: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s.zarr"
+    count = 0
+
+    def full(descriptor: int) -> None:
+        nonlocal count
+        count += 1
+        if count > 30:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("os.fsync", full)
+        run_convert(raw, out, manifest)
+    assert run_convert(raw, out, manifest).quarantined == []
+    assert tree(out) == reference
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    request = ConvertRequest("toy", raw, tmp_path / "s.zarr", manifest)
+    found = dry_run(request)
+    assert (found.episodes, found.parts, found.pending_parts) == (6, 3, 3)
+    assert found.bytes == sum(p.stat().st_size for p in raw.rglob("*.npz"))
+    assert found.decisions == {"pictures": "as recorded"}
+    assert not (tmp_path / "s.zarr").exists()
+    run_convert(raw, tmp_path / "s.zarr", manifest)
+    assert dry_run(request).pending_parts == 0
+
+
+def test_source_files_are_recorded_with_their_digests(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    run_convert(raw, tmp_path / "s.zarr", manifest)
+    record = fwdata.open(tmp_path / "s.zarr").parts[1].attributes["episodes"][0]
+    digest = tree(raw)["b/take0.npz"]
+    assert record["files"] == [{"path": "b/take0.npz", "bytes": (raw / "b/take0.npz").stat().st_size, "sha256": digest}]
+    assert str(tmp_path) not in json.dumps(fwdata.open(tmp_path / "s.zarr").metadata)
+
+
+def test_damaged_jpeg_is_found_at_conversion(tmp_path: Path) -> None:
+    import h5py
+
+    write_task(tmp_path / "rt", "classic", "click_bell", [0, 1])
+    with h5py.File(tmp_path / "rt/click_bell/demo_clean/data/episode1.hdf5", "r+") as file:
+        frames = file["observation/left_camera/rgb"]
+        frames[2] = bytes(frames[2])[:200]
+    report = run_convert(tmp_path / "rt", tmp_path / "s.zarr", load_manifest("robotwin-sample"))
+    assert report.episodes == 1
+    assert "episode1.hdf5" in report.quarantined[0][0] and "left_camera, frame 2" in report.quarantined[0][1]
+
+
+def test_unknown_names_get_the_closest_match(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FWDATA_PLUGINS", str(PLUGINS))
+    with pytest.raises(UsageError, match="no converter 'robotwni'; did you mean 'robotwin'"):
+        manifest_for("robotwni", None, {})
+    with pytest.raises(UsageError, match="no manifest 'robotwin-sampel'; did you mean 'robotwin-sample'"):
+        manifest_for("robotwin", "robotwin-sampel", {})
+    with pytest.raises(UsageError, match="manifest 'robotwin' is for converter 'robotwin', not 'toy'"):
+        manifest_for("toy", "robotwin", {})
+    with pytest.raises(UsageError, match="converter 'toy' has no option 'prefx'; did you mean 'prefix'"):
+        load_converter(manifest_for("toy", None, {"prefx": "a"}))
+    assert manifest_for("toy", None, {"prefix": "a"}).options == {"prefix": "a"}
+
+
+def test_a_plugin_without_a_converter_class_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    shutil.copy(PLUGINS / "toy.yaml", tmp_path / "mine.yaml")
+    text = (tmp_path / "mine.yaml").read_text().replace("converter: toy", "converter: mine")
+    (tmp_path / "mine.yaml").write_text(text)
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path))
+    with pytest.raises(UsageError, match=r"mine\.py has no class Converter"):
+        load_converter(load_manifest("mine"))
+
+
+def test_a_changed_part_of_another_plan_is_refused(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    out = tmp_path / "s.zarr"
+    run_convert(raw, out, manifest)
+    flip_bit(out / "parts" / "p00000" / "zarr.json", np.random.default_rng(0))
+    with pytest.raises(StoreError):
+        run_convert(raw, out, manifest)

@@ -1,0 +1,89 @@
+"""Manifests: where they are found, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from fixtures import PLUGINS
+
+from fwdata.errors import ManifestError, UsageError
+from fwdata.manifest import Manifest, load_manifest, manifest_names, parse_model
+
+TOY = yaml.safe_load((PLUGINS / "toy.yaml").read_text())
+
+
+def reason(**changes: object) -> str:
+    with pytest.raises(ManifestError) as caught:
+        parse_model(Manifest, yaml.safe_dump({**TOY, **changes}), "manifest x")
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("manifest x")
+    return str(caught.value)
+
+
+def test_built_in_manifests_load_and_keep_the_published_settings() -> None:
+    assert {"robotwin", "robotwin-sample"} <= set(manifest_names())
+    for name in manifest_names():
+        assert load_manifest(name).name == name
+    found = load_manifest("robotwin")
+    assert found.fps.hz == 250 / 15 and found.fps.nominal == 15
+    assert found.stitch.size == (384, 320) and found.stitch.camera_size == (240, 320)
+    assert found.split.val == 0.01 and found.split.seed == 42
+    assert found.window.spec().num_video_frames == 9
+
+
+def test_manifests_are_found_by_plugin_name_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**TOY, "name": "mine"}))
+    assert load_manifest(str(path)).name == "mine"
+    with pytest.raises(UsageError, match="no manifest 'toy'"):
+        load_manifest("toy")
+    monkeypatch.setenv("FWDATA_PLUGINS", str(PLUGINS))
+    assert load_manifest("toy").fps.hz == 10 and "toy" in manifest_names()
+    with pytest.raises(UsageError, match="no manifest 'tyo'; did you mean 'toy'"):
+        load_manifest("tyo")
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path / "none"))
+    assert "toy" not in manifest_names()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"camras": []}, ["unknown key 'camras'", "did you mean 'cameras'"]),
+        ({"stitch": {**TOY["stitch"], "layuot": 1}}, ["unknown key 'stitch.layuot'", "did you mean 'layout'"]),
+        ({"split": {"vall": 0.1}}, ["unknown key 'split.vall'", "did you mean 'val'"]),
+        ({"fps": {"hz": "fast"}}, ["fps.hz"]),
+        ({"fps": {"hz": 0}}, ["fps.hz"]),
+        ({"split": {"val": 1.0}}, ["split.val"]),
+        ({"name": "a/b"}, ["'a/b' must be a plain name"]),
+        ({"prompt": "no place"}, ["prompt must contain {task} exactly once"]),
+        ({"cameras": ["overhead"]}, ["stitch.cameras names ['wrist']"]),
+        ({"stitch": {**TOY["stitch"], "cameras": ["wrist", "wrist"]}}, ["must be distinct"]),
+        ({"window": {"num_frames": 30}}, ["window", "multiple of video_stride"]),
+        ({"window": {"video_stride": 0}}, ["window.video_stride"]),
+    ],
+)
+def test_wrong_keys_and_values_are_named(changes: dict[str, object], words: list[str]) -> None:
+    found = reason(**changes)
+    assert all(word in found for word in words), found
+
+
+def test_text_that_is_no_manifest_is_named(tmp_path: Path) -> None:
+    for text, word in (("[1, 2]", "mapping"), ("a: b: c", "not valid YAML"), ("", "mapping")):
+        with pytest.raises(ManifestError, match=word) as caught:
+            parse_model(Manifest, text, "manifest x")
+        assert "\n" not in str(caught.value)
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(ManifestError, match="not UTF-8"):
+        load_manifest(str(tmp_path / "latin.yaml"))
+
+
+def test_digest_depends_on_every_choice() -> None:
+    base = load_manifest("robotwin")
+    changed = base.model_copy(update={"options": {"instructions": "unseen"}})
+    assert base.digest() == load_manifest("robotwin").digest() != changed.digest()
+
+
+def test_prompt_is_rendered_literally() -> None:
+    found = load_manifest("robotwin").render_prompt("press {x} & {task}")
+    assert found.endswith("following instruction: press {x} & {task}") and found.startswith("A video recorded")
