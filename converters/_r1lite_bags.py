@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,30 +89,43 @@ def _mcap_decoder(path: Path, channel: mcap.Channel) -> Decode:
     kind = {"ros2msg": "msg", "ros2idl": "idl", "omgidl": "idl", "": "none"}.get(channel.definition_encoding)
     if kind is None:
         raise BadEpisode(
-            f"{path.name}: the schema of {channel.topic} is encoded as {channel.definition_encoding!r}, expected ros2msg"
+            f"{path.name}: the schema of {channel.topic} is encoded as {channel.definition_encoding!r}, "
+            "expected ros2msg"
         )
     return _decoder(path, channel.topic, channel.msgtype, kind, channel.definition, ros1=False)
 
 
 def _decoder(path: Path, topic: str, msgtype: str, kind: str, definition: str, ros1: bool) -> Decode:
     """A function from payload to message, from the definition in the file or, where there is none, ROS 2's own."""
-    from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+    from rosbags.typesys import TypesysError
     from rosbags.typesys.msg import normalize_msgtype
 
     try:
         msgtype = normalize_msgtype(msgtype)
-        if kind == "none":
-            store = get_typestore(Stores.ROS2_HUMBLE)
-            if msgtype not in store.fielddefs:
-                raise BadEpisode(f"{path.name}: {topic} has the unknown type {msgtype} and the file does not define it")
-        else:
-            store = get_typestore(Stores.EMPTY)
-            texts = _idl_texts(definition) if kind == "idl" else [definition]
-            for text in texts:
-                store.register(get_types_from_idl(text) if kind == "idl" else get_types_from_msg(text, msgtype))
+        store = _typestore(msgtype, kind, definition)
     except (TypesysError, KeyError, ValueError) as error:
         raise BadEpisode(f"{path.name}: the definition of {topic} ({msgtype}) cannot be read: {error}") from None
-    return _deserialiser(store, msgtype, ros1)
+    if msgtype not in store.fielddefs:
+        raise BadEpisode(f"{path.name}: {topic} has the unknown type {msgtype}, which the file does not define")
+    if ros1:
+        return lambda data: store.deserialize_ros1(data, msgtype)
+    return lambda data: store.deserialize_cdr(_plain(data), msgtype)
+
+
+@lru_cache(maxsize=64)
+def _typestore(msgtype: str, kind: str, definition: str) -> Typestore:
+    """Types of one definition. Kept: rosbags compiles a decoder for each (20 ms), every file has the same few."""
+    from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+
+    if kind == "none":
+        return get_typestore(Stores.ROS2_HUMBLE)
+    store = get_typestore(Stores.EMPTY)
+    if kind == "msg":
+        store.register(get_types_from_msg(definition, msgtype))
+    else:
+        for text in _idl_texts(definition):
+            store.register(get_types_from_idl(text))
+    return store
 
 
 def _idl_texts(definition: str) -> list[str]:
@@ -120,12 +134,6 @@ def _idl_texts(definition: str) -> list[str]:
     if not definition.startswith(f"{line}IDL: "):
         return [definition]
     return [section.partition("\n")[2] for section in definition.split(line)[1:]]
-
-
-def _deserialiser(store: Typestore, msgtype: str, ros1: bool) -> Decode:
-    if ros1:
-        return lambda data: store.deserialize_ros1(data, msgtype)
-    return lambda data: store.deserialize_cdr(_plain(data), msgtype)
 
 
 def _plain(data: bytes) -> bytes:

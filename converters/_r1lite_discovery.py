@@ -251,8 +251,8 @@ def references(listing: Listing, found: Sequence[Found], group: Sequence[str]) -
     names = Counter(f.name for f in found)
     refs = []
     for recording, part in zip(found, group, strict=True):
-        path = str(PurePosixPath(recording.files[0]).with_suffix(""))
-        unique = recording.name if names[recording.name] == 1 else f"{path}@{PurePosixPath(recording.files[0]).suffix[1:]}"
+        path = PurePosixPath(recording.files[0])
+        unique = recording.name if names[recording.name] == 1 else f"{path.with_suffix('')}@{path.suffix[1:]}"
         hints: dict[str, str | int | float | bool] = {"name": recording.name, "parts": len(recording.files)}
         if recording.meta is not None and recording.entry is not None:
             hints |= {"meta": recording.meta, "entry": recording.entry}
@@ -260,7 +260,5 @@ def references(listing: Listing, found: Sequence[Found], group: Sequence[str]) -
             hints["sidecar"] = recording.sidecar
         beside = dict.fromkeys(path for path in (recording.meta, recording.sidecar) if path)
         size = sum(listing.files[path] for path in recording.files)
-        refs.append(
-            EpisodeRef(unique, recording.files[0], (*recording.files, *beside), part, size, hints)
-        )
+        refs.append(EpisodeRef(unique, recording.files[0], (*recording.files, *beside), part, size, hints))
     return tuple(refs)

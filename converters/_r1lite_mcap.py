@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 
 from fwdata.errors import BadEpisode
 

@@ -43,19 +43,17 @@ def look_at(message: Any) -> Look:
     """
     if hasattr(message, "encoding"):
         return _look_at_pixels(message)
-    data = memoryview(message.data)
-    if not len(data):
+    data = bytes(message.data)
+    if not data:
         return Look(None, 0, 0, "the buffer is empty")
     if data[:2] == b"\xff\xd8":
-        return _look_at_jpeg(bytes(data))
-    codec = _video_codec(message.format, bytes(data[:4]))
+        return _look_at_jpeg(data)
+    codec = _video_codec(message.format, data[:4])
     if codec:
-        return Look(codec, 0, 0, "", _is_key(bytes(data), codec))
+        return Look(codec, 0, 0, "", _is_key(data, codec))
     if data[:4] == b"\x89PNG":
         return Look("unsupported", 0, 0, "PNG pictures; only JPEG, plain pictures and H.264/H.265 video are read")
-    if isinstance(message.format, str) and "jp" not in message.format.lower():
-        return Look(None, 0, 0, f"no JPEG: starts with {bytes(data[:4]).hex(' ')}, format {message.format[:40]!r}")
-    return Look(None, 0, 0, f"no JPEG: starts with {bytes(data[:4]).hex(' ')}")
+    return Look(None, 0, 0, f"no JPEG: starts with {data[:4].hex(' ')}, format {message.format[:40]!r}")
 
 
 def _look_at_jpeg(data: bytes) -> Look:
@@ -189,9 +187,8 @@ def rgb_of(message: Any) -> Picture:
     channels, height, width = _CHANNELS[message.encoding], int(message.height), int(message.width)
     lines = np.asarray(message.data, np.uint8)[: message.step * height].reshape(height, message.step)
     picture = lines[:, : width * channels].reshape(height, width, channels)
-    if message.encoding == "bgr8":
-        picture = picture[..., ::-1]
-    return np.ascontiguousarray(np.broadcast_to(picture, (height, width, 3)))
+    order = [2, 1, 0] if message.encoding == "bgr8" else [0, 1, 2] if channels == 3 else [0, 0, 0]
+    return np.ascontiguousarray(picture[..., order])
 
 
 def in_row_order[T](rows: tuple[int, ...], items: Iterator[tuple[int, T]], camera: str) -> Iterator[T]:
@@ -216,4 +213,3 @@ def in_row_order[T](rows: tuple[int, ...], items: Iterator[tuple[int, T]], camer
             return
     if row < len(rows):
         raise BadEpisode(f"{camera}: frame {row} (message {rows[row]}) cannot be read again")
-

@@ -1,4 +1,4 @@
-"""First pass over a recording: stamps and numbers of every needed topic, and what each picture is; no picture is kept."""
+"""First pass over a recording: stamps and numbers of every needed topic, and what each picture is."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def read_recording(bags: Bags, parts: Sequence[Part], cameras: Sequence[str], sh
 
 
 def _choose(found: Mapping[str, _Collector], parts: Sequence[Part], cameras: Sequence[str]) -> dict[str, str]:
-    """The topic of every part and camera, the preferred one of those recorded; BadEpisode naming all that are absent."""
+    """The topic of every part and camera: the preferred one of those recorded. BadEpisode names all that are absent."""
     asked = {f"{part.name} {part.role}": part.topics for part in parts} | {name: CAMERAS[name] for name in cameras}
     chosen, missing = {}, []
     for name, topics in asked.items():
@@ -152,9 +152,7 @@ def _choose(found: Mapping[str, _Collector], parts: Sequence[Part], cameras: Seq
     return chosen
 
 
-def _timings(
-    found: Mapping[str, _Collector], head: str, shift_clocks: bool, warnings: list[str]
-) -> dict[str, Timing]:
+def _timings(found: Mapping[str, _Collector], head: str, shift_clocks: bool, warnings: list[str]) -> dict[str, Timing]:
     """Sorted stamps of every topic, once all clocks are known to agree."""
     stamps = {topic: _trusted_stamps(topic, collector, warnings) for topic, collector in found.items()}
     delays = {t: int(np.median(np.frombuffer(found[t].logs, np.int64) - stamps[t])) for t in found}
@@ -218,9 +216,7 @@ def _track(camera: str, collector: _Collector, timing: Timing) -> Track:
     return Track(camera, timing, first.kind, first.height, first.width, good, problem)
 
 
-def _video_track(
-    camera: str, collector: _Collector, timing: Timing, first: Look, problems: Sequence[str]
-) -> Track:
+def _video_track(camera: str, collector: _Collector, timing: Timing, first: Look, problems: Sequence[str]) -> Track:
     """A compressed video: usable from its first keyframe on, in stamp order and without a hole in its bytes."""
     keys = [i for i, look in enumerate(collector.looks) if look.key]
     if not keys:
@@ -232,7 +228,9 @@ def _video_track(
         raise BadEpisode(f"{camera}: message {bad} of the {first.kind} video: {problems[bad]}")
     assert first.kind is not None
     good = np.arange(timing.messages) >= keys[0]
-    return Track(camera, timing, first.kind, 0, 0, good, f"{keys[0]} frames before the first keyframe" if keys[0] else "")
+    return Track(
+        camera, timing, first.kind, 0, 0, good, f"{keys[0]} frames before the first keyframe" if keys[0] else ""
+    )
 
 
 def _problem(look: Look, first: Look) -> str:

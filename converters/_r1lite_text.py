@@ -92,7 +92,9 @@ def _read_meta(path: Path, mtime_ns: int, size: int) -> tuple[Entry, ...]:
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); repair it, or move it away to use folder names") from None
+        raise UsageError(
+            f"{path} is not valid JSON ({error}); repair it, or move it away to use folder names"
+        ) from None
     entries = data.get("rawDataList") if isinstance(data, dict) else None
     if not isinstance(entries, list):
         raise UsageError(f"{path} has no list rawDataList; repair it, or move it away to use folder names")
@@ -190,9 +192,7 @@ def segments(
     found = []
     for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
         number = int(numbers[first])
-        text, qualified = (
-            (annotations[number].text, annotations[number].qualified) if number >= 0 else (NO_TEXT, True)
-        )
+        text, qualified = (annotations[number].text, annotations[number].qualified) if number >= 0 else (NO_TEXT, True)
         instruction = training_text(text, coarse, language, strict)
         found.append(Segment(text, english(text), instruction, first, last, qualified))
     return tuple(found)

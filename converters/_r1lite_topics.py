@@ -21,17 +21,14 @@ SIDES = ("left", "right")
 
 def _cameras() -> dict[str, tuple[str, ...]]:
     """Topics of every camera, preferred first; without `/compressed` they hold plain pictures."""
-    bases = {
+    bases: dict[str, tuple[str, ...]] = {
         HEAD: ("/hdas/camera_head/left_raw/image_raw_color",),
         "head_right_rgb": ("/hdas/camera_head/right_raw/image_raw_color",),
     }
     for side in SIDES:
         wrist = f"/hdas/camera_wrist_{side}/color"
         bases[f"{side}_wrist_rgb"] = (f"{wrist}/image_raw", f"{wrist}/image_rect_raw")
-    return {
-        name: (*(f"{topic}/compressed" for topic in topics), *topics)
-        for name, topics in bases.items()
-    }
+    return {name: (*(f"{topic}/compressed" for topic in topics), *topics) for name, topics in bases.items()}
 
 
 CAMERAS = _cameras()

@@ -12,7 +12,7 @@ import importlib.resources
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -229,8 +229,9 @@ def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str
     """Field names of the model at a nested location, for did-you-mean."""
     for part in path:
         found = model.model_fields.get(str(part))
-        annotation = found.annotation if found else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        choices = get_args(found.annotation) or (found.annotation,) if found else ()
+        nested = [c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
             return []
-        model = annotation
+        model = nested[0]
     return list(model.model_fields)

@@ -182,6 +182,7 @@ def eval_command(
     execute: Annotated[int, typer.Option(help="Actions of a chunk carried out before looking again.")] = 24,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 10,
     vae: Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Folder for the pictures of a few episodes (npz).")] = None,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -197,7 +198,7 @@ def eval_command(
     policy = Policy.load(run, vae, untrained=untrained, seed=seed, device=device)
     with progress_bar("closed loop", "episodes") as bar:
         bar.start(episodes)
-        result = evaluate_sample(policy, episodes, seed, execute=execute, steps=steps, done=bar.advance)
+        result = evaluate_sample(policy, episodes, seed, execute=execute, steps=steps, done=bar.advance, record=record)
     data = {
         "run": str(run),
         "env": env,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwdata.errors import UsageError
 from fwdata.sample import SampleEnv
+from fwdata.stitch import stitch
 from fwtrain.data import Stream, derived_seed
 from fwtrain.normalise import Float32
 from fwtrain.policy import Observed, Policy
+
+RECORDED = 4
+"""Episodes whose pictures are kept with `record`."""
 
 LOCKSTEP = 16
 """Episodes that run side by side, so that their observations are one batch."""
@@ -52,6 +58,7 @@ class _Running:
     task: str
     steps: int = 0
     chunks: int = 0
+    film: list[Mapping[str, NDArray[np.uint8]]] | None = None
 
 
 def evaluate_sample(
@@ -62,12 +69,14 @@ def evaluate_sample(
     execute: int = 24,
     steps: int = 10,
     done: Callable[[int], None] = lambda _: None,
+    record: Path | None = None,
 ) -> EvalResult:
     """Run episodes 0..episodes-1 of the sample world.
 
     execute: actions of a chunk carried out before the next observation is encoded (24 of 32 as published for RoboTwin).
     steps: denoising steps. done: told how many more episodes have ended. Noise is a function of (seed, episode, chunk).
-    Raises UsageError for numbers out of range or a robot the sample world does not have.
+    record: a folder that gets the first `RECORDED` episodes as `episode_0.npz` (frames uint8 [n, H, W, 3] stitched,
+    instruction, success). Raises UsageError for numbers out of range or a robot the sample world does not have.
     """
     horizon = policy.info.manifest.window.action_horizon
     if episodes < 1:
@@ -77,11 +86,15 @@ def evaluate_sample(
     finished: list[_Running] = []
     for first in range(0, episodes, LOCKSTEP):
         active = [_start(policy, seed, number) for number in range(first, min(first + LOCKSTEP, episodes))]
+        for item in active[: RECORDED if record is not None and not first else 0]:
+            item.film = [item.observed.cameras]
         while active:
             _advance(policy, active, seed, execute, steps)
             ended = [item for item in active if item.env.done]
             active = [item for item in active if not item.env.done]
             finished += ended
+            if record is not None:
+                _save_films(record, policy, [item for item in ended if item.film is not None])
             done(len(ended))
     return _result(finished)
 
@@ -105,9 +118,24 @@ def _execute(item: _Running, actions: Float32) -> None:
     for action in actions:
         seen = item.env.step(action)
         item.steps += 1
+        if item.film is not None:
+            item.film.append(seen.cameras)
         if item.env.done:
             return
     item.observed = Observed(seen.cameras, seen.state, seen.instruction)
+
+
+def _save_films(folder: Path, policy: Policy, items: list[_Running]) -> None:
+    """Write the pictures of finished episodes, stitched, as npz files without pickles."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in items:
+        assert item.film is not None
+        cameras = {name: np.stack([frame[name] for frame in item.film]) for name in item.film[0]}
+        frames = stitch(cameras, policy.info.manifest.stitch)
+        target = folder / f"episode_{item.number}.npz"
+        temporary = target.with_name(f".{target.name}.tmp.npz")
+        np.savez_compressed(temporary, frames=frames, instruction=item.observed.instruction, success=item.env.success)
+        temporary.replace(target)
 
 
 def _result(finished: list[_Running]) -> EvalResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NoReturn
 
 import typer
@@ -23,4 +24,5 @@ for module in (convert, look, caches, sample, bench):
 
 def main() -> NoReturn:
     """Entry point of the `fwdata` script."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads that spin slow everything beside them
     run_app(app)

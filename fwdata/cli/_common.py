@@ -32,11 +32,13 @@ def run_app(app: typer.Typer) -> NoReturn:
             sys.exit(EXIT_USAGE)
         fail(f"{message} (see `{context.command_path} --help`)" if context is not None else message, EXIT_USAGE)
     except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted; what is written is safe, run the same command again to continue", EXIT_INTERRUPTED)
+        code = EXIT_INTERRUPTED
     except FwdataError as error:
         fail(str(error), error.exit_code)
     except OSError as error:
         fail(_system_error(error), EXIT_UNEXPECTED)
+    if code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this code
+        fail("interrupted; what is written is safe, run the same command again to continue", EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
