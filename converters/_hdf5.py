@@ -89,8 +89,12 @@ def dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
         raise BadEpisode(
             f"{key} must be a dataset, found {'an empty one' if isinstance(node, h5py.Dataset) else 'a group'}"
         )
+    try:
+        itemsize = node.dtype.itemsize
+    except TypeError as error:
+        raise BadEpisode(f"{key} has a data type that cannot be read: {error}") from None
     if not node.chunks and node.nbytes > file.id.get_filesize():
         raise BadEpisode(f"{key} claims {node.shape} of {node.dtype}, more bytes than the whole file has")
-    if node.chunks and int(np.prod(node.chunks, dtype=np.float64)) * node.dtype.itemsize > MAX_CHUNK_BYTES:
+    if node.chunks and int(np.prod(node.chunks, dtype=np.float64)) * itemsize > MAX_CHUNK_BYTES:
         raise BadEpisode(f"{key} has chunks of {node.chunks} {node.dtype}, more than {MAX_CHUNK_BYTES >> 20} MiB each")
     return node

@@ -43,6 +43,8 @@ def look_at(message: Any) -> Look:
     """
     if hasattr(message, "encoding"):
         return _look_at_pixels(message)
+    if not hasattr(message, "format"):
+        return Look("unsupported", 0, 0, f"{type(message).__name__} messages, expected CompressedImage or Image")
     data = bytes(message.data)
     if not data:
         return Look(None, 0, 0, "the buffer is empty")

@@ -20,6 +20,8 @@ JUMP_NS = align.SECOND // 2
 """A change of (stamp - log time) above this is a clock that was set, not a delay."""
 
 MAX_DAMAGED = 0.02
+MAX_VALUE = 1e6
+MAX_NS = 2**62
 
 
 @dataclass
@@ -33,8 +35,10 @@ class _Collector:
     values: array[float] = field(default_factory=lambda: array("d"))
     looks: list[Look] = field(default_factory=list)
 
-    def add(self, value: Any, log_ns: int) -> None:
+    def add(self, topic: str, value: Any, log_ns: int) -> None:
         stamp = header_stamp(value)
+        if not 0 <= log_ns < MAX_NS:
+            raise BadEpisode(f"{topic}: message {len(self.logs)} has the impossible log time {log_ns} ns")
         self.headerless |= stamp is None
         if stamp is None or stamp < UNSET_NS:
             stamp, self.unset = log_ns, self.unset + 1
@@ -121,7 +125,7 @@ def read_recording(bags: Bags, parts: Sequence[Part], cameras: Sequence[str], sh
             collector.looks.append(look_at(value))
         else:
             collector.values.extend(columns(topic_of[topic], value, topic))
-        collector.add(value, log_ns)
+        collector.add(topic, value, log_ns)
     chosen = _choose(found, parts, wanted)
     warnings: list[str] = []
     timings = _timings({topic: found[topic] for topic in chosen.values()}, chosen[HEAD], shift_clocks, warnings)
@@ -129,9 +133,11 @@ def read_recording(bags: Bags, parts: Sequence[Part], cameras: Sequence[str], sh
     for part in parts:
         topic = chosen[f"{part.name} {part.role}"]
         values = np.frombuffer(found[topic].values).reshape(-1, len(part.names))
-        if not np.isfinite(values).all():
-            row, column = np.argwhere(~np.isfinite(values))[0]
-            raise BadEpisode(f"{topic} holds a value that is not finite: message {row}, {part.names[column]}")
+        absurd = ~(np.abs(values) <= MAX_VALUE)
+        if absurd.any():
+            row, column = np.argwhere(absurd)[0]
+            found = "a value that is not finite" if not np.isfinite(values[row, column]) else f"{values[row, column]:g}"
+            raise BadEpisode(f"{topic} holds {found}: message {row}, {part.names[column]}")
         series.append(Series(part, timings[topic], values[timings[topic].index]))
     tracks = {name: _track(name, found[chosen[name]], timings[chosen[name]]) for name in wanted}
     return Recording(tuple(series), tracks, bags.damage.truncated, bags.damage.chunks, tuple(warnings))

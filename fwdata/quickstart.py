@@ -18,7 +18,7 @@ from typing import Any
 from fwdata.cli._common import emit_json, human_bytes, print_table, say
 from fwdata.errors import FwdataError, UsageError
 
-EPISODES = 60
+EPISODES = 64
 STRIDE = 4
 EVAL_EPISODES = 30
 

@@ -1,6 +1,6 @@
 """Trains the tiny VAE that ships with the package, on pictures of the sample world.
 
-    python -m fwdata.train_tiny_vae --out OUT [--steps N | --minutes M] [--seed S]
+    python -m fwdata.train_tiny_vae --out OUT [--steps N | --minutes M] [--seed S] [--start FOLDER]
 
 Writes OUT/config.json and OUT/diffusion_pytorch_model.safetensors (float16, atomically), in the layout that
 `load_vae(OUT)` and diffusers' `AutoencoderKLWan.from_pretrained` read. With --steps the result depends on the seed and
@@ -34,7 +34,7 @@ from torch import Tensor
 from fwdata.manifest import load_manifest
 from fwdata.sample import random_clips
 from fwdata.stitch import stitch
-from fwdata.vae_files import WEIGHTS_NAME
+from fwdata.vae_files import WEIGHTS_NAME, find_weights
 from fwdata.vae_net import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig, WanVae
 
 SIZES = VaeConfig(12, 12, (0.0,) * LATENT_CHANNELS, (1.0,) * LATENT_CHANNELS, num_res_blocks=1)
@@ -52,12 +52,13 @@ HELD_OUT_SEED = 10_000_019
 
 @dataclass(frozen=True)
 class Options:
-    """What one run is asked for; exactly one of steps and minutes is set."""
+    """What one run is asked for; exactly one of steps and minutes is set. start: weights to go on from."""
 
     out: Path
     seed: int
     steps: int | None
     minutes: float | None
+    start: Path | None
 
 
 def clips(rng: np.random.Generator, count: int) -> Iterator[NDArray[np.uint8]]:
@@ -104,34 +105,50 @@ def loss_of(net: WanVae, x: Tensor) -> Tensor:
     return picture + 0.5 * edges + KL_WEIGHT * kl
 
 
-def clip_kind(progress: float, rng: np.random.Generator) -> tuple[int, int]:
-    """(frames, clips) of the next batch: single frames for the first 30 %, then 50 / 35 / 15 % of 1, 5, 9 frames."""
+def clip_kind(progress: float, further: bool, rng: np.random.Generator) -> tuple[int, int]:
+    """(frames, clips) of the next batch: 50 / 35 / 15 % of 1, 5, 9 frames, after 30 % of the run on single frames.
+
+    A run that goes on from earlier weights (further) draws 30 / 40 / 30 % throughout.
+    """
     share = rng.random()
-    if progress < 0.3 or share < 0.5:
+    single, five = (0.3, 0.7) if further else (0.5, 0.85)
+    if share < single or (progress < 0.3 and not further):
         return BATCHES[0]
-    return BATCHES[1] if share < 0.85 else BATCHES[2]
+    return BATCHES[1] if share < five else BATCHES[2]
 
 
-def learning_rate(progress: float) -> float:
-    """Linear warm-up over the first 2 %, then a cosine to 1 % of the peak."""
-    return LEARNING_RATE * (min(progress / 0.02, 1.0) + 1e-3) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+def learning_rate(progress: float, further: bool) -> float:
+    """Linear warm-up over the first 2 %, then a cosine to 1 % of the peak; half the peak for a run that goes on."""
+    peak = LEARNING_RATE / 2 if further else LEARNING_RATE
+    return peak * (min(progress / 0.02, 1.0) + 1e-3) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def first_network(options: Options) -> WanVae:
+    """The network to train: fresh, with little posterior noise, or with the weights of an earlier run."""
+    if options.start is not None:
+        weights = find_weights(str(options.start), decoder=True)
+        net = WanVae(weights.config)
+        net.load_state_dict(weights.tensors)
+        return net.train()
+    net = WanVae(SIZES)
+    with torch.no_grad():
+        net.quant_conv.bias[LATENT_CHANNELS:] = -4.0  # type: ignore[index]
+    return net.train()
 
 
 def train(options: Options) -> WanVae:
     """The averaged network. Prints a line every 100 steps."""
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    net = WanVae(SIZES).train()
-    with torch.no_grad():  # start with little posterior noise
-        net.quant_conv.bias[LATENT_CHANNELS:] = -4.0  # type: ignore[index]
+    net, further = first_network(options), options.start is not None
     averaged = {name: p.detach().clone() for name, p in net.named_parameters()}
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
     pool = Pool(rng, POOL)
     start, step, progress = time.monotonic(), 0, 0.0
     while progress < 1.0:
-        x = pool.batch(*clip_kind(progress, rng), fresh=1 if step % 3 == 0 else 0)
+        x = pool.batch(*clip_kind(progress, further, rng), fresh=1 if step % 3 == 0 else 0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress)
+            group["lr"] = learning_rate(progress, further)
         loss = loss_of(net, x)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -225,6 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fwdata.train_tiny_vae", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for config.json and the weights")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="folder of an earlier run whose weights to go on from")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="optimizer steps (default 4500)")
     length.add_argument("--minutes", type=float, help="wall-clock time instead of a number of steps")
@@ -233,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--steps and --minutes must be positive")
     steps = None if given.minutes else given.steps or 4500
     torch.set_num_threads(1)
-    options = Options(given.out, given.seed, steps, given.minutes)
+    options = Options(given.out, given.seed, steps, given.minutes, given.start)
     net = train(options)
     save_with_constants(net, options)
     print(json.dumps(psnr(net)))

@@ -123,10 +123,12 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype as x."""
-        if self.training:  # the same norm, but faster to differentiate on a CPU
-            return x * (self.scale * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-12)) * self.gamma
-        normalised: Tensor = F.normalize(x.float(), dim=1).to(x.dtype)
-        return normalised * self.scale * self.gamma
+        if self.training:  # faster to differentiate on a CPU, equal but for rounding
+            unit = x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-12)
+        else:
+            unit = F.normalize(x.float(), dim=1).to(x.dtype)
+        scaled: Tensor = unit * self.scale * self.gamma
+        return scaled
 
 
 class ResidualBlock(nn.Module):
@@ -164,8 +166,9 @@ class Attention(nn.Module):
         qkv = self.to_qkv(flat).reshape(b * t, 1, c * 3, h * w).permute(0, 1, 3, 2).contiguous()
         q, k, v = qkv.chunk(3, dim=-1)
         y = F.scaled_dot_product_attention(q, k, v).squeeze(1).permute(0, 2, 1).reshape(b * t, c, h, w)
-        y = self.proj(y).view(b, t, c, h, w)
-        return y.permute(0, 2, 1, 3, 4) + x
+        y = self.proj(y).view(b, t, c, h, w).permute(0, 2, 1, 3, 4)
+        out: Tensor = y + x
+        return out
 
 
 class MidBlock(nn.Module):

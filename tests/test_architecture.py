@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -21,10 +22,16 @@ def sources(*folders: str) -> list[Path]:
     return sorted(p for folder in folders for p in (ROOT / folder).rglob("*.py"))
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Every node of a file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path) -> set[str]:
     """Dotted names a file imports anywhere, `from a import b` as `a` and `a.b`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -81,7 +88,7 @@ def test_no_module_reads_pickles_or_evaluates_text() -> None:
     modules = ("pickle", "marshal", "dill", "cloudpickle")
     forbidden = {"eval", "exec", *(f"{m}.{f}" for m in modules for f in ("load", "loads", "Unpickler"))}
     for path in sources("fwdata", "fwtrain", "converters"):
-        calls = [ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        calls = [ast.unparse(n.func) for n in nodes(path) if isinstance(n, ast.Call)]
         assert not forbidden & {*calls, *imports(path)}, path
 
 

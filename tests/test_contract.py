@@ -17,6 +17,7 @@ from fixtures import (
     tree,
     write_toy,
 )
+from libero_files import write_file as write_libero
 from robotwin_files import write_task
 
 import fwdata
@@ -30,6 +31,7 @@ type Writer = Callable[[Path], object]
 
 SAMPLES: dict[str, tuple[Writer, str]] = {
     "robotwin": (lambda root: write_task(root, "classic", "click_bell", [0, 1]), "robotwin-sample"),
+    "libero": (lambda root: write_libero(root / "libero_goal" / "turn_on_the_stove_demo.hdf5", [0, 1]), "libero"),
     "toy": (lambda root: write_toy(root, {"a": [5, 6]}), "toy"),
 }
 """Converter name -> (writes two recordings below a folder, manifest that fits them)."""

@@ -212,3 +212,12 @@ def test_failed_demonstrations_are_not_judged_by_dones(tmp_path):
     replace(tmp_path / FILE, "dones", np.zeros(8, np.uint8))
     episodes = read_all(tmp_path)
     assert len(episodes) == 2 and all("success" not in episode.metadata for episode in episodes)
+
+
+def test_a_data_type_that_cannot_be_read(tmp_path):
+    write_file(tmp_path / FILE, [0, 1])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        del file["data/demo_0/rewards"]
+        space = h5py.h5s.create_simple((8,))
+        h5py.h5d.create(file["data/demo_0"].id, b"rewards", h5py.h5t.UNIX_D32LE, space)
+    assert "data/demo_0/rewards has a data type that cannot be read" in reason(tmp_path)

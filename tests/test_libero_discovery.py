@@ -145,9 +145,7 @@ def test_complete_suites_say_nothing(tmp_path, monkeypatch):
     suite(tmp_path / GOAL, demos=3)
     assert warnings(tmp_path) == ""
     decisions = converter().discover(tmp_path).decisions
-    assert decisions["suites"] == {
-        GOAL: {"task_files": 10, "demonstrations": 30, "frames": 60, "layouts": {"raw": 10}}
-    }
+    assert decisions["suites"] == {GOAL: {"task_files": 10, "demonstrations": 30, "frames": 60, "layouts": {"raw": 10}}}
 
 
 def test_incomplete_suites_are_warnings(tmp_path):

@@ -14,9 +14,9 @@ from fixtures import (
     quick_writes,  # noqa: F401 - used by every test
     robotwin_store,
 )
+from PIL import Image
 from robotwin_files import encode
-from torchvision.io import ImageReadMode, read_image
-from torchvision.transforms.v2 import functional as tv
+from torch.nn.functional import interpolate
 
 import fwdata
 from fwdata.errors import ManifestError, UsageError
@@ -35,11 +35,8 @@ def spec_of(layout: str, camera_size: tuple[int, int], size: tuple[int, int], ca
 
 
 def official(frames: list[np.ndarray], spec: StitchSpec) -> np.ndarray:
-    """float32 [n, H, W, 3] in grey levels, unrounded: torchvision's antialiased bilinear resize on floats."""
+    """float32 [n, H, W, 3] in grey levels, unrounded: the official loader's steps on floats."""
     h, w = spec.camera_size
-
-    def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        return tv.resize(x, list(size), antialias=True)
 
     small = [resize(torch.from_numpy(f).permute(0, 3, 1, 2).float() / 255, (h, w)) for f in frames]
     if spec.layout == "robotwin":
@@ -50,6 +47,11 @@ def official(frames: list[np.ndarray], spec: StitchSpec) -> np.ndarray:
     else:
         joined = torch.cat(small, -1 if spec.layout == "horizontal" else -2)
     return joined.permute(0, 2, 3, 1).numpy() * 255
+
+
+def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """What torchvision's `Resize(antialias=True)` calls; see the test marked slow."""
+    return interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def patterns(height: int, width: int, seed: int) -> np.ndarray:
@@ -76,7 +78,7 @@ def test_golden_pictures_match_at_every_pixel(name: str) -> None:
     with h5py.File(ROBOTWIN / item["source"]) as file:
         buffers = {c: bytes(file[f"observation/{c}/rgb"][item["frame"]]) for c in spec.cameras}
     found = stitch({c: decode_rgb(b, True)[None] for c, b in buffers.items()}, spec)[0]
-    golden = read_image(str(GOLDEN / name), ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    golden = np.asarray(Image.open(GOLDEN / name).convert("RGB"))
     assert found.shape == golden.shape == (*spec.size, 3)
     assert int(np.abs(found.astype(int) - golden.astype(int)).max()) <= 1
     for check in item["float_checks"]:
@@ -104,10 +106,19 @@ def test_weights_are_torchvisions_filter() -> None:
     rng = np.random.default_rng(0)
     for n, m in ((640, 320), (320, 224), (180, 240), (240, 256), (7, 5), (5, 7), (3, 1), (1, 4)):
         signal = rng.random(n, dtype=np.float32)
-        expected = tv.resize(torch.from_numpy(signal)[None, None], [1, m], antialias=True)[0, 0].numpy()
+        expected = resize(torch.from_numpy(signal)[None, None, None], (1, m))[0, 0, 0].numpy()
         weights = resize_weights(n, m)
         assert np.allclose(weights.sum(1), 1) and weights.min() >= 0
         assert float(np.abs(weights @ signal - expected).max()) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_reference_is_torchvisions_resize() -> None:
+    from torchvision.transforms.v2 import functional as tv
+
+    picture = torch.from_numpy(patterns(480, 640, 0)).permute(0, 3, 1, 2).float() / 255
+    for size in ((240, 320), (224, 224), (480, 700)):
+        assert torch.equal(tv.resize(picture, list(size), antialias=True), resize(picture, size))
 
 
 def test_constant_cameras_give_exact_tiles() -> None:

@@ -98,7 +98,7 @@ def test_rerun_writes_nothing(path: Path, encoder: FakeEncoder) -> None:
     assert verify_store(path).damaged == []
 
 
-@pytest.mark.parametrize("kill_at", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("kill_at", [0, 3])
 def test_a_killed_run_continues_with_the_next_part(
     tmp_path: Path, path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch, kill_at: int
 ) -> None:

@@ -252,7 +252,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(derived_seed(self.recipe.seed, Stream.NOISE, self.step, number))
             config = self.model.config
             draws = draw(batch, config.variant, generator, cond_noise_prob=config.cond_noise_prob)
-            losses = self.model(batch.to(self.device, DTYPES[self.recipe.precision]), draws)
+            losses = self.model(batch.to(self.device), draws)  # targets stay float32; the model casts its inputs
             (losses.total / len(plans)).backward()
             parts = torch.stack([losses.total, losses.video, losses.action]).detach().float()
             sums += parts / len(plans)
