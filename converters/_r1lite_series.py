@@ -113,7 +113,7 @@ def read_recording(bags: Bags, parts: Sequence[Part], cameras: Sequence[str], sh
 
     shift_clocks: correct topics whose clock differs from the head camera's by their median offset. Raises BadEpisode
     for absent topics, stamps that cannot be trusted, too many damaged pictures, and damaged files. Memory: the numbers
-    (some 20 MB per hour) and one chunk of the file. Cost: reading, and decoding every JPEG at an eighth of its size.
+    (some 50 kB per second) and one chunk of the file. Cost: reading, and decoding every JPEG at an eighth of its size.
     """
     wanted = list(dict.fromkeys((HEAD, *cameras)))
     topic_of = {topic: part for part in parts for topic in part.topics}
@@ -132,15 +132,22 @@ def read_recording(bags: Bags, parts: Sequence[Part], cameras: Sequence[str], sh
     series = []
     for part in parts:
         topic = chosen[f"{part.name} {part.role}"]
-        values = np.frombuffer(found[topic].values).reshape(-1, len(part.names))
-        absurd = ~(np.abs(values) <= MAX_VALUE)
-        if absurd.any():
-            row, column = np.argwhere(absurd)[0]
-            found = "a value that is not finite" if not np.isfinite(values[row, column]) else f"{values[row, column]:g}"
-            raise BadEpisode(f"{topic} holds {found}: message {row}, {part.names[column]}")
-        series.append(Series(part, timings[topic], values[timings[topic].index]))
+        series.append(Series(part, timings[topic], _values(part, found[topic], timings[topic])))
     tracks = {name: _track(name, found[chosen[name]], timings[chosen[name]]) for name in wanted}
     return Recording(tuple(series), tracks, bags.damage.truncated, bags.damage.chunks, tuple(warnings))
+
+
+def _values(part: Part, collector: _Collector, timing: Timing) -> align.Values:
+    """The numbers of a topic in the order of its stamps; BadEpisode for any that cannot be real."""
+    values = np.frombuffer(collector.values).reshape(-1, len(part.names))
+    absurd = ~(np.abs(values) <= MAX_VALUE)
+    if absurd.any():
+        row, column = np.argwhere(absurd)[0]
+        value = values[row, column]
+        what = f"the value {value:g}" if np.isfinite(value) else "a value that is not finite"
+        raise BadEpisode(f"{timing.topic} holds {what}: message {row}, {part.names[column]}")
+    ordered: align.Values = values[timing.index]
+    return ordered
 
 
 def _choose(found: Mapping[str, _Collector], parts: Sequence[Part], cameras: Sequence[str]) -> dict[str, str]:

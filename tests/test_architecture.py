@@ -44,38 +44,34 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def names(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
 def within(imported: str, package: str) -> bool:
     return imported == package or imported.startswith(f"{package}.")
 
 
-@pytest.mark.parametrize("path", sources("converters"), ids=names)
-def test_converters_know_the_contract_and_their_format_only(path: Path) -> None:
-    for imported in imports(path):
-        top = imported.split(".")[0]
-        inside = top == "fwdata" and imported != "fwdata" and not any(within(imported, n) for n in CONVERTER_MAY)
-        assert not inside and top not in MODELS | {"zarr", "fwtrain"}, f"{names(path)} imports {imported}"
+def test_converters_know_the_contract_and_their_format_only() -> None:
+    for path in sources("converters"):
+        for imported in imports(path):
+            top = imported.split(".")[0]
+            inside = top == "fwdata" and imported != "fwdata" and not any(within(imported, n) for n in CONVERTER_MAY)
+            assert not inside and top not in MODELS | {"zarr", "fwtrain"}, f"{path} imports {imported}"
 
 
-@pytest.mark.parametrize("path", sources("fwdata"), ids=names)
-def test_fwdata_never_imports_training_and_few_modules_torch(path: Path) -> None:
-    found = imports(path)
-    if path.stem != "quickstart":  # runs both commands, as a user would
-        assert not [n for n in found if within(n, "fwtrain")]
-    if path.parent.name != "fwdata" or path.stem not in TORCH_OWNERS:
-        assert not [n for n in found if n.split(".")[0] in MODELS]
-    if path.stem not in {"array", "bench"}:  # reading foreign codecs; comparing with it
-        assert not [n for n in found if within(n, "zarr")]
+def test_fwdata_never_imports_training_and_few_modules_torch() -> None:
+    for path in sources("fwdata"):
+        found = imports(path)
+        if path.stem != "quickstart":  # runs both commands, as a user would
+            assert not [n for n in found if within(n, "fwtrain")], path
+        if path.parent.name != "fwdata" or path.stem not in TORCH_OWNERS:
+            assert not [n for n in found if n.split(".")[0] in MODELS], path
+        if path.stem not in {"array", "bench"}:  # reading foreign codecs; comparing with it
+            assert not [n for n in found if within(n, "zarr")], path
 
 
-@pytest.mark.parametrize("path", sources("fwtrain"), ids=names)
-def test_training_reads_stores_through_the_public_reader(path: Path) -> None:
-    for imported in imports(path):
-        assert imported.split(".")[0] not in {"zarr", "h5py", "converters"}, imported
-        assert not within(imported, "fwdata.pipeline"), imported
+def test_training_reads_stores_through_the_public_reader() -> None:
+    for path in sources("fwtrain"):
+        for imported in imports(path):
+            assert imported.split(".")[0] not in {"zarr", "h5py", "converters"}, f"{path} imports {imported}"
+            assert not within(imported, "fwdata.pipeline"), f"{path} imports {imported}"
 
 
 def test_the_store_knows_neither_converters_nor_pipeline() -> None:

@@ -25,7 +25,7 @@ from fwdata.store.files import LocalFiles, file_sha256
 from fwdata.store.layout import ArraySpec, frame_array, latent_array
 
 QUICK = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 DTYPES = ("uint8", "float16", "float32", "int64", "bool")
 
@@ -169,7 +169,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, codec: Any, shard: int | N
     digest = file_sha256(tmp_path / "a" / "zarr.json")
     rng = np.random.default_rng(2)
     files = sorted(p for p in (tmp_path / "a").rglob("*") if p.is_file())
-    for file in files * (120 // len(files)):
+    for file in files * (60 // len(files)):
         before = file.read_bytes()
         flip_bit(file, rng)
         array = ChunkedArray(LocalFiles(tmp_path), "a", digest)

@@ -329,7 +329,6 @@ def test_the_real_process_keeps_its_streams_apart(raw: Path, tmp_path: Path) -> 
     (raw / "b" / "take0.npz").write_bytes(b"")
     ran = fresh("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 1, "--json")
     assert ran.code == 3 and ran.json["episodes"] == 2 and "b/take0.npz" in ran.err
-    fresh("convert", "toy", tmp_path / "none", "--out", tmp_path / "t.zarr").refused(2, "no folder")
 
 
 def test_no_arguments_print_the_help(run: Command) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import r1lite_files
 from fixtures import (
     PLUGINS,
     quick_writes,  # noqa: F401 - used by every test
@@ -29,9 +30,17 @@ from fwdata.pipeline.plan import converter_names, load_converter, manifest_for
 
 type Writer = Callable[[Path], object]
 
+
+def write_r1lite(root: Path, number: int) -> Path:
+    """One recording in a folder of its own."""
+    notes = [r1lite_files.annotation("左@Lift the block.", 0, 9)]
+    return r1lite_files.write_recording(root / f"take{number}", r1lite_files.recording(frames=10 + number), notes)
+
+
 SAMPLES: dict[str, tuple[Writer, str]] = {
     "robotwin": (lambda root: write_task(root, "classic", "click_bell", [0, 1]), "robotwin-sample"),
     "libero": (lambda root: write_libero(root / "libero_goal" / "turn_on_the_stove_demo.hdf5", [0, 1]), "libero"),
+    "r1lite": (lambda root: [write_r1lite(root, number) for number in (1, 2)], "r1lite"),
     "toy": (lambda root: write_toy(root, {"a": [5, 6]}), "toy"),
 }
 """Converter name -> (writes two recordings below a folder, manifest that fits them)."""

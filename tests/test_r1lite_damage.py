@@ -233,14 +233,11 @@ def test_truncated_mcap(tmp_path, sent, compression, share):
     promised = int(found.split("; ")[1].split()[0])
     episode = r1.read_one(tmp_path, task="t", recover=True)
     rows = len(episode.state)
-    assert share * 36 - 8 < rows <= promised < 36
-    assert np.array_equal(episode.state[: rows - 1], whole.state[: rows - 1])
+    assert share * 36 - 8 < rows <= promised <= 36 and (promised < 36 or share > 0.9)
+    assert np.array_equal(episode.state, whole.state[:rows])  # nothing is held: all topics cover the last row
+    assert np.array_equal(episode.action, whole.action[:rows])
     assert r1.buffers(episode, "head_rgb") == r1.buffers(whole, "head_rgb")[:rows]
     assert episode.metadata["recovered"] is True and r1.warned(episode, "recovered from a truncated file")
-    end = episode.metadata["start_ns"] + int(episode.timestamp_ns[-1])
-    for entry in episode.metadata["topics"].values():  # every topic reaches the last row
-        head_end = episode.metadata["topics"][r1.HEAD]
-        assert entry["last_offset_s"] >= 0 or head_end["messages"] > rows, end
 
 
 def test_recording_that_lost_only_its_end_mark(tmp_path, sent):

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="Source format: robotwin, or a converter of yours (FWDATA_PLUGINS).")],
+    source: Annotated[str, typer.Argument(help="Source format: robotwin, libero, r1lite, lerobot, or your own.")],
     raw: Annotated[Path, typer.Argument(help="Folder (or file) of recordings.")],
     out: Annotated[Path, typer.Option("--out", help="The store to write, e.g. data/robotwin.zarr.")],
     manifest: Annotated[str | None, typer.Option(help="Manifest name or path; default: the source's own.")] = None,

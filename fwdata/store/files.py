@@ -33,7 +33,7 @@ def json_digest(value: object) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: temporary name in the same folder, flush to disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one writer at a time: a rerun replaces what a kill left
     try:
         with temporary.open("wb") as file:
             file.write(data)
