@@ -8,7 +8,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from fwdata.errors import UsageError
@@ -73,7 +73,8 @@ class Info:
 
     def vectors(self) -> list[str]:
         """Keys of features of numbers in one row."""
-        return [f.key for f in self.features.values() if f.dtype in _NUMBERS and len(f.shape) <= 1]
+        numbers = [f for f in self.features.values() if f.dtype in _NUMBERS and len(f.shape) <= 1]
+        return [f.key for f in numbers if 0 < f.size <= MAX_NUMBERS]
 
     def data_file(self, episode: int = 0, chunk: int = 0, file: int = 0) -> str:
         """Path of a parquet file relative to the dataset."""
@@ -85,9 +86,11 @@ class Info:
 
 
 def _fill(template: str, key: str, episode: int, chunks_size: int, chunk: int, file: int) -> str:
-    return template.format(
+    path = template.format(
         video_key=key, episode_index=episode, episode_chunk=episode // chunks_size, chunk_index=chunk, file_index=file
     )
+    _check_path(path, f"path {path!r}")
+    return path
 
 
 def read_json(path: Path, name: str, max_bytes: int) -> Any:
@@ -183,24 +186,19 @@ def _template(found: object, key: str, generation: str) -> str:
 
 
 def _check_path(path: str, what: str) -> None:
-    parts = PurePosixPath(path).parts
-    if path.startswith("/") or ".." in parts or "\\" in path or ":" in path or "\0" in path:
+    if path.startswith("/") or ".." in path.split("/") or "\\" in path or "\0" in path:
         raise UsageError(f"{INFO}: {what} leads out of the dataset's folder; refused")
 
 
 def _feature(key: str, value: object) -> Feature:
+    """A feature; one that is not understood gets the dtype "unknown", so that only its use is an error."""
     _check_path(key, f"feature {key!r}")
-    if not isinstance(value, dict):
-        raise UsageError(f"{INFO}: feature {key} must be an object, found {type(value).__name__}")
-    shape, dtype = value.get("shape"), value.get("dtype")
-    if not isinstance(dtype, str):
-        raise UsageError(f"{INFO}: feature {key} has no dtype")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and 0 <= n <= 10**6 for n in shape):
-        raise UsageError(f"{INFO}: feature {key} must have a shape of whole numbers, found {shape!r}")
-    feature = Feature(key, dtype, tuple(shape), _flat_names(value.get("names")), _is_depth(value))
-    if dtype in _NUMBERS and feature.size > MAX_NUMBERS:
-        raise UsageError(f"{INFO}: feature {key} has {feature.size} numbers in a row, at most {MAX_NUMBERS} are read")
-    return feature
+    told: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    shape, dtype = told.get("shape"), told.get("dtype")
+    sound = isinstance(shape, list) and all(isinstance(n, int) and 0 <= n <= 10**6 for n in shape)
+    if not sound or not isinstance(dtype, str):
+        return Feature(key, "unknown", ())
+    return Feature(key, dtype, tuple(shape or ()), _flat_names(told.get("names")), _is_depth(told))
 
 
 def _flat_names(found: object) -> tuple[str, ...]:

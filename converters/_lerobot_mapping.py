@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from converters._lerobot_info import Feature, Info
+from converters._lerobot_info import MAX_NUMBERS, Feature, Info
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.manifest import Model
 
@@ -33,7 +33,7 @@ class Vectors(Model):
     name: str = "manifest"
     state: tuple[str, ...]
     action: tuple[str, ...]
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = Field(default_factory=dict)
     by_names: bool = False
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
@@ -149,7 +149,10 @@ def _vector(info: Info, key: str) -> Feature:
     if feature is None:
         raise UsageError(f"no feature {key!r}{did_you_mean(key, info.vectors())}")
     if key not in info.vectors():
-        raise UsageError(f"{key} is a feature of {feature.dtype} of shape {list(feature.shape)}, expected numbers")
+        raise UsageError(
+            f"{key} is a feature of {feature.dtype} of shape {list(feature.shape)}, "
+            f"expected 1 to {MAX_NUMBERS} numbers in a row"
+        )
     return feature
 
 

@@ -64,10 +64,11 @@ class _Broken(Exception):
 
 @dataclass
 class _Tables:
-    """Schemas and channels met so far; `wanted` maps the ids of wanted channels."""
+    """Schemas and channels met so far. ids: of all channels; wanted: those of the topics, by id."""
 
     topics: Collection[str]
     schemas: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    ids: set[int] = field(default_factory=set)
     wanted: dict[int, Channel] = field(default_factory=dict)
 
     def add_schema(self, data: bytes) -> None:
@@ -80,6 +81,7 @@ class _Tables:
         fields = _Fields(data)
         key, schema = fields.number("<H"), fields.number("<H")
         topic, encoding = fields.text(), fields.text()
+        self.ids.add(key)
         if topic in self.topics:
             msgtype, definition_encoding, definition = self.schemas.get(schema, ("", "", ""))
             self.wanted[key] = Channel(topic, msgtype, encoding, definition, definition_encoding)
@@ -129,11 +131,10 @@ def read_messages(
         if damage.truncated and not recover:
             raise Truncated(f"{path.name} is truncated: its end mark is missing")
         try:
-            tables = _Tables(topics)
-            skip = set[int]()
+            tables, skip = _Tables(topics), set[int]()
             if not damage.truncated:
                 with contextlib.suppress(_Broken):  # a broken summary is not needed
-                    skip = _unwanted_chunks(file, size, topics)
+                    tables, skip = _summary(file, size, topics)
             file.seek(len(MAGIC))
             yield from _records(file, size, tables, skip, recover, damage)
         except _Broken as error:
@@ -148,12 +149,16 @@ def _has_end(file: BinaryIO, size: int) -> bool:
     return end[-len(MAGIC) :] == MAGIC and end[0] == _FOOTER
 
 
-def _unwanted_chunks(file: BinaryIO, size: int, topics: Collection[str]) -> set[int]:
-    """Offsets of chunks that hold no message of the topics, as the summary at the end of the file says."""
+def _summary(file: BinaryIO, size: int, topics: Collection[str]) -> tuple[_Tables, set[int]]:
+    """What the end of the file repeats: schemas and channels, and the offsets of chunks without the topics' messages.
+
+    A chunk that is passed over may hold the only other copy of a channel, so both come from here or neither does.
+    """
+    nothing = _Tables(topics), set[int]()
     file.seek(size - FOOTER_BYTES + _RECORD.size)
     (start,) = struct.unpack("<Q", file.read(8))
     if not len(MAGIC) <= start < size - FOOTER_BYTES or size - start > MAX_RECORD:
-        return set()
+        return nothing
     tables, chunks = _Tables(topics), []
     file.seek(start)
     data, position = file.read(size - FOOTER_BYTES - start), 0
@@ -167,10 +172,8 @@ def _unwanted_chunks(file: BinaryIO, size: int, topics: Collection[str]) -> set[
         elif kind == _CHANNEL:
             tables.add_channel(body)
         elif kind == _CHUNK_INDEX:
-            chunks.append(body)
-    if not tables.wanted:
-        return set()  # the summary repeats no channels: nothing is known
-    return {offset for offset, ids in map(_chunk_index, chunks) if ids and not ids & tables.wanted.keys()}
+            chunks.append(_chunk_index(body))
+    return tables, {at for at, ids in chunks if ids and ids <= tables.ids and not ids & tables.wanted.keys()}
 
 
 def _chunk_index(body: bytes) -> tuple[int, set[int]]:

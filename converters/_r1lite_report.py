@@ -62,9 +62,7 @@ def arm_columns(parts: Sequence[Part], role: Role, kind: Literal["joint", "gripp
     return np.array([i for i, n in enumerate(names) if f"_{kind}" in n and n.startswith(SIDES)], np.int64)
 
 
-def warn(
-    rows: Rows, parts: Sequence[Part], segments: Sequence[text.Segment], period_ns: float, window: int
-) -> list[str]:
+def warn(rows: Rows, parts: Sequence[Part], period_ns: float, window: int) -> list[str]:
     """Sentences about the rows that are kept."""
     speeds = [i for i, n in enumerate(column_names(parts, "target")) if n.startswith(("torso_", "chassis_"))]
     warnings = suspicious(rows, arm_columns(parts, "feedback", "joint"), np.array(speeds, np.int64), period_ns)
@@ -78,15 +76,15 @@ def warn(
         warnings.append(f"{invalid} of {len(rows)} frames are invalid: no training window reaches them")
     if len(rows) < window:
         warnings.append(f"{len(rows)} frames: shorter than a training window of {window}")
-    if segments and len({s.text for s in segments} | {text.NO_TEXT}) == 1:
-        warnings.append("no frame lies inside an annotation with a text")
     return warnings
 
 
-def warn_chinese(segments: Sequence[text.Segment], strict: bool) -> list[str]:
-    """How many rows have no English text."""
+def warn_texts(segments: Sequence[text.Segment], annotated: bool, language: text.Language, strict: bool) -> list[str]:
+    """Sentences about the language of the rows. annotated: the recording has annotations."""
+    if annotated and all(s.text == text.NO_TEXT for s in segments):
+        return ["no frame lies inside an annotation with a text"]
     count = sum(s.last - s.first + 1 for s in segments if text.is_chinese_only(s.text))
-    if not count:
+    if not count or language == "zh":
         return []
     used = "the coarse task is used" if strict else "option strict_lang uses the coarse task"
     return [f"{count} frames have Chinese text only; {used}"]

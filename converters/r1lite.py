@@ -200,8 +200,8 @@ class Converter:
         rows = rowing.align_rows(recording, self.period_ns, warnings)
         rows, numbers = self._choose_rows(rows, language, warnings)
         segments = text.segments(language.annotations, numbers, language.coarse, options.lang, options.strict_lang)
-        warnings += report.warn(rows, self.parts, segments, self.period_ns, self.manifest.window.num_frames)
-        warnings += report.warn_chinese(segments, options.strict_lang) if options.lang == "en" else []
+        warnings += report.warn(rows, self.parts, self.period_ns, self.manifest.window.num_frames)
+        warnings += report.warn_texts(segments, bool(language.annotations), options.lang, options.strict_lang)
         grippers = report.gripper_scale(recording, options.gripper_scale, options.gripper_unit)
         return Episode(
             cameras={name: _camera(bags, recording.tracks[name], rows) for name in self.manifest.cameras},

@@ -11,6 +11,9 @@ weigh up to 6 times as much as the table: they are few and all that matters for 
 then also 5 and 9 frames. The weights written are an exponential moving average, and latents_mean and
 latents_std are measured with them on fresh pictures. A run that is stopped leaves the snapshot of its last full
 thousand steps.
+
+The shipped weights: 4500 steps with seed 0, then, after the world's scenes had changed, 1300 more with --start and seed
+1; 25.7 dB on held-out single frames and 23.0 dB on held-out 9-frame clips (mean squared error over 64 of each).
 """
 
 from __future__ import annotations

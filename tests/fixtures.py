@@ -40,13 +40,18 @@ def toy_arrays(frames: int, seed: int) -> dict[str, NDArray[Any]]:
     return {"overhead": pictures(), "wrist": pictures(), "state": rows[:-1], "action": rows[1:], "text": text}
 
 
+def save(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays to a .npz file."""
+    np.savez(path, allow_pickle=False, **arrays)
+
+
 def write_toy(root: Path, tasks: Mapping[str, Sequence[int]]) -> Path:
     """Write toy recordings; tasks: task name -> frame counts of its episodes. Deterministic."""
     seed = 0
     for task, lengths in tasks.items():
         (root / task).mkdir(parents=True, exist_ok=True)
         for index, frames in enumerate(lengths):
-            np.savez(root / task / f"take{index}.npz", **toy_arrays(frames, seed))
+            save(root / task / f"take{index}.npz", toy_arrays(frames, seed))
             seed += 1
     return root
 

@@ -17,6 +17,8 @@ from fixtures import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, GzipCodec, ZstdCodec
 
 import fwdata.store.files as files_module
 from fwdata.errors import StoreDamaged
@@ -41,12 +43,12 @@ def arrays(draw: st.DrawFn) -> tuple[ArraySpec, int, list[int], int]:
     return spec, sum(pieces), pieces, draw(st.integers(0, 2**32 - 1))
 
 
-def random_rows(spec: ArraySpec, rows: int, seed: int) -> np.ndarray:
+def random_rows(spec: ArraySpec, rows: int, seed: int) -> NDArray[Any]:
     data = np.random.default_rng(seed).integers(0, 200, (rows, *spec.row_shape))
     return data.astype(spec.dtype)
 
 
-def write(folder: Path, spec: ArraySpec, values: np.ndarray, pieces: list[int] | None = None) -> None:
+def write(folder: Path, spec: ArraySpec, values: NDArray[Any], pieces: list[int] | None = None) -> None:
     writer = ArrayWriter(folder, spec)
     start = 0
     for count in pieces or [len(values)]:
@@ -101,8 +103,8 @@ def test_reader_reads_what_zarr_python_writes(tmp_path: Path, case: tuple[ArrayS
     values = random_rows(spec, rows, seed)
     folder = folder_for(tmp_path)
     codecs = {
-        "zstd": zarr.codecs.ZstdCodec(level=1, checksum=True),
-        "crc32c": zarr.codecs.Crc32cCodec(),
+        "zstd": ZstdCodec(level=1, checksum=True),
+        "crc32c": Crc32cCodec(),
     }
     made = zarr.create_array(
         str(folder),
@@ -122,7 +124,7 @@ def test_reader_reads_what_zarr_python_writes(tmp_path: Path, case: tuple[ArrayS
 def test_other_codec_chains_are_read_through_zarr(tmp_path: Path) -> None:
     values = np.arange(60, dtype=np.float32).reshape(20, 3)
     made = zarr.create_array(
-        str(tmp_path / "a"), shape=values.shape, dtype="float32", chunks=(7, 2), compressors=zarr.codecs.GzipCodec()
+        str(tmp_path / "a"), shape=values.shape, dtype="float32", chunks=(7, 2), compressors=GzipCodec()
     )
     made[:] = values
     array = opened(tmp_path / "a")
@@ -138,7 +140,7 @@ def test_other_chunk_names_are_read_through_zarr(tmp_path: Path, encoding: Any) 
         shape=(4, 2),
         dtype="int64",
         chunks=(2, 2),
-        compressors=zarr.codecs.Crc32cCodec(),
+        compressors=Crc32cCodec(),
         chunk_key_encoding=encoding,
     )
     made[:] = np.arange(8).reshape(4, 2)
@@ -214,7 +216,7 @@ def test_a_hole_inside_a_shard_is_an_error_not_a_fill_value(tmp_path: Path) -> N
         dtype="float32",
         chunks=(1, 2),
         shards=(4, 2),
-        compressors=zarr.codecs.Crc32cCodec(),
+        compressors=Crc32cCodec(),
     )
     made[0], made[3] = values[0], values[3]  # rows 1 and 2 are never written
     array = opened(tmp_path / "a")
@@ -265,6 +267,16 @@ def test_interrupted_writer_leaves_whole_shards_only(tmp_path: Path) -> None:
     again.append(values[8:])
     again.finish()
     assert np.array_equal(opened(tmp_path / "a").rows(0, 10), values)
+
+
+def test_writer_keeps_what_it_was_given(tmp_path: Path) -> None:
+    writer = ArrayWriter(tmp_path / "a", ArraySpec("int64", (), 2, 8, "crc32c"))
+    buffer = np.arange(3)
+    writer.append(buffer)
+    buffer[:] = -1  # a caller may use its buffer again
+    writer.append(buffer)
+    writer.finish()
+    assert opened(tmp_path / "a").rows(0, 6).tolist() == [0, 1, 2, -1, -1, -1]
 
 
 def test_documents_are_json_with_offsets(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from fixtures import (
     flip_bit,
     quick_writes,  # noqa: F401 - used by every test
     run_convert,
+    save,
     stamps,
     toy_arrays,
     toy_manifest,
@@ -72,13 +73,13 @@ def killed(action: object, at_write: int) -> bool:
     if not child:
         count = 0
 
-        def dying_fsync(_: int) -> None:
+        def dying_fsync(descriptor: object) -> None:
             nonlocal count
             count += 1
             if count == at_write:
                 os._exit(9)
 
-        os.fsync = dying_fsync
+        os.fsync = dying_fsync  # type: ignore[assignment]
         try:
             action()  # type: ignore[operator]
         finally:
@@ -135,7 +136,7 @@ def test_parts_hold_one_group_and_at_most_the_limits(
 
 def spoil(raw: Path, name: str, **changes: object) -> None:
     arrays = {**toy_arrays(4, 0), **changes}
-    np.savez(raw / name, **{k: v for k, v in arrays.items() if v is not None})
+    save(raw / name, {k: v for k, v in arrays.items() if v is not None})
 
 
 BAD: list[tuple[str, dict[str, object], str]] = [

@@ -148,7 +148,7 @@ def test_a_killed_run_continues_at_the_next_shard(
     if torn is not None and kill_at == 11:
         shard = torn / "c" / "2" / "0" / "0"
         shard.mkdir(parents=True)
-        (shard / ".0.1.tmp").write_bytes(b"torn")
+        (shard / ".0.tmp").write_bytes(b"torn")
     vae.calls, vae.fail_after = 0, None
     encode(path, stride=stride)
     assert vae.calls <= FRAMES - kill_at + small_shards * stride

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import r1lite_files as r1
+import r1lite_reading as rd
 from fixtures import quick_writes  # noqa: F401
 
 from converters.r1lite import Converter
@@ -28,7 +29,7 @@ CAMERA_KEYS = {"head_rgb": "head_left", "left_wrist_rgb": "left_wrist", "right_w
 
 @pytest.fixture(scope="module")
 def golden():
-    return r1.read_one(DATA)
+    return rd.read_one(DATA)
 
 
 def test_golden_rows(golden):
@@ -51,7 +52,7 @@ def test_golden_pictures(golden):
         assert [camera.height, camera.width] == EXPECTED["image_hw"][key]
         cell = EXPECTED["marker_px"][key]
         shown = []
-        for data in r1.buffers(golden, name):
+        for data in rd.buffers(golden, name):
             line = decode_rgb(data)[cell // 2, cell // 2 :: cell][:12].mean(1) > 127
             assert line[:2].tolist() == [True, False]
             shown.append(int("".join(map(str, line[2:].astype(int))), 2))
@@ -75,11 +76,11 @@ def test_golden_report(golden):
     assert golden.task == wanted["coarse_task"]
     assert golden.instructions == (wanted["episode_instruction"],)
     assert about["gripper_range"] == [0, 100]
-    assert r1.warned(golden, "1 head frame missing")
+    assert rd.warned(golden, "1 head frame missing")
 
 
 def test_golden_discovery():
-    found = r1.converter().discover(DATA)
+    found = rd.converter().discover(DATA)
     (ref,) = found.episodes
     assert ref.id == r1.NAME
     assert ref.files == (f"{r1.NAME}/{r1.NAME}.mcap", "raw_data_meta.json", f"{r1.NAME}.json")
@@ -88,7 +89,7 @@ def test_golden_discovery():
 
 
 def test_manifest_and_names(golden):
-    manifest = r1.manifest()
+    manifest = rd.manifest()
     assert manifest.stitch.layout == "robotwin" and manifest.stitch.size == (384, 320)
     assert (manifest.fps.hz, manifest.window.num_frames, manifest.normalisation.mode) == (15, 33, "zscore")
     names = [f"{s}_{n}" for s in ("left", "right") for n in (*(f"joint_{i}" for i in range(1, 7)), "gripper")]
@@ -112,6 +113,7 @@ def test_converts_from_the_command_line(tmp_path, monkeypatch, capsys, quick_wri
 
 CONTAINERS = {
     "zstd": lambda root, sent: r1.McapWriter("zstd").write(root / "x.mcap", sent),
+    "small chunks": lambda root, sent: r1.McapWriter("zstd", 6_000).write(root / "x.mcap", sent),
     "lz4": lambda root, sent: r1.McapWriter("lz4").write(root / "x.mcap", sent),
     "uncompressed": lambda root, sent: r1.McapWriter("").write(root / "x.mcap", sent),
     "unchunked": lambda root, sent: r1.McapWriter(chunk_bytes=None).write(root / "x.mcap", sent),
@@ -136,19 +138,19 @@ def sent():
 def reference(sent, tmp_path_factory):
     root = tmp_path_factory.mktemp("reference")
     r1.McapWriter().write(root / "x.mcap", sent)
-    return r1.read_one(root, task="sort")
+    return rd.read_one(root, task="sort")
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_containers_give_identical_episodes(tmp_path, sent, reference, container):
     """Failure 28 too: ROS 1 and ROS 2 give the same rows and the same pictures."""
     CONTAINERS[container](tmp_path, sent)
-    episode = r1.read_one(tmp_path, task="sort")
+    episode = rd.read_one(tmp_path, task="sort")
     assert np.array_equal(episode.state, reference.state)
     assert np.array_equal(episode.action, reference.action)
     assert np.array_equal(episode.timestamp_ns, reference.timestamp_ns)
     for name in reference.cameras:
-        assert r1.buffers(episode, name) == r1.buffers(reference, name)
+        assert rd.buffers(episode, name) == rd.buffers(reference, name)
     same = {"topics", "camera_skew_ms", "gaps", "segments"}
     assert {k: episode.metadata[k] for k in same} == {k: reference.metadata[k] for k in same}
 
@@ -163,8 +165,8 @@ def test_values_are_those_of_the_motion(reference):
                 reference.action[row, column : column + 6], r1.arm_pose(stamp, side, -0.05), atol=2e-4
             )
             assert reference.state[row, column + 6] == pytest.approx(r1.grip(stamp, side), abs=0.05)
-    assert r1.buffers(reference, "head_rgb") == [r1.jpeg(i, 0) for i in range(36)]
-    for data in r1.buffers(reference, "left_wrist_rgb"):
+    assert rd.buffers(reference, "head_rgb") == [r1.jpeg(i, 0) for i in range(36)]
+    for data in rd.buffers(reference, "left_wrist_rgb"):
         check_jpeg(data, 36, 64)
 
 
@@ -184,38 +186,38 @@ def test_split_files_are_one_recording(tmp_path, sent, reference, kind):
             r1.McapWriter().write(tmp_path / "x" / f"x_{part}.mcap", piece)
         else:
             r1.write_bag(tmp_path / f"x_{part}.bag", piece)
-    (ref,) = r1.converter().discover(tmp_path).episodes
+    (ref,) = rd.converter().discover(tmp_path).episodes
     assert ref.id == "x" and len(ref.files) == 3
-    episode = r1.read_one(tmp_path, task="sort")
+    episode = rd.read_one(tmp_path, task="sort")
     assert np.array_equal(episode.state, reference.state) and np.array_equal(episode.action, reference.action)
-    assert r1.buffers(episode, "head_rgb") == r1.buffers(reference, "head_rgb")
-    assert len(r1.converter(split_files="separate").discover(tmp_path).episodes) == 3
+    assert rd.buffers(episode, "head_rgb") == rd.buffers(reference, "head_rgb")
+    assert len(rd.converter(split_files="separate").discover(tmp_path).episodes) == 3
 
 
 def test_split_files_that_the_dataset_lists_one_by_one_stay_apart(tmp_path, sent):
     for part in range(2):
         r1.McapWriter().write(tmp_path / f"take_{part}.mcap", sent)
     r1.write_meta(tmp_path, [{"name": f"take_{part}.mcap"} for part in range(2)])
-    assert [ref.id for ref in r1.converter().discover(tmp_path).episodes] == ["take_0", "take_1"]
+    assert [ref.id for ref in rd.converter().discover(tmp_path).episodes] == ["take_0", "take_1"]
 
 
 def test_a_single_file_is_converted_with_what_lies_beside_it(tmp_path, sent):
     path = r1.write_recording(tmp_path, sent, [r1.annotation("左@Lift.", 0, 9)])
     for root in (path, path.parent, tmp_path):
-        assert r1.read_one(root).instructions == ("Lift.", "sort colored blocks")
+        assert rd.read_one(root).instructions == ("Lift.", "sort colored blocks")
 
 
 def test_mixed_bag_and_mcap_are_decided_per_file(tmp_path, sent):
     r1.McapWriter().write(tmp_path / "a.mcap", sent)
     r1.write_bag(tmp_path / "b.bag", sent)
-    first, second = r1.read_all(tmp_path, task="sort")
+    first, second = rd.read_all(tmp_path, task="sort")
     assert np.array_equal(first.state, second.state)
 
 
 def test_action_sets(tmp_path):
     sent = r1.recording(torso=True)
     r1.McapWriter().write(tmp_path / "x.mcap", sent)
-    episode = r1.read_one(tmp_path, task="sort", action_set="arms+torso+chassis")
+    episode = rd.read_one(tmp_path, task="sort", action_set="arms+torso+chassis")
     assert episode.state.shape[1] == 14 + 3 + 6 and episode.action.shape[1] == 14 + 4 + 3
     assert episode.state_names[14:17] == ("torso_joint_1", "torso_joint_2", "torso_joint_3")
     assert episode.action_names[14:18] == (
@@ -232,13 +234,13 @@ def test_action_sets(tmp_path):
     np.testing.assert_allclose(episode.action[:, 18:], np.stack([t, 0 * t + 0.5, -t], 1), atol=1e-5)
     command = np.where(t < 0.6, 0.1, 0.6)  # two messages: held, the first one also before it
     np.testing.assert_allclose(episode.action[:, 14:18], np.outer(command, [1, -1, 2, 3]), atol=1e-6)
-    fewer = r1.read_one(tmp_path, task="sort", action_set="arms+torso")
+    fewer = rd.read_one(tmp_path, task="sort", action_set="arms+torso")
     assert fewer.state.shape[1] == 17 and fewer.action.shape[1] == 18
 
 
 def test_action_set_needs_its_topics(tmp_path, sent):
     r1.McapWriter().write(tmp_path / "x.mcap", sent)
-    found = r1.reason(tmp_path, task="sort", action_set="arms+torso")
+    found = rd.reason(tmp_path, task="sort", action_set="arms+torso")
     assert "2 needed topics are absent or empty" in found
     assert "/hdas/feedback_torso" in found and "/motion_target/target_speed_torso" in found
 
@@ -248,13 +250,13 @@ def test_gripper_scale_is_decided_and_recorded(tmp_path, sent, scale, unit, expe
     for topic in (*r1.GRIPPER.values(), *r1.GRIPPER_TARGET.values()):
         sent = r1.edit(sent, topic, lambda i, s: replace(s, value=r1.joints([s.value["position"][0] * scale])))
     r1.McapWriter().write(tmp_path / "x.mcap", sent)
-    raw, mapped = r1.read_one(tmp_path, task="t"), r1.read_one(tmp_path, task="t", gripper_unit=True)
+    raw, mapped = rd.read_one(tmp_path, task="t"), rd.read_one(tmp_path, task="t", gripper_unit=True)
     assert raw.metadata["gripper_range"] == expected and mapped.metadata["gripper_range"] == [0, 1]
     np.testing.assert_allclose(mapped.state[:, 6], np.clip(raw.state[:, 6] / expected[1], 0, 1), atol=1e-6)
     assert mapped.state[:, 13].min() > 0.01 and mapped.action[:, 6].max() == 1.0
     assert np.array_equal(raw.state[:, :6], mapped.state[:, :6])
-    assert r1.warned(raw, "scale 0 .. 1") == (expected == [0, 1])
-    assert not r1.warned(mapped, "scale 0 .. 1")
+    assert rd.warned(raw, "scale 0 .. 1") == (expected == [0, 1])
+    assert not rd.warned(mapped, "scale 0 .. 1")
 
 
 def test_drop_unqualified_breaks_windows(tmp_path, sent):
@@ -267,7 +269,7 @@ def test_drop_unqualified_breaks_windows(tmp_path, sent):
             r1.annotation("c@Lift.", 1.0, 9),
         ],
     )
-    whole, kept = r1.read_one(tmp_path), r1.read_one(tmp_path, drop_unqualified=True)
+    whole, kept = rd.read_one(tmp_path), rd.read_one(tmp_path, drop_unqualified=True)
     bad = whole.metadata["segments"][1]
     assert (
         whole.metadata["unqualified_frames"]
@@ -279,35 +281,35 @@ def test_drop_unqualified_breaks_windows(tmp_path, sent):
     assert kept.instructions[0] == "Lift."
     rows = np.r_[0 : bad["first_frame"], bad["last_frame"] + 1 : len(whole.state)]
     assert np.array_equal(kept.state, whole.state[rows])
-    assert r1.buffers(kept, "head_rgb") == [r1.buffers(whole, "head_rgb")[i] for i in rows]
+    assert rd.buffers(kept, "head_rgb") == [rd.buffers(whole, "head_rgb")[i] for i in rows]
     r1.write_meta(tmp_path, [{"name": path.name, "annotations": [r1.annotation("a@Lift.", 0, 9, "unqualified")]}])
-    assert "leave none of 36 frames: 36 unqualified" in r1.reason(tmp_path, drop_unqualified=True)
+    assert "leave none of 36 frames: 36 unqualified" in rd.reason(tmp_path, drop_unqualified=True)
 
 
 def test_head_right_camera_can_be_chosen(tmp_path, sent):
     extra = [replace(s, topic=r1.HEAD_RIGHT) for s in sent if s.topic == r1.HEAD]
     r1.McapWriter().write(tmp_path / "x.mcap", sorted([*sent, *extra], key=lambda s: s.log))
     wanted = ("left_wrist_rgb", "head_right_rgb")  # the clock is the left head camera all the same
-    made = Converter(r1.manifest().model_copy(update={"cameras": wanted, "options": {"task": "t"}}))
+    made = Converter(rd.manifest().model_copy(update={"cameras": wanted, "options": {"task": "t"}}))
     episode = made.read(tmp_path, made.discover(tmp_path).episodes[0])
     assert list(episode.cameras) == list(wanted)
-    assert r1.buffers(episode, "head_right_rgb") == [r1.jpeg(i, 0) for i in range(36)]
+    assert rd.buffers(episode, "head_right_rgb") == [r1.jpeg(i, 0) for i in range(36)]
 
 
 def test_wrong_options_and_cameras_are_named():
     with pytest.raises(UsageError, match="no option 'recovr'; did you mean 'recover'"):
-        r1.converter(recovr=True)
+        rd.converter(recovr=True)
     with pytest.raises(UsageError, match=r"options of manifest 'r1lite': gap: Input should be 'keep', 'split' or"):
-        r1.converter(gap="no")
+        rd.converter(gap="no")
     with pytest.raises(UsageError, match="R1 Lite has no camera 'head_camera'; did you mean"):
-        Converter(r1.manifest().model_copy(update={"cameras": ("head_camera",)}))
+        Converter(rd.manifest().model_copy(update={"cameras": ("head_camera",)}))
 
 
 def test_another_frame_rate_needs_its_own_manifest(tmp_path):
     r1.McapWriter().write(tmp_path / "x.mcap", r1.recording(frames=40, hz=30))
-    found = r1.reason(tmp_path, task="t")
+    found = rd.reason(tmp_path, task="t")
     assert "runs at 30 frames/s, manifest 'r1lite' says 15" in found
-    assert len(r1.read_one(tmp_path, task="t", check_rate=False).state) == 40
+    assert len(rd.read_one(tmp_path, task="t", check_rate=False).state) == 40
     data = load_manifest("r1lite").model_dump(mode="json")
     faster = Converter(Manifest.model_validate({**data, "fps": {"hz": 30}, "options": {"task": "t"}}))
     assert faster.read(tmp_path, faster.discover(tmp_path).episodes[0]).valid.all()

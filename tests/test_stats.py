@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,6 +19,7 @@ from fixtures import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from robotwin_files import write_task
 
 import fwdata
@@ -28,7 +30,7 @@ from fwdata.stats import NAMES, Statistics, compute_statistics, save_statistics,
 GOLDEN = json.loads((ROBOTWIN / "dataset_stats_golden.json").read_text())
 
 
-def golden_rows() -> list[np.ndarray]:
+def golden_rows() -> list[NDArray[Any]]:
     rows = []
     for name in GOLDEN["episodes"]:
         with h5py.File(ROBOTWIN / name) as file:
@@ -46,9 +48,9 @@ def test_golden_statistics(kind: str) -> None:
     assert (found.num_episodes, found.num_transitions) == (2, sum(len(r) - 1 for r in rows))
 
 
-def naive(episodes: list[np.ndarray], horizon: int) -> dict[str, np.ndarray]:
+def naive(episodes: list[NDArray[Any]], horizon: int) -> dict[str, NDArray[Any]]:
     """Action statistics by the official rules, one window at a time."""
-    per_step: list[list[np.ndarray]] = []
+    per_step: list[list[NDArray[Any]]] = []
     for rows in episodes:
         windows = np.stack([[rows[min(t + k, len(rows) - 1)] for k in range(horizon)] for t in range(len(rows))])
         per_step.append([windows[:, k].astype(np.float64) for k in range(horizon)])

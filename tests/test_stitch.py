@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,6 +15,7 @@ from fixtures import (
     quick_writes,  # noqa: F401 - used by every test
     robotwin_store,
 )
+from numpy.typing import NDArray
 from PIL import Image
 from robotwin_files import encode
 from torch.nn.functional import interpolate
@@ -34,7 +36,7 @@ def spec_of(layout: str, camera_size: tuple[int, int], size: tuple[int, int], ca
     return StitchSpec(layout=layout, cameras=names, camera_size=camera_size, size=size)  # type: ignore[arg-type]
 
 
-def official(frames: list[np.ndarray], spec: StitchSpec) -> np.ndarray:
+def official(frames: list[NDArray[Any]], spec: StitchSpec) -> NDArray[Any]:
     """float32 [n, H, W, 3] in grey levels, unrounded: the official loader's steps on floats."""
     h, w = spec.camera_size
 
@@ -54,7 +56,7 @@ def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def patterns(height: int, width: int, seed: int) -> np.ndarray:
+def patterns(height: int, width: int, seed: int) -> NDArray[Any]:
     """uint8 [2, height, width, 3]: rectangles with 1-pixel lines, and white noise."""
     rng = np.random.default_rng(seed)
     sharp = np.zeros((height, width, 3), np.uint8)

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -179,10 +180,11 @@ def test_threads_read_the_same_frames(store: Store) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_other_processes_read_an_open_store(store: Store, method: str) -> None:
-    queue: multiprocessing.Queue[int] = multiprocessing.get_context(method).Queue()
+    context: Any = multiprocessing.get_context(method)
+    queue = context.Queue()
     sum_pixels(store, queue)  # opens files here first, which a forked process inherits
     expected = queue.get()
-    process = multiprocessing.get_context(method).Process(target=sum_pixels, args=(store, queue))
+    process = context.Process(target=sum_pixels, args=(store, queue))
     process.start()
     assert queue.get(timeout=60) == expected
     process.join()
@@ -192,10 +194,10 @@ def test_zarr_python_reads_every_array(shared: Path, store: Store) -> None:
     group = zarr.open_group(str(shared), mode="r")
     part = group["parts/p00000"]
     assert isinstance(part, zarr.Group)
-    state = np.asarray(part["lowdim/state"])  # type: ignore[arg-type]
+    state = np.asarray(part["lowdim/state"])
     assert np.array_equal(state[7:14], store.episodes[1].state())
-    offsets = np.asarray(part["cameras/head_camera/offset"])  # type: ignore[arg-type]
-    data = np.asarray(part["cameras/head_camera/data"])  # type: ignore[arg-type]
+    offsets = np.asarray(part["cameras/head_camera/offset"])
+    data = np.asarray(part["cameras/head_camera/data"])
     assert data[offsets[7] : offsets[8]].tobytes() == store.episodes[1].encoded("head_camera", [0])[0]
     assert set(dict(group.groups())) == {"parts", "plan"}
 
@@ -304,6 +306,17 @@ def test_every_flipped_bit_of_a_store_is_noticed(tmp_path: Path, monkeypatch: py
         assert reader or before == plain.encode() or file.name == "dataset_stats.json", where
         file.write_bytes(before)
     read_everything(path)
+
+
+@pytest.mark.parametrize("group", ["plan", "parts/p00000"])
+def test_a_group_whose_attributes_lost_their_name_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    path = toy_store(tmp_path, monkeypatch, {"a": [2]})
+    file = path / group / "zarr.json"
+    file.write_text(file.read_text().replace('"fwdata"', '"fwdat!"', 1))
+    with pytest.raises(StoreDamaged, match="no fwdata attributes"):
+        read_everything(path)
 
 
 def noticed(action: object) -> bool:

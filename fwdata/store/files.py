@@ -85,17 +85,9 @@ def write_lock(store: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = _lock_holder(os.fstat(folder).st_ino)
             raise StoreBusy(f"{store} is being written by {holder}; wait for it to end or stop it") from None
-        _remove_leftovers(store)
         yield
     finally:
         os.close(folder)
-
-
-def _remove_leftovers(store: Path) -> None:
-    """Remove the temporary files of a killed writer outside parts (parts are redone or resumed by their writers)."""
-    for pattern in (".*.tmp", "*/.*.tmp", "latents/*/.*.tmp", "text/*/.*.tmp"):
-        for path in store.glob(pattern):
-            path.unlink(missing_ok=True)
 
 
 def _lock_holder(inode: int) -> str:

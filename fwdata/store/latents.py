@@ -222,8 +222,6 @@ class LatentPartWriter:
             shutil.rmtree(self.folder)
         if not self.folder.exists():
             write_group(self.folder, marker)
-        for leftover in self.folder.rglob(".*.tmp"):
-            leftover.unlink()
         c, h, w = shape
         self.next_first, self.next_future = self._done("first", frames), self._done("future", starts)
         self._first = ArrayWriter(self.folder / "first", latent_array(shape), self.next_first)

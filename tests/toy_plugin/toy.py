@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,10 @@ class _Pictures:
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         for start in range(0, len(self.frames), BLOCK):
             yield self.frames[start : start + BLOCK]
+
+
+def _camera(frames: NDArray[np.uint8]) -> RawCamera:
+    return RawCamera(_Pictures(frames), height=frames.shape[1], width=frames.shape[2])
 
 
 class Converter:
@@ -53,7 +58,7 @@ class Converter:
         arrays = self._arrays(root / ref.source)
         rows = len(arrays["state"])
         return Episode(
-            cameras={name: RawCamera(_Pictures(arrays[name]), *arrays[name].shape[1:3]) for name in self.cameras},
+            cameras={name: _camera(arrays[name]) for name in self.cameras},
             state=arrays["state"],
             action=arrays["action"],
             timestamp_ns=np.arange(rows, dtype=np.int64) * 100_000_000,
@@ -65,7 +70,7 @@ class Converter:
             metadata={"recorded_as": "npz"},
         )
 
-    def _arrays(self, path: Path) -> dict[str, NDArray[np.generic]]:
+    def _arrays(self, path: Path) -> dict[str, NDArray[Any]]:
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = dict(file)

@@ -1,0 +1,75 @@
+"""The cameras of one episode, each a video or an image feature, opened without decoding a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from converters import _lerobot_video as video
+from converters._lerobot_images import open_images
+from converters._lerobot_info import Info
+from converters._lerobot_meta import Dataset, Entry
+from converters._lerobot_parquet import Span
+from fwdata.api import EncodedCamera, Json, RawCamera
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """by_name: in the manifest's order; metadata: key, kind and frame rule of each."""
+
+    by_name: Mapping[str, EncodedCamera | RawCamera]
+    metadata: dict[str, Json]
+    warnings: tuple[str, ...]
+
+
+def open_cameras(
+    dataset: Dataset, entry: Entry, span: Span, keys: Mapping[str, str], *, swapped: bool, extra_frames: bool
+) -> Cameras:
+    """Open the cameras of an episode. keys: our name -> feature key. BadEpisode names the file and what was found."""
+    cameras: dict[str, EncodedCamera | RawCamera] = {}
+    metadata: dict[str, Json] = {}
+    warnings: list[str] = []
+    for name, key in keys.items():
+        if dataset.info.features[key].dtype == "image":
+            camera: EncodedCamera | RawCamera = open_images(span, key, swapped)
+            told: dict[str, Json] = {"kind": "jpeg" if isinstance(camera, EncodedCamera) else "png"}
+        else:
+            camera, told = _open_video(dataset, entry, key, swapped, extra_frames, warnings)
+        cameras[name] = camera
+        metadata[name] = {"key": key, "size": [camera.height, camera.width], **told}
+        declared = _declared_size(dataset.info, key)
+        if declared and declared != (camera.height, camera.width):
+            warnings.append(f"{key} is {camera.height}x{camera.width} pixels, meta/info.json says {declared}")
+    return Cameras(cameras, metadata, tuple(warnings))
+
+
+def _open_video(
+    dataset: Dataset, entry: Entry, key: str, swapped: bool, extra_frames: bool, warnings: list[str]
+) -> tuple[RawCamera, dict[str, Json]]:
+    place, fps = entry.videos[key], dataset.info.fps
+    path = dataset.folder / place.file
+    found = video.timeline(path, place.file)
+    if place.start_s is None:
+        chosen = video.assign_whole(found, place.file, entry.length, fps, extra_frames)
+    else:
+        chosen = video.assign_span(found, place.file, entry.length, fps, place.start_s, place.stop_s)
+    if chosen.warning:
+        warnings.append(chosen.warning)
+    told: dict[str, Json] = {
+        "kind": "video",
+        "codec": found.codec,
+        "frame_of_row": chosen.rule,
+        "first_frame": chosen.first,
+        "largest_offset_ms": round(chosen.largest_offset_s * 1000, 3),
+    }
+    pixels = video.Pixels(path, place.file, chosen.first, chosen.count, swapped)
+    return RawCamera(pixels, found.height, found.width), told
+
+
+def _declared_size(info: Info, key: str) -> tuple[int, int] | None:
+    """(height, width) of a picture's feature, channels first or last."""
+    shape = info.features[key].shape
+    if len(shape) != 3:
+        return None
+    first = 1 if shape[0] in (1, 3) and shape[2] not in (1, 3) else 0
+    return shape[first], shape[first + 1]

@@ -1,0 +1,125 @@
+"""Finding LeRobot datasets below a folder, and the episodes whose files are there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters._lerobot_info import INFO
+from converters._lerobot_meta import Dataset, Entry
+from fwdata.api import EpisodeRef, Skipped
+from fwdata.errors import UsageError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dataset folder: path relative to the root, "" for the root itself."""
+
+    folder: Path
+    relative: str
+
+    def place(self, name: str) -> str:
+        """A path inside the dataset, relative to the root."""
+        return f"{self.relative}/{name}" if self.relative else name
+
+
+def list_datasets(root: Path) -> list[Found]:
+    """Every folder below `root` that holds meta/info.json, sorted by path; hidden and linked folders are left out.
+
+    Raises UsageError when there is none.
+    """
+    if not root.exists():
+        raise UsageError(f"there is no folder {root}{download_hint(str(root))}")
+    if not root.is_dir():
+        raise UsageError(f"{root} is a file; give the dataset's folder, the one that holds meta and data")
+    found = []
+    for folder, subfolders, _ in os.walk(root):
+        path = Path(folder)
+        if (path / INFO).exists():
+            relative = path.relative_to(root).as_posix()
+            found.append(Found(path, "" if relative == "." else relative))
+            subfolders.clear()
+            continue
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+    if found:
+        return sorted(found, key=lambda dataset: dataset.relative)
+    above = next((p for p in (root.resolve(), *root.resolve().parents[:3]) if (p / INFO).exists()), None)
+    hint = f"; the dataset's folder is {above}" if above else "; give a LeRobot dataset or a folder of several"
+    raise UsageError(f"{root} holds no {INFO}{hint}")
+
+
+def download_hint(name: str) -> str:
+    """What to do when a path that does not exist looks like a hub id."""
+    if not _HUB_ID.fullmatch(name):
+        return ""
+    return (
+        f"; to convert the hub's dataset of that name, download it first: "
+        f"hf download {name} --repo-type dataset --local-dir {name.rpartition('/')[2]}"
+    )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Episodes of one dataset whose files exist, and those left out."""
+
+    refs: tuple[EpisodeRef, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def references(found: Found, dataset: Dataset, cameras: Sequence[str], limit: int | None) -> Listing:
+    """References to the episodes of one dataset, in order of their index.
+
+    cameras: keys of the features used; their videos count as the episode's files. limit: at most so many episodes.
+    num_bytes is the episode's share, by rows, of every file it is read from.
+    """
+    sizes: dict[str, int | None] = {}
+    rows = Counter[str]()
+    for entry in dataset.episodes.values():
+        rows.update(dict.fromkeys(_files(entry, cameras), max(1, entry.length)))
+    refs: list[EpisodeRef] = []
+    skipped = []
+    for entry in dataset.episodes.values():
+        if limit is not None and len(refs) >= limit:
+            break
+        files = _files(entry, cameras)
+        for name in files:
+            if name not in sizes:
+                sizes[name] = _size(found.folder / name)
+        missing = [name for name in files if sizes[name] is None]
+        if missing:
+            reason = f"{missing[0]} is missing; download it again"
+            skipped.append(Skipped(f"{found.place(entry.data_file)}#episode_{entry.index:06d}", reason))
+            continue
+        shares = [(sizes[name] or 0) * max(1, entry.length) / rows[name] for name in files]
+        refs.append(_reference(found, dataset, entry, files, max(1, round(sum(shares)))))
+    return Listing(tuple(refs), tuple(skipped))
+
+
+def _files(entry: Entry, cameras: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys([entry.data_file, *(entry.videos[key].file for key in cameras if key in entry.videos)]))
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _reference(found: Found, dataset: Dataset, entry: Entry, files: Sequence[str], num_bytes: int) -> EpisodeRef:
+    name = f"episode_{entry.index:06d}"
+    shared = f"#{name}" if dataset.info.shared_files else ""
+    return EpisodeRef(
+        id=found.place(name),
+        source=found.place(entry.data_file) + shared,
+        files=tuple(found.place(file) for file in files),
+        group=found.relative or "dataset",
+        num_bytes=num_bytes,
+        hints={"dataset": found.relative, "episode": entry.index, "length": entry.length},
+    )

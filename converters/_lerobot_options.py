@@ -1,0 +1,127 @@
+"""Options of LeRobot manifests, and recognising which built-in manifest a dataset fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from converters._lerobot_grippers import Action, Scale
+from converters._lerobot_info import Info
+from converters._lerobot_mapping import Vectors, fit
+from fwdata.api import converter_options
+from fwdata.errors import UsageError, did_you_mean
+from fwdata.manifest import Manifest, Model, load_manifest, manifest_names, validate_model
+
+FPS_TOLERANCE = 0.01
+
+
+class Options(Model):
+    """Options of a LeRobot manifest.
+
+    cameras: our name -> feature key, or several tried in order.
+    vectors: alternatives for state and action, the first that fits a dataset is taken; `state`, `action` and their
+    `_names` are short for one alternative that is tried first.
+    fps_labels: rates in info.json that stand for the manifest's own (published sets carry wrong labels).
+    embodiment: stored with every episode; default: robot_type of info.json.
+    instruction: "fine" takes the text of the rows where it is the same for all, "coarse" the dataset's task.
+    lang, strict_lang: half of a text `Chinese@English`; strict: the coarse task instead of Chinese text.
+    task: the coarse task of all episodes, instead of the dataset's own.
+    unqualified: rows labelled unqualified are kept, or marked invalid so that no window reaches them.
+    gripper_scale: scale of the gripper columns; "auto" decides per episode from the largest value, "recorded" does not
+    look. gripper_unit: store them as 0 .. 1.
+    gripper_action: "signed" is LIBERO's -1 open / +1 close, "unit" 1 open / 0 close, "auto" decides per dataset; stored
+    as unit. "recorded" leaves the action alone.
+    colour: "swapped" exchanges red and blue of every picture (sets that were decoded the wrong way round).
+    extra_frames: what to do with a video of more frames than rows. max_episodes: the first ones of every dataset.
+    """
+
+    cameras: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    vectors: tuple[Vectors, ...] = ()
+    state: tuple[str, ...] = ()
+    action: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    fps_labels: tuple[float, ...] = ()
+    embodiment: str | None = None
+    instruction: Literal["fine", "coarse"] = "fine"
+    lang: Literal["en", "zh"] = "en"
+    strict_lang: bool = False
+    task: str | None = None
+    unqualified: Literal["keep", "invalid"] = "keep"
+    gripper_scale: Scale = "recorded"
+    gripper_unit: bool = False
+    gripper_action: Action = "recorded"
+    colour: Literal["recorded", "swapped"] = "recorded"
+    extra_frames: Literal["reject", "ignore"] = "reject"
+    max_episodes: int | None = Field(default=None, ge=1)
+
+    @field_validator("cameras", mode="before")
+    @classmethod
+    def _keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: (keys,) if isinstance(keys, str) else keys for name, keys in value.items()}
+
+    @field_validator("state", "action", mode="before")
+    @classmethod
+    def _one_key(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    def variants(self) -> tuple[Vectors, ...]:
+        """All alternatives for state and action, the short form first."""
+        if not self.state and not self.action:
+            return self.vectors
+        short = {key: getattr(self, key) for key in ("state", "action", "state_names", "action_names")}
+        return (validate_model(Vectors, short, "options state and action"), *self.vectors)
+
+
+def options_of(manifest: Manifest) -> Options:
+    """The checked options of a manifest. UsageError for unknown ones, and for cameras that do not agree with it."""
+    merged = converter_options(manifest.options, Options().model_dump(), "lerobot")
+    options = validate_model(Options, merged, f"options of manifest {manifest.name!r}")
+    if not (options.cameras and options.variants()):
+        return options
+    for name in options.cameras:
+        if name not in manifest.cameras:
+            raise UsageError(
+                f"manifest {manifest.name!r}: option cameras maps {name!r}, which is none of the manifest's cameras"
+                f"{did_you_mean(name, manifest.cameras)}"
+            )
+    missing = [name for name in manifest.cameras if name not in options.cameras]
+    if missing:
+        raise UsageError(f"manifest {manifest.name!r}: option cameras names no feature for camera {missing[0]!r}")
+    return options
+
+
+def rate_agrees(fps: float, manifest: Manifest, options: Options) -> bool:
+    """Whether the rate of info.json is the manifest's, its label, or one of option fps_labels."""
+    rates = (manifest.fps.hz, manifest.fps.nominal or manifest.fps.hz, *options.fps_labels)
+    return any(abs(fps - rate) <= FPS_TOLERANCE * rate for rate in rates)
+
+
+def fitting_manifests(infos: Iterable[Info]) -> list[str]:
+    """Names of the manifests for this converter whose features and rate fit all of these datasets, sorted."""
+    found = list(infos)
+    return [name for name in manifest_names() if name.startswith("lerobot-") and _fits_all(load_manifest(name), found)]
+
+
+def _fits_all(manifest: Manifest, infos: Sequence[Info]) -> bool:
+    if manifest.converter != "lerobot":
+        return False
+    options = options_of(manifest)
+    for info in infos:
+        try:
+            fit(info, options.cameras, options.variants())
+        except UsageError:
+            return False
+        if not rate_agrees(info.fps, manifest, options):
+            return False
+    return True
+
+
+def describe(info: Info) -> str:
+    """The features that a mapping can use, in one line."""
+    vectors = [f"{key} ({info.features[key].size})" for key in info.vectors() if not key.endswith("index")]
+    return f"cameras {', '.join(info.pictures()) or 'none'}; numbers {', '.join(vectors) or 'none'}"

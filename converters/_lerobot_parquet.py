@@ -1,0 +1,228 @@
+"""Rows of parquet files: located by episode, read a few row groups at a time, sizes checked before they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import BadEpisode
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+MAX_FILE_ROWS = 20_000_000
+MAX_EPISODE_ROWS = 1_000_000
+MAX_BYTES = 1 << 30
+"""Bytes of the numbers of one read, as the file's own index tells them."""
+
+MAX_PICTURE_BYTES = 64 << 20
+BATCH_ROWS = 32
+
+type Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows of one episode in a parquet file: `count` rows from `start`. name: how messages call the file."""
+
+    path: Path
+    name: str
+    start: int
+    count: int
+
+
+@contextmanager
+def open_parquet(path: Path, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file; every failure of reading it becomes a BadEpisode that names the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path.stat().st_size == 0:
+            raise BadEpisode(f"{name} is empty (0 bytes); download it again")
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.metadata.num_rows > MAX_FILE_ROWS:
+                raise BadEpisode(f"{name} claims {file.metadata.num_rows} rows, at most {MAX_FILE_ROWS} are read")
+            yield file
+    except BadEpisode:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadEpisode(f"{name} cannot be read as parquet (truncated, damaged or no download): {reason}") from error
+
+
+def read_columns(file: pq.ParquetFile, name: str, keys: Sequence[str], groups: Sequence[int]) -> pa.Table:
+    """Exactly these columns of some row groups. BadEpisode when one is missing, doubled or larger than `MAX_BYTES`."""
+    schema = file.schema_arrow
+    for key in keys:
+        found = len(schema.get_all_field_indices(key))
+        if found != 1:
+            raise BadEpisode(f"{name} has {'no column' if not found else f'{found} columns'} {key!r}")
+    wanted = set(keys)
+    total = 0
+    for group in groups:
+        meta = file.metadata.row_group(group)
+        for index in range(meta.num_columns):
+            column = meta.column(index)
+            if _top(column.path_in_schema, wanted):
+                total += max(column.num_values * 8, column.total_uncompressed_size)
+    if total > MAX_BYTES:
+        raise BadEpisode(f"{name}: columns {', '.join(keys[:3])} claim {total >> 20} MiB, at most {MAX_BYTES >> 20}")
+    return file.read_row_groups(list(groups), columns=list(keys), use_threads=False).select(list(keys))
+
+
+def _top(path: str, keys: set[str]) -> bool:
+    """Whether a leaf column belongs to one of these columns (keys have dots of their own)."""
+    return any(path == key or path.startswith(f"{key}.") for key in keys)
+
+
+def find_rows(path: Path, name: str, episode: int, length: int, shared: bool) -> Span:
+    """Where an episode's rows are. shared: the file may hold other episodes too.
+
+    BadEpisode when the file holds another number of its rows than `length`, or not in one run. Reads the column
+    episode_index once per file.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BadEpisode(f"{name} cannot be read: {error.strerror}") from None
+    rows, numbers = _episode_column(path, name, status.st_mtime_ns, status.st_size)
+    if numbers is None and shared:
+        raise BadEpisode(f"{name} has no column 'episode_index'; its rows cannot be told apart")
+    places = np.arange(rows) if numbers is None else np.flatnonzero(numbers == episode)
+    if not shared and len(places) != rows and numbers is not None:
+        other = numbers[numbers != episode][0]
+        raise BadEpisode(f"{name} holds rows of episode {other}, expected episode {episode} alone")
+    if len(places) != length:
+        raise BadEpisode(f"{name} holds {len(places)} rows of episode {episode}, the metadata say {length}")
+    if not 0 < length <= MAX_EPISODE_ROWS:
+        raise BadEpisode(f"{name} holds {length} rows of episode {episode}, expected 1 to {MAX_EPISODE_ROWS}")
+    if int(places[-1] - places[0]) != length - 1:
+        raise BadEpisode(f"{name} holds the rows of episode {episode} in more than one run")
+    return Span(path, name, int(places[0]), length)
+
+
+@lru_cache(maxsize=8)
+def _episode_column(path: Path, name: str, mtime_ns: int, size: int) -> tuple[int, NDArray[np.int64] | None]:
+    with open_parquet(path, name) as file:
+        rows = int(file.metadata.num_rows)
+        if not file.schema_arrow.get_all_field_indices("episode_index"):
+            return rows, None
+        table = read_columns(file, name, ["episode_index"], range(file.metadata.num_row_groups))
+        return rows, integers(table, name, "episode_index")
+
+
+def _groups(file: pq.ParquetFile, span: Span) -> tuple[list[int], int]:
+    """Row groups that hold a span's rows, and the file's row at which the first of them begins."""
+    groups: list[int] = []
+    first = start = 0
+    for group in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if start < span.start + span.count and span.start < start + rows:
+            first = first if groups else start
+            groups.append(group)
+        start += rows
+    return groups, first
+
+
+def read_span(span: Span, keys: Sequence[str]) -> pa.Table:
+    """These columns of an episode's rows. BadEpisode with the file and key."""
+    with open_parquet(span.path, span.name) as file:
+        groups, first = _groups(file, span)
+        return read_columns(file, span.name, keys, groups).slice(span.start - first, span.count)
+
+
+def column_names(span: Span) -> list[str]:
+    """Names of the columns of the span's file."""
+    with open_parquet(span.path, span.name) as file:
+        return list(file.schema_arrow.names)
+
+
+def numbers(table: pa.Table, name: str, key: str, size: int) -> Floats:
+    """A column as float64 [T, size]; plain numbers count as vectors of one. BadEpisode for nulls and other lengths."""
+    import pyarrow as pa
+
+    array = table.column(key)
+    array = pa.concat_arrays(array.chunks) if array.num_chunks else array
+    kind = array.type
+    width = 1
+    if _is_list(kind):
+        lengths = np.unique(_filled(array.value_lengths() if not _fixed(kind) else pa.array([kind.list_size])))
+        if array.null_count:
+            raise BadEpisode(f"{name}: {key} has {array.null_count} rows without values")
+        if len(lengths) != 1:
+            raise BadEpisode(f"{name}: {key} has rows of {lengths.min()} to {lengths.max()} numbers, expected {size}")
+        width, array = int(lengths[0]), array.flatten()
+        kind = array.type
+    if width != size:
+        raise BadEpisode(f"{name}: {key} has {width} numbers in a row, {size} are declared in meta/info.json")
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise BadEpisode(f"{name}: {key} holds {kind}, expected numbers")
+    if array.null_count:
+        raise BadEpisode(f"{name}: {key} has {array.null_count} missing values")
+    return np.asarray(array.to_numpy(zero_copy_only=False), np.float64).reshape(-1, size)
+
+
+def integers(table: pa.Table, name: str, key: str) -> NDArray[np.int64]:
+    """A column of whole numbers, int64 [T]; BadEpisode for anything else."""
+    import pyarrow as pa
+
+    array = table.column(key)
+    kind = array.type
+    if _is_list(kind):
+        return numbers(table, name, key, 1)[:, 0].astype(np.int64)
+    if not pa.types.is_integer(kind) or array.null_count:
+        raise BadEpisode(f"{name}: {key} must be whole numbers, found {kind} with {array.null_count} missing values")
+    return np.asarray(array.to_numpy(), np.int64)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _fixed(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_fixed_size_list(kind))
+
+
+def _filled(array: Any) -> NDArray[Any]:
+    return np.asarray(array.drop_null().to_numpy(zero_copy_only=False))
+
+
+def read_pictures(span: Span, key: str) -> Iterator[bytes]:
+    """Encoded pictures of an image feature, one per row, a batch of rows in memory at a time.
+
+    LeRobot stores {bytes, path}; plain binary columns are read too. BadEpisode names the frame without bytes.
+    """
+    with open_parquet(span.path, span.name) as file:
+        if len(file.schema_arrow.get_all_field_indices(key)) != 1:
+            raise BadEpisode(f"{span.name} has no column {key!r}")
+        groups, row = _groups(file, span)
+        batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=[key], use_threads=False)
+        for batch in batches:
+            first, last = max(span.start - row, 0), min(span.start + span.count - row, len(batch))
+            for offset in range(first, last):
+                yield _picture(batch.column(key)[offset].as_py(), span, key, row + offset - span.start)
+            row += len(batch)
+
+
+def _picture(cell: Any, span: Span, key: str, frame: int) -> bytes:
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(data, bytes) or not data:
+        path = cell.get("path") if isinstance(cell, dict) else None
+        found = f"only the path {path!r}" if path else f"{type(cell).__name__}"
+        raise BadEpisode(f"{span.name}: {key} frame {frame} holds no picture, found {found}")
+    if len(data) > MAX_PICTURE_BYTES:
+        raise BadEpisode(f"{span.name}: {key} frame {frame} holds {len(data) >> 20} MiB, more than any picture")
+    return data

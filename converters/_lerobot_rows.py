@@ -1,0 +1,64 @@
+"""The numbers of one episode: state, action, and the columns that say which task every row belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from converters import _lerobot_parquet as parquet
+from converters._lerobot_info import Info
+from converters._lerobot_mapping import Columns, Fit
+from converters._lerobot_parquet import Floats, Span
+from converters._lerobot_text import Labels
+from fwdata.errors import BadEpisode
+
+
+@dataclass(frozen=True)
+class Rows:
+    """state [T, Ds] and action [T, Da] in float64, as recorded; labels: task table indices of the rows."""
+
+    state: Floats
+    action: Floats
+    labels: Labels
+    warnings: tuple[str, ...]
+
+
+def read_rows(span: Span, info: Info, mapping: Fit) -> Rows:
+    """Read an episode's rows without its pictures. BadEpisode names the file, column and what was found."""
+    keys = list(dict.fromkeys(part.key for part in (*mapping.state, *mapping.action)))
+    there = set(parquet.column_names(span))
+    extra = [k for k in ("frame_index", "timestamp", "task_index", *_LABELS) if k in there and k not in keys]
+    table = parquet.read_span(span, [*keys, *extra])
+    values = {key: parquet.numbers(table, span.name, key, info.features[key].size) for key in keys}
+    indices = {k: parquet.integers(table, span.name, k) for k in extra if k != "timestamp"}
+    if "frame_index" in indices and (indices["frame_index"] != np.arange(span.count)).any():
+        row = int((indices["frame_index"] != np.arange(span.count)).argmax())
+        raise BadEpisode(f"{span.name}: frame_index is {indices['frame_index'][row]} at row {row} of the episode")
+    warnings = []
+    if "timestamp" in extra:
+        warnings += _check_times(parquet.numbers(table, span.name, "timestamp", 1)[:, 0], info.fps)
+    task, coarse, quality = (indices.get(key) for key in ("task_index", *_LABELS))
+    return Rows(
+        _joined(values, mapping.state), _joined(values, mapping.action), Labels(task, coarse, quality), tuple(warnings)
+    )
+
+
+_LABELS = ("coarse_task_index", "quality_index")
+
+
+def _joined(values: dict[str, Floats], parts: Sequence[Columns]) -> Floats:
+    return np.concatenate([values[part.key][:, part.indices] for part in parts], axis=1)
+
+
+def _check_times(times: Floats, fps: float) -> list[str]:
+    """LeRobot's own timestamps are k / fps; others are not used, but told."""
+    offset = np.abs(times - times[0] - np.arange(len(times)) / fps)
+    row = int(offset.argmax())
+    if not offset[row] >= 0.5 / fps:
+        return []
+    return [
+        f"column timestamp is {times[row] - times[0]:.3f} s at frame {row}, {fps:g} fps put it at {row / fps:.3f} s; "
+        "frames are taken as evenly spaced"
+    ]

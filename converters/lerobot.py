@@ -1,0 +1,251 @@
+"""LeRobot datasets, v2.0, v2.1 and v3.0: one dataset folder, or several below one folder into one store.
+
+Which features become cameras, state and action is told by the manifest (`_lerobot_mapping`); the manifests called
+lerobot-* fit the published sets. Rows are kept as they are: the picture, state and action of frame k. LeRobot's
+timestamps are k / fps, so they are recorded as nominal. Videos are decoded once, in order, and stored losslessly; JPEG
+buffers of image features pass through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from converters import _lerobot_discovery as finding
+from converters import _lerobot_grippers as gripping
+from converters import _lerobot_text as text
+from converters._lerobot_cameras import open_cameras
+from converters._lerobot_info import Info, read_info
+from converters._lerobot_mapping import Fit, fit
+from converters._lerobot_meta import Dataset, Entry, load_dataset
+from converters._lerobot_options import describe, fitting_manifests, options_of, rate_agrees
+from converters._lerobot_parquet import Span, find_rows
+from converters._lerobot_rows import Rows, read_rows
+from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, Skipped, UsageError
+from fwdata.manifest import Manifest
+
+
+@dataclass
+class _Collected:
+    """What discovery has found so far."""
+
+    refs: list[EpisodeRef] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    datasets: dict[str, Json] = field(default_factory=dict)
+
+
+class Converter:
+    """LeRobot; see `fwdata.api.Converter` for the contract and `_lerobot_options.Options` for the options."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.options = options_of(manifest)
+        self.variants = self.options.variants()
+
+    def discover(self, root: Path) -> Discovery:
+        """Find the datasets below a folder and their episodes. Reads metadata files only.
+
+        A dataset that cannot be read or does not fit is skipped, if it is not the only one. Raises UsageError when
+        nothing is left, when rates differ, or when the manifest maps no features.
+        """
+        found = finding.list_datasets(root)
+        if not (self.options.cameras and self.variants):
+            raise UsageError(_which_manifest(found))
+        collected = _Collected()
+        rates: dict[str, float] = {}
+        for place in found:
+            try:
+                rates[place.relative or "."] = read_info(place.folder).fps
+                self._add(place, collected)
+            except UsageError as error:
+                if len(found) == 1:
+                    raise UsageError(f"{place.folder}: {error}") from None
+                collected.skipped.append(Skipped(place.relative or ".", str(error)))
+        self._check_rates(root, rates)
+        if not collected.refs:
+            first = collected.skipped[0] if collected.skipped else None
+            reason = f", {first.source}: {first.reason}" if first else ""
+            raise UsageError(f"{root} holds no episode that can be converted{reason}")
+        decisions = self._decisions(collected.datasets)
+        return Discovery(tuple(collected.refs), tuple(collected.skipped), decisions, tuple(collected.warnings))
+
+    def _add(self, place: finding.Found, collected: _Collected) -> None:
+        """One dataset's episodes; UsageError when it cannot be converted with this manifest."""
+        info = read_info(place.folder)
+        mapping = self._fit(info)
+        if not rate_agrees(info.fps, self.manifest, self.options):
+            return  # told for all datasets at once
+        dataset = load_dataset(place.folder)
+        sign = self._sign(dataset, mapping)
+        listing = finding.references(place, dataset, tuple(mapping.cameras.values()), self.options.max_episodes)
+        name = place.relative or "dataset"
+        collected.refs += listing.refs
+        collected.skipped += [Skipped(place.place(problem.source), problem.reason) for problem in dataset.problems]
+        collected.skipped += listing.skipped
+        collected.warnings += [f"{name}: {warning}" for warning in dataset.warnings]
+        collected.datasets[name] = {
+            "codebase_version": info.version,
+            "robot_type": info.robot,
+            "episodes": len(listing.refs),
+            "frames": sum(int(ref.hints["length"]) for ref in listing.refs),
+            "fps_label": info.fps,
+            "gripper_action_recorded": sign,
+            **_mapped(mapping),
+        }
+
+    def _fit(self, info: Info) -> Fit:
+        try:
+            return fit(info, self.options.cameras, self.variants)
+        except UsageError as error:
+            others = fitting_manifests([info])
+            hint = f"; it fits --manifest {others[0]}" if others else ""
+            raise UsageError(f"does not fit manifest {self.manifest.name!r}: {error}{hint}") from None
+
+    def _check_rates(self, root: Path, rates: dict[str, float]) -> None:
+        """All datasets of a store have the manifest's rate; UsageError names one that has not."""
+        name, hz = self.manifest.name, self.manifest.fps.hz
+        for place, rate in rates.items():
+            if rate_agrees(rate, self.manifest, self.options):
+                continue
+            others = sorted({other for other in rates.values() if other != rate})
+            beside = f" (others: {', '.join(f'{other:g}' for other in others)})" if others else ""
+            raise UsageError(
+                f"{(root / place).as_posix()}: meta/info.json says {rate:g} fps{beside}, manifest {name!r} {hz:g}; a "
+                "store has one rate: convert it alone with a manifest of that rate, or, where the label is wrong, add "
+                "it to option fps_labels"
+            )
+
+    def _sign(self, dataset: Dataset, mapping: Fit) -> gripping.Action | None:
+        """How the dataset's gripper action is recorded; None where the option leaves it alone."""
+        wanted = self.options.gripper_action
+        if wanted == "recorded":
+            return None
+        if not mapping.action_names[-1].endswith("gripper"):
+            raise UsageError("option gripper_action needs a name ending in 'gripper' for the action's last column")
+        return gripping.recorded_sign(dataset, mapping.action[-1]) if wanted == "auto" else wanted
+
+    def _decisions(self, datasets: dict[str, Json]) -> dict[str, Json]:
+        options = self.options
+        return {
+            "datasets": datasets,
+            "rows": "state, action and picture of frame k, as recorded",
+            "timestamps": f"nominal, k / {self.manifest.fps.hz:g} s: LeRobot keeps no measured ones",
+            "frames": "one per row, checked against the video's own times; decoded once and stored losslessly",
+            "colour": {"recorded": "as decoded", "swapped": "forced: red and blue exchanged"}[options.colour],
+            "gripper_action": {"recorded": "as recorded"}.get(options.gripper_action, "1 open, 0 closed"),
+            "grippers": "0 closed .. 1 open" if options.gripper_unit else "as recorded",
+            "instruction": options.instruction,
+            "language": options.lang,
+            "unqualified_frames": {"keep": "kept", "invalid": "marked invalid"}[options.unqualified],
+        }
+
+    def read(self, root: Path, ref: EpisodeRef) -> Episode:
+        """Read one episode; pictures stay in their files until the iterators are used.
+
+        Raises BadEpisode with the file and what was found. Cost: the episode's rows without pictures, and once per
+        process and video file a pass over its packets.
+        """
+        try:
+            dataset = load_dataset(root / str(ref.hints["dataset"]))
+            mapping = self._fit(dataset.info)
+            sign = self._sign(dataset, mapping)
+        except UsageError as error:
+            raise BadEpisode(str(error)) from None
+        index = int(ref.hints["episode"])
+        entry = dataset.episodes.get(index)
+        if entry is None:
+            raise BadEpisode(f"the metadata list no episode {index} any more")
+        path, shared = dataset.folder / entry.data_file, dataset.info.shared_files
+        span = find_rows(path, entry.data_file, index, entry.length, shared)
+        rows = read_rows(span, dataset.info, mapping)
+        return self._episode(dataset, entry, span, mapping, rows, sign)
+
+    def _episode(
+        self, dataset: Dataset, entry: Entry, span: Span, mapping: Fit, rows: Rows, sign: gripping.Action | None
+    ) -> Episode:
+        options, info = self.options, dataset.info
+        action = rows.action if sign is None else gripping.to_unit(rows.action, sign)
+        names = mapping.state_names, mapping.action_names
+        grippers = gripping.scale(rows.state, action, names, options.gripper_scale, options.gripper_unit)
+        rules = text.Rules(options.instruction == "fine", options.lang, options.strict_lang, options.task)
+        told = text.tell(rows.labels, span.count, entry.tasks, dataset.tasks, dataset.folder, rules)
+        shown = open_cameras(
+            dataset,
+            entry,
+            span,
+            {name: mapping.cameras[name] for name in self.manifest.cameras},
+            swapped=options.colour == "swapped",
+            extra_frames=options.extra_frames == "ignore",
+        )
+        warnings = [*rows.warnings, *shown.warnings, *told.warnings, *grippers.warnings]
+        window = self.manifest.window.num_frames
+        if span.count < window:
+            warnings.append(f"{span.count} rows are fewer than a window of {window}; windows are padded")
+        return Episode(
+            cameras=shown.by_name,
+            state=grippers.state.astype(np.float32),
+            action=grippers.action.astype(np.float32),
+            timestamp_ns=np.rint(np.arange(span.count) * (1e9 / self.manifest.fps.hz)).astype(np.int64),
+            valid=~told.unqualified if options.unqualified == "invalid" else np.ones(span.count, np.bool_),
+            state_names=mapping.state_names,
+            action_names=mapping.action_names,
+            task=told.coarse,
+            instructions=told.instructions,
+            metadata={
+                "embodiment": options.embodiment or info.robot,
+                "robot_type": info.robot,
+                "codebase_version": info.version,
+                "episode_index": entry.index,
+                "raw_file_name": entry.raw_name,
+                "fps_label": info.fps,
+                "timestamps": "nominal",
+                "pictures": shown.metadata,
+                "gripper_action_recorded": sign,
+                **_mapped(mapping),
+                **grippers.metadata,
+                **told.metadata(),
+            },
+            warnings=tuple(warnings),
+        )
+
+
+def detect(root: Path) -> list[str]:
+    """Manifests that fit every dataset below `root`; UsageError when there is no dataset or one cannot be read."""
+    return fitting_manifests([read_info(place.folder) for place in finding.list_datasets(root)])
+
+
+def _mapped(mapping: Fit) -> dict[str, Json]:
+    """Which features were taken, for the metadata."""
+    return {
+        "variant": mapping.variant,
+        "columns_found_by": mapping.found_by,
+        "camera_keys": dict(mapping.cameras),
+        "state_columns": [part.text() for part in mapping.state],
+        "action_columns": [part.text() for part in mapping.action],
+    }
+
+
+def _which_manifest(found: Sequence[finding.Found]) -> str:
+    """What to say when the manifest maps nothing: the built-in manifest that fits, or what there is to map."""
+    first = found[0].folder
+    infos = []
+    for place in found:
+        try:
+            infos.append(read_info(place.folder))
+        except UsageError as error:
+            if len(found) == 1:
+                raise UsageError(f"{place.folder}: {error}") from None
+    if not infos:
+        return f"{first} and {len(found) - 1} more datasets cannot be read; convert one of them alone to see why"
+    names = fitting_manifests(infos)
+    what = f"{first} is a LeRobot {infos[0].version} dataset of robot {infos[0].robot or 'unknown'!r}"
+    if names:
+        return f"{what} that fits {' and '.join(names)}: add --manifest {names[0]}"
+    return (
+        f"{what} with {infos[0].fps:g} fps that fits no built-in manifest; copy manifests/lerobot.yaml, fill in its "
+        f"options cameras, state and action, and pass it with --manifest ({describe(infos[0])})"
+    )
