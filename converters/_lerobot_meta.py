@@ -46,7 +46,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset folder. tasks: text by task_index; problems: lines that were left out, each with its reason."""
+    """One dataset folder. tasks: text by task_index; problems: lines that were left out, each with its reason.
+
+    stamp: changes with the metadata files.
+    """
 
     folder: Path
     info: Info
@@ -54,6 +57,7 @@ class Dataset:
     episodes: Mapping[int, Entry]
     problems: tuple[Skipped, ...]
     warnings: tuple[str, ...]
+    stamp: int
 
 
 def load_dataset(folder: Path) -> Dataset:
@@ -95,7 +99,7 @@ def _load(folder: Path, version: str, stamps: tuple[tuple[str, int, int], ...]) 
     except BadEpisode as error:
         raise UsageError(str(error)) from None
     episodes = _by_index(entries, problems)
-    return Dataset(folder, info, tasks, episodes, tuple(problems), (*warnings, *_totals(info, entries)))
+    return Dataset(folder, info, tasks, episodes, tuple(problems), (*warnings, *_totals(info, entries)), hash(stamps))
 
 
 def _by_index(entries: Iterable[Entry], problems: list[Skipped]) -> dict[int, Entry]:

@@ -29,11 +29,12 @@ class Options(Model):
     lang, strict_lang: half of a text `Chinese@English`; strict: the coarse task instead of Chinese text.
     task: the coarse task of all episodes, instead of the dataset's own.
     unqualified: rows labelled unqualified are kept, or marked invalid so that no window reaches them.
-    gripper_scale: scale of the gripper columns; "auto" decides per episode from the largest value, "recorded" does not
+    gripper_scale: scale of the gripper columns; "auto" decides per dataset from its targets, "recorded" does not
     look. gripper_unit: store them as 0 .. 1.
     gripper_action: "signed" is LIBERO's -1 open / +1 close, "unit" 1 open / 0 close, "auto" decides per dataset; stored
     as unit. "recorded" leaves the action alone.
     colour: "swapped" exchanges red and blue of every picture (sets that were decoded the wrong way round).
+    colour_check: warn where the first camera's first picture looks like RoboTwin's plain scene with both exchanged.
     extra_frames: what to do with a video of more frames than rows. max_episodes: the first ones of every dataset.
     """
 
@@ -54,6 +55,7 @@ class Options(Model):
     gripper_unit: bool = False
     gripper_action: Action = "recorded"
     colour: Literal["recorded", "swapped"] = "recorded"
+    colour_check: bool = False
     extra_frames: Literal["reject", "ignore"] = "reject"
     max_episodes: int | None = Field(default=None, ge=1)
 

@@ -105,7 +105,7 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
         if not len(pts) or stream.time_base is None:
             raise BadEpisode(f"{name} holds no frame")
         times = np.asarray(pts * float(stream.time_base), np.float64)
-        return Timeline(pts, times, stream.height, stream.width, stream.codec_context.name)
+        return Timeline(pts, times, stream.height, stream.width, stream.codec_context.codec.canonical_name)
 
 
 def assign_whole(found: Timeline, name: str, rows: int, fps: float, extra: bool) -> Assignment:

@@ -80,7 +80,7 @@ class Converter:
         if not rate_agrees(info.fps, self.manifest, self.options):
             return  # told for all datasets at once
         dataset = load_dataset(place.folder)
-        sign = self._sign(dataset, mapping)
+        rules = self._grippers(dataset, mapping)
         listing = finding.references(place, dataset, tuple(mapping.cameras.values()), self.options.max_episodes)
         name = place.relative or "dataset"
         collected.refs += listing.refs
@@ -93,8 +93,8 @@ class Converter:
             "episodes": len(listing.refs),
             "frames": sum(int(ref.hints["length"]) for ref in listing.refs),
             "fps_label": info.fps,
-            "gripper_action_recorded": sign,
             **_mapped(mapping),
+            **rules.to_json(),
         }
 
     def _fit(self, info: Info) -> Fit:
@@ -119,14 +119,9 @@ class Converter:
                 "it to option fps_labels"
             )
 
-    def _sign(self, dataset: Dataset, mapping: Fit) -> gripping.Action | None:
-        """How the dataset's gripper action is recorded; None where the option leaves it alone."""
-        wanted = self.options.gripper_action
-        if wanted == "recorded":
-            return None
-        if not mapping.action_names[-1].endswith("gripper"):
-            raise UsageError("option gripper_action needs a name ending in 'gripper' for the action's last column")
-        return gripping.recorded_sign(dataset, mapping.action[-1]) if wanted == "auto" else wanted
+    def _grippers(self, dataset: Dataset, mapping: Fit) -> gripping.Rules:
+        options = self.options
+        return gripping.decide(dataset, mapping, options.gripper_scale, options.gripper_unit, options.gripper_action)
 
     def _decisions(self, datasets: dict[str, Json]) -> dict[str, Json]:
         options = self.options
@@ -152,7 +147,7 @@ class Converter:
         try:
             dataset = load_dataset(root / str(ref.hints["dataset"]))
             mapping = self._fit(dataset.info)
-            sign = self._sign(dataset, mapping)
+            rules = self._grippers(dataset, mapping)
         except UsageError as error:
             raise BadEpisode(str(error)) from None
         index = int(ref.hints["episode"])
@@ -162,17 +157,16 @@ class Converter:
         path, shared = dataset.folder / entry.data_file, dataset.info.shared_files
         span = find_rows(path, entry.data_file, index, entry.length, shared)
         rows = read_rows(span, dataset.info, mapping)
-        return self._episode(dataset, entry, span, mapping, rows, sign)
+        return self._episode(dataset, entry, span, mapping, rows, rules)
 
     def _episode(
-        self, dataset: Dataset, entry: Entry, span: Span, mapping: Fit, rows: Rows, sign: gripping.Action | None
+        self, dataset: Dataset, entry: Entry, span: Span, mapping: Fit, rows: Rows, rules: gripping.Rules
     ) -> Episode:
         options, info = self.options, dataset.info
-        action = rows.action if sign is None else gripping.to_unit(rows.action, sign)
         names = mapping.state_names, mapping.action_names
-        grippers = gripping.scale(rows.state, action, names, options.gripper_scale, options.gripper_unit)
-        rules = text.Rules(options.instruction == "fine", options.lang, options.strict_lang, options.task)
-        told = text.tell(rows.labels, span.count, entry.tasks, dataset.tasks, dataset.folder, rules)
+        state, action, warnings = gripping.apply(rows.state, rows.action, names, rules)
+        spoken = text.Rules(options.instruction == "fine", options.lang, options.strict_lang, options.task)
+        told = text.tell(rows.labels, span.count, entry.tasks, dataset.tasks, dataset.folder, spoken)
         shown = open_cameras(
             dataset,
             entry,
@@ -180,15 +174,16 @@ class Converter:
             {name: mapping.cameras[name] for name in self.manifest.cameras},
             swapped=options.colour == "swapped",
             extra_frames=options.extra_frames == "ignore",
+            check_colours=options.colour_check,
         )
-        warnings = [*rows.warnings, *shown.warnings, *told.warnings, *grippers.warnings]
+        warnings += [*rows.warnings, *shown.warnings, *told.warnings]
         window = self.manifest.window.num_frames
         if span.count < window:
             warnings.append(f"{span.count} rows are fewer than a window of {window}; windows are padded")
         return Episode(
             cameras=shown.by_name,
-            state=grippers.state.astype(np.float32),
-            action=grippers.action.astype(np.float32),
+            state=state.astype(np.float32),
+            action=action.astype(np.float32),
             timestamp_ns=np.rint(np.arange(span.count) * (1e9 / self.manifest.fps.hz)).astype(np.int64),
             valid=~told.unqualified if options.unqualified == "invalid" else np.ones(span.count, np.bool_),
             state_names=mapping.state_names,
@@ -204,9 +199,9 @@ class Converter:
                 "fps_label": info.fps,
                 "timestamps": "nominal",
                 "pictures": shown.metadata,
-                "gripper_action_recorded": sign,
+                "colour_check": shown.colours,
                 **_mapped(mapping),
-                **grippers.metadata,
+                **rules.to_json(),
                 **told.metadata(),
             },
             warnings=tuple(warnings),

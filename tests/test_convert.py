@@ -25,12 +25,14 @@ from fixtures import (
 from robotwin_files import write_task
 
 import fwdata
+from fwdata.api import EpisodeRef
 from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import plan as plan_module
 from fwdata.pipeline.plan import ConvertRequest, load_converter, manifest_for
 from fwdata.pipeline.run import dry_run
 from fwdata.store.verify import verify_store
+from fwdata.store.writer import SourceFile, source_files
 
 TASKS = {"a": [3, 4], "b": [5], "c": [2, 2, 2]}
 
@@ -209,6 +211,24 @@ def test_an_unforeseen_error_in_a_converter_costs_one_recording(
     monkeypatch.setattr("fwdata.pipeline.run.load_converter", lambda manifest: Broken(manifest))
     report = run_convert(raw, tmp_path / "s.zarr", manifest)
     assert report.quarantined == [("a/take0.npz", "KeyError: 'depth'")] and report.episodes == 5
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()])
+def test_a_failure_of_the_machine_is_no_recordings_fault(
+    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    out = tmp_path / "s.zarr"
+
+    def failing(root: Path, ref: EpisodeRef) -> tuple[SourceFile, ...]:
+        if ref.source == "b/take0.npz":
+            raise error
+        return source_files(root, ref)
+
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr("fwdata.pipeline.run.source_files", failing)
+        run_convert(raw, out, manifest)
+    report = run_convert(raw, out, manifest)
+    assert report.episodes == 6 and report.quarantined == []
 
 
 def test_metadata_that_is_no_json_is_the_recordings_fault(
