@@ -21,7 +21,7 @@ from fwdata.jpeg import decode_rgb
 
 @dataclass(frozen=True)
 class Cameras:
-    """by_name: in the manifest's order; metadata: key, kind and frame rule of each; colours: see `check_plain_scene`."""
+    """by_name: in the manifest's order; metadata: key, kind and frame rule of each; colours: of `check_plain_scene`."""
 
     by_name: Mapping[str, EncodedCamera | RawCamera]
     metadata: dict[str, Json]

@@ -95,18 +95,23 @@ def _recorded_sign(folder: Path, stamp: int, place: Columns) -> Action:
 
 
 def _scan(folder: Path, places: Sequence[Columns]) -> Iterator[NDArray[np.float64]]:
-    """These columns of the first episodes that can be read, [T, n] each."""
+    """These columns of the first episodes that can be read, [T, n] each; UsageError when none can."""
     dataset = load_dataset(folder)
     keys = list(dict.fromkeys(place.key for place in places))
+    reasons, read = list[str](), 0
     for entry in list(dataset.episodes.values())[:SCANNED_EPISODES]:
         try:
             path, shared = folder / entry.data_file, dataset.info.shared_files
             span = find_rows(path, entry.data_file, entry.index, entry.length, shared)
             table = read_span(span, keys)
             rows = {key: numbers(table, span.name, key, dataset.info.features[key].size) for key in keys}
-        except BadEpisode:
+        except BadEpisode as error:
+            reasons.append(str(error))
             continue
+        read += 1
         yield np.stack([rows[place.key][:, place.indices[0]] for place in places], axis=1)
+    if not read:
+        raise UsageError(reasons[0] if reasons else "the metadata list no episode")
 
 
 def apply(
@@ -132,7 +137,8 @@ def _scaled(rows: Floats, names: Sequence[str], rules: Rules, warnings: list[str
         return rows
     if rules.top == 1 and values.max() > UNIT_SCALE_MAX:
         raise BadEpisode(
-            f"a gripper reaches {values.max():.4g}, the dataset's others stay on the scale 0 .. 1; set option gripper_scale"
+            f"a gripper reaches {values.max():.4g}, the dataset's others stay on the scale 0 .. 1; "
+            "set option gripper_scale"
         )
     if rules.top == 100 and not (LIMITS[0] <= values.min() and values.max() <= LIMITS[1]):
         warnings.append(f"gripper values reach {values.min():.4g} .. {values.max():.4g}, expected 0 .. 100")

@@ -20,7 +20,7 @@ from fwdata.errors import FwdataError, UsageError
 
 EPISODES = 64
 STRIDE = 4
-EVAL_EPISODES = 30
+EVAL_EPISODES = 20
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lerobot_files
 import numpy as np
 import pytest
 import r1lite_files
@@ -41,6 +42,7 @@ def write_r1lite(root: Path, number: int) -> Path:
 
 SAMPLES: dict[str, tuple[Writer, str]] = {
     "robotwin": (lambda root: write_task(root, "classic", "click_bell", [0, 1]), "robotwin-sample"),
+    "lerobot": (lambda root: lerobot_files.write_dataset(root / "set", lerobot_files.Recipe()), "lerobot-r1lite"),
     "libero": (lambda root: write_libero(root / "libero_goal" / "turn_on_the_stove_demo.hdf5", [0, 1]), "libero"),
     "r1lite": (lambda root: [write_r1lite(root, number) for number in (1, 2)], "r1lite"),
     "toy": (lambda root: write_toy(root, {"a": [5, 6]}), "toy"),
