@@ -22,7 +22,7 @@ def write_report(out: Path, steps: list[Step], results: Results) -> Path:
     report = Report("fwdata quickstart")
     report.text("Recordings of a small tabletop world, converted, encoded, trained on and acted on, by these commands.")
     report.table(
-        ("command", "what it does", "seconds"),
+        ("command", "what it does", "s"),
         [(" ".join(s.command), s.why, f"{results.seconds[s.name]:.1f}") for s in steps],
     )
     report.heading("Figures")
@@ -103,6 +103,6 @@ def _rollouts(report: Report, folder: Path) -> None:
     pictures = []
     for path in found[:4]:
         with np.load(path, allow_pickle=False) as data:
-            caption = f"{data['instruction']}: {'solved' if data['success'] else 'not solved'}"
+            caption = f"{data['instruction']} — {'solved' if data['success'] else 'not solved'}"
             pictures.append((animate(data["frames"], fps=16.0, scale=3), caption))
     report.pictures(pictures)

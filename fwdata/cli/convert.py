@@ -47,7 +47,7 @@ def convert(
     if dry_run:
         _print_dry_run(pipeline.dry_run(request), as_json)
         return
-    with progress_bar("converting", "frames") as bar:
+    with progress_bar("converting", "episodes") as bar:
         report = pipeline.convert(
             request,
             lambda plan: bar.start(sum(len(part.refs) for part in plan.pending)),
