@@ -73,6 +73,8 @@ def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+            picture.verify()  # the checksums of its chunks, which decoding alone does not look at
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             if not (0 < picture.width <= MAX_SIDE and 0 < picture.height <= MAX_SIDE):
                 raise BadEpisode(f"{where} claims {picture.height}x{picture.width} pixels; sides are 1 to {MAX_SIDE}")
             if picture.mode not in _MODES:

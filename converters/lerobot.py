@@ -80,6 +80,9 @@ class Converter:
         if not rate_agrees(info.fps, self.manifest, self.options):
             return  # told for all datasets at once
         dataset = load_dataset(place.folder)
+        if not dataset.episodes:
+            first = f" ({dataset.problems[0].source}: {dataset.problems[0].reason})" if dataset.problems else ""
+            raise UsageError(f"the metadata list no episode{first}; download the dataset again")
         rules = self._grippers(dataset, mapping)
         listing = finding.references(place, dataset, tuple(mapping.cameras.values()), self.options.max_episodes)
         name = place.relative or "dataset"

@@ -49,7 +49,7 @@ def _demonstrations(report: Report, store: Store) -> None:
 
 def _reconstructions(report: Report, store: Store) -> None:
     """What the latents keep: frames of a window, and the same decoded from the cache."""
-    from fwdata.vae import load_vae
+    from fwdata.encode.vae import load_vae
 
     cache = store.latents()
     episode = store.episodes[0]

@@ -98,7 +98,7 @@ class Policy:
     ) -> Policy:
         """The policy of a run's latest checkpoint.
 
-        vae: a loaded VAE or what `fwdata.vae.load_vae` takes; None = the one the run's latents were made with.
+        vae: a loaded VAE or what `fwdata.encode.vae.load_vae` takes; None = the one the run's latents were made with.
         untrained: the same architecture with fresh weights from `seed` (no checkpoint is needed). Raises UsageError
         when `run` is no run folder, CheckpointError when it has no complete checkpoint.
         """
@@ -206,7 +206,7 @@ class Policy:
         return self._vae
 
     def _load_vae(self) -> FrameEncoder:
-        from fwdata.vae import load_vae
+        from fwdata.encode.vae import load_vae
 
         made_with = self.info.latents.identity["vae"]
         spec = self._vae_spec or self.info.latents.spec
@@ -228,7 +228,7 @@ class PaddedEncoder:
     """The text encoder that a run's text cache was made with, its token rows padded with zeros to [L, Dt]."""
 
     def __init__(self, info: RunInfo) -> None:
-        from fwdata.text import load_text_encoder
+        from fwdata.encode.text import load_text_encoder
 
         self._encoder = load_text_encoder(info.text.spec)
         self._shape = info.text_shape

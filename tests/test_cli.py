@@ -73,7 +73,7 @@ class Command:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     monkeypatch.setenv("FWDATA_PLUGINS", str(PLUGINS))
-    monkeypatch.setattr("fwdata.latents.load_vae", lambda spec, device, dtype: FakeVae(spec))
+    monkeypatch.setattr("fwdata.encode.latents.load_vae", lambda spec, device, dtype: FakeVae(spec))
     return Command(monkeypatch, capsys)
 
 

@@ -21,8 +21,8 @@ from fixtures import (
 )
 
 import fwdata
+from fwdata.encode.latents import EncodeReport, EncodeRequest, encode_latents, plan_latents
 from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError
-from fwdata.latents import EncodeReport, EncodeRequest, encode_latents, plan_latents
 from fwdata.store.verify import verify_store
 from fwdata.window import WindowSpec
 
@@ -40,7 +40,7 @@ def encode(path: Path, **options: object) -> EncodeReport:
 @pytest.fixture
 def vae(monkeypatch: pytest.MonkeyPatch) -> FakeVae:
     found = FakeVae()
-    monkeypatch.setattr("fwdata.latents.load_vae", lambda spec, device, dtype: found)
+    monkeypatch.setattr("fwdata.encode.latents.load_vae", lambda spec, device, dtype: found)
     return found
 
 
@@ -79,7 +79,7 @@ def test_latents_are_those_of_each_window_alone(
 
 
 def test_tiny_vae_latents_have_the_bits_of_direct_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fwdata.vae import load_vae
+    from fwdata.encode.vae import load_vae
 
     path = toy_store(tmp_path, monkeypatch, {"a": [6]})
     encode_latents(EncodeRequest(path, "tiny", stride=4), lambda frames: None, lambda *values: None)
@@ -167,10 +167,10 @@ def test_a_killed_run_continues_at_the_next_shard(
 def test_another_identity_is_refused_with_the_difference(
     path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], FakeVae], options: dict[str, int], difference: str
 ) -> None:
-    monkeypatch.setattr("fwdata.latents.load_vae", lambda spec, device, dtype: FakeVae(width=8))
+    monkeypatch.setattr("fwdata.encode.latents.load_vae", lambda spec, device, dtype: FakeVae(width=8))
     encode(path)
     before = stamps(path)
-    monkeypatch.setattr("fwdata.latents.load_vae", lambda spec, device, dtype: make())
+    monkeypatch.setattr("fwdata.encode.latents.load_vae", lambda spec, device, dtype: make())
     with pytest.raises(StaleCache) as caught:
         encode(path, **options)
     assert difference in str(caught.value) and "--replace" in str(caught.value) and caught.value.exit_code == 4

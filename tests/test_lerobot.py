@@ -135,8 +135,8 @@ def test_several_datasets_become_one_store(tmp_path):
     store = fwdata.open(tmp_path / "s.zarr")
     ids = ["a/episode_000000", "a/episode_000001", "b/second/episode_000000", "b/second/episode_000001"]
     assert report.quarantined == [] and [e.id for e in store.episodes] == ids
-    assert [e.num_frames for e in store.episodes] == [4, 5, 6, 3]
-    assert store.decisions["datasets"]["b/second"]["codebase_version"] == "v3.0"
+    assert [len(e.state()) for e in store.episodes] == [4, 5, 6, 3]
+    assert store.metadata["decisions"]["datasets"]["b/second"]["codebase_version"] == "v3.0"
     assert np.array_equal(store.episodes[2].state(), joined(two, 0, "observation.state"))
     assert store.episodes[3].source == "b/second/data/chunk-000/file-000.parquet#episode_000001"
 

@@ -210,6 +210,7 @@ def test_draws_are_a_function_of_the_generator_in_the_official_order():
 # --- settings that must not change the result ------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the first checkpointed pass imports torch's compiler
 @pytest.mark.parametrize("variant", ALL)
 def test_gradient_checkpointing_changes_nothing(variant):
     model = lively(small_config(variant))

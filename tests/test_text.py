@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from fwdata.encode.text import TinyText, clean_prompt, load_text_encoder
 from fwdata.errors import UsageError
-from fwdata.text import TinyText, clean_prompt, load_text_encoder
 
 PROMPT = "A video recorded from a robot's point of view executing the following instruction: "
 
@@ -122,7 +122,7 @@ def test_umt5_identity_follows_the_weights_and_the_dtype(tiny_umt5, tmp_path):
 
 
 def test_original_names_become_those_of_transformers():
-    from fwdata.text_umt5 import original_to_transformers
+    from fwdata.encode.text_umt5 import original_to_transformers
 
     part = torch.zeros(1)
     renamed = original_to_transformers(

@@ -16,9 +16,9 @@ from fixtures import (
 from numpy.typing import NDArray
 
 import fwdata
+from fwdata.encode.prompts import encode_text, store_prompts
 from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.store.verify import verify_store
-from fwdata.texts import encode_text, store_prompts
 
 TASKS = {"a": [2] * 4, "b": [2] * 3}
 
@@ -46,7 +46,7 @@ class FakeEncoder:
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> FakeEncoder:
     found = FakeEncoder()
-    monkeypatch.setattr("fwdata.text.load_text_encoder", lambda spec: found)
+    monkeypatch.setattr("fwdata.encode.text.load_text_encoder", lambda spec: found)
     return found
 
 
@@ -119,7 +119,7 @@ def test_another_encoder_is_refused_with_the_difference(
 ) -> None:
     encode_text(path, "fake")
     before = stamps(path)
-    monkeypatch.setattr("fwdata.text.load_text_encoder", lambda spec: FakeEncoder(version=2))
+    monkeypatch.setattr("fwdata.encode.text.load_text_encoder", lambda spec: FakeEncoder(version=2))
     with pytest.raises(StaleCache, match=r"encoder\.version is 1, asked for 2; use --name NEW .* or --replace"):
         encode_text(path, "fake")
     assert stamps(path) == before

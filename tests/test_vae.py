@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from fwdata import train_tiny_vae
+from fwdata.encode import train_tiny_vae
+from fwdata.encode.vae import LatentVae, load_vae
+from fwdata.encode.vae_files import VaeWeights, find_weights, original_to_diffusers
+from fwdata.encode.vae_net import VaeConfig, WanVae
 from fwdata.errors import FwdataError, UsageError
 from fwdata.manifest import load_manifest
 from fwdata.sample import random_clips
 from fwdata.stitch import stitch
-from fwdata.vae import LatentVae, load_vae
-from fwdata.vae_files import VaeWeights, find_weights, original_to_diffusers
-from fwdata.vae_net import VaeConfig, WanVae
 
 SMALL = VaeConfig(4, 8, (0.0,) * 48, (1.0,) * 48, num_res_blocks=2)
 GOLDEN = Path(__file__).parent / "data" / "vae" / "diffusers_golden.npz"
@@ -207,7 +207,7 @@ def folder_of(config: VaeConfig, folder: Path, **changes: object) -> Path:
 
 
 def test_original_file_and_folders_give_the_same_latents(tmp_path):
-    from fwdata.vae_files import WAN22_MEAN, WAN22_STD
+    from fwdata.encode.vae_files import WAN22_MEAN, WAN22_STD
 
     config = replace(SMALL, latents_mean=WAN22_MEAN, latents_std=WAN22_STD)
     folder_of(config, tmp_path / "pipeline" / "vae")

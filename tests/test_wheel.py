@@ -44,5 +44,6 @@ def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
     assert str(tmp_path / "env") in where
     recipes = json.loads(_run(fwtrain, "recipes", "--json", cwd=elsewhere, env=clean))
     assert {"tiny", "robotwin"} <= {recipe["name"] for recipe in recipes["recipes"]}
-    loaded = _run(python, "-c", "from fwdata.vae import load_vae; print(load_vae('tiny').channels)", cwd=elsewhere)
+    script = "from fwdata.encode.vae import load_vae; print(load_vae('tiny').channels)"
+    loaded = _run(python, "-c", script, cwd=elsewhere, env=clean)
     assert loaded.strip() == "48"

@@ -90,12 +90,12 @@ def encode_text(
 
     Example: fwdata encode-text data/robotwin.zarr --encoder umt5-xxl
     """
-    from fwdata import texts
+    from fwdata.encode import prompts
 
     if instructions not in {"canonical", "all"}:
         raise UsageError(f"--instructions must be canonical or all, found {instructions!r}")
     with progress_bar("encoding text", "prompts") as bar:
-        report = texts.encode_text(
+        report = prompts.encode_text(
             store,
             encoder,
             name=name,
@@ -126,7 +126,7 @@ def encode_latents(
 
     Example: fwdata encode-latents data/robotwin.zarr --vae wan2.2 --stride 4 --device cuda
     """
-    from fwdata import latents
+    from fwdata.encode import latents
 
     request = latents.EncodeRequest(store, vae, name, stride, device, dtype, replace, workers or default_workers())
     if dry_run:

@@ -1,4 +1,4 @@
-"""Latent caches of a store: the reader, and the writer that `fwdata.latents` fills.
+"""Latent caches of a store: the reader, and the writer that `fwdata.encode.latents` fills.
 
 One cache is `latents/<name>-<fingerprint>/`, one folder per part of the store, rows in the part's frame order:
 
@@ -56,7 +56,7 @@ class LatentCache:
 
     @property
     def vae(self) -> str:
-        """What `fwdata.vae.load_vae` was given: "tiny", "wan2.2", a path or a hub id."""
+        """What `fwdata.encode.vae.load_vae` was given: "tiny", "wan2.2", a path or a hub id."""
         return str(self._attributes["vae"])
 
     @property

@@ -60,7 +60,7 @@ class TextCache:
 
     @property
     def encoder(self) -> str:
-        """What `fwdata.text.load_text_encoder` was given: "tiny", "umt5-xxl", a path or a hub id."""
+        """What `fwdata.encode.text.load_text_encoder` was given: "tiny", "umt5-xxl", a path or a hub id."""
         return str(self._attributes["encoder"])
 
     @property

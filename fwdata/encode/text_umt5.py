@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fwdata.encode.hub import fetch
+from fwdata.encode.text import TEXT_CODE_VERSION, clean_prompt
 from fwdata.errors import FwdataError, UsageError
-from fwdata.hub import fetch
-from fwdata.text import TEXT_CODE_VERSION, clean_prompt
 
 WAN22_HUB_ID = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 MAX_TOKENS = 128
@@ -25,7 +25,7 @@ XXL_WIDTH = 4096
 
 
 class Umt5Text:
-    """A loaded umt5 encoder; see `fwdata.text.TextEncoder`.
+    """A loaded umt5 encoder; see `fwdata.encode.text.TextEncoder`.
 
     Prompts are padded to 128 tokens and run with their real padding mask, one per forward; only real rows are returned.
     """
@@ -75,7 +75,7 @@ class Umt5Text:
 
 
 def load_umt5(spec: str, device: str, dtype: str) -> Umt5Text:
-    """See `fwdata.text.load_text_encoder`. Cost for umt5-xxl: 11 GB of memory and about 20 s of hashing."""
+    """See `fwdata.encode.text.load_text_encoder`. Cost for umt5-xxl: 11 GB of memory and about 20 s of hashing."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device {device!r} was asked for, but torch sees no CUDA device; use device 'cpu'")
     path = Path(spec)

@@ -1,6 +1,6 @@
 """Trains the tiny VAE that ships with the package, on pictures of the sample world.
 
-    python -m fwdata.train_tiny_vae --out OUT [--steps N | --minutes M] [--seed S] [--start FOLDER]
+    python -m fwdata.encode.train_tiny_vae --out OUT [--steps N | --minutes M] [--seed S] [--start FOLDER]
 
 Writes OUT/config.json and OUT/diffusion_pytorch_model.safetensors (float16, atomically), in the layout that
 `load_vae(OUT)` and diffusers' `AutoencoderKLWan.from_pretrained` read. With --steps the result depends on the seed and
@@ -34,11 +34,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fwdata.encode.vae_files import WEIGHTS_NAME, find_weights
+from fwdata.encode.vae_net import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig, WanVae
 from fwdata.manifest import load_manifest
 from fwdata.sample import random_clips
 from fwdata.stitch import stitch
-from fwdata.vae_files import WEIGHTS_NAME, find_weights
-from fwdata.vae_net import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig, WanVae
 
 SIZES = VaeConfig(12, 12, (0.0,) * LATENT_CHANNELS, (1.0,) * LATENT_CHANNELS, num_res_blocks=1)
 LEARNING_RATE = 2e-3
@@ -242,7 +242,9 @@ def _replace(path: Path, data: bytes) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m fwdata.train_tiny_vae", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m fwdata.encode.train_tiny_vae", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for config.json and the weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="folder of an earlier run whose weights to go on from")

@@ -55,7 +55,7 @@ def encode_text(
     "all" every wording. StaleCache when the cache of that name was made with other settings, UsageError for an encoder
     that cannot be had or a store that is not wholly converted.
     """
-    from fwdata.text import load_text_encoder
+    from fwdata.encode.text import load_text_encoder
 
     began = time.monotonic()
     store = open_writable(path)

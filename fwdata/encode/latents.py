@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fwdata.encode.vae import LatentVae, load_vae
 from fwdata.errors import UsageError
 from fwdata.manifest import Manifest
 from fwdata.stitch import stitch_identity
@@ -25,7 +26,6 @@ from fwdata.store.files import write_lock
 from fwdata.store.latents import LatentPartWriter, create_latents
 from fwdata.store.reader import Episode, Part, Store, open_store
 from fwdata.store.writable import open_writable
-from fwdata.vae import LatentVae, load_vae
 
 LATENT_CODE_VERSION = 1
 """Raised whenever this module can change a latent's bits; part of every cache's identity."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fwdata.encode.hub import fetch, is_hub_id, unknown
+from fwdata.encode.vae_net import LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig
 from fwdata.errors import UsageError, did_you_mean
-from fwdata.hub import fetch, is_hub_id, unknown
-from fwdata.vae_net import LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ def config_fields(config: VaeConfig) -> dict[str, Any]:
 
 
 def find_weights(spec: str, decoder: bool) -> VaeWeights:
-    """Read the checkpoint that `spec` names; see `fwdata.vae.load_vae`. Raises UsageError when it cannot be had."""
+    """Read the checkpoint that `spec` names; see `vae.load_vae`. Raises UsageError when it cannot be had."""
     if spec == "tiny":
         with importlib.resources.as_file(importlib.resources.files("fwdata.assets") / "tiny_vae") as folder:
             return _from_folder(folder, "tiny", decoder, "tiny")

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fwdata.encode.vae_files import VaeWeights, config_fields, find_weights
+from fwdata.encode.vae_net import CHUNK, LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, WanVae
 from fwdata.errors import FwdataError, UsageError
-from fwdata.vae_files import VaeWeights, config_fields, find_weights
-from fwdata.vae_net import CHUNK, LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, WanVae
 
 VAE_CODE_VERSION = 1
 """Raised whenever this code's latents can change for the same weights and pictures; part of a cache's identity."""

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.encode.hub import is_hub_id, unknown
 from fwdata.errors import UsageError
-from fwdata.hub import is_hub_id, unknown
 
 TEXT_CODE_VERSION = 1
 """Raised whenever an encoder's rows can change for the same prompt and weights; part of a cache's identity."""
@@ -57,7 +57,7 @@ def load_text_encoder(
         raise unknown("text encoder", spec, ["tiny", "umt5-xxl"])
     if dtype not in ("bfloat16", "float32"):
         raise UsageError(f"text encoder dtype must be 'bfloat16' or 'float32', found {dtype!r}")
-    from fwdata.text_umt5 import load_umt5
+    from fwdata.encode.text_umt5 import load_umt5
 
     return load_umt5(spec, device, dtype)
 
