@@ -208,8 +208,9 @@ def _tasks_v3(folder: Path) -> dict[int, str]:
         if not columns:
             raise UsageError(f"{name} has no column 'task', found {', '.join(file.schema_arrow.names)}")
         table = read_columns(file, name, ["task_index", columns[0]], range(file.metadata.num_row_groups))
+        indices, texts = (column.to_pylist() for column in table.columns)
     tasks: dict[int, str] = {}
-    for index, text in zip(*(column.to_pylist() for column in table.columns), strict=True):
+    for index, text in zip(indices, texts, strict=True):
         reason = _add_task(tasks, index, text)
         if reason:
             raise UsageError(f"{name}: {reason}")
@@ -226,8 +227,8 @@ def _episodes_v3(folder: Path, info: Info, files: list[str]) -> Iterator[Entry]:
             keys += [f"videos/{picture}/{field}" for field in _PLACE]
         with open_parquet(folder / name, name) as file:
             keys += [key for key in ("tasks", "raw_file_name") if key in file.schema_arrow.names]
-            table = read_columns(file, name, keys, range(file.metadata.num_row_groups))
-        for row in table.to_pylist():
+            rows = read_columns(file, name, keys, range(file.metadata.num_row_groups)).to_pylist()
+        for row in rows:
             yield _entry_v3(info, row, pictures, name)
 
 
@@ -252,6 +253,5 @@ def _entry_v3(info: Info, row: Mapping[str, Any], pictures: Iterable[str], name:
 
 def _sound(place: list[Any]) -> bool:
     chunk, number, start, stop = place
-    return (
-        _whole(chunk) and _whole(number) and isinstance(start, float) and isinstance(stop, float) and 0 <= start < stop
-    )
+    times = isinstance(start, int | float) and isinstance(stop, int | float)
+    return _whole(chunk) and _whole(number) and times and 0 <= start < stop

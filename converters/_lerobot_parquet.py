@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import BadEpisode
+from fwdata.errors import BadEpisode, FwdataError
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 MAX_FILE_ROWS = 20_000_000
 MAX_EPISODE_ROWS = 1_000_000
 MAX_BYTES = 1 << 30
-"""Bytes of the numbers of one read, as the file's own index tells them."""
+"""Bytes of the columns of one read. Counted while reading: the file's own index is not asked, because pyarrow ends
+the process on some damaged ones."""
 
 MAX_PICTURE_BYTES = 64 << 20
 BATCH_ROWS = 32
+BATCH_NUMBERS = 8192
 
 type Floats = NDArray[np.float64]
 
@@ -52,7 +54,7 @@ def open_parquet(path: Path, name: str) -> Iterator[pq.ParquetFile]:
             if file.metadata.num_rows > MAX_FILE_ROWS:
                 raise BadEpisode(f"{name} claims {file.metadata.num_rows} rows, at most {MAX_FILE_ROWS} are read")
             yield file
-    except BadEpisode:
+    except FwdataError:
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -60,28 +62,25 @@ def open_parquet(path: Path, name: str) -> Iterator[pq.ParquetFile]:
 
 
 def read_columns(file: pq.ParquetFile, name: str, keys: Sequence[str], groups: Sequence[int]) -> pa.Table:
-    """Exactly these columns of some row groups. BadEpisode when one is missing, doubled or larger than `MAX_BYTES`."""
+    """Exactly these columns of some row groups. BadEpisode for missing, doubled and too large ones."""
+    import pyarrow as pa
+
     schema = file.schema_arrow
     for key in keys:
         found = len(schema.get_all_field_indices(key))
         if found != 1:
             raise BadEpisode(f"{name} has {'no column' if not found else f'{found} columns'} {key!r}")
-    wanted = set(keys)
-    total = 0
-    for group in groups:
-        meta = file.metadata.row_group(group)
-        for index in range(meta.num_columns):
-            column = meta.column(index)
-            if _top(column.path_in_schema, wanted):
-                total += max(column.num_values * 8, column.total_uncompressed_size)
-    if total > MAX_BYTES:
-        raise BadEpisode(f"{name}: columns {', '.join(keys[:3])} claim {total >> 20} MiB, at most {MAX_BYTES >> 20}")
-    return file.read_row_groups(list(groups), columns=list(keys), use_threads=False).select(list(keys))
-
-
-def _top(path: str, keys: set[str]) -> bool:
-    """Whether a leaf column belongs to one of these columns (keys have dots of their own)."""
-    return any(path == key or path.startswith(f"{key}.") for key in keys)
+    batches, total = [], 0
+    for batch in file.iter_batches(BATCH_NUMBERS, row_groups=list(groups), columns=list(keys), use_threads=False):
+        total += batch.nbytes
+        if total > MAX_BYTES:
+            raise BadEpisode(f"{name}: columns {', '.join(keys[:3])} hold more than {MAX_BYTES >> 20} MiB")
+        batches.append(batch.select(list(keys)))
+    table = pa.Table.from_batches(batches, pa.schema([schema.field(key) for key in keys]))
+    expected = sum(file.metadata.row_group(group).num_rows for group in groups)
+    if len(table) != expected:
+        raise BadEpisode(f"{name} holds {len(table)} rows, its index lists {expected}; it is damaged")
+    return table
 
 
 def find_rows(path: Path, name: str, episode: int, length: int, shared: bool) -> Span:

@@ -64,6 +64,8 @@ def _open(path: Path, name: str) -> Iterator[InputContainer]:
             if not container.streams.video:
                 raise BadEpisode(f"{name} holds no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise BadEpisode(f"{name} is coded in a way that no decoder here knows")
             if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
                 raise BadEpisode(f"{name} claims {stream.height}x{stream.width} pixels; sides must be 1 to {MAX_SIDE}")
             stream.codec_context.thread_count = 1

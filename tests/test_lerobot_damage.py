@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,19 +23,29 @@ HEAD = "observation.images.head_rgb"
 ARM = "observation.state.left_arm"
 
 
-@pytest.fixture
-def root(tmp_path):
-    return write_dataset(tmp_path / "set", Recipe())
+KINDS = {"root": Recipe(), "shared": Recipe(version="v3.0"), "images": Recipe(pictures="png")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Undamaged datasets by kind, written once."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {name: write_dataset(folder / name, recipe) for name, recipe in KINDS.items()}
 
 
 @pytest.fixture
-def shared(tmp_path):
-    return write_dataset(tmp_path / "set", Recipe(version="v3.0"))
+def root(whole, tmp_path):
+    return Path(shutil.copytree(whole["root"], tmp_path / "set"))
 
 
 @pytest.fixture
-def images(tmp_path):
-    return write_dataset(tmp_path / "set", Recipe(pictures="png"))
+def shared(whole, tmp_path):
+    return Path(shutil.copytree(whole["shared"], tmp_path / "set"))
+
+
+@pytest.fixture
+def images(whole, tmp_path):
+    return Path(shutil.copytree(whole["images"], tmp_path / "set"))
 
 
 @pytest.mark.parametrize(
@@ -308,8 +320,6 @@ def test_roots_that_are_no_dataset(root, tmp_path):
     assert "is a file; give the dataset's folder" in refusal(root / "meta/info.json")
     (tmp_path / "empty").mkdir()
     assert "give a LeRobot dataset or a folder of several" in refusal(tmp_path / "empty")
-    from pathlib import Path
-
     told = refusal(Path("lerobot/some-set"))
     assert "hf download lerobot/some-set --repo-type dataset --local-dir some-set" in told
 
@@ -319,3 +329,25 @@ def test_a_damaged_episode_is_quarantined_and_the_others_converted(root, tmp_pat
     report = run_convert(root, tmp_path / "s.zarr", manifest())
     assert report.episodes == 1
     assert [(s, r.startswith(f"{VIDEO} cannot be read as video")) for s, r in report.quarantined] == [(PARQUET, True)]
+
+
+@pytest.mark.parametrize(
+    ("table", "part"),
+    [
+        (pa.table({"task_index": [0, 0], "task": ["a", "b"]}), "task_index 0 has two texts, 'a' is kept"),
+        (pa.table({"task_index": [0], "text": ["a"]}), "has no column 'task', found task_index, text"),
+        (pa.table({"task_index": [0], "task": [None]}), "expected task_index and task, found 0 and 'None'"),
+        (pa.table({"task": ["a"]}), "has no column 'task_index'"),
+        (pa.table({"task_index": [0], "task": pa.array([b"\xff"]).view(pa.string())}), "cannot be read as parquet"),
+    ],
+)
+def test_task_tables(shared, table, part):
+    pq.write_table(table, shared / "meta/tasks.parquet")
+    assert part in refusal(shared)
+
+
+def test_a_video_of_an_unknown_codec(root):
+    data = (root / VIDEO).read_bytes()
+    assert data.count(b"avc1") >= 1
+    (root / VIDEO).write_bytes(data.replace(b"avc1", b"xxxx").replace(b"avcC", b"xxxC"))
+    assert f"{VIDEO} is coded in a way that no decoder here knows" in reason(root)
