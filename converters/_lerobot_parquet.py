@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fwdata.errors import BadEpisode, FwdataError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 MAX_FILE_ROWS = 20_000_000
 MAX_EPISODE_ROWS = 1_000_000

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,11 +27,9 @@ MISSING = 2**64 - 1
 """Offset and length of a chunk that a shard does not hold (Zarr sharding specification)."""
 
 
-def crc32c(data: bytes | memoryview) -> int:
-    """CRC-32C of a buffer, hardware-accelerated."""
-    import google_crc32c
-
-    return int(google_crc32c.value(bytes(data) if isinstance(data, memoryview) else data))
+def crc32c(data: bytes | NDArray[Any]) -> int:
+    """CRC-32C of a contiguous buffer, hardware-accelerated; about 15 GB/s."""
+    return int(google_crc32c.value(data))
 
 
 class ChunkedArray:
@@ -181,8 +180,11 @@ class ChunkedArray:
         if not self._native:
             return np.stack([np.asarray(self._fallback()[int(i)]) for i in wanted]) if wanted.size else self.rows(0, 0)
         out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        size = self._grid[0]
+        size, per_shard, codecs = self._grid
         order = np.argsort(wanted, kind="stable")
+        if size == 1 and per_shard is not None and codecs[-1] == "crc32c":
+            self._take_in_place(wanted, order, per_shard, out)
+            return out
         current = -1
         rows: NDArray[Any] = out
         for position in order:
@@ -191,6 +193,27 @@ class ChunkedArray:
                 current, rows = index, self._chunk(index)
             out[position] = rows[row]
         return out
+
+    def _take_in_place(
+        self, wanted: NDArray[np.int64], order: NDArray[np.int64], per_shard: int, out: NDArray[Any]
+    ) -> None:
+        """Rows that are chunks of their own: read straight into `out` and checked there."""
+        size, tail, current = out[:1].nbytes, bytearray(4), -1
+        for position in order.tolist():
+            shard, slot = divmod(int(wanted[position]), per_shard)
+            if shard != current:
+                current, key, table = shard, self._chunk_key(shard), self._shard_index(shard)
+            offset, length = table[slot].tolist()
+            if length != size + 4:  # missing, or of another size
+                raise StoreDamaged(f"{self.files.location}/{key}, chunk {slot} is missing; {self._advice}")
+            row = out[position : position + 1]
+            self.files.read_into(key, offset, (row, tail), length)
+            if crc32c(row) != int.from_bytes(tail, "little"):
+                raise StoreDamaged(f"{self.files.location}/{key}, chunk {slot}: checksum does not hold; {self._advice}")
+
+    @property
+    def _advice(self) -> str:
+        return f"run `fwdata verify {self.files.location}`"
 
     def _fallback(self) -> Any:
         import zarr

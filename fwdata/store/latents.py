@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class LatentCache:
         self._store, self._key, self._attributes = store, key, attributes
         self._parts: dict[str, dict[str, Any]] = {}
         self._arrays: dict[tuple[str, str], ChunkedArray] = {}
+        self._windows: dict[str, dict[int, int]] = {}
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Store, str, Mapping[str, Any]]]:
         return LatentCache, (self._store, self._key, self._attributes)
@@ -158,8 +160,14 @@ class LatentCache:
 
     def _first_window(self, episode: Episode) -> int:
         """Row of the episode's first window in its part."""
-        records = episode.part.attributes["episodes"]
-        return sum(-(-int(r["length"]) // self.stride) for r in records if int(r["start"]) < episode.start)
+        rows = self._windows.get(episode.part.name)
+        if rows is None:
+            records = episode.part.attributes["episodes"]
+            counts = [-(-int(r["length"]) // self.stride) for r in records]
+            firsts = [0, *accumulate(counts)]
+            rows = {int(r["start"]): first for r, first in zip(records, firsts, strict=False)}
+            self._windows[episode.part.name] = rows
+        return rows[episode.start]
 
 
 def open_latents(store: Store, name: str | None) -> LatentCache:
