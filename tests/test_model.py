@@ -13,6 +13,8 @@ from model_case import lively, random_batch, small_config
 from fwdata.errors import ManifestError
 from fwtrain.model import VARIANTS, FastWAM, ModelConfig, allowed, draw
 from fwtrain.model.variants import Frames, video_calls
+from fwtrain.recipe import OptimRecipe
+from fwtrain.train.optim import Optimizer
 
 MASKS = np.load(Path(__file__).parent / "data/fastwam_golden/attention_masks.npz")
 KINDS = {
@@ -276,13 +278,13 @@ def test_a_tiny_model_learns():
     config = small_config()
     model, batch = FastWAM(config), random_batch(config, size=4)
     draws = drawn(batch, "fastwam")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = Optimizer(model, OptimRecipe(steps=30))
     losses = []
     for _ in range(30):
-        optimizer.zero_grad()
         loss = model.training_losses(batch, draws).total
         loss.backward()
-        optimizer.step()
+        optimizer.step(3e-3)
+        optimizer.zero_grad()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
 
