@@ -216,7 +216,9 @@ def validate_model[M: BaseModel](model: type[M], data: object, where: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(
+            error.errors(), key=lambda item: item["type"] != "extra_forbidden"
+        )  # a typo explains what is missing
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])

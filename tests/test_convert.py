@@ -382,3 +382,13 @@ def test_a_changed_part_of_another_plan_is_refused(tmp_path: Path, raw: Path, ma
     flip_bit(out / "parts" / "p00000" / "zarr.json", np.random.default_rng(0))
     with pytest.raises(StoreError):
         run_convert(raw, out, manifest)
+
+
+def test_a_store_of_other_recordings_is_not_extended(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    out = tmp_path / "s.zarr"
+    run_convert(raw, out, manifest)
+    before = tree(out)
+    other = write_toy(tmp_path / "other", {"another task": (3,)})
+    with pytest.raises(UsageError, match="was converted from other recordings"):
+        run_convert(other, out, manifest)
+    assert tree(out) == before

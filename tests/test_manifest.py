@@ -87,3 +87,9 @@ def test_digest_depends_on_every_choice() -> None:
 def test_prompt_is_rendered_literally() -> None:
     found = load_manifest("robotwin").render_prompt("press {x} & {task}")
     assert found.endswith("following instruction: press {x} & {task}") and found.startswith("A video recorded")
+
+
+def test_a_misspelt_key_is_named_before_the_one_it_leaves_missing() -> None:
+    text = "name: x\nconverter: toy\nfpss: {hz: 10}\n"
+    with pytest.raises(ManifestError, match="unknown key 'fpss'; did you mean 'fps'"):
+        parse_model(Manifest, text, "manifest x")

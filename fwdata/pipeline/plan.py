@@ -164,11 +164,17 @@ def find_recordings(request: ConvertRequest, converter: Converter) -> Discovery:
 def make_plan(request: ConvertRequest, discovery: Discovery) -> Plan:
     """Decide the parts of the recordings found.
 
-    A store's existing plan is followed; recordings that are new in the root become further parts.
+    A store's existing plan is followed; recordings that are new in the root become further parts. UsageError when the
+    store was made from other recordings altogether.
     """
     by_id = {ref.id: ref for ref in discovery.episodes}
     old: list[dict[str, Any]] = _read_plan(request.out).get("parts", [])
     planned = {episode["id"] for part in old for episode in part["episodes"]}
+    if planned and planned.isdisjoint(by_id):
+        raise UsageError(
+            f"{request.out} was converted from other recordings: it has none of the {len(by_id)} found below "
+            f"{request.raw}; choose another --out"
+        )
     new = tuple(ref for ref in discovery.episodes if ref.id not in planned)
     parts = [_planned(entry, by_id) for entry in old]
     for refs in _cut(new):
