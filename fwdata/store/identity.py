@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fwdata.errors import StaleCache, StoreError, UsageError, did_you_mean
 from fwdata.store.files import Files, json_digest, read_attributes
+
+if TYPE_CHECKING:
+    from fwdata.store.reader import Store
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -72,3 +75,28 @@ def choose_cache(files: Files, group: str, name: str | None, command: str) -> tu
     if name not in caches:
         raise StoreError(f"{files.location} has no {kind} cache {name!r}{did_you_mean(name, caches)}")
     return caches[name]
+
+
+class Cache:
+    """What every cache of a store has: a name, an identity, and its fingerprint. Thread-safe; picklable."""
+
+    def __init__(self, store: Store, key: str, attributes: Mapping[str, Any]) -> None:
+        self._store, self._key, self._attributes = store, key, attributes
+
+    def __reduce__(self) -> tuple[type[Cache], tuple[Store, str, Mapping[str, Any]]]:
+        return type(self), (self._store, self._key, self._attributes)
+
+    @property
+    def name(self) -> str:
+        """Name given with `--name`."""
+        return str(self._attributes["name"])
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits: digest of the identity."""
+        return str(self._attributes["fingerprint"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Every setting that can change a bit of the cache."""
+        return dict(self._attributes["identity"])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fwdata.errors import StaleCache, StoreDamaged, StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, tree_digests, write_group
-from fwdata.store.identity import check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
+from fwdata.store.identity import Cache, check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
 from fwdata.store.layout import LATENT_SHARD, latent_array
 from fwdata.window import WindowSpec
 
@@ -29,32 +29,14 @@ if TYPE_CHECKING:
     from fwdata.store.reader import Episode, Part, Store
 
 
-class LatentCache:
+class LatentCache(Cache):
     """Read access to one latent cache. Thread-safe; picklable."""
 
     def __init__(self, store: Store, key: str, attributes: Mapping[str, Any]) -> None:
-        self._store, self._key, self._attributes = store, key, attributes
+        super().__init__(store, key, attributes)
         self._parts: dict[str, dict[str, Any]] = {}
         self._arrays: dict[tuple[str, str], ChunkedArray] = {}
         self._windows: dict[str, dict[int, int]] = {}
-
-    def __reduce__(self) -> tuple[type[LatentCache], tuple[Store, str, Mapping[str, Any]]]:
-        return LatentCache, (self._store, self._key, self._attributes)
-
-    @property
-    def name(self) -> str:
-        """Name given with `--name`."""
-        return str(self._attributes["name"])
-
-    @property
-    def fingerprint(self) -> str:
-        """12 hex digits: identity of weights, dtype, stitch, window, stride and code."""
-        return str(self._attributes["fingerprint"])
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Every setting the fingerprint is made of."""
-        return dict(self._attributes["identity"])
 
     @property
     def vae(self) -> str:

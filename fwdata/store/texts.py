@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fwdata.errors import StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, tree_digests, write_group
-from fwdata.store.identity import check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
+from fwdata.store.identity import Cache, check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
 from fwdata.store.layout import TEXT_PART, ArraySpec, part_name
 
 if TYPE_CHECKING:
@@ -33,30 +33,12 @@ EMBEDDING_ROWS = 32
 """Token rows per chunk of the embeddings."""
 
 
-class TextCache:
+class TextCache(Cache):
     """Read access to one text cache. Thread-safe; picklable."""
 
     def __init__(self, store: Store, key: str, attributes: Mapping[str, Any]) -> None:
-        self._store, self._key, self._attributes = store, key, attributes
+        super().__init__(store, key, attributes)
         self._arrays: dict[tuple[int, str], ChunkedArray] = {}
-
-    def __reduce__(self) -> tuple[type[TextCache], tuple[Store, str, Mapping[str, Any]]]:
-        return TextCache, (self._store, self._key, self._attributes)
-
-    @property
-    def name(self) -> str:
-        """Name given with `--name`."""
-        return str(self._attributes["name"])
-
-    @property
-    def fingerprint(self) -> str:
-        """12 hex digits: identity of encoder, weights, prompt template and code."""
-        return str(self._attributes["fingerprint"])
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Every setting the fingerprint is made of."""
-        return dict(self._attributes["identity"])
 
     @property
     def encoder(self) -> str:
