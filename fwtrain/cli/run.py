@@ -1,0 +1,96 @@
+"""`fwtrain run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fwdata.cli._common import say
+from fwdata.errors import UsageError
+from fwtrain.cli._common import Device, Json, Threads, answer
+
+if TYPE_CHECKING:
+    from fwtrain.train.loop import Outcome
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command("run", epilog="Example: fwtrain run data/rt.zarr --recipe tiny --out runs/rt --set optim.lr=5e-4")(
+        run_command
+    )
+
+
+def run_command(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Store with latents, text and statistics.")],
+    out: Annotated[Path, typer.Option(help="Run folder. A stopped run in it continues.")],
+    recipe: Annotated[str, typer.Option(help="Recipe name (see fwtrain recipes) or path of a .yaml file.")] = "tiny",
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, in place of the recipe's.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Insist on continuing an existing run.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe on a store. Ctrl-C or SIGTERM saves and stops; the same command continues."""
+    from fwtrain.recipe import load_recipe
+
+    if resume and fresh:
+        raise UsageError("--resume and --fresh exclude each other")
+    extra = [f"optim.steps={steps}"] if steps is not None else []
+    chosen = load_recipe(recipe, [*(overrides or []), *extra])
+    import fwdata
+    from fwtrain.errors import Interrupted
+    from fwtrain.train.run import set_threads, stop_on_signals, train
+
+    set_threads(threads)
+    with stop_on_signals() as stop:
+        outcome = train(
+            fwdata.open(store),
+            chosen,
+            out,
+            resume=resume,
+            fresh=fresh,
+            device=device,
+            should_stop=stop,
+            note=say,
+            progress=True,
+        )
+    if not outcome.finished:
+        raise Interrupted(f"stopped and saved at step {outcome.step} of {outcome.total}; the same command continues")
+    answer(_outcome_json(outcome, out), as_json, lambda: _outcome_text(outcome, out))
+
+
+def _outcome_json(outcome: Outcome, out: Path) -> dict[str, Any]:
+    error = outcome.action_error
+    return {
+        "run": str(out),
+        "step": outcome.step,
+        "total": outcome.total,
+        "loss": outcome.loss,
+        "video_loss": outcome.video,
+        "action_loss": outcome.action,
+        "val_action_mae": error.mae if error else None,
+        "val_action_rmse": error.rmse if error else None,
+        "steps_per_s": outcome.steps_per_s,
+        "samples_per_s": outcome.samples_per_s,
+        "data_wait": outcome.data_wait,
+        "seconds": outcome.seconds,
+    }
+
+
+def _outcome_text(outcome: Outcome, out: Path) -> str:
+    if outcome.loss is None:
+        return f"{out} is complete at step {outcome.step}"
+    error = outcome.action_error
+    lines = [
+        f"{out}: {outcome.step} steps, "
+        f"loss {outcome.loss:.4f} (video {outcome.video:.4f}, action {outcome.action:.4f})",
+        f"{outcome.seconds:.1f} s, {outcome.steps_per_s:.2f} steps/s, {outcome.samples_per_s:.1f} samples/s, "
+        f"data wait {outcome.data_wait:.1%}",
+    ]
+    if error:
+        lines.append(f"validation: mean absolute action error {error.mae:.4g}, rmse {error.rmse:.4g} (robot units)")
+    return "\n".join(lines)
