@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import zarr
 from fixtures import (
     flip_bit,
     quick_writes,  # noqa: F401 - used by every test
+    tree,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ import fwdata.store.files as files_module
 from fwdata.errors import StoreDamaged
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
 from fwdata.store.files import LocalFiles, file_sha256
-from fwdata.store.layout import ArraySpec, frame_array, latent_array
+from fwdata.store.layout import ArraySpec, Codec, frame_array, latent_array
 
 QUICK = settings(
     max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -55,6 +57,12 @@ def write(folder: Path, spec: ArraySpec, values: NDArray[Any], pieces: list[int]
         writer.append(values[start : start + count])
         start += count
     writer.finish()
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[3] ^= 16
+    path.write_bytes(data)
 
 
 def opened(folder: Path) -> ChunkedArray:
@@ -247,14 +255,12 @@ def test_rows_outside_the_array_are_refused(tmp_path: Path) -> None:
             array.take([0, index])
 
 
-def test_writer_refuses_other_rows_and_partial_continuation(tmp_path: Path) -> None:
+def test_writer_refuses_other_rows(tmp_path: Path) -> None:
     writer = ArrayWriter(tmp_path / "a", frame_array(4, 6))
     with pytest.raises(ValueError, match="uint8 rows of shape"):
         writer.append(np.zeros((2, 4, 6, 3), np.float32))
     with pytest.raises(ValueError, match="uint8 rows of shape"):
         writer.append(np.zeros((2, 6, 4, 3), np.uint8))
-    with pytest.raises(ValueError, match="whole shard"):
-        ArrayWriter(tmp_path / "b", latent_array((4,)), done_rows=100)
 
 
 def test_interrupted_writer_leaves_whole_shards_only(tmp_path: Path) -> None:
@@ -263,10 +269,53 @@ def test_interrupted_writer_leaves_whole_shards_only(tmp_path: Path) -> None:
     writer = ArrayWriter(tmp_path / "a", spec)
     writer.append(values[:9])  # two shards of 4 and one row that is only buffered; never finished
     assert sorted(p.parent.name for p in (tmp_path / "a" / "c").rglob("0") if p.is_file()) == ["0", "1"]
-    again = ArrayWriter(tmp_path / "a", spec, done_rows=8)
+    again = ArrayWriter(tmp_path / "a", spec, max_done=10)
+    assert again.rows == 8
     again.append(values[8:])
     again.finish()
     assert np.array_equal(opened(tmp_path / "a").rows(0, 10), values)
+    write(tmp_path / "b", spec, values)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+@pytest.mark.parametrize("codec", ["crc32c", "zstd"])
+def test_continuing_writer_keeps_no_damaged_shard(tmp_path: Path, codec: Codec) -> None:
+    spec = ArraySpec("float32", (2,), 2, 4, codec)
+    values = random_rows(spec, 12, 5)
+    write(tmp_path / "a", spec, values)
+    before = tree(tmp_path / "a")
+    damage(tmp_path / "a" / "c" / "1" / "0")
+    again = ArrayWriter(tmp_path / "a", spec, max_done=12)
+    assert again.rows == 4
+    again.append(values[4:])
+    again.finish()
+    assert tree(tmp_path / "a") == before
+
+
+@pytest.mark.parametrize("codec", ["crc32c", "zstd"])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_swapped_chunks_raise(tmp_path: Path, codec: Codec, sharded: bool) -> None:
+    spec = ArraySpec("float32", (2,), 1 if sharded else 4, 4 if sharded else None, codec)
+    values = random_rows(spec, 12, 5)
+    write(tmp_path / "a", spec, values)
+    one, two = (tmp_path / "a" / "c" / str(i) / "0" for i in (0, 2))
+    first = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(first)
+    for read in (lambda a: a.rows(0, 1), lambda a: a.take([9]), lambda a: a.rows(8, 12)):
+        with pytest.raises(StoreDamaged, match="belongs elsewhere"):
+            read(opened(tmp_path / "a"))
+    assert np.array_equal(opened(tmp_path / "a").rows(4, 8), values[4:8])
+
+
+def test_arrays_written_before_seals_are_read(tmp_path: Path) -> None:
+    spec = latent_array((4,))
+    values = random_rows(spec, 5, 5)
+    write(tmp_path / "a", spec, values)
+    meta = json.loads((tmp_path / "a" / "zarr.json").read_text())
+    meta["attributes"] = {}
+    (tmp_path / "a" / "zarr.json").write_text(json.dumps(meta))
+    assert np.array_equal(opened(tmp_path / "a").take([4, 0]), values[[4, 0]])
 
 
 def test_writer_keeps_what_it_was_given(tmp_path: Path) -> None:

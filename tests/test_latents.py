@@ -119,7 +119,7 @@ def test_rerun_writes_nothing(path: Path, vae: FakeVae) -> None:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr("fwdata.store.layout.LATENT_SHARD", 4)
-    monkeypatch.setattr("fwdata.store.latents.LATENT_SHARD", 4)
+    monkeypatch.setattr("fwdata.store.layout.LATENT_SHARD", 4)
     return 4
 
 

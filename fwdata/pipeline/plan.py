@@ -19,10 +19,9 @@ from typing import Any
 from fwdata.api import Converter, Discovery, EpisodeRef
 from fwdata.errors import StaleCache, UsageError, did_you_mean
 from fwdata.manifest import Manifest, load_manifest, plugin_dir, validate_model
-from fwdata.store.files import LocalFiles, read_attributes, write_group
+from fwdata.store.files import LocalFiles, plan_digest, read_attributes, write_group
 from fwdata.store.identity import differences
 from fwdata.store.layout import PART_BYTES, PART_EPISODES, part_name
-from fwdata.store.writer import part_plan_digest
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def make_plan(request: ConvertRequest, discovery: Discovery) -> Plan:
     new = tuple(ref for ref in discovery.episodes if ref.id not in planned)
     parts = [_planned(entry, by_id) for entry in old]
     for refs in _cut(new):
-        digest = part_plan_digest({ref.id: ref.num_bytes for ref in refs})
+        digest = plan_digest({ref.id: ref.num_bytes for ref in refs})
         parts.append(PlannedPart(part_name(len(parts)), refs[0].group, tuple(refs), (), digest))
     return Plan(discovery, tuple(parts), tuple(p for p in parts if not _is_written(request.out, p)))
 
@@ -190,7 +189,7 @@ def _planned(entry: Mapping[str, Any], by_id: Mapping[str, EpisodeRef]) -> Plann
         group=entry["group"],
         refs=tuple(by_id[e["id"]] for e in episodes if e["id"] in by_id),
         missing=tuple(e["source"] for e in episodes if e["id"] not in by_id),
-        digest=part_plan_digest({e["id"]: e["bytes"] for e in episodes}),
+        digest=plan_digest({e["id"]: e["bytes"] for e in episodes}),
     )
 
 

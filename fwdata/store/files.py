@@ -9,7 +9,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Buffer, Iterator, Sequence
+from collections.abc import Buffer, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,12 @@ def canonical_json(value: object) -> bytes:
 def json_digest(value: object) -> str:
     """sha256 (hex) of `canonical_json`."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def plan_digest(refs: Mapping[str, int]) -> str:
+    """sha256 over the ids and sizes of a part's recordings."""
+    text = "\n".join(f"{name}\t{size}" for name, size in refs.items())
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fwdata.errors import StaleCache, StoreError, UsageError, did_you_mean
+from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError, did_you_mean
 from fwdata.store.files import Files, json_digest, read_attributes
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ def find_caches(files: Files, group: str) -> dict[str, tuple[str, dict[str, Any]
     for key in files.names(group):
         attributes = read_attributes(files, f"{group}/{key}")
         if attributes is not None:
+            if key != f"{attributes.get('name')}-{attributes.get('fingerprint')}":
+                raise StoreDamaged(
+                    f"{files.location}/{group}/{key} holds another cache's metadata; the store is damaged"
+                )
             found[str(attributes["name"])] = (key, attributes)
     return found
 

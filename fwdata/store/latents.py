@@ -22,7 +22,7 @@ from fwdata.errors import StaleCache, StoreDamaged, StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, tree_digests, write_group
 from fwdata.store.identity import Cache, check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
-from fwdata.store.layout import LATENT_SHARD, latent_array
+from fwdata.store.layout import latent_array
 from fwdata.window import WindowSpec
 
 if TYPE_CHECKING:
@@ -213,16 +213,9 @@ class LatentPartWriter:
         if not self.folder.exists():
             write_group(self.folder, marker)
         c, h, w = shape
-        self.next_first, self.next_future = self._done("first", frames), self._done("future", starts)
-        self._first = ArrayWriter(self.folder / "first", latent_array(shape), self.next_first)
-        self._future = ArrayWriter(self.folder / "future", latent_array((c, future, h, w)), self.next_future)
-
-    def _done(self, name: str, rows: int) -> int:
-        """Rows of whole shards that are on disk, counted from the start without a gap."""
-        shards, inner = 0, ("0",) * (3 if name == "first" else 4)
-        while self.folder.joinpath(name, "c", str(shards), *inner).is_file():
-            shards += 1
-        return min(shards, rows // LATENT_SHARD) * LATENT_SHARD
+        self._first = ArrayWriter(self.folder / "first", latent_array(shape), frames)
+        self._future = ArrayWriter(self.folder / "future", latent_array((c, future, h, w)), starts)
+        self.next_first, self.next_future = self._first.rows, self._future.rows
 
     def add_first(self, row: int, latent: NDArray[np.float16]) -> None:
         """Append the first-frame latent [C, h, w] of a row; ignored when it is on disk."""

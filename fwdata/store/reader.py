@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fwdata.errors import StoreDamaged, StoreError, UsageError
 from fwdata.manifest import Manifest, validate_model
 from fwdata.store.array import ChunkedArray
-from fwdata.store.files import Files, json_digest, open_files, read_attributes
+from fwdata.store.files import Files, json_digest, open_files, plan_digest, read_attributes
 from fwdata.store.layout import LAYOUT_VERSION
 
 if TYPE_CHECKING:
@@ -243,10 +243,12 @@ class Store:
         self._attributes = attributes
         self._stitched: dict[str, ChunkedArray | None] = {}
         version = attributes.get("layout_version")
-        if not isinstance(version, int) or version > LAYOUT_VERSION:
+        if not isinstance(version, int):
+            raise StoreDamaged(f"{files.location}/zarr.json is not a store's own metadata; the file is damaged")
+        if version > LAYOUT_VERSION:
             raise StoreError(
                 f"{files.location} has layout version {version}, this fwdata reads up to {LAYOUT_VERSION}; "
-                "update fwdata"
+                "update fwdata (python -m pip install --upgrade fwdata)"
             )
 
     def __reduce__(self) -> tuple[type[Store], tuple[Files]]:
@@ -312,11 +314,17 @@ class Store:
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """The complete parts, in order."""
+        """The complete parts, in order. StoreDamaged for a part that holds other recordings than planned for it."""
+        planned = {part["name"]: part["episodes"] for part in self.plan["parts"]}
         found = []
         for name in self._files.names("parts"):
             attributes = read_attributes(self._files, f"parts/{name}")
             if attributes is not None and attributes.get("state") == "complete":
+                if attributes["plan"] != plan_digest({e["id"]: e["bytes"] for e in planned.get(name, ())}):
+                    raise StoreDamaged(
+                        f"{self.location}/parts/{name} does not hold the recordings that the store's plan says; "
+                        f"run `fwdata verify {self.location}`"
+                    )
                 found.append(Part(self._files, name, attributes))
         return tuple(found)
 
@@ -333,7 +341,10 @@ class Store:
     @cached_property
     def plan(self) -> dict[str, Any]:
         """The conversion's plan: which recording belongs to which part, and what discovery left out."""
-        return read_attributes(self._files, "plan") or {"parts": [], "skipped": [], "warnings": []}
+        plan = read_attributes(self._files, "plan")
+        if plan is None or "parts" not in plan:
+            raise StoreDamaged(f"{self.location}/plan/zarr.json is missing or not the plan of a conversion")
+        return plan
 
     @property
     def quarantined(self) -> list[dict[str, str]]:
@@ -366,6 +377,10 @@ class Store:
             key = f"parts/{name}/frames"
             found = read_attributes(self._files, key)
             fits = found is not None and found.get("stitch_hash") == stitch_hash(self.manifest.stitch)
+            if found is not None and found.get("source") not in {
+                part.digest for part in self.parts if part.name == name
+            }:
+                raise StoreDamaged(f"{self.location}/{key} was made from other episodes than its part holds")
             self._stitched[name] = (
                 ChunkedArray(self._files, f"{key}/stitched", found["digests"]["stitched/zarr.json"])
                 if found is not None and fits

@@ -7,11 +7,10 @@ writer.commit()                                digests, then the mark that makes
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -292,9 +291,3 @@ def source_files(root: Path, ref: EpisodeRef) -> tuple[SourceFile, ...]:
 @lru_cache(maxsize=64)
 def _cached_sha256(path: Path, mtime_ns: int, size: int) -> str:
     return file_sha256(path)
-
-
-def part_plan_digest(refs: Mapping[str, int]) -> str:
-    """sha256 over the ids and sizes of a part's recordings."""
-    text = "\n".join(f"{name}\t{size}" for name, size in refs.items())
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,48 @@
+"""Stores of every released layout version are read, and say what they said when they were written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from old_stores import STORES, answers, unpack
+
+import fwdata
+from fwdata.errors import StoreError
+from fwdata.store.files import LocalFiles, read_attributes, write_group
+from fwdata.store.layout import LAYOUT_VERSION
+from fwdata.store.verify import verify_store
+
+FIXTURES = sorted(path.stem for path in STORES.glob("*.zip"))
+
+
+def test_every_layout_version_has_fixtures() -> None:
+    versions = {name.split("-")[0] for name in FIXTURES}
+    assert versions == {f"v{n}" for n in range(1, LAYOUT_VERSION + 1)}
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_a_released_store_answers_as_it_did(name: str, tmp_path: Path) -> None:
+    store = unpack(name, tmp_path)
+    expected = json.loads((STORES / f"{name}.json").read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(answers(store))) == expected
+    assert verify_store(store).damaged == []
+
+
+def test_a_released_store_is_plain_zarr(tmp_path: Path) -> None:
+    store = unpack("v1-raw", tmp_path)
+    group = zarr.open_group(str(store), mode="r")
+    state = group["parts/p00000/lowdim/state"]
+    assert isinstance(state, zarr.Array)
+    assert np.array_equal(np.asarray(state[:]), fwdata.open(store).episodes[0].state())
+
+
+def test_a_newer_layout_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    store = unpack("v1-raw", tmp_path)
+    attributes = read_attributes(LocalFiles(store), "") or {}
+    write_group(store, {**attributes, "layout_version": LAYOUT_VERSION + 1})
+    with pytest.raises(StoreError, match=f"layout version {LAYOUT_VERSION + 1}.*install --upgrade fwdata"):
+        fwdata.open(store)
