@@ -21,9 +21,13 @@ from fwdata.stitch import stitch
 from fwtrain.errors import RunMismatch
 from fwtrain.model import FastWAM, load_model
 from fwtrain.normalise import Float32
+from fwtrain.recipe import DeployRecipe
 from fwtrain.train.build import build_model
 from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.run import choose_device
+
+PROMPTS_KEPT = 256
+"""Embedded instructions a policy remembers, 1 MiB each at the published size."""
 
 
 class FrameEncoder(Protocol):
@@ -76,9 +80,12 @@ class Policy:
         *,
         vae: FrameEncoder | str | None = None,
         text: PromptEncoder | None = None,
+        deploy: DeployRecipe | None = None,
     ) -> None:
         self.model = model.eval()
         self.info = info
+        self.deploy = deploy or DeployRecipe()
+        check_deploy(self.deploy, info)
         self._vae: FrameEncoder | None = None if isinstance(vae, str) else vae
         self._vae_spec = vae if isinstance(vae, str) else None
         self._text = text
@@ -106,14 +113,32 @@ class Policy:
         info = folder.info()
         where = choose_device(device)
         if untrained:
-            return cls(build_model(info.model, seed, where), info, vae=vae, text=text)
-        checkpoint = folder.need_checkpoint()
-        return cls(load_model(checkpoint.path, device=where), info, vae=vae, text=text)
+            model = build_model(info.model, seed, where)
+        else:
+            model = load_model(folder.need_checkpoint().path, device=where)
+        return cls(model, info, vae=vae, text=text, deploy=folder.recipe().deploy)
 
     @property
     def action_names(self) -> tuple[str, ...]:
         """One name per action dimension."""
         return self.info.action.names
+
+    @property
+    def execute(self) -> int:
+        """Actions of a chunk that are carried out before the next observation, as the run's recipe says."""
+        return self.deploy.execute or self.info.model.action_horizon
+
+    def commands(self, chunk: Float32) -> Float32:
+        """float32 [..., a] as the robot takes it, from actions in the store's units: the recipe's gripper rules.
+
+        `act` and its kin give the store's units, which recorded actions have too; what moves a robot goes through here.
+        Source of the sign rule: experiments/libero/eval_libero_single.py of the official release.
+        """
+        sign, clip = list(self.deploy.gripper_sign), list(self.deploy.gripper_clip)
+        sent = chunk.copy()
+        sent[..., sign] = np.sign(1 - 2 * chunk[..., sign])
+        sent[..., clip] = np.clip(chunk[..., clip], 0, 1)
+        return sent
 
     def act(
         self,
@@ -176,11 +201,13 @@ class Policy:
         return LatentObserved(latent, self.context(observation.instruction), observation.state)
 
     def context(self, instruction: str) -> NDArray[Any]:
-        """[L, Dt] embedding of an instruction, encoded once."""
-        found = self._contexts.get(instruction)
+        """[L, Dt] embedding of an instruction; the latest `PROMPTS_KEPT` are remembered."""
+        found = self._contexts.pop(instruction, None)
         if found is None:
             found = self._prompt_encoder().embedding(self.info.manifest.render_prompt(instruction))
-            self._contexts[instruction] = found
+        self._contexts[instruction] = found  # the latest used last
+        if len(self._contexts) > PROMPTS_KEPT:
+            del self._contexts[next(iter(self._contexts))]
         return found
 
     def _check_state(self, state: Float32) -> None:
@@ -222,6 +249,17 @@ class Policy:
         if self._text is None:
             self._text = PaddedEncoder(self.info)
         return self._text
+
+
+def check_deploy(deploy: DeployRecipe, info: RunInfo) -> None:
+    """UsageError for rules that name more actions or dimensions than a chunk has."""
+    horizon, names = info.model.action_horizon, info.action.names
+    if deploy.execute is not None and deploy.execute > horizon:
+        raise UsageError(f"recipe key deploy.execute is {deploy.execute}, the model predicts {horizon} actions at once")
+    for key in ("gripper_sign", "gripper_clip"):
+        beyond = [dim for dim in getattr(deploy, key) if not 0 <= dim < len(names)]
+        if beyond:
+            raise UsageError(f"recipe key deploy.{key} names dimension {beyond[0]}, actions have 0..{len(names) - 1}")
 
 
 class PaddedEncoder:

@@ -36,6 +36,8 @@ class ModelRecipe(Model):
     lambda_video, lambda_action: weights of the two losses.
     video_shift, action_shift: time shift of each stream's flow-matching schedule; freq_dim: width of the time sinusoid.
     cond_noise_prob: idm only, share of conditioning videos that are noised.
+    init: weights to start from, see `fwtrain.pretrained`: "wan2.2:PATH" or "fastwam:PATH"; null = random from the seed.
+    init_action: with init wan2.2, a file of the official preprocess_action_dit_backbone.py in place of interpolation.
     """
 
     preset: Literal["wan2.2-5b"] | None = None
@@ -51,6 +53,14 @@ class ModelRecipe(Model):
     action_shift: float = Field(default=5.0, gt=0)
     cond_noise_prob: float = Field(default=0.5, ge=0, le=1)
     freq_dim: int = Field(default=256, gt=0, multiple_of=2)
+    init: str | None = Field(default=None, pattern=r"^(wan2\.2(:.+)?|fastwam:.+)$")
+    init_action: str | None = None
+
+    @model_validator(mode="after")
+    def _backbone_needs_video(self) -> ModelRecipe:
+        if self.init_action and not (self.init or "").startswith("wan2.2"):
+            raise ValueError(f"init_action needs init: wan2.2 for the video expert, found init {self.init!r}")
+        return self
 
     @model_validator(mode="after")
     def _preset_or_sizes(self) -> ModelRecipe:
@@ -123,6 +133,19 @@ class ValidationRecipe(Model):
     steps: int = Field(default=10, gt=0)
 
 
+class DeployRecipe(Model):
+    """From a predicted chunk to what the robot is sent; alters no weight. Applied by `fwtrain serve` and export.
+
+    execute: actions carried out before the next observation, null = the whole chunk.
+    gripper_sign: dimensions stored as 1 open / 0 closed that the robot takes as -1 open / +1 closed: sign(1 - 2 g).
+    gripper_clip: dimensions clipped to 0 .. 1.
+    """
+
+    execute: int | None = Field(default=None, gt=0)
+    gripper_sign: tuple[int, ...] = ()
+    gripper_clip: tuple[int, ...] = ()
+
+
 class Recipe(Model):
     """One training run. Raises ManifestError (through `load_recipe`) for unknown keys and values that do not fit.
 
@@ -136,6 +159,7 @@ class Recipe(Model):
     precision: Literal["fp32", "bf16"] = "bf16"
     data: DataRecipe = DataRecipe()
     validation: ValidationRecipe = ValidationRecipe()
+    deploy: DeployRecipe = DeployRecipe()
     seed: int = Field(default=42, ge=0)
     save_every: int = Field(default=1000, gt=0)
     eval_every: int = Field(default=1000, gt=0)
@@ -150,6 +174,7 @@ class Recipe(Model):
 
 FREE_TO_CHANGE = frozenset(
     {"description", "save_every", "eval_every", "log_every", "keep_last", "tensorboard", "data.workers"}
+    | {f"deploy.{name}" for name in DeployRecipe.model_fields}
 )
 """Keys that a resumed run may change: they do not alter a single weight."""
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ from fwtrain.model.fastwam import FastWAM
 from fwtrain.model.saving import load_exactly
 
 VIDEO, ACTION, PROPRIO = "mixtures.video.", "mixtures.action.", "proprio_encoder."
+OWN_LAYERS = ("action_encoder.", "head.")
+"""Layers of the action expert that have no counterpart in the video expert."""
 
 # diffusers module (or parameter) name -> Wan name, inside a block and outside.
 _BLOCK = {
@@ -113,9 +116,7 @@ class TensorFiles(Mapping[str, Tensor]):
         return cls(places)
 
     def renamed(self, names: Mapping[str, str]) -> TensorFiles:
-        """The tensors in `names`, each under its value there; StoreDamaged if two would share a name."""
-        if len(set(names.values())) < len(names):
-            raise StoreDamaged(f"{next(iter(self._places.values())).file} holds some tensors under two names each")
+        """The tensors in `names`, each under its value there."""
         return TensorFiles({new: self._places[old] for old, new in names.items()})
 
     def __getitem__(self, name: str) -> Tensor:
@@ -166,15 +167,16 @@ def weight_files(path: Path) -> list[Path]:
 def load_wan_video_expert(model: FastWAM, path: Path | str) -> None:
     """Fill the video expert from Wan2.2-TI2V-5B: original shards, or a diffusers `transformer` folder (or its parent).
 
-    One tensor at a time is in memory. Raises UsageError for a path without weights, StoreDamaged for broken files or
-    names and shapes that do not fit the model.
+    Also takes a torch file of the same tensors, alone or under "dit" as in the oldest official checkpoints. One tensor
+    at a time is in memory. Raises UsageError for a path without weights or an unsafe pickle, StoreDamaged for broken
+    files or names and shapes that do not fit the model.
     """
     source = Path(path)
     if (source / "transformer").is_dir():
         source /= "transformer"
-    tensors = TensorFiles.open(weight_files(source))
+    tensors = _torch_video_tensors(source) if _is_torch(source) else TensorFiles.open(weight_files(source))
     if any(name.startswith("condition_embedder.") for name in tensors):
-        tensors = tensors.renamed({name: wan_from_diffusers(name) or name for name in tensors})
+        tensors = _renamed(tensors, {name: wan_from_diffusers(name) or name for name in tensors}, source)
     load_exactly(model.video, tensors, str(source))
 
 
@@ -185,29 +187,83 @@ def load_fastwam(model: FastWAM, path: Path | str) -> None:
     StoreDamaged for broken files or names and shapes that do not fit the model.
     """
     source = Path(path)
-    if source.suffix in (".pt", ".pth", ".bin"):
+    if _is_torch(source):
         load_exactly(model, official_tensors(source), str(source))
         return
-    tensors = TensorFiles.open(weight_files(source))
+    tensors: Mapping[str, Tensor] = TensorFiles.open(weight_files(source))
     if any(name.startswith("model.") for name in tensors):
-        tensors = tensors.renamed({name: ours_from_lerobot(name) or name for name in tensors})
+        tensors = _renamed(tensors, {name: ours_from_lerobot(name) or name for name in tensors}, source)
     load_exactly(model, tensors, str(source))
+
+
+def load_action_backbone(model: FastWAM, path: Path | str) -> None:
+    """Fill the action expert, but its input and output layers, from a file of preprocess_action_dit_backbone.py.
+
+    Such a file holds {"policy", "backbone_state_dict", "meta"}. Errors as of `load_fastwam`.
+    """
+    source = Path(path)
+    tensors = _torch_table(source).get("backbone_state_dict")
+    if not _is_table(tensors):
+        raise UsageError(f"{source} is no action backbone: expected a table of tensors under 'backbone_state_dict'")
+    load_exactly(model.action, tensors, str(source), skip=OWN_LAYERS)
 
 
 def official_tensors(path: Path) -> dict[str, Tensor]:
     """All model tensors of an official checkpoint {"mot", "proprio_encoder", ...}, memory-mapped, under our names."""
+    data = _torch_table(path)
+    if "mot" not in data and _is_table(data.get("dit")):
+        raise UsageError(f"{path} holds the video expert alone (an entry 'dit'); start from it with init wan2.2:{path}")
+    mot, proprio = data.get("mot"), data.get("proprio_encoder") or {}
+    if not _is_table(mot) or not _is_table(proprio):
+        found = sorted(map(str, data))[:5]
+        raise UsageError(f"{path} is not an official Fast-WAM checkpoint: expected tensors under 'mot', found {found}")
+    return {**mot, **{PROPRIO + name: value for name, value in proprio.items()}}
+
+
+def _torch_video_tensors(path: Path) -> Mapping[str, Tensor]:
+    data = _torch_table(path)
+    if "mot" in data:
+        raise UsageError(f"{path} holds both experts (an entry 'mot'); start from it with init fastwam:{path}")
+    tensors = data.get("dit", data)
+    if not _is_table(tensors):
+        raise UsageError(
+            f"{path} holds no video expert: expected a table of tensors, found {sorted(map(str, data))[:5]}"
+        )
+    return tensors
+
+
+def _is_torch(path: Path) -> bool:
+    return path.suffix in (".pt", ".pth", ".bin")
+
+
+def _torch_table(path: Path) -> dict[Any, Any]:
+    """The dictionary in a torch file, memory-mapped; UsageError for one that is absent or wants to run code."""
     if not path.is_file():
-        raise UsageError(f"{path} does not exist; expected an official Fast-WAM checkpoint")
+        raise UsageError(f"{path} does not exist; expected a torch file of weights")
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        try:
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files older than torch 1.6 cannot be memory-mapped
+            data = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"{path} is not a checkpoint that can be read safely as plain tensors ({reason})") from None
-    if not isinstance(data, dict) or not isinstance(data.get("mot"), dict):
-        found = sorted(map(str, data))[:5] if isinstance(data, dict) else type(data).__name__
-        raise UsageError(f"{path} is not an official Fast-WAM checkpoint: expected an entry 'mot', found {found}")
-    proprio = data.get("proprio_encoder") or {}
-    return {**data["mot"], **{PROPRIO + name: value for name, value in proprio.items()}}
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds a {type(data).__name__}; expected a table of tensors")
+    return data
+
+
+def _is_table(value: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(value, dict) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str], source: Path) -> Mapping[str, Tensor]:
+    """`tensors` with each name replaced; StoreDamaged if two would share one."""
+    if len(set(names.values())) < len(names):
+        raise StoreDamaged(f"{source} holds some tensors under two names each")
+    if isinstance(tensors, TensorFiles):
+        return tensors.renamed(names)
+    return {new: tensors[old] for old, new in names.items()}
 
 
 @torch.no_grad()
@@ -220,7 +276,7 @@ def init_action_expert_from_video(model: FastWAM) -> None:
     """
     video = dict(model.video.named_parameters())
     for name, parameter in model.action.named_parameters():
-        if not name.startswith(("action_encoder.", "head.")):
+        if not name.startswith(OWN_LAYERS):
             parameter.copy_(resized(video[name], parameter.shape))
 
 

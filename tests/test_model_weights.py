@@ -130,8 +130,71 @@ def test_official_checkpoints_are_read_without_running_code(tmp_path):
     with pytest.raises(UsageError, match="not a checkpoint that can be read safely"):
         weights.load_fastwam(target, file)
     torch.save({"dit": mot}, file)
-    with pytest.raises(UsageError, match=r"expected an entry 'mot', found \['dit'\]"):
+    with pytest.raises(UsageError, match=r"holds the video expert alone \(an entry 'dit'\)"):
         weights.load_fastwam(target, file)
+    torch.save({"weights": mot}, file)
+    with pytest.raises(UsageError, match=r"expected tensors under 'mot', found \['weights'\]"):
+        weights.load_fastwam(target, file)
+    torch.save({"mot": {"a": 1}}, file)
+    with pytest.raises(UsageError, match="expected tensors under 'mot'"):
+        weights.load_fastwam(target, file)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("rename", [dict, as_diffusers])
+def test_video_expert_from_torch_files(tmp_path, legacy, rename):
+    source, target = lively(CONFIG), FastWAM(CONFIG, seed=9)
+    tensors, file = rename(video_tensors(source)), tmp_path / "video.pth"
+    torch.save({"dit": tensors, "step": 1} if legacy else tensors, file)
+    weights.load_wan_video_expert(target, file)
+    assert same_video(source, target)
+    torch.save({"mot": tensors}, file)
+    with pytest.raises(UsageError, match=r"holds both experts \(an entry 'mot'\); start from it with init fastwam:"):
+        weights.load_wan_video_expert(target, file)
+
+
+class Runs:
+    """Code that a careless reader would run."""
+
+    def __reduce__(self):
+        return print, ("code from a checkpoint ran",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("load", [weights.load_fastwam, weights.load_wan_video_expert, weights.load_action_backbone])
+def test_pickles_that_want_code_are_refused_unread(tmp_path, capsys, load, zipped):
+    file = tmp_path / "evil.pt"
+    torch.save({"mot": Runs(), "dit": Runs()}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UsageError, match=r"evil\.pt is not a checkpoint that can be read safely as plain tensors"):
+        load(FastWAM(CONFIG), file)
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(UsageError, match=r"evil\.pt is not a checkpoint that can be read safely"):
+        load(FastWAM(CONFIG), file)
+    assert "ran" not in capsys.readouterr().out
+
+
+def narrow(hidden: int = 16, ffn: int = 40):
+    """A configuration whose action expert is narrower than its video expert."""
+    data = small_config().model_dump()
+    data["action_expert"].update(hidden_dim=hidden, ffn_dim=ffn)
+    return small_config().replace(action_expert=data["action_expert"])
+
+
+def test_official_action_backbone_files(tmp_path):
+    source, target = lively(narrow()), FastWAM(narrow(), seed=9)
+    own = {name: target.action.get_parameter(name).clone() for name in ("head.weight", "action_encoder.bias")}
+    tensors = {n: p.detach() for n, p in source.action.named_parameters() if not n.startswith(weights.OWN_LAYERS)}
+    file = tmp_path / "action.pt"
+    torch.save({"policy": {"alpha": True}, "backbone_state_dict": tensors, "meta": {"hidden_dim": 16}}, file)
+    weights.load_action_backbone(target, file)
+    assert all(torch.equal(target.action.get_parameter(name), value) for name, value in tensors.items())
+    assert all(torch.equal(target.action.get_parameter(name), value) for name, value in own.items())
+    torch.save({"backbone_state_dict": {**tensors, "head.weight": own["head.weight"]}}, file)
+    with pytest.raises(StoreDamaged, match=r"has unknown 1 tensor \(head\.weight\)"):
+        weights.load_action_backbone(target, file)
+    torch.save({"mot": tensors}, file)
+    with pytest.raises(UsageError, match="is no action backbone"):
+        weights.load_action_backbone(target, file)
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -164,6 +227,25 @@ def interpolated(source, shape):
     return value
 
 
+def line_by_line(source, shape):
+    """The same rule with torch's interpolation of one line at a time: equal shapes are copied; each axis that differs
+    is resized in float32, the first first, and rounded to the source's type; where the last of several axes changed,
+    the result is scaled by sqrt(old / new)."""
+    value = source.float()
+    for axis, size in enumerate(shape):
+        if value.shape[axis] != size:
+            lines = value.movedim(axis, -1)
+            resized = [
+                torch.nn.functional.interpolate(line[None, None], size=size, mode="linear", align_corners=True)[0, 0]
+                for line in lines.reshape(-1, lines.shape[-1])
+            ]
+            value = torch.stack(resized).reshape(*lines.shape[:-1], size).movedim(-1, axis)
+    value = value.to(source.dtype)
+    if len(shape) > 1 and source.shape[-1] != shape[-1]:
+        value = value * math.sqrt(source.shape[-1] / shape[-1])
+    return value
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [((6, 9), (6, 9)), ((9,), (4,)), ((6, 9), (6, 4)), ((9, 6), (4, 6)), ((1, 6, 9), (1, 6, 4)), ((8, 9), (3, 5))],
@@ -171,13 +253,14 @@ def interpolated(source, shape):
 def test_resizing_rule(old, new):
     source = torch.randn(old, generator=torch.Generator().manual_seed(0))
     found = weights.resized(source, torch.Size(new))
+    assert torch.equal(found, line_by_line(source, new))
+    half = source.bfloat16()
+    assert torch.equal(weights.resized(half, torch.Size(new)), line_by_line(half, new))
     np.testing.assert_allclose(found.numpy(), interpolated(source.numpy(), new), rtol=1e-4, atol=1e-5)
 
 
 def test_action_expert_starts_from_the_video_expert():
-    data = small_config().model_dump()
-    data["action_expert"].update(hidden_dim=16, ffn_dim=40)
-    model = lively(small_config().replace(action_expert=data["action_expert"]))
+    model = lively(narrow())
     before = {name: value.detach().clone() for name, value in model.action.named_parameters()}
     weights.init_action_expert_from_video(model)
     video, after = dict(model.video.named_parameters()), dict(model.action.named_parameters())
@@ -187,6 +270,9 @@ def test_action_expert_starts_from_the_video_expert():
     first = video["blocks.0.ffn.0.weight"][0, 0] * math.sqrt(24 / 16)
     assert float(after["blocks.0.ffn.0.weight"][0, 0].detach()) == pytest.approx(float(first.detach()), rel=1e-6)
     assert all(not torch.equal(after[n], before[n]) for n in after if not n.startswith(("head.", "action_encoder.")))
+    for name, value in after.items():
+        if not name.startswith(weights.OWN_LAYERS):
+            assert torch.equal(value, line_by_line(video[name].detach(), value.shape)), name
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from fwtrain.errors import CheckpointError, RunMismatch
 from fwtrain.evaluate import EvalResult, evaluate_sample
 from fwtrain.policy import Observed, Policy
 from fwtrain.predict import predict
+from fwtrain.recipe import DeployRecipe
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.run import set_threads, train
 
@@ -126,6 +127,51 @@ def test_an_observation_that_does_not_fit_is_refused(policy: Policy, change, mes
         policy.act(pictures, STATE if "camera" in message else STATE[:7], "lift")
 
 
+def test_commands_follow_the_recipes_gripper_rules(trained: Path, policy: Policy):
+    chunk = policy.act(cameras(), STATE, "lift")
+    assert (policy.commands(chunk) == chunk).all()
+    assert policy.execute == 32
+    rules = DeployRecipe(execute=10, gripper_sign=(6,), gripper_clip=(2, 13))
+    ruled = Policy(policy.model, policy.info, deploy=rules)
+    rows = np.zeros((4, 14), np.float32)
+    rows[:, 6], rows[:, 13], rows[:, 5] = (1.0, 0.0, 0.51, -0.2), (1.2, -0.3, 0.4, 1.0), 7.0
+    sent = ruled.commands(rows)
+    assert sent[:, 6].tolist() == [-1, 1, -1, 1]  # 1 open, 0 closed become -1 open, +1 closed
+    assert sent[:, 13] == pytest.approx([1, 0, 0.4, 1])
+    assert (sent[:, 5] == 7).all() and sent.dtype == np.float32 and rows[0, 13] == np.float32(1.2)
+    assert ruled.execute == 10
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"execute": 33}, "deploy.execute is 33, the model predicts 32 actions"),
+        ({"gripper_sign": (14,)}, r"deploy.gripper_sign names dimension 14, actions have 0\.\.13"),
+        ({"gripper_clip": (-1,)}, "deploy.gripper_clip names dimension -1"),
+    ],
+)
+def test_rules_that_do_not_fit_the_actions_are_refused(policy: Policy, rules, message: str):
+    with pytest.raises(UsageError, match=message):
+        Policy(policy.model, policy.info, deploy=DeployRecipe(**rules))
+
+
+def test_rules_come_from_the_run_and_may_change_when_it_continues(trained: Path, tmp_path: Path):
+    for name in ("run.json", "recipe.yaml"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    changed = recipe("optim.steps=2", "deploy={execute: 7, gripper_clip: [6]}")
+    RunFolder(tmp_path).prepare(changed, resume=False, fresh=False)
+    (tmp_path / "recipe.yaml").write_text(changed.to_yaml())
+    assert Policy.load(tmp_path, untrained=True, device="cpu").deploy.gripper_clip == (6,)
+
+
+def test_only_the_latest_instructions_are_remembered(policy: Policy, monkeypatch):
+    monkeypatch.setattr("fwtrain.policy.PROMPTS_KEPT", 2)
+    for instruction in ("a", "b", "a", "c", "a", "b"):
+        policy.context(instruction)
+    assert [prompt[-1] for prompt in policy._text.prompts] == ["a", "b", "c", "b"]
+    assert len(policy._contexts) == 2
+
+
 def test_untrained_has_the_same_architecture_and_other_weights(trained: Path):
     weights = Policy.load(trained, device="cpu").model.state_dict()
     fresh = Policy.load(trained, untrained=True, seed=9, device="cpu").model.state_dict()
@@ -149,6 +195,7 @@ def test_a_vae_with_other_weights_is_refused(trained: Path, tmp_path: Path):
     info = json.loads((trained / "run.json").read_text())
     info["latents"] |= {"spec": "tiny", "identity": {"vae": {"weights": "0" * 64, "compute_dtype": "float32"}}}
     (tmp_path / "run.json").write_text(json.dumps(info))
+    (tmp_path / "recipe.yaml").write_bytes((trained / "recipe.yaml").read_bytes())
     policy = Policy.load(tmp_path, text=FakeText(), untrained=True, device="cpu")
     with pytest.raises(RunMismatch, match="other weights"):
         policy.act(cameras(), STATE, "lift")

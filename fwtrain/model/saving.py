@@ -66,12 +66,12 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors, read one at a time, into all parameters of a module.
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, skip: tuple[str, ...] = ()) -> None:
+    """Copy tensors, read one at a time, into all parameters of a module but those whose names start with `skip`.
 
     StoreDamaged names what is missing, unknown or of another shape.
     """
-    parameters = dict(module.named_parameters())
+    parameters = {name: p for name, p in module.named_parameters() if not (skip and name.startswith(skip))}
     missing, unknown = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
     if missing or unknown:
         parts = [_list(missing, "misses"), _list(unknown, "has unknown")]

@@ -29,6 +29,7 @@ from fwtrain.data import (
 )
 from fwtrain.errors import CheckpointError, TrainingDiverged
 from fwtrain.model import FastWAM, draw
+from fwtrain.pretrained import initialise
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import build_model, model_config
 from fwtrain.train.checkpoint import Checkpoint, save_checkpoint
@@ -131,9 +132,11 @@ class Trainer:
         info = RunInfo.of(source, config)
         folder.check(info)
         model = build_model(config, recipe.seed, device, DTYPES[recipe.precision])
+        found = folder.latest()
+        if found is None and recipe.model.init is not None:
+            initialise(model, recipe.model.init, recipe.model.init_action)
         trainer = cls(source, recipe, folder, info, device, model)
         folder.record(recipe, info)
-        found = folder.latest()
         if found is not None:
             trainer._restore(found)
         return trainer
