@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from converters._lerobot_info import INFO
 from converters._lerobot_meta import Dataset, Entry
 from fwdata.api import EpisodeRef, Skipped
 from fwdata.errors import UsageError
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def list_datasets(root: Path) -> list[Found]:
     Raises UsageError when there is none.
     """
     if not root.exists():
-        raise UsageError(f"there is no folder {root}{download_hint(str(root))}")
+        raise UsageError(f"there is no folder {root}")
     if not root.is_dir():
         raise UsageError(f"{root} is a file; give the dataset's folder, the one that holds meta and data")
     found = []
@@ -52,16 +49,6 @@ def list_datasets(root: Path) -> list[Found]:
     above = next((p for p in (root.resolve(), *root.resolve().parents[:3]) if (p / INFO).exists()), None)
     hint = f"; the dataset's folder is {above}" if above else "; give a LeRobot dataset or a folder of several"
     raise UsageError(f"{root} holds no {INFO}{hint}")
-
-
-def download_hint(name: str) -> str:
-    """What to do when a path that does not exist looks like a hub id."""
-    if not _HUB_ID.fullmatch(name):
-        return ""
-    return (
-        f"; to convert the hub's dataset of that name, download it first: "
-        f"hf download {name} --repo-type dataset --local-dir {name.rpartition('/')[2]}"
-    )
 
 
 @dataclass(frozen=True)

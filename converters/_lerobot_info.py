@@ -71,6 +71,10 @@ class Info:
         """Keys of colour cameras."""
         return [f.key for f in self.features.values() if f.dtype in {"video", "image"} and not f.depth]
 
+    def videos(self) -> list[str]:
+        """Keys of colour cameras whose pictures are in video files."""
+        return [key for key in self.pictures() if self.features[key].dtype == "video"]
+
     def vectors(self) -> list[str]:
         """Keys of features of numbers in one row."""
         numbers = [f for f in self.features.values() if f.dtype in _NUMBERS and len(f.shape) <= 1]

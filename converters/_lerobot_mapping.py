@@ -102,7 +102,7 @@ def fit(info: Info, cameras: Mapping[str, Sequence[str]], variants: Iterable[Vec
 
     cameras: our name -> keys tried in order.
     """
-    chosen = {name: _camera(info, name, keys) for name, keys in cameras.items()}
+    chosen = fit_cameras(info, cameras)
     reasons = []
     for vectors in variants:
         try:
@@ -110,6 +110,11 @@ def fit(info: Info, cameras: Mapping[str, Sequence[str]], variants: Iterable[Vec
         except UsageError as error:
             reasons.append(f"{vectors.name}: {error}" if vectors.name != "manifest" else str(error))
     raise UsageError("; ".join(reasons))
+
+
+def fit_cameras(info: Info, cameras: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Our name -> feature key of every camera; UsageError naming the one that is missing."""
+    return {name: _camera(info, name, keys) for name, keys in cameras.items()}
 
 
 def _camera(info: Info, name: str, keys: Sequence[str]) -> str:

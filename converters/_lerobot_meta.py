@@ -168,7 +168,7 @@ def _whole(value: object) -> bool:
 
 
 def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[Entry]:
-    name, pictures = "meta/episodes.jsonl", _videos(info)
+    name, pictures = "meta/episodes.jsonl", info.videos()
     for number, found in _lines(folder / name, name):
         if number > MAX_EPISODES:
             raise UsageError(f"{name} lists more than {MAX_EPISODES} episodes")
@@ -189,10 +189,6 @@ def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[
             info.data_file(index),
             {key: VideoPlace(info.video_file(key, index)) for key in pictures},
         )
-
-
-def _videos(info: Info) -> list[str]:
-    return [key for key in info.pictures() if info.features[key].dtype == "video"]
 
 
 def _texts(found: object) -> tuple[str, ...]:
@@ -220,7 +216,7 @@ def _tasks_v3(folder: Path) -> dict[int, str]:
 def _episodes_v3(folder: Path, info: Info, files: list[str]) -> Iterator[Entry]:
     if not files:
         raise UsageError("meta/episodes holds no parquet file; download the dataset again")
-    pictures = _videos(info)
+    pictures = info.videos()
     for name in files:
         keys = ["episode_index", "length", "data/chunk_index", "data/file_index"]
         for picture in pictures:

@@ -1,20 +1,20 @@
-"""Options of LeRobot manifests, and recognising which built-in manifest a dataset fits."""
+"""Options of LeRobot manifests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from converters._lerobot_grippers import Action, Scale
-from converters._lerobot_info import Info
-from converters._lerobot_mapping import Vectors, fit
+from converters._lerobot_mapping import Vectors
 from fwdata.api import converter_options
 from fwdata.errors import UsageError, did_you_mean
-from fwdata.manifest import Manifest, Model, load_manifest, manifest_names, validate_model
+from fwdata.manifest import Manifest, Model, validate_model
 
 FPS_TOLERANCE = 0.01
+MAPPING = frozenset({"cameras", "vectors", "state", "action"})
+"""Options that say which features are used."""
 
 
 class Options(Model):
@@ -23,7 +23,10 @@ class Options(Model):
     cameras: our name -> feature key, or several tried in order.
     vectors: alternatives for state and action, the first that fits a dataset is taken; `state`, `action` and their
     `_names` are short for one alternative that is tried first.
+    revision: branch, tag or commit of a dataset that is downloaded from the hub.
     fps_labels: rates in info.json that stand for the manifest's own (published sets carry wrong labels).
+    robots, robotwin_rows: when no manifest is named, this one only fits a robot_type that begins with one of these
+    (or is unknown), and rows whose action is the next row's state, with grippers of 0 .. 1.
     embodiment: stored with every episode; default: robot_type of info.json.
     instruction: "fine" takes the text of the rows where it is the same for all, "coarse" the dataset's task.
     lang, strict_lang: half of a text `Chinese@English`; strict: the coarse task instead of Chinese text.
@@ -44,7 +47,10 @@ class Options(Model):
     action: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
+    revision: str | None = None
     fps_labels: tuple[float, ...] = ()
+    robots: tuple[str, ...] = ()
+    robotwin_rows: bool = False
     embodiment: str | None = None
     instruction: Literal["fine", "coarse"] = "fine"
     lang: Literal["en", "zh"] = "en"
@@ -101,29 +107,3 @@ def rate_agrees(fps: float, manifest: Manifest, options: Options) -> bool:
     """Whether the rate of info.json is the manifest's, its label, or one of option fps_labels."""
     rates = (manifest.fps.hz, manifest.fps.nominal or manifest.fps.hz, *options.fps_labels)
     return any(abs(fps - rate) <= FPS_TOLERANCE * rate for rate in rates)
-
-
-def fitting_manifests(infos: Iterable[Info]) -> list[str]:
-    """Names of the manifests for this converter whose features and rate fit all of these datasets, sorted."""
-    found = list(infos)
-    return [name for name in manifest_names() if name.startswith("lerobot-") and _fits_all(load_manifest(name), found)]
-
-
-def _fits_all(manifest: Manifest, infos: Sequence[Info]) -> bool:
-    if manifest.converter != "lerobot":
-        return False
-    options = options_of(manifest)
-    for info in infos:
-        try:
-            fit(info, options.cameras, options.variants())
-        except UsageError:
-            return False
-        if not rate_agrees(info.fps, manifest, options):
-            return False
-    return True
-
-
-def describe(info: Info) -> str:
-    """The features that a mapping can use, in one line."""
-    vectors = [f"{key} ({info.features[key].size})" for key in info.vectors() if not key.endswith("index")]
-    return f"cameras {', '.join(info.pictures()) or 'none'}; numbers {', '.join(vectors) or 'none'}"

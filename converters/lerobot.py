@@ -8,24 +8,29 @@ buffers of image features pass through untouched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from converters import _lerobot_choice as choosing
 from converters import _lerobot_discovery as finding
 from converters import _lerobot_grippers as gripping
+from converters import _lerobot_hub as hub
 from converters import _lerobot_text as text
 from converters._lerobot_cameras import open_cameras
 from converters._lerobot_info import Info, read_info
-from converters._lerobot_mapping import Fit, fit
+from converters._lerobot_mapping import Fit, fit, fit_cameras
 from converters._lerobot_meta import Dataset, Entry, load_dataset
-from converters._lerobot_options import describe, fitting_manifests, options_of, rate_agrees
+from converters._lerobot_options import options_of, rate_agrees
 from converters._lerobot_parquet import Span, find_rows
 from converters._lerobot_rows import Rows, read_rows
+from converters._r1lite_text import META_NAMES
 from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, Skipped, UsageError
-from fwdata.manifest import Manifest
+from fwdata.manifest import Manifest, load_manifest
 
 
 @dataclass
@@ -54,7 +59,9 @@ class Converter:
         """
         found = finding.list_datasets(root)
         if not (self.options.cameras and self.variants):
-            raise UsageError(_which_manifest(found))
+            raise UsageError(
+                f"manifest {self.manifest.name!r} maps no features: fill in its options cameras, state and action"
+            )
         collected = _Collected()
         rates: dict[str, float] = {}
         for place in found:
@@ -70,7 +77,7 @@ class Converter:
             first = collected.skipped[0] if collected.skipped else None
             reason = f", {first.source}: {first.reason}" if first else ""
             raise UsageError(f"{root} holds no episode that can be converted{reason}")
-        decisions = self._decisions(collected.datasets)
+        decisions = {"manifest": choosing.why(self.manifest, found), **self._decisions(collected.datasets)}
         return Discovery(tuple(collected.refs), tuple(collected.skipped), decisions, tuple(collected.warnings))
 
     def _add(self, place: finding.Found, collected: _Collected) -> None:
@@ -92,6 +99,7 @@ class Converter:
         collected.warnings += [f"{name}: {warning}" for warning in dataset.warnings]
         collected.datasets[name] = {
             "codebase_version": info.version,
+            **_hub_origin(place.folder),
             "robot_type": info.robot,
             "episodes": len(listing.refs),
             "frames": sum(int(ref.hints["length"]) for ref in listing.refs),
@@ -104,7 +112,7 @@ class Converter:
         try:
             return fit(info, self.options.cameras, self.variants)
         except UsageError as error:
-            others = fitting_manifests([info])
+            others = choosing.fitting_manifests([info])
             hint = f"; it fits --manifest {others[0]}" if others else ""
             raise UsageError(f"does not fit manifest {self.manifest.name!r}: {error}{hint}") from None
 
@@ -197,6 +205,7 @@ class Converter:
                 "embodiment": options.embodiment or info.robot,
                 "robot_type": info.robot,
                 "codebase_version": info.version,
+                **_hub_origin(dataset.folder),
                 "episode_index": entry.index,
                 "raw_file_name": entry.raw_name,
                 "fps_label": info.fps,
@@ -211,9 +220,52 @@ class Converter:
         )
 
 
-def detect(root: Path) -> list[str]:
-    """Manifests that fit every dataset below `root`; UsageError when there is no dataset or one cannot be read."""
-    return fitting_manifests([read_info(place.folder) for place in finding.list_datasets(root)])
+def choose_manifest(roots: Sequence[Path], options: Mapping[str, Any]) -> Manifest:
+    """The manifest of the datasets below these roots, where the user names none; see `_lerobot_choice`.
+
+    Raises UsageError when there is no dataset, when several manifests fit, or none.
+    """
+    return choosing.choose([place for root in roots for place in finding.list_datasets(root)], options)
+
+
+def fetch(name: str, manifest: str | None, options: Mapping[str, Any]) -> Path:
+    """Folder of the hub's dataset OWNER/NAME: its metadata, rows, and the videos of the cameras that are used.
+
+    Option revision names a branch, tag or commit; with max_episodes only the files of the first ones are downloaded.
+    What is in the hub's cache already is not downloaded again. Raises UsageError when `name` has another form, when
+    the hub cannot be reached, and when no manifest fits.
+    """
+    if not hub.is_hub_id(name):
+        raise UsageError(f"there is no folder {name}; give a LeRobot dataset, a folder of several, or OWNER/NAME")
+    folder = hub.download(name, options.get("revision"), ["meta/*", *META_NAMES])
+    commit, limit = (hub.provenance(folder) or ("", options.get("revision")))[1], options.get("max_episodes")
+    try:
+        dataset = load_dataset(folder)
+        entries = list(dataset.episodes.values())[:limit]
+        hub.download(name, commit, [e.data_file for e in entries] if limit else [_pattern(dataset.info.data_path)])
+        chosen = load_manifest(manifest) if manifest else choose_manifest([folder], options)
+        keys = options_of(chosen.model_copy(update={"options": {**chosen.options, **options}})).cameras
+        cameras = [key for key in fit_cameras(dataset.info, keys).values() if key in dataset.info.videos()]
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if cameras:
+        videos = [e.videos[key].file for e in entries for key in cameras]
+        hub.download(name, commit, videos if limit else [_pattern(dataset.info.video_path, key) for key in cameras])
+    return folder
+
+
+def _pattern(template: str, key: str = "") -> str:
+    """A path template of info.json as a pattern of file names."""
+    return "".join(
+        text + ("" if name is None else key if name == "video_key" else "*")
+        for text, name, _, _ in string.Formatter().parse(template)
+    )
+
+
+def _hub_origin(folder: Path) -> dict[str, Json]:
+    """Where a folder in the hub's cache is from, for the metadata."""
+    found = hub.provenance(folder)
+    return {} if found is None else {"hub_dataset": found[0], "hub_revision": found[1]}
 
 
 def _mapped(mapping: Fit) -> dict[str, Json]:
@@ -225,25 +277,3 @@ def _mapped(mapping: Fit) -> dict[str, Json]:
         "state_columns": [part.text() for part in mapping.state],
         "action_columns": [part.text() for part in mapping.action],
     }
-
-
-def _which_manifest(found: Sequence[finding.Found]) -> str:
-    """What to say when the manifest maps nothing: the built-in manifest that fits, or what there is to map."""
-    first = found[0].folder
-    infos = []
-    for place in found:
-        try:
-            infos.append(read_info(place.folder))
-        except UsageError as error:
-            if len(found) == 1:
-                raise UsageError(f"{place.folder}: {error}") from None
-    if not infos:
-        return f"{first} and {len(found) - 1} more datasets cannot be read; convert one of them alone to see why"
-    names = fitting_manifests(infos)
-    what = f"{first} is a LeRobot {infos[0].version} dataset of robot {infos[0].robot or 'unknown'!r}"
-    if names:
-        return f"{what} that fits {' and '.join(names)}: add --manifest {names[0]}"
-    return (
-        f"{what} with {infos[0].fps:g} fps that fits no built-in manifest; copy manifests/lerobot.yaml, fill in its "
-        f"options cameras, state and action, and pass it with --manifest ({describe(infos[0])})"
-    )

@@ -5,6 +5,12 @@ A converter is one module `converters/<name>.py` with a class `Converter` that h
     discover(root)  -> Discovery     cheap and sorted: paths and sizes, no pixels, nothing decoded
     read(root, ref) -> Episode       one recording; pure; raises BadEpisode with a reason
 
+It may have two functions besides, for sources that are found on a hub or come in many forms (see `Fetch` and
+`ChooseManifest`):
+
+    fetch(name, manifest, options)  -> Path       where a root that is no path on disk was downloaded to
+    choose_manifest(roots, options) -> Manifest   when the user names none
+
 It knows its source format and nothing of Zarr, stitching or torch. Everything else (resume, workers, quarantine,
 checksums, stitching, statistics, latents) is done by fwdata for every converter alike.
 """
@@ -24,18 +30,26 @@ from fwdata.manifest import Manifest
 
 __all__ = [
     "BadEpisode",
+    "ChooseManifest",
     "Converter",
     "Discovery",
     "EncodedCamera",
     "EncodedFrame",
     "Episode",
     "EpisodeRef",
+    "Fetch",
     "Json",
     "Manifest",
     "RawCamera",
     "Skipped",
     "UsageError",
 ]
+
+type Fetch = Callable[[str, str | None, Mapping[str, Any]], Path]
+"""Module-level `fetch`: (name, manifest and options of the user) -> folder. Raises UsageError when it cannot."""
+
+type ChooseManifest = Callable[[Sequence[Path], Mapping[str, Any]], Manifest]
+"""Module-level `choose_manifest`: (roots, options of the user) -> manifest, before the options are applied to it."""
 
 type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ from lerobot_files import (
 from lerobot_reading import converter, joined, manifest, pixels, read_all, refusal
 
 import fwdata
-from converters.lerobot import detect
 from fwdata.api import EncodedCamera, RawCamera
 
 FIXTURE = Path(__file__).parent / "data" / "lerobot_v21"
@@ -209,19 +207,6 @@ def test_tasks_table_of_lerobots_own_writer(tmp_path):
     table = pa.table({"task_index": pa.array([1, 0]), "__index_level_0__": pa.array(["one", "zero"])})
     pa.parquet.write_table(table, root / "meta/tasks.parquet")
     assert [e.instructions for e in read_all(root)] == [("zero",), ("one",)]
-
-
-def test_which_manifest_is_told(tmp_path):
-    root = write_dataset(tmp_path / "set", Recipe())
-    assert detect(root) == ["lerobot-r1lite"]
-    assert "v2.1 dataset of robot 'r1lite' that fits lerobot-r1lite: add --manifest lerobot-r1lite" in refusal(
-        root, "lerobot"
-    )
-    assert "does not fit manifest 'lerobot-libero'" in refusal(root, "lerobot-libero")
-    assert refusal(root, "lerobot-libero").endswith("it fits --manifest lerobot-r1lite")
-    other = write_dataset(tmp_path / "other", replace(Recipe(), fps=25, vectors={**R1LITE, "torso": 4}))
-    told = refusal(other, "lerobot")
-    assert "fits no built-in manifest" in told and "torso (4)" in told and "observation.images.head_rgb" in told
 
 
 def test_first_episodes_only(tmp_path):

@@ -18,7 +18,7 @@ from lerobot_files import (
 from lerobot_reading import converter, joined, manifest, pixels, read_all, reason, refusal
 from PIL import Image
 
-from converters.lerobot import Converter, detect
+from converters.lerobot import Converter, choose_manifest
 from fwdata.api import UsageError
 from fwdata.manifest import manifest_names
 
@@ -54,7 +54,7 @@ def test_generations_of_r1_lite_keys(tmp_path, cameras, vectors):
     """2025 exports hold arm and gripper in 7 numbers; the earliest toolkit called the head camera otherwise."""
     recipe = Recipe(cameras=cameras, vectors=vectors, **FEW)
     episodes = read_all(write_dataset(tmp_path, recipe))
-    assert detect(tmp_path) == ["lerobot-r1lite"]
+    assert choose_manifest([tmp_path], {}).name == "lerobot-r1lite"
     for number, episode in enumerate(episodes):
         assert np.array_equal(episode.state, joined(recipe, number, STATE))
         assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(recipe, cameras[0], number))
@@ -78,7 +78,7 @@ def robocoin(names: object, size: int = 14, action: int = 14, **changes: object)
 def test_robocoin_by_position(tmp_path):
     recipe = robocoin(None)
     episode = read_all(write_dataset(tmp_path, recipe), "lerobot-robocoin")[0]
-    assert detect(tmp_path) == ["lerobot-robocoin"]
+    assert choose_manifest([tmp_path], {}).name == "lerobot-robocoin"
     assert np.array_equal(episode.state, rows(recipe, STATE, 0).astype(np.float32))
     assert episode.metadata["columns_found_by"] == "position" and episode.metadata["variant"] == "one vector of 14"
 
@@ -132,6 +132,7 @@ def libero(gripper: float, other: float, cameras: tuple[str, ...] = LIBERO_CAMER
         cameras=cameras,
         vectors={keys[0]: 8, keys[1]: 7},
         values={(keys[1], 0): actions},
+        robot="panda",
         pictures="png",
         lengths=(4,),
         tasks=(0,),
@@ -145,7 +146,7 @@ def libero(gripper: float, other: float, cameras: tuple[str, ...] = LIBERO_CAMER
 def test_libero_gripper_is_one_when_open(tmp_path, gripper, other, stored):
     recipe = libero(gripper, other)
     root = write_dataset(tmp_path, recipe)
-    assert detect(root) == ["lerobot-libero"]
+    assert choose_manifest([root], {}).name == "lerobot-libero"
     (episode,) = read_all(root, "lerobot-libero")
     assert episode.action[:, 6].tolist() == stored
     assert np.array_equal(episode.action[:, :6], rows(recipe, ACTION, 0)[:, :6].astype(np.float32))

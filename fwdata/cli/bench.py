@@ -36,7 +36,7 @@ def convert(
     from fwdata.bench import bench_convert
     from fwdata.pipeline.plan import manifest_for
 
-    _print("camera frames", bench_convert(source, raw, manifest_for(source, manifest, {})), as_json)
+    _print("camera frames", bench_convert(source, raw, manifest_for(source, manifest, {}, [raw])), as_json)
 
 
 def read(store: Annotated[Path, typer.Argument(help="Store with latents.")], as_json: AsJson = False) -> None:

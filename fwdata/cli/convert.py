@@ -24,9 +24,13 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     source: Annotated[str, typer.Argument(help="Source format: robotwin, libero, r1lite, lerobot, or your own.")],
-    raw: Annotated[Path, typer.Argument(help="Folder (or file) of recordings.")],
+    raw: Annotated[
+        Path, typer.Argument(help="Folder (or file) of recordings; for lerobot also OWNER/NAME on the hub.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The store to write, e.g. data/robotwin.zarr.")],
-    manifest: Annotated[str | None, typer.Option(help="Manifest name or path; default: the source's own.")] = None,
+    manifest: Annotated[
+        str | None, typer.Option(help="Manifest name or path; default: the source's own, or the one that fits.")
+    ] = None,
     options: Annotated[list[str] | None, typer.Option("--set", help="Converter option key=value; repeatable.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: all cores, at most 8.")] = None,
     on_error: Annotated[str, typer.Option(help="skip: quarantine bad recordings; fail: stop at the first.")] = "skip",
@@ -38,12 +42,16 @@ def convert(
     Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr --workers 4
     """
     from fwdata.pipeline import run as pipeline
-    from fwdata.pipeline.plan import ConvertRequest, manifest_for
+    from fwdata.pipeline.plan import ConvertRequest, located, manifest_for
 
     if on_error not in {"skip", "fail"}:
         raise UsageError(f"--on-error must be skip or fail, found {on_error!r}")
-    chosen = manifest_for(source, manifest, parse_options(options or []))
-    request = ConvertRequest(source, raw, out, chosen, workers or default_workers(), on_error)
+    given = parse_options(options or [])
+    root = located(source, raw, manifest, given)
+    chosen = manifest_for(source, manifest, given, [root])
+    if manifest is None and chosen.name != source:
+        say(f"manifest {chosen.name}: {chosen.description}")
+    request = ConvertRequest(source, root, out, chosen, workers or default_workers(), on_error)
     if dry_run:
         _print_dry_run(pipeline.dry_run(request), as_json)
         return

@@ -11,12 +11,13 @@ import importlib.util
 import pkgutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from fwdata.api import Converter, Discovery, EpisodeRef
+from fwdata.api import ChooseManifest, Converter, Discovery, EpisodeRef, Fetch
 from fwdata.errors import StaleCache, UsageError, did_you_mean
 from fwdata.manifest import Manifest, load_manifest, plugin_dir, validate_model
 from fwdata.store.files import LocalFiles, plan_digest, read_attributes, write_group
@@ -78,32 +79,49 @@ def converter_names() -> list[str]:
 
 def load_converter(manifest: Manifest) -> Converter:
     """The converter a manifest names. UsageError with the closest match when there is none."""
-    name = manifest.converter
-    if name not in converter_names():
-        raise UsageError(f"no converter {name!r}{did_you_mean(name, converter_names())}")
-    plugins = plugin_dir()
-    if plugins is not None and (plugins / f"{name}.py").is_file():
-        spec = importlib.util.spec_from_file_location(f"fwdata_plugin_{name}", plugins / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where dataclasses and pickle look it up
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(f"converters.{name}")
+    module = _converter_module(manifest.converter)
     if not hasattr(module, "Converter"):
         raise UsageError(f"{module.__file__} has no class Converter; see fwdata.api for what a converter must offer")
     converter: Converter = module.Converter(manifest)
     return converter
 
 
-def manifest_for(source: str, manifest: str | None, options: Mapping[str, Any]) -> Manifest:
-    """The manifest of a conversion: by name or path, else the one called like the source; options override its own.
+def _converter_module(name: str) -> ModuleType:
+    if name not in converter_names():
+        raise UsageError(f"no converter {name!r}{did_you_mean(name, converter_names())}")
+    plugins = plugin_dir()
+    if plugins is None or not (plugins / f"{name}.py").is_file():
+        return importlib.import_module(f"converters.{name}")
+    spec = importlib.util.spec_from_file_location(f"fwdata_plugin_{name}", plugins / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def located(source: str, raw: Path, manifest: str | None, options: Mapping[str, Any]) -> Path:
+    """`raw`, or the folder that its converter fetches it to (function `fetch`), where there is no such path.
+
+    raw may name a dataset on the hub. UsageError when it cannot be fetched.
+    """
+    if raw.exists():
+        return raw
+    fetch: Fetch | None = getattr(_converter_module(source), "fetch", None)
+    return raw if fetch is None else fetch(raw.as_posix(), manifest, options)
+
+
+def manifest_for(source: str, manifest: str | None, options: Mapping[str, Any], roots: Sequence[Path] = ()) -> Manifest:
+    """The manifest of a conversion: by name or path, else the one that the converter chooses for these roots (function
+    `choose_manifest`), else the one called like the source; options override its own.
 
     UsageError when the manifest belongs to another converter.
     """
-    if source not in converter_names():
-        raise UsageError(f"no converter {source!r}{did_you_mean(source, converter_names())}")
-    found = load_manifest(manifest or source)
+    choose: ChooseManifest | None = getattr(_converter_module(source), "choose_manifest", None)
+    if manifest is None and roots and choose is not None:
+        found = choose(roots, options)
+    else:
+        found = load_manifest(manifest or source)
     if found.converter != source:
         raise UsageError(f"manifest {found.name!r} is for converter {found.converter!r}, not {source!r}")
     if not options:

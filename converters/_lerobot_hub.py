@@ -1,0 +1,55 @@
+"""LeRobot datasets on the hub: downloaded into its usual cache, only what a conversion reads, and continued if cut."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fwdata.errors import UsageError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SNAPSHOT = re.compile(r"datasets--(?P<owner>.+?)--(?P<name>.+)")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a text has the form OWNER/NAME."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """Folder of a snapshot with the files that match; what is there already is not downloaded again.
+
+    Raises UsageError with one sentence when the hub cannot be reached, or has no such dataset or revision.
+    """
+    import httpx
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        at = f" at revision {revision!r}" if revision else ""
+        raise UsageError(
+            f"there is no folder {name}, and the dataset of that name{at} cannot be fetched from the hub ({reason}); "
+            f"download it elsewhere (hf download {name} --repo-type dataset --local-dir {name.rpartition('/')[2]}) and "
+            "give its folder"
+        ) from None
+    return Path(found)
+
+
+def provenance(folder: Path) -> tuple[str, str] | None:
+    """(OWNER/NAME, commit) of a folder inside the hub's cache: `datasets--OWNER--NAME/snapshots/COMMIT`."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        match = _SNAPSHOT.fullmatch(place.parent.parent.name)
+        if match and place.parent.name == "snapshots":
+            return f"{match['owner']}/{match['name']}", place.name
+    return None
+
+
+def store_of(folder: Path) -> Path | None:
+    """Where the hub's cache keeps the files that a snapshot links to; None for other folders."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if place.parent.name == "snapshots" and _SNAPSHOT.fullmatch(place.parent.parent.name):
+            return place.parent.parent / "blobs"
+    return None
