@@ -71,7 +71,7 @@ def _reconstructions(report: Report, store: Store) -> None:
 
 def _training(report: Report, log: Path) -> None:
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    train = [r for r in records if "loss" in r]
+    train = [r for r in records if r["kind"] == "train"]
     if not train:
         return
     xs = [r["step"] for r in train]

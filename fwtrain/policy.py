@@ -25,6 +25,7 @@ from fwtrain.recipe import DeployRecipe
 from fwtrain.train.build import build_model
 from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.run import choose_device
+from fwtrain.vae import cache_vae
 
 PROMPTS_KEPT = 256
 """Embedded instructions a policy remembers, 1 MiB each at the published size."""
@@ -233,17 +234,8 @@ class Policy:
         return self._vae
 
     def _load_vae(self) -> FrameEncoder:
-        from fwdata.encode.vae import load_vae
-
-        made_with = self.info.latents.identity["vae"]
-        spec = self._vae_spec or self.info.latents.spec
-        vae = load_vae(spec, dtype=made_with["compute_dtype"], device=str(self.model.device))
-        if vae.weights_sha256 != made_with["weights"]:
-            raise RunMismatch(
-                f"VAE {spec!r} has other weights ({vae.weights_sha256[:12]}) than the run's latents were made with "
-                f"({made_with['weights'][:12]}); pass the one used for fwdata encode-latents with --vae"
-            )
-        return vae
+        latents = self.info.latents
+        return cache_vae(self._vae_spec or latents.spec, latents.identity, device=str(self.model.device))
 
     def _prompt_encoder(self) -> PromptEncoder:
         if self._text is None:

@@ -18,6 +18,7 @@ from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.manifest import Model, validate_model
 
 type Variant = Literal["fastwam", "joint", "idm", "no-video"]
+type Tracker = Literal["wandb", "trackio"]
 
 
 class ExpertSize(Model):
@@ -108,6 +109,8 @@ class DataRecipe(Model):
     """What is read from the store.
 
     latents, text: name of the cache, null = the store's only or default one.
+    windows: "all" trains on every window start; "future" only on those with future latents, so that all variants train
+    on the same windows in the same order.
     video_fraction: share of the windows with future latents that are used for video co-training in an epoch; the others
     are action-only and never touch future tokens. The weight of the video loss falls in proportion (see fwtrain.data).
     instruction: "canonical" takes an episode's first instruction, "sample" one of them anew for every window and epoch.
@@ -118,6 +121,7 @@ class DataRecipe(Model):
 
     latents: str | None = None
     text: str | None = None
+    windows: Literal["all", "future"] = "all"
     video_fraction: float = Field(default=1.0, ge=0, le=1)
     instruction: Literal["canonical", "sample"] = "canonical"
     workers: int = Field(default=1, ge=0)
@@ -127,10 +131,15 @@ class DataRecipe(Model):
 
 
 class ValidationRecipe(Model):
-    """Open-loop check on held-out episodes. windows: how many; steps: denoising steps; 0 windows = off."""
+    """Open-loop check on held-out episodes.
+
+    windows: how many, 0 = off; steps: denoising steps. pictures: for so many of the windows the predicted future is
+    decoded by the VAE of the latents and shown beside the true one; 0 = none, and no VAE is loaded.
+    """
 
     windows: int = Field(default=64, ge=0)
     steps: int = Field(default=10, gt=0)
+    pictures: int = Field(default=0, ge=0)
 
 
 class DeployRecipe(Model):
@@ -150,6 +159,7 @@ class Recipe(Model):
     """One training run. Raises ManifestError (through `load_recipe`) for unknown keys and values that do not fit.
 
     save_every, eval_every, log_every: in optimizer steps. keep_last: complete checkpoints kept, null = all.
+    tensorboard, trackers: where the log goes besides log.jsonl; trackers need the extra `track`.
     """
 
     name: str
@@ -166,6 +176,7 @@ class Recipe(Model):
     log_every: int = Field(default=10, gt=0)
     keep_last: int | None = Field(default=3, gt=0)
     tensorboard: bool = True
+    trackers: tuple[Tracker, ...] = ()
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as YAML that `load_recipe` reads back to an equal recipe."""
@@ -173,7 +184,17 @@ class Recipe(Model):
 
 
 FREE_TO_CHANGE = frozenset(
-    {"description", "save_every", "eval_every", "log_every", "keep_last", "tensorboard", "data.workers"}
+    {
+        "description",
+        "save_every",
+        "eval_every",
+        "log_every",
+        "keep_last",
+        "tensorboard",
+        "trackers",
+        "data.workers",
+        "validation.pictures",
+    }
     | {f"deploy.{name}" for name in DeployRecipe.model_fields}
 )
 """Keys that a resumed run may change: they do not alter a single weight."""

@@ -262,16 +262,16 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_frames(tmp_path: Path):
 def test_without_validation_episodes_training_says_so(tmp_path: Path):
     notes: list[str] = []
     outcome = run(tmp_path, store=FakeStore(val=0), note=notes.append)
-    assert outcome.action_error is None
+    assert outcome.validation is None
     assert any("no validation episodes" in note for note in notes)
 
 
 def test_validation_error_is_in_robot_units(tmp_path: Path):
     outcome = run(tmp_path, "optim.lr=1e-12")
-    assert outcome.action_error is not None
-    assert outcome.action_error.windows == 4
+    assert outcome.validation is not None
+    assert outcome.validation.action_error.windows == 4
     line = read_log(tmp_path, "val")[-1]
-    assert line["action_mae"] == outcome.action_error.mae
+    assert line["action_mae"] == outcome.validation.action_error.mae
     assert line["action_mae"] == pytest.approx(np.mean([v for k, v in line.items() if k.startswith("mae.")]), rel=1e-6)
 
 

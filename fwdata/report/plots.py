@@ -247,6 +247,8 @@ def _svg(frame: _Frame, label: str, inside: str) -> str:
 def _legend(names: Sequence[str], under: bool = False) -> str:
     items = []
     for number, name in enumerate(names):
+        if not name:  # a lone line that its plot's title names
+            continue
         style = f"line {_colour(number)}" + (" under" if under and number == 0 and len(names) > 1 else "")
         key = f'<svg viewBox="0 0 24 8" aria-hidden="true"><path class="{style}" d="M2 4H22"/></svg>'
         items.append(f"<li>{key}{escape(name)}</li>")

@@ -64,7 +64,7 @@ def run_command(
 
 
 def _outcome_json(outcome: Outcome, out: Path) -> dict[str, Any]:
-    error = outcome.action_error
+    result = outcome.validation
     return {
         "run": str(out),
         "step": outcome.step,
@@ -72,8 +72,9 @@ def _outcome_json(outcome: Outcome, out: Path) -> dict[str, Any]:
         "loss": outcome.loss,
         "video_loss": outcome.video,
         "action_loss": outcome.action,
-        "val_action_mae": error.mae if error else None,
-        "val_action_rmse": error.rmse if error else None,
+        "val_action_mae": result.action_error.mae if result else None,
+        "val_action_rmse": result.action_error.rmse if result else None,
+        "validation": result.values() if result else None,
         "steps_per_s": outcome.steps_per_s,
         "samples_per_s": outcome.samples_per_s,
         "data_wait": outcome.data_wait,
@@ -84,13 +85,18 @@ def _outcome_json(outcome: Outcome, out: Path) -> dict[str, Any]:
 def _outcome_text(outcome: Outcome, out: Path) -> str:
     if outcome.loss is None:
         return f"{out} is complete at step {outcome.step}"
-    error = outcome.action_error
+    result = outcome.validation
     lines = [
         f"{out}: {outcome.step} steps, "
         f"loss {outcome.loss:.4f} (video {outcome.video:.4f}, action {outcome.action:.4f})",
         f"{outcome.seconds:.1f} s, {outcome.steps_per_s:.2f} steps/s, {outcome.samples_per_s:.1f} samples/s, "
         f"data wait {outcome.data_wait:.1%}",
     ]
-    if error:
-        lines.append(f"validation: mean absolute action error {error.mae:.4g}, rmse {error.rmse:.4g} (robot units)")
+    if result:
+        error = result.action_error
+        lines.append(
+            f"validation: mean absolute action error {error.mae:.4g}, rmse {error.rmse:.4g} (robot units); "
+            f"score {result.score:.4g}, loss {result.loss:.4f}"
+        )
+    lines.append(f"report: {out / 'report.html'}")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from fwtrain.data.batches import TextTable, WindowReader
 from fwtrain.data.order import BatchPlan, DataOrder, Stream, WindowIndex, build_index, derived_seed
 from fwtrain.data.prefetch import Prefetcher
-from fwtrain.data.source import Source, open_source, training_order, training_reader, validation_plans
+from fwtrain.data.source import Source, open_source, training_order, training_reader, trains_video, validation_plans
 
 __all__ = [
     "BatchPlan",
@@ -28,5 +28,6 @@ __all__ = [
     "open_source",
     "training_order",
     "training_reader",
+    "trains_video",
     "validation_plans",
 ]

@@ -56,6 +56,10 @@ class WindowIndex:
     def __len__(self) -> int:
         return len(self.start)
 
+    def with_future(self) -> WindowIndex:
+        """The windows that have future latents."""
+        return WindowIndex(self.episode[self.video], self.start[self.video], self.video[self.video])
+
 
 def build_index[E: EpisodeLike](episodes: Sequence[E], cache: CacheLike[E], window: WindowSpec) -> WindowIndex:
     """Index every usable window start. Windows that reach an invalid frame are left out. One small read per episode."""

@@ -80,6 +80,11 @@ def _check_width(what: str, expected: int | None, names: Sequence[str], recipe: 
         )
 
 
+def trains_video(recipe: Recipe) -> bool:
+    """Whether the recipe has a video loss."""
+    return VARIANTS[recipe.model.variant].video_loss and recipe.model.lambda_video > 0
+
+
 def training_reader(source: Source, recipe: Recipe) -> WindowReader:
     """Reader over the training episodes."""
     return _reader(source, source.train, recipe, sample=recipe.data.instruction == "sample")
@@ -89,7 +94,6 @@ def training_order(index: WindowIndex, recipe: Recipe) -> DataOrder:
     """Order of the training windows. Raises UsageError when no window can train the recipe's variant."""
     variant = recipe.model.variant
     rules = VARIANTS[variant]
-    trains_video = rules.video_loss and recipe.model.lambda_video > 0
     order = DataOrder(
         index,
         batch_size=recipe.optim.batch_size,
@@ -97,7 +101,7 @@ def training_order(index: WindowIndex, recipe: Recipe) -> DataOrder:
         seed=recipe.seed,
         video_fraction=recipe.data.video_fraction,
         needs_video=rules.needs_future,
-        never_video=not (trains_video or rules.needs_future),
+        never_video=not (trains_video(recipe) or rules.needs_future),
     )
     if order.num_windows == 0:
         why = f"variant {variant} needs future latents" if len(index) else "every window reaches an invalid frame"
@@ -106,21 +110,30 @@ def training_order(index: WindowIndex, recipe: Recipe) -> DataOrder:
 
 
 def validation_plans(source: Source, recipe: Recipe) -> tuple[WindowReader, list[BatchPlan]] | None:
-    """Fixed, evenly spread windows of the validation episodes, or None when there are none."""
+    """Fixed, evenly spread windows of the validation episodes, the same for every variant; None when there are none.
+
+    Taken from the windows with future latents where there are any, so that errors of one store compare; future latents
+    are read only by variants that use them.
+    """
     if not source.val or recipe.validation.windows == 0:
         return None
     reader = _reader(source, source.val, recipe, sample=False)
-    count = min(recipe.validation.windows, len(reader.index))
-    if count == 0:
+    usable = np.flatnonzero(reader.index.video) if reader.index.video.any() else np.arange(len(reader.index))
+    rules = VARIANTS[recipe.model.variant]
+    video = bool(reader.index.video.any()) and (rules.needs_future or trains_video(recipe))
+    if rules.needs_future and not video:
         return None
-    chosen = np.linspace(0, len(reader.index) - 1, count).round().astype(np.int64)
+    count = min(recipe.validation.windows, len(usable))
+    chosen = usable[np.linspace(0, len(usable) - 1, count).round().astype(np.int64)]
     size = recipe.optim.batch_size
     cuts = [chosen[i : i + size] for i in range(0, count, size)]
-    return reader, [BatchPlan(windows, False, 0, number) for number, windows in enumerate(cuts)]
+    return reader, [BatchPlan(windows, video, 0, number) for number, windows in enumerate(cuts)]
 
 
 def _reader(source: Source, episodes: Sequence[Any], recipe: Recipe, *, sample: bool) -> WindowReader:
     index = build_index(episodes, source.cache, source.window)
+    if recipe.data.windows == "future":
+        index = index.with_future()
     if len(index) == 0:
         raise StoreError(f"none of {len(episodes)} episodes has a usable training window: all reach invalid frames")
     return WindowReader(

@@ -3,6 +3,8 @@
 RUN/recipe.yaml     the resolved recipe
 RUN/run.json        RunInfo: store, caches, sizes, normalisation: all that prediction needs besides the weights
 RUN/log.jsonl       one line per logged step
+RUN/pictures/       decoded futures of validation windows, where asked for
+RUN/report.html     the run on one page, written when training stops
 RUN/tensorboard/    events
 RUN/checkpoints/    see fwtrain.train.checkpoint
 """
@@ -26,9 +28,10 @@ from fwtrain.model import ModelConfig
 from fwtrain.normalise import Normaliser
 from fwtrain.recipe import Recipe, differences, parse_recipe
 from fwtrain.train.checkpoint import Checkpoint, latest, write_json, write_synced
-from fwtrain.train.logs import LOG
+from fwtrain.train.logs import LOG, PICTURES
 
 RECIPE, INFO, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "run.json", "checkpoints", "tensorboard"
+REPORT = "report.html"
 
 
 class CacheInfo(Model):
@@ -203,9 +206,9 @@ class RunFolder:
             raise UsageError(f"--out {self.path} is not empty and holds no run; name a new folder")
 
     def _clear(self) -> None:
-        for name in (CHECKPOINTS, TENSORBOARD):
+        for name in (CHECKPOINTS, TENSORBOARD, PICTURES):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (LOG, INFO, RECIPE):
+        for name in (LOG, REPORT, INFO, RECIPE):
             (self.path / name).unlink(missing_ok=True)
 
     def check(self, info: RunInfo) -> None:

@@ -1,30 +1,58 @@
-"""Where the numbers of a run go: log.jsonl and TensorBoard (which can be switched off), progress on a terminal."""
+"""Where the numbers and pictures of a run go.
+
+log.jsonl and pictures/ always, TensorBoard unless switched off, trackers (see `fwtrain.train.trackers`) where asked
+for, progress on a terminal.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.store.files import write_atomic
 from fwtrain.train.checkpoint import write_synced
 
-LOG = "log.jsonl"
+LOG, PICTURES = "log.jsonl", "pictures"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for people. name: a plain file name without its ending; png: the encoded picture."""
+
+    name: str
+    caption: str
+    png: bytes
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3] RGB."""
+        from PIL import Image
+
+        return np.asarray(Image.open(io.BytesIO(self.png)).convert("RGB"))
 
 
 class Sink(Protocol):
-    """Takes the numbers of one step. `kind` is "train" or "val"."""
+    """Takes the numbers and pictures of one step. `kind` is "train" or "val"; pictures come from validation."""
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None: ...
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None: ...
     def close(self) -> None: ...
 
 
 class JsonLines:
-    """log.jsonl: one object per line, `{"kind", "step", ..numbers}`.
+    """log.jsonl and pictures/: one object per line, `{"kind", "step", ..numbers}`.
 
-    A resumed run drops the lines after its first step.
+    A picture is a file `pictures/step-00000320/NAME.png` and a line `{"kind": "picture", "step", "file", "caption"}`.
+    A resumed run drops the lines and pictures after its first step.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -34,11 +62,23 @@ class JsonLines:
         write_synced(temporary, "".join(kept))
         temporary.replace(path)
         self._file = path.open("a", encoding="utf-8")
+        self._folder = folder
+        for old in (folder / PICTURES).glob("step-*"):
+            if int(old.name.removeprefix("step-")) > first_step:
+                shutil.rmtree(old)
 
-    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+    def write(self, kind: str, step: int, values: Mapping[str, object]) -> None:
         """Append one line; it reaches the file at once."""
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
+
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+        """Write the files, each whole or not at all, then their lines."""
+        for picture in pictures:
+            path = self._folder / PICTURES / f"step-{step:08d}" / f"{picture.name}.png"
+            write_atomic(path, picture.png)
+            file = path.relative_to(self._folder).as_posix()
+            self.write("picture", step, {"file": file, "caption": picture.caption})
 
     def close(self) -> None:
         """Close the file."""
@@ -63,6 +103,12 @@ def read_log(folder: Path, kind: str = "train") -> list[dict[str, float]]:
     return [line for line in map(json.loads, _lines(folder / LOG)) if line["kind"] == kind]
 
 
+def read_pictures(folder: Path) -> list[tuple[int, Path, str]]:
+    """(step, file, caption) of the pictures of a run, oldest first."""
+    lines = [line for line in map(json.loads, _lines(folder / LOG)) if line["kind"] == "picture"]
+    return [(line["step"], folder / line["file"], line["caption"]) for line in lines]
+
+
 class TensorBoard:
     """TensorBoard events below `tensorboard/`. Importing the writer takes one to two seconds; nothing else needs it."""
 
@@ -75,6 +121,11 @@ class TensorBoard:
         """One scalar per value, tagged `kind/name`."""
         for name, value in values.items():
             self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+        """One image per picture, tagged `val/name`."""
+        for picture in pictures:
+            self._writer.add_image(f"val/{picture.name}", picture.pixels(), step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""
@@ -107,6 +158,9 @@ class Terminal:
         else:
             self._progress.console.print(f"step {step}: validation action error {values['action_mae']:.4g}")
 
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+        """A terminal shows none."""
+
     def close(self) -> None:
         """Stop the bar."""
         self._progress.stop()
@@ -128,6 +182,11 @@ class Sinks:
         """Pass the numbers to every sink."""
         for sink in self._sinks:
             sink.write(kind, step, values)
+
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+        """Pass the pictures to every sink."""
+        for sink in self._sinks:
+            sink.pictures(step, pictures)
 
     def close(self) -> None:
         """Close every sink."""

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -25,7 +24,6 @@ from fwtrain.data import (
     derived_seed,
     training_order,
     training_reader,
-    validation_plans,
 )
 from fwtrain.errors import CheckpointError, TrainingDiverged
 from fwtrain.model import FastWAM, draw
@@ -36,7 +34,8 @@ from fwtrain.train.checkpoint import Checkpoint, save_checkpoint
 from fwtrain.train.folder import RunFolder, RunInfo, refuse_difference
 from fwtrain.train.logs import Clock, Sinks
 from fwtrain.train.optim import Optimizer, learning_rate
-from fwtrain.train.validate import ActionError, action_error
+from fwtrain.train.pictures import FuturePictures
+from fwtrain.train.validate import ValidationResult, Validator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -44,7 +43,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended. step of total optimizer steps; finished: all done; loss, video, action: of the last log interval
-    (None when nothing was trained); action_error: of the last validation, None without one; seconds: of this call."""
+    (None when nothing was trained); validation: the last one, None without; seconds: of this call."""
 
     step: int
     total: int
@@ -52,7 +51,7 @@ class Outcome:
     loss: float | None
     video: float | None
     action: float | None
-    action_error: ActionError | None
+    validation: ValidationResult | None
     steps_per_s: float
     samples_per_s: float
     data_wait: float
@@ -112,7 +111,8 @@ class Trainer:
         self.source, self.recipe, self.folder, self.info, self.device = source, recipe, folder, info, device
         self.reader: WindowReader = training_reader(source, recipe)
         self.order: DataOrder = training_order(self.reader.index, recipe)
-        self.validation = validation_plans(source, recipe)
+        self.validator = Validator.of(source, recipe)
+        self.pictures = FuturePictures(source, recipe, device)
         self.model = model
         self.optimizer = Optimizer(model, recipe.optim)
         self.total = recipe.optim.steps or self.order.steps_per_epoch * (recipe.optim.epochs or 1)
@@ -198,11 +198,11 @@ class Trainer:
         """
         began, first, clock = time.perf_counter(), self.step, Clock()
         values: dict[str, float] = {}
-        error: ActionError | None = None
-        if self.validation is None:
-            note("no validation: the store has no validation episodes (or validation.windows is 0)")
+        result: ValidationResult | None = None
+        if self.validator is None:
+            note("no validation: the store has no validation episodes that can be used (or validation.windows is 0)")
         if self.owes_validation:
-            error = self.validate(sinks)
+            result = self.validate(sinks, note)
         with Prefetcher(self.reader.fetch, self._plans(), self.recipe.data.workers) as batches:
             stopped = self.step < self.total and should_stop()
             while self.step < self.total and not stopped:
@@ -214,15 +214,15 @@ class Trainer:
                 paused = time.perf_counter()
                 self.owes_validation = self._due(self.recipe.eval_every)
                 if self.owes_validation and not stopped:
-                    error = self.validate(sinks) or error
+                    result = self.validate(sinks, note) or result
                 if self._due(self.recipe.save_every) or stopped:
                     self.save()
                 clock.pause(time.perf_counter() - paused)
             seconds, waited = max(time.perf_counter() - began, 1e-9), batches.waited
-        return self._outcome(values, error, first, seconds, waited)
+        return self._outcome(values, result, first, seconds, waited)
 
     def _outcome(
-        self, values: dict[str, float], error: ActionError | None, first: int, seconds: float, waited: float
+        self, values: dict[str, float], result: ValidationResult | None, first: int, seconds: float, waited: float
     ) -> Outcome:
         steps = self.step - first
         return Outcome(
@@ -232,7 +232,7 @@ class Trainer:
             loss=values.get("loss"),
             video=values.get("video"),
             action=values.get("action"),
-            action_error=error,
+            validation=result,
             steps_per_s=steps / seconds,
             samples_per_s=steps * self.recipe.optim.batch_size * self.recipe.optim.accumulation / seconds,
             data_wait=waited / seconds,
@@ -276,17 +276,14 @@ class Trainer:
         sinks.write("train", self.step, {**values, "lr": rate, "epoch": epoch, **speed})
         return values
 
-    def validate(self, sinks: Sinks) -> ActionError | None:
-        """Open-loop action error on the validation episodes, logged; None when there are none."""
+    def validate(self, sinks: Sinks, note: Callable[[str], None] = lambda _: None) -> ValidationResult | None:
+        """Validation on the held-out episodes, logged, with pictures where asked for; None when there are none."""
         self.owes_validation = False
-        if self.validation is None:
+        if self.validator is None:
             return None
-        reader, plans = self.validation
-        steps = self.recipe.validation.steps
-        error = action_error(self.model, reader, plans, self.source.action, seed=self.recipe.seed, steps=steps)
-        by_name: dict[str, Any] = dict(zip(self.source.store.action_names, error.by_dimension.tolist(), strict=True))
-        values = {"action_mae": error.mae, "action_rmse": error.rmse}
-        sinks.write("val", self.step, {**values, **{f"mae.{name}": value for name, value in by_name.items()}})
-        if not math.isfinite(error.mae):
+        result = self.validator.run(self.model)
+        sinks.write("val", self.step, result.values())
+        if not math.isfinite(result.score):
             self._check_finite()
-        return error
+        sinks.pictures(self.step, self.pictures.make(self.model, note))
+        return result

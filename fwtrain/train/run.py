@@ -17,9 +17,11 @@ from fwdata.errors import UsageError
 from fwtrain.data import open_source
 from fwtrain.data.contract import StoreLike
 from fwtrain.recipe import Recipe
+from fwtrain.report import write_run_report
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.logs import JsonLines, Sink, Sinks, TensorBoard, Terminal
 from fwtrain.train.loop import Outcome, Trainer
+from fwtrain.train.trackers import open_tracker
 
 
 @dataclass
@@ -84,12 +86,16 @@ def train(
         f"{trainer.order.video_share:.0%} with video, {trainer.model.num_parameters():,} parameters on {trainer.device}"
     )
     with Sinks(*_sinks(folder, recipe, trainer, progress)) as sinks:
-        return trainer.run(sinks, should_stop=should_stop, note=note)
+        outcome = trainer.run(sinks, should_stop=should_stop, note=note)
+    write_run_report(folder)
+    return outcome
 
 
 def _sinks(folder: RunFolder, recipe: Recipe, trainer: Trainer, progress: bool) -> list[Sink]:
-    sinks: list[Sink] = [JsonLines(folder.path, trainer.step)]
-    if recipe.tensorboard and trainer.step < trainer.total:
+    left = trainer.step < trainer.total
+    sinks: list[Sink] = [open_tracker(name, folder, recipe) for name in recipe.trackers if left]  # first: may refuse
+    sinks.append(JsonLines(folder.path, trainer.step))
+    if recipe.tensorboard and left:
         sinks.append(TensorBoard(folder.path, trainer.step))
     if progress:
         sinks.append(Terminal(trainer.step, trainer.total))

@@ -1,57 +1,211 @@
-"""Open-loop validation: action chunks sampled on held-out episodes against the recorded ones, in the robot's units."""
+"""Validation on held-out episodes: action error of sampled chunks, the training losses, video loss by horizon.
+
+Everything is a function of the weights: windows, noises and noise levels are the same at every step and for every
+variant, so that numbers compare between steps and runs. Nothing here changes a random state.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fwtrain.data import BatchPlan, Stream, WindowReader, derived_seed
-from fwtrain.model import FastWAM
+from fwtrain.batch import Batch
+from fwtrain.data import BatchPlan, Source, Stream, WindowReader, derived_seed, validation_plans
+from fwtrain.model import Draws, FastWAM, draw
 from fwtrain.normalise import Float32, Normaliser
+from fwtrain.recipe import Recipe
+
+ACTION_LEVELS, VIDEO_LEVELS = 0.7548776662466927, 0.5698402909980532
+"""Steps of the additive recurrence that spreads noise levels evenly over windows (M. Roberts' R2 sequence)."""
 
 
 @dataclass(frozen=True)
 class ActionError:
-    """Error of sampled action chunks over the steps inside the episodes, robot's units.
+    """Error of sampled action chunks over the steps inside the episodes.
 
-    mae, rmse: means over steps and dimensions. by_dimension: float32 [a], mean absolute error. windows: how many.
+    mae, rmse: means over steps and dimensions, robot's units. by_dimension: float32 [a], mean absolute error, robot's
+    units. normalised: mean absolute error of normalised actions, in which every dimension counts alike.
+    windows: how many.
     """
 
     mae: float
     rmse: float
     by_dimension: Float32
+    normalised: float
     windows: int
 
 
-def action_error(
-    model: FastWAM, reader: WindowReader, plans: Sequence[BatchPlan], action: Normaliser, *, seed: int, steps: int
-) -> ActionError:
-    """Sample every plan's windows with fixed noise and compare.
+@dataclass(frozen=True)
+class ValidationResult:
+    """What one validation found.
 
-    Costs one sampling per batch; changes no random state.
+    names: of the action dimensions. loss, video, action: the training losses (with their lambdas) on the validation
+    windows; video is 0 without a video loss. video_by_horizon: float32 [F - 1], weighted video loss of each later
+    latent frame, before lambda; None without a video loss.
     """
-    training = model.training
-    model.eval()
-    total = np.zeros(len(action.scale), np.float64)
-    squares, count, windows = 0.0, 0, 0
-    for plan in plans:
-        batch = reader.fetch(plan)
-        generator = torch.Generator().manual_seed(derived_seed(seed, Stream.VALIDATION, plan.number))
-        weight = next(model.parameters())
-        moved = batch.to(weight.device, weight.dtype)
+
+    action_error: ActionError
+    names: tuple[str, ...]
+    loss: float
+    video: float
+    action: float
+    video_by_horizon: Float32 | None
+
+    @property
+    def score(self) -> float:
+        """What the best checkpoint has the least of: the mean absolute action error in normalised units.
+
+        It is what deployment depends on, means the same for every variant, and no dimension dominates by its unit.
+        """
+        return self.action_error.normalised
+
+    def values(self) -> dict[str, float]:
+        """The numbers as they are logged: `video.1` is the next latent frame's video loss, `mae.NAME` a dimension's."""
+        error = self.action_error
+        horizon = () if self.video_by_horizon is None else self.video_by_horizon.tolist()
+        return {
+            "score": self.score,
+            "action_mae": error.mae,
+            "action_rmse": error.rmse,
+            "loss": self.loss,
+            "video": self.video,
+            "action": self.action,
+            **{f"video.{frame}": value for frame, value in enumerate(horizon, 1)},
+            **{f"mae.{name}": value for name, value in zip(self.names, error.by_dimension.tolist(), strict=True)},
+        }
+
+
+class Validator:
+    """The validation windows of a run. Make it with `Validator.of`."""
+
+    def __init__(
+        self,
+        reader: WindowReader,
+        plans: Sequence[BatchPlan],
+        action: Normaliser,
+        names: tuple[str, ...],
+        recipe: Recipe,
+    ) -> None:
+        self.reader, self.plans = reader, plans
+        self._action, self._names, self._recipe = action, names, recipe
+
+    @classmethod
+    def of(cls, source: Source, recipe: Recipe) -> Validator | None:
+        """None when the store has no validation window that the recipe's variant can use, or validation is off."""
+        found = validation_plans(source, recipe)
+        if found is None:
+            return None
+        return cls(*found, source.action, tuple(source.store.action_names), recipe)
+
+    def run(self, model: FastWAM) -> ValidationResult:
+        """Validate; costs one sampling and one forward pass per batch of windows (at most `validation.windows`)."""
+        training = model.training
+        model.eval()
+        chunks, losses = _ChunkSums(len(self._names)), _LossSums()
+        first = 0
         with torch.no_grad():
-            sampled = model.sample_actions(moved.first, moved.context, moved.proprio, steps=steps, generator=generator)
-        error = action.invert(sampled.float().cpu().numpy()) - reader.raw_action(plan)
-        inside = error[~batch.action_is_pad.numpy()].astype(np.float64)
-        total += np.abs(inside).sum(0)
-        squares += float(np.square(inside).sum())
-        count += len(inside)
-        windows += len(batch)
-    model.train(training)
-    by_dimension = (total / count).astype(np.float32)
-    return ActionError(
-        float(by_dimension.mean()), float(np.sqrt(squares / (count * len(total)))), by_dimension, windows
-    )
+            for plan in self.plans:
+                batch = self.reader.fetch(plan)
+                self._sample(model, plan, batch, chunks)
+                self._losses(model, plan, batch.to(model.device), first, losses)
+                first += len(batch)
+        model.train(training)
+        wanted = self._recipe.model
+        video, action = wanted.lambda_video * losses.video / first, wanted.lambda_action * losses.action / first
+        return ValidationResult(chunks.error(first), self._names, video + action, video, action, losses.by_horizon())
+
+    def _sample(self, model: FastWAM, plan: BatchPlan, batch: Batch, sums: _ChunkSums) -> None:
+        generator = torch.Generator().manual_seed(derived_seed(self._recipe.seed, Stream.VALIDATION, plan.number))
+        moved, steps = batch.to(model.device), self._recipe.validation.steps
+        sampled = model.sample_actions(moved.first, moved.context, moved.proprio, steps=steps, generator=generator)
+        normalised = sampled.float().cpu().numpy()
+        inside = ~batch.action_is_pad.numpy()
+        sums.add(
+            (self._action.invert(normalised) - self.reader.raw_action(plan))[inside],
+            (normalised - batch.action.numpy())[inside],
+        )
+
+    def _losses(self, model: FastWAM, plan: BatchPlan, batch: Batch, first: int, sums: _LossSums) -> None:
+        seed = derived_seed(self._recipe.seed, Stream.VALIDATION, plan.number, 1)
+        config = model.config
+        drawn = draw(batch, config.variant, torch.Generator().manual_seed(seed), cond_noise_prob=config.cond_noise_prob)
+        drawn = replace(
+            drawn,
+            u_action=_levels(first, len(batch), ACTION_LEVELS),
+            u_video=None if drawn.u_video is None else _levels(first, len(batch), VIDEO_LEVELS),
+        ).to(model.device)
+        terms = model.training_terms(batch, drawn)
+        sums.action += float((terms.action_per_sample * terms.action_weight).sum())
+        if terms.video_per_sample is not None and terms.video_weight is not None and terms.pred_video is not None:
+            sums.video += float((terms.video_per_sample * terms.video_weight).sum())
+            sums.add_frames(_frame_errors(model, batch, drawn, terms.pred_video) * terms.video_weight[:, None], batch)
+
+
+def _levels(first: int, count: int, step: float) -> Tensor:
+    """float32 [count] in [0, 1): noise levels u of windows first, first + 1, .., evenly spread over all windows."""
+    places = np.arange(first, first + count, dtype=np.float64)
+    return torch.from_numpy(((0.5 + places * step) % 1.0).astype(np.float32))
+
+
+def _frame_errors(model: FastWAM, batch: Batch, drawn: Draws, pred: Tensor) -> Tensor:
+    """float32 [B, F - 1]: mean squared error of the predicted velocity of every later latent frame."""
+    if batch.future is None or drawn.noise_video is None:
+        raise ValueError("the video loss by horizon needs future latents and their noise")
+    velocity = model.video.unpatchify(pred.float(), *batch.future.shape[3:])
+    target = drawn.noise_video[:, :, 1:] - batch.future.float()
+    return (velocity - target).square().mean((1, 3, 4))
+
+
+class _ChunkSums:
+    """Sums of action errors over steps inside the episodes."""
+
+    def __init__(self, width: int) -> None:
+        self._absolute = np.zeros(width, np.float64)
+        self._squares = self._normalised = 0.0
+        self._count = 0
+
+    def add(self, error: Float32, normalised: Float32) -> None:
+        """Both float32 [steps, a]."""
+        self._absolute += np.abs(error, dtype=np.float64).sum(0)
+        self._squares += float(np.square(error, dtype=np.float64).sum())
+        self._normalised += float(np.abs(normalised, dtype=np.float64).sum())
+        self._count += len(error)
+
+    def error(self, windows: int) -> ActionError:
+        by_dimension = (self._absolute / self._count).astype(np.float32)
+        values = self._count * len(self._absolute)
+        return ActionError(
+            mae=float(by_dimension.mean()),
+            rmse=float(np.sqrt(self._squares / values)),
+            by_dimension=by_dimension,
+            normalised=self._normalised / values,
+            windows=windows,
+        )
+
+
+class _LossSums:
+    """Sums of weighted losses over windows, and over the later latent frames that lie inside the episodes."""
+
+    def __init__(self) -> None:
+        self.video = self.action = 0.0
+        self._frames: Tensor | None = None
+        self._counts: Tensor | None = None
+
+    def add_frames(self, errors: Tensor, batch: Batch) -> None:
+        """errors: float32 [B, F - 1]."""
+        if batch.future_is_pad is None:
+            raise ValueError("future latents come with their padding")
+        valid = (~batch.future_is_pad).double()
+        frames, counts = (errors.double() * valid).sum(0).cpu(), valid.sum(0).cpu()
+        self._frames = frames if self._frames is None else self._frames + frames
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def by_horizon(self) -> Float32 | None:
+        if self._frames is None or self._counts is None:
+            return None
+        means: Float32 = (self._frames / self._counts.clamp(min=1.0)).numpy().astype(np.float32)
+        return means
