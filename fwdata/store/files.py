@@ -294,6 +294,8 @@ def read_attributes(files: Files, key: str) -> dict[str, Any] | None:
         if key:
             raise StoreDamaged(f"{files.location}/{name} has no fwdata attributes; the file is damaged")
         return None
+    if (meta.get("zarr_format"), meta.get("node_type")) != (3, "group"):
+        raise StoreDamaged(f"{files.location}/{name} does not describe a Zarr v3 group")
     digest = found.pop("sha256", None)
     if digest != json_digest(found):
         raise StoreDamaged(f"{files.location}/{name}: checksum does not hold; the metadata was changed or is damaged")

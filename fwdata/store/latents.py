@@ -141,14 +141,18 @@ class LatentCache(Cache):
         return self._array(episode.part, "future").take(self._first_window(episode) + wanted // self.stride)
 
     def _first_window(self, episode: Episode) -> int:
-        """Row of the episode's first window in its part."""
-        rows = self._windows.get(episode.part.name)
+        """Row of the episode's first window in its part. StoreDamaged when the part's windows start elsewhere."""
+        part = episode.part
+        rows = self._windows.get(part.name)
         if rows is None:
-            records = episode.part.attributes["episodes"]
-            counts = [-(-int(r["length"]) // self.stride) for r in records]
-            firsts = [0, *accumulate(counts)]
+            records = part.attributes["episodes"]
+            starts = [self.window.starts(int(r["length"]), self.stride) + int(r["start"]) for r in records]
+            found = self._array(part, "window_start")
+            if not np.array_equal(found.rows(0, len(found)), np.concatenate(starts)):
+                raise StoreDamaged(f"{self._store.location}/{found.key} does not hold the window starts of {part.name}")
+            firsts = [0, *accumulate(len(s) for s in starts)]
             rows = {int(r["start"]): first for r, first in zip(records, firsts, strict=False)}
-            self._windows[episode.part.name] = rows
+            self._windows[part.name] = rows
         return rows[episode.start]
 
 

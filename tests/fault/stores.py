@@ -1,0 +1,44 @@
+"""A small store with everything in it: raw and JPEG cameras, stitched frames, latents, text, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures import FakeVae, run_convert, toy_manifest, write_toy
+
+from fwdata.encode import latents as encoding
+from fwdata.encode.latents import EncodeRequest, encode_latents
+from fwdata.encode.prompts import encode_text
+from fwdata.stats import compute_statistics, save_statistics
+from fwdata.stitched import materialise
+from fwdata.store.reader import open_store
+
+
+@contextmanager
+def quick(**patches: Any) -> Iterator[pytest.MonkeyPatch]:
+    """A monkeypatch outside of tests: no waiting for the disk, small shards and parts, the toy plug-in, a fake VAE."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        patch.setattr("fwdata.store.layout.LATENT_SHARD", 4)
+        patch.setattr("fwdata.pipeline.plan.PART_EPISODES", 2)
+        patch.setattr(encoding, "load_vae", lambda spec, **_: FakeVae(spec))
+        yield patch
+
+
+def full_store(folder: Path) -> Path:
+    """Two tasks, five episodes in three parts, and every cache; at folder/toy.zarr, recordings in folder/raw."""
+    with quick() as patch:
+        manifest = toy_manifest(patch)
+        raw = write_toy(folder / "raw", {"lift": [5, 4, 6], "push": [3, 7]})
+        out = folder / "toy.zarr"
+        run_convert(raw, out, manifest)
+        materialise(out)
+        encode_latents(EncodeRequest(out, "fake", stride=2), lambda count: None, lambda *values: None)
+        encode_text(out, "tiny")
+        store = open_store(out)
+        save_statistics(store, compute_statistics(store))
+    return out
