@@ -1,0 +1,44 @@
+"""`fwtrain export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fwdata.cli._common import say
+from fwdata.errors import UsageError
+from fwtrain.cli._common import Json, RunArgument, answer
+
+FORMATS = ("lerobot", "fastwam")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("export", epilog="Example: fwtrain export lerobot runs/libero exported/libero")(export_command)
+
+
+def export_command(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="lerobot (a folder) or fastwam (a .pt file).")],
+    run: RunArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder or file to write; must not exist.")],
+    checkpoint: Annotated[str, typer.Option(help="last, or the step of a checkpoint.")] = "last",
+    any_encoder: Annotated[
+        bool, typer.Option("--any-encoder", help="lerobot: export a run on other encoders than Wan2.2's, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a trained run for lerobot's FastWAMPolicy, or as an official Fast-WAM checkpoint."""
+    if form not in FORMATS:
+        raise UsageError(f"format {form!r} is unknown; known: {', '.join(FORMATS)}")
+    from fwtrain.export import export_lerobot, export_official
+
+    if form == "lerobot":
+        result = export_lerobot(run, out, checkpoint, any_encoder=any_encoder)
+    else:
+        result = export_official(run, out, checkpoint)
+    for note in result.notes:
+        say(f"note: {note}")
+    data = {"format": form, "out": str(out), "run": str(run), "step": result.step, "notes": list(result.notes)}
+    answer(data, as_json, lambda: f"{out}: step {result.step} of {run} for {form}")

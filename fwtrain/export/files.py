@@ -1,0 +1,129 @@
+"""What exports share: the checkpoint, the target, and safetensors files copied under other names."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fwdata.errors import StoreDamaged, UsageError
+from fwtrain.errors import CheckpointError
+from fwtrain.model import FastWAM, ModelConfig
+from fwtrain.policy import check_deploy
+from fwtrain.recipe import Recipe
+from fwtrain.train.checkpoint import MODEL, Checkpoint, checkpoints
+from fwtrain.train.folder import RunFolder, RunInfo
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: notes are sentences on how the result differs from this toolkit's policy."""
+
+    out: Path
+    run: Path
+    step: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run with one of its checkpoints, every file of it verified."""
+
+    path: Path
+    recipe: Recipe
+    info: RunInfo
+    checkpoint: Checkpoint
+
+    @classmethod
+    def open(cls, run: Path, which: str) -> Trained:
+        """which: "last" or the step of a checkpoint that is still there. Raises UsageError, CheckpointError."""
+        folder = RunFolder(run)
+        recipe, info = folder.recipe(), folder.info()
+        checkpoint = folder.need_checkpoint() if which == "last" else _of_step(folder, which)
+        checkpoint.verify()
+        check_deploy(recipe.deploy, info)
+        names = {name for name, _ in FastWAM(info.model, seed=None, device="meta").named_parameters()}
+        held = set(tensor_header(checkpoint.path / MODEL))
+        if held != names:
+            odd = sorted(held ^ names)
+            raise UsageError(
+                f"{checkpoint.path} holds other tensors than its model ({odd[0]}, {len(odd)} differ); "
+                "only checkpoints of whole weights can be exported"
+            )
+        return cls(run, recipe, info, checkpoint)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes of the model."""
+        return self.info.model
+
+
+def _of_step(folder: RunFolder, which: str) -> Checkpoint:
+    found = {str(item.step): item for item in checkpoints(folder.checkpoints)}
+    if which in found:
+        return found[which]
+    known = ", ".join(["last", *found])
+    raise CheckpointError(f"--checkpoint {which}: {folder.path} has no such complete checkpoint; known: {known}")
+
+
+@contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """A temporary path beside `out` that takes its name when the block ends well. UsageError if `out` is there."""
+    if out.exists():
+        raise UsageError(f"{out} exists already; name a new one")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        for path in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+            _sync(path)
+        temporary.replace(out)
+        _sync(out.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def tensor_header(path: Path) -> dict[str, dict[str, object]]:
+    """{tensor name: {"dtype", "shape", "data_offsets"}} of a safetensors file."""
+    with path.open("rb") as file:
+        header, _ = _read_header(file.read(8), file.read, path)
+    return header
+
+
+def copy_renamed(source: Path, target: Path, rename: Callable[[str], str]) -> None:
+    """A safetensors file with other tensor names and the same bytes; flat memory, since only the header is rewritten.
+
+    Format: 8 bytes little-endian header length, JSON header, data. Offsets are relative to the data.
+    """
+    with source.open("rb") as read, target.open("wb") as write:
+        header, _ = _read_header(read.read(8), read.read, source)
+        renamed = {"__metadata__": {"format": "pt"}, **{rename(name): place for name, place in header.items()}}
+        text = json.dumps(renamed, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        write.write(len(text).to_bytes(8, "little") + text)
+        shutil.copyfileobj(read, write, 1 << 24)
+
+
+def _read_header(
+    prefix: bytes, read: Callable[[int], bytes], path: Path
+) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+    try:
+        header = json.loads(read(int.from_bytes(prefix, "little")))
+        return header, header.pop("__metadata__", {})
+    except (ValueError, AttributeError, OverflowError, MemoryError):
+        raise StoreDamaged(f"{path} is not a whole safetensors file") from None
