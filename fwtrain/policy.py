@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.stitch import stitch
 from fwtrain.errors import RunMismatch
-from fwtrain.model import FastWAM, load_model
+from fwtrain.model import FastWAM
 from fwtrain.normalise import Float32
 from fwtrain.recipe import DeployRecipe
 from fwtrain.train.build import build_model
 from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.run import choose_device
+from fwtrain.train.weights import load_trained
 from fwtrain.vae import cache_vae
 
 PROMPTS_KEPT = 256
@@ -100,11 +101,12 @@ class Policy:
         vae: FrameEncoder | str | None = None,
         *,
         text: PromptEncoder | None = None,
+        checkpoint: str = "last",
         untrained: bool = False,
         seed: int = 0,
         device: str = "auto",
     ) -> Policy:
-        """The policy of a run's latest checkpoint.
+        """The policy of one of a run's checkpoints: "last", "best" by validation, or a step.
 
         vae: a loaded VAE or what `fwdata.encode.vae.load_vae` takes; None = the one the run's latents were made with.
         untrained: the same architecture with fresh weights from `seed` (no checkpoint is needed). Raises UsageError
@@ -116,7 +118,7 @@ class Policy:
         if untrained:
             model = build_model(info.model, seed, where)
         else:
-            model = load_model(folder.need_checkpoint().path, device=where)
+            model = load_trained(folder, folder.need_checkpoint(checkpoint), where)
         return cls(model, info, vae=vae, text=text, deploy=folder.recipe().deploy)
 
     @property

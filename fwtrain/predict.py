@@ -47,14 +47,24 @@ class Prediction:
 
 
 def predict(
-    run: Path, store: StoreLike, episode: int, frame: int, *, steps: int = 10, seed: int = 0, device: str = "auto"
+    run: Path,
+    store: StoreLike,
+    episode: int,
+    frame: int,
+    *,
+    steps: int = 10,
+    seed: int = 0,
+    checkpoint: str = "last",
+    device: str = "auto",
 ) -> Prediction:
     """The chunk that the run's policy gives at a recorded frame, from the store's cached latents and text.
+
+    checkpoint: "last", "best" by validation, or a step.
 
     Raises UsageError for an episode or frame that is not there, RunMismatch when the store's caches are not those the
     run was trained on.
     """
-    policy = Policy.load(run, device=device)
+    policy = Policy.load(run, checkpoint=checkpoint, device=device)
     info = policy.info
     if not 0 <= episode < len(store.episodes):
         raise UsageError(f"--episode {episode}: the store has episodes 0..{len(store.episodes) - 1}")

@@ -17,6 +17,9 @@ from pydantic import Field, model_validator
 from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.manifest import Model, validate_model
 
+LORA_LAYERS = (*(f"{a}_attn.{x}" for a in ("self", "cross") for x in "qkvo"), "ffn.0", "ffn.2")
+"""Linear layers of a block."""
+
 type Variant = Literal["fastwam", "joint", "idm", "no-video"]
 type Tracker = Literal["wandb", "trackio"]
 
@@ -82,7 +85,9 @@ class OptimRecipe(Model):
     lr: peak learning rate; betas, eps, weight_decay: AdamW's, on every trainable tensor, one group.
     warmup_fraction: share of all steps that warm up linearly; min_lr_ratio: the cosine ends at lr * min_lr_ratio.
     clip: largest gradient norm, null = off.
-    batch_size: windows per forward pass; accumulation: forward passes per optimizer step.
+    batch_size: windows per forward pass; accumulation: forward passes per optimizer step. Their product is one step's
+    windows on any number of processes, which share them (see `fwtrain.train.passes`).
+    moments: "8bit" keeps AdamW's two moments in 8 bits: 2 in place of 8 bytes a parameter, see `fwtrain.train.moments`.
     steps or epochs: length of the run; exactly one.
     """
 
@@ -97,11 +102,33 @@ class OptimRecipe(Model):
     accumulation: int = Field(default=1, gt=0)
     steps: int | None = Field(default=None, gt=0)
     epochs: int | None = Field(default=None, gt=0)
+    moments: Literal["fp32", "8bit"] = "fp32"
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimRecipe:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps and epochs")
+        return self
+
+
+class LoraRecipe(Model):
+    """Low-rank adapters through `peft` on a frozen base; needs the extra `lora`.
+
+    rank, alpha: an adapter adds alpha / rank * B A to its layer. experts: whose layers get them. targets: linear layers
+    of a block. full: parameters trained whole besides, by the beginning of their name: those of the robot's own sizes.
+    """
+
+    rank: int = Field(default=16, gt=0)
+    alpha: int = Field(default=16, gt=0)
+    experts: tuple[Literal["video", "action"], ...] = Field(default=("video", "action"), min_length=1)
+    targets: tuple[str, ...] = Field(default=tuple(LORA_LAYERS), min_length=1)
+    full: tuple[str, ...] = ("proprio_encoder", "mixtures.action.action_encoder", "mixtures.action.head")
+
+    @model_validator(mode="after")
+    def _known_targets(self) -> LoraRecipe:
+        for name in self.targets:
+            if name not in LORA_LAYERS:
+                raise ValueError(f"targets has no layer {name!r}{did_you_mean(name, LORA_LAYERS)}")
         return self
 
 
@@ -158,6 +185,11 @@ class DeployRecipe(Model):
 class Recipe(Model):
     """One training run. Raises ManifestError (through `load_recipe`) for unknown keys and values that do not fit.
 
+    freeze: "video" makes the video expert a fixed feature extractor: it runs without gradients and keeps no activations
+    and no optimizer state; there is no video loss, and the proprioception token learns through the action expert alone.
+    lora: see LoraRecipe, null = off. gradient_checkpointing: layers are computed again in the backward pass instead of
+    kept: same losses and gradients, less memory, about a third more time.
+    parallel: how several processes share the work, see `fwtrain.train.parallel`.
     save_every, eval_every, log_every: in optimizer steps. keep_last: complete checkpoints kept, null = all.
     tensorboard, trackers: where the log goes besides log.jsonl; trackers need the extra `track`.
     """
@@ -170,6 +202,10 @@ class Recipe(Model):
     data: DataRecipe = DataRecipe()
     validation: ValidationRecipe = ValidationRecipe()
     deploy: DeployRecipe = DeployRecipe()
+    freeze: Literal["video"] | None = None
+    lora: LoraRecipe | None = None
+    gradient_checkpointing: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     seed: int = Field(default=42, ge=0)
     save_every: int = Field(default=1000, gt=0)
     eval_every: int = Field(default=1000, gt=0)
@@ -177,6 +213,17 @@ class Recipe(Model):
     keep_last: int | None = Field(default=3, gt=0)
     tensorboard: bool = True
     trackers: tuple[Tracker, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way_to_freeze(self) -> Recipe:
+        if self.freeze and self.lora:
+            raise ValueError("lora freezes the base already: remove freeze, or choose lora.experts")
+        return self
+
+    @property
+    def video_frozen(self) -> bool:
+        """Whether no weight of the video expert is trained."""
+        return self.freeze == "video" or (self.lora is not None and "video" not in self.lora.experts)
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as YAML that `load_recipe` reads back to an equal recipe."""
@@ -194,6 +241,8 @@ FREE_TO_CHANGE = frozenset(
         "trackers",
         "data.workers",
         "validation.pictures",
+        "gradient_checkpointing",
+        "parallel",
     }
     | {f"deploy.{name}" for name in DeployRecipe.model_fields}
 )

@@ -170,7 +170,7 @@ def test_foreign_encoders_and_existing_targets_are_refused(run: Path, tmp_path: 
 
 def test_the_checkpoint_can_be_named_and_is_verified(run: Path, tmp_path: Path):
     assert export_official(run, tmp_path / "one.pt", "1").step == 1
-    with pytest.raises(CheckpointError, match="no such complete checkpoint; known: last, 1, 2"):
+    with pytest.raises(CheckpointError, match="no such checkpoint; known: last, best, 1, 2"):
         export_official(run, tmp_path / "nine.pt", "9")
     file = RunFolder(run).need_checkpoint().path / "model.safetensors"
     whole = file.read_bytes()

@@ -69,10 +69,11 @@ def test_steps_option_wins_over_the_recipe(call, tmp_path: Path):
 def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, monkeypatch, number):
     step = Trainer._train_step
 
-    def step_and_signal(self, batches):
-        step(self, batches)
+    def step_and_signal(self, batches, stop):
+        done = step(self, batches, stop)
         if self.step == 3:
             os.kill(os.getpid(), number)
+        return done
 
     arguments = ("run", "s.zarr", "--out", tmp_path / "r", *FLAGS, "--threads", 1, "--json")
     with monkeypatch.context() as patch:

@@ -9,7 +9,7 @@ import typer
 
 from fwdata.cli._common import say
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Json, RunArgument, answer
+from fwtrain.cli._common import Json, RunArgument, WhichCheckpoint, answer
 
 FORMATS = ("lerobot", "fastwam")
 
@@ -23,7 +23,7 @@ def export_command(
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="lerobot (a folder) or fastwam (a .pt file).")],
     run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder or file to write; must not exist.")],
-    checkpoint: Annotated[str, typer.Option(help="last, or the step of a checkpoint.")] = "last",
+    checkpoint: WhichCheckpoint = "last",
     any_encoder: Annotated[
         bool, typer.Option("--any-encoder", help="lerobot: export a run on other encoders than Wan2.2's, too.")
     ] = False,

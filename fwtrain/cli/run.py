@@ -28,21 +28,29 @@ def run_command(
     recipe: Annotated[str, typer.Option(help="Recipe name (see fwtrain recipes) or path of a .yaml file.")] = "tiny",
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, in place of the recipe's.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="video: train the action expert alone (recipe key freeze).")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Insist on continuing an existing run.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe on a store. Ctrl-C or SIGTERM saves and stops; the same command continues."""
+    """Train a recipe on a store. Ctrl-C or SIGTERM saves and stops; the same command continues.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m fwtrain run STORE --out OUT --set parallel=fsdp (or ddp).
+    """
     from fwtrain.recipe import load_recipe
 
     if resume and fresh:
         raise UsageError("--resume and --fresh exclude each other")
     extra = [f"optim.steps={steps}"] if steps is not None else []
+    extra += [f"freeze={freeze}"] if freeze is not None else []
     chosen = load_recipe(recipe, [*(overrides or []), *extra])
     import fwdata
     from fwtrain.errors import Interrupted
+    from fwtrain.train.parallel import first_process
     from fwtrain.train.run import set_threads, stop_on_signals, train
 
     set_threads(threads)
@@ -60,7 +68,8 @@ def run_command(
         )
     if not outcome.finished:
         raise Interrupted(f"stopped and saved at step {outcome.step} of {outcome.total}; the same command continues")
-    answer(_outcome_json(outcome, out), as_json, lambda: _outcome_text(outcome, out))
+    if first_process():
+        answer(_outcome_json(outcome, out), as_json, lambda: _outcome_text(outcome, out))
 
 
 def _outcome_json(outcome: Outcome, out: Path) -> dict[str, Any]:
@@ -75,6 +84,8 @@ def _outcome_json(outcome: Outcome, out: Path) -> dict[str, Any]:
         "val_action_mae": result.action_error.mae if result else None,
         "val_action_rmse": result.action_error.rmse if result else None,
         "validation": result.values() if result else None,
+        "best_step": outcome.best_step,
+        "best_score": outcome.best_score,
         "steps_per_s": outcome.steps_per_s,
         "samples_per_s": outcome.samples_per_s,
         "data_wait": outcome.data_wait,
@@ -98,5 +109,7 @@ def _outcome_text(outcome: Outcome, out: Path) -> str:
             f"validation: mean absolute action error {error.mae:.4g}, rmse {error.rmse:.4g} (robot units); "
             f"score {result.score:.4g}, loss {result.loss:.4f}"
         )
+    if outcome.best_step is not None:
+        lines.append(f"best validation score {outcome.best_score:.4g} at step {outcome.best_step}: --checkpoint best")
     lines.append(f"report: {out / 'report.html'}")
     return "\n".join(lines)

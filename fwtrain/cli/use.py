@@ -9,7 +9,7 @@ import typer
 
 from fwdata.cli._common import progress_bar
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Device, Json, RunArgument, Threads, answer
+from fwtrain.cli._common import Device, Json, RunArgument, Threads, WhichCheckpoint, answer
 
 if TYPE_CHECKING:
     from fwtrain.evaluate import EvalResult
@@ -31,6 +31,7 @@ def predict_command(
     frame: Annotated[int, typer.Option(help="Frame the chunk starts at.")] = 0,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
+    checkpoint: WhichCheckpoint = "last",
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -41,7 +42,9 @@ def predict_command(
     from fwtrain.train.run import set_threads
 
     set_threads(threads)
-    result = predict(run, fwdata.open(store), episode, frame, steps=steps, seed=seed, device=device)
+    result = predict(
+        run, fwdata.open(store), episode, frame, steps=steps, seed=seed, checkpoint=checkpoint, device=device
+    )
     answer(result.to_json(), as_json, lambda: _chunk_text(result))
 
 
@@ -82,6 +85,7 @@ def eval_command(
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Fresh random weights instead of the trained.")
     ] = False,
+    checkpoint: WhichCheckpoint = "last",
     execute: Annotated[int, typer.Option(help="Actions of a chunk carried out before looking again.")] = 24,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 10,
     vae: Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")] = None,
@@ -98,7 +102,7 @@ def eval_command(
     from fwtrain.train.run import set_threads
 
     set_threads(threads)
-    policy = Policy.load(run, vae, untrained=untrained, seed=seed, device=device)
+    policy = Policy.load(run, vae, checkpoint=checkpoint, untrained=untrained, seed=seed, device=device)
     with progress_bar("closed loop", "episodes") as bar:
         bar.start(episodes)
         result = evaluate_sample(policy, episodes, seed, execute=execute, steps=steps, done=bar.advance, record=record)

@@ -99,12 +99,16 @@ class WindowReader:
         """Shape of one window."""
         return self._cache.window
 
-    def fetch(self, plan: BatchPlan) -> Batch:
-        """The batch of one plan, on the CPU: latents float16, the rest float32. Thread-safe."""
-        episode, start = self.index.episode[plan.windows], self.index.start[plan.windows]
+    def fetch(self, plan: BatchPlan, part: slice = slice(None)) -> Batch:
+        """The batch of one plan, or a part of its windows, on the CPU: latents float16, the rest float32. Thread-safe.
+
+        A window's values do not depend on the part it is read in.
+        """
+        windows = plan.windows[part]
+        episode, start = self.index.episode[windows], self.index.start[windows]
         first, future = self._latents(episode, start, plan.video)
         action, action_pad, proprio = self._rows_of(episode, start)
-        prompts = self._prompts(episode, plan)
+        prompts = self._prompts(episode, plan, part)
         return Batch(
             first=torch.from_numpy(first),
             future=None if future is None else torch.from_numpy(future),
@@ -184,11 +188,11 @@ class WindowReader:
             ]
         )
 
-    def _prompts(self, episode: Indices, plan: BatchPlan) -> list[str]:
+    def _prompts(self, episode: Indices, plan: BatchPlan, part: slice) -> list[str]:
         texts = [self.episodes[number].instructions for number in episode.tolist()]
         if not self._sample:
             return [self._manifest.render_prompt(choices[0]) for choices in texts]
         seed = derived_seed(self._seed, Stream.INSTRUCTION, plan.epoch, plan.number)
-        draws = np.random.default_rng(seed).integers(0, 1 << 62, len(texts))
+        draws = np.random.default_rng(seed).integers(0, 1 << 62, len(plan.windows))[part]
         picks = zip(texts, draws.tolist(), strict=True)
         return [self._manifest.render_prompt(choices[draw % len(choices)]) for choices, draw in picks]

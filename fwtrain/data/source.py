@@ -82,7 +82,7 @@ def _check_width(what: str, expected: int | None, names: Sequence[str], recipe: 
 
 def trains_video(recipe: Recipe) -> bool:
     """Whether the recipe has a video loss."""
-    return VARIANTS[recipe.model.variant].video_loss and recipe.model.lambda_video > 0
+    return VARIANTS[recipe.model.variant].video_loss and recipe.model.lambda_video > 0 and not recipe.video_frozen
 
 
 def training_reader(source: Source, recipe: Recipe) -> WindowReader:

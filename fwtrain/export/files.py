@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fwdata.errors import StoreDamaged, UsageError
-from fwtrain.errors import CheckpointError
-from fwtrain.model import FastWAM, ModelConfig
+from fwtrain.model import FastWAM, ModelConfig, save_model
 from fwtrain.policy import check_deploy
 from fwtrain.recipe import Recipe
-from fwtrain.train.checkpoint import MODEL, Checkpoint, checkpoints
+from fwtrain.train.checkpoint import MODEL, Checkpoint
 from fwtrain.train.folder import RunFolder, RunInfo
+from fwtrain.train.weights import load_trained
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,15 @@ class Trained:
 
     @classmethod
     def open(cls, run: Path, which: str) -> Trained:
-        """which: "last" or the step of a checkpoint that is still there. Raises UsageError, CheckpointError."""
+        """which: "last", "best" or the step of a checkpoint that is still there. Raises UsageError, CheckpointError."""
         folder = RunFolder(run)
         recipe, info = folder.recipe(), folder.info()
-        checkpoint = folder.need_checkpoint() if which == "last" else _of_step(folder, which)
+        checkpoint = folder.need_checkpoint(which)
         checkpoint.verify()
         check_deploy(recipe.deploy, info)
+        trained = cls(run, recipe, info, checkpoint)
+        if trained.partial:
+            return trained
         names = {name for name, _ in FastWAM(info.model, seed=None, device="meta").named_parameters()}
         held = set(tensor_header(checkpoint.path / MODEL))
         if held != names:
@@ -54,20 +58,28 @@ class Trained:
                 f"{checkpoint.path} holds other tensors than its model ({odd[0]}, {len(odd)} differ); "
                 "only checkpoints of whole weights can be exported"
             )
-        return cls(run, recipe, info, checkpoint)
+        return trained
+
+    @property
+    def partial(self) -> bool:
+        """Whether the checkpoint holds only what was trained of the model."""
+        return self.recipe.lora is not None or self.recipe.video_frozen
+
+    @contextmanager
+    def weights(self) -> Iterator[Path]:
+        """A safetensors file of all weights: the checkpoint's, or one that is there until the block ends, where frozen
+        parameters and adapters have to be joined."""
+        if not self.partial:
+            yield self.checkpoint.path / MODEL
+            return
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=self.path) as folder:
+            save_model(load_trained(RunFolder(self.path), self.checkpoint), folder)
+            yield Path(folder) / MODEL
 
     @property
     def config(self) -> ModelConfig:
         """Sizes of the model."""
         return self.info.model
-
-
-def _of_step(folder: RunFolder, which: str) -> Checkpoint:
-    found = {str(item.step): item for item in checkpoints(folder.checkpoints)}
-    if which in found:
-        return found[which]
-    known = ", ".join(["last", *found])
-    raise CheckpointError(f"--checkpoint {which}: {folder.path} has no such complete checkpoint; known: {known}")
 
 
 @contextmanager

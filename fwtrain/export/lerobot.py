@@ -21,9 +21,8 @@ import torch
 
 from fwdata.errors import UsageError
 from fwtrain.export.files import Exported, Trained, copy_renamed, whole
-from fwtrain.train.checkpoint import MODEL
 from fwtrain.train.folder import RunInfo, Scaling
-from fwtrain.weights import TensorFiles, lerobot_from_ours
+from fwtrain.weights import lerobot_from_ours
 
 SEED = 42
 """Seed of the noise of every chunk, as in the official evaluation."""
@@ -36,7 +35,7 @@ STD_EPS = 1e-8
 
 
 def export_lerobot(run: Path, out: Path, which: str = "last", *, any_encoder: bool = False) -> Exported:
-    """Write the folder `out`. which: "last" or a step.
+    """Write the folder `out`. which: "last", "best" or a step.
 
     any_encoder: also export a run on other latents or text than Wan2.2's, for a lerobot that brings its own encoders.
     Raises UsageError for a variant or sizes lerobot does not have, foreign encoders, or a target that exists;
@@ -48,7 +47,8 @@ def export_lerobot(run: Path, out: Path, which: str = "last", *, any_encoder: bo
         config = _configuration(trained)
         notes = _notes(trained, config)
         temporary.mkdir()
-        copy_renamed(trained.checkpoint.path / MODEL, temporary / "model.safetensors", lerobot_from_ours)
+        with trained.weights() as weights:
+            copy_renamed(weights, temporary / "model.safetensors", lerobot_from_ours)
         _write_config(config, temporary)
         _write_processors(config, trained.info, temporary)
         about = {"run": run.name, "step": trained.checkpoint.step, "recipe": trained.recipe.name, "notes": notes}
@@ -148,8 +148,7 @@ def _configuration(trained: Trained) -> Any:
 
 
 def _dtype(trained: Trained) -> torch.dtype:
-    tensors = TensorFiles.open([trained.checkpoint.path / MODEL])
-    return tensors[next(iter(tensors))].dtype
+    return torch.bfloat16 if trained.recipe.precision == "bf16" else torch.float32
 
 
 def _common(expert: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import torch
 
 from fwdata.errors import UsageError
 from fwtrain.export.files import Exported, Trained, whole
-from fwtrain.train.checkpoint import MODEL
 from fwtrain.weights import PROPRIO, TensorFiles
 
 
@@ -21,7 +20,8 @@ def export_official(run: Path, out: Path, which: str = "last") -> Exported:
     if out.suffix != ".pt":
         raise UsageError(f"{out} must end in .pt, as official checkpoints do")
     trained = Trained.open(run, which)
-    tensors = dict(TensorFiles.open([trained.checkpoint.path / MODEL]))
+    with trained.weights() as weights:
+        tensors = dict(TensorFiles.open([weights]))
     proprio = {name.removeprefix(PROPRIO): value for name, value in tensors.items() if name.startswith(PROPRIO)}
     data = {
         "mot": {name: value for name, value in tensors.items() if not name.startswith(PROPRIO)},

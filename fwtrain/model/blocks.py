@@ -7,8 +7,9 @@ src/fastwam/models/wan22/wan_video_dit.py of the official Fast-WAM release, whos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +150,10 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(
             Linear(hidden, ffn, **place), nn.GELU(approximate="tanh"), Linear(ffn, hidden, **place)
         )
+
+    def forward(self, layer: Callable[..., Any], *args: object) -> Any:
+        """`layer(self, *args)`: how the experts run a layer, so that wrappers around modules (FSDP) see it."""
+        return layer(self, *args)
 
     def modulated(self, time: Tensor, dtype: torch.dtype) -> Modulation:
         """This layer's vectors from a projected time [B or 1, G, 6, D] float32 whose scale rows contain the + 1."""

@@ -81,12 +81,12 @@ class Expert(nn.Module):
         """Every layer's modulation from [B or 1, G, 6, D]."""
         return [block.modulated(time, dtype) for block in self.layers]
 
-    def _run(self, function: Callable[..., Any], *args: object) -> Any:
+    def _run(self, function: Callable[..., Any], block: Block, *args: object) -> Any:
         """Call one layer, recomputing it in the backward pass if gradient checkpointing is on."""
         function = self.compiled.get(function.__name__, function)
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
-        return function(*args)
+            return checkpoint(block, function, *args, use_reentrant=False, preserve_rng_state=False)
+        return block(function, *args)
 
 
 def _linear32(linear: nn.Module, x: Tensor) -> Tensor:

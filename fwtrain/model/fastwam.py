@@ -36,6 +36,7 @@ class FastWAM(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.video_frozen = False
         place = Place(device=device, dtype=dtype)
         video, action = VideoExpert(config.video_expert, place), ActionExpert(config.action_expert, place)
         self.mixtures = nn.ModuleDict({"video": video, "action": action})
@@ -67,6 +68,11 @@ class FastWAM(nn.Module):
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, on: bool) -> None:
         self.video.gradient_checkpointing = self.action.gradient_checkpointing = on
+
+    def freeze_video(self) -> None:
+        """Make the video expert a fixed feature extractor: no gradients into it or through it, no video loss."""
+        self.video.requires_grad_(False)
+        self.video_frozen = True
 
     def compile_layers(self, **options: Any) -> None:
         """Run every layer through `torch.compile` with these options; all layers of an expert share one graph."""

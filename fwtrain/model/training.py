@@ -6,7 +6,7 @@ Source: src/fastwam/models/wan22/{fastwam,fastwam_joint,fastwam_idm}.py of the o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from fwtrain.model.fastwam import FastWAM
 
 
-@dataclass(frozen=True)
-class Losses:
+class Losses(NamedTuple):
     """Scalar float32 losses of a batch; components contain their lambda, video is 0 without co-training."""
 
     total: Tensor
@@ -77,19 +76,21 @@ def training_terms(model: FastWAM, batch: Batch, draws: Draws, *, all_frames: bo
     config, rules = model.config, model.config.rules
     _check(model, batch)
     draws = draws.to(model.device)
-    co_training = rules.video_loss and config.lambda_video > 0 and batch.future is not None
+    wanted = rules.video_loss and config.lambda_video > 0 and not model.video_frozen
+    co_training = wanted and batch.future is not None
     context = model.full_context(batch.context, batch.proprio)
-    inputs = video_inputs(model, batch, draws, noisy=co_training or (rules.needs_future and not rules.copy))
-    keep = inputs.frames.future + int(all_frames) if co_training else 0
-    hidden, cache = model.video(
-        model.video.embed(inputs.patches),
-        inputs.times.projected,
-        model.video.text(context),
-        rope_of(model, inputs.frames, batch.first),
-        inputs.frames,
-        inputs.frames.span(rules.action_sees),
-        keep,
-    )
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not model.video_frozen):
+        inputs = video_inputs(model, batch, draws, noisy=co_training or (rules.needs_future and not rules.copy))
+        keep = inputs.frames.future + int(all_frames) if co_training else 0
+        hidden, cache = model.video(
+            model.video.embed(inputs.patches),
+            inputs.times.projected,
+            model.video.text(context),
+            rope_of(model, inputs.frames, batch.first),
+            inputs.frames,
+            inputs.frames.span(rules.action_sees),
+            keep,
+        )
     terms = _action_terms(model, batch, draws, context, cache)
     return _video_terms(model, batch, inputs, hidden, terms) if co_training else terms
 

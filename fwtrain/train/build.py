@@ -11,6 +11,7 @@ from fwdata.manifest import validate_model
 from fwtrain.data import Source, Stream, derived_seed
 from fwtrain.model import FastWAM, ModelConfig
 from fwtrain.recipe import Recipe
+from fwtrain.train.lora import add_adapters
 
 WAN_TEXT_WIDTH = 4096
 """Text width of the published model (umt5-xxl)."""
@@ -55,6 +56,15 @@ def model_config(recipe: Recipe, source: Source) -> ModelConfig:
     action = {"action_dim": action_dim, **shared, **_size(wanted.action)}
     data = {**common, "video_expert": video, "action_expert": action}
     return validate_model(ModelConfig, data, f"recipe {recipe.name}")
+
+
+def prepare(model: FastWAM, recipe: Recipe) -> None:
+    """Decide what is trained and how, as the recipe says: freeze, adapters, gradient checkpointing."""
+    if recipe.lora is not None:
+        add_adapters(model, recipe.lora, recipe.seed)
+    if recipe.video_frozen:
+        model.freeze_video()
+    model.gradient_checkpointing = recipe.gradient_checkpointing
 
 
 def _size(size: Any) -> dict[str, int]:

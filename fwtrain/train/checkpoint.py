@@ -1,15 +1,16 @@
 """Checkpoints: one folder per step, whole or absent.
 
     checkpoints/step-00000200/
-      model.safetensors      parameters, official names
-      config.json            the model's sizes; with the weights a folder that `fwtrain.model.load_model` reads
+      model.safetensors      parameters that are trained (all, without freeze or lora), official names
+      config.json            the model's sizes; with all weights a folder that `fwtrain.model.load_model` reads
       optimizer.safetensors  AdamW moments (and float32 masters of a bf16 model)
       state.json             step, identity of data and model
       complete.json          size and CRC-32 of the other files; written last: without it the folder does not count
+    checkpoints/best-00000150/   the same without optimizer: the step with the lowest validation score so far
 
 Files are written to a temporary folder beside it and synced, the folder is renamed, the marker follows. There is no
-random
-state to save: every draw of a run is a function of (seed, epoch, step), see `fwtrain.data.order.derived_seed`.
+random state to save: every draw of a run is a function of (seed, epoch, step), see `fwtrain.data.order.derived_seed`.
+The files hold whole tensors whatever the number of processes that trained them.
 """
 
 from __future__ import annotations
@@ -17,21 +18,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from fwtrain.errors import CheckpointError
-from fwtrain.model import FastWAM, save_model
+from fwtrain.train.parallel import Team
+from fwtrain.train.tensors import Part, TensorFile, digest, write_tensors
 
 MARKER = "complete.json"
 MODEL, CONFIG, OPTIMIZER, STATE = "model.safetensors", "config.json", "optimizer.safetensors", "state.json"
+STEP, BEST = "step", "best"
 
 
 @dataclass(frozen=True)
@@ -46,37 +44,46 @@ class Checkpoint:
         state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
         return state
 
+    @property
+    def score(self) -> float | None:
+        """Validation score at this step, lower is better; None where it was not validated."""
+        found = self.state().get("score")
+        return None if found is None else float(found)
+
     def verify(self) -> None:
         """Read every file once; CheckpointError when one is not what was written."""
         for name, expected in json.loads((self.path / MARKER).read_text(encoding="utf-8")).items():
-            found = _digest(self.path / name)
+            found = digest(self.path / name)
             if found != expected:
                 raise CheckpointError(
                     f"checkpoint file {self.path / name} is damaged: {found}, written was {expected}; "
                     "delete its folder to fall back to the checkpoint before it"
                 )
 
-    def model_tensors(self) -> dict[str, torch.Tensor]:
-        """Parameters by official name, on the CPU."""
-        return _load(self.path / MODEL)
+    def model_tensors(self) -> TensorFile:
+        """Parameters by official name, on the CPU, read one at a time."""
+        return TensorFile(self.path / MODEL)
 
-    def optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        """What `Optimizer.tensors` yielded, on the CPU."""
-        return _load(self.path / OPTIMIZER)
-
-
-def _load(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint file {path} cannot be read: {error}") from None
+    def optimizer_tensors(self) -> TensorFile:
+        """What `Optimizer.parts` yielded, whole, on the CPU, read one at a time."""
+        return TensorFile(self.path / OPTIMIZER)
 
 
-def checkpoints(folder: Path) -> list[Checkpoint]:
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint is written from. model, optimizer: parts this process holds; config: JSON text of the sizes."""
+
+    model: list[Part]
+    optimizer: list[Part]
+    config: str
+    state: Mapping[str, Any]
+
+
+def checkpoints(folder: Path, kind: str = STEP) -> list[Checkpoint]:
     """The complete checkpoints of a folder, oldest first. Folders without a marker that fits do not count."""
     found = []
-    for path in folder.glob("step-*"):
-        number = path.name.removeprefix("step-")
+    for path in folder.glob(f"{kind}-*"):
+        number = path.name.removeprefix(f"{kind}-")
         if number.isdigit() and _complete(path):
             found.append(Checkpoint(path, int(number)))
     return sorted(found, key=lambda item: item.step)
@@ -88,6 +95,12 @@ def latest(folder: Path) -> Checkpoint | None:
     return found[-1] if found else None
 
 
+def best(folder: Path) -> Checkpoint | None:
+    """The step with the lowest validation score, weights only; None before the first validation."""
+    found = checkpoints(folder, BEST)
+    return found[-1] if found else None
+
+
 def _complete(path: Path) -> bool:
     try:
         marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
@@ -96,48 +109,51 @@ def _complete(path: Path) -> bool:
         return False
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    model: FastWAM,
-    optimizer: Mapping[str, torch.Tensor],
-    state: Mapping[str, Any],
-    keep_last: int | None = None,
-) -> Checkpoint:
-    """Write one checkpoint and drop those older than the newest `keep_last`. A step already there is left as it is."""
-    path = folder / f"step-{step:08d}"
-    if not _complete(path):
+def save_checkpoint(folder: Path, step: int, content: Content, team: Team, keep_last: int | None = None) -> None:
+    """Write one checkpoint and drop those older than the newest `keep_last`. A step already there is left as it is.
+
+    Every process of `team` has to call, and all return when the files are on disk.
+    """
+    files = {MODEL: content.model, OPTIMIZER: content.optimizer}
+    _save(folder, f"{STEP}-{step:08d}", files, content.config, {"step": step, **content.state}, team)
+    team.on_first(lambda: _drop(checkpoints(folder)[: -keep_last if keep_last is not None else 0]))
+
+
+def save_best(folder: Path, step: int, score: float, content: Content, team: Team) -> None:
+    """Write the weights of one step as the best so far and drop the best before it."""
+    state = {"step": step, **content.state, "score": score}
+    _save(folder, f"{BEST}-{step:08d}", {MODEL: content.model}, content.config, state, team)
+    team.on_first(lambda: _drop(item for item in checkpoints(folder, BEST) if item.step != step))
+
+
+def _save(
+    folder: Path, name: str, files: Mapping[str, list[Part]], config: str, state: Mapping[str, Any], team: Team
+) -> None:
+    path, temporary = folder / name, folder / f".{name}.tmp-{os.getpid()}"
+    if team.on_first(lambda: _complete(path)):
+        return
+    if team.first:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{path.name}.tmp-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for rest in folder.glob(f".{STEP}-*.tmp-*"), folder.glob(f".{BEST}-*.tmp-*"):
+            for old in rest:
+                shutil.rmtree(old)
         temporary.mkdir()
-        save_model(model, temporary)
-        save_file(_plain(optimizer), temporary / OPTIMIZER)
-        write_json(temporary / STATE, {"step": step, **state})
-        marker = {}
-        for name in (MODEL, CONFIG, OPTIMIZER, STATE):
-            _sync(temporary / name)
-            marker[name] = _digest(temporary / name)
+    marker = {file: write_tensors(temporary / file, parts, team) for file, parts in files.items()}
+    if team.first:
+        write_synced(temporary / CONFIG, config + "\n")
+        write_synced(temporary / STATE, json.dumps(state, indent=1) + "\n")
+        marker |= {file: digest(temporary / file) for file in (CONFIG, STATE)}
         shutil.rmtree(path, ignore_errors=True)  # the remains of a save that was killed
         temporary.rename(path)
         write_json(path / MARKER, marker)
         _sync(path)
         _sync(folder)
-    _clean(folder, keep_last)
-    return Checkpoint(path, step)
 
 
-def _clean(folder: Path, keep_last: int | None) -> None:
-    for path in folder.glob(".step-*.tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)
-    if keep_last is not None:
-        for old in checkpoints(folder)[:-keep_last]:
-            (old.path / MARKER).unlink()  # from here on it does not count, even if the rest survives
-            shutil.rmtree(old.path, ignore_errors=True)
-
-
-def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _drop(old: Iterable[Checkpoint]) -> None:
+    for item in old:
+        (item.path / MARKER).unlink()  # from here on it does not count, even if the rest survives
+        shutil.rmtree(item.path, ignore_errors=True)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -161,11 +177,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _digest(path: Path) -> dict[str, int]:
-    crc, size = 0, 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            crc, size = zlib.crc32(block, crc), size + len(block)
-    return {"bytes": size, "crc32": crc}

@@ -6,6 +6,7 @@ RUN/log.jsonl       one line per logged step
 RUN/pictures/       decoded futures of validation windows, where asked for
 RUN/report.html     the run on one page, written when training stops
 RUN/tensorboard/    events
+RUN/frozen.safetensors  with freeze or lora: the parameters that no step changes, written once
 RUN/checkpoints/    see fwtrain.train.checkpoint
 """
 
@@ -27,11 +28,11 @@ from fwtrain.errors import CheckpointError, RunMismatch
 from fwtrain.model import ModelConfig
 from fwtrain.normalise import Normaliser
 from fwtrain.recipe import Recipe, differences, parse_recipe
-from fwtrain.train.checkpoint import Checkpoint, latest, write_json, write_synced
+from fwtrain.train.checkpoint import Checkpoint, best, checkpoints, latest, write_json, write_synced
 from fwtrain.train.logs import LOG, PICTURES
 
 RECIPE, INFO, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "run.json", "checkpoints", "tensorboard"
-REPORT = "report.html"
+REPORT, FROZEN = "report.html", "frozen.safetensors"
 
 
 class CacheInfo(Model):
@@ -166,12 +167,23 @@ class RunFolder:
             raise UsageError(f"{self.path / INFO} is not valid JSON: {error}") from None
         return validate_model(RunInfo, data, str(self.path / INFO))
 
-    def need_checkpoint(self) -> Checkpoint:
-        """Newest complete checkpoint; CheckpointError when there is none."""
-        found = self.latest()
-        if found is None:
+    def best(self) -> Checkpoint | None:
+        """Weights of the step with the lowest validation score."""
+        return best(self.checkpoints)
+
+    def need_checkpoint(self, which: str = "last") -> Checkpoint:
+        """The complete checkpoint called "last", "best" or by its step; CheckpointError when there is none."""
+        every = checkpoints(self.checkpoints)
+        if which in ("last", "best"):
+            found = self.best() if which == "best" else self.latest()
+        else:
+            found = next((item for item in every if str(item.step) == which), None)
+        if found is not None:
+            return found
+        if which == "last":
             raise CheckpointError(f"{self.path} has no complete checkpoint yet; train it with fwtrain run")
-        return found
+        known = ["last", *["best"] * (self.best() is not None), *(str(item.step) for item in every)]
+        raise CheckpointError(f"--checkpoint {which}: {self.path} has no such checkpoint; known: {', '.join(known)}")
 
     def _read(self, name: str) -> str:
         path = self.path / name
@@ -208,7 +220,7 @@ class RunFolder:
     def _clear(self) -> None:
         for name in (CHECKPOINTS, TENSORBOARD, PICTURES):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (LOG, REPORT, INFO, RECIPE):
+        for name in (LOG, REPORT, FROZEN, INFO, RECIPE):
             (self.path / name).unlink(missing_ok=True)
 
     def check(self, info: RunInfo) -> None:

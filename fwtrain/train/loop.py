@@ -1,7 +1,8 @@
 """The training loop. A resumed run equals an uninterrupted one bit for bit.
 
 Nothing random is carried from step to step. Batches, instructions and noise are functions of (seed, epoch, step), the
-learning rate of the step; what a checkpoint holds is the weights, AdamW's moments and the step.
+learning rate of the step; what a checkpoint holds is the weights, AdamW's moments and the step. Several processes share
+every step (`fwtrain.train.parallel`, `fwtrain.train.passes`); its losses differ from one process's by round-off alone.
 """
 
 from __future__ import annotations
@@ -13,29 +14,30 @@ from dataclasses import dataclass
 
 import torch
 
-from fwtrain.batch import Batch
 from fwtrain.data import (
-    BatchPlan,
     DataOrder,
     Prefetcher,
     Source,
-    Stream,
     WindowReader,
-    derived_seed,
     training_order,
     training_reader,
+    trains_video,
 )
-from fwtrain.errors import CheckpointError, TrainingDiverged
-from fwtrain.model import FastWAM, draw
+from fwtrain.errors import TrainingDiverged
+from fwtrain.model import FastWAM
 from fwtrain.pretrained import initialise
 from fwtrain.recipe import Recipe
-from fwtrain.train.build import build_model, model_config
-from fwtrain.train.checkpoint import Checkpoint, save_checkpoint
-from fwtrain.train.folder import RunFolder, RunInfo, refuse_difference
+from fwtrain.train.build import build_model, model_config, prepare
+from fwtrain.train.checkpoint import Checkpoint, Content, save_best, save_checkpoint
+from fwtrain.train.folder import FROZEN, RunFolder, RunInfo, refuse_difference
 from fwtrain.train.logs import Clock, Sinks
 from fwtrain.train.optim import Optimizer, learning_rate
+from fwtrain.train.parallel import Team
+from fwtrain.train.passes import Loaded, Pass, PassLoader, check_share, step_passes
 from fwtrain.train.pictures import FuturePictures
+from fwtrain.train.tensors import TensorFile
 from fwtrain.train.validate import ValidationResult, Validator
+from fwtrain.train.weights import check_file, load_parts, model_parts, write_frozen
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -43,7 +45,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended. step of total optimizer steps; finished: all done; loss, video, action: of the last log interval
-    (None when nothing was trained); validation: the last one, None without; seconds: of this call."""
+    (None when nothing was trained); validation: the last one, None without; best_step: the step with the lowest
+    validation score of the whole run, best_score: that score; seconds: of this call."""
 
     step: int
     total: int
@@ -52,6 +55,8 @@ class Outcome:
     video: float | None
     action: float | None
     validation: ValidationResult | None
+    best_step: int | None
+    best_score: float | None
     steps_per_s: float
     samples_per_s: float
     data_wait: float
@@ -106,49 +111,61 @@ class Trainer:
     """One run: its model, optimizer, data order and step. Make it with `Trainer.start`."""
 
     def __init__(
-        self, source: Source, recipe: Recipe, folder: RunFolder, info: RunInfo, device: torch.device, model: FastWAM
+        self, source: Source, recipe: Recipe, folder: RunFolder, info: RunInfo, team: Team, model: FastWAM
     ) -> None:
-        self.source, self.recipe, self.folder, self.info, self.device = source, recipe, folder, info, device
+        check_share(recipe.optim.batch_size, team.size)
+        self.source, self.recipe, self.folder, self.info, self.team = source, recipe, folder, info, team
+        self.device = team.device
         self.reader: WindowReader = training_reader(source, recipe)
         self.order: DataOrder = training_order(self.reader.index, recipe)
         self.validator = Validator.of(source, recipe)
-        self.pictures = FuturePictures(source, recipe, device)
-        self.model = model
-        self.optimizer = Optimizer(model, recipe.optim)
+        self.pictures = FuturePictures(source, recipe, self.device)
+        self.loader = PassLoader(
+            self.reader, recipe.seed, model.config.variant, model.config.cond_noise_prob, team.rank, team.size
+        )
+        # an action-only pass, and a variant without video loss, leave tensors without gradient
+        every_tensor = self.order.video_share == 1 and trains_video(recipe)
+        self.model, self.wrapped = model, team.distribute(model, every_tensor=every_tensor)
+        self.optimizer = Optimizer(model, recipe.optim, team)
+        self.frozen: dict[str, int] | None = None  # size and CRC-32 of the file of parameters that no step changes
         self.total = recipe.optim.steps or self.order.steps_per_epoch * (recipe.optim.epochs or 1)
         self.step = 0
         self.owes_validation = False  # a stop at a validation step saves at once; the resumed run catches up
-        self.meter = Meter(device)
+        self.meter = Meter(self.device)
 
     @classmethod
-    def start(cls, source: Source, recipe: Recipe, folder: RunFolder, device: torch.device | str = "cpu") -> Trainer:
+    def start(cls, source: Source, recipe: Recipe, folder: RunFolder, team: Team) -> Trainer:
         """A new run, or the continuation of the folder's latest checkpoint.
 
         Raises RunMismatch when folder or checkpoint come from another model, cache or recipe; CheckpointError for a
         damaged one.
         """
-        device = torch.device(device)
         config = model_config(recipe, source)
         info = RunInfo.of(source, config)
-        folder.check(info)
-        model = build_model(config, recipe.seed, device, DTYPES[recipe.precision])
-        found = folder.latest()
+        team.on_first(lambda: folder.check(info))
+        found = team.on_first(folder.latest)
+        model = build_model(config, recipe.seed, team.device, DTYPES[recipe.precision])
         if found is None and recipe.model.init is not None:
             initialise(model, recipe.model.init, recipe.model.init_action)
-        trainer = cls(source, recipe, folder, info, device, model)
-        folder.record(recipe, info)
+        prepare(model, recipe)
+        trainer = cls(source, recipe, folder, info, team, model)
+        team.on_first(lambda: folder.record(recipe, info))
         if found is not None:
             trainer._restore(found)
+        elif not all(parameter.requires_grad for parameter in model.parameters()):
+            trainer.frozen = write_frozen(folder.path / FROZEN, model, team)
         return trainer
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        checkpoint.verify()
+        self.team.on_first(checkpoint.verify)
         state = checkpoint.state()
         refuse_difference(state["identity"], self.info.identity(), str(checkpoint.path))
-        try:
-            self.model.load_state_dict(checkpoint.model_tensors(), strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"{checkpoint.path} is of another model: {str(error).splitlines()[-1]}") from None
+        self.frozen = state["frozen"]
+        if self.frozen is not None:
+            path = self.folder.path / FROZEN
+            self.team.on_first(lambda: check_file(path, self.frozen))
+            load_parts(self.model, TensorFile(path), self.team, str(path), trained=False)
+        load_parts(self.model, checkpoint.model_tensors(), self.team, str(checkpoint.path), trained=True)
         self.optimizer.load(checkpoint.optimizer_tensors())
         self.step = int(state["step"])
         self.meter.load(state["meter"])
@@ -157,20 +174,30 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the current step. TrainingDiverged instead when a loss so far was not finite."""
         self._check_finite()
-        save_checkpoint(
-            self.folder.checkpoints,
-            self.step,
-            self.model,
-            dict(self.optimizer.tensors()),
-            {
-                "total": self.total,
-                "identity": self.info.identity(),
-                "meter": self.meter.state(),
-                "owes_validation": self.owes_validation,
-                "recipe": self.recipe.model_dump(mode="json"),
-            },
-            self.recipe.keep_last,
-        )
+        save_checkpoint(self.folder.checkpoints, self.step, self._content(), self.team, self.recipe.keep_last)
+
+    def _content(self) -> Content:
+        state = {
+            "total": self.total,
+            "identity": self.info.identity(),
+            "meter": self.meter.state(),
+            "owes_validation": self.owes_validation,
+            "frozen": self.frozen,
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+        parts = model_parts(self.model, trained=True)
+        return Content(parts, list(self.optimizer.parts()), self.model.config.to_json(), state)
+
+    def _keep_best(self, score: float) -> None:
+        """Save the weights when no validation so far was better."""
+
+        def better() -> bool:
+            found = self.folder.best()
+            return math.isfinite(score) and (found is None or found.score is None or score < found.score)
+
+        self._check_finite()
+        if self.team.on_first(better):
+            save_best(self.folder.checkpoints, self.step, score, self._content(), self.team)
 
     def _check_finite(self) -> None:
         bad = self.meter.first_bad()
@@ -191,8 +218,10 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
         note: Callable[[str], None] = lambda _: None,
     ) -> Outcome:
-        """Train until the last step or until `should_stop()` answers True after a step; saves on the way and at the
-        end.
+        """Train until the last step or until `should_stop()` answers True; saves on the way and at the end.
+
+        A stop is asked for after every step and before every pass of a step but the first: what was computed of that
+        step is dropped, since nothing random is carried the next run computes it again.
 
         Raises TrainingDiverged for a loss that is not finite.
         """
@@ -201,20 +230,27 @@ class Trainer:
         result: ValidationResult | None = None
         if self.validator is None:
             note("no validation: the store has no validation episodes that can be used (or validation.windows is 0)")
+
+        def stop() -> bool:
+            return self.step < self.total and self.team.agree(should_stop())
+
         if self.owes_validation:
-            result = self.validate(sinks, note)
-        with Prefetcher(self.reader.fetch, self._plans(), self.recipe.data.workers) as batches:
-            stopped = self.step < self.total and should_stop()
+            result = self.validate(sinks, note, stop)
+        with Prefetcher(self.loader.fetch, self._passes(), self.recipe.data.workers) as batches:
+            stopped = stop()
             while self.step < self.total and not stopped:
-                self._train_step(batches)
+                if not self._train_step(batches, stop):
+                    self.save()
+                    break
                 clock.count(self.recipe.optim.batch_size * len(self.order.step(self.step - 1)))
-                stopped = self.step < self.total and should_stop()
+                stopped = stop()
                 if self._due(self.recipe.log_every):
                     values = self._log(sinks, clock.lap(batches.waited))
                 paused = time.perf_counter()
                 self.owes_validation = self._due(self.recipe.eval_every)
                 if self.owes_validation and not stopped:
-                    result = self.validate(sinks, note) or result
+                    result = self.validate(sinks, note, stop) or result
+                    stopped = self.owes_validation
                 if self._due(self.recipe.save_every) or stopped:
                     self.save()
                 clock.pause(time.perf_counter() - paused)
@@ -224,7 +260,7 @@ class Trainer:
     def _outcome(
         self, values: dict[str, float], result: ValidationResult | None, first: int, seconds: float, waited: float
     ) -> Outcome:
-        steps = self.step - first
+        steps, best = self.step - first, self.folder.best()
         return Outcome(
             step=self.step,
             total=self.total,
@@ -233,40 +269,45 @@ class Trainer:
             video=values.get("video"),
             action=values.get("action"),
             validation=result,
+            best_step=best.step if best else None,
+            best_score=best.score if best else None,
             steps_per_s=steps / seconds,
             samples_per_s=steps * self.recipe.optim.batch_size * self.recipe.optim.accumulation / seconds,
             data_wait=waited / seconds,
             seconds=seconds,
         )
 
-    def _plans(self) -> Iterator[BatchPlan]:
+    def _passes(self) -> Iterator[Pass]:
         for step in range(self.step, self.total):
-            yield from self.order.step(step)
+            yield from step_passes(step, self.order.step(step), self.team.size)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total
 
-    def _train_step(self, batches: Iterator[Batch]) -> None:
-        """One optimizer step: forward and backward over its batches, then AdamW."""
-        plans = self.order.step(self.step)
+    def _train_step(self, loaded: Iterator[Loaded], stop: Callable[[], bool]) -> bool:
+        """One optimizer step: forward and backward over its passes, then AdamW. False when it was given up to stop."""
         sums = torch.zeros(3, device=self.device)
-        for number in range(len(plans)):
-            batch = next(batches)
-            generator = torch.Generator().manual_seed(derived_seed(self.recipe.seed, Stream.NOISE, self.step, number))
-            config = self.model.config
-            draws = draw(batch, config.variant, generator, cond_noise_prob=config.cond_noise_prob)
-            losses = self.model(batch.to(self.device), draws)  # targets stay float32; the model casts its inputs
-            (losses.total / len(plans)).backward()
-            parts = torch.stack([losses.total, losses.video, losses.action]).detach().float()
-            sums += parts / len(plans)
+        first, last = True, False
+        while not last:
+            if not first and stop():
+                self.optimizer.zero_grad()
+                return False
+            item = next(loaded)
+            weight, first, last = item.part.weight, False, item.part.last
+            with self.team.accumulating(self.wrapped, last):
+                # targets stay float32; the model casts its inputs
+                losses = self.wrapped(item.batch.to(self.device), item.draws)
+                (losses.total * weight).backward()
+            sums += torch.stack(losses).detach().float() * weight
         rate = learning_rate(self.step, self.total, self.recipe.optim)
         norm = self.optimizer.step(rate)
-        self.optimizer.zero_grad()
+        plans = self.order.step(self.step)
         co_trained = sum(plan.video for plan in plans) / len(plans)
-        self.meter.add(self.step, sums, co_trained, norm)
+        self.meter.add(self.step, self.team.mean(sums), co_trained, norm)
         self.step += 1
         if self.device.type == "cpu":
             self._check_finite()  # costs nothing here; on other devices it waits for the log interval
+        return True
 
     def _log(self, sinks: Sinks, speed: dict[str, float]) -> dict[str, float]:
         self._check_finite()
@@ -276,14 +317,24 @@ class Trainer:
         sinks.write("train", self.step, {**values, "lr": rate, "epoch": epoch, **speed})
         return values
 
-    def validate(self, sinks: Sinks, note: Callable[[str], None] = lambda _: None) -> ValidationResult | None:
-        """Validation on the held-out episodes, logged, with pictures where asked for; None when there are none."""
+    def validate(
+        self,
+        sinks: Sinks,
+        note: Callable[[str], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> ValidationResult | None:
+        """Validation on the held-out episodes, logged, with pictures where asked for; None when there are none, or when
+        it was given up to stop: then it is still owed. The weights are kept when none before had a better score."""
         self.owes_validation = False
         if self.validator is None:
             return None
-        result = self.validator.run(self.model)
-        sinks.write("val", self.step, result.values())
-        if not math.isfinite(result.score):
-            self._check_finite()
-        sinks.pictures(self.step, self.pictures.make(self.model, note))
+        with self.team.gathered(self.model):  # every process validates: it would wait otherwise
+            result = self.validator.run(self.model, should_stop)
+            if result is None:
+                self.owes_validation = True
+                return None
+            sinks.write("val", self.step, result.values())
+            if self.team.first:
+                sinks.pictures(self.step, self.pictures.make(self.model, note))
+        self._keep_best(result.score)
         return result

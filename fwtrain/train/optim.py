@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from fwtrain.errors import CheckpointError
 from fwtrain.recipe import OptimRecipe
+from fwtrain.train.moments import Moments, fits_eight_bit, restored, whole_shape, zeros
+from fwtrain.train.parallel import Team, local
+from fwtrain.train.tensors import Part
+
+GROUP_BYTES = 256 << 20
+"""float32 bytes of the tensors that are updated together: bounds what a step needs besides its state."""
 
 
 def learning_rate(step: int, total: int, recipe: OptimRecipe) -> float:
@@ -32,39 +37,25 @@ def learning_rate(step: int, total: int, recipe: OptimRecipe) -> float:
     return lowest + (peak - lowest) * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
-@dataclass
-class Moments:
-    """AdamW's state of one tensor: two moments in its shape, and the number of steps it took (0-d float32)."""
-
-    exp_avg: torch.Tensor
-    exp_avg_sq: torch.Tensor
-    step: torch.Tensor
-
-    @classmethod
-    def zeros(cls, like: torch.Tensor) -> Moments:
-        """State before the first step."""
-        return cls(torch.zeros_like(like), torch.zeros_like(like), torch.zeros((), device=like.device))
-
-
 class Optimizer:
     """AdamW over a model's trainable parameters, in float32 whatever the model's dtype.
 
-    For a bf16 model it keeps float32 master weights (as the official launcher does): gradients are copied up, the step
+    For a bf16 model it keeps float32 master weights (as the official launcher does): gradients are cast up, the step
     is taken on the masters, the result is rounded back into the model. Memory per parameter: 12 B fp32 model (weights
-    and two moments) or 14 B bf16 model, plus the gradients. One parameter group, weight decay on every tensor.
-    Tensors without a gradient in a step (the video head in an action-only batch) are left as they are, and those that
-    never get one take no memory for moments.
+    and two moments) or 14 B bf16 model, plus the gradients; 8-bit moments take 2 B in place of 8 B. One parameter
+    group, weight decay on every tensor. Tensors without a gradient in a step (the video head in an action-only batch)
+    are left as they are, and those that never get one take no memory for moments. Of parameters split between the
+    processes of `team` it holds and updates this process's rows.
     """
 
-    def __init__(self, model: nn.Module, recipe: OptimRecipe) -> None:
+    def __init__(self, model: nn.Module, recipe: OptimRecipe, team: Team | None = None) -> None:
         self._recipe = recipe
+        self._team = team or Team(torch.device("cpu"))
         self._params = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._masters = {name: self._master(p) for name, p in self._params.items()}
+        self._masters = {
+            name: local(p.detach()).float() for name, p in self._params.items() if p.dtype != torch.float32
+        }
         self._moments: dict[str, Moments] = {}
-
-    @staticmethod
-    def _master(param: nn.Parameter) -> torch.Tensor:
-        return param if param.dtype == torch.float32 else param.detach().float()
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -72,34 +63,35 @@ class Optimizer:
             param.grad = None
 
     @torch.no_grad()
-    def step(self, lr: float) -> torch.Tensor:
+    def step(self, lr: float) -> Tensor:
         """Clip (when the recipe says so) and take one step at rate `lr`. Returns the unclipped gradient norm, 0-d
         float32 on the model's device (no host synchronisation)."""
-        grads: dict[str, torch.Tensor] = {}
+        grads: dict[str, Tensor] = {}
         for name, param in self._params.items():
             if param.grad is not None:
-                grads[name] = param.grad.float()  # the gradient itself when it is float32
+                grads[name] = local(param.grad)
                 param.grad = None
-        norm = torch.nn.utils.get_total_norm(grads.values())
-        if self._recipe.clip is not None:
-            scale = torch.clamp(self._recipe.clip / (norm + 1e-6), max=1.0)
-            torch._foreach_mul_(list(grads.values()), scale)
-        self._update(grads, lr)
-        for name in grads:
-            if self._masters[name] is not self._params[name]:
-                self._params[name].copy_(self._masters[name])
+        for name in grads.keys() - self._moments.keys():
+            self._moments[name] = self._fresh(name)
+        norm = self._team.norm(total_norm(list(grads.values())))
+        scale = None if self._recipe.clip is None else torch.clamp(self._recipe.clip / (norm + 1e-6), max=1.0)
+        for names in _groups(grads):
+            wide = [grads.pop(name).float() for name in names]  # the gradient itself when it is float32
+            if scale is not None:
+                torch._foreach_mul_(wide, scale)
+            self._update(names, wide, lr)
         return norm
 
-    def _update(self, grads: dict[str, torch.Tensor], lr: float) -> None:
-        for name in grads.keys() - self._moments.keys():
-            self._moments[name] = Moments.zeros(self._masters[name])
-        states = [self._moments[name] for name in grads]
+    def _update(self, names: list[str], grads: list[Tensor], lr: float) -> None:
+        masters = [self._master(name) for name in names]
+        states = [self._moments[name] for name in names]
+        unpacked = [state.unpacked() for state in states]
         recipe = self._recipe
         adamw(
-            [self._masters[name] for name in grads],
-            list(grads.values()),
-            [state.exp_avg for state in states],
-            [state.exp_avg_sq for state in states],
+            masters,
+            grads,
+            [first for first, _ in unpacked],
+            [second for _, second in unpacked],
             [],
             [state.step for state in states],
             fused=True,
@@ -111,48 +103,90 @@ class Optimizer:
             weight_decay=recipe.weight_decay,
             eps=recipe.eps,
         )
+        for name, state, moments in zip(names, states, unpacked, strict=True):
+            state.store(*moments)
+            if name in self._masters:
+                local(self._params[name]).copy_(self._masters[name])
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def _fresh(self, name: str) -> Moments:
+        return zeros(self._master(name), self._params[name].shape, eight_bit=self._recipe.moments == "8bit")
+
+    def _master(self, name: str) -> Tensor:
+        """The float32 tensor that a step changes: of a float32 model the parameter itself."""
+        return self._masters[name] if name in self._masters else local(self._params[name]).detach()
+
+    def parts(self) -> Iterator[Part]:
         """Everything a resumed run needs: `master.<name>` (bf16 models), `exp_avg.<name>`, `exp_avg_sq.<name>`,
-        `step.<name>`."""
-        for name, master in self._masters.items():
-            if master is not self._params[name]:
-                yield f"master.{name}", master
+        `step.<name>`, and with 8-bit moments `exp_avg_scale.<name>`, `exp_avg_sq_scale.<name>`."""
+        for name, param in self._params.items():
+            if name in self._masters:
+                yield Part(f"master.{name}", self._masters[name], param.shape)
             state = self._moments.get(name)
-            if state is not None:
-                yield f"exp_avg.{name}", state.exp_avg
-                yield f"exp_avg_sq.{name}", state.exp_avg_sq
-                yield f"step.{name}", state.step
+            for key, tensor in state.tensors() if state is not None else ():
+                yield Part(f"{key}.{name}", tensor, whole_shape(key, param.shape))
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Restore what `tensors` yielded. Raises CheckpointError for a tensor of another model, shape or precision."""
-        by_name: dict[str, dict[str, torch.Tensor]] = {name: {} for name in self._masters}
-        for full, tensor in tensors.items():
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `parts` yielded, whole tensors by name. Raises CheckpointError for a tensor of another model,
+        shape or precision."""
+        by_name: dict[str, dict[str, str]] = {name: {} for name in self._params}
+        for full in tensors:
             key, _, name = full.partition(".")
             if name not in by_name:
                 raise CheckpointError(f"the checkpoint's optimizer state has tensor {full}, which this model has not")
-            if key != "step" and tensor.shape != self._masters[name].shape:
-                raise CheckpointError(
-                    f"the checkpoint's optimizer state {full} has shape {tuple(tensor.shape)}, "
-                    f"this model has {tuple(self._masters[name].shape)}"
-                )
-            by_name[name][key] = tensor
-        for name, state in by_name.items():
-            self._load_one(name, state)
+            by_name[name][key] = full
+        for name, keys in by_name.items():
+            self._load_one(name, {key: tensors[full] for key, full in keys.items()})
 
     @torch.no_grad()
-    def _load_one(self, name: str, state: dict[str, torch.Tensor]) -> None:
-        master, param = self._masters[name], self._params[name]
-        if master is not param:
+    def _load_one(self, name: str, state: dict[str, Tensor]) -> None:
+        shape = self._params[name].shape
+        for key, tensor in state.items():
+            if tensor.shape != whole_shape(key, shape):
+                raise CheckpointError(
+                    f"the checkpoint's optimizer state {key}.{name} has shape {tuple(tensor.shape)}, "
+                    f"this model has {tuple(shape)}"
+                )
+        master = self._masters.get(name)
+        if master is not None:
             if "master" not in state:
                 raise CheckpointError(
                     f"the checkpoint has no float32 weights of {name}; it was made at another precision"
                 )
-            master.copy_(state["master"])
-            param.copy_(master)
-        keys = ("exp_avg", "exp_avg_sq", "step")
-        if any(key in state for key in keys):
-            missing = [key for key in keys if key not in state]
-            if missing:
-                raise CheckpointError(f"the checkpoint's optimizer state of {name} lacks {', '.join(missing)}")
-            self._moments[name] = Moments(*(state[key].to(master.device, copy=True) for key in keys))
+            master.copy_(self._team.part(state.pop("master")))
+            local(self._params[name]).copy_(master)
+        if not state:
+            return
+        if ("exp_avg_scale" in state) != (self._recipe.moments == "8bit" and fits_eight_bit(shape)):
+            raise CheckpointError(
+                f"the checkpoint's optimizer state of {name} was not made with optim.moments={self._recipe.moments}"
+            )
+        device = self._master(name).device
+        try:
+            parts = {key: self._team.part(tensor).to(device, copy=True) for key, tensor in state.items()}
+            self._moments[name] = restored(parts)
+        except KeyError as error:
+            raise CheckpointError(f"the checkpoint's optimizer state of {name} lacks {error.args[0]}") from None
+
+
+def total_norm(grads: list[Tensor]) -> Tensor:
+    """Euclidean norm of all gradients together, 0-d float32, summed in float32."""
+    if not grads:
+        return torch.zeros(())
+    total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, 2, dtype=torch.float32)))
+    return total
+
+
+def _groups(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names in order, cut where a group's float32 copies would pass GROUP_BYTES; not those without elements."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, tensor in tensors.items():
+        size = 4 * tensor.numel()
+        if size == 0:
+            continue
+        if size > room:
+            groups.append([])
+            room = GROUP_BYTES
+        groups[-1].append(name)
+        room -= size
+    return groups

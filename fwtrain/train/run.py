@@ -21,6 +21,7 @@ from fwtrain.report import write_run_report
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.logs import JsonLines, Sink, Sinks, TensorBoard, Terminal
 from fwtrain.train.loop import Outcome, Trainer
+from fwtrain.train.parallel import join, local_size
 from fwtrain.train.trackers import open_tracker
 
 
@@ -77,21 +78,37 @@ def train(
     finite.
     """
     folder = RunFolder(out)
-    folder.prepare(recipe, resume=resume, fresh=fresh)
-    source = open_source(store, recipe)
-    trainer = Trainer.start(source, recipe, folder, choose_device(device))
-    where = f"step {trainer.step} of {trainer.total}"
-    note(
-        f"{out}: {where}, {trainer.order.num_windows} windows of {len(source.train)} episodes, "
-        f"{trainer.order.video_share:.0%} with video, {trainer.model.num_parameters():,} parameters on {trainer.device}"
-    )
-    with Sinks(*_sinks(folder, recipe, trainer, progress)) as sinks:
-        outcome = trainer.run(sinks, should_stop=should_stop, note=note)
-    write_run_report(folder)
+    with join(recipe.parallel, choose_device(device)) as team:
+        team.on_first(lambda: folder.prepare(recipe, resume=resume, fresh=fresh))
+        source = open_source(store, recipe)
+        trainer = Trainer.start(source, recipe, folder, team)
+        say = note if team.first else _silent
+        say(_summary(trainer, out))
+        with Sinks(*_sinks(folder, recipe, trainer, progress)) as sinks:
+            outcome = trainer.run(sinks, should_stop=should_stop, note=say)
+        if team.first:
+            write_run_report(folder)
     return outcome
 
 
+def _silent(_: str) -> None:
+    """The other processes of a run say nothing."""
+
+
+def _summary(trainer: Trainer, out: Path) -> str:
+    team, order, parameters = trainer.team, trainer.order, list(trainer.model.parameters())
+    count, trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+    share = "" if trained == count else f" ({trained:,} trained)"
+    where = str(team.device) if team.size == 1 else f"{team.size} processes ({team.mode}, {team.device.type})"
+    return (
+        f"{out}: step {trainer.step} of {trainer.total}, {order.num_windows} windows of {len(trainer.source.train)} "
+        f"episodes, {order.video_share:.0%} with video, {count:,} parameters{share} on {where}"
+    )
+
+
 def _sinks(folder: RunFolder, recipe: Recipe, trainer: Trainer, progress: bool) -> list[Sink]:
+    if not trainer.team.first:
+        return []
     left = trainer.step < trainer.total
     sinks: list[Sink] = [open_tracker(name, folder, recipe) for name in recipe.trackers if left]  # first: may refuse
     sinks.append(JsonLines(folder.path, trainer.step))
@@ -116,10 +133,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def set_threads(threads: int | None) -> int:
-    """Use `threads` CPU threads, by default all physical cores this process may use, up to 8. Returns the number."""
+    """Use `threads` CPU threads, by default all physical cores this process may use, up to 8, shared with the other
+    processes that torchrun started on the machine. Returns the number."""
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be at least 1, found {threads}")
-    wanted = threads or min(physical_cores(), 8)
+    wanted = threads or max(min(physical_cores() // local_size(), 8), 1)
     torch.set_num_threads(wanted)
     return wanted
 

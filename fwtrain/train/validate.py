@@ -6,7 +6,7 @@ variant, so that numbers compare between steps and runs. Nothing here changes a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,14 +101,20 @@ class Validator:
             return None
         return cls(*found, source.action, tuple(source.store.action_names), recipe)
 
-    def run(self, model: FastWAM) -> ValidationResult:
-        """Validate; costs one sampling and one forward pass per batch of windows (at most `validation.windows`)."""
+    def run(self, model: FastWAM, stop: Callable[[], bool] = lambda: False) -> ValidationResult | None:
+        """Validate; costs one sampling and one forward pass per batch of windows (at most `validation.windows`).
+
+        None when `stop()` answered True before a batch.
+        """
         training = model.training
         model.eval()
         chunks, losses = _ChunkSums(len(self._names)), _LossSums()
         first = 0
         with torch.no_grad():
             for plan in self.plans:
+                if stop():
+                    model.train(training)
+                    return None
                 batch = self.reader.fetch(plan)
                 self._sample(model, plan, batch, chunks)
                 self._losses(model, plan, batch.to(model.device), first, losses)

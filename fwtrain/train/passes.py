@@ -1,0 +1,123 @@
+"""The forward and backward passes of one optimizer step, for one of several processes.
+
+The windows of a step are its batches: `optim.accumulation` batches of `optim.batch_size` windows, a function of (seed,
+epoch, step). Each of N processes takes the N-th part of every batch and joins the parts of up to N batches of one kind
+to a pass, so that a pass has at most `batch_size` windows on any number of processes. All processes run passes of the
+same kinds in the same order. Noise is drawn for whole batches and cut like the windows: a sample's draws, and with
+them its losses, are those of a single process. Parts are equally large, so means of means are means over the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fwdata.errors import UsageError
+from fwtrain.batch import Batch
+from fwtrain.data import BatchPlan, Stream, WindowReader, derived_seed
+from fwtrain.model import Draws, draw
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass of a step: batches of one kind, each with its place in the step.
+
+    weight: their share of the step's batches. last: of the step.
+    """
+
+    step: int
+    batches: tuple[tuple[int, BatchPlan], ...]
+    weight: float
+    last: bool
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pass's windows of this process, on the CPU, and their draws."""
+
+    part: Pass
+    batch: Batch
+    draws: Draws
+
+
+def step_passes(step: int, plans: Sequence[BatchPlan], size: int) -> list[Pass]:
+    """The passes of a step on `size` processes."""
+    groups: list[list[tuple[int, BatchPlan]]] = []
+    for place in enumerate(plans):
+        found = next((g for g in groups if len(g) < size and g[0][1].video == place[1].video), None)
+        if found is None:
+            groups.append([place])
+        else:
+            found.append(place)
+    count = len(groups)
+    return [Pass(step, tuple(g), len(g) / len(plans), i == count - 1) for i, g in enumerate(groups)]
+
+
+def check_share(batch_size: int, size: int) -> None:
+    """UsageError when a batch cannot be dealt equally to `size` processes."""
+    if batch_size % size:
+        raise UsageError(
+            f"optim.batch_size {batch_size} cannot be dealt equally to {size} processes; "
+            f"use --nproc-per-node with a divisor of {batch_size}, or --set optim.batch_size with a multiple of {size}"
+        )
+
+
+class PassLoader:
+    """Fetches the windows of passes and draws their noise. Thread-safe.
+
+    rank of size processes; seed, variant and cond_noise_prob decide the draws.
+    """
+
+    def __init__(
+        self, reader: WindowReader, seed: int, variant: str, cond_noise_prob: float, rank: int = 0, size: int = 1
+    ) -> None:
+        self._reader, self._seed = reader, seed
+        self._variant, self._prob = variant, cond_noise_prob
+        self._rank, self._size = rank, size
+
+    def fetch(self, item: Pass) -> Loaded:
+        """Read this process's part of a pass. Costs the noise of whole batches, on the CPU."""
+        parts = [self._part(item.step, number, plan) for number, plan in item.batches]
+        if len(parts) == 1:
+            return Loaded(item, *parts[0])
+        batch = Batch(**_joined([batch for batch, _ in parts]))
+        return Loaded(item, batch, Draws(**_joined([draws for _, draws in parts])))
+
+    def _part(self, step: int, number: int, plan: BatchPlan) -> tuple[Batch, Draws]:
+        share = len(plan.windows) // self._size
+        rows = slice(self._rank * share, (self._rank + 1) * share)
+        batch = self._reader.fetch(plan, rows)
+        whole = Batch(**_shapes(batch, len(plan.windows)))
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, Stream.NOISE, step, number))
+        draws = draw(whole, self._variant, generator, cond_noise_prob=self._prob)
+        return batch, Draws(**_cut(draws, rows))
+
+
+def _shapes(batch: Batch, size: int) -> dict[str, Any]:
+    """Tensors without memory, shaped like a batch of `size` samples."""
+    values = {item.name: getattr(batch, item.name) for item in fields(batch)}
+    return {
+        name: None if value is None else value.new_empty((size, *value.shape[1:]), device="meta")
+        for name, value in values.items()
+    }
+
+
+def _cut(draws: Draws, rows: slice) -> dict[str, Any]:
+    values = {item.name: getattr(draws, item.name) for item in fields(draws)}
+    return {name: None if value is None else value[rows] for name, value in values.items()}
+
+
+def _joined(parts: Sequence[Batch] | Sequence[Draws]) -> dict[str, Any]:
+    """Fields one after the other. A field that only some parts have (idm's noise of the conditioning video, where no
+    sample of a batch is noised) is zero in the others, which do not read it."""
+    return {item.name: _concatenated([getattr(part, item.name) for part in parts]) for item in fields(parts[0])}
+
+
+def _concatenated(values: Iterable[Tensor | None]) -> Tensor | None:
+    found = list(values)
+    like = next((value for value in found if value is not None), None)
+    return None if like is None else torch.cat([torch.zeros_like(like) if v is None else v for v in found])

@@ -1,0 +1,86 @@
+"""`fwtrain` on the store in memory, as a program: for tests that need processes of their own.
+
+Environment: FAKE_POISON=episode,frame makes that frame's latents NaN; FAKE_KILL=moment,folder ends the process with
+SIGKILL at a moment of that checkpoint folder's save; FAKE_STOP=step,rank sends SIGTERM to one process in that step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from fake_store import FakeStore
+
+import fwdata
+from fwtrain import cli
+from fwtrain.train import checkpoint
+from fwtrain.train.loop import Trainer
+
+MOMENTS = ("file half written", "files written", "before rename", "before marker", "marker half written")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at(moment: str, name: str) -> None:
+    """Arrange the end of this process in the save of checkpoint folder `name`."""
+    write_tensors, rename, write_json, write_synced = (
+        checkpoint.write_tensors,
+        Path.rename,
+        checkpoint.write_json,
+        checkpoint.write_synced,
+    )
+
+    def patched_tensors(path, parts, team):
+        written = write_tensors(path, parts, team)
+        if name in str(path) and moment == "file half written":
+            os.truncate(path, written["bytes"] // 2)
+            die()
+        return written
+
+    def patched_synced(path, text):
+        if name in str(path) and moment == "files written":
+            die()
+        if name in str(path) and moment == "marker half written" and path.name.startswith(".complete"):
+            path.write_text(text[: len(text) // 2])
+            die()
+        write_synced(path, text)
+
+    def patched_rename(self, target):
+        if name in str(target) and moment == "before rename":
+            die()
+        return rename(self, target)
+
+    def patched_json(path, data):
+        if path.parent.name == name and moment == "before marker":
+            die()
+        write_json(path, data)
+
+    checkpoint.write_tensors, checkpoint.write_synced = patched_tensors, patched_synced
+    checkpoint.write_json, Path.rename = patched_json, patched_rename
+
+
+def stop_in(step: int, rank: int) -> None:
+    """Send this process SIGTERM in the middle of a step, if it has that rank."""
+    train_step = Trainer._train_step
+
+    def patched(self, loaded, stop):
+        if self.step == step and self.team.rank == rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(self, loaded, stop)
+
+    Trainer._train_step = patched
+
+
+if __name__ == "__main__":
+    store = FakeStore()
+    if "FAKE_POISON" in os.environ:
+        store.cache.poison = tuple(map(int, os.environ["FAKE_POISON"].split(",")))
+    if "FAKE_KILL" in os.environ:
+        kill_at(*os.environ["FAKE_KILL"].split(","))
+    if "FAKE_STOP" in os.environ:
+        stop_in(*map(int, os.environ["FAKE_STOP"].split(",")))
+    fwdata.open = lambda location: store
+    cli.main()
