@@ -342,8 +342,7 @@ def test_every_deleted_file_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
             continue
         file.unlink()
         assert noticed(lambda: _verify(path)), file
-        if file.parent.name != "plan":
-            assert noticed(lambda: read_everything(path)), file
+        assert noticed(lambda: read_everything(path)), file
         file.write_bytes(before)
     _verify(path)
 
@@ -361,6 +360,8 @@ def test_verify_names_strange_and_unfinished_things(tmp_path: Path, monkeypatch:
     assert [line for line in verify_store(path).damaged if "p00001 is missing" in line]
     (path / "parts" / "p00001").mkdir()
     assert [line for line in verify_store(path).damaged if "p00001 is not finished" in line]
+    (path / "plan" / "zarr.json").unlink()
+    assert [f.key for f in verify_store(path).findings if "is missing" in f.problem] == ["plan/zarr.json"]
 
 
 def test_inspect_describes_the_store(shared: Path, store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,23 +17,49 @@ SEALED = ("stats", "parts/p*", "parts/p*/frames", "latents/*/p*", "text/*/p*")
 """Folders whose zarr.json lists the sha256 of every other file below them."""
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong at `key` (path relative to the store, POSIX); `problem` completes the sentence "<path> ..."."""
+
+    key: str
+    problem: str
+
+
 @dataclass
 class VerifyReport:
-    """What was checked. damaged: one line per file that is missing, changed or unknown, and per unfinished folder."""
+    """What was checked: files whose bytes were read, of how many, and one finding per file that is missing, changed or
+    unknown and per folder that is not finished."""
 
+    store: Path
     files: int = 0
     bytes: int = 0
-    damaged: list[str] = field(default_factory=list)
+    total_files: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def damaged(self) -> list[str]:
+        """The findings as sentences."""
+        return [f"{self.store / finding.key} {finding.problem}" for finding in self.findings]
+
+    def add(self, file: Path, problem: str) -> None:
+        """One more finding."""
+        self.findings.append(Finding(file.relative_to(self.store).as_posix(), problem))
 
 
 def verify_store(
-    path: Path, on_plan: Callable[[int], None] = lambda _: None, on_file: Callable[[int], None] = lambda _: None
+    path: Path,
+    on_plan: Callable[[int], None] = lambda _: None,
+    on_file: Callable[[int], None] = lambda _: None,
+    sample: float = 1.0,
+    seed: int | None = None,
 ) -> VerifyReport:
-    """Check all files of a local store; about 1.5 GB/s. StoreError when it does not open.
+    """Check the files of a local store; about 1.5 GB/s. StoreError when it does not open.
 
-    A store or cache that was never finished is reported too: a lost mark of completion looks the same.
+    A store or cache that was never finished is reported too: a lost mark of completion looks the same. sample: share of
+    the data files whose bytes are read, drawn with `seed` (None: anew every time); metadata are all read, and a missing
+    or unknown file is always found.
     """
-    report = VerifyReport()
+    report = VerifyReport(path)
     store = open_store(path)
     known: dict[Path, str] = {}
     unsealed: list[Path] = []
@@ -44,14 +71,17 @@ def verify_store(
             known.update({folder / name: digest for name, digest in digests.items()})
     files = (p for p in path.rglob("*") if p.is_file() and p not in known)
     rest = sorted(p for p in files if not any(p.is_relative_to(folder) for folder in unsealed))
-    on_plan(len(known) + len(rest))
+    report.total_files = len(known) + len(rest)
+    on_plan(report.total_files)
+    draw = random.Random(seed)
     for file, digest in known.items():
-        _check(file, digest, report)
+        _check(file, digest, report, sample >= 1 or file.name == "zarr.json" or draw.random() < sample)
         on_file(1)
     for file in rest:
         _check_group(file, report)
         on_file(1)
-    report.damaged += _missing(store, path)
+    for key, problem in _missing(store, path):
+        report.add(path / key, problem)
     return report
 
 
@@ -60,23 +90,26 @@ def _sealed(folder: Path, report: VerifyReport) -> dict[str, str] | None:
     try:
         attributes: dict[str, Any] = read_attributes(LocalFiles(folder.parent), folder.name) or {}
     except StoreDamaged as error:
-        report.damaged.append(str(error))
+        report.add(folder / "zarr.json", f"is damaged ({error})")
         return None
     if attributes.get("state") != "complete":
-        report.damaged.append(f"{folder} is not finished; run the command that writes it again")
+        report.add(folder, "is not finished; run the command that writes it again")
         return None
     digests: dict[str, str] = attributes["digests"]
     return digests
 
 
-def _check(file: Path, digest: str, report: VerifyReport) -> None:
-    report.files += 1
+def _check(file: Path, digest: str, report: VerifyReport, read: bool) -> None:
     if not file.is_file():
-        report.damaged.append(f"{file} is missing")
+        report.files += 1
+        report.add(file, "is missing")
         return
+    if not read:
+        return
+    report.files += 1
     report.bytes += file.stat().st_size
     if file_sha256(file) != digest:
-        report.damaged.append(f"{file} was changed: its sha256 does not match")
+        report.add(file, "was changed: its sha256 does not match")
 
 
 def _check_group(file: Path, report: VerifyReport) -> None:
@@ -85,14 +118,14 @@ def _check_group(file: Path, report: VerifyReport) -> None:
     data = file.read_bytes()
     report.bytes += len(data)
     if file.name != "zarr.json":
-        report.damaged.append(f"{file} does not belong to the store")
+        report.add(file, "does not belong to the store")
         return
     try:
         meta = json.loads(data)
         if not isinstance(meta, dict) or canonical_json(meta) != data or not _is_group(file, meta):
-            report.damaged.append(f"{file} was changed: it is not as it was written")
+            report.add(file, "was changed: it is not as it was written")
     except (ValueError, StoreDamaged):
-        report.damaged.append(f"{file} was changed: it is not as it was written")
+        report.add(file, "was changed: it is not as it was written")
 
 
 def _is_group(file: Path, meta: dict[str, Any]) -> bool:
@@ -104,12 +137,15 @@ def _is_group(file: Path, meta: dict[str, Any]) -> bool:
     return meta["attributes"] == {} or read_attributes(LocalFiles(file.parent), "") is not None
 
 
-def _missing(store: Store, path: Path) -> Iterator[str]:
-    """What the plan names and the store lacks."""
-    if not (path / "plan" / "zarr.json").is_file():
-        yield f"{path}/plan/zarr.json is missing"
-        return
+def _missing(store: Store, path: Path) -> Iterator[tuple[str, str]]:
+    """What the plan names and the store lacks: (key, problem)."""
+    try:
+        planned = [str(part["name"]) for part in store.plan["parts"]]
+    except StoreDamaged:
+        if not (path / "plan" / "zarr.json").is_file():
+            yield "plan/zarr.json", "is missing; run the same `fwdata convert` again"
+        return  # else it was found already
     have = {part.name for part in path.glob("parts/p*")}
-    for part in store.plan["parts"]:
-        if part["name"] not in have:
-            yield f"{path}/parts/{part['name']} is missing; run the same `fwdata convert` again"
+    for name in planned:
+        if name not in have:
+            yield f"parts/{name}", "is missing; run the same `fwdata convert` again"

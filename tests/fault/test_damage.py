@@ -95,3 +95,19 @@ def test_damage_is_noticed_at_full_length(store: Path, expected: dict[str, Any])
     totals = run(store, expected, FULL, seed=2)
     print(dict(totals))
     assert {kind: totals[kind] for kind in FULL} == FULL
+
+
+def test_a_sample_reads_a_share_and_misses_no_absent_file(store: Path) -> None:
+    whole, part = verify_store(store), verify_store(store, sample=0.2, seed=3)
+    assert part.total_files == whole.files and 0 < part.files < whole.files and part.damaged == []
+    rng = np.random.default_rng(5)
+    with damaged(store, "delete", rng) as damage:
+        assert [f.key for f in verify_store(store, sample=0.01, seed=4).findings] == list(damage.files)
+    found = 0
+    for seed in range(40):
+        with damaged(store, "flip", rng):
+            try:
+                found += bool(verify_store(store, sample=0.5, seed=seed).findings)
+            except StoreError:
+                found += 1
+    assert 20 <= found < 40  # half of the data files, and all metadata
