@@ -38,6 +38,7 @@ def describe(store: Store) -> dict[str, Any]:
         "text": [_text(store, key, attrs) for key, attrs in find_caches(store.files, "text").values()],
         "stats": read_attributes(store.files, "stats") is not None,
         "bytes": folder_bytes(store.files.root) if isinstance(store.files, LocalFiles) else None,
+        "merged": store.metadata.get("merged", []),
         "decisions": decisions,
         "quarantined": store.quarantined,
     }

@@ -161,10 +161,9 @@ def compute_statistics(store: Store, progress: Callable[[int], None] = lambda _:
 
     UsageError when the episodes come from different robots, whose dimensions must not share statistics.
     """
-    robots = {r["embodiment"] for part in store.parts for r in part.attributes["episodes"]} - {"", "unknown"}
-    if len(robots) > 1:
+    if len(store.embodiments) > 1:
         raise UsageError(
-            f"{store.location} holds the embodiments {sorted(robots)}, which must not share statistics; "
+            f"{store.location} holds the embodiments {sorted(store.embodiments)}, which must not share statistics; "
             "convert each to a store of its own (option embodiment)"
         )
     states, actions = [], []

@@ -45,9 +45,8 @@ def save(path: Path, arrays: Mapping[str, Any]) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def write_toy(root: Path, tasks: Mapping[str, Sequence[int]]) -> Path:
+def write_toy(root: Path, tasks: Mapping[str, Sequence[int]], seed: int = 0) -> Path:
     """Write toy recordings; tasks: task name -> frame counts of its episodes. Deterministic."""
-    seed = 0
     for task, lengths in tasks.items():
         (root / task).mkdir(parents=True, exist_ok=True)
         for index, frames in enumerate(lengths):

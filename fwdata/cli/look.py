@@ -58,6 +58,8 @@ def _print_description(store: str, found: dict[str, Any]) -> None:
     for cache in found["text"]:
         print(f"  text {cache['name']}: {cache['encoder']}, {cache['prompts']} prompts")
     print(f"  statistics: {'yes' if found['stats'] else 'not computed (fwdata stats)'}")
+    for item in found["merged"]:
+        print(f"  merged from {item['store']}: {item['episodes']} episodes, fingerprint {item['fingerprint']}")
     for key, value in found["decisions"].items():
         print(f"  decided {key}: {value}")
     for item in found["quarantined"]:

@@ -160,6 +160,8 @@ def check_output(request: ConvertRequest) -> bool:
     attributes = read_attributes(LocalFiles(out), "")
     if attributes is None:
         raise UsageError(f"--out {out} exists and is no fwdata store; choose another folder")
+    if "merged" in attributes:
+        raise UsageError(f"--out {out} was made by `fwdata merge`; convert to a store of its own and merge again")
     changed = differences(attributes["manifest"], request.manifest.model_dump(mode="json"))
     if changed:
         raise StaleCache(f"{out} was converted with other choices: {'; '.join(changed)}; choose another --out")

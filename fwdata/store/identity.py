@@ -27,11 +27,16 @@ def _flat(value: object, prefix: str = "") -> dict[str, object]:
     return {prefix: value}
 
 
-def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> list[str]:
-    """`"vae.weights is 1f0c.., asked for 77ab.."` for every setting that differs."""
+def differing(have: Mapping[str, Any], want: Mapping[str, Any]) -> list[tuple[str, object, object]]:
+    """(dotted key, value in `have`, value in `want`) of every setting that differs, sorted by key."""
     left, right = _flat(have), _flat(want)
     keys = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
-    return [f"{key} is {_show(left.get(key))}, asked for {_show(right.get(key))}" for key in keys]
+    return [(key, left.get(key), right.get(key)) for key in keys]
+
+
+def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> list[str]:
+    """`"vae.weights is 1f0c.., asked for 77ab.."` for every setting that differs."""
+    return [f"{key} is {_show(old)}, asked for {_show(new)}" for key, old, new in differing(have, want)]
 
 
 def _show(value: object) -> str:

@@ -75,6 +75,11 @@ class Episode:
         return int(self._record["start"])
 
     @property
+    def files(self) -> tuple[dict[str, Any], ...]:
+        """Files it was read from, the recording itself first: {"path" (relative to the root), "bytes", "sha256"}."""
+        return tuple(dict(file) for file in self._record["files"])
+
+    @property
     def instruction(self) -> str:
         """The canonical training instruction."""
         return str(self._record["instruction"])
@@ -332,6 +337,17 @@ class Store:
     def episodes(self) -> EpisodeList:
         """Every complete episode, in conversion order."""
         return EpisodeList(self, self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits that change with any episode: the digest of the parts."""
+        return json_digest([part.digest for part in self.parts])[:12]
+
+    @property
+    def embodiments(self) -> frozenset[str]:
+        """Robots that the recordings name; empty where none of them tells."""
+        found = {str(r["embodiment"]) for part in self.parts for r in part.attributes["episodes"]}
+        return frozenset(found - {"", "unknown"})
 
     @property
     def num_frames(self) -> int:

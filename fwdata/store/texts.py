@@ -90,6 +90,13 @@ class TextCache(Cache):
         """Every cached prompt (template applied), in the order they were encoded."""
         return tuple(self._index)
 
+    def parts(self) -> list[tuple[str, dict[str, Any], list[str]]]:
+        """(name, metadata, prompts) of every complete part."""
+        prompts: list[list[str]] = [[] for _ in self._parts]
+        for prompt, (part, _) in self._index.items():
+            prompts[part].append(prompt)
+        return [(name, attributes, own) for (name, attributes), own in zip(self._parts, prompts, strict=True)]
+
     def tokens(self, prompt: str) -> NDArray[np.float16]:
         """float16 [n, D]: the real token rows of a prompt, given with or without the template."""
         found = self._index.get(prompt) or self._index.get(self._store.manifest.render_prompt(prompt))

@@ -15,7 +15,9 @@ def open_writable(path: Path) -> Store:
         raise UsageError(f"{path} is a URL; caches are written to local stores only")
     store = open_store(path)
     if not store.complete:
-        raise UsageError(f"{path} is not wholly converted yet; finish it by running the same `fwdata convert` again")
+        raise UsageError(
+            f"{path} is not wholly converted yet; finish it by running the same `fwdata convert` (or merge) again"
+        )
     if not len(store.episodes):
         raise UsageError(f"{path} holds no episode; nothing to encode")
     return store

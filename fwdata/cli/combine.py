@@ -1,0 +1,75 @@
+"""Commands that join stores or hand them on: `merge`, `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fwdata.cli._common import emit_json, progress_bar, say
+
+if TYPE_CHECKING:
+    from fwdata.merge import MergeRequest
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command(name="merge")(merge)
+
+
+def merge(
+    stores: Annotated[list[str], typer.Argument(metavar="STORE..", help="Stores to join, two or more.")],
+    out: Annotated[Path, typer.Option("--out", help="The store to write.")],
+    allow_option: Annotated[
+        list[str] | None,
+        typer.Option(help="Converter option that may differ (it only chooses recordings); repeatable."),
+    ] = None,
+    allow_duplicates: Annotated[
+        bool, typer.Option("--allow-duplicates", help="Keep recordings that two stores both hold.")
+    ] = False,
+    dry_run: DryRunFlag = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join stores of one robot into one, byte for byte: no frame is decoded. Running it again continues.
+
+    Latents, text and stitched frames come along where every store has them made in the same way.
+
+    Example: fwdata merge spatial.zarr object.zarr --out libero.zarr
+    """
+    from fwdata.merge import MergeRequest
+
+    request = MergeRequest(tuple(stores), out, tuple(allow_option or ()), allow_duplicates)
+    if dry_run:
+        _merge_dry_run(request, as_json)
+        return
+    from fwdata.merge import merge as run
+
+    with progress_bar("merging", "files") as bar:
+        report = run(request, lambda plan: bar.start(plan.files), bar.advance)
+    for note in report.notes:
+        say(note)
+    if as_json:
+        counts = {"episodes": report.episodes, "frames": report.frames, "files": report.files}
+        emit_json({"out": str(out), **counts, "seconds": round(report.seconds, 3), "notes": list(report.notes)})
+        return
+    done = f"{report.files} files copied in {report.seconds:.1f} s" if report.files else "nothing left to copy"
+    print(f"{out}: {report.episodes} episodes, {report.frames} frames; {done}")
+
+
+def _merge_dry_run(request: MergeRequest, as_json: bool) -> None:
+    from fwdata.merge import plan_merge
+
+    plan = plan_merge(request)
+    caches = sorted(plan.groups)
+    if as_json:
+        counts = {"episodes": plan.episodes, "frames": plan.frames, "files": plan.files}
+        emit_json({**counts, "caches": caches, "notes": list(plan.notes), "merged": plan.root["merged"]})
+        return
+    for note in plan.notes:
+        say(note)
+    along = f", with {', '.join(caches)}" if caches else ""
+    print(f"{plan.episodes} episodes, {plan.frames} frames, {plan.files} files{along}")

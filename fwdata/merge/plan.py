@@ -1,0 +1,344 @@
+"""What a merged store will hold: a function of the inputs alone, so that a killed merge continues with equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fwdata.errors import StoreError, UsageError
+from fwdata.merge.duplicates import check_duplicates
+from fwdata.schema import check_joinable, difference
+from fwdata.store.files import Files, json_digest, plan_digest, read_attributes
+from fwdata.store.identity import differing, find_caches
+from fwdata.store.latents import LatentCache
+from fwdata.store.layout import part_name
+from fwdata.store.reader import Part, Store, open_store
+from fwdata.store.texts import TextCache
+
+
+@dataclass(frozen=True)
+class MergeRequest:
+    """One `fwdata merge` call.
+
+    stores: paths or URLs of the inputs, in order. out: the new store. allow_options: converter options that may differ
+    (those that choose recordings and do not change what is in them). allow_duplicates: keep recordings given twice.
+    """
+
+    stores: tuple[str, ...]
+    out: Path
+    allow_options: tuple[str, ...] = ()
+    allow_duplicates: bool = False
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One folder that is copied whole: `key` of `files` becomes `target`, its files as `attributes["digests"]` says."""
+
+    files: Files
+    key: str
+    target: str
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A merged store before it is written.
+
+    root, plan: attributes of the root and of the plan group. groups: attributes of the caches' own groups, by key.
+    copies: in the order they are made. notes: sentences for the user (ids that change, caches that stay behind, ..).
+    """
+
+    root: dict[str, Any]
+    plan: dict[str, Any]
+    groups: dict[str, dict[str, Any]]
+    copies: tuple[Copy, ...]
+    notes: tuple[str, ...]
+    episodes: int
+    frames: int
+
+    @cached_property
+    def files(self) -> int:
+        """Files to copy."""
+        return sum(len(copy.attributes["digests"]) for copy in self.copies)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One store to merge. name: short and unique; ids: new id of every planned recording whose id changes."""
+
+    store: Store
+    name: str
+    ids: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _MovedPart:
+    """A part under its new number. attributes: as they will be written; digest: what caches refer to."""
+
+    input: _Input
+    part: Part
+    name: str
+    attributes: dict[str, Any]
+    digest: str
+
+
+def plan_merge(request: MergeRequest) -> MergePlan:
+    """Decide the merged store; reads metadata, and all state and action rows to find recordings given twice.
+
+    UsageError for fewer than two stores, an unfinished or empty one, stores that differ (every difference is named) and
+    recordings given twice.
+    """
+    stores = [_opened(location) for location in request.stores]
+    if len(stores) < 2:
+        raise UsageError(f"merging takes at least two stores, found {len(stores)}")
+    check_joinable(stores)
+    _check_origin(stores, request.allow_options)
+    notes = check_duplicates(stores, request.allow_duplicates)
+    inputs = _named(stores)
+    parts = list(_moved_parts(inputs))
+    for item in inputs:
+        if item.ids:
+            old, new = next(iter(item.ids.items()))
+            notes.append(f"{len(item.ids)} recordings of {item.store.location} get new ids, as {old} -> {new}")
+    copies = [_copy(p.part, f"parts/{p.part.name}", f"parts/{p.name}", p.attributes) for p in parts]
+    groups: dict[str, dict[str, Any]] = {}
+    for found in (_stitched(parts), _latents(inputs, parts), _texts(inputs)):
+        groups |= found.groups
+        copies += found.copies
+        notes += found.notes
+    if any(read_attributes(store.files, "stats") is not None for store in stores):
+        notes.append(f"statistics are not merged; compute them with `fwdata stats {request.out}`")
+    if stores[0].manifest.split.val:
+        notes.append("the validation split is drawn anew over all episodes")
+    return MergePlan(
+        root=_root(inputs),
+        plan=_merged_plan(inputs, parts),
+        groups=groups,
+        copies=tuple(copies),
+        notes=tuple(notes),
+        episodes=sum(len(store.episodes) for store in stores),
+        frames=sum(store.num_frames for store in stores),
+    )
+
+
+def _opened(location: str) -> Store:
+    store = open_store(location)
+    if not store.complete:
+        raise UsageError(f"{location} is not wholly written yet; finish it by running the command that made it again")
+    if not len(store.episodes):
+        raise UsageError(f"{location} holds no episode; leave it out")
+    return store
+
+
+def _check_origin(stores: Sequence[Store], allowed: Sequence[str]) -> None:
+    """UsageError where converter, layout or options differ."""
+    first, problems = stores[0], []
+    for store in stores[1:]:
+        for key in ("source", "fps_nominal", "layout_version"):
+            have, want = store.metadata.get(key), first.metadata.get(key)
+            if have != want:
+                problems.append(difference(key, store.location, have, first.location, want))
+        for key, have, want in differing(store.manifest.options, first.manifest.options):
+            if key.partition(".")[0] not in allowed:
+                problems.append(difference(f"option {key}", store.location, have, first.location, want))
+    if problems:
+        advice = (
+            "; an option that only chooses recordings may differ with --allow-option NAME"
+            if any("option" in p for p in problems)
+            else ""
+        )
+        raise UsageError(f"these stores cannot be merged: {'; '.join(problems)}{advice}")
+
+
+def _named(stores: Sequence[Store]) -> list[_Input]:
+    """The inputs with unique names, and new ids for recordings whose id an earlier input has."""
+    inputs: list[_Input] = []
+    names: set[str] = set()
+    taken: set[str] = set()
+    for store in stores:
+        stem = Path(store.location.rstrip("/")).name.removesuffix(".zarr")
+        name = _free(stem, names)
+        names.add(name)
+        own = [e["id"] for part in store.plan["parts"] for e in part["episodes"]]
+        known, ids = taken | set(own), {}
+        for old in own:
+            if old in taken:
+                ids[old] = _free(f"{name}/{old}", known)
+                known.add(ids[old])
+        taken = known
+        inputs.append(_Input(store, name, ids))
+    return inputs
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    """`wanted`, or with -2, -3, .. the first that is not taken."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name
+
+
+def _moved_parts(inputs: Sequence[_Input]) -> Iterator[_MovedPart]:
+    number = 0
+    for item in inputs:
+        planned = {part["name"]: part for part in item.store.plan["parts"]}
+        for part in item.store.parts:
+            refs = {item.ids.get(e["id"], e["id"]): e["bytes"] for e in planned[part.name]["episodes"]}
+            attributes = {
+                **part.attributes,
+                "plan": plan_digest(refs),
+                "episodes": [{**r, "id": item.ids.get(r["id"], r["id"])} for r in part.attributes["episodes"]],
+            }
+            yield _MovedPart(item, part, part_name(number), attributes, json_digest(attributes))
+            number += 1
+
+
+def _merged_plan(inputs: Sequence[_Input], parts: Sequence[_MovedPart]) -> dict[str, Any]:
+    """The plans of all inputs, one after another; see `fwdata.pipeline.plan`."""
+    planned = {item.name: {part["name"]: part for part in item.store.plan["parts"]} for item in inputs}
+    entries = []
+    for moved in parts:
+        entry = planned[moved.input.name][moved.part.name]
+        ids = moved.input.ids
+        episodes = [{**e, "id": ids.get(e["id"], e["id"])} for e in entry["episodes"]]
+        entries.append({**entry, "name": moved.name, "episodes": episodes})
+    return {
+        "parts": entries,
+        "skipped": [dict(s) for item in inputs for s in item.store.plan["skipped"]],
+        "warnings": list(dict.fromkeys(w for item in inputs for w in item.store.plan["warnings"])),
+    }
+
+
+def _root(inputs: Sequence[_Input]) -> dict[str, Any]:
+    """The first input's attributes, with the decisions and roots of all; `merged` says what came from where."""
+    from fwdata import __version__
+
+    keys = dict.fromkeys(key for item in inputs for key in item.store.metadata["decisions"])
+    decisions = {key: _decision(key, inputs) for key in keys}
+    return {
+        **inputs[0].store.metadata,
+        "decisions": decisions,
+        "roots": [root for item in inputs for root in item.store.metadata["roots"]],
+        "merged": [_origin(item) for item in inputs],
+        "writer": f"fwdata {__version__}",
+    }
+
+
+def _decision(key: str, inputs: Sequence[_Input]) -> Any:
+    """A decision all inputs took alike, else what each of them decided, by its name."""
+    each = {item.name: item.store.metadata["decisions"].get(key) for item in inputs}
+    values = list(each.values())
+    return values[0] if all(value == values[0] for value in values) else each
+
+
+def _origin(item: _Input) -> dict[str, Any]:
+    metadata = item.store.metadata
+    own: dict[str, Any] = {k: metadata[k] for k in ("roots", "manifest_digest", "writer", "merged") if k in metadata}
+    return {
+        "store": item.name,
+        "fingerprint": item.store.fingerprint,
+        "parts": len(item.store.parts),
+        "episodes": len(item.store.episodes),
+        "frames": item.store.num_frames,
+        "options": item.store.manifest.options,
+        "renamed": len(item.ids),
+        **own,
+    }
+
+
+@dataclass(frozen=True)
+class _Extra:
+    """What comes along besides the parts."""
+
+    groups: dict[str, dict[str, Any]]
+    copies: list[Copy]
+    notes: list[str]
+
+
+def _copy(part: Part, key: str, target: str, attributes: dict[str, Any]) -> Copy:
+    return Copy(part.files, key, target, attributes)
+
+
+def _stitched(parts: Sequence[_MovedPart]) -> _Extra:
+    """Materialised stitched frames of the parts that have them; `fwdata stitch` adds those of the others."""
+    copies = []
+    with_episodes = [p for p in parts if p.part.attributes["episodes"]]
+    for moved in with_episodes:
+        if moved.input.store.stitched_part(moved.part.name) is not None:
+            key = f"parts/{moved.part.name}/frames"
+            found = read_attributes(moved.part.files, key) or {}
+            copies.append(_copy(moved.part, key, f"parts/{moved.name}/frames", {**found, "source": moved.digest}))
+    missing = len(with_episodes) - len(copies)
+    some = [f"{missing} of {len(with_episodes)} parts have no stitched frames; `fwdata stitch` adds them"]
+    return _Extra({}, copies, some if copies and missing else [])
+
+
+def _shared(inputs: Sequence[_Input], group: str, kind: str) -> tuple[list[str], list[str]]:
+    """Names of the caches that every input has with the same identity, and a sentence for each other one."""
+    caches = [find_caches(item.store.files, group) for item in inputs]
+    shared, notes = [], []
+    for name in dict.fromkeys(name for found in caches for name in found):
+        lacking = [i.store.location for i, found in zip(inputs, caches, strict=True) if name not in found]
+        if lacking:
+            notes.append(f"{kind} cache {name!r} is left out: {lacking[0]} has none")
+            continue
+        first = caches[0][name][1]["identity"]
+        differ = [
+            difference(key, item.store.location, have, inputs[0].store.location, want)
+            for item, found in zip(inputs, caches, strict=True)
+            for key, have, want in differing(found[name][1]["identity"], first)
+        ]
+        if differ:
+            notes.append(f"{kind} cache {name!r} is left out: {'; '.join(differ)}")
+        else:
+            shared.append(name)
+    return shared, notes
+
+
+def _latents(inputs: Sequence[_Input], parts: Sequence[_MovedPart]) -> _Extra:
+    extra = _Extra({}, [], [])
+    names, notes = _shared(inputs, "latents", "latent")
+    extra.notes.extend(notes)
+    for name in names:
+        caches = {item.name: item.store.latents(name) for item in inputs}
+        try:
+            copies = [_latent_part(caches[p.input.name], p) for p in parts if p.part.attributes["episodes"]]
+        except StoreError as error:
+            extra.notes.append(f"latent cache {name!r} is left out: {error}")
+            continue
+        key, attributes = find_caches(inputs[0].store.files, "latents")[name]
+        extra.groups[f"latents/{key}"] = attributes
+        extra.copies.extend(copies)
+    return extra
+
+
+def _latent_part(cache: LatentCache, moved: _MovedPart) -> Copy:
+    attributes = {**cache.part_attributes(moved.part), "source": moved.digest}
+    key = f"latents/{cache.name}-{cache.fingerprint}"
+    return _copy(moved.part, f"{key}/{moved.part.name}", f"{key}/{moved.name}", attributes)
+
+
+def _texts(inputs: Sequence[_Input]) -> _Extra:
+    """Parts of text caches that hold a prompt no earlier part has."""
+    extra = _Extra({}, [], [])
+    names, notes = _shared(inputs, "text", "text")
+    extra.notes.extend(notes)
+    for name in names:
+        known: set[str] = set()
+        number = 0
+        for item in inputs:
+            cache: TextCache = item.store.text(name)
+            key = f"text/{cache.name}-{cache.fingerprint}"
+            for part, attributes, prompts in cache.parts():
+                if not known.issuperset(prompts):
+                    target = f"{key}/{part_name(number)}"
+                    extra.copies.append(Copy(item.store.files, f"{key}/{part}", target, attributes))
+                    number += 1
+                known.update(prompts)
+        key, found = find_caches(inputs[0].store.files, "text")[name]
+        extra.groups[f"text/{key}"] = found
+    return extra
