@@ -35,7 +35,7 @@ from fwdata.store import files
 from fwdata.store.verify import verify_store
 
 torch.set_num_threads(1)
-TASKS = {"a": {"push": [9, 5]}, "b": {"push": [7], "lift": [6, 4]}, "c": {"push": [3]}}
+TASKS = {"a": {"push": [9, 5]}, "b": {"push": [7], "lift": [6, 4]}, "other": {"push": [3]}}
 Made = tuple[Path, Path]
 
 
@@ -276,7 +276,7 @@ def test_an_output_that_is_something_else_is_refused(made: Made, tmp_path: Path,
         run((a,), tmp_path / "c.zarr")
     with pytest.raises(UsageError, match="is one of the stores to merge"):
         run(made, a)
-    other = make(tmp_path, monkeypatch, "c", 50)
+    other = make(tmp_path, monkeypatch, "other", 50)
     with pytest.raises(UsageError, match="was not made by merging"):
         run((b, other), a)
     run(made, tmp_path / "c.zarr")
