@@ -1,0 +1,294 @@
+"""The websocket server: connections, limits, token, health. The protocol is described in `fwtrain.serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import http
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
+from websockets.protocol import State
+
+from fwdata.errors import FwdataError, UsageError
+from fwtrain.policy import Policy
+from fwtrain.serve.batching import Batcher
+from fwtrain.serve.client import QUIET
+from fwtrain.serve.observations import ObservationReader, Request, camera_keys
+from fwtrain.serve.stats import Stats
+from fwtrain.serve.wire import pack, unpack
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client, and all together, may ask of the server.
+
+    message_bytes: of one message; clients: connected at once; rate: messages per second and client, a faster one is
+    slowed down, not refused; handshake, send: seconds a client may take to open a connection, and to take an answer;
+    ping: seconds between pings, and to answer one; drain: seconds that requests under way get when the server stops.
+    """
+
+    message_bytes: int = 16 << 20
+    clients: int = 32
+    rate: float = 100.0
+    handshake: float = 10.0
+    send: float = 20.0
+    ping: float = 20.0
+    drain: float = 10.0
+
+
+@dataclass
+class PolicyServer:
+    """Serves one policy. execute: actions of a chunk that are sent, None for what the run's recipe says.
+
+    token: what clients must send as `Authorization: Api-Key TOKEN` (or Bearer); None lets everybody in. steps,
+    max_batch, window: see `Batcher`. Requests that carry an Origin header, as browsers' do, are refused.
+    """
+
+    policy: Policy
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = field(default=None, repr=False)
+    execute: int | None = None
+    steps: int = 10
+    seed: int = 42
+    max_batch: int = 8
+    window: float = 0.005
+    limits: Limits = Limits()
+    stats: Stats = field(default_factory=Stats)
+
+    def __post_init__(self) -> None:
+        horizon = self.policy.info.model.action_horizon
+        self._send = self.execute or self.policy.execute
+        if not 1 <= self._send <= horizon:
+            raise UsageError(f"--execute must be between 1 and the chunk's {horizon} actions, found {self._send}")
+        self._reader = ObservationReader(self.policy.info, self.seed)
+        self._active: set[ServerConnection] = set()
+        self._computing = 0
+        self.address: tuple[str, int] | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        """What a client is told when it connects."""
+        info = self.policy.info
+        return {
+            "policy": "fast-wam",
+            "variant": info.model.variant,
+            "cameras": {name: camera_keys(name)[0] for name in info.manifest.stitch.cameras},
+            "state_names": list(info.state.names),
+            "action_names": list(info.action.names),
+            "action_horizon": info.model.action_horizon,
+            "execute": self._send,
+            "fps": info.fps,
+            "gripper_sign": list(self.policy.deploy.gripper_sign),
+            "gripper_clip": list(self.policy.deploy.gripper_clip),
+        }
+
+    def warm_up(self) -> None:
+        """Load the encoders and act once, so that a mistake shows before anybody connects."""
+        info = self.policy.info
+        blank = {
+            name: np.zeros((*info.manifest.stitch.camera_size, 3), np.uint8) for name in info.manifest.stitch.cameras
+        }
+        self.policy.act(blank, np.zeros(len(info.state.names), np.float32), "warm up", steps=self.steps)
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[str, int], None] = lambda host, port: None) -> None:
+        """Listen until `stop` is set; requests under way are then answered first. ready: told host and port.
+
+        Raises UsageError when the address cannot be had.
+        """
+        batcher = Batcher(
+            self.policy, steps=self.steps, max_batch=self.max_batch, window=self.window,
+            limit=2 * self.limits.clients, clients=lambda: len(self._active),
+        )  # fmt: skip
+        working = asyncio.create_task(batcher.run())
+        try:
+            server = await self._listen(batcher)
+            host, port = server.sockets[0].getsockname()[:2]
+            self.address = (host, port)
+            ready(host, port)
+            await stop.wait()
+            await self._close(server)
+        finally:
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+
+    async def _listen(self, batcher: Batcher) -> Server:
+        limits = self.limits
+        try:
+            return await serve(
+                lambda connection: self._client(connection, batcher),
+                self.host,
+                self.port,
+                process_request=self._admit,
+                create_connection=_limited(4 * limits.clients),
+                origins=[None],
+                compression=None,  # a compressed bomb cannot expand
+                max_size=limits.message_bytes,
+                max_queue=1,
+                open_timeout=limits.handshake,
+                ping_interval=limits.ping,
+                ping_timeout=limits.ping,
+                close_timeout=2.0,
+                server_header=None,
+                logger=QUIET,
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UsageError(f"cannot listen on {self.host}:{self.port} ({reason}); choose another --port") from None
+
+    async def _close(self, server: Server) -> None:
+        server.close(close_connections=False)
+        until = time.monotonic() + self.limits.drain
+        while self._computing and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*(item.close(1001, "the server stops") for item in list(self._active)))
+        await server.wait_closed()
+
+    def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
+        """None to go on with the handshake, else the HTTP answer."""
+        if request.path == "/healthz":
+            return connection.respond(http.HTTPStatus.OK, "OK\n")
+        if self.token is not None and not _holds(request.headers.get_all("Authorization"), self.token):
+            self.stats.refused += 1
+            return connection.respond(http.HTTPStatus.UNAUTHORIZED, "this server wants a token\n")
+        if len(self._active) >= self.limits.clients:
+            self.stats.refused += 1
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many clients; try again later\n")
+        return None
+
+    async def _client(self, connection: ServerConnection, batcher: Batcher) -> None:
+        """One client, until it leaves."""
+        if len(self._active) >= self.limits.clients:
+            await connection.close(1013, "too many clients")
+            return
+        self._active.add(connection)
+        pace, previous = _Pace(self.limits.rate), 0.0
+        try:
+            await connection.send(pack(self.metadata()))
+            async for message in connection:
+                began = time.perf_counter()
+                self._computing += 1
+                try:
+                    answer = await self._answer(message, batcher, previous)
+                    async with asyncio.timeout(self.limits.send):
+                        await connection.send(answer)
+                finally:
+                    self._computing -= 1
+                previous = time.perf_counter() - began
+                self.stats.add(previous, failed=isinstance(answer, str))
+                await pace.wait()
+        except (ConnectionClosed, TimeoutError):
+            self.stats.lost += 1
+        finally:
+            self._active.discard(connection)
+            if connection.state is State.OPEN:  # it takes its answers too slowly
+                connection.transport.abort()
+
+    async def _answer(self, message: str | bytes, batcher: Batcher, previous: float) -> str | bytes:
+        """Binary actions, or one sentence."""
+        began = time.perf_counter()
+        try:
+            answer = await batcher.act(self._read(message))
+        except FwdataError as error:
+            return str(error)
+        self.stats.batched(answer.batch)
+        timing = {"infer_ms": 1e3 * (time.perf_counter() - began)}
+        if previous:
+            timing["prev_total_ms"] = 1e3 * previous
+        return pack(
+            {
+                "actions": answer.actions[: self._send],
+                "server_timing": timing,
+                "policy_timing": {"infer_ms": 1e3 * answer.seconds, "batch": answer.batch},
+            }
+        )
+
+    def _read(self, message: str | bytes) -> Request:
+        if isinstance(message, str):
+            raise UsageError("an observation is a binary message (msgpack), found text")
+        return self._reader.read(unpack(message))
+
+
+class _Pace:
+    """Lets `rate` messages per second through, a second's worth at once, by waiting."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._allowance, self._last = rate, rate, time.monotonic()
+
+    async def wait(self) -> None:
+        now = time.monotonic()
+        self._allowance = min(self._rate, self._allowance + (now - self._last) * self._rate) - 1
+        self._last = now
+        if self._allowance < 0:
+            await asyncio.sleep(-self._allowance / self._rate)
+
+
+def _holds(headers: list[str], token: str) -> bool:
+    """Whether an Authorization header has the token; takes equally long wherever a wrong one differs."""
+    kind, _, found = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+    return hmac.compare_digest(found.strip().encode(), token.encode()) and kind in _SCHEMES
+
+
+_SCHEMES = ("Api-Key", "Bearer")
+
+
+def _limited(sockets: int) -> type[ServerConnection]:
+    """Connections of which at most `sockets` may be open, handshakes under way included; more are dropped at once."""
+    open_now = 0
+
+    class Connection(ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            nonlocal open_now
+            open_now += 1
+            super().connection_made(transport)
+            if open_now > sockets:
+                self.transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            nonlocal open_now
+            open_now -= 1
+            super().connection_lost(exc)
+
+    return Connection
+
+
+@contextmanager
+def background(server: PolicyServer) -> Iterator[tuple[str, int]]:
+    """Run a server in a thread; gives (host, port). For notebooks, tests and measurements. port=0 takes a free one."""
+    loop, stop, up = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(server.run(stop, lambda host, port: up.set()))
+        except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
+            failed.append(error)
+        finally:
+            up.set()
+            loop.close()
+
+    thread = threading.Thread(target=work, name="policy-server", daemon=True)
+    thread.start()
+    up.wait()
+    try:
+        if failed:
+            raise failed[0]
+        assert server.address is not None
+        yield server.address
+    finally:
+        if thread.is_alive():
+            loop.call_soon_threadsafe(stop.set)
+        thread.join()
+    if failed:
+        raise failed[0]

@@ -1,0 +1,107 @@
+"""Messages: msgpack with arrays as openpi_client.msgpack_numpy packs them.
+
+    array    {b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": [..]}
+    scalar   {b"__npgeneric__": True, b"data": value, b"dtype": "<f4"}
+
+Only booleans, integers and floats of 1 to 8 bytes are read; everything is checked before an array is made, and the
+number of containers is bounded, so that a message of n bytes takes O(n) memory. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import numpy as np
+
+from fwdata.errors import UsageError
+
+MAX_CONTAINERS = 256
+"""Lists and maps in one message."""
+MAX_ENTRIES = 256
+"""Entries of one list or map."""
+MAX_AXES = 8
+
+_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
+
+
+def pack(value: Any) -> bytes:
+    """msgpack bytes of plain data with numpy arrays and scalars. TypeError for anything else."""
+    data: bytes = msgpack.packb(value, default=_packed)
+    return data
+
+
+def _packed(value: Any) -> Any:
+    if not isinstance(value, np.ndarray | np.generic) or not _DTYPE.fullmatch(value.dtype.str):
+        raise TypeError(f"cannot send a {getattr(value, 'dtype', type(value).__name__)}")
+    if isinstance(value, np.ndarray):
+        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+
+
+def unpack(data: bytes) -> Any:
+    """The value of a message; arrays are read-only views of it. UsageError, one sentence, for any other bytes."""
+    counter = _Counter()
+    try:
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=False,
+            object_hook=counter.map,
+            list_hook=counter.list,
+            max_array_len=MAX_ENTRIES,
+            max_map_len=MAX_ENTRIES,
+            max_ext_len=0,
+        )
+    except UsageError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise UsageError(f"the message is not msgpack as openpi's client packs it ({reason})") from None
+
+
+class _Counter:
+    """Counts containers of one message and turns packed arrays into numpy's."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def _count(self) -> None:
+        self._seen += 1
+        if self._seen > MAX_CONTAINERS:
+            raise UsageError(f"the message has more than {MAX_CONTAINERS} lists and maps")
+
+    def list(self, value: list[Any]) -> list[Any]:
+        self._count()
+        return value
+
+    def map(self, value: dict[Any, Any]) -> Any:
+        self._count()
+        if b"__ndarray__" in value:
+            return _array(value)
+        if b"__npgeneric__" in value:
+            number = value.get(b"data")
+            if not isinstance(number, bool | int | float):
+                raise UsageError(f"a packed scalar must be a number, found {type(number).__name__}")
+            return _dtype(value).type(number)
+        return value
+
+
+def _dtype(packed: dict[Any, Any]) -> np.dtype[Any]:
+    name = packed.get(b"dtype")
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
+        raise UsageError(f"arrays must be of booleans, integers or floats, found dtype {str(name)[:40]!r}")
+    return np.dtype(name)
+
+
+def _array(packed: dict[Any, Any]) -> np.ndarray[Any, Any]:
+    dtype, data, shape = _dtype(packed), packed.get(b"data"), packed.get(b"shape")
+    if not isinstance(data, bytes) or not isinstance(shape, list):
+        raise UsageError("a packed array needs data (bytes) and shape (a list)")
+    if len(shape) > MAX_AXES or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
+        raise UsageError(f"a packed array has shape {str(shape)[:60]}; expected at most {MAX_AXES} sizes")
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise UsageError(f"a packed array of shape {shape} and dtype {dtype} cannot have {len(data)} bytes")
+    return np.frombuffer(data, dtype).reshape(shape)
