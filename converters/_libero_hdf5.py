@@ -80,6 +80,19 @@ class Demo:
     unused: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Commands:
+    """What a replay of one demonstration needs; never its pictures.
+
+    actions: float64 [T, 7]. states: float64 [T, S], simulator states (time, positions, velocities) from before every
+    action. robot_state: float64 [9], the first row of `robot_states`, or None where there is none.
+    """
+
+    actions: NDArray[np.float64]
+    states: NDArray[np.float64]
+    robot_state: NDArray[np.float64] | None
+
+
 def read_attributes(file: h5py.File) -> Attributes:
     """The attributes of `/data`; values that cannot be read count as absent."""
     node = find(file, "data")
@@ -181,6 +194,17 @@ def read_demo(file: h5py.File, name: str, pictures: Mapping[str, str], layout_ti
     known = {*LOW_DIM_OBS, *pictures.values()}
     unused = tuple(key for key in group_keys(file, f"{where}/obs") if key not in known)
     return Demo(state, actions, timing, source, unused)
+
+
+def read_commands(file: h5py.File, name: str) -> Commands:
+    """Actions and simulator states of one demonstration; BadEpisode as for `read_demo`."""
+    where = f"data/{name}"
+    _check_lengths(file, where, [])
+    actions = _finite(_numbers(file, f"{where}/actions", 7), f"{where}/actions")
+    states = _finite(_numbers(file, f"{where}/states", None), f"{where}/states")
+    if dataset(file, f"{where}/robot_states") is None:
+        return Commands(actions, states, None)
+    return Commands(actions, states, _numbers(file, f"{where}/robot_states", 9)[0])
 
 
 def _check_lengths(file: h5py.File, where: str, pictures: list[str]) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CONVERTER_MAY = ("fwdata.api", "fwdata.manifest", "fwdata.errors", "fwdata.jpeg")
+CONVERTER_MAY = ("fwdata.api", "fwdata.manifest", "fwdata.errors", "fwdata.jpeg", "fwdata.regenerate.contract")
 MODELS = {"torch", "torchvision", "diffusers", "transformers", "lerobot"}
 HEAVY = (*sorted(MODELS), "zarr", "h5py", "av", "numpy", "simplejpeg", "pydantic", "rich")
 

