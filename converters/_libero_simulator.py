@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import io
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,8 +116,8 @@ def bddl_file(suite: str, task: str) -> Path:
     """The installed benchmark's definition of a task, found by name. UsageError when it has no such task."""
     versions()
     with _quiet():
-        from libero.libero import get_libero_path
-    folder = Path(get_libero_path("bddl_files")) / suite
+        libero = importlib.import_module("libero.libero")
+    folder = Path(libero.get_libero_path("bddl_files")) / suite
     path = folder / f"{task}.bddl"
     if not path.is_file():
         known = [file.stem for file in folder.glob("*.bddl")]
@@ -132,7 +131,7 @@ def open_simulator(suite: str, task: str, resolution: int) -> Simulator:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """robosuite and LIBERO print advice when they are imported and while they build a scene."""
     import logging
 
@@ -146,20 +145,17 @@ class _Environment:
 
     def __init__(self, bddl: Path, resolution: int) -> None:
         with _quiet():
-            import robosuite.macros
-            from libero.libero.envs import OffScreenRenderEnv
-
-            robosuite.macros.IMAGE_CONVENTION = "opengl"
-            self._env = OffScreenRenderEnv(
+            macros: Any = importlib.import_module("robosuite.macros")
+            macros.IMAGE_CONVENTION = "opengl"
+            self._env = importlib.import_module("libero.libero.envs").OffScreenRenderEnv(
                 bddl_file_name=str(bddl), camera_heights=resolution, camera_widths=resolution, ignore_done=True
             )
             self._env.seed(SEED)
 
     def reset(self) -> None:
-        from robosuite.utils.errors import RandomizationError
-
+        no_place = importlib.import_module("robosuite.utils.errors").RandomizationError
         for _ in range(MAX_PLACEMENTS):  # LIBERO's own reset tries for ever, whatever the error
-            with contextlib.suppress(RandomizationError), _quiet():
+            with contextlib.suppress(no_place), _quiet():
                 self._env.env.reset()
                 return
         raise BadEpisode(f"the simulator found no free places for the objects in {MAX_PLACEMENTS} trials")
@@ -173,8 +169,9 @@ class _Environment:
     def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
         found, _, done, _ = self._env.step(action.tolist())
         pictures = {name: found[key] for name, key in _CAMERAS.items()}
-        rows = (found[f"robot0_{key}"] for key in ("joint_pos", "gripper_qpos", "eef_pos", "eef_quat"))
-        return Observation(*(np.array(row, np.float64) for row in rows), pictures), bool(done)
+        keys = ("joint_pos", "gripper_qpos", "eef_pos", "eef_quat")
+        joints, fingers, position, quaternion = (np.array(found[f"robot0_{key}"], np.float64) for key in keys)
+        return Observation(joints, fingers, position, quaternion, pictures), bool(done)
 
     def state(self) -> NDArray[np.float64]:
         return np.array(self._env.get_sim_state(), np.float64)

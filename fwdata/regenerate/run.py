@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,13 +151,15 @@ def _check_settings(request: RegenerateRequest, versions: dict[str, str]) -> Non
         write_atomic(path, canonical_json(settings))
 
 
-def _replay_all(request: RegenerateRequest, tasks: Sequence[ReplayTask], on_demo: OnDemo) -> Any:
+def _replay_all(request: RegenerateRequest, tasks: Sequence[ReplayTask], on_demo: OnDemo) -> Iterator[ReplayTask]:
+    """Replay tasks here or in worker processes; yields each when it is finished."""
     if request.workers <= 1 or len(tasks) <= 1:
-        return (replay_task(request, task, report=on_demo) for task in tasks)
-    return run_tasks(replay_task, [(request, task) for task in tasks], request.workers, on_demo)
+        yield from (replay_task(request, task, report=on_demo) for task in tasks)
+    else:
+        yield from run_tasks(replay_task, [(request, task) for task in tasks], request.workers, on_demo)
 
 
-def replay_task(request: RegenerateRequest, task: ReplayTask, *, report: OnDemo) -> None:
+def replay_task(request: RegenerateRequest, task: ReplayTask, *, report: OnDemo) -> ReplayTask:
     """Replay the recordings of one task in this process and put its file in place; see `regenerate`."""
     replayer = load_replayer(request.source)
     progress = request.folder / PROGRESS / task.name
@@ -193,6 +195,7 @@ def replay_task(request: RegenerateRequest, task: ReplayTask, *, report: OnDemo)
     write_atomic(_record(request, task), canonical_json({**asdict(task), "outcomes": outcomes}))
     temporary.replace(request.folder / task.file)
     shutil.rmtree(progress)
+    return task
 
 
 def _flush(path: Path) -> None:
