@@ -34,10 +34,13 @@ READ_BYTES = 48 << 20
 """Pixels that are read at once: a compressed chunk that spans many frames is not decompressed for every block."""
 
 BAND_SHARE = 0.15
-BAND_GREY = (30.0, 90.0)
-BAND_TINT = 8
+BAND_GREY = (15.0, 150.0)
+BAND_TINT, BAND_EVEN = 8, 12
 BAND_FILLED, BAND_CLEAR = 0.9, 0.5
+BAND_FRAMES = 9
 OTHER_DEMOS = 5
+
+type Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Orientation:
 class Pixels:
     """One camera's pictures; calling it opens a fresh pass over uint8 [n <= 64, H, W, 3] blocks. Picklable.
 
-    rows: recorded frames; kept: indices of those that are rows of the episode, ascending.
+    rows: recorded frames; kept: indices of those that are rows of the episode, ascending. size: (height, width) that
+    the turned pictures are resized to, None to keep them as they are.
     """
 
     path: Path
@@ -62,6 +66,7 @@ class Pixels:
     rows: int
     kept: NDArray[np.int64]
     operation: Operation
+    size: Size | None = None
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         with open_recording(self.path) as file:
@@ -75,7 +80,7 @@ class Pixels:
                 read = node[low : min(low + step, self.rows)]
                 for first in range(0, len(wanted), BLOCK_FRAMES):
                     block = turn(read[wanted[first : first + BLOCK_FRAMES] - low], self.operation)
-                    yield np.ascontiguousarray(block)
+                    yield np.ascontiguousarray(block) if self.size is None else resize(block, self.size)
 
 
 def turn(frames: NDArray[np.uint8], operation: Operation) -> NDArray[np.uint8]:
@@ -85,6 +90,15 @@ def turn(frames: NDArray[np.uint8], operation: Operation) -> NDArray[np.uint8]:
     if operation == "flip_vertical":
         return frames[:, ::-1]
     return frames[:, :, ::-1] if operation == "mirror" else frames
+
+
+def resize(frames: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Frames [n, H, W, 3] at (height, width) pixels: bilinear with antialias, as Pillow does it; aspect not kept."""
+    from PIL import Image
+
+    pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
+    small = [np.asarray(p.resize((size[1], size[0]), Image.Resampling.BILINEAR)) for p in pictures]
+    return np.stack(small)
 
 
 def picture_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
@@ -104,28 +118,37 @@ def picture_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
 
 
 def gripper_band(file: h5py.File, demo: str) -> Band:
-    """Where the gripper is in the stored wrist pictures of a demonstration, by its first, middle and last frame."""
+    """Where the gripper is in the stored wrist pictures of a demonstration, by up to 9 frames spread over it."""
     node = dataset(file, f"data/{demo}/obs/{WRIST}")
     if node is None or node.ndim != 4 or node.shape[3:] != (3,) or node.dtype != np.uint8 or not node.size:
         return "absent"
     rows = int(node.shape[0])
     picture_dataset(file, f"data/{demo}/obs/{WRIST}", rows)  # refuses absurd sizes
-    found = {_band_of(node[row]) for row in sorted({0, rows // 2, rows - 1})} - {"unclear"}
-    return found.pop() if len(found) == 1 else "unclear"
+    looked_at = sorted({round(row) for row in np.linspace(0, rows - 1, BAND_FRAMES)})
+    votes = [_band_of(node[row]) for row in looked_at]
+    sides: tuple[tuple[Band, Band], ...] = (("top", "bottom"), ("bottom", "top"))
+    for side, other in sides:
+        if 2 * votes.count(side) > len(votes) and 4 * votes.count(other) <= len(votes):
+            return side
+    return "unclear"
 
 
 def _band_of(frame: NDArray[np.uint8]) -> Band:
-    """Where the plain dark band is in one picture [H, W, 3]."""
+    """Where the plain grey band is in one picture [H, W, 3]."""
     height = max(1, int(BAND_SHARE * len(frame)))
-    shares = []
-    for rows in (frame[:height], frame[-height:]):
-        low, high = rows.min(axis=2).astype(np.int16), rows.max(axis=2).astype(np.int16)
-        dark = (high - low <= BAND_TINT) & (low >= BAND_GREY[0]) & (high <= BAND_GREY[1])
-        shares.append(float(dark.mean()))
-    top, bottom = shares
+    top, bottom = _plain_share(frame[:height]), _plain_share(frame[-height:])
     if top >= BAND_FILLED and bottom <= BAND_CLEAR:
         return "top"
     return "bottom" if bottom >= BAND_FILLED and top <= BAND_CLEAR else "unclear"
+
+
+def _plain_share(rows: NDArray[np.uint8]) -> float:
+    """Share of pixels that are colourless and of nearly the median grey; 0 where that is black or light."""
+    low, high = rows.min(axis=2).astype(np.int16), rows.max(axis=2).astype(np.int16)
+    middle = float(np.median(high))
+    if not BAND_GREY[0] <= middle <= BAND_GREY[1]:
+        return 0.0
+    return float(((high - low <= BAND_TINT) & (np.abs(high - middle) <= BAND_EVEN)).mean())
 
 
 def orient(file: h5py.File, demo: str, demos: Sequence[str], convention: str | None, rotation: Rotation) -> Orientation:
@@ -133,7 +156,7 @@ def orient(file: h5py.File, demo: str, demos: Sequence[str], convention: str | N
 
     The option decides; with "auto" the attribute `macros_image_convention`, then the gripper's place in this
     demonstration or another one of the file, then the default rot180, with a warning. BadEpisode when attribute and
-    pictures contradict each other. Cost: reads at most three frames of a few demonstrations.
+    pictures contradict each other. Cost: reads at most nine frames of a few demonstrations.
     """
     band = gripper_band(file, demo)
     if rotation != "auto":
