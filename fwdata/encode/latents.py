@@ -21,14 +21,11 @@ from numpy.typing import NDArray
 from fwdata.encode.vae import LatentVae, load_vae
 from fwdata.errors import UsageError
 from fwdata.manifest import Manifest
-from fwdata.stitch import stitch_identity
 from fwdata.store.files import write_lock
+from fwdata.store.identity import latent_settings
 from fwdata.store.latents import LatentPartWriter, create_latents
 from fwdata.store.reader import Episode, Part, Store, open_store
 from fwdata.store.writable import open_writable
-
-LATENT_CODE_VERSION = 1
-"""Raised whenever this module can change a latent's bits; part of every cache's identity."""
 
 FRAME_BLOCK = 32
 """Stitched frames that are decoded together."""
@@ -84,14 +81,7 @@ def plan_latents(request: EncodeRequest) -> LatentPlan:
 
 def latent_identity(manifest: Manifest, vae: dict[str, Any], stride: int) -> dict[str, Any]:
     """Every setting that can change a bit of a latent cache; its digest is the cache's fingerprint."""
-    return {
-        "vae": vae,
-        "stitch": stitch_identity(manifest.stitch),
-        "window": manifest.window.model_dump(),
-        "stride": stride,
-        "storage_dtype": "float16",
-        "code": LATENT_CODE_VERSION,
-    }
+    return {"vae": vae, "stride": stride, **latent_settings(manifest)}
 
 
 def latent_shape(manifest: Manifest, vae: LatentVae) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from fwdata.manifest import Manifest
 from fwdata.store.files import write_lock
+from fwdata.store.identity import text_settings
 from fwdata.store.reader import Store
 from fwdata.store.texts import TextSpec, write_texts
 from fwdata.store.writable import open_writable
@@ -27,7 +28,7 @@ class TextReport:
 
 def text_identity(manifest: Manifest, encoder: dict[str, Any]) -> dict[str, Any]:
     """Every setting that can change a bit of a text cache; its digest is the cache's fingerprint."""
-    return {"encoder": encoder, "prompt": manifest.prompt, "storage_dtype": "float16"}
+    return {"encoder": encoder, **text_settings(manifest)}
 
 
 def store_prompts(store: Store, which: Literal["canonical", "all"]) -> list[str]:

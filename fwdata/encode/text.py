@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 
 from fwdata.encode.hub import is_hub_id, unknown
 from fwdata.errors import UsageError
-
-TEXT_CODE_VERSION = 1
-"""Raised whenever an encoder's rows can change for the same prompt and weights; part of a cache's identity."""
+from fwdata.store.identity import TEXT_CODE_VERSION
 
 
 class TextEncoder(Protocol):

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fwdata.encode.hub import fetch
-from fwdata.encode.text import TEXT_CODE_VERSION, clean_prompt
+from fwdata.encode.text import clean_prompt
 from fwdata.errors import FwdataError, UsageError
+from fwdata.store.identity import TEXT_CODE_VERSION
 
 WAN22_HUB_ID = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 MAX_TOKENS = 128

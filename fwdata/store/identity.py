@@ -10,7 +10,38 @@ from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError, did_
 from fwdata.store.files import Files, json_digest, read_attributes
 
 if TYPE_CHECKING:
+    from fwdata.manifest import Manifest
     from fwdata.store.reader import Store
+
+
+LATENT_CODE_VERSION = 1
+"""Raised whenever `fwdata.encode.latents` can change a latent's bits; part of every latent cache's identity."""
+
+TEXT_CODE_VERSION = 1
+"""Raised whenever an encoder's rows can change for the same prompt and weights; part of every text cache's identity."""
+
+
+def latent_settings(manifest: Manifest) -> dict[str, Any]:
+    """What a latent cache's identity must hold besides the VAE and the stride, for a store with this manifest."""
+    from fwdata.stitch import stitch_identity
+
+    return {
+        "stitch": stitch_identity(manifest.stitch),
+        "window": manifest.window.model_dump(),
+        "storage_dtype": "float16",
+        "code": LATENT_CODE_VERSION,
+    }
+
+
+def text_settings(manifest: Manifest) -> dict[str, Any]:
+    """What a text cache's identity must hold besides the encoder, for a store with this manifest."""
+    return {"prompt": manifest.prompt, "storage_dtype": "float16"}
+
+
+def refuse_stale(kind: str, name: str, identity: Mapping[str, Any], settings: Mapping[str, Any], command: str) -> None:
+    """StaleCache with the differences named, unless a cache's identity holds what this store and version make now."""
+    advice = f"make it again with `fwdata {command} --replace`"
+    refuse_if_different(kind, name, {key: identity.get(key) for key in settings}, settings, advice)
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

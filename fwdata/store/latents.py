@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from fwdata.errors import StaleCache, StoreDamaged, StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, tree_digests, write_group
-from fwdata.store.identity import Cache, check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
+from fwdata.store.identity import (
+    Cache,
+    check_cache_name,
+    choose_cache,
+    find_caches,
+    fingerprint,
+    latent_settings,
+    refuse_if_different,
+    refuse_stale,
+)
 from fwdata.store.layout import latent_array
 from fwdata.window import WindowSpec
 
@@ -157,8 +166,10 @@ class LatentCache(Cache):
 
 
 def open_latents(store: Store, name: str | None) -> LatentCache:
-    """The latent cache called `name`; see `Store.latents`."""
+    """The latent cache called `name`; see `Store.latents`. StaleCache when this version would make another."""
     key, attributes = choose_cache(store.files, "latents", name, "encode-latents")
+    settings = latent_settings(store.manifest)
+    refuse_stale("latent cache", attributes["name"], attributes["identity"], settings, "encode-latents")
     return LatentCache(store, key, attributes)
 
 

@@ -23,7 +23,17 @@ from numpy.typing import NDArray
 from fwdata.errors import StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, tree_digests, write_group
-from fwdata.store.identity import Cache, check_cache_name, choose_cache, find_caches, fingerprint, refuse_if_different
+from fwdata.store.identity import (
+    TEXT_CODE_VERSION,
+    Cache,
+    check_cache_name,
+    choose_cache,
+    find_caches,
+    fingerprint,
+    refuse_if_different,
+    refuse_stale,
+    text_settings,
+)
 from fwdata.store.layout import TEXT_PART, ArraySpec, part_name
 
 if TYPE_CHECKING:
@@ -127,8 +137,13 @@ class TextSpec:
 
 
 def open_texts(store: Store, name: str | None) -> TextCache:
-    """The text cache called `name`; see `Store.text`."""
+    """The text cache called `name`; see `Store.text`. StaleCache when it was made for another prompt template."""
     key, attributes = choose_cache(store.files, "text", name, "encode-text")
+    settings = text_settings(store.manifest)
+    identity = attributes["identity"]
+    refuse_stale("text cache", attributes["name"], identity, settings, "encode-text")
+    encoder = {"code": identity["encoder"].get("code", TEXT_CODE_VERSION)}
+    refuse_stale("text cache", attributes["name"], encoder, {"code": TEXT_CODE_VERSION}, "encode-text")
     return TextCache(store, key, attributes)
 
 
