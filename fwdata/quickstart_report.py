@@ -78,6 +78,10 @@ def _training(report: Report, log: Path) -> None:
     report.heading("Training")
     curves = {name: (xs, [r[key] for r in train]) for name, key in (("video", "video"), ("action", "action"))}
     report.plot("Loss", curves, "step", "loss", log=True)
+    if (log.parent / "report.html").is_file():
+        report.links(
+            {"The run: validation, and predicted futures beside the true ones": f"{log.parent.name}/report.html"}
+        )
 
 
 def _prediction(report: Report, results: Results) -> None:

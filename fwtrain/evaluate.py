@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from fwdata.errors import UsageError
 from fwdata.sample import SampleEnv
 from fwdata.stitch import stitch
 from fwtrain.data import Stream, derived_seed
+from fwtrain.intervals import wilson
 from fwtrain.normalise import Float32
 from fwtrain.policy import Observed, Policy
 
@@ -27,12 +27,13 @@ LOCKSTEP = 16
 @dataclass(frozen=True)
 class EvalResult:
     """Successes among episodes. mean_steps: steps until an episode ended, limit included; by_task: task -> (successes,
-    episodes)."""
+    episodes); outcomes: success of episode 0, 1, .."""
 
     successes: int
     episodes: int
     mean_steps: float
     by_task: dict[str, tuple[int, int]] = field(default_factory=dict)
+    outcomes: tuple[bool, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -42,10 +43,8 @@ class EvalResult:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of the rate."""
-        z, n, rate = 1.959964, self.episodes, self.rate
-        centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(centre - half, 0.0), min(centre + half, 1.0)
+        found = wilson(self.successes, self.episodes)
+        return found.low, found.high
 
 
 @dataclass
@@ -144,4 +143,5 @@ def _result(finished: list[_Running]) -> EvalResult:
         wins, count = by_task.get(item.task, (0, 0))
         by_task[item.task] = (wins + int(item.env.success), count + 1)
     successes = sum(item.env.success for item in finished)
-    return EvalResult(successes, len(finished), float(np.mean([item.steps for item in finished])), by_task)
+    outcomes = tuple(item.env.success for item in sorted(finished, key=lambda item: item.number))
+    return EvalResult(successes, len(finished), float(np.mean([item.steps for item in finished])), by_task, outcomes)

@@ -38,6 +38,7 @@ SMALL = (
     "optim.steps=6",
     "validation.windows=4",
     "validation.steps=2",
+    "validation.pictures=0",
     "log_every=1",
     "save_every=2",
     "eval_every=3",

@@ -60,6 +60,23 @@ def test_run_then_predict(call, tmp_path: Path):
     assert len(json.loads(out)["action"]) == 32
 
 
+def test_compare_lists_runs_then_trains_and_compares_them(call, tmp_path: Path):
+    out = tmp_path / "c"
+    arguments = ("compare", "s.zarr", "--out", out, *FLAGS, "--steps", 1, "--seeds", 0, "--env", "none", "--threads", 1)
+    code, printed, _ = call(*arguments, "--variants", "fastwam,no-video", "--dry-run", "--json")
+    assert code == 0 and not out.exists()
+    assert [run["done"] for run in json.loads(printed)["runs"]] == [False, False]
+    code, printed, err = call(*arguments, "--variants", "fastwam,no-video")
+    assert code == 0, err
+    assert "no-video against fastwam, action error" in printed and "One seed bounds nothing" in printed
+    code, printed, _ = call(*arguments, "--variants", "fastwam,no-video", "--dry-run")
+    assert code == 0 and printed.count("done") == 2
+    code, printed, _ = call("report", out / "runs" / "no-video-seed0", "--json")
+    assert code == 0 and Path(json.loads(printed)["report"]).is_file()
+    code, _, err = call(*arguments[:-2], "--lambdas", "0,x")
+    assert code == 2 and "--lambdas takes values separated by commas, found 'x'" in err
+
+
 def test_steps_option_wins_over_the_recipe(call, tmp_path: Path):
     code, out, _ = call("run", "s.zarr", "--out", tmp_path / "r", *FLAGS, "--steps", 1, "--threads", 1, "--json")
     assert (code, json.loads(out)["total"]) == (0, 1)
@@ -120,7 +137,7 @@ def test_recipes_are_listed(call):
     assert [r["name"] for r in json.loads(out)["recipes"]] == ["libero", "r1lite", "robotwin", "tiny"]
 
 
-@pytest.mark.parametrize("command", ["run", "predict", "eval", "recipes", "check-reference"])
+@pytest.mark.parametrize("command", ["run", "compare", "report", "predict", "eval", "recipes", "check-reference"])
 def test_every_help_has_an_example(call, command: str):
     code, out, _ = call(command, "--help")
     assert code == 0

@@ -14,5 +14,19 @@ from __future__ import annotations
 from fwdata.report.page import Report
 from fwdata.report.pictures import Tile, animate, contact_sheet, frames_strip
 from fwdata.report.plots import Band, Panel, Values
+from fwdata.report.ranges import Range, RangePanel, range_plot, standalone
 
-__all__ = ["Band", "Panel", "Report", "Tile", "Values", "animate", "contact_sheet", "frames_strip"]
+__all__ = [
+    "Band",
+    "Panel",
+    "Range",
+    "RangePanel",
+    "Report",
+    "Tile",
+    "Values",
+    "animate",
+    "contact_sheet",
+    "frames_strip",
+    "range_plot",
+    "standalone",
+]

@@ -68,6 +68,7 @@ h2 { font-size: 1.35rem; line-height: 1.25; margin: 2.75rem 0 .75rem; padding-to
 h3 { font-size: 1.05rem; margin: 1.75rem 0 .5rem; }
 h1, h2, h3, td, th, figcaption, p { overflow-wrap: anywhere; }
 p { max-width: 46rem; margin: .5rem 0; white-space: pre-line; }
+a { color: var(--c0); }
 code, pre { font: .875em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { background: var(--fill); border-radius: 6px; padding: .75rem 1rem; overflow-x: auto; }
 .wide { overflow-x: auto; margin: .75rem 0; }

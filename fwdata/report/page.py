@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from fwdata.report.markup import STYLE, escape, is_number, show
 from fwdata.report.pictures import picture_size
 from fwdata.report.plots import Panel, Values, line_plot, small_multiples
+from fwdata.report.ranges import RangePanel, range_plot
 from fwdata.store.files import write_atomic
 
 POLICY = (
@@ -97,6 +99,19 @@ class Report:
     def multiples(self, title: str, panels: Sequence[Panel], x_label: str = "") -> None:
         """A grid of small plots. See `plots.small_multiples`."""
         self._blocks.append(small_multiples(title, panels, x_label))
+
+    def ranges(self, title: str, panels: Sequence[RangePanel]) -> None:
+        """Values with their intervals, panels side by side. See `ranges.range_plot`."""
+        head = f'<figcaption><span class="title">{escape(title)}</span></figcaption>'
+        self._blocks.append(f"<figure>{head}{range_plot(panels)}</figure>")
+
+    def links(self, targets: Mapping[str, str]) -> None:
+        """A list of links: text -> relative path of a file beside or below the page. ValueError for any other path."""
+        for path in targets.values():
+            if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path, re.ASCII) or ".." in path.split("/"):
+                raise ValueError(f"a link must be a plain relative path, found {path!r}")
+        items = "".join(f'<li><a href="{path}">{escape(text)}</a></li>' for text, path in targets.items())
+        self._blocks.append(f"<ul>{items}</ul>")
 
     @contextmanager
     def folded(self, title: str) -> Iterator[None]:

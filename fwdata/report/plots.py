@@ -67,7 +67,7 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """Values low..high mapped to drawing units start..stop, linearly or by their logarithm."""
 
     low: float
@@ -136,7 +136,7 @@ def _thin(line: _Line) -> _Line:
     return _Line(line.name, line.x[rows], line.y[rows])
 
 
-def _range(values: NDArray[np.float64], log: bool, margin: float, least: float) -> tuple[float, float]:
+def value_range(values: NDArray[np.float64], log: bool, margin: float, least: float) -> tuple[float, float]:
     """Range of the finite values with a margin (a share of it); one below `least` is widened to it."""
     values = values[np.isfinite(values)]
     if not values.size:
@@ -157,11 +157,11 @@ def _chart(frame: _Frame, lines: Sequence[_Line], bands: Sequence[Band], log: bo
     shown = [line.x[np.isfinite(line.y)] for line in lines]
     x_values, y_values = np.concatenate([*shown, np.empty(0)]), np.concatenate([*(n.y for n in lines), np.empty(0)])
     size = float(np.nanmax(np.abs(y_values), initial=0.0))
-    x_range = _range(x_values, False, 0.0, least=1e-6)
-    y_range = _range(y_values, log, 0.05, least=max(frame.least, frame.least * size, 1e-9 * size, 1e-30))
+    x_range = value_range(x_values, False, 0.0, least=1e-6)
+    y_range = value_range(y_values, log, 0.05, least=max(frame.least, frame.least * size, 1e-9 * size, 1e-30))
     bottom = frame.height - frame.bottom
-    x = _Scale(*x_range, frame.left, frame.width - frame.right)
-    y = _Scale(*y_range, bottom, frame.top, log)
+    x = Scale(*x_range, frame.left, frame.width - frame.right)
+    y = Scale(*y_range, bottom, frame.top, log)
     parts = [_band(x, band, frame) for band in bands]
     parts += _grid(frame, x, y)
     parts += _axis_labels(frame, labels)
@@ -170,7 +170,7 @@ def _chart(frame: _Frame, lines: Sequence[_Line], bands: Sequence[Band], log: bo
     return "".join(parts)
 
 
-def _band(x: _Scale, band: Band, frame: _Frame) -> str:
+def _band(x: Scale, band: Band, frame: _Frame) -> str:
     low, high = (float(v) for v in np.clip(x(np.array([band.low, band.high])), x.start, x.stop))
     return (
         f'<rect class="band" x="{low:.1f}" y="{frame.top}" width="{max(high - low, 1):.1f}" '
@@ -178,7 +178,7 @@ def _band(x: _Scale, band: Band, frame: _Frame) -> str:
     )
 
 
-def _grid(frame: _Frame, x: _Scale, y: _Scale) -> list[str]:
+def _grid(frame: _Frame, x: Scale, y: Scale) -> list[str]:
     parts = []
     for value, label in y.ticks(frame.y_ticks):
         at = float(y(np.array(value)))
@@ -219,7 +219,7 @@ def _colour(number: int) -> str:
     return f"s{number % SERIES_COLOURS}" + (" dash" if number // SERIES_COLOURS % 2 else "")
 
 
-def _path(line: _Line, number: int, x: _Scale, y: _Scale, under: bool) -> list[str]:
+def _path(line: _Line, number: int, x: Scale, y: Scale, under: bool) -> list[str]:
     """The line in pieces between gaps; a lone point as a dot."""
     finite = np.isfinite(line.y)
     starts = np.flatnonzero(finite & ~np.concatenate([[False], finite[:-1]]))

@@ -1,0 +1,187 @@
+"""What a comparison writes: results.json, comparison.svg and report.html."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fwdata.report import Range, RangePanel, Report, range_plot, standalone
+from fwdata.store.files import write_atomic
+from fwtrain.compare.plan import Plan
+from fwtrain.compare.run import CellResult
+from fwtrain.compare.summary import Summary, sentences, summarise
+from fwtrain.intervals import Interval
+from fwtrain.train.checkpoint import write_json
+from fwtrain.train.folder import REPORT
+
+RESULTS, PLOT = "results.json", "comparison.svg"
+
+
+def write_comparison(plan: Plan, results: Sequence[CellResult]) -> Path:
+    """Write the three files, each whole or not at all, from the results so far; returns the page's path."""
+    summaries = summarise(results)
+    write_json(plan.out / RESULTS, to_json(plan, summaries))
+    panels = plot_panels(summaries)
+    if panels:
+        write_atomic(plan.out / PLOT, standalone(range_plot(panels)).encode())
+    return _page(plan, summaries, panels).write(plan.out / REPORT)
+
+
+def to_json(plan: Plan, summaries: Sequence[Summary]) -> dict[str, Any]:
+    """Everything as one JSON document; an interval that bounds nothing is null."""
+    done = sum(len(item.runs) for item in summaries)
+    return {
+        "recipe": plan.base.model_dump(mode="json"),
+        "seeds": list(plan.seeds),
+        "closed_loop": plan.settings(),
+        "complete": done == len(plan.cells),
+        "machine": {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": platform.processor()},
+        "arms": [_arm_json(item) for item in summaries],
+        "findings": sentences(summaries),
+    }
+
+
+def _arm_json(item: Summary) -> dict[str, Any]:
+    return {
+        "name": item.arm.name,
+        "variant": item.arm.variant,
+        "lambda_video": item.arm.lambda_video,
+        "success": _interval(item.success),
+        "score": _interval(item.score),
+        "action_mae": _interval(item.mae),
+        "video_by_horizon": item.video_by_horizon,
+        "samples_per_s": item.samples_per_s,
+        "success_against_first": _interval(item.versus_success),
+        "score_against_first": _interval(item.versus_score),
+        "runs": [
+            {
+                "seed": run.cell.seed,
+                "folder": f"runs/{run.cell.name}",
+                "steps": run.steps,
+                "samples_per_s": run.samples_per_s,
+                "validation": run.validation,
+                "closed_loop": asdict(run.closed) if run.closed else None,
+            }
+            for run in item.runs
+        ],
+    }
+
+
+def _interval(found: Interval | None) -> dict[str, float | None] | None:
+    if found is None:
+        return None
+    return {key: value if np.isfinite(value) else None for key, value in asdict(found).items()}
+
+
+def plot_panels(summaries: Sequence[Summary]) -> list[RangePanel]:
+    """Closed loop and open loop side by side; a panel without any value is left out."""
+    success = {
+        s.arm.name: _range(s.success, 100, [100 * run.closed.rate for run in s.runs if run.closed]) for s in summaries
+    }
+    scores = [[run.validation["score"] for run in s.runs if "score" in run.validation] for s in summaries]
+    score = {s.arm.name: _range(s.score, 1, values) for s, values in zip(summaries, scores, strict=True)}
+    panels = [
+        RangePanel("Closed-loop success, sample world", "% of episodes", success, (0, 100)),
+        RangePanel("Open-loop action error, held out", "normalised units", score),
+    ]
+    return [panel for panel in panels if any(panel.rows.values())]
+
+
+def _range(found: Interval | None, scale: float, points: Sequence[float]) -> Range | None:
+    return None if found is None else Range(found.value * scale, found.low * scale, found.high * scale, points)
+
+
+def _page(plan: Plan, summaries: Sequence[Summary], panels: Sequence[RangePanel]) -> Report:
+    report = Report("Controlled comparison")
+    done = sum(len(item.runs) for item in summaries)
+    report.text(
+        "Runs of equal budget: same data, batches, order and initial weights for all runs of one seed; they differ in "
+        "the variant or in the weight of the video loss alone. Every run is judged at its last step."
+    )
+    if done < len(plan.cells):
+        report.text(f"Not complete: {done} of {len(plan.cells)} runs so far.")
+    loop = f"{plan.episodes} scenes, the same for every run; {plan.execute} actions of a chunk carried out"
+    report.facts(
+        {
+            "recipe": plan.base.name,
+            "optimizer steps": plan.base.optim.steps,
+            "windows per step": plan.base.optim.batch_size * plan.base.optim.accumulation,
+            "seeds": plan.seeds,
+            "closed loop": None if plan.env == "none" else loop,
+        }
+    )
+    report.heading("Result")
+    if panels:
+        report.ranges("95 % intervals; small dots are single seeds", panels)
+    report.table(HEADER, table_rows(summaries))
+    report.text(
+        "Success: all episodes of all seeds pooled, Wilson's interval, which takes episodes as independent. Action "
+        "error: mean absolute error of sampled chunks in normalised units, Student's interval over seeds."
+    )
+    report.heading("What it shows")
+    found = sentences(summaries)
+    report.text(
+        f"Differences against {summaries[0].arm.name}, with 95 % intervals: of success over pairs of the same seed and "
+        "scene (Newcombe's), of the action error over seeds (paired, Student's). Nothing is corrected for looking at "
+        "several arms."
+    )
+    report.text("\n".join(found) or "One arm: nothing to compare.")
+    _runs(report, summaries)
+    return report
+
+
+HEADER = ("", "success", "95 %", "action error", "95 %", "robot units", "video loss by latent frame", "samples/s")
+
+
+def table_rows(summaries: Sequence[Summary]) -> list[tuple[object, ...]]:
+    """One row per arm under `HEADER`."""
+    rows: list[tuple[object, ...]] = []
+    for item in summaries:
+        closed = [run.closed for run in item.runs if run.closed is not None]
+        wins = f"{sum(c.successes for c in closed)} of {sum(c.episodes for c in closed)}" if closed else None
+        horizon = ", ".join(f"{value:.3f}" for value in item.video_by_horizon or ())
+        rows.append(
+            (
+                item.arm.name,
+                wins,
+                f"{item.success.low:.0%} to {item.success.high:.0%}" if item.success else None,
+                f"{item.score.value:.4f}" if item.score else None,
+                _bounds(item.score),
+                f"{item.mae.value:.4f}" if item.mae else None,
+                horizon or None,
+                f"{item.samples_per_s:.0f}",
+            )
+        )
+    return rows
+
+
+def _bounds(found: Interval | None) -> str | None:
+    if found is None or not np.isfinite([found.low, found.high]).all():
+        return None
+    return f"{found.low:.4f} to {found.high:.4f}"
+
+
+def _runs(report: Report, summaries: Sequence[Summary]) -> None:
+    report.heading("Runs")
+    runs = [run for item in summaries for run in item.runs]
+    report.table(
+        ("arm", "seed", "steps", "success", "action error", "loss on validation windows"),
+        [
+            (
+                run.cell.arm.name,
+                run.cell.seed,
+                run.steps,
+                f"{run.closed.successes} of {run.closed.episodes}" if run.closed else None,
+                run.validation.get("score"),
+                run.validation.get("loss"),
+            )
+            for run in runs
+        ],
+    )
+    report.links({f"{run.cell.arm.name}, seed {run.cell.seed}": f"runs/{run.cell.name}/{REPORT}" for run in runs})

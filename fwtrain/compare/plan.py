@@ -1,0 +1,118 @@
+"""Which runs a comparison is made of.
+
+Equal budgets: every run has the base recipe's sizes, optimizer, number of steps and batch; it trains on the windows
+with future latents alone (`data.windows: future`), which all variants can use. Initial weights, batches and their order
+are then the same for all runs of one seed; runs differ in the variant or in lambda_video, and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fwdata.errors import UsageError, did_you_mean
+from fwdata.manifest import validate_model
+from fwtrain.model.variants import VARIANTS
+from fwtrain.recipe import Recipe
+
+ENVS = ("sample", "none")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing that is compared: a variant with a weight of the video loss."""
+
+    variant: str
+    lambda_video: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: an arm with a seed."""
+
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return f"{self.arm.name}-seed{self.seed}".replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison. out: its folder; env: world of the closed loop, "none" = open loop only.
+
+    episodes, execute: of the closed loop, whose scenes are the same for every run. cells: seed by seed, so that a part
+    of a comparison is balanced; the first arm is the one others are compared with.
+    """
+
+    base: Recipe
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    env: str
+    episodes: int
+    execute: int
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every run, in order."""
+        return tuple(Cell(arm, seed) for seed in self.seeds for arm in self.arms)
+
+    def folder(self, cell: Cell) -> Path:
+        """The run folder of a cell."""
+        return self.out / "runs" / cell.name
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """The base recipe as a cell trains it."""
+        data = self.base.model_dump(mode="json")
+        data["model"] |= {"variant": cell.arm.variant, "lambda_video": cell.arm.lambda_video}
+        data["data"]["windows"] = "future"
+        data["seed"] = cell.seed
+        return validate_model(Recipe, data, f"recipe {self.base.name}")
+
+    def settings(self) -> dict[str, object]:
+        """How the closed loop is run; results with other settings are not used again."""
+        return {"env": self.env, "episodes": self.episodes, "execute": self.execute}
+
+
+def make_plan(
+    base: Recipe,
+    out: Path,
+    *,
+    variants: Sequence[str] = tuple(VARIANTS),
+    lambdas: Sequence[float] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    env: str = "sample",
+    episodes: int = 20,
+    execute: int = 12,
+) -> Plan:
+    """Arms and runs; UsageError for names and numbers that do not fit.
+
+    lambdas: further weights of the video loss for the first variant that has one. lambda 0 is the variant no-video and
+    the base recipe's own weight is the variant itself: neither is trained twice.
+    """
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise UsageError(f"--variants: unknown variant {variant!r}{did_you_mean(variant, VARIANTS)}")
+    if env not in ENVS:
+        raise UsageError(f"--env {env!r} is unknown; known: {', '.join(ENVS)}")
+    if episodes < 1:
+        raise UsageError(f"--episodes must be at least 1, found {episodes}")
+    if min([*seeds, *lambdas, 0]) < 0 or not seeds or not variants:
+        raise UsageError("--seeds and --variants must name at least one, and seeds and lambdas must not be negative")
+    own = base.model.lambda_video
+    arms = [Arm(variant, own, variant) for variant in variants]
+    graded = next((variant for variant in variants if VARIANTS[variant].video_loss), None)
+    for weight in lambdas:
+        if weight == own and graded is not None:
+            continue
+        if graded is None:
+            raise UsageError("--lambdas needs a variant with a video loss among --variants")
+        zero = weight == 0 and not VARIANTS[graded].needs_future
+        arms.append(Arm("no-video", own, "no-video") if zero else Arm(graded, weight, f"{graded} lambda {weight:g}"))
+    unique = tuple(dict.fromkeys(arms))
+    return Plan(base, unique, tuple(dict.fromkeys(seeds)), out, env, episodes, execute)

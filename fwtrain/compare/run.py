@@ -1,0 +1,181 @@
+"""Trains and judges the runs of a comparison. A finished run is not done again; a stopped one continues."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fwdata.sample import SampleEnv
+from fwtrain.compare.plan import Cell, Plan
+from fwtrain.data.contract import StoreLike
+from fwtrain.errors import Interrupted
+from fwtrain.evaluate import EvalResult, evaluate_sample
+from fwtrain.policy import Policy
+from fwtrain.train.checkpoint import write_json
+from fwtrain.train.folder import RunFolder
+from fwtrain.train.logs import read_log
+from fwtrain.train.run import train
+
+EVALUATION = "evaluation.json"
+"""In a run folder: its closed-loop result, and the settings and checkpoint it holds for."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What one run came to. validation: the last one's numbers by name (empty without validation episodes); closed: the
+    closed loop, None without a world; steps: trained; samples_per_s: median of the log."""
+
+    cell: Cell
+    validation: dict[str, float]
+    closed: EvalResult | None
+    steps: int
+    samples_per_s: float
+
+
+@dataclass(frozen=True)
+class CellState:
+    """How far a run is. step: of its newest checkpoint; judged: nothing is left to do."""
+
+    cell: Cell
+    step: int
+    total: int | None
+    judged: bool
+
+
+def states(plan: Plan) -> list[CellState]:
+    """How far every run of a comparison is; reads the folder alone."""
+    return [_state(plan, cell) for cell in plan.cells]
+
+
+def _state(plan: Plan, cell: Cell) -> CellState:
+    folder = RunFolder(plan.folder(cell))
+    newest = folder.latest()
+    if newest is None:
+        return CellState(cell, 0, plan.base.optim.steps, False)
+    total = int(newest.state()["total"])
+    judged = newest.step == total and (plan.env == "none" or _known(plan, cell, newest.step) is not None)
+    return CellState(cell, newest.step, total, judged)
+
+
+def run_comparison(
+    store: StoreLike,
+    plan: Plan,
+    *,
+    device: str = "auto",
+    should_stop: Callable[[], bool] = lambda: False,
+    note: Callable[[str], None] = lambda _: None,
+    finished: Callable[[list[CellResult]], object] = lambda _: None,
+    progress: bool = False,
+) -> list[CellResult]:
+    """Every run's result, in the plan's order. finished: told all results so far after every run.
+
+    Raises Interrupted when `should_stop` asked for the end: what was done is kept, the same call continues; RunMismatch
+    when `plan.out` holds runs of another comparison; UsageError for a store whose robot the world does not have; what
+    training raises.
+    """
+    if plan.env == "sample":
+        SampleEnv(store.source)  # refuses a robot that it does not have, before anything is trained
+    results: list[CellResult] = []
+    clock = _Clock()
+    for number, cell in enumerate(plan.cells, 1):
+        judged = _state(plan, cell).judged
+        note(f"[{number}/{len(plan.cells)}] {cell.arm.name}, seed {cell.seed}{clock.left(plan, results)}")
+        began = time.perf_counter()
+        results.append(_one(store, plan, cell, device, should_stop, note, progress))
+        if not judged:
+            clock.add(cell.arm.name, time.perf_counter() - began)
+        finished(results)
+    return results
+
+
+class _Clock:
+    """Time left, from the runs done in this call."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = {}
+
+    def add(self, arm: str, seconds: float) -> None:
+        self._seconds.setdefault(arm, []).append(seconds)
+
+    def left(self, plan: Plan, done: list[CellResult]) -> str:
+        """`"; about 12 min left"`, empty before the first run is over."""
+        if not self._seconds:
+            return ""
+        every = float(np.mean([seconds for found in self._seconds.values() for seconds in found]))
+        left = [state.cell.arm.name for state in states(plan)[len(done) :] if not state.judged]
+        seconds = sum(float(np.mean(self._seconds.get(arm, [every]))) for arm in left)
+        return f"; about {seconds / 60:.0f} min left" if seconds >= 90 else f"; about {seconds:.0f} s left"
+
+
+def _one(
+    store: StoreLike,
+    plan: Plan,
+    cell: Cell,
+    device: str,
+    should_stop: Callable[[], bool],
+    note: Callable[[str], None],
+    progress: bool,
+) -> CellResult:
+    path = plan.folder(cell)
+    if not _state(plan, cell).judged:
+        outcome = train(
+            store, plan.recipe(cell), path, device=device, should_stop=should_stop, note=note, progress=progress
+        )
+        if not outcome.finished:
+            where = f"step {outcome.step} of {outcome.total} of {cell.name}"
+            raise Interrupted(f"stopped and saved at {where}; the same command continues")
+    else:
+        RunFolder(path).prepare(plan.recipe(cell), resume=True, fresh=False)  # refuses the run of another recipe
+    step = RunFolder(path).need_checkpoint().step
+    closed = None if plan.env == "none" else _closed_loop(plan, cell, step, device, should_stop)
+    log, validations = read_log(path), read_log(path, "val")
+    return CellResult(
+        cell=cell,
+        validation={k: v for k, v in validations[-1].items() if k != "kind"} if validations else {},
+        closed=closed,
+        steps=step,
+        samples_per_s=float(np.median([row["samples_per_s"] for row in log])),
+    )
+
+
+def _closed_loop(plan: Plan, cell: Cell, step: int, device: str, should_stop: Callable[[], bool]) -> EvalResult:
+    known = _known(plan, cell, step)
+    if known is not None:
+        return known
+
+    def go_on(_: int) -> None:
+        if should_stop():
+            raise Interrupted(f"stopped while {cell.name} was acting; its training is kept, the same command continues")
+
+    policy = Policy.load(plan.folder(cell), device=device)
+    result = evaluate_sample(policy, plan.episodes, seed=0, execute=plan.execute, done=go_on)
+    write_json(plan.folder(cell) / EVALUATION, {**plan.settings(), "step": step, "result": asdict(result)})
+    return result
+
+
+def _known(plan: Plan, cell: Cell, step: int) -> EvalResult | None:
+    """The closed-loop result on disk, if it is of these settings and this checkpoint."""
+    path: Path = plan.folder(cell) / EVALUATION
+    if not path.is_file():
+        return None
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if {key: data.get(key) for key in (*plan.settings(), "step")} != {**plan.settings(), "step": step}:
+        return None
+    found = data["result"]
+    return EvalResult(
+        successes=found["successes"],
+        episodes=found["episodes"],
+        mean_steps=found["mean_steps"],
+        by_task=_pairs(found["by_task"].items()),
+        outcomes=tuple(found["outcomes"]),
+    )
+
+
+def _pairs(items: Iterable[tuple[str, list[int]]]) -> dict[str, tuple[int, int]]:
+    return {task: (wins, count) for task, (wins, count) in items}
