@@ -100,7 +100,9 @@ def test_a_stopped_comparison_continues_and_ends_the_same(tmp_path: Path, monkey
     assert [(s.step, s.judged) for s in states(made)] == [(2, True), (1, False), (0, False), (0, False)]
     done: list[int] = []
     train_step = Trainer._train_step
-    monkeypatch.setattr(Trainer, "_train_step", lambda self, b: (done.append(self.step), train_step(self, b))[1])
+    monkeypatch.setattr(
+        Trainer, "_train_step", lambda self, *rest: (done.append(self.step), train_step(self, *rest))[1]
+    )
     notes: list[str] = []
     results = run_comparison(FakeStore(), made, note=notes.append)
     assert done == [1, 0, 1, 0, 1]  # the rest of the second run, and the two that had not begun
