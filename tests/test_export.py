@@ -183,6 +183,16 @@ def test_the_checkpoint_can_be_named_and_is_verified(run: Path, tmp_path: Path):
     assert not list(tmp_path.glob(".*tmp*"))
 
 
+@pytest.mark.parametrize("override", ["freeze=video", "lora={rank: 2}"])
+def test_frozen_experts_and_adapters_are_joined_first(override: str, tmp_path: Path):
+    train(side_by_side(FakeStore()), recipe("optim.steps=2", override), tmp_path / "run")
+    export_official(tmp_path / "run", tmp_path / "a.pt")
+    policy = Policy.load(tmp_path / "run", device="cpu")
+    model = FastWAM(policy.info.model, seed=1)
+    weights.load_fastwam(model, tmp_path / "a.pt")
+    assert all(torch.equal(value, policy.model.state_dict()[name]) for name, value in model.state_dict().items())
+
+
 def test_official_checkpoints_come_back(run: Path, tmp_path: Path):
     export_official(run, tmp_path / "a.pt")
     checkpoint = RunFolder(run).need_checkpoint()

@@ -21,6 +21,7 @@ from fwtrain.recipe import load_recipe
 from fwtrain.train.build import build_model, model_config
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.loop import Trainer
+from fwtrain.train.parallel import Team
 from fwtrain.train.run import train
 
 
@@ -55,7 +56,7 @@ def wan(teacher: FastWAM, tmp_path: Path) -> Path:
 def started(out: Path, *overrides: str) -> FastWAM:
     """The model of a run before its first step."""
     chosen = recipe(*overrides)
-    return Trainer.start(open_source(FakeStore(), chosen), chosen, RunFolder(out)).model
+    return Trainer.start(open_source(FakeStore(), chosen), chosen, RunFolder(out), Team(torch.device("cpu"))).model
 
 
 def test_a_run_starts_from_wan_with_an_interpolated_action_expert(teacher: FastWAM, wan: Path, tmp_path: Path):

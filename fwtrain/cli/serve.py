@@ -12,7 +12,7 @@ import typer
 
 from fwdata.cli._common import say
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Device, Json, RunArgument, Threads, answer
+from fwtrain.cli._common import Device, Json, RunArgument, Threads, WhichCheckpoint, answer
 
 if TYPE_CHECKING:
     from fwtrain.serve.server import PolicyServer
@@ -42,6 +42,7 @@ def serve_command(
     max_message: Annotated[int, typer.Option(help="Largest message, MiB.")] = 16,
     max_batch: Annotated[int, typer.Option(help="Observations computed together at most.")] = 8,
     vae: Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")] = None,
+    checkpoint: WhichCheckpoint = "last",
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -62,7 +63,7 @@ def serve_command(
 
     set_threads(threads)
     server = PolicyServer(
-        Policy.load(run, vae, device=device),
+        Policy.load(run, vae, checkpoint=checkpoint, device=device),
         host=host,
         port=port,
         token=token,
