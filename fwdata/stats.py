@@ -13,7 +13,7 @@ variance and are left out. Source: FastWAM base_lerobot_dataset.py (get_dataset_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +145,42 @@ def statistics_of(
     if not used:
         raise UsageError("statistics need at least one training episode with two frames")
     return Statistics(state.result(), action.result(), used, rows)
+
+
+def merge_statistics(several: Sequence[Statistics]) -> Statistics:
+    """Statistics over the episodes of all, every episode weighing the same: those of one set of all these episodes.
+
+    Exact up to rounding of float64: means and variances of groups add up by their numbers of episodes.
+    """
+    first, counts = several[0], np.array([s.num_episodes for s in several], np.float64)
+    if len(several) == 1:
+        return first
+    transitions = sum(s.num_transitions for s in several)
+    state, action = (_merge_fields([getattr(s, name) for s in several], counts) for name in ("state", "action"))
+    return Statistics(state, action, int(counts.sum()), transitions)
+
+
+def _merge_fields(fields: Sequence[FieldStatistics], counts: NDArray[np.float64]) -> FieldStatistics:
+    whole = _merge_groups({name: np.array([getattr(f, name) for f in fields]) for name in NAMES}, counts)
+    steps = _merge_groups({name: np.array([f.stepwise[name] for f in fields]) for name in NAMES}, counts)
+    return FieldStatistics(
+        **{name: tuple(value.tolist()) for name, value in whole.items()},
+        stepwise={name: value.tolist() for name, value in steps.items()},
+    )
+
+
+def _merge_groups(
+    values: dict[str, NDArray[np.float64]], counts: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """values: [groups, ..] per name; counts: episodes per group."""
+    mean = np.average(values["mean"], axis=0, weights=counts)
+    variance = np.average(values["std"] ** 2 + (values["mean"] - mean) ** 2, axis=0, weights=counts)
+    merged = {"mean": mean, "std": np.sqrt(variance)}
+    for name in ("min", "q01"):
+        merged[name] = values[name].min(0)
+    for name in ("max", "q99"):
+        merged[name] = values[name].max(0)
+    return merged
 
 
 def _identity(store: Store) -> dict[str, Any]:

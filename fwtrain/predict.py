@@ -10,6 +10,7 @@ import numpy as np
 
 from fwdata.errors import UsageError
 from fwtrain.data.contract import StoreLike
+from fwtrain.data.stores import store_name
 from fwtrain.errors import RunMismatch
 from fwtrain.normalise import Float32
 from fwtrain.policy import Policy
@@ -17,10 +18,10 @@ from fwtrain.policy import Policy
 
 @dataclass(frozen=True)
 class Prediction:
-    """names: one per dimension; action: float32 [A, a], robot units; recorded: float32 [n, a], n <= A where the episode
-    ends;
-    mae: mean absolute error over the recorded steps."""
+    """store: name of the episode's store. names: one per dimension. action: float32 [A, a], robot units; recorded:
+    float32 [n, a], n <= A where the episode ends; mae: mean absolute error over the recorded steps."""
 
+    store: str
     episode: str
     frame: int
     instruction: str
@@ -36,6 +37,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         return {
+            "store": self.store,
             "episode": self.episode,
             "frame": self.frame,
             "instruction": self.instruction,
@@ -87,4 +89,4 @@ def predict(
         steps=steps,
     )
     recorded = item.action()[frame : frame + len(action)]
-    return Prediction(item.id, frame, instruction, policy.action_names, action, recorded)
+    return Prediction(store_name(store), item.id, frame, instruction, policy.action_names, action, recorded)

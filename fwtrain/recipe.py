@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -141,6 +141,8 @@ class DataRecipe(Model):
     video_fraction: share of the windows with future latents that are used for video co-training in an epoch; the others
     are action-only and never touch future tokens. The weight of the video loss falls in proportion (see fwtrain.data).
     instruction: "canonical" takes an episode's first instruction, "sample" one of them anew for every window and epoch.
+    weights: with several stores, how often an epoch draws the windows of each: 1 = all of them once, 0.5 = another half
+    of them in every epoch, 2 = all of them twice; null = 1 for every store.
     workers: threads that fetch batches ahead, 0 = fetch in the training thread. Order does not depend on it.
     state_dim, action_dim: widths the recipe was written for; another store is refused. null = any.
     guard_constant: treat dimensions that never move apart from the official arithmetic (see fwtrain.normalise).
@@ -151,6 +153,7 @@ class DataRecipe(Model):
     windows: Literal["all", "future"] = "all"
     video_fraction: float = Field(default=1.0, ge=0, le=1)
     instruction: Literal["canonical", "sample"] = "canonical"
+    weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     workers: int = Field(default=1, ge=0)
     state_dim: int | None = None
     action_dim: int | None = None

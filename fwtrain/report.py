@@ -37,6 +37,7 @@ def _facts(report: Report, folder: RunFolder) -> None:
             "variant": info.model.variant,
             "weights of the losses": f"video {info.model.lambda_video:g}, action {info.model.lambda_action:g}",
             "data": f"{info.source}, {info.episodes['train']} training and {info.episodes['val']} validation episodes",
+            "stores": ", ".join(f"{s.name} (weight {s.weight:g})" for s in info.stores) or "one",
             "latents": f"{info.latents.name} (VAE {info.latents.spec})",
             "text": f"{info.text.name} (encoder {info.text.spec})",
             "newest checkpoint": f"step {last.step}" if last else "none yet",

@@ -122,6 +122,9 @@ class FakeStore:
     """A few episodes, one latent cache, one text cache."""
 
     layout_version = 1
+    location = "fake.zarr"
+    fingerprint = "fake-store"
+    embodiments: frozenset[str] = frozenset()
     source = "fake"
     fps = 15.0
     state_names = NAMES

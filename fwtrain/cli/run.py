@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run_command(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="Store with latents, text and statistics.")],
+    stores: Annotated[list[str], typer.Argument(metavar="STORE..", help="Stores with latents and text; one or more.")],
     out: Annotated[Path, typer.Option(help="Run folder. A stopped run in it continues.")],
     recipe: Annotated[str, typer.Option(help="Recipe name (see fwtrain recipes) or path of a .yaml file.")] = "tiny",
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, in place of the recipe's.")] = None,
@@ -31,13 +31,18 @@ def run_command(
     freeze: Annotated[
         str | None, typer.Option(help="video: train the action expert alone (recipe key freeze).")
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="W,W..", help="With several stores, how often each is drawn (data.weights).")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Insist on continuing an existing run.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe on a store. Ctrl-C or SIGTERM saves and stops; the same command continues.
+    """Train a recipe on a store, or on several of one robot.
+
+    Ctrl-C or SIGTERM saves and stops; the same command continues.
 
     On several GPUs: torchrun --nproc-per-node 8 -m fwtrain run STORE --out OUT --set parallel=fsdp (or ddp).
     """
@@ -47,6 +52,7 @@ def run_command(
         raise UsageError("--resume and --fresh exclude each other")
     extra = [f"optim.steps={steps}"] if steps is not None else []
     extra += [f"freeze={freeze}"] if freeze is not None else []
+    extra += [f"data.weights=[{weights}]"] if weights is not None else []
     chosen = load_recipe(recipe, [*(overrides or []), *extra])
     import fwdata
     from fwtrain.errors import Interrupted
@@ -56,7 +62,7 @@ def run_command(
     set_threads(threads)
     with stop_on_signals() as stop:
         outcome = train(
-            fwdata.open(store),
+            [fwdata.open(store) for store in stores],
             chosen,
             out,
             resume=resume,

@@ -57,7 +57,7 @@ def _chunk_text(result: Prediction) -> str:
     for step, row in enumerate(result.recorded):
         cells[step] = [f"{have} ({value:.4f})" for have, value in zip(cells[step], row, strict=True)]
     widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(result.names)]
-    lines = [f"episode {result.episode}, frame {result.frame}: {result.instruction}"]
+    lines = [f"store {result.store}, episode {result.episode}, frame {result.frame}: {result.instruction}"]
     first = 0
     while first < len(widths):
         last = first + 1

@@ -34,6 +34,7 @@ class Stream(IntEnum):
     INIT = 4
     VALIDATION = 5
     ROLLOUT = 6
+    SHARES = 7
 
 
 def derived_seed(seed: int, stream: Stream, *position: int) -> int:
@@ -99,6 +100,33 @@ class BatchPlan:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """How often an epoch draws the windows of each store.
+
+    store: int64 [n], position in `weights` of every window of the index. With weight w, round(w * n) of a store's n
+    windows are drawn: all of them as often as that goes, and others anew in every epoch for the rest.
+    """
+
+    store: Indices
+    weights: tuple[float, ...]
+
+    def count(self, windows: Indices) -> int:
+        """How many are drawn of these windows; the same in every epoch."""
+        return sum(round(weight * len(own)) for own, weight in self._by_store(windows))
+
+    def draw(self, windows: Indices, random: np.random.Generator) -> Indices:
+        """int64 [count]: the windows that an epoch deals."""
+        drawn: list[Indices] = [np.zeros(0, np.int64)]
+        for own, weight in self._by_store(windows):
+            times, rest = divmod(round(weight * len(own)), max(len(own), 1))
+            drawn += [np.tile(own, times), random.permutation(own)[:rest]]
+        return np.concatenate(drawn)
+
+    def _by_store(self, windows: Indices) -> list[tuple[Indices, float]]:
+        return [(windows[self.store[windows] == number], weight) for number, weight in enumerate(self.weights)]
+
+
+@dataclass(frozen=True)
 class EpochOrder:
     """The batches of one epoch, in training order."""
 
@@ -110,6 +138,7 @@ class DataOrder:
 
     needs_video: the variant's action loss reads future latents (joint, idm): windows without them are left out.
     never_video: the video loss is off (no-video): future latents are never read.
+    shares: windows of several stores drawn by weight; None = every window once.
     Each epoch permutes the windows of each kind, cuts them into batches (the last one is filled from the beginning of
     the same permutation, so every batch has the same size), and shuffles the batches.
     """
@@ -124,6 +153,7 @@ class DataOrder:
         video_fraction: float = 1.0,
         needs_video: bool = False,
         never_video: bool = False,
+        shares: Shares | None = None,
     ) -> None:
         self._index = index
         self._batch_size = batch_size
@@ -133,13 +163,18 @@ class DataOrder:
         without = np.flatnonzero(~index.video)
         self._video = np.zeros(0, np.int64) if never_video else with_future
         self._action = np.arange(len(index)) if never_video else np.zeros(0, np.int64) if needs_video else without
-        self._num_video = len(self._video) if needs_video else round(len(self._video) * video_fraction)
+        self._shares = shares
+        count = self._count(self._video)
+        self._num_video = count if needs_video else round(count * video_fraction)
         self._cached: dict[int, EpochOrder] = {}
 
     @property
     def num_windows(self) -> int:
         """Windows used per epoch."""
-        return len(self._video) + len(self._action)
+        return self._count(self._video) + self._count(self._action)
+
+    def _count(self, windows: Indices) -> int:
+        return len(windows) if self._shares is None else self._shares.count(windows)
 
     @property
     def video_share(self) -> float:
@@ -173,9 +208,13 @@ class DataOrder:
 
     def _build(self, epoch: int) -> EpochOrder:
         random = np.random.default_rng(derived_seed(self._seed, Stream.ORDER, epoch))
-        chosen = random.permutation(self._video)
+        with_future, without = self._video, self._action
+        if self._shares is not None:
+            choice = np.random.default_rng(derived_seed(self._seed, Stream.SHARES, epoch))
+            with_future, without = self._shares.draw(with_future, choice), self._shares.draw(without, choice)
+        chosen = random.permutation(with_future)
         video, rest = chosen[: self._num_video], chosen[self._num_video :]
-        action = random.permutation(np.concatenate([self._action, rest]))
+        action = random.permutation(np.concatenate([without, rest]))
         batches = [(batch, True) for batch in self._cut(video)] + [(batch, False) for batch in self._cut(action)]
         turn = random.permutation(len(batches))
         return EpochOrder(

@@ -9,21 +9,32 @@ from typing import Any
 import numpy as np
 
 from fwdata.errors import StoreError, UsageError
-from fwdata.manifest import Manifest, validate_model
+from fwdata.manifest import Manifest, Model, validate_model
 from fwdata.window import WindowSpec
 from fwtrain.data.batches import TextTable, WindowReader
 from fwtrain.data.contract import CacheLike, StoreLike, TextLike
-from fwtrain.data.order import BatchPlan, DataOrder, WindowIndex, build_index
+from fwtrain.data.order import BatchPlan, DataOrder, Shares, WindowIndex, build_index
+from fwtrain.data.stores import members_of, store_name
 from fwtrain.model.variants import VARIANTS
 from fwtrain.normalise import Normaliser
 from fwtrain.recipe import Recipe
+
+
+class StoreInfo(Model):
+    """A store of a run. train: training episodes; weight: how often an epoch draws its windows (`data.weights`)."""
+
+    name: str
+    fingerprint: str
+    train: int
+    weight: float
 
 
 @dataclass(frozen=True)
 class Source:
     """A store's caches, statistics and episodes for one recipe.
 
-    train, val: episodes by split. latent_shape: (C, h, w); text_shape: (L, Dt).
+    train, val: episodes by split. latent_shape: (C, h, w); text_shape: (L, Dt). stores: the one store, or those that
+    were joined, in the order of the episodes.
     """
 
     store: StoreLike
@@ -36,6 +47,7 @@ class Source:
     val: Sequence[Any]
     latent_shape: tuple[int, int, int]
     text_shape: tuple[int, int]
+    stores: tuple[StoreInfo, ...]
 
     @property
     def window(self) -> WindowSpec:
@@ -69,6 +81,26 @@ def open_source(store: StoreLike, recipe: Recipe) -> Source:
         val=val,
         latent_shape=cache.shape,
         text_shape=(text.max_tokens, text.dim),
+        stores=_stores(store, recipe),
+    )
+
+
+def _stores(store: StoreLike, recipe: Recipe) -> tuple[StoreInfo, ...]:
+    members = members_of(store)
+    weights = recipe.data.weights or (1.0,) * len(members)
+    if len(weights) != len(members):
+        raise UsageError(
+            f"data.weights has {len(weights)} numbers for {len(members)} store{'s' if len(members) > 1 else ''}; "
+            "give one for each"
+        )
+    return tuple(
+        StoreInfo(
+            name=store_name(member),
+            fingerprint=member.fingerprint,
+            train=sum(episode.split == "train" for episode in member.episodes),
+            weight=weight,
+        )
+        for member, weight in zip(members, weights, strict=True)
     )
 
 
@@ -90,8 +122,11 @@ def training_reader(source: Source, recipe: Recipe) -> WindowReader:
     return _reader(source, source.train, recipe, sample=recipe.data.instruction == "sample")
 
 
-def training_order(index: WindowIndex, recipe: Recipe) -> DataOrder:
-    """Order of the training windows. Raises UsageError when no window can train the recipe's variant."""
+def training_order(index: WindowIndex, recipe: Recipe, stores: Sequence[StoreInfo] = ()) -> DataOrder:
+    """Order of the training windows of one store, or of `Source.stores` by their weights.
+
+    Raises UsageError when no window can train the recipe's variant.
+    """
     variant = recipe.model.variant
     rules = VARIANTS[variant]
     order = DataOrder(
@@ -100,6 +135,7 @@ def training_order(index: WindowIndex, recipe: Recipe) -> DataOrder:
         accumulation=recipe.optim.accumulation,
         seed=recipe.seed,
         video_fraction=recipe.data.video_fraction,
+        shares=_shares(index, stores),
         needs_video=rules.needs_future,
         never_video=not (trains_video(recipe) or rules.needs_future),
     )
@@ -107,6 +143,14 @@ def training_order(index: WindowIndex, recipe: Recipe) -> DataOrder:
         why = f"variant {variant} needs future latents" if len(index) else "every window reaches an invalid frame"
         raise UsageError(f"no window of the store can be trained on: {why}; encode latents with a smaller --stride")
     return order
+
+
+def _shares(index: WindowIndex, stores: Sequence[StoreInfo]) -> Shares | None:
+    """None where every window is drawn once."""
+    if all(store.weight == 1 for store in stores):
+        return None
+    ends = np.cumsum([store.train for store in stores])  # episodes come store after store
+    return Shares(np.searchsorted(ends, index.episode, side="right"), tuple(store.weight for store in stores))
 
 
 def validation_plans(source: Source, recipe: Recipe) -> tuple[WindowReader, list[BatchPlan]] | None:

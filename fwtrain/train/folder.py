@@ -22,7 +22,7 @@ from typing import Any
 
 from fwdata.errors import UsageError
 from fwdata.manifest import Manifest, Model, validate_model
-from fwtrain.data import Source
+from fwtrain.data import Source, StoreInfo
 from fwtrain.data.contract import CacheLike, TextLike
 from fwtrain.errors import CheckpointError, RunMismatch
 from fwtrain.model import ModelConfig
@@ -62,7 +62,8 @@ class Scaling(Model):
 class RunInfo(Model):
     """run.json: what a run was made from, and all that prediction needs besides the weights.
 
-    manifest: the store's, with stitching, window and prompt. episodes: counts by split.
+    manifest: the store's, with stitching, window and prompt. episodes: counts by split. stores: the
+    one store or all that were joined.
     """
 
     version: int = 1
@@ -77,6 +78,7 @@ class RunInfo(Model):
     latent_shape: tuple[int, int, int]
     text_shape: tuple[int, int]
     episodes: dict[str, int]
+    stores: tuple[StoreInfo, ...] = ()
 
     @classmethod
     def of(cls, source: Source, config: ModelConfig) -> RunInfo:
@@ -94,12 +96,15 @@ class RunInfo(Model):
             latent_shape=source.latent_shape,
             text_shape=source.text_shape,
             episodes={"train": len(source.train), "val": len(source.val)},
+            stores=source.stores,
         )
 
     def identity(self) -> dict[str, str]:
         """What must be equal for a run to continue; kept in every checkpoint."""
         scaling = {"state": self.state.model_dump(mode="json"), "action": self.action.model_dump(mode="json")}
+        listed = ", ".join(f"{s.name} {s.fingerprint}" for s in self.stores)
         return {
+            **({"list of stores": listed} if len(self.stores) > 1 else {}),
             "model": self.model.to_json(),
             "latent cache": self.latents.fingerprint,
             "text cache": self.text.fingerprint,
@@ -123,13 +128,13 @@ def _digest(data: Mapping[str, Any]) -> str:
 
 def refuse_difference(saved: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
     """RunMismatch naming the first thing that differs between two identities."""
-    for key, value in now.items():
-        if saved.get(key) == value:
+    for key in {**now, **saved}:
+        before, after = saved.get(key, "none"), now.get(key, "none")
+        if before == after:
             continue
-        detail = f"{saved.get(key)} -> {value}"
+        detail = f"{before} -> {after}"
         if key == "model":
-            before, after = json.loads(saved.get(key, "{}")), json.loads(value)
-            detail = "; ".join(_tree_differences(before, after))
+            detail = "; ".join(_tree_differences(json.loads(saved.get(key, "{}")), json.loads(after)))
         raise RunMismatch(f"{where} was made with another {key}: {detail}; use another --out or --fresh")
 
 

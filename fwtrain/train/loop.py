@@ -117,7 +117,7 @@ class Trainer:
         self.source, self.recipe, self.folder, self.info, self.team = source, recipe, folder, info, team
         self.device = team.device
         self.reader: WindowReader = training_reader(source, recipe)
-        self.order: DataOrder = training_order(self.reader.index, recipe)
+        self.order: DataOrder = training_order(self.reader.index, recipe, source.stores)
         self.validator = Validator.of(source, recipe)
         self.pictures = FuturePictures(source, recipe, self.device)
         self.loader = PassLoader(

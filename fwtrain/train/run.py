@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from types import FrameType
 import torch
 
 from fwdata.errors import UsageError
-from fwtrain.data import open_source
+from fwtrain.data import join_stores, open_source
 from fwtrain.data.contract import StoreLike
 from fwtrain.recipe import Recipe
 from fwtrain.report import write_run_report
@@ -60,7 +60,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
 
 def train(
-    store: StoreLike,
+    store: StoreLike | Sequence[StoreLike],
     recipe: Recipe,
     out: Path,
     *,
@@ -71,7 +71,8 @@ def train(
     note: Callable[[str], None] = lambda _: None,
     progress: bool = False,
 ) -> Outcome:
-    """Train `recipe` on `store` in the run folder `out`; continues where an equal run stopped.
+    """Train `recipe` on `store`, or on several side by side, in the run folder `out`; continues where an equal run
+    stopped.
 
     note: takes sentences for the user. progress: a bar on stderr when it is a terminal. device: "auto" takes a GPU when
     there is one. Raises UsageError and StoreError for input that does not fit, TrainingDiverged for a loss that is not
@@ -80,7 +81,7 @@ def train(
     folder = RunFolder(out)
     with join(recipe.parallel, choose_device(device)) as team:
         team.on_first(lambda: folder.prepare(recipe, resume=resume, fresh=fresh))
-        source = open_source(store, recipe)
+        source = open_source(join_stores(store) if isinstance(store, Sequence) else store, recipe)
         trainer = Trainer.start(source, recipe, folder, team)
         say = note if team.first else _silent
         say(_summary(trainer, out))
