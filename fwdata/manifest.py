@@ -11,6 +11,7 @@ import hashlib
 import importlib.resources
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -130,8 +131,18 @@ class Manifest(Model):
     @field_validator("converter", "name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if not value.replace("-", "_").replace(".", "_").isidentifier():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", value):
             raise ValueError(f"{value!r} must be a plain name of letters, digits, '_' and '-'")
+        return value
+
+    @field_validator("cameras")
+    @classmethod
+    def _plain_cameras(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:  # they become names of folders
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+                raise ValueError(f"camera {name!r} must be letters, digits, '_', '.' and '-', not beginning with '.'")
+        if len(set(value)) != len(value):
+            raise ValueError(f"cameras must be distinct, found {list(value)}")
         return value
 
     @field_validator("prompt")

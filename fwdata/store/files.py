@@ -81,7 +81,8 @@ def tree_digests(folder: Path) -> dict[str, str]:
 def write_lock(store: Path) -> Iterator[None]:
     """Hold the store's only write lock (on the folder itself, so nothing is left behind).
 
-    The system releases it when the process dies. StoreBusy says who holds it.
+    The system releases it when the process dies. StoreBusy says who holds it; StoreError for a store with symbolic
+    links, since writing through one would change files elsewhere.
     """
     store.mkdir(parents=True, exist_ok=True)
     folder = os.open(store, os.O_RDONLY)
@@ -91,6 +92,8 @@ def write_lock(store: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = _lock_holder(os.fstat(folder).st_ino)
             raise StoreBusy(f"{store} is being written by {holder}; wait for it to end or stop it") from None
+        for path in (p for pattern in ("*", "*/*", "*/*/*") for p in store.glob(pattern) if p.is_symlink()):
+            raise StoreError(f"{path} is a symbolic link; a store is written only where its own folders are")
         yield
     finally:
         os.close(folder)
