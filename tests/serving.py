@@ -50,3 +50,22 @@ def pictures(seed: int) -> dict[str, np.ndarray]:
 def observation(scene: int = 0, **changes: Any) -> dict[str, Any]:
     found: dict[str, Any] = {f"observation/{name}": picture for name, picture in pictures(scene).items()}
     return {**found, "observation/state": STATE, "prompt": "lift the block", "seed": scene, **changes}
+
+
+def main() -> None:
+    """Serve the small policy on a free port until SIGTERM, as `fwtrain serve` does."""
+    import asyncio
+
+    import torch
+
+    from fwtrain.cli.serve import _until_signal
+    from fwtrain.serve.server import PolicyServer
+
+    torch.set_num_threads(1)
+    server = PolicyServer(small_policy(), port=0, steps=2)
+    server.warm_up()
+    asyncio.run(_until_signal(server, "a small policy"))
+
+
+if __name__ == "__main__":
+    main()

@@ -83,6 +83,7 @@ class PolicyServer:
             "policy": "fast-wam",
             "variant": info.model.variant,
             "cameras": {name: camera_keys(name)[0] for name in info.manifest.stitch.cameras},
+            "camera_size": list(info.manifest.stitch.camera_size),
             "state_names": list(info.state.names),
             "action_names": list(info.action.names),
             "action_horizon": info.model.action_horizon,
