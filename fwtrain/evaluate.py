@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,25 @@ from fwdata.stitch import stitch
 from fwtrain.data import Stream, derived_seed
 from fwtrain.intervals import wilson
 from fwtrain.normalise import Float32
-from fwtrain.policy import Observed, Policy
+from fwtrain.policy import Observed
+from fwtrain.train.folder import RunInfo
 
 RECORDED = 4
 """Episodes whose pictures are kept with `record`."""
 
 LOCKSTEP = 16
 """Episodes that run side by side, so that their observations are one batch."""
+
+
+class Actor(Protocol):
+    """What acts: a `Policy`, or a served one (`fwtrain.serve.remote`)."""
+
+    @property
+    def info(self) -> RunInfo:
+        """The run it is of."""
+
+    def act_batch(self, observations: Sequence[Observed], seeds: Sequence[int], *, steps: int = 10) -> Float32:
+        """float32 [B, n, a], what the world takes; one seed per observation."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ class _Running:
 
 
 def evaluate_sample(
-    policy: Policy,
+    policy: Actor,
     episodes: int,
     seed: int = 0,
     *,
@@ -98,13 +111,13 @@ def evaluate_sample(
     return _result(finished)
 
 
-def _start(policy: Policy, seed: int, number: int) -> _Running:
+def _start(policy: Actor, seed: int, number: int) -> _Running:
     env = SampleEnv(policy.info.source)
     seen = env.reset(seed, number)
     return _Running(number, env, Observed(seen.cameras, seen.state, seen.instruction), seen.task)
 
 
-def _advance(policy: Policy, active: list[_Running], seed: int, execute: int, steps: int) -> None:
+def _advance(policy: Actor, active: list[_Running], seed: int, execute: int, steps: int) -> None:
     """One chunk for every running episode."""
     seeds = [derived_seed(seed, Stream.ROLLOUT, item.number, item.chunks) for item in active]
     chunks = policy.act_batch([item.observed for item in active], seeds, steps=steps)
@@ -124,7 +137,7 @@ def _execute(item: _Running, actions: Float32) -> None:
     item.observed = Observed(seen.cameras, seen.state, seen.instruction)
 
 
-def _save_films(folder: Path, policy: Policy, items: list[_Running]) -> None:
+def _save_films(folder: Path, policy: Actor, items: list[_Running]) -> None:
     """Write the pictures of finished episodes, stitched, as npz files without pickles."""
     folder.mkdir(parents=True, exist_ok=True)
     for item in items:

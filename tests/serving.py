@@ -36,7 +36,9 @@ class PictureVae:
 
 
 def small_policy(vae: Any = None, deploy: DeployRecipe | None = None, text: Any = None) -> Policy:
-    source = open_source(FakeStore(), recipe())
+    store = FakeStore()
+    store.source = "robotwin"  # the sample world's robot
+    source = open_source(store, recipe())
     config = model_config(recipe(), source)
     model: FastWAM = build_model(config, seed=3)
     return Policy(model, RunInfo.of(source, config), vae=vae or PictureVae(), text=text or FakeText(), deploy=deploy)

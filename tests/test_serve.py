@@ -26,9 +26,11 @@ from websockets.sync.client import connect
 
 from fwdata.errors import UsageError
 from fwtrain import cli
+from fwtrain.evaluate import evaluate_sample
 from fwtrain.policy import Policy
 from fwtrain.recipe import DeployRecipe
 from fwtrain.serve.client import PolicyClient, ServerError
+from fwtrain.serve.remote import ServedPolicy
 from fwtrain.serve.server import Limits, PolicyServer, background
 from fwtrain.serve.stats import Latencies
 from fwtrain.serve.wire import pack, unpack
@@ -96,6 +98,19 @@ def test_the_recipes_rules_are_applied():
         assert client.infer(observation(1))["actions"].shape == (4, 14)
     with pytest.raises(UsageError, match="--execute must be between 1 and the chunk's 32 actions, found 33"):
         server(policy, execute=33)
+
+
+def test_a_closed_loop_over_the_wire_is_the_same_as_without(shared, tmp_path: Path):
+    made, host, port = shared
+    (tmp_path / "run.json").write_text(json.dumps(made.policy.info.model_dump(mode="json")))
+    served = ServedPolicy.connect(tmp_path, f"{host}:{port}", execute=32)
+    over_the_wire = evaluate_sample(served, 2, seed=5, execute=32, steps=2)
+    assert over_the_wire == evaluate_sample(made.policy, 2, seed=5, execute=32, steps=2)
+    few = pytest.raises(UsageError, match="the server sends 8 actions per observation, --execute 24 asks for more")
+    with background(server(execute=8)) as (host, port), few:
+        ServedPolicy.connect(tmp_path, f"{host}:{port}", execute=24)
+    with pytest.raises(UsageError, match="not of the form host:port"):
+        ServedPolicy.connect(tmp_path, "8000", execute=24)
 
 
 def test_a_mistake_is_one_sentence_and_the_connection_goes_on(shared):

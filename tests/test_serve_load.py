@@ -77,7 +77,7 @@ np.save(file + ".actions.npy", again)
 
 @pytest.mark.slow
 def test_openpis_own_client_gets_the_policys_actions(tmp_path: Path):
-    """openpi-client 0.1.2 from PyPI pins numpy < 2; its websocket client needs only what is here, so no dependencies."""
+    """Its 0.1.2 on PyPI pins numpy < 2; its websocket client needs only what is here, so no dependencies."""
     target = tmp_path / "packages"
     install = [
         sys.executable,

@@ -90,6 +90,9 @@ def eval_command(
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 10,
     vae: Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")] = None,
     record: Annotated[Path | None, typer.Option(help="Folder for the pictures of a few episodes (npz).")] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Ask a fwtrain serve of the run instead of loading it.")
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -97,12 +100,18 @@ def eval_command(
     """Act in closed loop and report the success rate."""
     if env != "sample":
         raise UsageError(f"--env {env!r} is unknown; known: sample")
-    from fwtrain.evaluate import evaluate_sample
+    from fwtrain.evaluate import Actor, evaluate_sample
     from fwtrain.policy import Policy
     from fwtrain.train.run import set_threads
 
     set_threads(threads)
-    policy = Policy.load(run, vae, checkpoint=checkpoint, untrained=untrained, seed=seed, device=device)
+    policy: Actor
+    if server is not None:
+        from fwtrain.serve.remote import ServedPolicy
+
+        policy = ServedPolicy.connect(run, server, execute)
+    else:
+        policy = Policy.load(run, vae, checkpoint=checkpoint, untrained=untrained, seed=seed, device=device)
     with progress_bar("closed loop", "episodes") as bar:
         bar.start(episodes)
         result = evaluate_sample(policy, episodes, seed, execute=execute, steps=steps, done=bar.advance, record=record)

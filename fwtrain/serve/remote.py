@@ -1,0 +1,45 @@
+"""A served run in the place of a loaded policy, for closed loops over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fwdata.errors import UsageError
+from fwtrain.normalise import Float32
+from fwtrain.policy import Observed
+from fwtrain.serve.client import PolicyClient
+from fwtrain.train.folder import RunFolder, RunInfo
+
+
+class ServedPolicy:
+    """What `evaluate_sample` asks of a policy, answered by a server of the run `info` is of.
+
+    Denoising steps, checkpoint and gripper rules are the server's. Raises UsageError when the server sends fewer
+    actions than are to be carried out, or has other dimensions than the run.
+    """
+
+    def __init__(self, info: RunInfo, client: PolicyClient, execute: int) -> None:
+        self.info, self._client = info, client
+        sent, names = client.metadata["execute"], client.metadata["action_names"]
+        if names != list(info.action.names):
+            raise UsageError(f"the server's policy has actions {names}, the run {list(info.action.names)}")
+        if sent < execute:
+            raise UsageError(f"the server sends {sent} actions per observation, --execute {execute} asks for more")
+
+    @classmethod
+    def connect(cls, run: Path, address: str, execute: int) -> ServedPolicy:
+        """address: host:port. Raises UsageError for one that is none, ServerError when nobody answers."""
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise UsageError(f"--server {address!r} is not of the form host:port")
+        return cls(RunFolder(run).info(), PolicyClient(host, int(port)), execute)
+
+    def act_batch(self, observations: Sequence[Observed], seeds: Sequence[int], *, steps: int = 10) -> Float32:
+        """float32 [B, n, a]; one message per observation. steps: not looked at."""
+        ask = self._client.act
+        return np.stack(
+            [ask(o.cameras, o.state, o.instruction, seed=s) for o, s in zip(observations, seeds, strict=True)]
+        )
