@@ -40,3 +40,20 @@ def test_merge(run: Command, stores: tuple[Path, Path], tmp_path: Path) -> None:
     run("merge", stores[0], "--out", out).refused(2, "at least two stores")
     run("merge", stores[0], stores[0], "--out", tmp_path / "d.zarr").refused(2, "the same recording", "one source file")
     run("merge", stores[0], tmp_path / "no.zarr", "--out", out).refused(2, "there is no store at")
+
+
+def test_export_says_what_it_would_do_and_refuses_mistakes(
+    run: Command,  # noqa: F811
+    stores: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    before, out = stamps(tmp_path), tmp_path / "lr"
+    dry = run("export", "lerobot", stores[0], out, "--image", "--episodes", "1", "--dry-run", "--json")
+    assert (dry.code, dry.json["episodes"], dry.json["frames"], dry.json["fps"]) == (0, 1, 3, 10)
+    shown = run("export", "lerobot", stores[0], out, "--image", "--dry-run").out
+    assert "decided pictures: PNG, exact" in shown and "2 episodes, 7 frames, 2 cameras" in shown
+    run("export", "lerobot", stores[0], out, "--dry-run").refused(2, "at least 64 pixels a side", "--image")
+    run("export", "lerobot", stores[0], out, "--episodes", "one").refused(2, "numbers and ranges", "'one'")
+    run("export", "lerobot", stores[0], stores[1]).refused(2, "b.zarr exists")
+    run("export", "lerobot", tmp_path / "no.zarr", out).refused(2, "there is no store at")
+    assert stamps(tmp_path) == before

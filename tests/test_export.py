@@ -1,242 +1,210 @@
-"""Trained runs in other formats; lerobot's own classes load what was written and act alike."""
+"""Export to LeRobot v3.0: what lerobot reads back, what converting back gives, and what is refused."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from fake_store import CHANNELS, HEIGHT, WIDTH, FakeStore, FakeText
-from safetensors.torch import load_file, save_file
-from test_train import recipe
+from fixtures import (
+    quick_writes,  # noqa: F401 - used by every test
+    robotwin_store,
+    run_convert,
+    save,
+    stamps,
+    toy_arrays,
+    toy_manifest,
+    toy_store,
+)
 
-from fwdata.errors import StoreDamaged, UsageError
-from fwtrain import cli, weights
-from fwtrain.errors import CheckpointError
-from fwtrain.export import export_lerobot, export_official
-from fwtrain.export.files import copy_renamed
-from fwtrain.model import FastWAM
-from fwtrain.policy import Policy
-from fwtrain.train.folder import RunFolder
-from fwtrain.train.run import train
-
-DEPLOY = "deploy={execute: 24, gripper_sign: [6]}"
-STATE = np.linspace(-0.5, 0.5, 14, dtype=np.float32)
-
-
-def side_by_side(store: FakeStore) -> FakeStore:
-    """The same recordings with two cameras joined from left to right, as LIBERO's."""
-    manifest = store.metadata["manifest"]
-    manifest["cameras"] = ["image", "wrist_image"]
-    manifest["stitch"] = {
-        "layout": "horizontal", "cameras": ["image", "wrist_image"], "camera_size": [96, 32], "size": [96, 64],
-    }  # fmt: skip
-    return store
+import fwdata
+from fwdata.cli.combine import parse_numbers
+from fwdata.errors import FwdataError, UsageError
+from fwdata.export.lerobot import ExportRequest, export_lerobot, frame_tasks, plan_export
+from fwdata.pipeline.plan import manifest_for
+from fwdata.store.files import write_lock
 
 
-class MeanVae:
-    """Latents that follow the picture's mean, for our policy and (as `Theirs`) for lerobot's."""
+def read_back(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The dataset as lerobot opens it."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    def encode_first(self, frame: np.ndarray) -> np.ndarray:
-        ramp = np.linspace(-1, 1, CHANNELS * HEIGHT * WIDTH).reshape(CHANNELS, 1, HEIGHT, WIDTH)
-        return (ramp * frame[:, :32].mean() / 255 - frame[:, 32:].mean() / 255).astype(np.float16)
-
-
-class Theirs(torch.nn.Module):
-    """The same where lerobot wants its VAE: pictures in -1 .. 1."""
-
-    temporal_downsample_factor = 4
-    upsampling_factor = 16
-
-    def encode(self, videos: list[torch.Tensor], **_: Any) -> torch.Tensor:
-        frame = ((videos[0][:, 0] + 1) * 127.5).round().permute(1, 2, 0).to(torch.uint8).numpy()
-        return torch.from_numpy(MeanVae().encode_first(frame)[None].astype(np.float32))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return LeRobotDataset("local/test", root=folder)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("export") / "run"
-    train(side_by_side(FakeStore()), recipe("optim.steps=2", "save_every=1", DEPLOY), out)
-    return out
-
-
-def lerobot_policy(folder: Path, monkeypatch) -> tuple[Any, Any, Any]:
-    """What lerobot makes of a folder: (policy, preprocessor, postprocessor), its encoders replaced."""
-    from lerobot.policies.factory import make_pre_post_processors
-    from lerobot.policies.fastwam import modeling_fastwam as theirs
-
-    monkeypatch.setattr(theirs, "load_pretrained_wan_vae", lambda **_: Theirs())
-    monkeypatch.setattr(theirs, "load_pretrained_wan_text_encoder", lambda **_: None)
-    monkeypatch.setattr(theirs, "build_wan_tokenizer", lambda **_: None)
-    policy = theirs.FastWAMPolicy.from_pretrained(folder, strict=True)
-    before, after = make_pre_post_processors(policy.config, pretrained_path=str(folder))
-    return policy, before, after
-
-
-def their_chunk(folder: Path, cameras: dict[str, np.ndarray], state: np.ndarray, prompt: str, monkeypatch) -> Any:
-    """float32 [A, a]: lerobot's whole path on one observation."""
-    policy, before, after = lerobot_policy(folder, monkeypatch)
-    observation: dict[str, Any] = {
-        f"observation.images.{name}": torch.from_numpy(frame).permute(2, 0, 1).float() / 255
-        for name, frame in cameras.items()
-    }
-    batch = before({**observation, "observation.state": torch.from_numpy(state)})
-    context = torch.from_numpy(FakeText().embedding(prompt).astype(np.float32))[None]
-    batch |= {"context": context, "context_mask": torch.ones(context.shape[:2], dtype=torch.bool)}
-    batch.pop("task", None)
-    return policy, after(policy.predict_action_chunk(batch)[0]).numpy()
+def assert_rows(dataset: Any, store: fwdata.Store, label: int, pixels: float) -> None:
+    """Every frame of the dataset is that of the store; pictures within `pixels` levels on average."""
+    row = 0
+    for episode in store.episodes:
+        state, action = episode.state(), episode.action()
+        pictures = {name: episode.frames(name) for name in store.cameras}
+        for frame in range(episode.num_frames):
+            item = dataset[row]
+            assert (int(item["episode_index"]), int(item["frame_index"])) == (episode.index, frame)
+            assert np.array_equal(item["observation.state"].numpy(), state[frame])
+            assert np.array_equal(item["action"].numpy(), action[frame])
+            assert item["task"] == episode.instructions[0]
+            assert float(item["timestamp"]) == pytest.approx(frame / label)
+            for name in store.cameras:
+                shown = item[f"observation.images.{name}"].numpy().transpose(1, 2, 0) * 255
+                assert np.abs(shown - pictures[name][frame]).mean() <= pixels
+            row += 1
+    assert row == len(dataset) == store.num_frames
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:CUDA is not available", "ignore:User provided device_type")
-def test_lerobot_loads_the_folder_and_acts_as_our_policy(run: Path, tmp_path: Path, monkeypatch):
-    random = np.random.default_rng(0)
-    cameras = {name: random.integers(0, 256, (96, 32, 3), np.uint8) for name in ("image", "wrist_image")}
-    result = export_lerobot(run, tmp_path / "out", any_encoder=True)
-    assert result.step == 2
-    policy = Policy.load(run, MeanVae(), text=FakeText(), device="cpu")
-    prompt = policy.info.manifest.render_prompt("lift the block")
-    theirs, chunk = their_chunk(tmp_path / "out", cameras, STATE, prompt, monkeypatch)
-    ours = policy.commands(policy.act(cameras, STATE, "lift the block", seed=42))
-    assert chunk == pytest.approx(ours, abs=1e-5)
-    assert set(np.unique(chunk[:, 6])) <= {-1.0, 1.0}
-    assert np.abs(chunk - policy.act(cameras, STATE, "lift the block", seed=42)).max() > 0.1  # the sign rule was needed
-    assert theirs.config.n_action_steps == 24
-    other = policy.commands(policy.act(cameras, -STATE, "lift the block", seed=42))
-    assert np.abs(other - ours).max() > 1e-4  # the state is looked at
-    saved = {weights.ours_from_lerobot(name): v for name, v in load_file(tmp_path / "out/model.safetensors").items()}
-    assert all(torch.equal(saved[name], value) for name, value in policy.model.state_dict().items())
+def test_pictures_and_rows_survive_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fwdata.open(robotwin_store(tmp_path, episodes=2, frames=9))
+    report = export_lerobot(ExportRequest(store, tmp_path / "out", pictures="image"))
+    assert (report.plan.frames, report.plan.fps) == (store.num_frames, 17)
+    assert any("16.6667 Hz written as 17 fps" in text for text in report.plan.decisions)
+    dataset = read_back(tmp_path / "out", monkeypatch, tmp_path)
+    assert_rows(dataset, store, 17, 1e-4)
+    assert dataset.meta.features["action"]["names"] == list(store.action_names)
+    about = json.loads((tmp_path / "out" / "meta" / "fwdata.json").read_text())
+    assert (about["fps"], about["fps_label"], about["fingerprint"]) == (store.fps, 17, store.fingerprint)
+    assert about["decisions"] == store.metadata["decisions"]
+    lines = (tmp_path / "out" / "meta" / "fwdata_episodes.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [episode.id for episode in store.episodes]
+    assert json.loads(lines[0])["instructions"] == list(store.episodes[0].instructions)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"meta", "data"}
+    assert not (tmp_path / ".out.export").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:CUDA is not available")
-@pytest.mark.parametrize("mode", ["minmax", "quantile"])
-def test_every_normalisation_survives(mode: str, tmp_path: Path, monkeypatch):
-    store = side_by_side(FakeStore())
-    store.metadata["manifest"]["normalisation"] = {"mode": mode}
-    train(store, recipe("optim.steps=1"), tmp_path / "run")
-    export_lerobot(tmp_path / "run", tmp_path / "out", any_encoder=True)
-    cameras = {name: np.full((96, 32, 3), value, np.uint8) for name, value in (("image", 9), ("wrist_image", 90))}
-    policy = Policy.load(tmp_path / "run", MeanVae(), text=FakeText(), device="cpu")
-    prompt = policy.info.manifest.render_prompt("go")
-    _, chunk = their_chunk(tmp_path / "out", cameras, STATE, prompt, monkeypatch)
-    assert chunk == pytest.approx(policy.act(cameras, STATE, "go", seed=42), abs=1e-5)
+def test_video_survives_within_the_codecs_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = tmp_path / "raw"
+    for seed, name in enumerate(("take0", "take1")):
+        arrays = toy_arrays(6, seed)
+        ramp = np.linspace(40, 200, 64, dtype=np.uint8)
+        for camera in ("overhead", "wrist"):
+            level = np.arange(6, dtype=np.uint8)[:, None, None, None] * 5
+            arrays[camera] = np.broadcast_to(ramp[None, :, None, None] + level, (6, 64, 64, 3)).copy()
+        (raw / "push").mkdir(parents=True, exist_ok=True)
+        save(raw / "push" / f"{name}.npz", arrays)
+    run_convert(raw, tmp_path / "toy.zarr", toy_manifest(monkeypatch))
+    store = fwdata.open(tmp_path / "toy.zarr")
+    export_lerobot(ExportRequest(store, tmp_path / "out"))
+    assert list((tmp_path / "out" / "videos").rglob("*.mp4"))
+    assert_rows(read_back(tmp_path / "out", monkeypatch, tmp_path), store, 10, 4.0)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:CUDA is not available")
-def test_pictures_that_lerobot_cannot_join_are_taken_stitched(tmp_path: Path, monkeypatch):
-    train(FakeStore(), recipe("optim.steps=1", "deploy={gripper_clip: [6, 13]}"), tmp_path / "run")
-    result = export_lerobot(tmp_path / "run", tmp_path / "out", any_encoder=True)
-    assert any("observation.images.stitched" in note for note in result.notes)
-    assert any("[6, 13]" in note for note in result.notes)
-    picture = np.random.default_rng(1).integers(0, 256, (96, 64, 3), np.uint8)
-    policy = Policy.load(tmp_path / "run", MeanVae(), text=FakeText(), device="cpu")
-    prompt = policy.info.manifest.render_prompt("go")
-    _, chunk = their_chunk(tmp_path / "out", {"stitched": picture}, STATE, prompt, monkeypatch)
-    latent = MeanVae().encode_first(picture)[:, 0]
-    assert chunk == pytest.approx(policy.act_latent(latent, STATE, policy.context("go"), seed=42), abs=1e-5)
+@pytest.mark.parametrize("episodes", [None, (2, 0)])
+def test_an_exported_dataset_converts_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, episodes: tuple[int, ...] | None
+) -> None:
+    store = fwdata.open(toy_store(tmp_path, monkeypatch, {"a": [7, 5], "b": [6]}))
+    export_lerobot(ExportRequest(store, tmp_path / "out", episodes, "image"))
+    run_convert(tmp_path / "out", tmp_path / "back.zarr", manifest_for("lerobot", None, {}, [tmp_path / "out"]))
+    back = fwdata.open(tmp_path / "back.zarr")
+    chosen = [store.episodes[number] for number in episodes or range(3)]
+    assert back.fps == store.fps and len(back.episodes) == len(chosen)
+    for old, new in zip(chosen, back.episodes, strict=True):
+        assert np.array_equal(old.state(), new.state()) and np.array_equal(old.action(), new.action())
+        assert old.instructions[0] == new.instructions[0]
+        for camera in store.cameras:
+            assert np.array_equal(old.frames(camera), new.frames(camera))
 
 
-@pytest.mark.parametrize("variant", ["joint", "idm"])
-def test_variants_lerobot_does_not_have_are_refused(variant: str, tmp_path: Path):
-    train(FakeStore(), recipe("optim.steps=1", f"model.variant={variant}"), tmp_path / "run")
-    with pytest.raises(UsageError, match=f"of variant '{variant}', which lerobot's fastwam policy does not have"):
-        export_lerobot(tmp_path / "run", tmp_path / "out", any_encoder=True)
-    assert not (tmp_path / "out").exists()
+@pytest.mark.slow
+def test_a_killed_export_leaves_nothing_at_its_place_and_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fwdata.open(toy_store(tmp_path, monkeypatch, {"a": [7, 5]}))
+
+    def stop(count: int) -> None:
+        if stop.seen == 9:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        stop.seen += count  # type: ignore[attr-defined]
+
+    stop.seen = 0  # type: ignore[attr-defined]
+    request = ExportRequest(store, tmp_path / "out", pictures="image")
+    with pytest.raises(KeyboardInterrupt):
+        export_lerobot(request, on_frames=stop)
+    assert not (tmp_path / "out").exists() and (tmp_path / ".out.export").is_dir()
+    export_lerobot(request)
+    assert len(read_back(tmp_path / "out", monkeypatch, tmp_path)) == 12
+    assert not (tmp_path / ".out.export").exists()
 
 
-def test_foreign_encoders_and_existing_targets_are_refused(run: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match=r"trained on latents of 'fake', lerobot will load 'wan2\.2'"):
-        export_lerobot(run, tmp_path / "out")
-    (tmp_path / "out").mkdir()
-    with pytest.raises(UsageError, match="exists already"):
-        export_lerobot(run, tmp_path / "out", any_encoder=True)
-    with pytest.raises(UsageError, match=r"must end in \.pt"):
-        export_official(run, tmp_path / "x")
+@pytest.mark.slow
+def test_the_command_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = toy_store(tmp_path, monkeypatch, {"a": [4]})
+    code = "from fwdata.cli import main; main()"
+    arguments = ["export", "lerobot", str(path), str(tmp_path / "out"), "--image", "--json"]
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stderr == ""
+    assert json.loads(done.stdout)["frames"] == 4
 
 
-def test_the_checkpoint_can_be_named_and_is_verified(run: Path, tmp_path: Path):
-    assert export_official(run, tmp_path / "one.pt", "1").step == 1
-    with pytest.raises(CheckpointError, match="no such checkpoint; known: last, best, 1, 2"):
-        export_official(run, tmp_path / "nine.pt", "9")
-    file = RunFolder(run).need_checkpoint().path / "model.safetensors"
-    whole = file.read_bytes()
-    try:
-        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(CheckpointError, match="is damaged"):
-            export_official(run, tmp_path / "two.pt")
-    finally:
-        file.write_bytes(whole)
-    assert not list(tmp_path.glob(".*tmp*"))
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fwdata.Store:
+    return fwdata.open(toy_store(tmp_path, monkeypatch, {"a": [7, 5], "b": [6]}))
 
 
-@pytest.mark.parametrize("override", ["freeze=video", "lora={rank: 2}"])
-def test_frozen_experts_and_adapters_are_joined_first(override: str, tmp_path: Path):
-    train(side_by_side(FakeStore()), recipe("optim.steps=2", override), tmp_path / "run")
-    export_official(tmp_path / "run", tmp_path / "a.pt")
-    policy = Policy.load(tmp_path / "run", device="cpu")
-    model = FastWAM(policy.info.model, seed=1)
-    weights.load_fastwam(model, tmp_path / "a.pt")
-    assert all(torch.equal(value, policy.model.state_dict()[name]) for name, value in model.state_dict().items())
+def test_a_plan_writes_nothing_and_says_what_is_decided(store: fwdata.Store, tmp_path: Path) -> None:
+    before = stamps(tmp_path)
+    plan = plan_export(ExportRequest(store, tmp_path / "out", (1, 2), "image"))
+    assert (plan.episodes, plan.frames, plan.fps) == ((1, 2), 11, 10)
+    assert plan.sizes == {"overhead": (32, 32), "wrist": (32, 32)}
+    assert plan.decisions == ("timestamps are frame / fps", "pictures: PNG, exact")
+    assert stamps(tmp_path) == before
 
 
-def test_official_checkpoints_come_back(run: Path, tmp_path: Path):
-    export_official(run, tmp_path / "a.pt")
-    checkpoint = RunFolder(run).need_checkpoint()
-    model = FastWAM(RunFolder(run).info().model, seed=1)
-    weights.load_fastwam(model, tmp_path / "a.pt")
-    assert all(torch.equal(value, checkpoint.model_tensors()[name]) for name, value in model.state_dict().items())
-    data = torch.load(tmp_path / "a.pt", weights_only=True)
-    assert set(data) == {"mot", "proprio_encoder", "step", "torch_dtype"}
-    assert data["torch_dtype"] == "torch.float32"
+def test_what_cannot_be_exported_is_refused(store: fwdata.Store, tmp_path: Path) -> None:
+    for options, words in (
+        ({"episodes": (0, 3)}, r"has episodes 0\.\.2, asked for 3"),
+        ({"episodes": (1, 1)}, "asked for twice"),
+        ({"episodes": ()}, "no episode"),
+        ({}, "camera overhead is 32x32, the video codec takes at least 64 pixels a side; use --image"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            plan_export(ExportRequest(store, tmp_path / "out", **options))  # type: ignore[arg-type]
+    (tmp_path / "full").mkdir()
+    with pytest.raises(UsageError, match="full exists; name a folder that does not exist yet"):
+        plan_export(ExportRequest(store, tmp_path / "full", pictures="image"))
+    with write_lock(tmp_path / ".out.export"), pytest.raises(FwdataError, match="is being written by process"):
+        export_lerobot(ExportRequest(store, tmp_path / "out", pictures="image"))
 
 
-def test_the_command(run: Path, tmp_path: Path, monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fwtrain", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
+def test_one_dataset_has_one_picture_size(tmp_path: Path) -> None:
+    from robotwin_files import write_task
 
-    code, out, _ = call("export", "fastwam", run, tmp_path / "a.pt", "--checkpoint", 1, "--json")
-    assert code == 0
-    assert json.loads(out) | {"out": "", "run": ""} == {
-        "format": "fastwam",
-        "out": "",
-        "run": "",
-        "step": 1,
-        "notes": [],
-    }
-    code, _, err = call("export", "lerobot", run, tmp_path / "b")
-    assert code == 2 and "pass --any-encoder" in err
-    code, _, err = call("export", "onnx", run, tmp_path / "c")
-    assert code == 2 and "known: lerobot, fastwam" in err
+    from fwdata.manifest import load_manifest
+
+    for task, size in (("beat_block_hammer", (48, 64)), ("click_bell", (64, 80))):
+        write_task(tmp_path / "rt", "classic", task, range(1), num_frames=4, size=size)
+    run_convert(tmp_path / "rt", tmp_path / "rt.zarr", load_manifest("robotwin-sample"))
+    store = fwdata.open(tmp_path / "rt.zarr")
+    with pytest.raises(UsageError, match=r"is 64x80 in episode 1, 48x64 in episode 0; .*--episodes"):
+        plan_export(ExportRequest(store, tmp_path / "out", pictures="image"))
+    assert plan_export(ExportRequest(store, tmp_path / "out", (1,), "image")).sizes["head_camera"] == (64, 80)
 
 
-def test_renaming_copies_bytes(tmp_path: Path):
-    tensors = {
-        f"t{i}": torch.randn(i + 1, 3).to(t) for i, t in enumerate((torch.float32, torch.bfloat16, torch.float16))
-    }
-    save_file(tensors, tmp_path / "a.safetensors", metadata={"who": "me"})
-    copy_renamed(tmp_path / "a.safetensors", tmp_path / "b.safetensors", lambda name: f"x.{name}.longer")
-    found = load_file(tmp_path / "b.safetensors")
-    assert {name: (v.dtype, v.tolist()) for name, v in found.items()} == {
-        f"x.{name}.longer": (v.dtype, v.tolist()) for name, v in tensors.items()
-    }
-    (tmp_path / "a.safetensors").write_bytes(b"\x05" * 40)
-    with pytest.raises(StoreDamaged, match="not a whole safetensors file"):
-        copy_renamed(tmp_path / "a.safetensors", tmp_path / "c.safetensors", str)
+def test_segments_give_their_frames_their_own_task(store: fwdata.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    episode = store.episodes[0]
+    segments = [
+        {"instruction": "reach", "first_frame": 0, "last_frame": 2},
+        {"instruction": "", "first_frame": 3, "last_frame": 4},
+        {"instruction": "lift", "first_frame": 5, "last_frame": 99},
+    ]
+    whole = episode.instructions[0]
+    assert frame_tasks(episode) == [whole] * 7
+    metadata = {**episode.metadata, "segments": segments}
+    monkeypatch.setattr(type(episode), "metadata", property(lambda self: metadata))
+    assert frame_tasks(episode) == ["reach"] * 3 + [whole] * 2 + ["lift"] * 2
+
+
+def test_numbers_and_ranges() -> None:
+    assert parse_numbers("0,3, 7-9,12-12") == (0, 3, 7, 8, 9, 12)
+    for text in ("", "a", "3-1", "-2", "1-", "1,,2"):
+        with pytest.raises(UsageError, match="takes numbers and ranges"):
+            parse_numbers(text)

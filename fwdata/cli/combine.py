@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fwdata.cli._common import emit_json, progress_bar, say
+from fwdata.errors import UsageError
 
 if TYPE_CHECKING:
     from fwdata.merge import MergeRequest
@@ -19,6 +20,9 @@ DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be d
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(name="merge")(merge)
+    group = typer.Typer(help="Hand a store on in another format.", no_args_is_help=True)
+    group.command(name="lerobot")(export_lerobot)
+    app.add_typer(group, name="export")
 
 
 def merge(
@@ -73,3 +77,50 @@ def _merge_dry_run(request: MergeRequest, as_json: bool) -> None:
         say(note)
     along = f", with {', '.join(caches)}" if caches else ""
     print(f"{plan.episodes} episodes, {plan.frames} frames, {plan.files} files{along}")
+
+
+def export_lerobot(
+    store: Annotated[str, typer.Argument(help="The store: a path or a URL.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the dataset; must not exist yet.")],
+    episodes: Annotated[str | None, typer.Option(help="Only these, e.g. 0,3,7-12; default: all.")] = None,
+    video: Annotated[
+        bool, typer.Option("--video/--image", help="Lossy video as lerobot encodes it, or exact PNG.")
+    ] = True,
+    dry_run: DryRunFlag = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a LeRobot v3.0 dataset through lerobot's own writer.
+
+    Example: fwdata export lerobot data/robotwin.zarr lerobot/robotwin --image
+    """
+    from fwdata import open as open_store
+    from fwdata.export import lerobot
+
+    chosen = None if episodes is None else parse_numbers(episodes)
+    request = lerobot.ExportRequest(open_store(store), out, chosen, "video" if video else "image")
+    if dry_run:
+        plan, seconds = lerobot.plan_export(request), None
+    else:
+        with progress_bar("exporting", "frames") as bar:
+            report = lerobot.export_lerobot(request, lambda plan: bar.start(plan.frames), bar.advance)
+        plan, seconds = report.plan, report.seconds
+    if as_json:
+        counts = {"episodes": len(plan.episodes), "frames": plan.frames, "fps": plan.fps, "cameras": plan.sizes}
+        took = {} if seconds is None else {"seconds": round(seconds, 3)}
+        emit_json({"out": str(out), **counts, "decisions": list(plan.decisions), **took})
+        return
+    for decision in plan.decisions:
+        print(f"  decided {decision}")
+    took_text = "" if seconds is None else f" in {seconds:.1f} s"
+    print(f"{out}: {len(plan.episodes)} episodes, {plan.frames} frames, {len(plan.sizes)} cameras{took_text}")
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """`"0,3,7-9"` to (0, 3, 7, 8, 9). UsageError for anything else."""
+    numbers: list[int] = []
+    for piece in text.split(","):
+        low, dash, high = piece.strip().partition("-")
+        if not low.isdecimal() or (dash and not (high.isdecimal() and int(high) >= int(low))):
+            raise UsageError(f"--episodes takes numbers and ranges like 0,3,7-12, found {piece.strip()!r}")
+        numbers += range(int(low), int(high or low) + 1)
+    return tuple(numbers)

@@ -1,0 +1,276 @@
+"""A store as a LeRobot v3.0 dataset, written by lerobot's own writer (LeRobotDataset of lerobot 0.6).
+
+    observation.state, action      float32, with names
+    observation.images.<camera>    every camera, upright RGB: video (lossy, lerobot's codec and quality) or PNG (exact)
+    task                           per frame: the instruction, or the one of its segment where a recording has segments
+    fps                            a whole number, as the format wants; the true rate stays in meta/fwdata.json
+    meta/fwdata.json               where it came from: store, fingerprint, true rate, decisions, units
+    meta/fwdata_episodes.jsonl     one line per episode: id, source, split, all instructions, metadata, invalid frames
+
+Timestamps of the dataset are frame / fps; true stamps and validity of rows have no place in the format. Written beside
+the output as `.<name>.export` and renamed when it is whole; a killed export starts again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fwdata.errors import FwdataError, UsageError
+from fwdata.store.files import canonical_json, write_atomic, write_lock
+from fwdata.store.reader import Episode, Store
+
+FRAME_BLOCK = 32
+"""Frames of each camera decoded together."""
+
+MIN_VIDEO_SIDE = 64
+"""Smallest side that lerobot's default video codec (SVT-AV1) takes."""
+
+type Pictures = Literal["video", "image"]
+type Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """One `fwdata export lerobot` call. episodes: indices of the store, in this order; None: all."""
+
+    store: Store
+    out: Path
+    episodes: tuple[int, ...] | None = None
+    pictures: Pictures = "video"
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What an export will write. sizes: (height, width) by camera; decisions: sentences, stored and printed."""
+
+    episodes: tuple[int, ...]
+    frames: int
+    fps: int
+    sizes: dict[str, Size]
+    decisions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote."""
+
+    plan: ExportPlan
+    seconds: float
+
+
+def plan_export(request: ExportRequest) -> ExportPlan:
+    """Check what an export will write; reads metadata only.
+
+    UsageError for episodes that are not there, pictures whose size changes between episodes or is too small for video,
+    an unfinished store, and an output that exists.
+    """
+    store = request.store
+    if not store.complete:
+        raise UsageError(f"{store.location} is not wholly written yet; finish it by running the same command again")
+    if request.out.exists():
+        raise UsageError(f"{request.out} exists; name a folder that does not exist yet, or remove it")
+    chosen = tuple(range(len(store.episodes))) if request.episodes is None else request.episodes
+    if not chosen:
+        raise UsageError(f"there is no episode of {store.location} to export")
+    wrong = [number for number in chosen if not 0 <= number < len(store.episodes)]
+    if wrong:
+        raise UsageError(f"{store.location} has episodes 0..{len(store.episodes) - 1}, asked for {wrong[0]}")
+    if len(set(chosen)) < len(chosen):
+        raise UsageError("an episode is asked for twice; name each once")
+    episodes = [store.episodes[number] for number in chosen]
+    sizes = _sizes(store, episodes, request.pictures)
+    fps = max(1, round(store.fps))
+    invalid = sum(int((~episode.valid()).sum()) for episode in episodes)
+    decisions = [
+        f"rate: {store.fps:.6g} Hz written as {fps} fps, the format takes whole numbers; the true rate is in "
+        "meta/fwdata.json",
+        "timestamps are frame / fps",
+        f"pictures: {'lossy video, as lerobot encodes it' if request.pictures == 'video' else 'PNG, exact'}",
+    ][0 if fps != store.fps else 1 :]
+    if invalid:
+        decisions.append(f"{invalid} frames marked invalid are kept; meta/fwdata_episodes.jsonl lists them")
+    return ExportPlan(chosen, sum(episode.num_frames for episode in episodes), fps, sizes, tuple(decisions))
+
+
+def _sizes(store: Store, episodes: Sequence[Episode], pictures: Pictures) -> dict[str, Size]:
+    first: dict[str, list[int]] = episodes[0].metadata["camera_sizes"]
+    for episode in episodes[1:]:
+        for name in store.cameras:
+            found = episode.metadata["camera_sizes"][name]
+            if found != first[name]:
+                raise UsageError(
+                    f"camera {name} is {found[0]}x{found[1]} in episode {episode.index}, {first[name][0]}x"
+                    f"{first[name][1]} in episode {episodes[0].index}; a dataset has one size, export them apart with "
+                    "--episodes"
+                )
+    sizes = {name: (first[name][0], first[name][1]) for name in store.cameras}
+    small = [name for name, size in sizes.items() if min(size) < MIN_VIDEO_SIDE]
+    if small and pictures == "video":
+        raise UsageError(
+            f"camera {small[0]} is {sizes[small[0]][0]}x{sizes[small[0]][1]}, the video codec takes at least "
+            f"{MIN_VIDEO_SIDE} pixels a side; use --image"
+        )
+    return sizes
+
+
+def export_lerobot(
+    request: ExportRequest,
+    on_plan: Callable[[ExportPlan], None] = lambda _: None,
+    on_frames: Callable[[int], None] = lambda _: None,
+) -> ExportReport:
+    """Write the dataset; see the module.
+
+    Cost: lerobot's writer, some 50 to 300 frames a second per camera; memory: one episode's rows, and with pictures
+    "image" its PNG files. No network. Raises what `plan_export` raises, and FwdataError when the writer fails.
+    """
+    began = time.monotonic()
+    plan = plan_export(request)
+    on_plan(plan)
+    out = request.out
+    beside = out.parent / f".{out.name}.export"
+    with write_lock(beside):
+        dataset = beside / "dataset"
+        if dataset.exists():
+            shutil.rmtree(dataset)
+        with _quiet():
+            _write(request, plan, dataset, on_frames)
+        shutil.rmtree(dataset / "images", ignore_errors=True)  # where the writer kept its pictures on the way
+        _write_provenance(request, plan, dataset / "meta")
+        for path in sorted(p for p in dataset.rglob("*") if p.is_file()):
+            _flush(path)
+        if out.exists():
+            raise UsageError(f"{out} appeared while it was being written; the export is in {dataset}")
+        dataset.rename(out)
+        _flush(out.parent)
+    beside.rmdir()
+    return ExportReport(plan, time.monotonic() - began)
+
+
+def features(store: Store, plan: ExportPlan, pictures: Pictures) -> dict[str, dict[str, Any]]:
+    """The dataset's features, as LeRobotDataset.create takes them."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, names in (("observation.state", store.state_names), ("action", store.action_names)):
+        found[key] = {"dtype": "float32", "shape": (len(names),), "names": list(names)}
+    for name, (height, width) in plan.sizes.items():
+        shape = {"shape": (height, width, 3), "names": ["height", "width", "channels"]}
+        found[f"observation.images.{name}"] = {"dtype": pictures, **shape}
+    return found
+
+
+def _write(request: ExportRequest, plan: ExportPlan, folder: Path, on_frames: Callable[[int], None]) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    store = request.store
+    robot = next(iter(sorted(store.embodiments)), store.source)
+    try:
+        dataset = LeRobotDataset.create(
+            repo_id=f"local/{request.out.name}",
+            fps=plan.fps,
+            features=features(store, plan, request.pictures),
+            root=folder,
+            robot_type=robot,
+            use_videos=request.pictures == "video",
+        )
+        for number in plan.episodes:
+            for frame in episode_frames(store.episodes[number]):
+                dataset.add_frame(frame)
+                on_frames(1)
+            dataset.save_episode(parallel_encoding=False)
+        dataset.finalize()
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, FwdataError):
+            raise
+        raise FwdataError(f"lerobot's writer failed: {error}") from error
+
+
+def episode_frames(episode: Episode) -> Iterator[dict[str, Any]]:
+    """One dictionary per frame, as LeRobotDataset.add_frame takes it; pictures are decoded in blocks."""
+    state, action, tasks = episode.state(), episode.action(), frame_tasks(episode)
+    cameras = list(episode.metadata["camera_sizes"])
+    for low in range(0, episode.num_frames, FRAME_BLOCK):
+        block = np.arange(low, min(low + FRAME_BLOCK, episode.num_frames))
+        pictures = {f"observation.images.{name}": episode.frames(name, block) for name in cameras}
+        for offset, row in enumerate(block):
+            views = {key: frames[offset] for key, frames in pictures.items()}
+            yield {"observation.state": state[row], "action": action[row], **views, "task": tasks[row]}
+
+
+def frame_tasks(episode: Episode) -> list[str]:
+    """The task text of every frame: its segment's instruction where the recording has segments, else the canonical."""
+    tasks = [episode.instructions[0]] * episode.num_frames
+    for segment in episode.metadata.get("segments") or []:
+        if segment.get("instruction"):
+            rows = range(max(0, segment["first_frame"]), min(segment["last_frame"] + 1, episode.num_frames))
+            for row in rows:
+                tasks[row] = segment["instruction"]
+    return tasks
+
+
+def _write_provenance(request: ExportRequest, plan: ExportPlan, meta: Path) -> None:
+    store = request.store
+    content = {
+        "store": Path(store.location).name,
+        "fingerprint": store.fingerprint,
+        "fps": store.fps,
+        "fps_label": plan.fps,
+        "export_decisions": list(plan.decisions),
+        **{key: store.metadata.get(key) for key in ("source", "decisions", "units", "roots", "merged", "writer")},
+        "manifest": store.metadata["manifest"],
+    }
+    write_atomic(meta / "fwdata.json", canonical_json(content))
+    with (meta / "fwdata_episodes.jsonl").open("w", encoding="utf-8") as file:
+        for index, number in enumerate(plan.episodes):
+            json.dump(_about(index, store.episodes[number]), file, sort_keys=True, ensure_ascii=False)
+            file.write("\n")
+
+
+def _about(index: int, episode: Episode) -> dict[str, Any]:
+    return {
+        "episode_index": index,
+        "id": episode.id,
+        "source": episode.source,
+        "task": episode.task,
+        "split": episode.split,
+        "instructions": list(episode.instructions),
+        "metadata": episode.metadata,
+        "invalid_frames": np.flatnonzero(~episode.valid()).tolist(),
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """lerobot, datasets and the video codec say nothing, and nobody asks the network."""
+    for name, value in {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "SVT_LOG": "1"}.items():
+        os.environ.setdefault(name, value)
+    import datasets  # type: ignore[import-untyped]
+
+    showed = not datasets.are_progress_bars_disabled()
+    level = logging.root.manager.disable
+    datasets.disable_progress_bars()
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        if showed:
+            datasets.enable_progress_bars()
+
+
+def _flush(path: Path) -> None:
+    """Force a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
