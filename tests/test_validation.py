@@ -194,23 +194,24 @@ class FakeTracker(SimpleNamespace):
         self.finished = 0
         self.Image = lambda pixels, caption: (pixels.shape, caption)
 
-    def init(self, **options: Any) -> FakeTracker:
+    def init(self, **options: Any) -> None:
         self.started.append(options)
-        return self
 
     def define_metric(self, name: str, step_metric: str) -> None:
         assert (name, step_metric) == ("*", "step")
 
-    def log(self, values: dict[str, Any]) -> None:
-        self.logged.append(values)
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+        assert (step is None) == ("step" in values)
+        self.logged.append({"step": step, **values})
 
     def finish(self) -> None:
+        print("a tracker that talks")
         self.finished += 1
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_a_tracker_gets_recipe_numbers_and_pictures_and_goes_on_after_a_stop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: FakeDecoder, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], decoder: FakeDecoder, name: str
 ):
     fake = FakeTracker()
     monkeypatch.setitem(sys.modules, name, fake)
@@ -220,6 +221,7 @@ def test_a_tracker_gets_recipe_numbers_and_pictures_and_goes_on_after_a_stop(
     run(tmp_path, *options)
     run(tmp_path, *options)  # complete: nothing more to tell
     assert fake.finished == len(fake.started) == 2
+    assert capsys.readouterr().out == ""  # stdout is the command's result
     key = "id" if name == "wandb" else "name"
     assert fake.started[0][key] == fake.started[1][key]
     assert fake.started[0]["config"]["optim.lr"] == 1e-3
@@ -227,6 +229,8 @@ def test_a_tracker_gets_recipe_numbers_and_pictures_and_goes_on_after_a_stop(
     assert losses == [row["loss"] for row in read_log(tmp_path)]
     assert [point["step"] for point in fake.logged if "val/score" in point] == [3, 6]
     assert [point["step"] for point in fake.logged if "val/future_0" in point] == [3, 6]
+    run(tmp_path, *options, fresh=True)
+    assert fake.started[2][key] != fake.started[0][key]
     assert "secret-key" not in json.dumps(fake.started, default=str) + (tmp_path / "trackers.json").read_text()
 
 

@@ -29,7 +29,7 @@ from fwtrain.model import ModelConfig
 from fwtrain.normalise import Normaliser
 from fwtrain.recipe import Recipe, differences, parse_recipe
 from fwtrain.train.checkpoint import Checkpoint, best, checkpoints, latest, write_json, write_synced
-from fwtrain.train.logs import LOG, PICTURES
+from fwtrain.train.logs import LOG, PICTURES, TRACKERS
 
 RECIPE, INFO, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "run.json", "checkpoints", "tensorboard"
 REPORT, FROZEN = "report.html", "frozen.safetensors"
@@ -225,7 +225,7 @@ class RunFolder:
     def _clear(self) -> None:
         for name in (CHECKPOINTS, TENSORBOARD, PICTURES):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (LOG, REPORT, FROZEN, INFO, RECIPE):
+        for name in (LOG, REPORT, TRACKERS, FROZEN, INFO, RECIPE):
             (self.path / name).unlink(missing_ok=True)
 
     def check(self, info: RunInfo) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fwdata.store.files import write_atomic
 from fwtrain.train.checkpoint import write_synced
 
-LOG, PICTURES = "log.jsonl", "pictures"
+LOG, PICTURES, TRACKERS = "log.jsonl", "pictures", "trackers.json"
 
 
 @dataclass(frozen=True)
