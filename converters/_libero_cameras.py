@@ -170,11 +170,11 @@ def orient(file: h5py.File, demo: str, demos: Sequence[str], convention: str | N
         return Orientation(rotation, "option rotation", band, warning)
     if convention in ("opengl", "opencv"):
         return _by_attribute(convention, band)
-    decision = _by_content(band, demo)
+    decision = _by_content(band, WRIST)
     for other in [name for name in demos if name != demo][:OTHER_DEMOS]:
         if decision is not None:
             break
-        decision = _by_content(_band_of_other(file, other), other)
+        decision = _by_content(_band_of_other(file, other), f"{WRIST} in {other}")
     if decision is not None:
         return replace(decision, band=band)
     return Orientation(
@@ -205,10 +205,9 @@ def _by_attribute(convention: str, band: Band) -> Orientation:
     return Orientation(operation, f"attribute macros_image_convention = {convention}", band)
 
 
-def _by_content(band: Band, demo: str) -> Orientation | None:
+def _by_content(band: Band, where: str) -> Orientation | None:
     if band == "top":
-        return Orientation("rot180", f"content: gripper at the top of {WRIST} in {demo}, as recorded", band)
+        return Orientation("rot180", f"content: gripper at the top of {where}, as recorded", band)
     if band == "bottom":
-        text = f"content: gripper at the bottom of {WRIST} in {demo}, taken as rotated by 180 degrees already"
-        return Orientation("none", text, band)
+        return Orientation("none", f"content: gripper at the bottom of {where}, taken as rotated already", band)
     return None

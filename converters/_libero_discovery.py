@@ -119,10 +119,11 @@ def nothing_left(root: Path, skipped: Sequence[Skipped], warnings: Sequence[str]
 
 
 def place_warnings(listing: paths.Listing, files: Sequence[paths.TaskFile]) -> list[str]:
-    """What the walk left out, unknown suites, files in another suite's folder, and tasks that lie there twice."""
+    """What the walk left out, empty suite folders, unknown suites, files in another suite's folder, and doubles."""
     warnings = []
     if listing.ignored:
         warnings.append(f"{len(listing.ignored)} entries were not followed, the first is {listing.ignored[0]}")
+    warnings += _about("suite folders without a task file", listing.empty)
     unknown = [file.path for file in files if file.suite == paths.UNKNOWN]
     warnings += _about("neither folder nor file name tells the suite", unknown)
     homes = [(file, paths.suite_of_task(file.task)) for file in files]

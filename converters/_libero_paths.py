@@ -81,11 +81,15 @@ class TaskFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """One walk: HDF5 files in conversion order, what was not entered and why, how many other files lay there."""
+    """One walk: HDF5 files in conversion order, what was not entered and why, how many other files lay there.
+
+    empty: folders called like a suite that hold no task file.
+    """
 
     files: tuple[TaskFile, ...]
     ignored: tuple[str, ...]
     endings: Counter[str]
+    empty: tuple[str, ...] = ()
 
 
 def split_task(task: str) -> tuple[str | None, str]:
@@ -141,10 +145,13 @@ def list_files(root: Path) -> Listing:
     files: list[TaskFile] = []
     ignored: list[str] = []
     endings: Counter[str] = Counter()
+    suites: set[str] = set()
     real = root.resolve()
     pending = [(root, "", real.parts[1:])]
     while pending:
         folder, relative, names = pending.pop()
+        if _SUITE_FOLDER.fullmatch(names[-1] if names else ""):
+            suites.add(names[-1])
         try:
             entries = list(os.scandir(folder))
         except OSError as error:
@@ -165,7 +172,8 @@ def list_files(root: Path) -> Listing:
                     files.append(place(names, path, entry.stat().st_size))
                 else:
                     endings[ending or "no ending"] += 1
-    return Listing(tuple(sorted(files, key=_order)), tuple(sorted(ignored)), endings)
+    empty = tuple(sorted(suites - {file.folder for file in files}))
+    return Listing(tuple(sorted(files, key=_order)), tuple(sorted(ignored)), endings, empty)
 
 
 def _order(file: TaskFile) -> tuple[int, str, str]:

@@ -126,7 +126,7 @@ class TaskSession:
         self.close = simulator.close
 
     def replay(self, demo: str, path: Path) -> Replayed:
-        """Replay one demonstration. Holds one frame at a time; 3 to 10 steps/s, most of it rendering."""
+        """Replay one demonstration. Holds one frame at a time; nearly all the time is rendering."""
         import h5py
 
         self._simulator.reset()  # also for damaged ones: the scenes of those that follow are drawn after it

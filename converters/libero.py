@@ -43,6 +43,9 @@ CAMERA_KEYS = {"image": "agentview_rgb", "wrist_image": cameras.WRIST}
 GRIPPER = "1 open, 0 closed: 1 - clip(g, 0, 1) of the recorded -1 open / +1 close"
 
 
+DECIDED_PER_EPISODE = ("layout", "rotation", "rotation_decided_by", "obs_timing", "obs_timing_decided_by")
+"""Keys of an episode's metadata that `fwdata inspect` counts."""
+
 type Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
 
@@ -154,6 +157,8 @@ class Converter:
             if options.filter_noops
             else "kept as recorded",
             "rate_hz": self.manifest.fps.hz,
+            "timestamps": "row number / rate_hz: nominal where no-ops were dropped, here or by a regeneration",
+            "per_episode": list(DECIDED_PER_EPISODE),
         }
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:

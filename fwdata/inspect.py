@@ -14,6 +14,9 @@ from fwdata.store.latents import LatentCache
 from fwdata.store.reader import Store
 from fwdata.store.texts import TextCache
 
+SAMPLED = 2000
+"""Most episodes whose own decisions are read."""
+
 
 def describe(store: Store) -> dict[str, Any]:
     """Everything `fwdata inspect` shows; reads metadata only (and sizes, for a local store)."""
@@ -40,8 +43,16 @@ def describe(store: Store) -> dict[str, Any]:
         "bytes": folder_bytes(store.files.root) if isinstance(store.files, LocalFiles) else None,
         "merged": store.metadata.get("merged", []),
         "decisions": decisions,
+        "decided_per_episode": _per_episode(store, decisions.get("per_episode", [])),
         "quarantined": store.quarantined,
     }
+
+
+def _per_episode(store: Store, keys: list[str]) -> dict[str, dict[str, int]]:
+    """How many episodes have which value of these metadata keys; of a large store, SAMPLED evenly spaced ones."""
+    step = max(1, -(-len(store.episodes) // SAMPLED))
+    looked_at = [store.episodes[index].metadata for index in range(0, len(store.episodes), step)] if keys else []
+    return {key: dict(Counter(str(found.get(key)) for found in looked_at).most_common()) for key in keys}
 
 
 def _camera(store: Store, name: str) -> dict[str, Any]:

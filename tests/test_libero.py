@@ -18,6 +18,7 @@ import fwdata
 from converters._libero_hdf5 import kept_actions
 from fwdata.api import Converter as Contract
 from fwdata.errors import ManifestError, UsageError
+from fwdata.inspect import describe
 
 SAMPLE = Path(__file__).parent / "data" / "libero"
 NAME = "pick_up_the_tomato_sauce_and_place_it_in_the_basket"
@@ -157,6 +158,36 @@ def test_a_file_without_the_convention_is_decided_by_content(tmp_path):
     assert "content" in str(episode.metadata["rotation_decided_by"])
 
 
+def _band(path: Path, grey: int, rows: slice = slice(None)) -> None:
+    """Paint the gripper's band of demo_0 (stored at the top) and make the rest colourful."""
+    with h5py.File(path, "r+") as file:
+        node = file["data/demo_0/obs/eye_in_hand_rgb"]
+        frames = node[()]
+        frames[rows, :3] = grey
+        node[...] = frames
+
+
+@pytest.mark.parametrize("grey", [25, 53, 74, 120])  # the scenes of LIBERO, from a dark living room to a bright kitchen
+def test_the_gripper_is_seen_in_any_light(tmp_path, grey):
+    write_file(tmp_path / FILE, [0], "openvla")
+    _band(tmp_path / FILE, grey)
+    assert read_one(tmp_path).metadata["gripper_band"] == "top"
+
+
+@pytest.mark.parametrize("grey", [0, 255])  # nothing was drawn, or it is blank
+def test_black_and_white_are_no_gripper(tmp_path, grey):
+    write_file(tmp_path / FILE, [0], "openvla")
+    _band(tmp_path / FILE, grey)
+    assert read_one(tmp_path).metadata["gripper_band"] == "unclear"
+
+
+@pytest.mark.parametrize(("covered", "band"), [(3, "top"), (5, "unclear")])
+def test_frames_with_something_before_the_gripper_are_outvoted(tmp_path, covered, band):
+    write_file(tmp_path / FILE, [0], "openvla", num_frames=9)
+    _band(tmp_path / FILE, 200, slice(covered))
+    assert read_one(tmp_path).metadata["gripper_band"] == band
+
+
 # Frames
 
 
@@ -174,6 +205,31 @@ def test_frames_are_streamed_in_small_blocks(tmp_path, monkeypatch, storage):
     assert max(map(len, blocks)) <= 64 and all(block.flags.c_contiguous for block in blocks)
     assert np.array_equal(np.concatenate(blocks), written[0].pictures["image"])
     assert np.array_equal(np.concatenate(list(camera.frames())), written[0].pictures["image"])
+
+
+def test_pictures_are_resized_after_they_are_turned(tmp_path):
+    written = write_file(tmp_path / FILE, [0], size=(40, 60))
+    episode = read_one(tmp_path, resize=(20, 24))
+    camera = episode.cameras["image"]
+    assert (camera.height, camera.width) == (20, 24) and episode.metadata["resized_to"] == [20, 24]
+    made = pixels(episode, "image")
+    assert made.shape == (8, 20, 24, 3) and made.dtype == np.uint8
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    wanted = resize(torch.from_numpy(written[0].pictures["image"]).permute(0, 3, 1, 2).float(), [20, 24])
+    assert np.abs(made - wanted.permute(0, 2, 3, 1).numpy()).max() <= 1  # as Fast-WAM's transform, within a grey level
+    report = run_convert(tmp_path, tmp_path / "s.zarr", manifest().model_copy(update={"options": {"resize": [20, 24]}}))
+    store = fwdata.open(tmp_path / "s.zarr")
+    assert report.episodes == 1 and np.array_equal(store.episodes[0].frames("image"), made)
+    assert store.metadata["decisions"]["resize"].startswith("20x24 pixels")
+
+
+def test_without_resize_pictures_are_those_of_the_source(tmp_path):
+    write_file(tmp_path / FILE, [0], size=(40, 60))
+    found = converter().discover(tmp_path)
+    assert found.decisions["resize"] == "none, the source's resolution"
+    assert read_one(tmp_path).metadata["resized_to"] is None
 
 
 def test_any_size_and_unknown_observations(tmp_path):
@@ -334,7 +390,40 @@ def test_conversion_to_a_store(tmp_path, kind):
     assert store.metadata["decisions"]["gripper_action"].startswith("1 open, 0 closed")
 
 
-@pytest.mark.parametrize("options", [{"rotation": "upside"}, {"instruction": "bddl"}, {"pairing": 1}])
+def test_inspect_tells_what_was_decided_for_which_episodes(tmp_path):
+    write_file(tmp_path / "raw" / FILE, [0, 1])
+    write_file(tmp_path / "raw/libero_goal_no_noops" / f"{TASK}_demo.hdf5", [0], "any4lerobot")
+    run_convert(tmp_path / "raw", tmp_path / "s.zarr", manifest())
+    found = describe(fwdata.open(tmp_path / "s.zarr"))
+    decided = found["decided_per_episode"]
+    assert decided["layout"] == {"raw": 2, "regenerated": 1} and decided["rotation"] == {"rot180": 2, "none": 1}
+    assert decided["obs_timing"] == {"after_action": 2, "before_action": 1}
+    assert list(decided["rotation_decided_by"].values()) == [2, 1]
+    conventions = (
+        "gripper_action",
+        "instruction",
+        "noops",
+        "pairing",
+        "rate_hz",
+        "resize",
+        "rotation",
+        "state",
+        "suites",
+    )
+    assert set(conventions) <= set(found["decisions"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rotation": "upside"},
+        {"instruction": "bddl"},
+        {"pairing": 1},
+        {"resize": 256},
+        {"resize": [0, 256]},
+        {"resize": [256, 100_000]},
+    ],
+)
 def test_wrong_option_values(options):
     with pytest.raises(ManifestError, match=next(iter(options))):
         converter(**options)

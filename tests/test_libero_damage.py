@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -221,3 +223,25 @@ def test_a_data_type_that_cannot_be_read(tmp_path):
         space = h5py.h5s.create_simple((8,))
         h5py.h5d.create(file["data/demo_0"].id, b"rewards", h5py.h5t.UNIX_D32LE, space)
     assert "data/demo_0/rewards has a data type that cannot be read" in reason(tmp_path)
+
+
+def test_a_truncated_download_is_named_and_the_others_go_on(tmp_path):
+    write_file(tmp_path / "raw" / FILE, [0])
+    path = tmp_path / "raw" / "libero_goal" / "put_the_bowl_on_the_plate_demo.hdf5"
+    write_file(path, [0])
+    path.write_bytes(path.read_bytes()[:-2000])
+    report = run_convert(tmp_path / "raw", tmp_path / "s.zarr", manifest())
+    ((source, reason_),) = report.quarantined  # which makes the command end with code 3
+    assert report.episodes == 1 and source.endswith("put_the_bowl_on_the_plate_demo.hdf5") and "truncated" in reason_
+
+
+def test_what_the_recorder_left_is_neither_followed_nor_copied(tmp_path):
+    model = '<mujoco><mesh file="/home/recorder/assets/mug.obj"/></mujoco>' + " " * 70_000
+    write_file(tmp_path / FILE, [0])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file["data/demo_0"].attrs["model_file"] = model
+        file["data"].attrs["bddl_file_name"] = "/home/recorder/chiliocosm/bddl_files/libero_100/other.bddl"
+    episode = read_one(tmp_path)
+    kept = json.dumps(dict(episode.metadata))
+    assert "recorder" not in kept and "chiliocosm" not in kept and len(kept) < 3000
+    assert episode.instructions == ("turn on the stove",) and episode.metadata["suite"] == "libero_goal"

@@ -154,6 +154,14 @@ def test_incomplete_suites_are_warnings(tmp_path):
     assert "other than 50 demonstrations: put_the_wine_bottle_on_the_rack (1) and 2 more" in warnings(tmp_path)
 
 
+def test_suite_folders_without_task_files_are_warnings(tmp_path):
+    write_file(tmp_path / FILE, [0])
+    (tmp_path / "libero_10").mkdir()
+    (tmp_path / "libero_spatial_no_noops").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert "suite folders without a task file: libero_10 and 1 more" in warnings(tmp_path)
+
+
 @pytest.mark.parametrize(("demos", "said"), [(4, False), (3, True)])
 def test_regenerated_counts_are_expected_within_some_percent(tmp_path, monkeypatch, demos, said):
     monkeypatch.setattr("converters._libero_paths.REGENERATED_DEMOS", {GOAL: 42})

@@ -61,7 +61,10 @@ def _print_description(store: str, found: dict[str, Any]) -> None:
     for item in found["merged"]:
         print(f"  merged from {item['store']}: {item['episodes']} episodes, fingerprint {item['fingerprint']}")
     for key, value in found["decisions"].items():
-        print(f"  decided {key}: {value}")
+        if key != "per_episode":
+            print(f"  decided {key}: {value}")
+    for key, counts in found["decided_per_episode"].items():
+        print(f"  decided per episode, {key}: {'; '.join(f'{value} ({count})' for value, count in counts.items())}")
     for item in found["quarantined"]:
         print(f"  quarantined {item['source']}: {item['reason']}")
 

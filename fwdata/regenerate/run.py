@@ -110,8 +110,9 @@ def regenerate(
 
     on_plan: called once, before the first replay. Running it again continues with the next recording; a finished task
     file is never made again. Raises UsageError for a wrong request or when OUT was begun with other settings, and
-    FwdataError when the simulator cannot run; StoreBusy when another process writes there. Cost: 3 to 10 steps/s per
-    core with software rendering, by resolution; about 0.5 GB per worker.
+    FwdataError when the simulator cannot run; StoreBusy when another process writes there. Cost: 5 to 8
+    steps per CPU second with software rendering (512 to 128 pixels), and 2 s for the scene of every recording; some
+    2.2 GB of memory per worker, which is the simulator's.
     """
     began = time.monotonic()
     plan = make_plan(request)
