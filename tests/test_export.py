@@ -78,7 +78,9 @@ def test_pictures_and_rows_survive_exactly(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_video_survives_within_the_codecs_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_survives_within_the_codecs_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     raw = tmp_path / "raw"
     for seed, name in enumerate(("take0", "take1")):
         arrays = toy_arrays(6, seed)
@@ -90,7 +92,9 @@ def test_video_survives_within_the_codecs_error(tmp_path: Path, monkeypatch: pyt
         save(raw / "push" / f"{name}.npz", arrays)
     run_convert(raw, tmp_path / "toy.zarr", toy_manifest(monkeypatch))
     store = fwdata.open(tmp_path / "toy.zarr")
+    capfd.readouterr()
     export_lerobot(ExportRequest(store, tmp_path / "out"))
+    assert capfd.readouterr() == ("", "")
     assert list((tmp_path / "out" / "videos").rglob("*.mp4"))
     assert_rows(read_back(tmp_path / "out", monkeypatch, tmp_path), store, 10, 4.0)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwdata.cli._common import emit_json, print_table
+from fwdata.cli._common import emit_json, print_table, say
 
 if TYPE_CHECKING:
-    from fwdata.bench import Timing
+    from fwdata.bench import ConvertBench, Timing
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -24,19 +25,55 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="Source format.")],
-    raw: Annotated[Path, typer.Argument(help="Folder of recordings.")],
+    source: Annotated[str | None, typer.Argument(help="Source format; default: all four.")] = None,
+    raw: Annotated[Path | None, typer.Argument(help="Folder of recordings; default: made for the purpose.")] = None,
     manifest: Annotated[str | None, typer.Option(help="Manifest name or path.")] = None,
+    episodes: Annotated[int, typer.Option(min=2, help="Recordings to make.")] = 4,
+    rows: Annotated[int, typer.Option(min=16, help="Frames of each.")] = 120,
+    peer: Annotated[bool, typer.Option("--peer/--no-peer", help="Also time lerobot's own writer.")] = True,
+    workers: Annotated[bool, typer.Option("--workers/--no-workers", help="Also time two workers.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Frames per CPU second of a conversion, against only reading and decoding the same frames.
+    """Frames per CPU second of a conversion, against only reading and decoding the same frames, and lerobot's writer.
 
     Example: fwdata bench convert robotwin RAW_DIR
     """
-    from fwdata.bench import bench_convert
+    from fwdata.bench import SOURCES, bench_convert, write_recordings
     from fwdata.pipeline.plan import manifest_for
 
-    _print("camera frames", bench_convert(source, raw, manifest_for(source, manifest, {}, [raw])), as_json)
+    found = []
+    for name in [source] if source is not None else SOURCES:
+        with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
+            say(f"{name}: {'measuring' if raw else 'recording, then measuring'}")
+            place = raw or write_recordings(name, Path(folder) / "raw", episodes, rows)
+            chosen = manifest_for(name, manifest, {}, [place])
+            found.append(bench_convert(name, place, chosen, peer=peer, workers=(1, 2) if workers else ()))
+    if as_json:
+        emit_json([item.to_json() for item in found])
+        return
+    print_table("camera frames per CPU second; seconds on the wall", _HEADER, [_row(item) for item in found])
+
+
+_HEADER = (
+    "source",
+    "pictures",
+    "frames",
+    "decode",
+    "convert",
+    "of it",
+    "lerobot",
+    "times",
+    "1 worker",
+    "2 workers",
+    "load",
+)
+
+
+def _row(item: ConvertBench) -> tuple[str, ...]:
+    peer = ("-", "-") if item.peer is None else (f"{item.peer.rate:,.0f}", f"{item.of_peer:,.1f}x")
+    wall = [f"{seconds:.2f} s" for _, seconds in item.wall] or ["-", "-"]
+    own = (f"{item.conversion.units:,}", f"{item.floor.rate:,.0f}", f"{item.conversion.rate:,.0f}")
+    return (item.source, item.pictures, *own, f"{item.of_floor:.2f}", *peer, *wall, f"{item.load:.1f}")
 
 
 def read(store: Annotated[Path, typer.Argument(help="Store with latents.")], as_json: AsJson = False) -> None:

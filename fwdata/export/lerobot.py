@@ -19,7 +19,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -143,7 +143,7 @@ def export_lerobot(
         dataset = beside / "dataset"
         if dataset.exists():
             shutil.rmtree(dataset)
-        with _quiet():
+        with quiet():
             _write(request, plan, dataset, on_frames)
         shutil.rmtree(dataset / "images", ignore_errors=True)  # where the writer kept its pictures on the way
         _write_provenance(request, plan, dataset / "meta")
@@ -169,21 +169,34 @@ def features(store: Store, plan: ExportPlan, pictures: Pictures) -> dict[str, di
 
 
 def _write(request: ExportRequest, plan: ExportPlan, folder: Path, on_frames: Callable[[int], None]) -> None:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
     store = request.store
     robot = next(iter(sorted(store.embodiments)), store.source)
+    episodes = (episode_frames(store.episodes[number]) for number in plan.episodes)
+    write_dataset(folder, features(store, plan, request.pictures), plan.fps, robot, episodes, on_frames)
+
+
+def write_dataset(
+    folder: Path,
+    features: Mapping[str, Any],
+    fps: int,
+    robot: str,
+    episodes: Iterable[Iterable[dict[str, Any]]],
+    on_frames: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write frames, episode by episode, with lerobot's writer. FwdataError when it fails."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     try:
         dataset = LeRobotDataset.create(
-            repo_id=f"local/{request.out.name}",
-            fps=plan.fps,
-            features=features(store, plan, request.pictures),
+            repo_id=f"local/{folder.name}",
+            fps=fps,
+            features=dict(features),
             root=folder,
             robot_type=robot,
-            use_videos=request.pictures == "video",
+            use_videos=any(feature["dtype"] == "video" for feature in features.values()),
         )
-        for number in plan.episodes:
-            for frame in episode_frames(store.episodes[number]):
+        for frames in episodes:
+            for frame in frames:
                 dataset.add_frame(frame)
                 on_frames(1)
             dataset.save_episode(parallel_encoding=False)
@@ -249,20 +262,23 @@ def _about(index: int, episode: Episode) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """lerobot, datasets and the video codec say nothing, and nobody asks the network."""
     for name, value in {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "SVT_LOG": "1"}.items():
         os.environ.setdefault(name, value)
+    import av.logging
     import datasets  # type: ignore[import-untyped]
 
     showed = not datasets.are_progress_bars_disabled()
     level = logging.root.manager.disable
     datasets.disable_progress_bars()
     logging.disable(logging.WARNING)
+    av.logging.set_libav_level(av.logging.ERROR)
     try:
         yield
     finally:
         logging.disable(level)
+        av.logging.set_libav_level(av.logging.INFO)  # libav's own default
         if showed:
             datasets.enable_progress_bars()
 

@@ -1,0 +1,186 @@
+"""Conversion against (a) only reading and decoding the same frames, (b) lerobot's own writer, (c) two workers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fwdata.api import Camera, Converter, EncodedCamera
+from fwdata.bench.timing import Timing, timed
+from fwdata.errors import FwdataError, UsageError
+from fwdata.jpeg import decode_rgb
+from fwdata.manifest import Manifest
+from fwdata.pipeline.plan import ConvertRequest, load_converter
+from fwdata.pipeline.run import convert
+
+PEER_ROWS = 48
+"""Rows that lerobot's writer is given: it is some ten times slower, and its rate does not depend on the number."""
+
+
+@dataclass(frozen=True)
+class ConvertBench:
+    """What one source came to. All rates are camera frames per CPU second.
+
+    pictures: sizes and encodings, for the table. floor: only reading and decoding. peer: lerobot's writer, None when
+    left out. wall: (workers, seconds) of whole conversions. load: the machine's load average before the first of them.
+    """
+
+    source: str
+    pictures: str
+    floor: Timing
+    conversion: Timing
+    peer: Timing | None
+    wall: tuple[tuple[int, float], ...]
+    load: float
+
+    @property
+    def of_floor(self) -> float:
+        """Conversion's rate over the floor's."""
+        return self.conversion.rate / self.floor.rate
+
+    @property
+    def of_peer(self) -> float | None:
+        """Conversion's rate over that of lerobot's writer."""
+        return None if self.peer is None else self.conversion.rate / self.peer.rate
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        ways = {"floor": self.floor, "convert": self.conversion, "lerobot": self.peer}
+        return {
+            "source": self.source,
+            "pictures": self.pictures,
+            "frames": self.conversion.units,
+            "per_cpu_second": {name: round(t.rate, 1) for name, t in ways.items() if t is not None},
+            "of_floor": round(self.of_floor, 3),
+            "of_lerobot": None if self.of_peer is None else round(self.of_peer, 1),
+            "wall_seconds": {str(workers): round(seconds, 3) for workers, seconds in self.wall},
+            "load_average": self.load,
+        }
+
+
+def bench_convert(
+    source: str,
+    raw: Path,
+    manifest: Manifest,
+    *,
+    repeats: int = 3,
+    peer: bool = True,
+    workers: tuple[int, ...] = (1, 2),
+) -> ConvertBench:
+    """Measure the conversion of a folder of recordings.
+
+    Floor and conversion take turns, and the fastest run of each counts, so that other programs disturb both alike.
+    workers: whole conversions timed on the wall; needs idle cores to say anything. UsageError when nothing is found.
+    """
+    converter = load_converter(manifest)
+    if not converter.discover(raw).episodes:
+        raise UsageError(f"there is no recording below {raw} to measure with")
+    floors, conversions = [], []
+    for _ in range(repeats):
+        floors.append(timed("read and decode only", lambda: _read_and_decode(converter, raw)))
+        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, 1)[0]))
+    load = os.getloadavg()[0]
+    return ConvertBench(
+        source=source,
+        pictures=_pictures(converter, raw),
+        floor=min(floors, key=lambda t: t.cpu_seconds),
+        conversion=min(conversions, key=lambda t: t.cpu_seconds),
+        peer=_lerobot(converter, raw) if peer else None,
+        wall=tuple((count, _convert(source, raw, manifest, count)[1]) for count in workers),
+        load=load,
+    )
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
+        yield Path(folder)
+
+
+def _convert(source: str, raw: Path, manifest: Manifest, workers: int) -> tuple[int, float]:
+    """(camera frames, wall seconds) of one conversion; FwdataError when a recording could not be read."""
+    with _scratch() as folder:
+        request = ConvertRequest(source, raw, folder / "store.zarr", manifest, workers)
+        report = convert(request, lambda plan: None, lambda episodes, frames: None)
+    if report.quarantined:
+        where, reason = report.quarantined[0]
+        raise FwdataError(f"cannot measure with recordings that are left out: {where}: {reason}")
+    return report.frames * len(manifest.cameras), report.seconds
+
+
+def _read_and_decode(converter: Converter, raw: Path) -> int:
+    return sum(
+        _decoded(camera)
+        for ref in converter.discover(raw).episodes
+        for camera in converter.read(raw, ref).cameras.values()
+    )
+
+
+def _decoded(camera: Camera) -> int:
+    """Frames of a camera, every one decoded."""
+    if not isinstance(camera, EncodedCamera):
+        return sum(len(block) for block in camera.frames())
+    count = 0
+    for frame in camera.frames():
+        decode_rgb(frame.data, frame.red_blue_swapped)
+        count += 1
+    return count
+
+
+def _pictures(converter: Converter, raw: Path) -> str:
+    cameras = converter.read(raw, converter.discover(raw).episodes[0]).cameras
+    sizes = {f"{c.width}x{c.height} {c.encoding}": None for c in cameras.values()}
+    return f"{len(cameras)} x {', '.join(sizes)}"
+
+
+def _lerobot(converter: Converter, raw: Path) -> Timing:
+    """The first rows of the recordings written as video by LeRobotDataset, reading and decoding them included."""
+    from fwdata.export.lerobot import quiet, write_dataset
+
+    refs = converter.discover(raw).episodes
+    first = converter.read(raw, refs[0])
+    features: dict[str, Any] = {
+        key: {"dtype": "float32", "shape": (len(names),), "names": list(names)}
+        for key, names in (("observation.state", first.state_names), ("action", first.action_names))
+    }
+    for name, camera in first.cameras.items():
+        shape = (camera.height, camera.width, 3)
+        features[f"observation.images.{name}"] = {
+            "dtype": "video",
+            "shape": shape,
+            "names": ["height", "width", "channels"],
+        }
+
+    def frames() -> Iterator[dict[str, Any]]:
+        episode = converter.read(raw, refs[0])
+        views = {f"observation.images.{name}": _pixels(camera) for name, camera in episode.cameras.items()}
+        for state, action in islice(zip(episode.state, episode.action, strict=True), PEER_ROWS):
+            pictures = {key: next(view) for key, view in views.items()}
+            yield {"observation.state": state, "action": action, **pictures, "task": episode.instructions[0]}
+
+    def work() -> int:
+        with _scratch() as folder:
+            write_dataset(folder / "dataset", features, 15, "bench", [frames()])
+        return min(PEER_ROWS, len(first.state)) * len(first.cameras)
+
+    with quiet():
+        work()  # its first call loads libraries
+        return timed("lerobot's writer", work)
+
+
+def _pixels(camera: Camera) -> Iterator[np.ndarray[Any, Any]]:
+    """Decoded frames, one at a time."""
+    if isinstance(camera, EncodedCamera):
+        for frame in camera.frames():
+            yield decode_rgb(frame.data, frame.red_blue_swapped)
+    else:
+        for block in camera.frames():
+            yield from block
