@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,14 +28,17 @@ def regenerate(
     resolution: Annotated[int, typer.Option(help="Height and width of both cameras in pixels.")] = 512,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, comma-separated; default: all.")] = None,
     max_demos: Annotated[int | None, typer.Option(min=1, help="Only the first recordings of every task.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: all cores, at most 8.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; default: all cores, at most 8, if memory allows.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Replay recordings in their simulator: sharper pictures, no no-ops, only what solves its task.
 
-    Running it again continues. Needs the extra libero-sim. Failed replays are expected (some 15 % of LIBERO) and listed
-    in <suite>_metainfo.json; exit code 3 says that files or recordings could not be read.
+    Running it again continues. Needs the extra libero-sim; docs/LIBERO.md says more. Pictures are stored like those of
+    raw files, bottom row first; `fwdata convert libero` turns both. Failed replays are expected (some 15 % of LIBERO)
+    and listed in <suite>_metainfo.json; exit code 3 says that files or recordings could not be read.
 
     Example: fwdata regenerate libero --suite libero_goal --resolution 512 RAW_DIR --out data/libero
     """
@@ -42,7 +46,7 @@ def regenerate(
 
     chosen = tuple(name.strip() for name in tasks.split(",") if name.strip()) if tasks is not None else None
     request = run.RegenerateRequest(
-        source, suite, raw, out, resolution, chosen, max_demos, workers or default_workers()
+        source, suite, raw, out, resolution, chosen, max_demos, workers or _affordable_workers()
     )
     if dry_run:
         _print_plan(run.make_plan(request), as_json)
@@ -59,6 +63,14 @@ def regenerate(
         _print_report(report)
     if report.skipped or report.damaged:
         raise typer.Exit(EXIT_QUARANTINED)
+
+
+def _affordable_workers() -> int:
+    """A process per core, at most 8, as far as the machine's memory holds their simulators."""
+    from fwdata.regenerate.run import WORKER_BYTES
+
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(default_workers(), memory // WORKER_BYTES))
 
 
 def _print_plan(plan: RegeneratePlan, as_json: bool) -> None:

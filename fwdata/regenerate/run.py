@@ -18,6 +18,8 @@ from fwdata.regenerate.contract import Replayed, Replayer, ReplayTask
 from fwdata.store.files import canonical_json, write_atomic, write_lock
 
 RESOLUTIONS = (16, 2048)
+WORKER_BYTES = 2_500_000_000
+"""Memory that one worker's simulator takes: scenes with their textures."""
 PROGRESS = ".regenerate"
 SETTINGS = "settings.json"
 REPORT = "regenerate.json"
