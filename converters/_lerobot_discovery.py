@@ -109,4 +109,5 @@ def _reference(found: Found, dataset: Dataset, entry: Entry, files: Sequence[str
         group=found.relative or "dataset",
         num_bytes=num_bytes,
         hints={"dataset": found.relative, "episode": entry.index, "length": entry.length},
+        num_frames=entry.length,
     )

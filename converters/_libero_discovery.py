@@ -107,7 +107,8 @@ def references(files: Iterable[OpenedFile], limit: int | None) -> tuple[EpisodeR
                 "frames": demo.rows,
             }
             source = f"{place.path}#{demo.name}"
-            refs.append(EpisodeRef(f"{group}/{demo.name}", source, (place.path,), group, demo.num_bytes, hints))
+            name = f"{group}/{demo.name}"
+            refs.append(EpisodeRef(name, source, (place.path,), group, demo.num_bytes, hints, demo.rows))
     return tuple(refs)
 
 

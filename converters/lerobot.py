@@ -25,6 +25,7 @@ from converters._lerobot_cameras import open_cameras
 from converters._lerobot_info import Info, read_info
 from converters._lerobot_mapping import Fit, fit, fit_cameras
 from converters._lerobot_meta import Dataset, Entry, load_dataset
+from converters._lerobot_options import Options as Options
 from converters._lerobot_options import options_of, rate_agrees
 from converters._lerobot_parquet import Span, find_rows
 from converters._lerobot_rows import Rows, read_rows

@@ -11,6 +11,9 @@ It may have two functions besides, for sources that are found on a hub or come i
     fetch(name, manifest, options)  -> Path       where a root that is no path on disk was downloaded to
     choose_manifest(roots, options) -> Manifest   when the user names none
 
+Its options may be declared as a pydantic model `Options` in the module; their fields become flags of `fwdata convert`
+(`--max-episodes-per-task 5`), explained by each field's description or by `name: text` lines of the model's docstring.
+
 It knows its source format and nothing of Zarr, stitching or torch. Everything else (resume, workers, quarantine,
 checksums, stitching, statistics, latents) is done by fwdata for every converter alike.
 """
@@ -64,6 +67,7 @@ class EpisodeRef:
     group: natural unit of storage (task, embodiment and setting for RoboTwin): episodes of one part share it.
     num_bytes: size of this episode in its source, for planning parts and estimating time.
     hints: what the path already told (task, embodiment, index, ..), for `read`.
+    num_frames: recorded frames, where discovery learns them at little cost; None: unknown until it is read.
     """
 
     id: str
@@ -72,6 +76,7 @@ class EpisodeRef:
     group: str
     num_bytes: int
     hints: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    num_frames: int | None = None
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,12 @@ def toy_manifest(monkeypatch: pytest.MonkeyPatch, **changes: object) -> Manifest
     return load_manifest("toy").model_copy(update=changes)
 
 
-def run_convert(raw: Path, out: Path, manifest: Manifest, workers: int = 1, on_error: str = "skip") -> ConvertReport:
-    """Convert without a progress display."""
-    request = ConvertRequest(manifest.converter, raw, out, manifest, workers, on_error)
+def run_convert(
+    raw: Path | Sequence[Path], out: Path, manifest: Manifest, workers: int = 0, on_error: str = "skip", **bounds: Any
+) -> ConvertReport:
+    """Convert in this process (workers 0), without a progress display."""
+    roots = (raw,) if isinstance(raw, Path) else tuple(raw)
+    request = ConvertRequest(manifest.converter, roots, out, manifest, workers, on_error, **bounds)
     return convert(request, lambda plan: None, lambda episodes, frames: None)
 
 

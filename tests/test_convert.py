@@ -29,8 +29,8 @@ from fwdata.api import EpisodeRef
 from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import plan as plan_module
+from fwdata.pipeline.estimate import dry_run
 from fwdata.pipeline.plan import ConvertRequest, load_converter, manifest_for
-from fwdata.pipeline.run import dry_run
 from fwdata.store.verify import verify_store
 from fwdata.store.writer import SourceFile, source_files
 
@@ -208,7 +208,7 @@ def test_an_unforeseen_error_in_a_converter_costs_one_recording(
         pass
 
     Broken.read = broken
-    monkeypatch.setattr("fwdata.pipeline.run.load_converter", lambda manifest: Broken(manifest))
+    monkeypatch.setattr("fwdata.pipeline.part.load_converter", lambda manifest: Broken(manifest))
     report = run_convert(raw, tmp_path / "s.zarr", manifest)
     assert report.quarantined == [("a/take0.npz", "KeyError: 'depth'")] and report.episodes == 5
 
@@ -219,13 +219,13 @@ def test_a_failure_of_the_machine_is_no_recordings_fault(
 ) -> None:
     out = tmp_path / "s.zarr"
 
-    def failing(root: Path, ref: EpisodeRef) -> tuple[SourceFile, ...]:
+    def failing(root: Path, ref: EpisodeRef, prefix: str) -> tuple[SourceFile, ...]:
         if ref.source == "b/take0.npz":
             raise error
-        return source_files(root, ref)
+        return source_files(root, ref, prefix)
 
     with monkeypatch.context() as patch, pytest.raises(type(error)):
-        patch.setattr("fwdata.pipeline.run.source_files", failing)
+        patch.setattr("fwdata.pipeline.part.source_files", failing)
         run_convert(raw, out, manifest)
     report = run_convert(raw, out, manifest)
     assert report.episodes == 6 and report.quarantined == []
@@ -243,7 +243,7 @@ def test_metadata_that_is_no_json_is_the_recordings_fault(
             episode = super().read(root, ref)
             return replace(episode, metadata={"gain": float("nan")}) if ref.source == "b/take0.npz" else episode  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("fwdata.pipeline.run.load_converter", lambda manifest: Odd(manifest))
+    monkeypatch.setattr("fwdata.pipeline.part.load_converter", lambda manifest: Odd(manifest))
     report = run_convert(raw, tmp_path / "s.zarr", manifest)
     assert [s for s, _ in report.quarantined] == ["b/take0.npz"] and "plain JSON" in report.quarantined[0][1]
 
@@ -323,7 +323,7 @@ def test_full_disk_ends_the_run_and_a_rerun_completes(
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
-    request = ConvertRequest("toy", raw, tmp_path / "s.zarr", manifest)
+    request = ConvertRequest("toy", (raw,), tmp_path / "s.zarr", manifest, workers=0)
     found = dry_run(request)
     assert (found.episodes, found.parts, found.pending_parts) == (6, 3, 3)
     assert found.bytes == sum(p.stat().st_size for p in raw.rglob("*.npz"))

@@ -54,7 +54,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     instructions = next(raw.rglob("episode0.json"))
     found = json.loads(instructions.read_text())
     instructions.write_text(json.dumps({**found, "seen": [HTML, *found["seen"]]}))
-    request = ConvertRequest("robotwin", raw, out, load_manifest("robotwin-sample"), 1, "skip")
+    request = ConvertRequest("robotwin", (raw,), out, load_manifest("robotwin-sample"), 0)
     report = convert(request, lambda plan: None, lambda episodes, frames: None)
     assert (report.episodes, len(report.quarantined)) == (4, 1)
     return out

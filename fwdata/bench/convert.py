@@ -86,7 +86,7 @@ def bench_convert(
     floors, conversions = [], []
     for _ in range(repeats):
         floors.append(timed("read and decode only", lambda: _read_and_decode(converter, raw)))
-        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, 1)[0]))
+        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, 0)[0]))
     load = os.getloadavg()[0]
     return ConvertBench(
         source=source,
@@ -106,9 +106,9 @@ def _scratch() -> Iterator[Path]:
 
 
 def _convert(source: str, raw: Path, manifest: Manifest, workers: int) -> tuple[int, float]:
-    """(camera frames, wall seconds) of one conversion; FwdataError when a recording could not be read."""
+    """(camera frames, wall seconds) of one conversion, in this process with 0 workers; FwdataError when a recording could not be read."""
     with _scratch() as folder:
-        request = ConvertRequest(source, raw, folder / "store.zarr", manifest, workers)
+        request = ConvertRequest(source, (raw,), folder / "store.zarr", manifest, workers)
         report = convert(request, lambda plan: None, lambda episodes, frames: None)
     if report.quarantined:
         where, reason = report.quarantined[0]

@@ -162,6 +162,13 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def human_time(seconds: float) -> str:
+    """`42 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 type Rows = list[tuple[str, ...]]
 
 

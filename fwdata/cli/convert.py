@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fwdata.cli._common import default_workers, emit_json, human_bytes, parse_options, progress_bar, say, warn
+from fwdata.cli._common import (
+    default_workers,
+    emit_json,
+    human_bytes,
+    human_time,
+    parse_options,
+    print_table,
+    progress_bar,
+    say,
+    warn,
+)
+from fwdata.cli._flags import OptionsCommand
 from fwdata.errors import EXIT_QUARANTINED, UsageError
 
 if TYPE_CHECKING:
-    from fwdata.pipeline.run import ConvertReport, DryRun
+    from fwdata.pipeline.estimate import DryRun
+    from fwdata.pipeline.run import ConvertReport
 
 SHOWN = 20
 """Warnings and quarantined recordings printed before the rest is counted."""
@@ -19,27 +31,37 @@ SHOWN = 20
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command(name="convert")(convert)
+    app.command(name="convert", cls=OptionsCommand)(convert)
 
 
 def convert(
     source: Annotated[str, typer.Argument(help="Source format: robotwin, libero, r1lite, lerobot, or your own.")],
     raw: Annotated[
-        Path, typer.Argument(help="Folder (or file) of recordings; for lerobot also OWNER/NAME on the hub.")
+        list[Path], typer.Argument(help="Folders (or files) of recordings; for lerobot also OWNER/NAME on the hub.")
     ],
     out: Annotated[Path, typer.Option("--out", help="The store to write, e.g. data/robotwin.zarr.")],
     manifest: Annotated[
         str | None, typer.Option(help="Manifest name or path; default: the source's own, or the one that fits.")
     ] = None,
     options: Annotated[list[str] | None, typer.Option("--set", help="Converter option key=value; repeatable.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: all cores, at most 8.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Reader processes; default: all cores, at most 8. 0: none, unsupervised.")
+    ] = None,
     on_error: Annotated[str, typer.Option(help="skip: quarantine bad recordings; fail: stop at the first.")] = "skip",
+    episode_seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds one recording may take, and 20 more per MB; else it is quarantined.")
+    ] = 300.0,
+    memory: Annotated[
+        int, typer.Option(min=256, help="MiB of memory a reader may use; else it is quarantined.")
+    ] = 4096,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Convert recordings to a store. Running it again continues; a finished store is left as it is.
 
-    Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr --workers 4
+    The options of a source are flags too: `fwdata convert SOURCE --help` lists them.
+
+    Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr --settings clean --max-episodes-per-task 5
     """
     from fwdata.pipeline import run as pipeline
     from fwdata.pipeline.plan import ConvertRequest, located, manifest_for
@@ -47,18 +69,21 @@ def convert(
     if on_error not in {"skip", "fail"}:
         raise UsageError(f"--on-error must be skip or fail, found {on_error!r}")
     given = parse_options(options or [])
-    root = located(source, raw, manifest, given)
-    chosen = manifest_for(source, manifest, given, [root])
+    roots = tuple(located(source, path, manifest, given) for path in raw)
+    chosen = manifest_for(source, manifest, given, roots)
     if manifest is None and chosen.name != source:
         say(f"manifest {chosen.name}: {chosen.description}")
-    request = ConvertRequest(source, root, out, chosen, workers or default_workers(), on_error)
+    count = default_workers() if workers is None else workers
+    request = ConvertRequest(source, roots, out, chosen, count, on_error, episode_seconds, memory << 20)
     if dry_run:
-        _print_dry_run(pipeline.dry_run(request), as_json)
+        from fwdata.pipeline.estimate import dry_run as estimate
+
+        _print_dry_run(estimate(request), as_json)
         return
     with progress_bar("converting", "episodes") as bar:
         report = pipeline.convert(
             request,
-            lambda plan: bar.start(sum(len(part.refs) for part in plan.pending)),
+            lambda plan: bar.start(sum(len(part.recordings) for part in plan.pending)),
             lambda episodes, frames: bar.advance(episodes),
         )
     _print_report(report, as_json)
@@ -67,23 +92,45 @@ def convert(
 
 
 def _print_dry_run(plan: DryRun, as_json: bool) -> None:
-    if as_json:
-        emit_json(
-            {
-                "episodes": plan.episodes,
-                "parts": plan.parts,
-                "pending_parts": plan.pending_parts,
-                "bytes": plan.bytes,
-                "skipped": [{"source": source, "reason": reason} for source, reason in plan.skipped],
-                "decisions": plan.decisions,
-                "warnings": list(plan.warnings),
-            }
-        )
-        return
     _list("warning", [(text, "") for text in plan.warnings])
     _list("would skip", list(plan.skipped))
-    size = human_bytes(plan.bytes)
-    print(f"{plan.episodes} episodes ({size}) in {plan.parts} parts, {plan.pending_parts} still to write")
+    if as_json:
+        emit_json(dry_run_json(plan))
+        return
+    rows: list[tuple[str, ...]] = [
+        (g.name, str(g.episodes), ("" if g.frames_known else "~") + str(g.frames), human_time(g.seconds))
+        for g in plan.groups
+    ]
+    print_table("", ("group", "episodes", "frames", "recorded"), rows)
+    for key, value in plan.decisions.items():
+        print(f"  {key}: {value}")
+    about = "" if all(g.frames_known for g in plan.groups) else "about "
+    print(
+        f"{plan.episodes} episodes, {about}{plan.frames} frames, {human_bytes(plan.bytes)} in {plan.parts} parts, "
+        f"{plan.pending_parts} still to write"
+    )
+    print(f"expected: a store of {human_bytes(plan.store_bytes)}, {human_time(plan.expected_seconds)} of work left")
+    print(f"  from {plan.basis}")
+
+
+def dry_run_json(plan: DryRun) -> dict[str, Any]:
+    """The plan as `--dry-run --json` prints it."""
+    return {
+        "episodes": plan.episodes,
+        "frames": plan.frames,
+        "parts": plan.parts,
+        "pending_parts": plan.pending_parts,
+        "bytes": plan.bytes,
+        "expected": {
+            "store_bytes": plan.store_bytes,
+            "seconds": round(plan.expected_seconds, 1),
+            "basis": plan.basis,
+        },
+        "groups": [vars(group) for group in plan.groups],
+        "skipped": [{"source": source, "reason": reason} for source, reason in plan.skipped],
+        "decisions": plan.decisions,
+        "warnings": list(plan.warnings),
+    }
 
 
 def _print_report(report: ConvertReport, as_json: bool) -> None:
@@ -100,7 +147,11 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
 
 
 def report_json(report: ConvertReport) -> dict[str, Any]:
-    """The report as `--json` prints it."""
+    """The report as `--json` prints it.
+
+    recordings: one row per recording of the store, earlier runs included: source, outcome (converted, quarantined when
+    it was read, skipped before), frames, reason, warnings (of this run's), new (whether this run did it).
+    """
     return {
         "out": str(report.out),
         "episodes": report.episodes,
@@ -110,6 +161,7 @@ def report_json(report: ConvertReport) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "quarantined": [{"source": source, "reason": reason} for source, reason in report.quarantined],
         "warnings": report.warnings,
+        "recordings": [{**vars(row), "warnings": list(row.warnings)} for row in report.rows],
     }
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fwdata.encode.vae import LatentVae, load_vae
 from fwdata.errors import UsageError
 from fwdata.manifest import Manifest
+from fwdata.pipeline.workers import Link, WorkerPool
 from fwdata.store.files import write_lock
 from fwdata.store.identity import latent_settings
 from fwdata.store.latents import LatentPartWriter, create_latents
@@ -47,8 +48,8 @@ class EncodeRequest:
 
 @dataclass
 class EncodeReport:
-    """What an encoding did. first, windows: latents written in this run. vae_seconds: time inside the VAE, summed over
-    workers, of the `busy_seconds` the workers ran."""
+    """What an encoding did. first, windows: latents encoded in this run (again where a worker ended within a shard).
+    vae_seconds: time inside the VAE, summed over workers, of the `busy_seconds` the workers ran."""
 
     name: str
     fingerprint: str
@@ -209,11 +210,10 @@ def _encode_parts(
     count: Callable[[int, int, float], None],
 ) -> Iterator[float]:
     """Encode parts here, or in worker processes; yields the busy seconds of each."""
-    from fwdata.pipeline.workers import run_tasks
-
     if request.workers > 1 and len(parts) > 1 and request.device == "cpu":
         arguments = [(request, part.name, key) for part in parts]
-        yield from run_tasks(_encode_in_worker, arguments, request.workers, count)
+        with WorkerPool(request.workers) as pool:
+            yield from pool.run(_encode_in_worker, arguments, count)
         return
     for part in parts:
         began = time.monotonic()
@@ -221,15 +221,13 @@ def _encode_parts(
         yield time.monotonic() - began
 
 
-def _encode_in_worker(
-    request: EncodeRequest, part: str, key: str, *, report: Callable[[int, int, float], None]
-) -> float:
+def _encode_in_worker(request: EncodeRequest, part: str, key: str, *, link: Link) -> float:
     """One part in a worker process. Returns its busy seconds."""
     store = open_store(request.store)
     vae = load_vae(request.vae, device=request.device, dtype=_dtype(request.dtype))
     began = time.monotonic()
     found = next(p for p in store.parts if p.name == part)
-    encode_part(store, found, key, vae, request.stride, report)
+    encode_part(store, found, key, vae, request.stride, link.report)
     return time.monotonic() - began
 
 

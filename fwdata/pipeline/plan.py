@@ -11,49 +11,68 @@ import importlib.util
 import pkgutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fwdata.api import ChooseManifest, Converter, Discovery, EpisodeRef, Fetch
+from pydantic import BaseModel
+
+from fwdata.api import ChooseManifest, Converter, Fetch
 from fwdata.errors import StaleCache, UsageError, did_you_mean
 from fwdata.manifest import Manifest, load_manifest, plugin_dir, validate_model
+from fwdata.pipeline.roots import Found, Recording, discover, name_roots
 from fwdata.store.files import LocalFiles, plan_digest, read_attributes, write_group
 from fwdata.store.identity import differences
 from fwdata.store.layout import PART_BYTES, PART_EPISODES, part_name
+
+EPISODE_SECONDS = 300.0
+SECONDS_PER_MB = 20.0
+"""How long one recording may take by default: so many seconds, and so many more per MB of its source."""
+
+WORKER_MEMORY = 4 << 30
+"""Bytes a worker may allocate by default; conversions stream, and stay below 700 MB."""
 
 
 @dataclass(frozen=True)
 class ConvertRequest:
     """One `fwdata convert` call.
 
-    source: converter name. raw: folder (or file) of recordings. out: the store. manifest: with options applied.
-    on_error: "skip" quarantines bad recordings and goes on, "fail" stops at the first.
+    source: converter name. roots: folders (or files) of recordings. out: the store. manifest: with options applied.
+    workers: processes that read recordings, each supervised; 0 reads in this process, where a decoder that crashes ends
+    the run. on_error: "skip" quarantines bad recordings and goes on, "fail" stops at the first. episode_seconds: time
+    one recording may take, besides SECONDS_PER_MB of its size; memory: bytes a worker may allocate (Linux), None for
+    no bound. A recording that costs two workers their life is quarantined.
     """
 
     source: str
-    raw: Path
+    roots: tuple[Path, ...]
     out: Path
     manifest: Manifest
     workers: int = 1
     on_error: str = "skip"
+    episode_seconds: float = EPISODE_SECONDS
+    memory: int | None = WORKER_MEMORY
+
+    def where(self) -> str:
+        """The roots, for messages."""
+        return str(self.roots[0]) + (f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else "")
 
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """Recordings that share one part. missing: planned recordings that are no longer in the root."""
+    """Recordings that share one part. missing: planned recordings that are no longer in the roots."""
 
     name: str
     group: str
-    refs: tuple[EpisodeRef, ...]
+    recordings: tuple[Recording, ...]
     missing: tuple[str, ...]
     digest: str
 
     def entry(self) -> dict[str, Any]:
         """The part as it is written to the plan, for a part planned now."""
-        episodes = [{"id": ref.id, "source": ref.source, "bytes": ref.num_bytes} for ref in self.refs]
+        episodes = [{"id": r.id, "source": r.source, "bytes": r.ref.num_bytes} for r in self.recordings]
         return {"name": self.name, "group": self.group, "episodes": episodes}
 
 
@@ -61,7 +80,7 @@ class PlannedPart:
 class Plan:
     """All parts of a store, and those that are not written yet."""
 
-    discovery: Discovery
+    found: Found
     parts: tuple[PlannedPart, ...]
     pending: tuple[PlannedPart, ...]
 
@@ -84,6 +103,12 @@ def load_converter(manifest: Manifest) -> Converter:
         raise UsageError(f"{module.__file__} has no class Converter; see fwdata.api for what a converter must offer")
     converter: Converter = module.Converter(manifest)
     return converter
+
+
+def options_model(source: str) -> type[BaseModel] | None:
+    """The `Options` of a converter's module: the pydantic model of its manifest options, or None."""
+    found = getattr(_converter_module(source), "Options", None)
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
 def _converter_module(name: str) -> ModuleType:
@@ -131,17 +156,17 @@ def manifest_for(source: str, manifest: str | None, options: Mapping[str, Any], 
     return validate_model(Manifest, data, f"manifest {found.name}")
 
 
-def _cut(refs: tuple[EpisodeRef, ...]) -> Iterator[list[EpisodeRef]]:
+def _cut(recordings: Iterable[Recording]) -> Iterator[list[Recording]]:
     """Recordings in order, cut where the group changes or a part is full."""
-    part: list[EpisodeRef] = []
+    part: list[Recording] = []
     size = 0
-    for ref in refs:
-        full = len(part) >= PART_EPISODES or size + ref.num_bytes > PART_BYTES
-        if part and (ref.group != part[0].group or full):
+    for recording in recordings:
+        full = len(part) >= PART_EPISODES or size + recording.ref.num_bytes > PART_BYTES
+        if part and (recording.group != part[0].group or full):
             yield part
             part, size = [], 0
-        part.append(ref)
-        size += ref.num_bytes
+        part.append(recording)
+        size += recording.ref.num_bytes
     if part:
         yield part
 
@@ -168,46 +193,59 @@ def check_output(request: ConvertRequest) -> bool:
     return True
 
 
-def find_recordings(request: ConvertRequest, converter: Converter) -> Discovery:
-    """What the root holds; reads directories only. UsageError when it is absent, or when the converter says so."""
-    if not request.raw.exists():
-        raise UsageError(f"there is no folder {request.raw} to convert")
-    discovery = converter.discover(request.raw)
-    ids = Counter(ref.id for ref in discovery.episodes)
+def find_recordings(request: ConvertRequest, converter: Converter) -> Found:
+    """What the roots hold; see `Converter.discover`. UsageError when one is absent, or when the converter says so."""
+    found = discover(name_roots(request.roots), converter)
+    ids = Counter(recording.id for recording in found.recordings)
     double = [name for name, count in ids.items() if count > 1]
     if double:
         raise UsageError(f"converter {request.source!r} gave two recordings the id {double[0]!r}; ids must be unique")
-    return discovery
+    return found
 
 
-def make_plan(request: ConvertRequest, discovery: Discovery) -> Plan:
+def make_plan(request: ConvertRequest, found: Found) -> Plan:
     """Decide the parts of the recordings found.
 
-    A store's existing plan is followed; recordings that are new in the root become further parts. UsageError when the
-    store was made from other recordings altogether.
+    A store's existing plan is followed; recordings that are new in a root become further parts. UsageError when the
+    store was made from other roots or other recordings altogether.
     """
-    by_id = {ref.id: ref for ref in discovery.episodes}
+    _check_roots(request.out, found)
+    by_id = {recording.id: recording for recording in found.recordings}
     old: list[dict[str, Any]] = _read_plan(request.out).get("parts", [])
     planned = {episode["id"] for part in old for episode in part["episodes"]}
     if planned and planned.isdisjoint(by_id):
         raise UsageError(
             f"{request.out} was converted from other recordings: it has none of the {len(by_id)} found below "
-            f"{request.raw}; choose another --out"
+            f"{request.where()}; choose another --out"
         )
-    new = tuple(ref for ref in discovery.episodes if ref.id not in planned)
     parts = [_planned(entry, by_id) for entry in old]
-    for refs in _cut(new):
-        digest = plan_digest({ref.id: ref.num_bytes for ref in refs})
-        parts.append(PlannedPart(part_name(len(parts)), refs[0].group, tuple(refs), (), digest))
-    return Plan(discovery, tuple(parts), tuple(p for p in parts if not _is_written(request.out, p)))
+    for members in _cut(r for r in found.recordings if r.id not in planned):
+        digest = plan_digest({r.id: r.ref.num_bytes for r in members})
+        parts.append(PlannedPart(part_name(len(parts)), members[0].group, tuple(members), (), digest))
+    return Plan(found, tuple(parts), tuple(p for p in parts if not _is_written(request.out, p)))
 
 
-def _planned(entry: Mapping[str, Any], by_id: Mapping[str, EpisodeRef]) -> PlannedPart:
+def _check_roots(out: Path, found: Found) -> None:
+    """UsageError when a store of several roots is continued with others; one root may have moved."""
+    attributes = read_attributes(LocalFiles(out), "") if out.is_dir() else None
+    before = list((attributes or {}).get("roots", []))
+    now = [root.name for root in found.roots]
+    if not before or (len(before) == len(now) == 1) or before == now:
+        return
+    absent = [f"without {name}" for name in before if name not in now]
+    more = [f"with {name}" for name in now if name not in before]
+    raise UsageError(
+        f"{out} was converted from {', '.join(before)}, now asked for {' and '.join([*absent, *more])}; give the same "
+        "folders, or choose another --out and `fwdata merge` the stores"
+    )
+
+
+def _planned(entry: Mapping[str, Any], by_id: Mapping[str, Recording]) -> PlannedPart:
     episodes = entry["episodes"]
     return PlannedPart(
         name=entry["name"],
         group=entry["group"],
-        refs=tuple(by_id[e["id"]] for e in episodes if e["id"] in by_id),
+        recordings=tuple(by_id[e["id"]] for e in episodes if e["id"] in by_id),
         missing=tuple(e["source"] for e in episodes if e["id"] not in by_id),
         digest=plan_digest({e["id"]: e["bytes"] for e in episodes}),
     )
@@ -236,7 +274,7 @@ def write_plan(out: Path, plan: Plan) -> None:
     previous = _read_plan(out)
     old = {part["name"]: part for part in previous.get("parts", [])}
     parts = [old.get(part.name) or part.entry() for part in plan.parts]
-    skipped = [{"source": s.source, "reason": s.reason} for s in plan.discovery.skipped]
-    content = {"parts": parts, "skipped": skipped, "warnings": list(plan.discovery.warnings)}
+    skipped = [{"source": s.source, "reason": s.reason} for s in plan.found.skipped]
+    content = {"parts": parts, "skipped": skipped, "warnings": list(plan.found.warnings)}
     if content != previous:
         write_group(out / "plan", content)

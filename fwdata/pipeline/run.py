@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
-import errno
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from fwdata.api import Converter, Episode
-from fwdata.errors import BadEpisode, UsageError
-from fwdata.manifest import Manifest
+from fwdata.errors import FwdataError, UsageError
+from fwdata.pipeline.part import Outcome, Sample, convert_part, find_readable
 from fwdata.pipeline.plan import (
     ConvertRequest,
     Plan,
-    PlannedPart,
     check_output,
     find_recordings,
     load_converter,
     make_plan,
     write_plan,
 )
-from fwdata.pipeline.workers import run_tasks
+from fwdata.pipeline.workers import Lost, Task, WorkerPool
 from fwdata.stitch import stitch_hash
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, write_group, write_lock
 from fwdata.store.layout import LAYOUT_VERSION
-from fwdata.store.writer import PartWriter, source_files
 
-FATAL_ERRNOS = frozenset(
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE", "EIO")
-)
-"""System errors that concern the machine, not one recording."""
+ATTEMPTS = 2
+"""Workers that one recording may cost before it is left out."""
 
 type OnEpisode = Callable[[int, int], None]
 """Called with (episodes done, frames done) after every recording."""
 
 
 @dataclass(frozen=True)
-class PartResult:
-    """What one part came to."""
+class Row:
+    """One recording of a store. outcome: "skipped" was decided by its name or header, "quarantined" when it was read.
 
-    episodes: int
-    frames: int
-    quarantined: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
+    frames: 0 unless converted. warnings: of recordings converted in this run (`new`).
+    """
+
+    source: str
+    outcome: Literal["converted", "quarantined", "skipped"]
+    frames: int = 0
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    new: bool = False
 
 
 @dataclass
 class ConvertReport:
-    """What a conversion did. quarantined: (source, reason) of everything left out, earlier runs included."""
+    """What a conversion did. quarantined: (source, reason) of everything left out, earlier runs included.
+
+    rows: every recording, in conversion order, then those skipped; earlier runs included.
+    """
 
     out: Path
     episodes: int = 0
@@ -60,81 +62,121 @@ class ConvertReport:
     seconds: float = 0.0
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """What a conversion would do. bytes: source bytes of the recordings found."""
+class LeaveOut:
+    """What to do about workers that ended: their task once more; a recording that costs ATTEMPTS of them is left out.
 
-    episodes: int
-    parts: int
-    pending_parts: int
-    bytes: int
-    skipped: tuple[tuple[str, str], ...]
-    decisions: dict[str, Any]
-    warnings: tuple[str, ...]
+    So the result depends on the recordings, not on which worker ended: one that was killed from outside changes
+    nothing. `reasons`: of the recordings left out so far, by id.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self._ended: Counter[str] = Counter()
+
+    def __call__(self, task: Task, lost: Lost) -> Task:
+        request, part, _ = task
+        where = lost.at or f"part {part.name}"
+        self._ended[where] += 1
+        if self._ended[where] >= ATTEMPTS:
+            if lost.at is None:
+                raise FwdataError(
+                    f"a worker process {lost.why} twice while writing {where} of {request.out}; what is written is "
+                    "safe, run the same command again to continue, with fewer --workers if memory was short"
+                )
+            self.reasons[where] = f"the reader {lost.why} twice while reading this recording"
+        return request, part, dict(self.reasons)
 
 
-def dry_run(request: ConvertRequest) -> DryRun:
-    """Plan without reading a recording or writing a byte."""
-    check_output(request)
-    plan = make_plan(request, find_recordings(request, load_converter(request.manifest)))
-    return DryRun(
-        episodes=len(plan.discovery.episodes),
-        parts=len(plan.parts),
-        pending_parts=len(plan.pending),
-        bytes=sum(ref.num_bytes for ref in plan.discovery.episodes),
-        skipped=tuple((s.source, s.reason) for s in plan.discovery.skipped),
-        decisions=dict(plan.discovery.decisions),
-        warnings=plan.discovery.warnings,
-    )
+class _Progress:
+    """Counts every recording once, also where a part is done again."""
+
+    def __init__(self, on_episode: OnEpisode) -> None:
+        self._on_episode = on_episode
+        self._seen: set[tuple[str, int]] = set()
+
+    def __call__(self, part: str, number: int, frames: int) -> None:
+        if (part, number) not in self._seen:
+            self._seen.add((part, number))
+            self._on_episode(1, frames)
 
 
 def convert(request: ConvertRequest, on_plan: Callable[[Plan], None], on_episode: OnEpisode) -> ConvertReport:
-    """Convert all recordings of a root that the store does not hold yet.
+    """Convert all recordings of the roots that the store does not hold yet.
 
     on_plan: called once with the plan, before the first recording. on_episode: called with increments of (episodes,
-    frames). Running it again continues, and writes nothing when all is done. Cost: every recording is read once, every
-    JPEG's coded bits are decoded once to check them. Raises UsageError for a wrong root or output, and with the bad
-    recording's reason with on_error "fail"; StoreBusy when another process writes.
+    frames). Running it again continues, and writes nothing when all is done. Cost: every recording is read once (the
+    first one's numbers twice), every JPEG's coded bits are decoded once to check them. Raises UsageError for a wrong
+    root or output, and with the bad recording's reason with on_error "fail"; StoreBusy when another process writes.
     """
     began = time.monotonic()
     check_output(request)
-    converter = load_converter(request.manifest)
-    discovery = find_recordings(request, converter)
-    with write_lock(request.out):
+    found = find_recordings(request, load_converter(request.manifest))
+    with write_lock(request.out), WorkerPool(request.workers, request.memory) as pool:
         check_output(request)  # again: another process may have written until now
-        plan = make_plan(request, discovery)
+        plan = make_plan(request, found)
         on_plan(plan)
         write_plan(request.out, plan)
-        report = ConvertReport(request.out, warnings=list(plan.discovery.warnings))
+        new: dict[str, Outcome] = {}
         if plan.pending:
-            _prepare_store(request, converter, plan)
-            _run_parts(request, plan.pending, report, on_episode)
-    _summarise(request.out, report)
-    report.seconds = time.monotonic() - began
-    return report
+            losses = LeaveOut()
+            _prepare_store(request, plan, pool, losses)
+            tasks = [(request, part, dict(losses.reasons)) for part in plan.pending]
+            for outcomes in pool.run(convert_part, tasks, _Progress(on_episode), losses):
+                new |= {outcome.source: outcome for outcome in outcomes}
+    return _report(request.out, plan, new, time.monotonic() - began)
 
 
-def _summarise(out: Path, report: ConvertReport) -> None:
+def _report(out: Path, plan: Plan, new: dict[str, Outcome], seconds: float) -> ConvertReport:
     from fwdata.store.reader import open_store
 
     store = open_store(out)
-    report.episodes, report.frames = len(store.episodes), store.num_frames
-    report.quarantined = [(q["source"], q["reason"]) for q in store.quarantined]
+    rows: list[Row] = []
+    for part in store.parts:
+        for record in part.attributes["episodes"]:
+            source = record["source"]
+            warnings = new[source].warnings if source in new else ()
+            rows.append(Row(source, "converted", record["length"], "", warnings, source in new))
+        for item in part.attributes["quarantined"]:
+            rows.append(Row(item["source"], "quarantined", 0, item["reason"], (), item["source"] in new))
+    rows += [Row(item["source"], "skipped", 0, item["reason"]) for item in store.plan["skipped"]]
+    converted = [row for row in rows if row.new and row.outcome == "converted"]
+    return ConvertReport(
+        out=out,
+        episodes=len(store.episodes),
+        frames=store.num_frames,
+        new_episodes=len(converted),
+        new_frames=sum(row.frames for row in converted),
+        seconds=seconds,
+        quarantined=[(q["source"], q["reason"]) for q in store.quarantined],
+        warnings=[*plan.found.warnings, *(f"{row.source}: {text}" for row in converted for text in row.warnings)],
+        rows=rows,
+    )
 
 
-def _prepare_store(request: ConvertRequest, converter: Converter, plan: Plan) -> None:
+def sample(request: ConvertRequest, plan: Plan, pool: WorkerPool, losses: LeaveOut) -> Sample:
+    """The first readable recording. UsageError when there is none."""
+    reasons: list[str] = []
+    for part in plan.parts:
+        task = (request, part, dict(losses.reasons))
+        found: Sample | None
+        [(found, unread)] = pool.run(find_readable, [task], lambda: None, losses)
+        reasons += unread
+        if found is not None:
+            return found
+    listed = "; ".join(reasons[:3]) + ("; .." if len(reasons) > 3 else "")
+    raise UsageError(f"none of the {len(reasons)} recordings below {request.where()} can be read: {listed}")
+
+
+def _prepare_store(request: ConvertRequest, plan: Plan, pool: WorkerPool, losses: LeaveOut) -> None:
     """Write the store's root metadata, its names taken from the first readable recording."""
     ensure_groups(request.out, request.out / "parts")
     if read_attributes(LocalFiles(request.out), "") is not None:
         return
-    first, reasons = _first_readable(request, converter, plan)
-    if first is None:
-        listed = "; ".join(reasons[:3]) + ("; .." if len(reasons) > 3 else "")
-        raise UsageError(f"none of the {len(reasons)} recordings below {request.raw} can be read: {listed}")
+    first = sample(request, plan, pool, losses)
     manifest = request.manifest
-    decisions = {**dict(plan.discovery.decisions), "cameras": list(manifest.cameras)}
     from fwdata import __version__
 
     write_group(
@@ -151,85 +193,8 @@ def _prepare_store(request: ConvertRequest, converter: Converter, plan: Plan) ->
             "stitch_hash": stitch_hash(manifest.stitch),
             "manifest": manifest.model_dump(mode="json"),
             "manifest_digest": manifest.digest(),
-            "decisions": decisions,
-            "roots": [request.raw.resolve().name],
+            "decisions": {**plan.found.decisions, "cameras": list(manifest.cameras)},
+            "roots": [root.name for root in plan.found.roots],
             "writer": f"fwdata {__version__}",
         },
     )
-
-
-def _first_readable(request: ConvertRequest, converter: Converter, plan: Plan) -> tuple[Episode | None, list[str]]:
-    reasons: list[str] = []
-    for part in plan.parts:
-        for ref in part.refs:
-            try:
-                return converter.read(request.raw, ref), reasons
-            except Exception as error:  # the boundary that leaves out one recording
-                if _concerns_all(error):
-                    raise
-                reasons.append(f"{ref.source}: {_reason(error)}")
-                if request.on_error == "fail":
-                    raise UsageError(reasons[-1]) from None
-    return None, reasons
-
-
-def _concerns_all(error: Exception) -> bool:
-    """Whether an error is of the machine or of what the user asked for, not of one recording."""
-    return isinstance(error, MemoryError | UsageError) or (isinstance(error, OSError) and error.errno in FATAL_ERRNOS)
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, BadEpisode) else f"{type(error).__name__}: {error}"
-
-
-def convert_part(request: ConvertRequest, part: PlannedPart, manifest: Manifest, on_episode: OnEpisode) -> PartResult:
-    """Convert one part in this process; see `convert`."""
-    attributes = read_attributes(LocalFiles(request.out), "")
-    assert attributes is not None
-    converter = load_converter(manifest)
-    names = (tuple(attributes["state_names"]), tuple(attributes["action_names"]))
-    writer = PartWriter(request.out, part.name, part.group, manifest.cameras, *names, plan=part.digest)
-    quarantined = [(source, "the recording is no longer in the folder") for source in part.missing]
-    warnings: list[str] = []
-    episodes = frames = 0
-    for ref in part.refs:
-        length = 0
-        try:
-            episode = converter.read(request.raw, ref)
-            writer.add(ref, episode, source_files(request.raw, ref))
-            length = len(episode.state)
-            warnings += [f"{ref.source}: {text}" for text in episode.warnings]
-        except Exception as error:  # the boundary that quarantines one recording
-            if writer.appending or _concerns_all(error):
-                raise
-            quarantined.append((ref.source, _reason(error)))
-        if quarantined and request.on_error == "fail":
-            raise UsageError(f"{quarantined[-1][0]}: {quarantined[-1][1]}")
-        episodes, frames = episodes + bool(length), frames + length
-        on_episode(1, length)
-    for source, reason in quarantined:
-        writer.quarantine(source, reason)
-    writer.commit()
-    return PartResult(episodes, frames, tuple(quarantined), tuple(warnings))
-
-
-def _run_parts(
-    request: ConvertRequest, parts: tuple[PlannedPart, ...], report: ConvertReport, on_episode: OnEpisode
-) -> None:
-    if request.workers <= 1 or len(parts) == 1:
-        for part in parts:
-            _add(report, convert_part(request, part, request.manifest, on_episode))
-        return
-    tasks = [(request, part) for part in parts]
-    for result in run_tasks(_part_in_worker, tasks, request.workers, on_episode):
-        _add(report, result)
-
-
-def _add(report: ConvertReport, result: PartResult) -> None:
-    report.new_episodes += result.episodes
-    report.new_frames += result.frames
-    report.warnings += result.warnings
-
-
-def _part_in_worker(request: ConvertRequest, part: PlannedPart, *, report: OnEpisode) -> PartResult:
-    return convert_part(request, part, request.manifest, report)

@@ -1,68 +1,247 @@
-"""Tasks in spawned worker processes, with their progress sent back as it happens."""
+"""Tasks in supervised worker processes: one that crashes, hangs or outgrows its memory costs one attempt of a task.
+
+    with WorkerPool(2, memory=4 << 30) as pool:
+        for result in pool.run(function, tasks, on_report, retry): ...
+
+`function(*task, link=link)` is a module-level function. Through `link` it sends progress, and announces what it is
+about to read and for how long at most; so the parent knows what a worker was at when it ended. Workers are fresh Python
+processes (nothing of the caller's script runs in them), started when there is a task for them, and they end with their
+parent: by Linux's PR_SET_PDEATHSIG, elsewhere at their next message.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
-import threading
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, Protocol, Self
 
 from fwdata.errors import FwdataError
 
-_queue: Any = None
+EXIT_MEMORY = 77
+"""Exit status of a worker that was refused memory."""
+
+_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from fwdata.pipeline import worker; worker.main()"
+
+type Task = tuple[Any, ...]
 
 
-def _init_worker(queue: Any) -> None:
-    global _queue
-    _queue = queue
+class Link(Protocol):
+    """What a task can tell whoever runs it."""
+
+    def report(self, *values: Any) -> None:
+        """Progress, passed to `on_report`."""
+
+    def announce(self, key: str | None, seconds: float | None = None) -> None:
+        """What comes next, and how long it may take; None: nothing in particular, for as long as it needs."""
 
 
-def _run(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    return function(*arguments, report=lambda *values: _queue.put(values))
+@dataclass(frozen=True)
+class Lost:
+    """A worker that ended inside a task. at: what it had announced. why: continues `the worker ..`."""
+
+    at: str | None
+    why: str
 
 
-def _listen(queue: Any, on_report: Callable[..., None]) -> None:
-    while (item := queue.get()) is not None:
-        on_report(*item)
+type Retry = Callable[[Task, Lost], Task]
+"""Called with a task whose worker ended: the task to do instead, or an error."""
 
 
-def run_tasks(
-    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], workers: int, on_report: Callable[..., None]
-) -> Iterator[Any]:
-    """Call `function(*task, report=..)` for every task in worker processes; yields the results as they come.
+@dataclass(frozen=True)
+class LocalLink:
+    """The link of a task that runs in this process: announcements have no use here."""
 
-    function: a module-level function; whatever it passes to `report` reaches `on_report` here, in a thread. Workers run
-    one BLAS thread each. The first error stops the others and is raised; FwdataError when a worker died.
+    on_report: Callable[..., None]
+
+    def report(self, *values: Any) -> None:
+        """See Link."""
+        self.on_report(*values)
+
+    def announce(self, key: str | None, seconds: float | None = None) -> None:
+        """See Link."""
+
+
+class OnceMore:
+    """The default of `WorkerPool.run`: every task is done again once; FwdataError when its worker ends again."""
+
+    def __init__(self) -> None:
+        self.lost: set[int] = set()
+
+    def __call__(self, task: Task, lost: Lost) -> Task:
+        if id(task) in self.lost:
+            raise FwdataError(
+                f"a worker process {lost.why} twice in the same part; what is written is safe, run the same command "
+                "again to continue, with fewer --workers if memory was short"
+            )
+        self.lost.add(id(task))
+        return task
+
+
+@dataclass
+class _Worker:
+    """One worker process, as its parent sees it. at, deadline: of the last announcement."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    memory: int | None
+    at: str | None = None
+    limit: float | None = None
+    deadline: float | None = None
+    overran: bool = False
+
+    @classmethod
+    def start(cls, memory: int | None) -> _Worker:
+        """A new process. Ctrl-C in a terminal reaches its parent only."""
+        here, there = Pipe()
+        environment = dict(os.environ)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment.setdefault(name, "1")
+        arguments = [json.dumps(sys.path), str(there.fileno()), str(os.getpid()), str(memory or 0)]
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits the mask
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a library prints must not mix with results
+                pass_fds=[there.fileno()],
+                env=environment,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        there.close()
+        return cls(process, here, memory)
+
+    def give(self, function: Callable[..., Any], task: Task) -> None:
+        """Send a task; a worker that is gone is noticed when its answer is read."""
+        self.at = self.limit = self.deadline = None
+        try:
+            self.connection.send((function, task))
+        except OSError:
+            return
+
+    def receive(self) -> tuple[str, Any]:
+        """The next message: ("report", values), ("done", result), ("error", exception) or ("lost", Lost)."""
+        if self.overran:
+            self.kill()
+            return "lost", Lost(self.at, f"took longer than {self.limit:,.0f} s")
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, OSError):
+            return "lost", Lost(self.at, self._ending())
+        if kind == "announce":
+            self.at, self.limit = value
+            self.deadline = None if self.limit is None else time.monotonic() + self.limit
+        return kind, value
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+    def _ending(self) -> str:
+        self.connection.close()
+        try:
+            code = self.process.wait(timeout=10)  # it closed its end of the connection: it is on its way out
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = -signal.SIGKILL
+        if code == EXIT_MEMORY:
+            return f"needed more than {(self.memory or 0) >> 20} MiB of memory"
+        if code == -signal.SIGKILL:
+            return "was killed (SIGKILL, as by a system short of memory)"
+        return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
+
+
+@dataclass
+class WorkerPool:
+    """At most `workers` processes, kept between runs; 0 runs every task in this process, unsupervised.
+
+    memory: bytes that a worker may allocate (Linux only), None for no bound; files it maps do not count.
+    Use it as a context manager: leaving it ends all processes.
     """
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    listener = threading.Thread(target=_listen, args=(queue, on_report), daemon=True)
-    listener.start()
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=context, initializer=_init_worker, initargs=(queue,)
-    )
-    pending: set[Future[Any]] = set()
-    try:
-        pending = {pool.submit(_run, function, task) for task in tasks}
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    except BrokenProcessPool:
-        raise FwdataError(
-            "a worker process died (out of memory, or a decoder crashed); what is written is safe, run the same "
-            "command again to continue, with fewer --workers if memory was short"
-        ) from None
-    finally:
-        if pending:
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-        queue.cancel_join_thread()  # a worker that was ended inside a put may hold the queue's lock for ever
-        queue.put(None)
-        listener.join(timeout=5)
+
+    workers: int
+    memory: int | None = None
+    _idle: list[_Worker] = field(default_factory=list, init=False)
+    _busy: dict[int, tuple[_Worker, Task]] = field(default_factory=dict, init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end(worker for worker, _ in self._busy.values())
+        self._end(self._idle)
+        self._busy, self._idle = {}, []
+
+    @staticmethod
+    def _end(workers: Any) -> None:
+        for worker in workers:
+            worker.kill()
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[Task],
+        on_report: Callable[..., None],
+        retry: Retry | None = None,
+    ) -> Iterator[Any]:
+        """Call `function(*task, link=..)` for every task; yields the results as they come.
+
+        on_report: called here with what tasks pass to `link.report`. retry: says what to do when a worker ended inside
+        a task; default: do it again once. The first error of a task ends the others and is raised. Cost: starting a
+        worker 0.1 s and its imports, a message 20 us.
+        """
+        if not self.workers:
+            for task in tasks:
+                yield function(*task, link=LocalLink(on_report))
+            return
+        retry = retry or OnceMore()
+        waiting = deque(tasks)
+        try:
+            while waiting or self._busy:
+                while waiting and len(self._busy) < self.workers:
+                    self._give(function, waiting.popleft())
+                for worker, task in self._ready():
+                    kind, value = worker.receive()
+                    if kind == "report":
+                        on_report(*value)
+                    elif kind == "lost":
+                        waiting.appendleft(self._again(retry, task, value, worker))
+                    elif kind in {"done", "error"}:
+                        del self._busy[id(worker)]
+                        self._idle.append(worker)
+                        if kind == "error":
+                            raise value
+                        yield value
+        finally:
+            self._end(worker for worker, _ in self._busy.values())
+            self._busy = {}
+
+    def _give(self, function: Callable[..., Any], task: Task) -> None:
+        worker = self._idle.pop() if self._idle else _Worker.start(self.memory)
+        self._busy[id(worker)] = worker, task
+        worker.give(function, task)
+
+    def _again(self, retry: Retry, task: Task, lost: Lost, worker: _Worker) -> Task:
+        del self._busy[id(worker)]
+        return retry(task, lost)
+
+    def _ready(self) -> list[tuple[_Worker, Task]]:
+        """Workers that have something to say or take longer than they announced."""
+        deadlines = [w.deadline for w, _ in self._busy.values() if w.deadline is not None]
+        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        spoke = set(wait([worker.connection for worker, _ in self._busy.values()], timeout))
+        now = time.monotonic()
+        for worker, _ in self._busy.values():
+            late = worker.deadline is not None and now > worker.deadline
+            worker.overran = late and worker.connection not in spoke
+        return [(w, task) for w, task in self._busy.values() if w.connection in spoke or w.overran]

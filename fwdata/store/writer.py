@@ -277,14 +277,17 @@ def _short(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", .." if len(names) > 3 else "")
 
 
-def source_files(root: Path, ref: EpisodeRef) -> tuple[SourceFile, ...]:
-    """Size and sha256 of every file of a recording. Files that many episodes share are read once."""
+def source_files(root: Path, ref: EpisodeRef, prefix: str = "") -> tuple[SourceFile, ...]:
+    """Size and sha256 of every file of a recording; `prefix` is put before the paths that are recorded.
+
+    Files that many episodes share are read once.
+    """
     base = root.parent if root.is_file() else root
     found = []
     for name in ref.files:
         status = (base / name).stat()
         digest = _cached_sha256(base / name, status.st_mtime_ns, status.st_size)
-        found.append(SourceFile(name, status.st_size, digest))
+        found.append(SourceFile(prefix + name, status.st_size, digest))
     return tuple(found)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Manifest, RawCamera, UsageError, converter_options
+from fwdata.manifest import Model
 
 BLOCK = 16
 NAMES = ("x", "y")
@@ -37,12 +38,21 @@ def _camera(frames: NDArray[np.uint8]) -> RawCamera:
     return RawCamera(_Pictures(frames), height=frames.shape[1], width=frames.shape[2])
 
 
+class Options(Model):
+    """Options of a toy manifest.
+
+    prefix: put before every instruction.
+    """
+
+    prefix: str = ""
+
+
 class Converter:
-    """Reads the format above. Option `prefix` is put before every instruction."""
+    """Reads the format above."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.cameras = manifest.cameras
-        self.prefix = str(converter_options(manifest.options, {"prefix": ""}, "toy")["prefix"])
+        self.prefix = str(converter_options(manifest.options, Options().model_dump(), "toy")["prefix"])
 
     def discover(self, root: Path) -> Discovery:
         paths = sorted(root.rglob("*.npz"))

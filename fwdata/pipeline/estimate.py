@@ -1,0 +1,130 @@
+"""What a conversion would do, with its expected size and time; nothing is written and no picture is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fwdata.pipeline.part import Sample
+from fwdata.pipeline.plan import ConvertRequest, Plan, check_output, find_recordings, load_converter, make_plan
+from fwdata.pipeline.roots import Recording
+from fwdata.pipeline.run import LeaveOut, sample
+from fwdata.pipeline.workers import WorkerPool
+
+RAW_RATIO = 0.30
+"""Stored bytes per byte of raw pixels (zstd level 3): 0.28 to 0.32 was measured on simulator frames."""
+
+PIXEL_RATE = {"jpeg": 250e6, "raw": 30e6, "lerobot": 15e6}
+"""Pixels that a worker stores per second, measured on one shared core: JPEG buffers are checked and copied, raw pixels
+unpacked and packed again, LeRobot's pictures decoded from video too."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Recordings of one natural unit (task, suite, dataset). frames_known: whether discovery told every length;
+    otherwise `frames` is estimated from the sample."""
+
+    name: str
+    episodes: int
+    frames: int
+    frames_known: bool
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a conversion would do. bytes: of the recordings; store_bytes: expected of the whole store; expected_seconds:
+    of what is not written yet, with the workers asked for; basis: what both are estimated from."""
+
+    groups: tuple[Group, ...]
+    parts: int
+    pending_parts: int
+    store_bytes: int
+    expected_seconds: float
+    basis: str
+    skipped: tuple[tuple[str, str], ...]
+    decisions: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def episodes(self) -> int:
+        """Recordings found."""
+        return sum(group.episodes for group in self.groups)
+
+    @property
+    def frames(self) -> int:
+        """Their frames, known or estimated."""
+        return sum(group.frames for group in self.groups)
+
+    @property
+    def bytes(self) -> int:
+        """Source bytes."""
+        return sum(group.bytes for group in self.groups)
+
+
+def dry_run(request: ConvertRequest) -> DryRun:
+    """Plan, and read the numbers of the first readable recording. Writes nothing; see `convert` for errors."""
+    check_output(request)
+    plan = make_plan(request, find_recordings(request, load_converter(request.manifest)))
+    with WorkerPool(min(1, request.workers), request.memory) as pool:
+        first = sample(request, plan, pool, LeaveOut())
+    everything, pending = plan.found.recordings, [r for part in plan.pending for r in part.recordings]
+    return DryRun(
+        groups=_groups(request, plan, first),
+        parts=len(plan.parts),
+        pending_parts=len(plan.pending),
+        store_bytes=round(_store_bytes(everything, first)),
+        expected_seconds=_work_seconds(request, pending, first) / max(1, min(request.workers, len(plan.pending))),
+        basis=_basis(request, first),
+        skipped=tuple((s.source, s.reason) for s in plan.found.skipped),
+        decisions=plan.found.decisions,
+        warnings=plan.found.warnings,
+    )
+
+
+def _groups(request: ConvertRequest, plan: Plan, first: Sample) -> tuple[Group, ...]:
+    members: dict[str, list[Recording]] = {}
+    for recording in plan.found.recordings:
+        members.setdefault(recording.group, []).append(recording)
+    found = []
+    for name, recordings in members.items():
+        frames = sum(_frames(r, first) for r in recordings)
+        known = all(r.ref.num_frames is not None for r in recordings)
+        size = sum(r.ref.num_bytes for r in recordings)
+        found.append(Group(name, len(recordings), frames, known, frames / request.manifest.fps.hz, size))
+    return tuple(found)
+
+
+def _frames(recording: Recording, first: Sample) -> int:
+    """Known frames of a recording, else by its size against the sample's."""
+    if recording.ref.num_frames is not None:
+        return recording.ref.num_frames
+    return max(1, round(first.rows * recording.ref.num_bytes / max(1, first.recording.ref.num_bytes)))
+
+
+def _store_bytes(recordings: Sequence[Recording], first: Sample) -> float:
+    raw = sum(c.height * c.width * 3 for c in first.cameras if c.encoding == "raw") * RAW_RATIO
+    jpeg = any(c.encoding == "jpeg" for c in first.cameras)
+    return sum(raw * _frames(r, first) + jpeg * r.ref.num_bytes for r in recordings)
+
+
+def _work_seconds(request: ConvertRequest, recordings: Sequence[Recording], first: Sample) -> float:
+    """Seconds of one worker: reading as the sample took, and pictures by PIXEL_RATE."""
+    per_frame = sum(c.height * c.width / _pixel_rate(request, c.encoding) for c in first.cameras)
+    per_frame += first.seconds / first.rows
+    return sum(_frames(r, first) for r in recordings) * per_frame
+
+
+def _pixel_rate(request: ConvertRequest, encoding: str) -> float:
+    return PIXEL_RATE.get(request.source if encoding == "raw" else encoding, PIXEL_RATE[encoding])
+
+
+def _basis(request: ConvertRequest, first: Sample) -> str:
+    sizes = ", ".join(dict.fromkeys(f"{c.width}x{c.height} {c.encoding}" for c in first.cameras))
+    rates = sorted({_pixel_rate(request, c.encoding) / 1e6 for c in first.cameras})
+    return (
+        f"the numbers of {first.recording.source} read in {first.seconds:.2f} s (its pictures, {sizes}, were not), and "
+        f"{' or '.join(f'{rate:g}' for rate in rates)} Mpixel/s per worker as measured on another machine"
+    )

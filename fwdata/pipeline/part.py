@@ -1,0 +1,133 @@
+"""What is done with recordings, in a worker process or in this one: a part converted, the first readable one found."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fwdata.errors import BadEpisode, UsageError
+from fwdata.pipeline.plan import SECONDS_PER_MB, ConvertRequest, PlannedPart, load_converter
+from fwdata.pipeline.roots import Recording
+from fwdata.pipeline.workers import Link
+from fwdata.store.files import LocalFiles, read_attributes
+from fwdata.store.writer import PartWriter, source_files
+
+FATAL_ERRNOS = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE", "EIO")
+)
+"""System errors that concern the machine, not one recording."""
+
+type LeftOut = Mapping[str, str]
+"""Id of a recording that cost two workers their life -> reason."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one recording. frames: 0 and a reason where it was left out."""
+
+    source: str
+    frames: int
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CameraSize:
+    """How one camera of a recording is stored."""
+
+    encoding: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the first readable recording tells about all, its pictures not read. seconds: that reading it took."""
+
+    recording: Recording
+    rows: int
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    cameras: tuple[CameraSize, ...]
+    seconds: float
+
+
+def _announce(request: ConvertRequest, recording: Recording, link: Link) -> None:
+    link.announce(recording.id, request.episode_seconds + SECONDS_PER_MB * recording.ref.num_bytes / 1e6)
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether an error is of the machine or of what the user asked for, not of one recording."""
+    return isinstance(error, MemoryError | UsageError) or (isinstance(error, OSError) and error.errno in FATAL_ERRNOS)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BadEpisode) else f"{type(error).__name__}: {error}"
+
+
+def find_readable(
+    request: ConvertRequest, part: PlannedPart, left_out: LeftOut, *, link: Link
+) -> tuple[Sample | None, list[str]]:
+    """The first recording of a part that can be read, and why those before it cannot.
+
+    With on_error "fail" the first that cannot is a UsageError.
+    """
+    converter = load_converter(request.manifest)
+    reasons: list[str] = []
+    for recording in part.recordings:
+        reason = left_out.get(recording.id)
+        if reason is None:
+            _announce(request, recording, link)
+            began = time.perf_counter()
+            try:
+                episode = converter.read(recording.root.path, recording.ref)
+            except Exception as error:  # the boundary that leaves out one recording
+                if _concerns_all(error):
+                    raise
+                reason = _reason(error)
+            else:
+                cameras = (episode.cameras[name] for name in request.manifest.cameras if name in episode.cameras)
+                sizes = tuple(CameraSize(c.encoding, c.height, c.width) for c in cameras)
+                names = tuple(episode.state_names), tuple(episode.action_names)
+                return Sample(recording, len(episode.state), *names, sizes, time.perf_counter() - began), reasons
+        reasons.append(f"{recording.source}: {reason}")
+        if request.on_error == "fail":
+            raise UsageError(reasons[-1]) from None
+    return None, reasons
+
+
+def convert_part(request: ConvertRequest, part: PlannedPart, left_out: LeftOut, *, link: Link) -> tuple[Outcome, ...]:
+    """Convert one part; reports (part, recording's number, frames) of every recording when it is done."""
+    attributes = read_attributes(LocalFiles(request.out), "")
+    assert attributes is not None
+    converter = load_converter(request.manifest)
+    names = (tuple(attributes["state_names"]), tuple(attributes["action_names"]))
+    writer = PartWriter(request.out, part.name, part.group, request.manifest.cameras, *names, plan=part.digest)
+    outcomes = [Outcome(source, 0, "the recording is no longer in the folder") for source in part.missing]
+    for number, recording in enumerate(part.recordings):
+        root, source = recording.root, recording.source
+        _announce(request, recording, link)
+        if recording.id in left_out:
+            outcomes.append(Outcome(source, 0, left_out[recording.id]))
+        else:
+            try:
+                episode = converter.read(root.path, recording.ref)
+                writer.add(recording.stored(), episode, source_files(root.path, recording.ref, root.prefix))
+                outcomes.append(Outcome(source, len(episode.state), warnings=tuple(episode.warnings)))
+            except Exception as error:  # the boundary that quarantines one recording
+                if writer.appending or _concerns_all(error):
+                    raise
+                outcomes.append(Outcome(source, 0, _reason(error)))
+        bad = next((o for o in outcomes if o.reason), None)
+        if bad and request.on_error == "fail":
+            raise UsageError(f"{bad.source}: {bad.reason}")
+        link.report(part.name, number, outcomes[-1].frames)
+    link.announce(None)
+    for outcome in outcomes:
+        if outcome.reason:
+            writer.quarantine(outcome.source, outcome.reason)
+    writer.commit()
+    return tuple(outcomes)

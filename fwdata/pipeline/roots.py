@@ -1,0 +1,128 @@
+"""The folders and files that one conversion takes: their names, and what all of them hold together.
+
+With one root, ids and sources are those the converter gives. With several, each root is discovered on its own and its
+ids, sources, files and groups are prefixed by its name: the last parts of its path that tell it from the others. The
+order in which roots are given does not matter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fwdata.api import Converter, Discovery, EpisodeRef, Json, Skipped
+from fwdata.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Root:
+    """A folder (or file) of recordings. name: unique among the roots; prefix: put before its ids and sources."""
+
+    path: Path
+    name: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording of one root. ref: as its converter knows it."""
+
+    root: Root
+    ref: EpisodeRef
+
+    @property
+    def id(self) -> str:
+        """The episode's id in the store."""
+        return self.root.prefix + self.ref.id
+
+    @property
+    def source(self) -> str:
+        """Where it is from, as the store and messages call it."""
+        return self.root.prefix + self.ref.source
+
+    def stored(self) -> EpisodeRef:
+        """The reference as the store knows it."""
+        prefix = self.root.prefix
+        files = tuple(prefix + name for name in self.ref.files)
+        return replace(self.ref, id=self.id, source=self.source, files=files, group=self.group)
+
+    @property
+    def group(self) -> str:
+        """Natural unit of storage."""
+        return self.root.prefix + self.ref.group
+
+
+@dataclass(frozen=True)
+class Found:
+    """What all roots hold together; the fields are those of `fwdata.api.Discovery`."""
+
+    roots: tuple[Root, ...]
+    recordings: tuple[Recording, ...]
+    skipped: tuple[Skipped, ...]
+    decisions: dict[str, Json]
+    warnings: tuple[str, ...]
+
+
+def name_roots(paths: Sequence[Path]) -> tuple[Root, ...]:
+    """Roots sorted by name. UsageError for one that is absent, given twice, or inside another."""
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"there is no folder {path} to convert")
+    if len(paths) == 1:
+        return (Root(paths[0], paths[0].resolve().name),)
+    real = [path.resolve() for path in paths]
+    for one, path in enumerate(real):
+        for other, above in enumerate(real):
+            if one != other and path.is_relative_to(above):
+                what = "is given twice" if path == above else f"lies in {paths[other]}, which is given too"
+                raise UsageError(f"{paths[one]} {what}; its recordings would count twice")
+    depth = 1
+    while max(Counter(_tail(path, depth) for path in real).values()) > 1:
+        depth += 1
+    names = [next(_tail(p, n) for n in range(1, depth + 1) if _is_own(real, p, n)) for p in real]
+    return tuple(sorted((Root(p, n, f"{n}/") for p, n in zip(paths, names, strict=True)), key=lambda root: root.name))
+
+
+def _tail(path: Path, depth: int) -> str:
+    return "/".join(path.parts[1:][-depth:])
+
+
+def _is_own(paths: Sequence[Path], path: Path, depth: int) -> bool:
+    return sum(_tail(other, depth) == _tail(path, depth) for other in paths) == 1
+
+
+def discover(roots: Sequence[Root], converter: Converter) -> Found:
+    """What every root holds. UsageError when a converter says so; with several roots it names the root."""
+    found = [(root, _discover(root, converter)) for root in roots]
+    return Found(
+        tuple(roots),
+        tuple(Recording(root, ref) for root, discovery in found for ref in discovery.episodes),
+        tuple(Skipped(root.prefix + s.source, s.reason) for root, discovery in found for s in discovery.skipped),
+        _merged({root.name: discovery.decisions for root, discovery in found}),
+        tuple(_named(root, text) for root, discovery in found for text in discovery.warnings),
+    )
+
+
+def _discover(root: Root, converter: Converter) -> Discovery:
+    try:
+        return converter.discover(root.path)
+    except UsageError as error:
+        raise type(error)(_named(root, str(error))) from None
+
+
+def _named(root: Root, text: str) -> str:
+    return f"{root.name}: {text}" if root.prefix else text
+
+
+def _merged(decisions: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
+    """Decisions that are the same for all roots, and by root's name those that differ."""
+    if len(decisions) == 1:
+        return dict(next(iter(decisions.values())))
+    merged: dict[str, Json] = {}
+    for key in dict.fromkeys(key for one in decisions.values() for key in one):
+        values: dict[str, Json] = {name: one.get(key) for name, one in decisions.items()}
+        first = next(iter(values.values()))
+        merged[key] = first if all(value == first for value in values.values()) else values
+    return merged
