@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from fixtures import (
 import fwdata
 from fwdata.cli import app
 from fwdata.cli._common import run_app
+from fwdata.errors import UsageError
 from fwdata.store.files import write_lock
 
 
@@ -118,7 +120,7 @@ def test_the_documented_commands_exist() -> None:
 
 def test_convert_reports_and_repeats(run: Command, raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
-    ran = run("convert", "toy", raw, "--out", out, "--workers", 1, "--json")
+    ran = run("convert", "toy", raw, "--out", out, "--workers", 0, "--json")
     assert ran.code == 0
     assert ran.json | {"seconds": 0} == {
         "out": str(out),
@@ -129,15 +131,19 @@ def test_convert_reports_and_repeats(run: Command, raw: Path, tmp_path: Path) ->
         "seconds": 0,
         "quarantined": [],
         "warnings": [],
+        "recordings": [
+            {"source": f"{name}.npz", "outcome": "converted", "frames": n, "reason": "", "warnings": [], "new": True}
+            for name, n in (("a/take0", 3), ("a/take1", 4), ("b/take0", 5))
+        ],
     }
     before = stamps(out)
-    again = run("convert", "toy", raw, "--out", out, "--workers", 1)
+    again = run("convert", "toy", raw, "--out", out, "--workers", 0)
     assert again.code == 0 and "3 episodes, 12 frames" in again.out and stamps(out) == before
 
 
 def test_convert_with_bad_recordings_ends_with_3(run: Command, raw: Path, tmp_path: Path) -> None:
     (raw / "a" / "take0.npz").write_bytes(b"PK")
-    arguments = ("convert", "toy", raw, "--workers", 1)
+    arguments = ("convert", "toy", raw, "--workers", 0)
     ran = run(*arguments, "--out", tmp_path / "s.zarr", "--json")
     assert ran.code == 3 and ran.json["episodes"] == 2
     assert [q["source"] for q in ran.json["quarantined"]] == ["a/take0.npz"]
@@ -148,11 +154,84 @@ def test_convert_with_bad_recordings_ends_with_3(run: Command, raw: Path, tmp_pa
 
 def test_convert_dry_run_and_options(run: Command, raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
-    ran = run("convert", "toy", raw, "--out", out, "--dry-run", "--json")
+    arguments = ("convert", "toy", raw, "--out", out, "--workers", 0, "--dry-run")
+    ran = run(*arguments, "--json")
     assert (ran.code, ran.json["episodes"], ran.json["pending_parts"]) == (0, 3, 2)
-    assert "3 episodes" in run("convert", "toy", raw, "--out", out, "--dry-run").out and not out.exists()
-    assert run("convert", "toy", raw, "--out", out, "--workers", 1, "--set", "prefix=now-").code == 0
+    assert [(g["name"], g["episodes"], g["frames_known"]) for g in ran.json["groups"]] == [
+        ("a", 2, False),
+        ("b", 1, False),
+    ]
+    assert ran.json["groups"][0]["frames"] >= 6 and ran.json["expected"]["store_bytes"] > 0
+    shown = run(*arguments).out
+    assert "3 episodes, about" in shown and "expected: a store of" in shown and "a/take0.npz read in" in shown
+    assert not out.exists()
+    assert run("convert", "toy", raw, "--out", out, "--workers", 0, "--set", "prefix=now-").code == 0
     assert fwdata.open(out).episodes[0].instruction.startswith("now-move")
+
+
+def test_options_of_a_converter_are_flags(run: Command, raw: Path, tmp_path: Path) -> None:
+    arguments = ("convert", "toy", raw, "--workers", 0, "--out")
+    for flags in (("--prefix", "on "), ("--prefix=on ",), ("--set", "prefix='on '")):
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
+        assert run(*arguments, out, *flags).code == 0
+        assert fwdata.open(out).episodes[0].instruction.startswith("on move")  # text stays text: YAML's on is true
+    run(*arguments, tmp_path / "x", "--prefx", "a").refused(2, "no option --prefx; did you mean '--prefix'")
+    run(*arguments, tmp_path / "x", "--prefix").refused(2, "--prefix needs a value")
+    libero = ("convert", "libero", raw, "--out", tmp_path / "x")
+    run(*libero, "--rotation", "flip").refused(
+        2, "--rotation must be one of auto, rot180, flip_vertical, none", "'flip'"
+    )
+    run(*libero, "--filter-noops=maybe").refused(2, "--filter-noops must be true or false, found 'maybe'")
+    run(*libero, "--max-episodes-per-task", "few").refused(2, "--max-episodes-per-task must be a number, found 'few'")
+    run(*libero, "--no-rotation").refused(2, "no option --no-rotation")
+    shown = " ".join(run("convert", "libero", "--help").out.split())
+    assert "Options of libero" in shown and "--filter-noops / --no-filter-noops drop rows whose action" in shown
+    assert "Options of toy: --prefix TEXT put before every instruction" in " ".join(
+        run("convert", "toy", "--help").out.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "options"),
+    [
+        (
+            "libero",
+            "--filter-noops --rotation none --resize 256,128",
+            {"filter_noops": True, "rotation": "none", "resize": [256, 128]},
+        ),
+        ("libero", "--no-filter-noops --tasks a,b --tasks c", {"filter_noops": False, "tasks": ["a", "b", "c"]}),
+        ("robotwin", "--settings clean --max-episodes-per-task 5", {"settings": ["clean"], "max_episodes_per_task": 5}),
+        (
+            "r1lite",
+            "--action-set arms+torso --recover --drop-unqualified --lang=zh --gap keep --no-check-rate",
+            {
+                "action_set": "arms+torso",
+                "recover": True,
+                "drop_unqualified": True,
+                "lang": "zh",
+                "gap": "keep",
+                "check_rate": False,
+            },
+        ),
+        (
+            "lerobot",
+            "--fps-labels 15,20 --cameras '{head: [a, b]}' --task null",
+            {"fps_labels": [15, 20], "cameras": {"head": ["a", "b"]}, "task": "null"},
+        ),
+    ],
+)
+def test_every_kind_of_option_becomes_its_value(
+    source: str, flags: str, options: dict[str, object], run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def manifest_for(source: str, manifest: object, given: object, roots: object) -> object:
+        asked.append(given)
+        raise UsageError("seen")
+
+    monkeypatch.setattr("fwdata.pipeline.plan.manifest_for", manifest_for)
+    run("convert", source, tmp_path, "--out", tmp_path / "s.zarr", *shlex.split(flags)).refused(2, "seen")
+    assert asked == [options]
 
 
 def test_convert_refuses_wrong_input(run: Command, raw: Path, tmp_path: Path) -> None:
@@ -169,7 +248,7 @@ def test_convert_refuses_wrong_input(run: Command, raw: Path, tmp_path: Path) ->
     run("convert", "toy", raw, "--out", out, "--set", "prefix").refused(2, "key=value")
     run("convert", "toy", raw, "--out", out, "--set", "prefix=[").refused(2, "not a valid value")
     run("convert", "toy", raw, "--out", out, "--on-error", "stop").refused(2, "skip or fail, found 'stop'")
-    run("convert", "toy", raw, "--out", out, "--workers", 0).refused(2, "--workers")
+    run("convert", "toy", raw, "--out", out, "--workers", -1).refused(2, "--workers")
     run("convert", "toy", raw).refused(2, "--out", "fwdata convert --help")
     run("convert", "toy", raw, "--outt", out).refused(2, "--outt")
     run("convrt", "toy").refused(2, "convrt")
@@ -189,10 +268,10 @@ def test_full_disk_is_one_sentence(
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
-        ran = run("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 1)
+        ran = run("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 0)
         ran.refused(1, "the disk is full", "run the same command again")
         run("encode-latents", store, "--vae", "fake", "--workers", 1).refused(1, "the disk is full")
-    assert run("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 1).code == 0
+    assert run("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 0).code == 0
     assert tree(tmp_path / "s.zarr") == tree(store)
     assert run("encode-latents", store, "--vae", "fake", "--workers", 1).code == 0
 
@@ -204,7 +283,9 @@ def test_interrupt_says_that_a_rerun_continues(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.fsync", interrupted)
-    run("convert", "toy", raw, "--out", tmp_path / "s.zarr").refused(130, "interrupted", "same command again")
+    run("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 0).refused(
+        130, "interrupted", "same command again"
+    )
 
 
 def test_inspect_prints_the_contract(run: Command, store: Path) -> None:

@@ -17,7 +17,6 @@ from fixtures import (
     tree,
     write_toy,
 )
-
 from worker_tasks import double
 
 import fwdata
@@ -25,7 +24,7 @@ from fwdata.errors import FwdataError, UsageError
 from fwdata.manifest import Manifest
 from fwdata.pipeline.plan import ConvertRequest
 from fwdata.pipeline.run import convert
-from fwdata.pipeline.workers import Link, WorkerPool
+from fwdata.pipeline.workers import WorkerPool
 
 HARM = '''
 import os, signal, sys, time
@@ -202,9 +201,7 @@ def test_several_roots_in_any_order_are_one_store(tmp_path: Path, monkeypatch: p
     assert tree(tmp_path / "t.zarr") == tree(tmp_path / "s.zarr")
     assert run_convert([two, one], tmp_path / "s.zarr", manifest).new_episodes == 0
     more = write_toy(tmp_path / "more", {"a": [2]})
-    with pytest.raises(
-        UsageError, match=r"from home/raw, lab/raw, now asked for without home/raw and with more"
-    ):
+    with pytest.raises(UsageError, match=r"from home/raw, lab/raw, now asked for without home/raw and"):
         run_convert([one, more], tmp_path / "s.zarr", manifest)
     with pytest.raises(UsageError, match="is given twice"):
         run_convert([one, one], tmp_path / "u.zarr", manifest)

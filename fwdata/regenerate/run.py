@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fwdata.errors import UsageError
-from fwdata.pipeline.workers import run_tasks
+from fwdata.pipeline.workers import Link, WorkerPool
 from fwdata.regenerate.contract import Replayed, Replayer, ReplayTask
 from fwdata.store.files import canonical_json, write_atomic, write_lock
 
@@ -156,13 +156,12 @@ def _check_settings(request: RegenerateRequest, versions: dict[str, str]) -> Non
 
 def _replay_all(request: RegenerateRequest, tasks: Sequence[ReplayTask], on_demo: OnDemo) -> Iterator[ReplayTask]:
     """Replay tasks here or in worker processes; yields each when it is finished."""
-    if request.workers <= 1 or len(tasks) <= 1:
-        yield from (replay_task(request, task, report=on_demo) for task in tasks)
-    else:
-        yield from run_tasks(replay_task, [(request, task) for task in tasks], request.workers, on_demo)
+    workers = request.workers if min(request.workers, len(tasks)) > 1 else 0
+    with WorkerPool(workers) as pool:
+        yield from pool.run(replay_task, [(request, task) for task in tasks], on_demo)
 
 
-def replay_task(request: RegenerateRequest, task: ReplayTask, *, report: OnDemo) -> ReplayTask:
+def replay_task(request: RegenerateRequest, task: ReplayTask, *, link: Link) -> ReplayTask:
     """Replay the recordings of one task in this process and put its file in place; see `regenerate`."""
     replayer = load_replayer(request.source)
     progress = request.folder / PROGRESS / task.name
@@ -183,9 +182,9 @@ def replay_task(request: RegenerateRequest, task: ReplayTask, *, report: OnDemo)
                     _flush(progress / f"{demo}.hdf5")
                 done = {"outcome": asdict(outcome), "random_state": session.random_state()}
                 write_atomic(progress / f"{demo}.json", canonical_json(done))
-                report(1, outcome.rows)
+                link.report(1, outcome.rows)
             else:
-                report(1, 0)
+                link.report(1, 0)
             outcomes.append(done["outcome"])
             random_state = done["random_state"]
     finally:
