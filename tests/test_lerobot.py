@@ -129,7 +129,7 @@ def test_several_datasets_become_one_store(tmp_path):
     one, two = Recipe(lengths=(4, 5)), Recipe(version="v3.0", lengths=(6, 3))
     write_dataset(tmp_path / "raw/b/second", two)
     write_dataset(tmp_path / "raw/a", one)
-    report = run_convert(tmp_path / "raw", tmp_path / "s.zarr", manifest(), workers=1)
+    report = run_convert(tmp_path / "raw", tmp_path / "s.zarr", manifest())
     store = fwdata.open(tmp_path / "s.zarr")
     ids = ["a/episode_000000", "a/episode_000001", "b/second/episode_000000", "b/second/episode_000001"]
     assert report.quarantined == [] and [e.id for e in store.episodes] == ids

@@ -270,7 +270,7 @@ def refusal(root: Path, **options: object) -> str:
 def run(monkeypatch: pytest.MonkeyPatch, root: object, out: Path, *more: str) -> None:
     """`fwdata convert lerobot`, which must end well."""
     monkeypatch.setattr(
-        "sys.argv", ["fwdata", "convert", "lerobot", str(root), "--out", str(out), "--workers", "1", *more]
+        "sys.argv", ["fwdata", "convert", "lerobot", str(root), "--out", str(out), "--workers", "0", *more]
     )
     with pytest.raises(SystemExit) as ended:
         main()

@@ -106,7 +106,10 @@ def _scratch() -> Iterator[Path]:
 
 
 def _convert(source: str, raw: Path, manifest: Manifest, workers: int) -> tuple[int, float]:
-    """(camera frames, wall seconds) of one conversion, in this process with 0 workers; FwdataError when a recording could not be read."""
+    """(camera frames, wall seconds) of one conversion, in this process with 0 workers.
+
+    FwdataError when a recording could not be read.
+    """
     with _scratch() as folder:
         request = ConvertRequest(source, (raw,), folder / "store.zarr", manifest, workers)
         report = convert(request, lambda plan: None, lambda episodes, frames: None)

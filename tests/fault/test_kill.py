@@ -37,7 +37,7 @@ class Bench:
 
     def arguments(self, command: str, out: Path) -> list[str | Path]:
         return {
-            "convert": ["fwdata", "convert", "toy", self.raw, "--out", out, "--workers", "1"],
+            "convert": ["fwdata", "convert", "toy", self.raw, "--out", out, "--workers", "0"],
             "stitch": ["fwdata", "stitch", out],
             "stats": ["fwdata", "stats", out],
             "encode-latents": ["fwdata", "encode-latents", out, "--vae", "fake", "--stride", "2", "--workers", "1"],

@@ -87,7 +87,7 @@ class Fuzz:
     def convert(self, raw: Path, out: Path) -> int:
         argv = ["fwdata", "convert", *self.source.arguments[:1], raw, "--out", out, *self.source.arguments[1:]]
         began = time.monotonic()
-        ended = run_command(main, [*argv, "--workers", "1"], kill_after=SECONDS)
+        ended = run_command(main, [*argv, "--workers", "0"], kill_after=SECONDS)
         assert ended.code != -signal.SIGKILL or time.monotonic() - began < SECONDS, "took too long"
         assert "Traceback" not in ended.output, ended.output[-3000:]
         assert ended.code in {0, 2, 3}, f"exit code {ended.code}: {ended.output[-2000:]}"
