@@ -22,6 +22,7 @@ import torch
 from serving import CAMERAS, STATE, PictureVae, observation, pictures, small_policy
 from test_serve_messages import mutations
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
 from fwdata.errors import UsageError
@@ -34,6 +35,11 @@ from fwtrain.serve.remote import ServedPolicy
 from fwtrain.serve.server import Limits, PolicyServer, background
 from fwtrain.serve.stats import Latencies
 from fwtrain.serve.wire import pack, unpack
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 SILENT = logging.getLogger("silent")
 SILENT.disabled = True
@@ -278,27 +284,61 @@ def test_random_bytes_instead_of_websocket_frames(shared):
     for number in range(60):
         with socket.create_connection((host, port), timeout=10) as plain:
             if number % 2:  # a good handshake, then broken frames
-                plain.sendall(
-                    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-                )
+                plain.sendall(HANDSHAKE)
             plain.sendall(random.bytes(int(random.integers(1, 3000))))
     with PolicyClient(host, port) as client:
         assert client.infer(observation())["actions"].shape == (32, 14)
 
 
+def test_a_client_that_takes_no_answers_is_let_go(monkeypatch):
+    policy = small_policy()
+    chunk = np.zeros((1, 32, 14), np.float32)
+    monkeypatch.setattr(policy, "act_latents", lambda seen, seeds, steps: np.repeat(chunk, len(seen), 0))
+    made = server(policy, limits=Limits(send=0.3, rate=1e6))
+    asked = Frame(Opcode.BINARY, pack(observation())).serialize(mask=True)
+    with background(made) as (host, port), socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(15)
+        deaf.connect((host, port))
+        deaf.sendall(HANDSHAKE)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            for _ in range(3000):
+                deaf.sendall(asked)
+        with PolicyClient(host, port) as client:
+            assert client.infer(observation(2))["actions"].shape == (32, 14)
+            assert made.stats.lost == 1
+
+
+def test_connections_beyond_any_use_are_dropped_at_once():
+    made = server(limits=Limits(clients=2))
+    with background(made) as (host, port):
+        held = [socket.create_connection((host, port), timeout=10) for _ in range(8)]
+        for item in held:
+            item.sendall(b"GET ")  # the handshake never ends
+        time.sleep(0.2)
+        with socket.create_connection((host, port), timeout=3) as more:
+            assert more.recv(1) == b""  # closed, and not after the ten seconds of a handshake
+        for item in held:
+            item.close()
+        for _ in range(100):
+            try:
+                PolicyClient(host, port).close()
+                break
+            except ServerError:
+                time.sleep(0.05)
+        else:
+            pytest.fail("places of connections that left stay taken")
+
+
 def test_slow_clients_hold_nobody_up():
-    """Half-open handshakes, half a frame, and a client that never reads, beside one that works."""
+    """Half-open handshakes and half a frame, beside a client that works."""
     made = server(limits=Limits(handshake=0.3, ping=0.3, send=0.3))
     with background(made) as (host, port):
         half = [socket.create_connection((host, port), timeout=10) for _ in range(20)]
         for item in half:
             item.sendall(b"GET / HTTP/1.1\r\nHost: ")
         frame = socket.create_connection((host, port), timeout=10)
-        frame.sendall(
-            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n\x82\xfe\x10\x00abcdefgh"
-        )
+        frame.sendall(HANDSHAKE + b"\x82\xfe\x10\x00abcdefgh")
         with PolicyClient(host, port) as client:
             for number in range(3):
                 assert client.infer(observation(number))["actions"].shape == (32, 14)
