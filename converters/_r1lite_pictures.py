@@ -128,7 +128,7 @@ class Buffers(Source):
         wanted = frozenset(self.rows)
         frames = ((number, bytes(message.data)) for number, message in self.messages() if number in wanted)
         for data in in_row_order(self.rows, frames, self.camera):
-            yield EncodedFrame(data)
+            yield EncodedFrame(data, checked=True)  # by `look_at`, before rows were chosen
 
 
 @dataclass(frozen=True)

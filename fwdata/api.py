@@ -109,10 +109,12 @@ class EncodedFrame:
 
     red_blue_swapped: True when a standard JPEG decoder shows red and blue exchanged (legacy RoboTwin streams);
     readers exchange them back, the buffer itself is stored untouched.
+    checked: the converter has decoded the buffer without an error already; else it is decoded when it is written.
     """
 
     data: bytes
     red_blue_swapped: bool = False
+    checked: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path) -> None:
     found = bench_convert("robotwin", raw, manifest_for("robotwin", None, {}), repeats=1, peer=False, workers=(1,))
     assert found.conversion.units == found.floor.units == 2 * 16 * 3
     assert found.pictures == "3 x 320x240 jpeg" and found.of_peer is None
-    assert [count for count, _ in found.wall] == [1]
+    assert [w.workers for w in found.whole] == [1] and found.whole[0].cpu > 0
     assert found.of_floor == found.conversion.rate / found.floor.rate > 0
     assert json.loads(json.dumps(found.to_json()))["frames"] == 96
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,11 +27,21 @@ PEER_ROWS = 48
 
 
 @dataclass(frozen=True)
+class Whole:
+    """One conversion from start to end. wall: seconds; cpu: CPU seconds of all its processes, their start included."""
+
+    workers: int
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
 class ConvertBench:
     """What one source came to. All rates are camera frames per CPU second.
 
     pictures: sizes and encodings, for the table. floor: only reading and decoding. peer: lerobot's writer, None when
-    left out. wall: (workers, seconds) of whole conversions. load: the machine's load average before the first of them.
+    left out. whole: conversions with some numbers of workers; load: the machine's load average before the first of
+    them.
     """
 
     source: str
@@ -38,7 +49,7 @@ class ConvertBench:
     floor: Timing
     conversion: Timing
     peer: Timing | None
-    wall: tuple[tuple[int, float], ...]
+    whole: tuple[Whole, ...]
     load: float
 
     @property
@@ -61,7 +72,7 @@ class ConvertBench:
             "per_cpu_second": {name: round(t.rate, 1) for name, t in ways.items() if t is not None},
             "of_floor": round(self.of_floor, 3),
             "of_lerobot": None if self.of_peer is None else round(self.of_peer, 1),
-            "wall_seconds": {str(workers): round(seconds, 3) for workers, seconds in self.wall},
+            "workers": {str(w.workers): {"wall": round(w.wall, 3), "cpu": round(w.cpu, 3)} for w in self.whole},
             "load_average": self.load,
         }
 
@@ -86,7 +97,7 @@ def bench_convert(
     floors, conversions = [], []
     for _ in range(repeats):
         floors.append(timed("read and decode only", lambda: _read_and_decode(converter, raw)))
-        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, 0)[0]))
+        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, 0)))
     load = os.getloadavg()[0]
     return ConvertBench(
         source=source,
@@ -94,7 +105,7 @@ def bench_convert(
         floor=min(floors, key=lambda t: t.cpu_seconds),
         conversion=min(conversions, key=lambda t: t.cpu_seconds),
         peer=_lerobot(converter, raw) if peer else None,
-        wall=tuple((count, _convert(source, raw, manifest, count)[1]) for count in workers),
+        whole=tuple(_whole(source, raw, manifest, count) for count in workers),
         load=load,
     )
 
@@ -105,8 +116,14 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _convert(source: str, raw: Path, manifest: Manifest, workers: int) -> tuple[int, float]:
-    """(camera frames, wall seconds) of one conversion, in this process with 0 workers.
+def _whole(source: str, raw: Path, manifest: Manifest, workers: int) -> Whole:
+    began = time.monotonic()
+    timing = timed("whole", lambda: _convert(source, raw, manifest, workers))
+    return Whole(workers, time.monotonic() - began, timing.cpu_seconds)
+
+
+def _convert(source: str, raw: Path, manifest: Manifest, workers: int) -> int:
+    """Camera frames of one conversion, in this process with 0 workers.
 
     FwdataError when a recording could not be read.
     """
@@ -116,7 +133,7 @@ def _convert(source: str, raw: Path, manifest: Manifest, workers: int) -> tuple[
     if report.quarantined:
         where, reason = report.quarantined[0]
         raise FwdataError(f"cannot measure with recordings that are left out: {where}: {reason}")
-    return report.frames * len(manifest.cameras), report.seconds
+    return report.frames * len(manifest.cameras)
 
 
 def _read_and_decode(converter: Converter, raw: Path) -> int:

@@ -51,7 +51,9 @@ def convert(
     if as_json:
         emit_json([item.to_json() for item in found])
         return
-    print_table("camera frames per CPU second; seconds on the wall", _HEADER, [_row(item) for item in found])
+    print_table(
+        "camera frames per CPU second; whole conversions in wall / CPU seconds", _HEADER, [_row(item) for item in found]
+    )
 
 
 _HEADER = (
@@ -71,7 +73,7 @@ _HEADER = (
 
 def _row(item: ConvertBench) -> tuple[str, ...]:
     peer = ("-", "-") if item.peer is None else (f"{item.peer.rate:,.0f}", f"{item.of_peer:,.1f}x")
-    wall = [f"{seconds:.2f} s" for _, seconds in item.wall] or ["-", "-"]
+    wall = [f"{w.wall:.2f} / {w.cpu:.2f} s" for w in item.whole] or ["-", "-"]
     own = (f"{item.conversion.units:,}", f"{item.floor.rate:,.0f}", f"{item.conversion.rate:,.0f}")
     return (item.source, item.pictures, *own, f"{item.of_floor:.2f}", *peer, *wall, f"{item.load:.1f}")
 
