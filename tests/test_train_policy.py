@@ -245,6 +245,36 @@ def test_closed_loop_does_not_depend_on_how_many_run_side_by_side(trained: Path,
     assert evaluate_sample(policy, 3, execute=32, steps=2) == side_by_side
 
 
+class Scripted:
+    """A world whose episode n ends after 4 - n steps, well where n is even."""
+
+    def __init__(self, kind: str) -> None:
+        self.steps = 0
+
+    def reset(self, seed: int, number: int) -> SimpleNamespace:
+        self.number = number
+        return SimpleNamespace(cameras={}, state=STATE, instruction="lift", task="lift")
+
+    def step(self, action: np.ndarray) -> SimpleNamespace:
+        self.steps += 1
+        return self.reset(0, self.number)
+
+    @property
+    def done(self) -> bool:
+        return self.steps >= 4 - self.number
+
+    @property
+    def success(self) -> bool:
+        return self.number % 2 == 0
+
+
+def test_outcomes_are_in_the_order_of_the_episodes(trained: Path, monkeypatch):
+    monkeypatch.setattr(evaluate, "SampleEnv", Scripted)
+    result = evaluate_sample(StandStill(RunFolder(trained).info()), 4, execute=1)
+    assert result.outcomes == (True, False, True, False)
+    assert result.mean_steps == 2.5
+
+
 def test_an_expert_succeeds_in_closed_loop(trained: Path, monkeypatch):
     """The world's own expert, played through the same loop, solves its episodes."""
     environments = []
