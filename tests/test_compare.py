@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -205,3 +207,25 @@ def test_a_world_without_the_stores_robot_is_refused_before_training(tmp_path: P
     with pytest.raises(UsageError, match="fake"):
         run_comparison(store, plan(tmp_path, env="sample"))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_comparison_on_recordings_of_the_sample_world(tmp_path: Path):
+    raw, path, out = (str(tmp_path / name) for name in ("raw", "s.zarr", "compared"))
+    small = ("--set", "optim.batch_size=4", "--set", "validation.windows=4", "--steps", "2", "--seeds", "0")
+    for command in (
+        ("fwdata", "sample", "robotwin", "--episodes", "10", "--out", raw),
+        ("fwdata", "convert", "robotwin", raw, "--out", path, "--manifest", "robotwin-sample"),
+        ("fwdata", "stats", path),
+        ("fwdata", "encode-text", path, "--encoder", "tiny"),
+        ("fwdata", "encode-latents", path, "--vae", "tiny", "--stride", "16"),
+        ("fwtrain", "compare", path, "--out", out, *small, "--episodes", "2", "--threads", "1"),
+    ):
+        done = subprocess.run([sys.executable, "-m", *command, "--json"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    data = json.loads(done.stdout)
+    assert data["complete"] and [arm["name"] for arm in data["arms"]] == list(NAMES)
+    for arm in data["arms"]:
+        assert arm["runs"][0]["closed_loop"]["episodes"] == 2 and 0 < arm["success"]["high"] < 1
+        page = (tmp_path / "compared" / arm["runs"][0]["folder"] / "report.html").read_text()
+        assert ("data:image/png" in page) == (arm["name"] != "no-video")
