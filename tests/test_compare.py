@@ -147,7 +147,7 @@ def test_the_closed_loop_is_run_once_per_checkpoint_and_setting(tmp_path: Path, 
 def result(name: str, seed: int, wins: int, score: float, episodes: int = 20) -> CellResult:
     outcomes = tuple(i < wins for i in range(episodes))
     closed = EvalResult(wins, episodes, 10.0, {}, outcomes)
-    return CellResult(Cell(Arm(name, 1.0, name), seed), {"score": score}, closed, 10, 5.0)
+    return CellResult(Cell(Arm(name, 1.0, name), seed), {"score": score}, closed, 10)
 
 
 def test_findings_say_what_is_shown_and_what_is_not():

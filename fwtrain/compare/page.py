@@ -56,7 +56,6 @@ def _arm_json(item: Summary) -> dict[str, Any]:
         "score": _interval(item.score),
         "action_mae": _interval(item.mae),
         "video_by_horizon": item.video_by_horizon,
-        "samples_per_s": item.samples_per_s,
         "success_against_first": _interval(item.versus_success),
         "score_against_first": _interval(item.versus_score),
         "runs": [
@@ -64,7 +63,6 @@ def _arm_json(item: Summary) -> dict[str, Any]:
                 "seed": run.cell.seed,
                 "folder": f"runs/{run.cell.name}",
                 "steps": run.steps,
-                "samples_per_s": run.samples_per_s,
                 "validation": run.validation,
                 "closed_loop": asdict(run.closed) if run.closed else None,
             }
@@ -102,7 +100,8 @@ def _page(plan: Plan, summaries: Sequence[Summary], panels: Sequence[RangePanel]
     done = sum(len(item.runs) for item in summaries)
     report.text(
         "Runs of equal budget: same data, batches, order and initial weights for all runs of one seed; they differ in "
-        "the variant or in the weight of the video loss alone. Every run is judged at its last step."
+        "the variant or in the weight of the video loss alone. Equal means equal steps, not equal time. Every run is "
+        "judged at its last step."
     )
     if done < len(plan.cells):
         report.text(f"Not complete: {done} of {len(plan.cells)} runs so far.")
@@ -136,7 +135,7 @@ def _page(plan: Plan, summaries: Sequence[Summary], panels: Sequence[RangePanel]
     return report
 
 
-HEADER = ("", "success", "95 %", "action error", "95 %", "robot units", "video loss by latent frame", "samples/s")
+HEADER = ("", "success", "95 %", "action error", "95 %", "robot units", "video loss by latent frame")
 
 
 def table_rows(summaries: Sequence[Summary]) -> list[tuple[object, ...]]:
@@ -155,7 +154,6 @@ def table_rows(summaries: Sequence[Summary]) -> list[tuple[object, ...]]:
                 _bounds(item.score),
                 f"{item.mae.value:.4f}" if item.mae else None,
                 horizon or None,
-                f"{item.samples_per_s:.0f}",
             )
         )
     return rows

@@ -29,13 +29,12 @@ EVALUATION = "evaluation.json"
 @dataclass(frozen=True)
 class CellResult:
     """What one run came to. validation: the last one's numbers by name (empty without validation episodes); closed: the
-    closed loop, None without a world; steps: trained; samples_per_s: median of the log."""
+    closed loop, None without a world; steps: trained."""
 
     cell: Cell
     validation: dict[str, float]
     closed: EvalResult | None
     steps: int
-    samples_per_s: float
 
 
 @dataclass(frozen=True)
@@ -134,13 +133,12 @@ def _one(
         RunFolder(path).prepare(plan.recipe(cell), resume=True, fresh=False)  # refuses the run of another recipe
     step = RunFolder(path).need_checkpoint().step
     closed = None if plan.env == "none" else _closed_loop(plan, cell, step, device, should_stop)
-    log, validations = read_log(path), read_log(path, "val")
+    validations = read_log(path, "val")
     return CellResult(
         cell=cell,
         validation={k: v for k, v in validations[-1].items() if k != "kind"} if validations else {},
         closed=closed,
         steps=step,
-        samples_per_s=float(np.median([row["samples_per_s"] for row in log])),
     )
 
 

@@ -30,7 +30,6 @@ class Summary:
     score: Interval | None
     mae: Interval | None
     video_by_horizon: tuple[float, ...] | None
-    samples_per_s: float
     versus_success: Interval | None
     versus_score: Interval | None
 
@@ -53,7 +52,6 @@ def _summary(arm: Arm, runs: Sequence[CellResult], first: Sequence[CellResult] |
         score=_mean(runs, "score"),
         mae=_mean(runs, "action_mae"),
         video_by_horizon=tuple(float(np.mean([run.validation[n] for run in runs])) for n in names) or None,
-        samples_per_s=float(np.median([run.samples_per_s for run in runs])),
         versus_success=_versus_success(runs, first) if first else None,
         versus_score=_versus_score(runs, first) if first else None,
     )

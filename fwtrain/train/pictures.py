@@ -73,7 +73,7 @@ class FuturePictures:
         return pictures
 
     def _plan(self, note: Callable[[str], None]) -> BatchPlan | None:
-        """The first windows of evenly spread ones; None, with a reason, where there is nothing to show."""
+        """Windows from the middle of equal parts; None, with a reason, where there is nothing to show."""
         if not self._count or self._found is None:
             return None
         _, plans = self._found
@@ -82,7 +82,8 @@ class FuturePictures:
             note("no pictures: the run has no video loss, so its video expert predicts nothing")
             return None
         windows = np.concatenate([plan.windows for plan in plans])
-        chosen = windows[np.linspace(0, len(windows) - 1, min(self._count, len(windows))).round().astype(np.int64)]
+        count = min(self._count, len(windows))
+        chosen = windows[((np.arange(count) + 0.5) * len(windows) / count).astype(np.int64)]
         return BatchPlan(chosen, True, 0, 0)
 
     def _load(self, note: Callable[[str], None]) -> FrameDecoder | None:
