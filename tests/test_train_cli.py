@@ -56,8 +56,13 @@ def test_run_then_predict(call, tmp_path: Path):
     assert "joint13" in out
     assert "over 16 recorded steps" in out
     assert max(map(len, out.splitlines())) <= 120
-    code, out, _ = call("predict", tmp_path / "r", "--store", "s.zarr", "--frame", 4, "--threads", 1, "--json")
+    arguments = ("predict", tmp_path / "r", "--store", "s.zarr", "--frame", 4, "--threads", 1, "--json")
+    code, out, _ = call(*arguments, "--checkpoint", "best")
     assert len(json.loads(out)["action"]) == 32
+    code, _, err = call(*arguments, "--checkpoint", 99)
+    assert code == 2
+    assert "--checkpoint 99:" in err
+    assert "known: last, best, 2, 4, 6" in err
 
 
 def test_compare_lists_runs_then_trains_and_compares_them(call, tmp_path: Path):
@@ -109,6 +114,8 @@ def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, mon
         (["run", "s", "--out", "r", "--recipe", "tinny"], "no recipe 'tinny'; did you mean 'tiny'?"),
         (["run", "s", "--out", "r", "--set", "optim.lrr=1"], "unknown key 'optim.lrr'; did you mean 'lr'?"),
         (["run", "s", "--out", "r", "--resume", "--fresh"], "exclude each other"),
+        (["run", "s", "--out", "r", "--freeze", "wheels"], "freeze"),
+        (["plan", "--recipe", "libero", "--gpu", "0"], "--gpu and --processes must be at least 1"),
         (["run", "s", "--out", "r", "--threads", "0"], "--threads must be at least 1"),
         (["run", "s", "--out", "r", "--device", "tpu9"], "--device 'tpu9' is not a device"),
         (["run", "s", "--out", "r", "--recipe", "libero"], "recipe libero is for 8 state dimensions"),
@@ -137,7 +144,9 @@ def test_recipes_are_listed(call):
     assert [r["name"] for r in json.loads(out)["recipes"]] == ["libero", "r1lite", "robotwin", "tiny"]
 
 
-@pytest.mark.parametrize("command", ["run", "compare", "report", "predict", "eval", "recipes", "check-reference"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "compare", "report", "predict", "eval", "recipes", "check-reference"]
+)
 def test_every_help_has_an_example(call, command: str):
     code, out, _ = call(command, "--help")
     assert code == 0

@@ -88,9 +88,15 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / rms(x) * weight over the last axis, statistics in float32, in x's type."""
+    """x / rms(x) * weight over the last axis, statistics in float32, in x's type.
+
+    Here and in `attend` tensors without data take an operation that keeps what the GPU's fused kernel keeps (rms_norm
+    has none for them), so that memory is counted as on a GPU.
+    """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         return cast(Tensor, _RmsNorm.apply(x, weight, eps))  # type: ignore[no-untyped-call]
+    if x.is_meta:
+        return F.layer_norm(x, (x.shape[-1],), weight.to(x.dtype), None, eps)
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
 
 
@@ -98,8 +104,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     """Dense attention without a mask; [B, S, N, d] in and out, scale 1 / sqrt(d). bias: of the logits, or None."""
     if bias is not None:
         bias = bias.to(q.dtype)
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias)
-    return out.transpose(1, 2)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if q.is_meta:
+        return cast(Tensor, torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
 
 
 class Linear(nn.Linear):

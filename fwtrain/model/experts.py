@@ -62,7 +62,8 @@ class Expert(nn.Module):
 
     def times(self, timestep: Tensor) -> Times:
         """Embeddings of timesteps [R] (0..1000), always in float32."""
-        with torch.autocast(timestep.device.type, enabled=False):
+        device = "cpu" if timestep.is_meta else timestep.device.type
+        with torch.autocast(device, enabled=False):
             first, _, second = self.time_embedding
             embedded = _linear32(second, F.silu(_linear32(first, flow.sinusoid(timestep, self.freq_dim))))
             projected = _linear32(self.time_projection[1], F.silu(embedded)).view(len(timestep), 6, -1)

@@ -2,33 +2,77 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from fwdata.errors import UsageError
-from fwdata.manifest import validate_model
+from fwdata.manifest import load_manifest, validate_model
+from fwdata.window import WindowSpec
 from fwtrain.data import Source, Stream, derived_seed
 from fwtrain.model import FastWAM, ModelConfig
 from fwtrain.recipe import Recipe
 from fwtrain.train.lora import add_adapters
 
-WAN_TEXT_WIDTH = 4096
-"""Text width of the published model (umt5-xxl)."""
+WAN_TEXT_WIDTH, WAN_TEXT_TOKENS, TINY_TEXT_WIDTH = 4096, 128, 64
+"""Text of the published model (umt5-xxl), and the width of the tiny encoder's."""
+
+WAN_CHANNELS, WAN_STRIDE = 48, 16
+"""Latent channels and pixels per latent of the Wan2.2 VAE."""
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a store decides of a model. latent_shape: (C, h, w); text_shape: (L, Dt)."""
+
+    state: int
+    action: int
+    window: WindowSpec
+    latent_shape: tuple[int, int, int]
+    text_shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, source: Source) -> Sizes:
+        """Sizes of an opened store."""
+        names = source.store.state_names, source.store.action_names
+        return cls(len(names[0]), len(names[1]), source.window, source.latent_shape, source.text_shape)
+
+    @classmethod
+    def usual(cls, recipe: Recipe) -> Sizes:
+        """Sizes of the dataset a recipe was written for: the manifest of its name (the sample world's without one),
+        Wan2.2 latents, and umt5-xxl or tiny text."""
+        try:
+            manifest = load_manifest(recipe.name)
+        except UsageError:
+            manifest = load_manifest("robotwin-sample")
+        height, width = manifest.stitch.size
+        state, action = (width or 14 for width in (recipe.data.state_dim, recipe.data.action_dim))
+        text_dim = WAN_TEXT_WIDTH if recipe.model.preset else TINY_TEXT_WIDTH
+        latents = (WAN_CHANNELS, height // WAN_STRIDE, width // WAN_STRIDE)
+        return cls(state, action, manifest.window.spec(), latents, (WAN_TEXT_TOKENS, text_dim))
 
 
 def model_config(recipe: Recipe, source: Source) -> ModelConfig:
+    """`sized_config` with the sizes of an opened store."""
+    return sized_config(recipe, Sizes.of(source))
+
+
+def sized_config(recipe: Recipe, sizes: Sizes) -> ModelConfig:
     """The model's configuration: widths from the recipe; action, state, text and latent sizes from the store.
 
     Raises UsageError when the published model is asked for on text of another width, ManifestError for sizes that do
     not fit together.
     """
-    length, text_dim = source.text_shape
-    channels, height, width = source.latent_shape
-    window, wanted = source.window, recipe.model
+    length, text_dim = sizes.text_shape
+    channels, height, width = sizes.latent_shape
+    window, wanted = sizes.window, recipe.model
     common: dict[str, Any] = {
         "variant": wanted.variant,
-        "proprio_dim": len(source.store.state_names),
+        "proprio_dim": sizes.state,
         "action_horizon": window.action_horizon,
         "context_len": length,
         "latent_grid": (window.latent_frames, height, width),
@@ -37,7 +81,7 @@ def model_config(recipe: Recipe, source: Source) -> ModelConfig:
         "lambda_action": wanted.lambda_action,
         "cond_noise_prob": wanted.cond_noise_prob,
     }
-    action_dim = len(source.store.action_names)
+    action_dim = sizes.action
     if wanted.preset is not None:
         if text_dim != WAN_TEXT_WIDTH:
             raise UsageError(

@@ -27,7 +27,7 @@ from fwtrain.errors import TrainingDiverged
 from fwtrain.model import FastWAM
 from fwtrain.pretrained import initialise
 from fwtrain.recipe import Recipe
-from fwtrain.train.build import build_model, model_config, prepare
+from fwtrain.train.build import DTYPES, build_model, model_config, prepare
 from fwtrain.train.checkpoint import Checkpoint, Content, save_best, save_checkpoint
 from fwtrain.train.folder import FROZEN, RunFolder, RunInfo, refuse_difference
 from fwtrain.train.logs import Clock, Sinks
@@ -38,8 +38,6 @@ from fwtrain.train.pictures import FuturePictures
 from fwtrain.train.tensors import TensorFile
 from fwtrain.train.validate import ValidationResult, Validator
 from fwtrain.train.weights import check_file, load_parts, model_parts, write_frozen
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from fwtrain.errors import CheckpointError
 from fwtrain.model import FastWAM
 from fwtrain.model.saving import load_exactly
-from fwtrain.train.build import prepare
+from fwtrain.train.build import DTYPES, prepare
 from fwtrain.train.checkpoint import Checkpoint
 from fwtrain.train.folder import FROZEN, RunFolder
 from fwtrain.train.lora import merge_adapters
@@ -75,8 +75,7 @@ def load_trained(folder: RunFolder, checkpoint: Checkpoint, device: torch.device
     Raises CheckpointError for files that cannot be read, StoreDamaged for tensors that do not fit the run's model.
     """
     recipe, trained = folder.recipe(), checkpoint.model_tensors()
-    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    model = FastWAM(folder.info().model, seed=None, device=device, dtype=dtype)
+    model = FastWAM(folder.info().model, seed=None, device=device, dtype=DTYPES[recipe.precision])
     prepare(model, recipe)
     frozen = TensorFile(folder.path / FROZEN) if recipe.video_frozen or recipe.lora else {}
     load_exactly(model, ChainMap(cast(Any, trained), cast(Any, frozen)), str(checkpoint.path))

@@ -1,0 +1,245 @@
+"""How much memory a recipe needs, without running it.
+
+State is arithmetic: weights, float32 masters, gradients, moments. Activations are not a formula but a run of the real
+training step on tensors without data (torch's meta device): every storage it makes is counted while it lives, so that
+the peak is that of the code as it is, at any size, in seconds. Attention and RMS norm count as the fused GPU kernels.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fwtrain.batch import Batch
+from fwtrain.model import Draws, FastWAM, ModelConfig
+from fwtrain.recipe import Recipe
+from fwtrain.train.build import DTYPES, prepare
+from fwtrain.train.moments import BLOCK, fits_eight_bit
+from fwtrain.train.optim import GROUP_BYTES
+
+GIB = 1 << 30
+CONTEXT_BYTES, FRAGMENTATION = int(1.5 * GIB), 0.05
+"""What a process needs on a GPU besides tensors, and the share an allocator loses: allowances, not measurements."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one process at the peak of a step.
+
+    weights, masters, gradients, moments: as they are held between and during steps, shards under fsdp. activations:
+    peak of everything a forward and backward pass makes besides. gathered: whole layers under fsdp, two at most.
+    update: what the optimizer's step needs while there are no activations. parameters, trained: how many of the model.
+    """
+
+    weights: int
+    masters: int
+    gradients: int
+    moments: int
+    activations: int
+    gathered: int
+    update: int
+    parameters: int
+    trained: int
+
+    @property
+    def state(self) -> int:
+        """Held all the time."""
+        return self.weights + self.masters + self.moments
+
+    @property
+    def total(self) -> int:
+        """The peak of a step."""
+        return self.state + self.gathered + self.gradients + max(self.activations, self.update)
+
+    def fits(self, gib: float) -> bool:
+        """Whether a GPU of that size holds it, with CONTEXT_BYTES and FRAGMENTATION set aside."""
+        return self.total <= usable(gib)
+
+
+def usable(gib: float) -> int:
+    """Bytes of a GPU that tensors can have."""
+    return int(gib * GIB * (1 - FRAGMENTATION)) - CONTEXT_BYTES
+
+
+class Plan:
+    """The memory of one recipe at any batch size. processes: several with parallel=fsdp split the state.
+
+    The model is made once, without memory. peaks: results of `step_peak`, shared between plans of one configuration.
+    """
+
+    def __init__(
+        self, recipe: Recipe, config: ModelConfig, processes: int = 1, peaks: dict[Any, int] | None = None
+    ) -> None:
+        self.recipe, self.config, self.processes = recipe, config, processes
+        self.model = FastWAM(config, seed=None, device="meta", dtype=DTYPES[recipe.precision])
+        prepare(self.model, recipe)
+        self._peaks = {} if peaks is None else peaks
+
+    @property
+    def _sharded(self) -> bool:
+        return self.processes > 1 and self.recipe.parallel == "fsdp"
+
+    def at(self, batch_size: int) -> Memory:
+        """Memory of one process when each of its passes has `batch_size` windows, all with future latents."""
+        parts = self.processes if self._sharded else 1
+        every = list(self.model.parameters())
+        trained = [p for p in every if p.requires_grad]
+        moments = self.recipe.optim.moments
+        # one pass a step in one process: gradients appear as activations go; else they are there from the start
+        together = self.processes == 1 and self.recipe.optim.accumulation == 1
+        return Memory(
+            weights=_bytes(every) // parts,
+            masters=4 * _count(p for p in trained if p.dtype != torch.float32) // parts,
+            gradients=0 if together else _bytes(trained) // parts,
+            moments=sum(moment_bytes(p, moments) for p in trained) // parts,
+            activations=self._peak(batch_size, together),
+            gathered=self._gathered() if self._sharded else 0,
+            update=_update_bytes(trained, moments, parts) + (_bytes(trained) if together else 0),
+            parameters=_count(every),
+            trained=_count(trained),
+        )
+
+    def largest_batch(self, gib: float, limit: int = 256) -> int:
+        """The most windows per pass that fit a GPU of `gib`, 0 when not even one does.
+
+        Memory grows faster with the batch once activations outweigh the gradients: it is counted at 1, 8 and 16
+        windows, taken from the chord between 1 and 8, and continued as a line beyond.
+        """
+        one, eight = self.at(1).total, self.at(8).total
+        if not self.at(1).fits(gib):
+            return 0
+        if eight > usable(gib):
+            return 1 + int((usable(gib) - one) / ((eight - one) / 7))
+        slope = max((self.at(16).total - eight) / 8, 1.0)
+        return min(limit, 8 + int((usable(gib) - eight) / slope))
+
+    def _peak(self, batch_size: int, together: bool) -> int:
+        recipe = self.recipe
+        lora = recipe.lora.model_dump_json() if recipe.lora else None
+        key = (batch_size, together, recipe.precision, recipe.gradient_checkpointing, recipe.video_frozen, lora)
+        if key not in self._peaks:
+            self._peaks[key] = step_peak(self.model, batch_size, keep_gradients=together)
+        return self._peaks[key]
+
+    def _gathered(self) -> int:
+        """Weights outside the layers, and the largest two layers (one is fetched while one computes)."""
+        blocks = [*self.model.video.layers, *self.model.action.layers]
+        layers = sorted(_bytes(block.parameters()) for block in blocks)
+        return _bytes(self.model.parameters()) - sum(layers[:-2])
+
+
+def moment_bytes(parameter: Tensor, kind: str) -> int:
+    """AdamW's two moments of a parameter."""
+    if kind == "8bit" and fits_eight_bit(parameter.shape):
+        rows, width = parameter.shape[0], parameter.shape[1:].numel()
+        return 2 * (parameter.numel() + 4 * rows * -(-width // BLOCK))
+    return 8 * parameter.numel()
+
+
+def _update_bytes(trained: Sequence[Tensor], kind: str, parts: int) -> int:
+    """float32 gradients, and with 8 bits moments and codes, of the tensors that are updated together."""
+    largest = max((p.numel() for p in trained), default=0)
+    group = min(max(GROUP_BYTES, 4 * largest // parts), 4 * _count(trained) // parts)
+    return group * (6 if kind == "8bit" else 1)
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _count(tensors: Any) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def step_peak(model: FastWAM, batch_size: int, *, keep_gradients: bool) -> int:
+    """Peak bytes of what a forward and backward pass makes, batch and noise included, on a model without data.
+
+    keep_gradients: count the gradients that appear while activations are freed; otherwise each is dropped at once.
+    """
+    for parameter in model.parameters():
+        parameter.grad = None
+    hooks = [] if keep_gradients else [_drop(p) for p in model.parameters() if p.requires_grad]
+    held = [*model.parameters(), *model.buffers()]
+    try:
+        with PeakTracker(held) as tracker:
+            batch, draws = empty_inputs(model.config, batch_size)
+            model(batch, draws).total.backward()
+        return int(tracker.peak)
+    finally:
+        for hook in hooks:
+            hook()
+        for parameter in model.parameters():
+            parameter.grad = None
+
+
+def _drop(parameter: Tensor) -> Callable[[], None]:
+    def drop(tensor: Tensor) -> None:
+        tensor.grad = None
+
+    hook = parameter.register_post_accumulate_grad_hook(drop)  # type: ignore[no-untyped-call]
+    remove: Callable[[], None] = hook.remove
+    return remove
+
+
+def empty_inputs(config: ModelConfig, batch_size: int, device: str = "meta") -> tuple[Batch, Draws]:
+    """A co-training batch and its draws: data-less on "meta", else of normal numbers."""
+    generator = None if device == "meta" else torch.Generator().manual_seed(0)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(batch_size, *shape, generator=generator, device=device)
+
+    frames, height, width = config.latent_grid
+    channels, horizon, dims = config.video_expert.in_channels, config.action_horizon, config.action_expert.action_dim
+    noise = numbers(channels, frames, height, width)
+    copy = config.rules.copy
+    uniform = [torch.rand(batch_size, generator=generator, device=device) for _ in range(4)]
+    batch = Batch(
+        first=numbers(channels, height, width).half(),
+        future=numbers(channels, frames - 1, height, width).half(),
+        future_is_pad=torch.zeros(batch_size, frames - 1, dtype=torch.bool, device=device),
+        context=numbers(config.context_len, config.video_expert.text_dim),
+        proprio=numbers(config.proprio_dim or 1),
+        action=numbers(horizon, dims),
+        action_is_pad=torch.zeros(batch_size, horizon, dtype=torch.bool, device=device),
+    )
+    conditioning = (uniform[2], uniform[3], numbers(channels, frames, height, width)) if copy else (None, None, None)
+    return batch, Draws(noise, uniform[0], numbers(horizon, dims), uniform[1], *conditioning)
+
+
+class PeakTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages made while it is active, from birth to death; not those of `held`, there before."""
+
+    def __init__(self, held: Sequence[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._known = {tensor.untyped_storage()._cdata for tensor in held}
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known.add(key)
+        size = storage.nbytes()
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._end, key, size)
+
+    def _end(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
