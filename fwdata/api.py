@@ -103,6 +103,17 @@ class Discovery:
     warnings: tuple[str, ...] = ()
 
 
+MAX_PICTURE_PIXELS = 1 << 26
+MAX_EPISODE_PIXELS = 1 << 40
+"""Pixels of one picture (8192x8192) and of one camera of an episode (14 days of 720p at 15 Hz): a header that claims
+more is damaged, and is refused before anything is allocated for it."""
+
+
+def _check_size(height: int, width: int) -> None:
+    if height < 1 or width < 1 or height * width > MAX_PICTURE_PIXELS:
+        raise BadEpisode(f"pictures of {height}x{width} pixels; between 1 and {MAX_PICTURE_PIXELS} pixels are possible")
+
+
 @dataclass(frozen=True)
 class EncodedFrame:
     """One JPEG buffer as recorded.
@@ -130,6 +141,10 @@ class EncodedCamera:
     width: int
     encoding: Literal["jpeg"] = "jpeg"
 
+    def __post_init__(self) -> None:
+        """BadEpisode for a size that no camera has."""
+        _check_size(self.height, self.width)
+
 
 @dataclass(frozen=True)
 class RawCamera:
@@ -143,6 +158,10 @@ class RawCamera:
     height: int
     width: int
     encoding: Literal["raw"] = "raw"
+
+    def __post_init__(self) -> None:
+        """BadEpisode for a size that no camera has."""
+        _check_size(self.height, self.width)
 
 
 type Camera = EncodedCamera | RawCamera
@@ -189,6 +208,12 @@ class Episode:
                 raise BadEpisode(f"{name} has {len(array)} rows, state has {rows}")
         if rows == 0:
             raise BadEpisode("the recording holds no frame with an action")
+        for name, camera in self.cameras.items():
+            if rows * camera.height * camera.width > MAX_EPISODE_PIXELS:
+                raise BadEpisode(
+                    f"camera {name}: {rows} frames of {camera.height}x{camera.width}; at most {MAX_EPISODE_PIXELS} "
+                    "pixels are possible"
+                )
         for name, array, names in (
             ("state", self.state, self.state_names),
             ("action", self.action, self.action_names),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,26 @@ def tree(folder: Path) -> dict[str, str]:
     """sha256 of every file below a folder, by relative path."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def killed(action: Callable[[], object], at_write: int) -> bool:
+    """Run in a forked process that dies at its n-th write, after the bytes and before the name; whether it died."""
+    child = os.fork()
+    if not child:
+        count = 0
+
+        def dying_fsync(descriptor: object) -> None:
+            nonlocal count
+            count += 1
+            if count == at_write:
+                os._exit(9)
+
+        os.fsync = dying_fsync  # type: ignore[assignment]
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:

@@ -15,8 +15,10 @@ import pytest
 import r1lite_files
 from fixtures import (
     PLUGINS,
+    killed,
     quick_writes,  # noqa: F401 - used by every test
     run_convert,
+    stamps,
     tree,
     write_toy,
 )
@@ -28,7 +30,7 @@ import fwdata
 from fwdata.api import BadEpisode, Converter, Discovery, EncodedCamera, Episode, UsageError
 from fwdata.errors import FwdataError
 from fwdata.jpeg import decode_rgb
-from fwdata.manifest import load_manifest
+from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.plan import converter_names, load_converter, manifest_for
 
 type Writer = Callable[[Path], object]
@@ -40,28 +42,54 @@ def write_r1lite(root: Path, number: int) -> Path:
     return r1lite_files.write_recording(root / f"take{number}", r1lite_files.recording(frames=10 + number), notes)
 
 
-SAMPLES: dict[str, tuple[Writer, str]] = {
-    "robotwin": (lambda root: write_task(root, "classic", "click_bell", [0, 1]), "robotwin-sample"),
-    "lerobot": (lambda root: lerobot_files.write_dataset(root / "set", lerobot_files.Recipe()), "lerobot-r1lite"),
-    "libero": (lambda root: write_libero(root / "libero_goal" / "turn_on_the_stove_demo.hdf5", [0, 1]), "libero"),
-    "r1lite": (lambda root: [write_r1lite(root, number) for number in (1, 2)], "r1lite"),
-    "toy": (lambda root: write_toy(root, {"a": [5, 6]}), "toy"),
+def take(number: int) -> list[r1lite_files.Sent]:
+    return r1lite_files.recording(frames=10 + number)
+
+
+def lerobot(version: str) -> Writer:
+    return lambda root: lerobot_files.write_dataset(root / "set", lerobot_files.Recipe(version=version))
+
+
+SAMPLES: dict[str, tuple[Writer, str, str]] = {
+    "robotwin": (lambda root: write_task(root, "classic", "click_bell", [0, 1]), "robotwin-sample", "robotwin"),
+    "robotwin-v1": (lambda root: write_task(root, "v1", "click_bell", [0, 1]), "robotwin-sample", "robotwin"),
+    "lerobot-v2.1": (lerobot("v2.1"), "lerobot-r1lite", "lerobot"),
+    "lerobot-v3.0": (lerobot("v3.0"), "lerobot-r1lite", "lerobot"),
+    "libero": (
+        lambda root: write_libero(root / "libero_goal" / "turn_on_the_stove_demo.hdf5", [0, 1]),
+        "libero",
+        "libero",
+    ),
+    "r1lite-mcap": (lambda root: [write_r1lite(root, n) for n in (1, 2)], "r1lite", "r1lite"),
+    "r1lite-bag": (
+        lambda root: [r1lite_files.write_bag(root / f"t{n}.bag", take(n)) for n in (1, 2)],
+        "r1lite",
+        "r1lite",
+    ),
+    "r1lite-db3": (
+        lambda root: [root.mkdir(), *(r1lite_files.write_db3(root / f"take{n}", take(n)) for n in (1, 2))],
+        "r1lite",
+        "r1lite",
+    ),
+    "toy": (lambda root: write_toy(root, {"a": [5, 6]}), "toy", "toy"),
 }
-"""Converter name -> (writes two recordings below a folder, manifest that fits them)."""
+"""Format -> (writes two recordings below a folder, manifest that fits them, converter)."""
 
 
-def all_names() -> list[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FWDATA_PLUGINS", str(PLUGINS))
-        return converter_names()
+def test_every_converter_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FWDATA_PLUGINS", str(PLUGINS))
+    assert set(converter_names()) == {converter for _, _, converter in SAMPLES.values()}, "add a writer to SAMPLES"
 
 
-@pytest.fixture(params=all_names())
+@pytest.fixture(params=SAMPLES)
 def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("FWDATA_PLUGINS", str(PLUGINS))
-    found = str(request.param)
-    assert found in SAMPLES, f"add a writer of two recordings for converter {found!r} to SAMPLES"
-    return found
+    return str(request.param)
+
+
+@pytest.fixture
+def manifest(name: str) -> Manifest:
+    return load_manifest(SAMPLES[name][1])
 
 
 @pytest.fixture
@@ -126,7 +154,7 @@ def test_what_is_read_is_what_is_stored(converter: Converter, name: str, root: P
     report = run_convert(root, tmp_path / "s.zarr", manifest)
     assert report.episodes == 2 and report.quarantined == []
     store = fwdata.open(tmp_path / "s.zarr")
-    assert store.source == name
+    assert store.source == SAMPLES[name][2]
     for ref, stored in zip(converter.discover(root).episodes, store.episodes, strict=True):
         episode = converter.read(root, ref)
         assert (stored.id, stored.source, stored.task) == (ref.id, ref.source, episode.task)
@@ -160,5 +188,76 @@ def test_wrong_roots_and_options_are_usage_errors(converter: Converter, name: st
         converter.discover(tmp_path / "empty")
     assert str(tmp_path / "empty") in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="no option 'no-such-option'"):
-        load_converter(manifest_for(name, SAMPLES[name][1], {"no-such-option": 1}))
+        load_converter(manifest_for(SAMPLES[name][2], SAMPLES[name][1], {"no-such-option": 1}))
     assert issubclass(BadEpisode, FwdataError)
+
+
+def test_discovery_reads_no_picture(converter: Converter, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import av
+    import h5py
+    import simplejpeg
+
+    def refused(*arguments: object, **more: object) -> object:
+        raise AssertionError("a picture was read")
+
+    def no_frames(dataset: h5py.Dataset, *arguments: object) -> object:
+        return refused() if dataset.ndim > 2 or dataset.dtype.kind == "S" else plain(dataset, *arguments)
+
+    plain = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", no_frames)
+    monkeypatch.setattr(av, "open", refused)
+    for function in ("decode_jpeg", "decode_jpeg_header"):
+        monkeypatch.setattr(simplejpeg, function, refused)
+    found = converter.discover(root)
+    monkeypatch.undo()
+    for ref in found.episodes:
+        assert ref.num_frames in (None, len(converter.read(root, ref).state))
+
+
+@pytest.fixture
+def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fwdata.pipeline.plan.PART_EPISODES", 1)
+
+
+@pytest.mark.usefixtures("two_parts")
+def test_a_killed_conversion_completes_identically_and_a_finished_one_writes_nothing(
+    manifest: Manifest, root: Path, tmp_path: Path
+) -> None:
+    run_convert(root, tmp_path / "whole.zarr", manifest)
+    whole, out = tree(tmp_path / "whole.zarr"), tmp_path / "s.zarr"
+    assert killed(lambda: run_convert(root, out, manifest), 14)
+    assert 0 < len(tree(out)) < len(whole)
+    assert run_convert(root, out, manifest).episodes == 2
+    assert tree(out) == whole
+    before = stamps(out)
+    again = run_convert(root, out, manifest)
+    assert (again.episodes, again.new_episodes) == (2, 0) and stamps(out) == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_parts")
+def test_workers_change_no_byte(manifest: Manifest, root: Path, tmp_path: Path) -> None:
+    run_convert(root, tmp_path / "0.zarr", manifest)
+    for workers in (1, 2):
+        assert run_convert(root, tmp_path / f"{workers}.zarr", manifest, workers).new_episodes == 2
+        assert tree(tmp_path / f"{workers}.zarr") == tree(tmp_path / "0.zarr")
+
+
+def test_what_was_found_is_converted_quarantined_or_skipped(
+    converter: Converter, manifest: Manifest, root: Path, tmp_path: Path
+) -> None:
+    found = converter.discover(root).episodes
+    path = root / found[0].files[0]
+    damaged = {ref.source for ref in found if ref.files[0] == found[0].files[0]}
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    try:
+        report = run_convert(root, tmp_path / "s.zarr", manifest)
+    except UsageError as error:  # nothing is left of a file that holds them all
+        assert len(damaged) == len(found) and path.name in str(error)
+        return
+    assert report.episodes == len(found) - len(damaged)
+    outcomes = {row.source: row.outcome for row in report.rows}
+    assert len(outcomes) == len(report.rows) == report.episodes + len(report.quarantined)
+    left_out = {source for source, outcome in outcomes.items() if outcome != "converted"}
+    assert left_out == damaged or left_out == {path.relative_to(root).as_posix()}
+    assert all(row.reason and row.frames == 0 for row in report.rows if row.outcome != "converted")

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from fixtures import (
     PLUGINS,
     flip_bit,
+    killed,
     quick_writes,  # noqa: F401 - used by every test
     run_convert,
     save,
@@ -22,10 +24,11 @@ from fixtures import (
     tree,
     write_toy,
 )
+from numpy.typing import NDArray
 from robotwin_files import write_task
 
 import fwdata
-from fwdata.api import EpisodeRef
+from fwdata.api import BadEpisode, EncodedCamera, Episode, EpisodeRef, RawCamera
 from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import plan as plan_module
@@ -67,26 +70,6 @@ def test_workers_change_no_byte(tmp_path: Path, raw: Path, manifest: Manifest, r
     report = run_convert(raw, tmp_path / "s.zarr", manifest, workers=2)
     assert tree(tmp_path / "s.zarr") == reference
     assert report.new_episodes == 6
-
-
-def killed(action: object, at_write: int) -> bool:
-    """Run in a forked process that dies at its n-th write, after the bytes and before the name; whether it died."""
-    child = os.fork()
-    if not child:
-        count = 0
-
-        def dying_fsync(descriptor: object) -> None:
-            nonlocal count
-            count += 1
-            if count == at_write:
-                os._exit(9)
-
-        os.fsync = dying_fsync  # type: ignore[assignment]
-        try:
-            action()  # type: ignore[operator]
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
 def test_a_conversion_killed_anywhere_completes_identically(tmp_path: Path, manifest: Manifest) -> None:
@@ -147,6 +130,16 @@ BAD: list[tuple[str, dict[str, object], str]] = [
         "short camera",
         {"wrist": np.zeros((3, 32, 32, 3), np.uint8)},
         "camera wrist: holds 3 frames, state and action hold 4",
+    ),
+    (
+        "long camera",
+        {"wrist": np.zeros((5, 32, 32, 3), np.uint8)},
+        "camera wrist: holds more frames than the 4 rows of state and action",
+    ),
+    (
+        "huge picture",
+        {"wrist": np.zeros((4, 1 << 14, 1 << 13, 0), np.uint8)},
+        "pictures of 16384x8192 pixels; between 1",
     ),
     ("no frames", {"state": np.zeros((0, 2), np.float32), "action": np.zeros((0, 2), np.float32)}, "no frame"),
     ("no text", {"text": np.array(" ")}, "no instruction text"),
@@ -392,3 +385,39 @@ def test_a_store_of_other_recordings_is_not_extended(tmp_path: Path, raw: Path, 
     with pytest.raises(UsageError, match="was converted from other recordings"):
         run_convert(other, out, manifest)
     assert tree(out) == before
+
+
+def test_absurd_sizes_are_refused_before_anything_is_allocated() -> None:
+    camera = RawCamera(lambda: iter(()), 4096, 4096)
+    rows = np.broadcast_to(np.float32(0), (1 << 17, 2))
+    with pytest.raises(BadEpisode, match=r"camera wrist: 131072 frames of 4096x4096"):
+        Episode(
+            {"wrist": camera}, rows, rows, np.arange(1 << 17), np.ones(1 << 17, np.bool_), "xy", "xy", "task", ["text"]
+        )
+    with pytest.raises(BadEpisode, match=r"pictures of 0x4 pixels"):
+        EncodedCamera(lambda: iter(()), 0, 4)
+
+
+def endless(camera: RawCamera) -> Iterator[NDArray[np.uint8]]:
+    while True:
+        yield np.zeros((16, camera.height, camera.width, 3), np.uint8)
+
+
+def test_a_camera_without_an_end_does_not_fill_the_disk(
+    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    converter = type(load_converter(manifest))
+
+    class Endless(converter):  # type: ignore[misc,valid-type]
+        def read(self, root: Path, ref: EpisodeRef) -> Episode:
+            episode: Episode = super().read(root, ref)
+            camera = episode.cameras["wrist"]
+            assert isinstance(camera, RawCamera)
+            changed = replace(camera, frames=lambda: endless(camera))
+            return replace(episode, cameras={**episode.cameras, "wrist": changed}) if ref.group == "b" else episode
+
+    monkeypatch.setattr("fwdata.pipeline.part.load_converter", lambda manifest: Endless(manifest))
+    report = run_convert(raw, tmp_path / "s.zarr", manifest)
+    assert [s for s, _ in report.quarantined] == ["b/take0.npz"] and "more frames" in report.quarantined[0][1]

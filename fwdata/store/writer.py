@@ -99,11 +99,16 @@ class _Spool:
             raise
 
     def _fill(self, name: str, camera: Camera, expected: int) -> None:
-        count = self._fill_jpeg(name, camera) if isinstance(camera, EncodedCamera) else self._fill_raw(name, camera)
+        fill = self._fill_jpeg if isinstance(camera, EncodedCamera) else self._fill_raw
+        count = 0
+        for count in fill(name, camera):
+            if count > expected:  # at once: a stream without an end must not fill the disk
+                raise BadEpisode(f"camera {name}: holds more frames than the {expected} rows of state and action")
         if count != expected:
             raise BadEpisode(f"camera {name}: holds {count} frames, state and action hold {expected} rows")
 
-    def _fill_jpeg(self, name: str, camera: EncodedCamera) -> int:
+    def _fill_jpeg(self, name: str, camera: EncodedCamera) -> Iterator[int]:
+        """Take in buffer after buffer; yields how many there are so far."""
         for index, frame in enumerate(camera.frames()):
             try:
                 check_jpeg(frame.data, camera.height, camera.width, decode=not frame.checked)
@@ -112,9 +117,10 @@ class _Spool:
             self.file.write(frame.data)
             self.lengths.append(len(frame.data))
             self.swapped.append(frame.red_blue_swapped)
-        return len(self.lengths)
+            yield len(self.lengths)
 
-    def _fill_raw(self, name: str, camera: Camera) -> int:
+    def _fill_raw(self, name: str, camera: Camera) -> Iterator[int]:
+        """Take in block after block; yields how many frames there are so far."""
         count = 0
         for block in camera.frames():
             assert isinstance(block, np.ndarray)
@@ -126,7 +132,7 @@ class _Spool:
             self.file.write(np.ascontiguousarray(block).data)
             self.lengths.append(block.nbytes)
             count += len(block)
-        return count
+            yield count
 
     def read(self) -> Iterator[bytes]:
         """The frames again, in the pieces they came in."""
