@@ -61,8 +61,8 @@ SAMPLES: dict[str, tuple[Writer, str, str]] = {
         "libero",
     ),
     "r1lite-mcap": (lambda root: [write_r1lite(root, n) for n in (1, 2)], "r1lite", "r1lite"),
-    "r1lite-bag": (
-        lambda root: [r1lite_files.write_bag(root / f"t{n}.bag", take(n)) for n in (1, 2)],
+    "r1lite-bag": (  # the folder's name tells the task
+        lambda root: [r1lite_files.write_bag(root / "lift_block" / f"t{n}.bag", take(n)) for n in (1, 2)],
         "r1lite",
         "r1lite",
     ),
