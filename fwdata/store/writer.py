@@ -99,9 +99,9 @@ class _Spool:
             raise
 
     def _fill(self, name: str, camera: Camera, expected: int) -> None:
-        fill = self._fill_jpeg if isinstance(camera, EncodedCamera) else self._fill_raw
+        filled = self._fill_jpeg(name, camera) if isinstance(camera, EncodedCamera) else self._fill_raw(name, camera)
         count = 0
-        for count in fill(name, camera):
+        for count in filled:
             if count > expected:  # at once: a stream without an end must not fill the disk
                 raise BadEpisode(f"camera {name}: holds more frames than the {expected} rows of state and action")
         if count != expected:
