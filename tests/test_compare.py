@@ -17,7 +17,7 @@ from fake_store import FakeStore
 from test_train import recipe
 
 from fwdata.errors import UsageError
-from fwdata.report import Range, RangePanel, range_plot
+from fwdata.report import Range, RangePanel, Report, range_plot
 from fwtrain.compare import Arm, Cell, CellResult, Plan, make_plan, run_comparison, summarise
 from fwtrain.compare import run as comparing
 from fwtrain.compare.page import write_comparison
@@ -184,6 +184,12 @@ def test_ranges_are_drawn_within_their_axis_and_rows_must_agree():
     assert "a <b>" in "".join(root.itertext())
     with pytest.raises(ValueError, match="same rows"):
         range_plot([RangePanel("t", "", {"a": None}), RangePanel("u", "", {"b": None})])
+
+
+@pytest.mark.parametrize("target", ["../up.html", "/etc/passwd", "javascript:alert(1)", "a//b", 'x" onclick="', ""])
+def test_a_report_links_to_plain_relative_paths_alone(target: str):
+    with pytest.raises(ValueError, match="plain relative path"):
+        Report("page").links({"here": target})
 
 
 @pytest.mark.parametrize(
