@@ -59,9 +59,14 @@ def _announce(request: ConvertRequest, recording: Recording, link: Link) -> None
     link.announce(recording.id, request.episode_seconds + SECONDS_PER_MB * recording.ref.num_bytes / 1e6)
 
 
-def _concerns_all(error: Exception) -> bool:
-    """Whether an error is of the machine or of what the user asked for, not of one recording."""
-    return isinstance(error, MemoryError | UsageError) or (isinstance(error, OSError) and error.errno in FATAL_ERRNOS)
+def _concerns_all(error: BaseException | None) -> bool:
+    """Whether an error, or the one it was raised for, is of the machine or of what the user asked for, not of one
+    recording."""
+    while error is not None:
+        if isinstance(error, MemoryError | UsageError) or getattr(error, "errno", None) in FATAL_ERRNOS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _reason(error: Exception) -> str:

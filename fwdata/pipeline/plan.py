@@ -183,6 +183,8 @@ def check_output(request: ConvertRequest) -> bool:
     if not out.exists() or all(p.name in {"plan", "parts"} or p.name.endswith(".tmp") for p in out.iterdir()):
         return False  # nothing, or what a conversion leaves that ended before its first episode
     attributes = read_attributes(LocalFiles(out), "")
+    if attributes is None and read_attributes(LocalFiles(out), "plan") is not None:
+        return False  # a store that lost its own metadata: they are written anew
     if attributes is None:
         raise UsageError(f"--out {out} exists and is no fwdata store; choose another folder")
     if "merged" in attributes:

@@ -120,7 +120,7 @@ def convert(request: ConvertRequest, on_plan: Callable[[Plan], None], on_episode
         on_plan(plan)
         write_plan(request.out, plan)
         new: dict[str, Outcome] = {}
-        if plan.pending:
+        if plan.pending or read_attributes(LocalFiles(request.out), "") is None:
             losses = LeaveOut()
             _prepare_store(request, plan, pool, losses)
             tasks = [(request, part, dict(losses.reasons)) for part in plan.pending]

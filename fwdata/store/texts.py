@@ -9,6 +9,7 @@ One cache is `text/<name>-<fingerprint>/`, in parts of up to 128 prompts:
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -182,11 +183,11 @@ def write_texts(
     cache = open_texts(store, name)
     known = set(cache.prompts)
     missing = [p for p in dict.fromkeys(prompts) if p not in known]
-    next_part = len(cache._parts)
+    taken = {name for name, _ in cache._parts}
+    free = (part_name(number) for number in itertools.count() if part_name(number) not in taken)
     for start in range(0, len(missing), TEXT_PART):
-        batch = missing[start : start + TEXT_PART]
-        folder = root / "text" / key / part_name(next_part + start // TEXT_PART)
-        _write_part(folder, batch, encode, spec.dim, progress)
+        folder = root / "text" / key / next(free)
+        _write_part(folder, missing[start : start + TEXT_PART], encode, spec.dim, progress)
     return len(missing)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from fwdata.errors import StoreDamaged
 from fwdata.store.files import LocalFiles, canonical_json, file_sha256, read_attributes
+from fwdata.store.identity import find_caches
+from fwdata.store.layout import part_name
 from fwdata.store.reader import Store, open_store
 
 SEALED = ("stats", "parts/p*", "parts/p*/frames", "latents/*/p*", "text/*/p*")
@@ -138,14 +140,31 @@ def _is_group(file: Path, meta: dict[str, Any]) -> bool:
 
 
 def _missing(store: Store, path: Path) -> Iterator[tuple[str, str]]:
-    """What the plan names and the store lacks: (key, problem)."""
+    """What the plan and the caches' own metadata name and the store lacks: (key, problem)."""
     try:
         planned = [str(part["name"]) for part in store.plan["parts"]]
+        parts = [part.name for part in store.parts if part.attributes["episodes"]]
+        caches = [(kind, key) for kind in ("latents", "text") for key, _ in find_caches(store.files, kind).values()]
     except StoreDamaged:
         if not (path / "plan" / "zarr.json").is_file():
             yield "plan/zarr.json", "is missing; run the same `fwdata convert` again"
         return  # else it was found already
-    have = {part.name for part in path.glob("parts/p*")}
     for name in planned:
-        if name not in have:
+        if not (path / "parts" / name).is_dir():
             yield f"parts/{name}", "is missing; run the same `fwdata convert` again"
+    if any((path / "parts" / name / "frames").is_dir() for name in parts):
+        for name in parts:
+            if not (path / "parts" / name / "frames").is_dir():
+                yield f"parts/{name}/frames", "is missing, other parts have it; run `fwdata stitch` again"
+    for kind, key in caches:
+        for name in parts if kind == "latents" else []:
+            if not (path / kind / key / name).is_dir():
+                yield f"{kind}/{key}/{name}", "is missing; run the same `fwdata encode-latents` again"
+        if kind == "text" and (found := _missing_text(path / kind / key)):
+            yield f"{kind}/{key}/{found}", "is missing; run the same `fwdata encode-text` again"
+
+
+def _missing_text(folder: Path) -> str | None:
+    """The first part that the numbering of a text cache's parts leaves out; the first of all when there is none."""
+    have = {part.name for part in folder.glob("p*") if part.is_dir()}
+    return next((part_name(i) for i in range(max(1, len(have))) if part_name(i) not in have), None)
