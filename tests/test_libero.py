@@ -188,6 +188,25 @@ def test_frames_with_something_before_the_gripper_are_outvoted(tmp_path, covered
     assert read_one(tmp_path).metadata["gripper_band"] == band
 
 
+def test_a_grey_scene_is_no_gripper(tmp_path):
+    write_file(tmp_path / FILE, [0], "openvla")
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        node = file["data/demo_0/obs/eye_in_hand_rgb"]
+        frames = node[()]
+        frames[:, 4:] = np.random.default_rng(0).integers(20, 140, (8, 16, 24, 1), np.uint8)
+        node[...] = frames
+    assert read_one(tmp_path).metadata["gripper_band"] == "top"
+
+
+@pytest.mark.parametrize(("turned", "band"), [(2, "top"), (3, "unclear"), (7, "bottom")])
+def test_frames_that_contradict_each_other_decide_nothing(tmp_path, turned, band):
+    write_file(tmp_path / FILE, [0], "openvla", num_frames=9)
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        node = file["data/demo_0/obs/eye_in_hand_rgb"]
+        node[:turned] = node[:turned][:, ::-1]
+    assert read_one(tmp_path).metadata["gripper_band"] == band
+
+
 # Frames
 
 
