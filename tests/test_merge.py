@@ -22,12 +22,14 @@ from fixtures import (
     tree,
     write_toy,
 )
+from robotwin_files import write_task
 
 import fwdata
 from fwdata.encode.latents import EncodeRequest, encode_latents
 from fwdata.encode.prompts import encode_text
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
 from fwdata.inspect import describe
+from fwdata.manifest import load_manifest
 from fwdata.merge import MergeReport, MergeRequest, merge, plan_merge
 from fwdata.schema import check_joinable
 from fwdata.stitched import materialise
@@ -35,6 +37,7 @@ from fwdata.store import files
 from fwdata.store.verify import verify_store
 
 torch.set_num_threads(1)
+SETTINGS = ("clean", "randomized")
 TASKS = {"a": {"push": [9, 5]}, "b": {"push": [7], "lift": [6, 4]}, "other": {"push": [3]}}
 Made = tuple[Path, Path]
 
@@ -107,6 +110,18 @@ def test_what_inputs_left_out_and_decided_is_kept(tmp_path: Path, monkeypatch: p
     ]
     assert found["decisions"]["cameras"] == list(fwdata.open(a).cameras)
     assert fwdata.open(tmp_path / "c.zarr").metadata["roots"] == ["raw_a", "raw_b"]
+
+
+def test_counts_among_the_decisions_are_added_up(tmp_path: Path) -> None:
+    paths = []
+    for seed in (0, 1):
+        write_task(tmp_path / f"raw{seed}", "classic", "click_bell", [seed], num_frames=4, setting=SETTINGS[seed])
+        run_convert(tmp_path / f"raw{seed}", tmp_path / f"{seed}.zarr", load_manifest("robotwin-sample"))
+        paths.append(tmp_path / f"{seed}.zarr")
+    run((paths[0], paths[1]), tmp_path / "c.zarr")
+    found = fwdata.open(tmp_path / "c.zarr").metadata["decisions"]
+    assert found["embodiments"] == {"unknown": 2} and found["settings"] == {"clean": 1, "randomized": 1}
+    assert found["instruction"] == "first"
 
 
 def test_caches_of_equal_identity_come_along(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -229,9 +230,11 @@ def _root(inputs: Sequence[_Input]) -> dict[str, Any]:
 
 
 def _decision(key: str, inputs: Sequence[_Input]) -> Any:
-    """A decision all inputs took alike, else what each of them decided, by its name."""
+    """Counts of all inputs together; a decision all of them took alike; else what each of them decided, by its name."""
     each = {item.name: item.store.metadata["decisions"].get(key) for item in inputs}
     values = list(each.values())
+    if all(isinstance(value, dict) and value and all(type(n) is int for n in value.values()) for value in values):
+        return dict(sum((Counter(value) for value in values), Counter()))
     return values[0] if all(value == values[0] for value in values) else each
 
 
