@@ -117,7 +117,7 @@ def test_on_error_fail_names_the_recording_that_ended_the_readers(tmp_path: Path
     "at",
     [
         pytest.param("a/0-once.npz", marks=pytest.mark.slow),  # where the store's names are looked for
-        "a/take0-once.npz",
+        "a/take1-once.npz",  # in the middle of a part
         pytest.param("b/once.npz", marks=pytest.mark.slow),
     ],
 )
