@@ -97,7 +97,7 @@ def _open_video(
     dataset: Dataset, entry: Entry, key: str, swapped: bool, extra_frames: bool, warnings: list[str]
 ) -> tuple[RawCamera, dict[str, Json]]:
     place, fps = entry.videos[key], dataset.info.fps
-    path = dataset.folder / place.file
+    path = dataset.path(place.file)
     found = video.timeline(path, place.file)
     if place.start_s is None:
         chosen = video.assign_whole(found, place.file, entry.length, fps, extra_frames)

@@ -18,7 +18,7 @@ from converters._lerobot_info import Info, read_info
 from converters._lerobot_mapping import Fit, fit
 from converters._lerobot_meta import load_dataset
 from converters._lerobot_options import MAPPING, Options, options_of, rate_agrees
-from converters._lerobot_parquet import Floats, find_rows
+from converters._lerobot_parquet import Floats
 from converters._lerobot_rows import read_rows
 from fwdata.errors import BadEpisode, ManifestError, UsageError
 from fwdata.manifest import Manifest, load_manifest, manifest_names, validate_model
@@ -142,10 +142,8 @@ def _contradiction(manifest: Manifest, places: Sequence[Found]) -> str | None:
 def _first_problem(place: Found, mapping: Fit) -> str | None:
     dataset = load_dataset(place.folder)
     for entry in list(dataset.episodes.values())[:SCANNED_EPISODES]:
-        path, shared = dataset.folder / entry.data_file, dataset.info.shared_files
         try:
-            span = find_rows(path, entry.data_file, entry.index, entry.length, shared)
-            rows = read_rows(span, dataset.info, mapping)
+            rows = read_rows(dataset.span(entry), dataset.info, mapping)
         except BadEpisode:
             continue
         problem = not_robotwin(rows.state, rows.action, mapping.state_names)

@@ -11,7 +11,7 @@ from pathlib import Path
 from converters._lerobot_info import INFO
 from converters._lerobot_meta import Dataset, Entry
 from fwdata.api import EpisodeRef, Skipped
-from fwdata.errors import UsageError
+from fwdata.errors import BadEpisode, UsageError
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def references(found: Found, dataset: Dataset, cameras: Sequence[str], limit: in
     cameras: keys of the features used; their videos count as the episode's files. limit: at most so many episodes.
     num_bytes is the episode's share, by rows, of every file it is read from.
     """
-    sizes: dict[str, int | None] = {}
+    sizes: dict[str, int | str] = {}
     rows = Counter[str]()
     for entry in dataset.episodes.values():
         rows.update(dict.fromkeys(_files(entry, cameras), max(1, entry.length)))
@@ -77,13 +77,12 @@ def references(found: Found, dataset: Dataset, cameras: Sequence[str], limit: in
         files = _files(entry, cameras)
         for name in files:
             if name not in sizes:
-                sizes[name] = _size(found.folder / name)
-        missing = [name for name in files if sizes[name] is None]
-        if missing:
-            reason = f"{missing[0]} is missing; download it again"
+                sizes[name] = _size(dataset, name)
+        reason = next((size for name in files if isinstance(size := sizes[name], str)), None)
+        if reason is not None:
             skipped.append(Skipped(f"{found.place(entry.data_file)}#episode_{entry.index:06d}", reason))
             continue
-        shares = [(sizes[name] or 0) * max(1, entry.length) / rows[name] for name in files]
+        shares = [int(sizes[name]) * max(1, entry.length) / rows[name] for name in files]
         refs.append(_reference(found, dataset, entry, files, max(1, round(sum(shares)))))
     return Listing(tuple(refs), tuple(skipped))
 
@@ -92,11 +91,17 @@ def _files(entry: Entry, cameras: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([entry.data_file, *(entry.videos[key].file for key in cameras if key in entry.videos)]))
 
 
-def _size(path: Path) -> int | None:
+def _size(dataset: Dataset, name: str) -> int | str:
+    """Bytes of a file, or why it is of no use."""
     try:
-        return path.stat().st_size if path.is_file() else None
+        path = dataset.path(name)
+        if path.is_file():
+            return path.stat().st_size
+    except BadEpisode as error:
+        return str(error)
     except OSError:
-        return None
+        pass
+    return f"{name} is missing; download it again"
 
 
 def _reference(found: Found, dataset: Dataset, entry: Entry, files: Sequence[str], num_bytes: int) -> EpisodeRef:

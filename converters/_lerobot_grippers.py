@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from converters._lerobot_mapping import Columns, Fit
 from converters._lerobot_meta import Dataset, load_dataset
-from converters._lerobot_parquet import Floats, find_rows, numbers, read_span
+from converters._lerobot_parquet import Floats, numbers, read_span
 from fwdata.api import Json
 from fwdata.errors import BadEpisode, UsageError
 
@@ -101,8 +101,7 @@ def _scan(folder: Path, places: Sequence[Columns]) -> Iterator[NDArray[np.float6
     reasons, read = list[str](), 0
     for entry in list(dataset.episodes.values())[:SCANNED_EPISODES]:
         try:
-            path, shared = folder / entry.data_file, dataset.info.shared_files
-            span = find_rows(path, entry.data_file, entry.index, entry.length, shared)
+            span = dataset.span(entry)
             table = read_span(span, keys)
             rows = {key: numbers(table, span.name, key, dataset.info.features[key].size) for key in keys}
         except BadEpisode as error:

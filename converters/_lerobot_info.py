@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from converters._lerobot_hub import store_of
 from fwdata.errors import UsageError
 
 INFO = "meta/info.json"
@@ -97,6 +98,23 @@ def _fill(template: str, key: str, episode: int, chunks_size: int, chunk: int, f
     return path
 
 
+def inside(folder: Path, name: str) -> Path:
+    """The path of a dataset's file; UsageError where a link leads out of its folder (the hub's cache is fine)."""
+    path = folder / name
+    if _stays(path.parent, folder) and (not path.is_symlink() or _within(path, folder)):
+        return path
+    raise UsageError(f"{name} is a link that leads out of the dataset's folder; put the file itself there")
+
+
+def _within(path: Path, folder: Path) -> bool:
+    real, store = path.resolve(), store_of(folder)
+    return real.is_relative_to(folder.resolve()) or (store is not None and real.is_relative_to(store.resolve()))
+
+
+_stays = lru_cache(maxsize=4096)(_within)
+"""The same, kept for folders: a dataset has 100,000 files in a few."""
+
+
 def read_json(path: Path, name: str, max_bytes: int) -> Any:
     """A JSON document; UsageError with one sentence for anything else. name: how messages call the file."""
     try:
@@ -113,7 +131,7 @@ def read_json(path: Path, name: str, max_bytes: int) -> Any:
 def read_info(folder: Path) -> Info:
     """info.json of a dataset folder, kept until the file changes. UsageError names the key and what was found."""
     try:
-        status = (folder / INFO).stat()
+        status = inside(folder, INFO).stat()
     except OSError as error:
         raise UsageError(f"{INFO} cannot be read: {error.strerror}") from None
     return _read_info(folder, status.st_mtime_ns, status.st_size)

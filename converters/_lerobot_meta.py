@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from converters._lerobot_info import INFO, Info, read_info
-from converters._lerobot_parquet import open_parquet, read_columns
+from converters._lerobot_info import INFO, Info, inside, read_info
+from converters._lerobot_parquet import Span, find_rows, open_parquet, read_columns
 from fwdata.api import Skipped
 from fwdata.errors import BadEpisode, UsageError
 
@@ -59,6 +59,18 @@ class Dataset:
     warnings: tuple[str, ...]
     stamp: int
 
+    def path(self, name: str) -> Path:
+        """A file of the dataset; BadEpisode where a link leads out of it."""
+        try:
+            return inside(self.folder, name)
+        except UsageError as error:
+            raise BadEpisode(str(error)) from None
+
+    def span(self, entry: Entry) -> Span:
+        """Where an episode's rows are; BadEpisode as of `find_rows`."""
+        path, shared = self.path(entry.data_file), self.info.shared_files
+        return find_rows(path, entry.data_file, entry.index, entry.length, shared)
+
 
 def load_dataset(folder: Path) -> Dataset:
     """Metadata of a dataset folder, kept until one of its files changes.
@@ -77,7 +89,7 @@ def _stamps(folder: Path, info: Info) -> Iterator[tuple[str, int, int]]:
         names.append("meta/episodes.jsonl")
     for name in names:
         try:
-            status = (folder / name).stat()
+            status = inside(folder, name).stat()
         except OSError as error:
             raise UsageError(f"{name} cannot be read: {error.strerror}") from None
         if status.st_size > MAX_META_BYTES:

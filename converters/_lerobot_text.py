@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from converters._lerobot_info import inside
 from converters._r1lite_text import (
     META_NAMES,
     NO_TEXT,
@@ -141,7 +142,7 @@ def _coarse(
     for name in META_NAMES:
         if (folder / name).is_file():
             try:
-                entries = read_meta(folder / name)
+                entries = read_meta(inside(folder, name))
             except UsageError as error:
                 warnings.append(f"{error}; not used")
                 continue

@@ -18,6 +18,7 @@ from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
+    from rosbags.rosbag1.reader import Chunk
     from rosbags.typesys.store import Typestore
 
 SUFFIXES = (".mcap", ".db3", ".bag")
@@ -138,7 +139,7 @@ def _idl_texts(definition: str) -> list[str]:
 
 def _plain(data: bytes) -> bytes:
     """The message of a bag whose recorder compressed each one (`--compression-mode message`)."""
-    return mcap.unpack_message(data) if data[:4] == _ZSTD_MAGIC else data
+    return mcap.unpack(data, "zstd") if data[:4] == _ZSTD_MAGIC else data
 
 
 def _rosbags(path: Path, topics: Collection[str]) -> Iterator[Message]:
@@ -181,6 +182,16 @@ def _raw_messages(path: Path, topics: Collection[str], ros1: bool) -> Iterator[t
     from rosbags.rosbag2 import Reader as Reader2
 
     with Reader1(path) if ros1 else Reader2(path) as reader:
+        if isinstance(reader, Reader1):
+            reader.chunks = {at: chunk._replace(decompressor=_bounded(chunk)) for at, chunk in reader.chunks.items()}
         wanted = [c for c in reader.connections if c.topic in topics]
         if wanted:  # none would mean all
             yield from reader.messages(wanted)
+
+
+def _bounded(chunk: Chunk) -> Callable[[bytes], bytes]:
+    """The chunk's decompressor with a limit: rosbags' own unpacks whatever the bytes claim."""
+    from rosbags.rosbag1.reader import decompressors
+
+    name = next(name for name, function in decompressors.items() if function is chunk.decompressor)
+    return chunk.decompressor if name == "none" else lambda data: mcap.unpack(data, name)

@@ -7,12 +7,13 @@ held at a time, checksums are always compared, and a chunk that claims more than
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import os
 import struct
 import sys
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -262,20 +263,27 @@ def _unpacked(body: bytes) -> bytes:
     return data
 
 
+_UNPACKERS: dict[str, Callable[[], Any]] = {
+    "zstd": zstd.ZstdDecompressor,
+    "lz4": lz4.frame.LZ4FrameDecompressor,
+    "bz2": bz2.BZ2Decompressor,
+}
+
+
 def _decompress(packed: bytes, compression: str, size: int) -> bytes:
     """At most size + 1 bytes."""
     if compression == "":
         return packed
-    if compression not in ("zstd", "lz4"):
+    if compression not in _UNPACKERS:
         raise _Broken(f"its compression {compression!r} is unknown (expected zstd, lz4 or none)")
     parts, left = [], size + 1
     try:
         while packed and left > 0:
-            unpacker: Any = zstd.ZstdDecompressor() if compression == "zstd" else lz4.frame.LZ4FrameDecompressor()
+            unpacker = _UNPACKERS[compression]()
             parts.append(unpacker.decompress(packed, max_length=left))
             left -= len(parts[-1])
             packed = unpacker.unused_data if unpacker.eof else b""
-    except (zstd.ZstdError, RuntimeError, EOFError) as error:
+    except (zstd.ZstdError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise _Broken(f"it cannot be unpacked ({error})") from None
     return b"".join(parts)
 
@@ -316,12 +324,12 @@ def _cut_chunk(body: bytes, tables: _Tables) -> Iterator[tuple[Channel, int, byt
         return
 
 
-def unpack_message(data: bytes) -> bytes:
-    """A message that its recorder compressed with zstd; ValueError when it is damaged or absurdly large."""
+def unpack(data: bytes, compression: str) -> bytes:
+    """A packed message or chunk ("zstd", "lz4" or "bz2"); ValueError when it is damaged or absurdly large."""
     try:
-        plain = _decompress(data, "zstd", MAX_RECORD)
+        plain = _decompress(data, compression, MAX_RECORD)
     except _Broken as error:
-        raise ValueError(f"a compressed message: {error}") from None
+        raise ValueError(f"compressed data: {error}") from None
     if len(plain) > MAX_RECORD:
-        raise ValueError(f"a compressed message unpacks to more than {MAX_RECORD >> 20} MiB")
+        raise ValueError(f"compressed data unpack to more than {MAX_RECORD >> 20} MiB")
     return plain

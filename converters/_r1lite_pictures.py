@@ -172,6 +172,8 @@ class Pixels(Source):
                 packet.pts = number
                 yield from _decoded(decoder.decode(packet), wanted)  # type: ignore[attr-defined]
             yield from _decoded(decoder.decode(None), wanted)  # type: ignore[attr-defined]
+        except BadEpisode as error:
+            raise BadEpisode(f"{self.camera}: {error}") from None
         except av.FFmpegError as error:
             raise BadEpisode(f"{self.camera}: the {self.kind} video cannot be decoded: {error}") from None
 
@@ -180,6 +182,8 @@ def _decoded(frames: list[Any], wanted: frozenset[int]) -> Iterator[tuple[int, P
     for frame in frames:
         if not (0 < frame.width <= MAX_SIDE and 0 < frame.height <= MAX_SIDE):
             raise BadEpisode(f"a video frame claims {frame.height}x{frame.width} pixels")
+        if frame.is_corrupt:
+            raise BadEpisode(f"message {frame.pts} of the video is damaged, or one it builds on is missing")
         if frame.pts in wanted:
             yield frame.pts, np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
 

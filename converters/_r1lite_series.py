@@ -19,6 +19,9 @@ from fwdata.errors import BadEpisode
 JUMP_NS = align.SECOND // 2
 """A change of (stamp - log time) above this is a clock that was set, not a delay."""
 
+VIDEO_HOLE = 1.5
+"""A step between video frames above this many usual ones: a frame is missing, and others build on it."""
+
 MAX_DAMAGED = 0.02
 MAX_VALUE = 1e6
 MAX_NS = 2**62
@@ -230,20 +233,27 @@ def _track(camera: str, collector: _Collector, timing: Timing) -> Track:
 
 
 def _video_track(camera: str, collector: _Collector, timing: Timing, first: Look, problems: Sequence[str]) -> Track:
-    """A compressed video: usable from its first keyframe on, in stamp order and without a hole in its bytes."""
-    keys = [i for i, look in enumerate(collector.looks) if look.key]
-    if not keys:
+    """A compressed video, in stamp order. Usable from its first keyframe on, and after a hole from the next one.
+
+    A frame that builds on one that was not recorded decodes without an error, to a wrong picture.
+    """
+    keys = np.array([look.key for look in collector.looks])
+    if not keys.any():
         raise BadEpisode(f"{camera}: {timing.topic} holds {first.kind} video without a keyframe")
     if timing.inversions or timing.duplicates:
         raise BadEpisode(f"{camera}: {timing.topic} holds {first.kind} video whose stamps are out of order")
-    bad = next((i for i in range(keys[0], len(problems)) if problems[i]), None)
+    bad = next((i for i in range(int(keys.argmax()), len(problems)) if problems[i]), None)
     if bad is not None:
         raise BadEpisode(f"{camera}: message {bad} of the {first.kind} video: {problems[bad]}")
     assert first.kind is not None
-    good = np.arange(timing.messages) >= keys[0]
-    return Track(
-        camera, timing, first.kind, 0, 0, good, f"{keys[0]} frames before the first keyframe" if keys[0] else ""
-    )
+    steps = np.diff(timing.stamps)
+    holes = np.append(True, steps > VIDEO_HOLE * np.median(steps)) if len(steps) else np.array([True])
+    numbers = np.arange(timing.messages)
+    last_hole, last_key = (np.maximum.accumulate(np.where(at, numbers, -1)) for at in (holes, keys))
+    good = last_key >= last_hole
+    missing = int((~good).sum())
+    problem = f"{missing} frames before the first keyframe, or between a hole and the next one" if missing else ""
+    return Track(camera, timing, first.kind, 0, 0, good, problem)
 
 
 def _problem(look: Look, first: Look) -> str:

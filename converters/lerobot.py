@@ -27,7 +27,7 @@ from converters._lerobot_mapping import Fit, fit, fit_cameras
 from converters._lerobot_meta import Dataset, Entry, load_dataset
 from converters._lerobot_options import Options as Options
 from converters._lerobot_options import options_of, rate_agrees
-from converters._lerobot_parquet import Span, find_rows
+from converters._lerobot_parquet import Span
 from converters._lerobot_rows import Rows, read_rows
 from converters._r1lite_text import META_NAMES
 from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, Skipped, UsageError
@@ -166,8 +166,7 @@ class Converter:
         entry = dataset.episodes.get(index)
         if entry is None:
             raise BadEpisode(f"the metadata list no episode {index} any more")
-        path, shared = dataset.folder / entry.data_file, dataset.info.shared_files
-        span = find_rows(path, entry.data_file, index, entry.length, shared)
+        span = dataset.span(entry)
         rows = read_rows(span, dataset.info, mapping)
         return self._episode(dataset, entry, span, mapping, rows, rules)
 

@@ -219,7 +219,8 @@ def test_first_episodes_only(tmp_path):
 def test_against_lerobots_own_writer_and_reader(tmp_path, video):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    recipe = Recipe(lengths=(6, 5), size=(64, 96))
+    lengths = (6, 5, 4, 7, 3)
+    recipe = Recipe(lengths=lengths, size=(64, 96))
     kind = "video" if video else "image"
     features = {
         k: {"dtype": kind, "shape": (64, 96, 3), "names": ["height", "width", "channels"]} for k in recipe.cameras
@@ -227,6 +228,7 @@ def test_against_lerobots_own_writer_and_reader(tmp_path, video):
     features |= {k: {"dtype": "float32", "shape": (n,), "names": None} for k, n in R1LITE.items()}
     root = tmp_path / "set"
     written = LeRobotDataset.create("a/b", 15, features, root=root, robot_type="r1lite", use_videos=video)
+    written.meta.update_chunk_settings(chunks_size=2, data_files_size_in_mb=0.004, video_files_size_in_mb=0.002)
     from lerobot_files import rows
 
     for number, length in enumerate(recipe.lengths):
@@ -237,12 +239,14 @@ def test_against_lerobots_own_writer_and_reader(tmp_path, video):
             )
         written.save_episode()
     written.finalize()
+    files = {suffix: len(list(root.glob(f"{suffix}/**/file-*"))) for suffix in ("data", "videos")}
+    assert files["data"] > 1 and (files["videos"] > 3 or not video), files
     theirs = LeRobotDataset("a/b", root=root, video_backend="pyav")
     for number, episode in enumerate(read_all(root)):
         assert np.array_equal(episode.state, joined(recipe, number, "observation.state"))
         assert episode.instructions == (f"do {number}",)
         for t in range(recipe.lengths[number]):
-            item = theirs[number * 6 + t]
+            item = theirs[sum(lengths[:number]) + t]
             assert item["episode_index"] == number and item["frame_index"] == t
             for camera, key in zip(episode.cameras.values(), recipe.cameras, strict=True):
                 shown = item[key].permute(1, 2, 0).numpy() * 255

@@ -350,3 +350,18 @@ def test_a_video_of_an_unknown_codec(root):
     assert data.count(b"avc1") >= 1
     (root / VIDEO).write_bytes(data.replace(b"avc1", b"xxxx").replace(b"avcC", b"xxxC"))
     assert f"{VIDEO} is coded in a way that no decoder here knows" in reason(root)
+
+
+@pytest.mark.parametrize("name", [PARQUET, VIDEO, "meta/info.json", "meta/tasks.jsonl", "data/chunk-000"])
+def test_links_out_of_the_dataset_are_not_followed(root, tmp_path, name):
+    away = tmp_path / "away"
+    (root / name).rename(away)
+    (root / name).symlink_to(away)
+    if name not in (PARQUET, VIDEO):
+        assert "is a link that leads out of the dataset's folder" in refusal(root)
+        return
+    assert f"{name} is a link that leads out" in converter().discover(root).skipped[0].reason
+    (root / name).unlink()
+    away.rename(root / "inside")
+    (root / name).symlink_to(root / "inside")
+    assert not converter().discover(root).skipped  # links inside it are fine

@@ -171,3 +171,14 @@ def test_metadata_yaml_does_not_matter(tmp_path, sent, metadata):
     if metadata is not None:
         (path.parent / "metadata.yaml").write_text(metadata)
     assert len(rd.read_one(tmp_path).state) == 36
+
+
+@pytest.mark.parametrize("compression", ["bz2", "lz4"])
+def test_a_bag_that_unpacks_to_more_than_is_plausible(tmp_path, sent, monkeypatch, compression):
+    """rosbags itself unpacks whatever the bytes claim."""
+    r1.write_bag(tmp_path / "x.bag", sent, compression)
+    whole = rd.read_one(tmp_path, task="x")
+    monkeypatch.setattr("converters._r1lite_mcap.MAX_RECORD", 20_000)
+    assert "compressed data unpack to more than 0 MiB" in rd.reason(tmp_path, task="x")
+    monkeypatch.setattr("converters._r1lite_mcap.MAX_RECORD", 256 << 20)
+    assert len(rd.read_one(tmp_path, task="x").state) == len(whole.state)

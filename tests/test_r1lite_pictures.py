@@ -108,9 +108,26 @@ def test_video_before_its_first_keyframe_is_left_out(tmp_path, sent):
     episode = read_sent(tmp_path, messages)  # frames 3 .. 7 need frame 0
     assert len(episode.state) == 28
     assert np.abs(rd.pictures(episode, "head_rgb").mean((1, 2, 3)) - (40 + 3 * np.arange(8, 36))).max() < 4
-    assert rd.warned(episode, "head_rgb", "5 frames before the first keyframe")
+    assert rd.warned(episode, "head_rgb", "5 frames before the first keyframe, or")
     messages = as_video(r1.edit(sent, r1.HEAD, lambda i, s: s if i < 7 else None), r1.HEAD, packets[1:])
     assert "without a keyframe" in refused(tmp_path, messages)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("topic", [r1.HEAD, r1.WRISTS["left"]])
+def test_video_after_a_missing_frame_waits_for_the_next_keyframe(tmp_path, sent, codec, topic):
+    """Such frames decode without an error, but to wrong pictures: 8 frames a group, frame 10 was not recorded."""
+    messages = as_video(sent, topic, video(36, codec), text=codec)
+    episode = read_sent(tmp_path, r1.edit(messages, topic, lambda i, s: None if i == 10 else s))
+    camera = "head_rgb" if topic == r1.HEAD else "left_wrist_rgb"
+    shown = rd.pictures(episode, camera).mean((1, 2, 3))
+    if topic == r1.HEAD:
+        assert len(shown) == 30 and np.abs(shown - (40 + 3 * np.array([*range(10), *range(16, 36)]))).max() < 4
+        assert np.flatnonzero(~episode.valid).tolist() == [10]
+    else:
+        taken = np.rint((shown - 40) / 3).astype(int)
+        assert not set(taken) & set(range(10, 16)) and np.flatnonzero(~episode.valid).tolist() == [12, 13, 14]
+    assert rd.warned(episode, camera, "5 frames before the first keyframe, or between a hole and the next one")
 
 
 def test_video_that_cannot_be_followed(tmp_path, sent):
