@@ -31,7 +31,7 @@ def torchrun(out: Path, *overrides: str, size: int = 2, **environment: str) -> s
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
 
