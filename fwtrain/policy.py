@@ -7,6 +7,7 @@ state --normalise--> proprioception ──────────────�
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.stitch import stitch
 from fwtrain.errors import RunMismatch
-from fwtrain.model import FastWAM
+from fwtrain.model import FastWAM, Instruction
 from fwtrain.normalise import Float32
 from fwtrain.recipe import DeployRecipe
 from fwtrain.train.build import build_model
@@ -30,6 +31,10 @@ from fwtrain.vae import cache_vae
 
 PROMPTS_KEPT = 256
 """Embedded instructions a policy remembers, 1 MiB each at the published size."""
+
+
+INSTRUCTIONS_KEPT = 16
+"""Instructions whose text keys stay on the device, about 22 MB each at the published size."""
 
 
 class FrameEncoder(Protocol):
@@ -92,6 +97,7 @@ class Policy:
         self._vae_spec = vae if isinstance(vae, str) else None
         self._text = text
         self._contexts: dict[str, NDArray[Any]] = {}
+        self._read: dict[bytes, Instruction] = {}
         self._state, self._action = info.state.normaliser(), info.action.normaliser()
 
     @classmethod
@@ -184,13 +190,24 @@ class Policy:
         with torch.inference_mode():
             chunk = self.model.sample_actions(
                 tensor([item.first for item in observations]),
-                tensor([item.context for item in observations]),
+                [self._instruction(item.context) for item in observations],
                 tensor([self._state.apply(item.state) for item in observations]),
                 steps=steps,
                 noise=noise,
                 noise_video=noise_video,
             )
         return self._action.invert(chunk.float().cpu().numpy())
+
+    def _instruction(self, context: NDArray[Any]) -> Instruction:
+        """Every layer's text keys of an embedding [L, Dt], made once for the latest `INSTRUCTIONS_KEPT`."""
+        key = hashlib.blake2b(np.ascontiguousarray(context).tobytes(), digest_size=16).digest()
+        found = self._read.pop(key, None)
+        if found is None:
+            found = self.model.read_instruction(torch.from_numpy(np.asarray(context, np.float32)))
+        self._read[key] = found  # the latest used last
+        if len(self._read) > INSTRUCTIONS_KEPT:
+            del self._read[next(iter(self._read))]
+        return found
 
     def encode(self, observation: Observed) -> LatentObserved:
         """Stitch and encode the cameras, look up the instruction."""

@@ -192,6 +192,10 @@ class Recipe(Model):
     and no optimizer state; there is no video loss, and the proprioception token learns through the action expert alone.
     lora: see LoraRecipe, null = off. gradient_checkpointing: layers are computed again in the backward pass instead of
     kept: same losses and gradients, less memory, about a third more time.
+    parity: "official" rounds to bfloat16 what the official run rounds (timesteps, sigma, noised values, targets, time
+    embeddings, Euler grid and state; see `ScheduleConfig.rounding`), also when the trained model samples; needs
+    precision bf16. null keeps them in float32: no more work, compatible with released weights, and t is not a multiple
+    of 4. The arithmetic inside a layer (attention, norms, rotations) is ours in both.
     parallel: how several processes share the work, see `fwtrain.train.parallel`.
     save_every, eval_every, log_every: in optimizer steps. keep_last: complete checkpoints kept, null = all.
     tensorboard, trackers: where the log goes besides log.jsonl; trackers need the extra `track`.
@@ -202,6 +206,7 @@ class Recipe(Model):
     model: ModelRecipe
     optim: OptimRecipe
     precision: Literal["fp32", "bf16"] = "bf16"
+    parity: Literal["official"] | None = None
     data: DataRecipe = DataRecipe()
     validation: ValidationRecipe = ValidationRecipe()
     deploy: DeployRecipe = DeployRecipe()
@@ -216,6 +221,12 @@ class Recipe(Model):
     keep_last: int | None = Field(default=3, gt=0)
     tensorboard: bool = True
     trackers: tuple[Tracker, ...] = ()
+
+    @model_validator(mode="after")
+    def _official_is_bf16(self) -> Recipe:
+        if self.parity and self.precision != "bf16":
+            raise ValueError(f"parity: official is a bf16 run, found precision {self.precision}")
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_freeze(self) -> Recipe:

@@ -125,3 +125,53 @@ def test_what_is_wrong_with_a_saved_model_is_said(tmp_path):
     (tmp_path / "a/config.json").write_text("{")
     with pytest.raises(ManifestError, match="not valid JSON"):
         load_model(tmp_path / "a")
+
+
+@pytest.mark.parametrize("variant", ALL)
+def test_instructions_read_once_give_the_same_actions(variant, monkeypatch):
+    """A batch of different prompts, also of different lengths, without another look at the text."""
+    model = lively(small_config(variant))
+    batch = random_batch(model.config, size=3)
+    batch.context[1, 1:] = 0
+    batch.context[2, 3:] = 0.5  # no zero rows
+    noise, noise_video = noises(model.config, 3)
+    for rows in ([0, 1, 2], [0, 1], [1]):
+        size = len(rows)
+        plain = model.sample_actions(
+            batch.first[rows], batch.context[rows], batch.proprio[rows], steps=3, noise=noise[:size],
+            noise_video=noise_video[:size],
+        )  # fmt: skip
+        read = [model.read_instruction(batch.context[row]) for row in rows]
+        with monkeypatch.context() as patch:
+            seen, embed = [], model.video.text
+
+            def text(context, seen=seen, embed=embed):
+                seen.append(context.rows.shape[1])
+                return embed(context)
+
+            patch.setattr(model.video, "text", text)
+            for _ in range(2):
+                cached = model.sample_actions(
+                    batch.first[rows], read, batch.proprio[rows], steps=3, noise=noise[:size],
+                    noise_video=noise_video[:size],
+                )  # fmt: skip
+                torch.testing.assert_close(cached, plain, rtol=0, atol=1e-5)
+            assert seen == [1, 1]  # the state's row, once per call
+
+
+def test_instructions_must_be_one_per_observation():
+    model = lively(small_config())
+    batch = random_batch(model.config)
+    read = model.read_instruction(batch.context[0])
+    with pytest.raises(ValueError, match="2 observations need as many instructions of one length, found 1"):
+        model.sample_actions(batch.first, [read], batch.proprio)
+
+
+def test_a_model_without_state_reads_instructions_too():
+    model = lively(small_config().replace(proprio_dim=None))
+    batch = random_batch(model.config)
+    noise, _ = noises(model.config)
+    read = [model.read_instruction(row) for row in batch.context]
+    cached = model.sample_actions(batch.first, read, batch.proprio, steps=2, noise=noise)
+    plain = model.sample_actions(batch.first, batch.context, batch.proprio, steps=2, noise=noise)
+    torch.testing.assert_close(cached, plain, rtol=0, atol=1e-5)

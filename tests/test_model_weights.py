@@ -278,13 +278,13 @@ def test_action_expert_starts_from_the_video_expert():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_lerobots_core_gives_the_same_losses_gradients_and_actions():
-    from lerobot_core import core_actions, core_loss, lerobot_core
+    from fwtrain.bench.lerobot import core_actions, core_losses, lerobot_core
 
     model = lively(small_config(), seed=4)
     core = lerobot_core(model)
     batch = random_batch(model.config, size=3)
     draws = draw(batch, "fastwam", torch.Generator().manual_seed(1))
-    ours, theirs = model.training_losses(batch, draws), core_loss(core, batch, draws)
+    ours, theirs = model.training_losses(batch, draws), core_losses(core, batch, draws)
     torch.testing.assert_close(ours.video, theirs.video, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours.action, theirs.action, rtol=1e-5, atol=1e-6)
     ours.total.backward()

@@ -11,7 +11,7 @@ import os
 import typer
 
 from fwdata.cli._common import run_app
-from fwtrain.cli import check, compare, export, plan, run, serve, use
+from fwtrain.cli import bench, check, compare, export, plan, run, serve, use
 
 app = typer.Typer(
     help="Train Fast-WAM from cached latents and use the result.",
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (run, compare, plan, use, export, check, serve):
+for module in (run, compare, plan, use, export, check, bench, serve):
     module.register(app)
 
 

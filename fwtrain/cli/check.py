@@ -1,16 +1,20 @@
-"""`fwtrain recipes` and `fwtrain check-reference`."""
+"""`fwtrain recipes`, `fwtrain check-reference` and `fwtrain check-mask`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fwdata.cli._common import emit_json, fail, print_table
-from fwdata.errors import EXIT_UNEXPECTED
+from fwdata.errors import EXIT_UNEXPECTED, UsageError
 from fwtrain.cli._common import Json, Threads, answer
+
+if TYPE_CHECKING:
+    from fwtrain.model import ModelConfig
+    from fwtrain.reach import Cell
 
 
 def register(app: typer.Typer) -> None:
@@ -18,6 +22,9 @@ def register(app: typer.Typer) -> None:
     app.command("recipes", epilog="Example: fwtrain recipes --json")(recipes_command)
     app.command("check-reference", epilog="Example: fwtrain check-reference tests/data/fastwam_golden/model")(
         check_reference_command
+    )
+    app.command("check-mask", epilog="Example: fwtrain check-mask --recipe libero --set model.variant=idm")(
+        check_mask_command
     )
 
 
@@ -52,3 +59,69 @@ def check_reference_command(
         print_table(str(folder), ("run", "quantity", "error", "tolerance", ""), cells)
     if not good:
         fail(f"{sum(not row.ok for row in rows)} of {len(rows)} comparisons are above tolerance", EXIT_UNEXPECTED)
+
+
+def check_mask_command(
+    recipe: Annotated[str | None, typer.Option(help="Recipe name or path whose model is checked.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder whose model is checked.")] = None,
+    variant: Annotated[str | None, typer.Option(help="A variant at the size of recipe tiny.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Follow gradients from every token group to every input, in training and in sampling; exit code 1 on a leak.
+
+    The model keeps its variant, layers, heads and frames (at least two layers); its widths, picture and text are made
+    small and its weights random, so that the published size is checked in seconds too.
+    """
+    from fwtrain.reach import check_reach
+    from fwtrain.train.run import set_threads
+
+    config = _wanted_config(recipe, run, variant, overrides or [])
+    set_threads(threads)
+    cells = check_reach(config)
+    wrong = [cell for cell in cells if not cell.ok]
+    video = config.video_expert
+    if as_json:
+        emit_json(
+            {
+                "ok": not wrong, "variant": config.variant, "layers": max(video.num_layers, 2),
+                "heads": video.num_heads, "frames": config.latent_grid[0],
+                "cells": [{**asdict(cell), "ok": cell.ok} for cell in cells],
+            }
+        )  # fmt: skip
+    else:
+        structure = f"{max(video.num_layers, 2)} layers, {video.num_heads} heads, {config.latent_grid[0]} latent frames"
+        _print_reach(f"{config.variant}: {structure}, small widths", cells)
+    if wrong:
+        names = "; ".join(
+            f"{c.phase}: {c.query} {'does not see' if c.may_see else 'sees'} {c.key}" for c in wrong
+        )  # fmt: skip
+        fail(f"{len(wrong)} of {len(cells)} pairs are wrong: {names}", EXIT_UNEXPECTED)
+
+
+def _wanted_config(recipe: str | None, run: Path | None, variant: str | None, overrides: list[str]) -> ModelConfig:
+    """The configuration that the options name; UsageError for several at once."""
+    from fwtrain.reach import recipe_structure
+    from fwtrain.recipe import load_recipe
+    from fwtrain.train.folder import RunFolder
+
+    if sum(option is not None for option in (recipe, run, variant)) > 1:
+        raise UsageError("--recipe, --run and --variant exclude each other")
+    if run is not None:
+        if overrides:
+            raise UsageError("--set changes a recipe; with --run the run's own model is checked")
+        return RunFolder(run).info().model
+    extra = [f"model.variant={variant}"] if variant is not None else []
+    return recipe_structure(load_recipe(recipe or "tiny", [*overrides, *extra]))
+
+
+def _print_reach(title: str, cells: list[Cell]) -> None:
+    """A row per phase and query group, a column per input group."""
+    keys = list(dict.fromkeys(cell.key for cell in cells))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells:
+        text = ("sees" if cell.may_see else "-") if cell.ok else ("NOT SEEN" if cell.may_see else "LEAK")
+        rows.setdefault((cell.phase, cell.query), {})[cell.key] = text
+    table: list[tuple[str, ...]] = [(*names, *(row.get(key, "") for key in keys)) for names, row in rows.items()]
+    print_table(title, ("pass", "tokens", *keys), table)

@@ -28,6 +28,7 @@ def run_command(
     recipe: Annotated[str, typer.Option(help="Recipe name (see fwtrain recipes) or path of a .yaml file.")] = "tiny",
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, in place of the recipe's.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    parity: Annotated[str | None, typer.Option(help="official: round to bf16 what the official run rounds.")] = None,
     freeze: Annotated[
         str | None, typer.Option(help="video: train the action expert alone (recipe key freeze).")
     ] = None,
@@ -51,6 +52,7 @@ def run_command(
     if resume and fresh:
         raise UsageError("--resume and --fresh exclude each other")
     extra = [f"optim.steps={steps}"] if steps is not None else []
+    extra += [f"parity={parity}"] if parity is not None else []
     extra += [f"freeze={freeze}"] if freeze is not None else []
     extra += [f"data.weights=[{weights}]"] if weights is not None else []
     chosen = load_recipe(recipe, [*(overrides or []), *extra])

@@ -5,6 +5,7 @@ from fwtrain.model.draws import Draws, draw
 from fwtrain.model.fastwam import FastWAM
 from fwtrain.model.sampling import Sample
 from fwtrain.model.saving import load_model, save_model
+from fwtrain.model.text import Instruction
 from fwtrain.model.training import Losses, Terms
 from fwtrain.model.variants import VARIANTS, Variant, allowed
 
@@ -13,6 +14,7 @@ __all__ = [
     "ActionExpertConfig",
     "Draws",
     "FastWAM",
+    "Instruction",
     "Losses",
     "ModelConfig",
     "Sample",

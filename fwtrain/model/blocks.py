@@ -57,7 +57,11 @@ class Prefix:
         return cls(torch.cat([seen.k, empty], 1), torch.cat([seen.v, empty], 1), seen.k.shape[1])
 
     def joined(self, more: KeyValue) -> KeyValue:
-        """These keys, then more; overwrites what an earlier call appended."""
+        """These keys, then more; overwrites what an earlier call appended, unless gradients are recorded."""
+        if torch.is_grad_enabled():
+            return KeyValue(
+                torch.cat([self.k[:, : self.size], more.k], 1), torch.cat([self.v[:, : self.size], more.v], 1)
+            )
         self.k[:, self.size :] = more.k
         self.v[:, self.size :] = more.v
         return KeyValue(self.k, self.v)

@@ -24,7 +24,7 @@ from fwtrain.model.variants import Call, Frames, video_calls
 
 @dataclass(frozen=True)
 class Times:
-    """embedded [R, D] and projected [R, 6, D], float32, of R timesteps; the scale rows contain the + 1."""
+    """embedded [R, D] and projected [R, 6, D] of R timesteps; the scale rows contain the + 1."""
 
     embedded: Tensor
     projected: Tensor
@@ -61,7 +61,12 @@ class Expert(nn.Module):
         return cast(Sequence[Block], self.blocks)
 
     def times(self, timestep: Tensor) -> Times:
-        """Embeddings of timesteps [R] (0..1000), always in float32."""
+        """Embeddings of timesteps [R] (0..1000), in float32 unless the timesteps have the type of a bfloat16 model."""
+        if timestep.dtype != torch.float32:
+            dtype = cast(nn.Linear, self.time_embedding[0]).weight.dtype
+            embedded = self.time_embedding(flow.sinusoid(timestep, self.freq_dim).to(dtype))
+            projected = self.time_projection(embedded).view(len(timestep), 6, -1)
+            return Times(embedded, projected + self.one_for_scales)
         device = "cpu" if timestep.is_meta else timestep.device.type
         with torch.autocast(device, enabled=False):
             first, _, second = self.time_embedding

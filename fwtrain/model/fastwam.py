@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -13,8 +14,8 @@ from fwtrain.model.blocks import Linear, Place
 from fwtrain.model.config import ModelConfig
 from fwtrain.model.draws import Draws
 from fwtrain.model.experts import ActionExpert, VideoExpert, action_layer, video_layer
-from fwtrain.model.sampling import Observer, Sample, sample, sample_video
-from fwtrain.model.text import Text, merged_text
+from fwtrain.model.sampling import Observer, Sample, sample_video, sampled
+from fwtrain.model.text import Instruction, Text, merged_text, used_rows
 from fwtrain.model.training import Losses, Terms, training_losses, training_terms
 
 
@@ -106,10 +107,23 @@ class FastWAM(nn.Module):
         return merged_text(context.to(dtype), self.proprio_encoder(proprio.to(dtype)).unsqueeze(1))
 
     @torch.no_grad()
+    def read_instruction(self, context: Tensor) -> Instruction:
+        """The text embedding and cross-attention keys of one instruction [L, Dt], to be given to sampling in its place.
+
+        Exact: text rows know nothing of each other or of the state, whose row is read in every call. Waits for the
+        device once, to learn how many rows are in use.
+        """
+        weight = self.action.head.weight
+        rows = used_rows(context.unsqueeze(0))
+        kept = torch.cat([context[:rows], torch.zeros_like(context[:1])]).unsqueeze(0)
+        text = Text(kept.to(weight.device, weight.dtype))
+        return Instruction(self.video.text_keys(text), self.action.text_keys(text), rows, len(context))
+
+    @torch.no_grad()
     def sample(
         self,
         first: Tensor,
-        context: Tensor,
+        context: Tensor | Sequence[Instruction],
         proprio: Tensor,
         *,
         steps: int = 10,
@@ -120,8 +134,8 @@ class FastWAM(nn.Module):
         video: bool = True,
         observe: Observer | None = None,
     ) -> Sample:
-        """Actions and, with `video`, future latents of B observations; see `fwtrain.model.sampling.sample`."""
-        return sample(
+        """Actions and, with `video`, future latents of B observations; see `fwtrain.model.sampling.sampled`."""
+        return sampled(
             self, first, context, proprio, steps=steps, shift=shift, noise=noise, noise_video=noise_video,
             generator=generator, video=video, observe=observe,
         )  # fmt: skip
@@ -129,7 +143,7 @@ class FastWAM(nn.Module):
     def sample_actions(
         self,
         first: Tensor,
-        context: Tensor,
+        context: Tensor | Sequence[Instruction],
         proprio: Tensor,
         *,
         steps: int = 10,
@@ -140,7 +154,8 @@ class FastWAM(nn.Module):
     ) -> Tensor:
         """float32 [B, A, a], normalised actions by `steps` Euler steps.
 
-        first [B, C, h, w] normalised first-frame latents; context [B, L, Dt]; proprio [B, p] normalised. noise
+        first [B, C, h, w] normalised first-frame latents; context [B, L, Dt], or B instructions that were read before
+        (`read_instruction`); proprio [B, p] normalised. noise
         [B, A, a] and, for joint and idm, noise_video [B, C, F, h, w] are the starting points; where absent they are
         drawn on the CPU in float32 from `generator` (actions first), or from torch's global one.
         Cost: one pass over the first frame and `steps` action passes; joint `steps` full passes; idm `steps` + 1 video
@@ -155,7 +170,7 @@ class FastWAM(nn.Module):
     def sample_video(
         self,
         first: Tensor,
-        context: Tensor,
+        context: Tensor | Sequence[Instruction],
         proprio: Tensor,
         *,
         steps: int = 10,

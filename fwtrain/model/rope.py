@@ -20,21 +20,26 @@ def _angles(positions: Tensor, channels: int) -> Tensor:
     return torch.outer(positions.double(), rates)
 
 
+def video_angles(frames: tuple[int, ...], rows: int, columns: int, head_dim: int) -> Tensor:
+    """float64 [len(frames) * rows * columns, head_dim / 2]: the angle of every token's channel pairs."""
+    side = 2 * (head_dim // 6)
+    grid = (len(frames), rows, columns)
+    axes = [
+        _angles(torch.tensor(frames), head_dim - 2 * side)[:, None, None].expand(*grid, -1),
+        _angles(torch.arange(rows), side)[None, :, None].expand(*grid, -1),
+        _angles(torch.arange(columns), side)[None, None, :].expand(*grid, -1),
+    ]
+    return torch.cat(axes, dim=-1).flatten(0, 2)
+
+
 @lru_cache(maxsize=64)
 def video_table(frames: tuple[int, ...], rows: int, columns: int, head_dim: int, device: torch.device) -> Tensor:
     """complex64 [len(frames) * rows * columns, 1, head_dim / 2] for tokens in (frame, row, column) order.
 
     frames: the frame position of every frame held, in any order and with repeats.
     """
-    side = 2 * (head_dim // 6)
-    grid = (len(frames), rows, columns)
     with torch.inference_mode(False):
-        axes = [
-            _angles(torch.tensor(frames), head_dim - 2 * side)[:, None, None].expand(*grid, -1),
-            _angles(torch.arange(rows), side)[None, :, None].expand(*grid, -1),
-            _angles(torch.arange(columns), side)[None, None, :].expand(*grid, -1),
-        ]
-        return _unit(torch.cat(axes, dim=-1).flatten(0, 2), device)
+        return _unit(video_angles(frames, rows, columns, head_dim), device)
 
 
 @lru_cache(maxsize=64)

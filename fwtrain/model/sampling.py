@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fwtrain.model import flow
 from fwtrain.model.blocks import KeyValue, Modulation, Prefix
-from fwtrain.model.experts import Times
+from fwtrain.model.experts import Expert, Times
 from fwtrain.model.rope import action_table
-from fwtrain.model.text import Text, TextKeys
+from fwtrain.model.text import Instruction, Text, TextKeys, gathered
 from fwtrain.model.training import rope_of, spread
 from fwtrain.model.variants import Frames
 
@@ -40,11 +40,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Run:
-    """One sampling call: the model, the observation, the grids, and what is computed once."""
+    """One sampling call: the model, the observation, the grids, and what is computed once.
+
+    With instructions, the context holds the state's row alone.
+    """
 
     model: FastWAM
     first: Tensor
     context: Text
+    instructions: Sequence[Instruction]
     video_grid: flow.Grid
     action_grid: flow.Grid
     observe: Observer | None
@@ -55,11 +59,18 @@ class _Run:
 
     @cached_property
     def video_text(self) -> list[TextKeys]:
-        return self.model.video.text_keys(self.context)
+        return self._text(self.model.video, [item.video for item in self.instructions])
 
     @cached_property
     def action_text(self) -> list[TextKeys]:
-        return self.model.action.text_keys(self.context)
+        return self._text(self.model.action, [item.action for item in self.instructions])
+
+    def _text(self, expert: Expert, read: list[list[TextKeys]]) -> list[TextKeys]:
+        """Every layer's keys: of the context, or of instructions read before and the state's row."""
+        if not read:
+            return expert.text_keys(self.context)
+        state = expert.text_keys(self.context) if self.context.rows.shape[1] else None
+        return gathered(read, [item.used for item in self.instructions], self.instructions[0].length, state)
 
     @cached_property
     def first_patches(self) -> Tensor:
@@ -68,7 +79,7 @@ class _Run:
     @cached_property
     def video_times(self) -> Times:
         """Of all steps and, last, of t = 0."""
-        steps = torch.cat([self.video_grid.timesteps, torch.zeros(1)])
+        steps = torch.cat([self.video_grid.timesteps, torch.zeros(1, dtype=self.video_grid.timesteps.dtype)])
         return self.model.video.times(steps.to(self.first.device))
 
     def video_modulations(self, frames: Frames) -> list[list[Modulation]]:
@@ -108,7 +119,7 @@ def _by_step(layers: list[Modulation]) -> list[list[Modulation]]:
 def _start(
     model: FastWAM,
     first: Tensor,
-    context: Tensor,
+    context: Tensor | Sequence[Instruction],
     proprio: Tensor,
     steps: int,
     shift: float | None,
@@ -116,18 +127,24 @@ def _start(
 ) -> _Run:
     schedule, device = model.config.schedule, model.device
     grids = [
-        flow.euler_grid(steps, shift or default, schedule.num_train_timesteps)
+        flow.euler_grid(steps, shift or default, schedule.num_train_timesteps, schedule.dtype)
         for default in (schedule.video_shift, schedule.action_shift)
     ]
-    full = model.full_context(context.to(device), proprio.to(device))
-    return _Run(model, first.to(device).float(), full, grids[0], grids[1], observe)
+    known: Sequence[Instruction] = () if isinstance(context, Tensor) else context
+    if isinstance(context, Tensor):
+        text = context.to(device)
+    else:
+        if len(known) != len(first) or len({item.length for item in known}) != 1:
+            raise ValueError(f"{len(first)} observations need as many instructions of one length, found {len(known)}")
+        text = torch.zeros(len(first), 0, model.config.video_expert.text_dim, device=device)
+    full = model.full_context(text, proprio.to(device))
+    return _Run(model, first.to(device, schedule.dtype), full, known, grids[0], grids[1], observe)
 
 
-@torch.no_grad()
-def sample(
+def sampled(
     model: FastWAM,
     first: Tensor,
-    context: Tensor,
+    context: Tensor | Sequence[Instruction],
     proprio: Tensor,
     *,
     steps: int = 10,
@@ -140,6 +157,8 @@ def sample(
 ) -> Sample:
     """Actions and, with `video`, future latents. shift: of both grids, None for the configured ones.
 
+    Records gradients where they are enabled, for `fwtrain.reach`; `FastWAM.sample` does not.
+
     first [B, C, h, w], context [B, L, Dt], proprio [B, p], noise [B, A, a], noise_video [B, C, F, h, w]; see
     `FastWAM.sample_actions`. Joint uses one grid for both streams.
     """
@@ -148,28 +167,32 @@ def sample(
     if noise is None:
         shape = (len(first), config.action_horizon, config.action_expert.action_dim)
         noise = torch.randn(shape, generator=generator)
-    action = noise.to(model.device).float()
+    action = noise.to(model.device, run.first.dtype)
     if rules.sampler == "first-frame":
         _, cache = run.video_pass(run.first_patches, Frames(0), run.still_modulations(), (0, 1), 0)
         action = _denoise_actions(run, action, cache)
         state = _video_noise(model, first, noise_video, generator) if video else None
-        return Sample(action, None if state is None else _denoise_video(run, state))
+        return _sample(action, None if state is None else _denoise_video(run, state))
     state = _video_noise(model, first, noise_video, generator)
     if rules.sampler == "joint":
         action, latents = _denoise_jointly(run, action, state, video)
-        return Sample(action, latents)
+        return _sample(action, latents)
     latents = _denoise_video(run, state)
     patches = torch.cat([model.video.patchify(latents[:, :, 1:]), run.first_patches], 1)
     frames = Frames(state.shape[2])
     _, cache = run.video_pass(patches, frames, run.still_modulations(), frames.span(rules.action_sees_infer), 0)
-    return Sample(_denoise_actions(run, action, cache), latents)
+    return _sample(_denoise_actions(run, action, cache), latents)
+
+
+def _sample(action: Tensor, latents: Tensor | None) -> Sample:
+    return Sample(action.float(), None if latents is None else latents.float())
 
 
 @torch.no_grad()
 def sample_video(
     model: FastWAM,
     first: Tensor,
-    context: Tensor,
+    context: Tensor | Sequence[Instruction],
     proprio: Tensor,
     *,
     steps: int = 10,
@@ -180,15 +203,15 @@ def sample_video(
 ) -> Tensor:
     """float32 [B, C, F, h, w]; the video never depends on actions, so it is sampled alone."""
     run = _start(model, first, context, proprio, steps, shift, observe)
-    return _denoise_video(run, _video_noise(model, first, noise_video, generator))
+    return _denoise_video(run, _video_noise(model, first, noise_video, generator)).float()
 
 
 def _video_noise(model: FastWAM, first: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    """float32 [B, C, F - 1, h, w]: the later frames of the starting noise."""
+    """[B, C, F - 1, h, w] in the schedule's type: the later frames of the starting noise."""
     if noise is None:
         b, c, h, w = first.shape
         noise = torch.randn((b, c, model.config.latent_grid[0], h, w), generator=generator)
-    return noise[:, :, 1:].to(model.device).float()
+    return noise[:, :, 1:].to(model.device, model.config.schedule.dtype)
 
 
 def _denoise_actions(run: _Run, action: Tensor, cache: list[KeyValue]) -> Tensor:
@@ -223,7 +246,7 @@ def _video_step(
     patches = torch.cat([expert.patchify(state), run.first_patches], 1)
     hidden, cache = run.video_pass(patches, frames, mods, seen, frames.future)
     velocity = expert.velocity(hidden, run.video_times.embedded[i].view(1, 1, -1))
-    velocity = expert.unpatchify(velocity.float(), *state.shape[3:])
+    velocity = expert.unpatchify(velocity.to(state.dtype), *state.shape[3:])
     state = flow.euler_step(state, velocity, float(run.video_grid.deltas[i]))
     run.note("velocity_video", i, velocity)
     run.note("video", i, state)

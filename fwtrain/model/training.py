@@ -63,7 +63,12 @@ class VideoInputs:
 
 def training_losses(model: FastWAM, batch: Batch, draws: Draws) -> Losses:
     """See `FastWAM.training_losses`."""
-    terms, config = training_terms(model, batch, draws), model.config
+    return losses_of(model, training_terms(model, batch, draws))
+
+
+def losses_of(model: FastWAM, terms: Terms) -> Losses:
+    """Batch means with weights and lambdas."""
+    config = model.config
     action = config.lambda_action * (terms.action_per_sample * terms.action_weight).mean()
     if terms.video_per_sample is None or terms.video_weight is None:
         return Losses(action, torch.zeros_like(action), action)
@@ -91,8 +96,8 @@ def training_terms(model: FastWAM, batch: Batch, draws: Draws, *, all_frames: bo
             inputs.frames.span(rules.action_sees),
             keep,
         )
-    terms = _action_terms(model, batch, draws, context, cache)
-    return _video_terms(model, batch, inputs, hidden, terms) if co_training else terms
+    terms = action_terms(model, batch, draws, context, cache)
+    return video_terms(model, batch, inputs, hidden, terms) if co_training else terms
 
 
 def _check(model: FastWAM, batch: Batch) -> None:
@@ -124,15 +129,16 @@ def video_inputs(model: FastWAM, batch: Batch, draws: Draws, *, noisy: bool) -> 
     """The video tokens one training step needs: the noised future if `noisy`, frame 0, and idm's conditioning copy."""
     video, schedule = model.video, model.config.schedule
     parts, steps, counts = [video.patchify(batch.first.float().unsqueeze(2))], [], Frames(0)
-    zero = torch.zeros(1, device=batch.first.device)
+    zero = torch.zeros(1, device=batch.first.device, dtype=schedule.dtype)
     target = timestep = None
     future = None if batch.future is None else video.patchify(batch.future.float())
     if noisy:
         if draws.noise_video is None or draws.u_video is None or future is None:
             raise ValueError("this step needs video noise and times, the draws have none")
-        sigma = flow.shifted(draws.u_video, schedule.video_shift)
+        sigma, timestep = flow.training_times(
+            draws.u_video, schedule.video_shift, schedule.num_train_timesteps, schedule.dtype
+        )
         x, target = flow.noised(future, video.patchify(draws.noise_video[:, :, 1:]), sigma)
-        timestep = sigma * float(schedule.num_train_timesteps)
         parts.insert(0, x)
         steps.append(timestep)
         counts = replace(counts, future=x.shape[1])
@@ -151,13 +157,15 @@ def _conditioning(model: FastWAM, future: Tensor | None, draws: Draws) -> tuple[
     """idm's copy of the later frames, [B, F - 1, n, C * P], noised for some samples, and its timesteps [B]."""
     if draws.cond_uniform is None or future is None:
         raise ValueError("variant 'idm' needs conditioning draws and future latents")
-    if draws.u_cond is None or draws.noise_cond is None:
-        return future, torch.zeros_like(draws.cond_uniform)
     schedule = model.config.schedule
+    if draws.u_cond is None or draws.noise_cond is None:
+        return future, torch.zeros_like(draws.cond_uniform, dtype=schedule.dtype)
     chosen = draws.cond_uniform < model.config.cond_noise_prob
-    sigma = flow.shifted(draws.u_cond, schedule.video_shift) * chosen
-    noised, _ = flow.noised(future, model.video.patchify(draws.noise_cond[:, :, 1:]), sigma)
-    return noised, sigma * float(schedule.num_train_timesteps)
+    sigma, timestep = flow.training_times(
+        draws.u_cond, schedule.video_shift, schedule.num_train_timesteps, schedule.dtype
+    )
+    noised, _ = flow.noised(future, model.video.patchify(draws.noise_cond[:, :, 1:]), sigma * chosen)
+    return noised, timestep * chosen
 
 
 def spread(times: Times, rows: list[int], frames: list[int]) -> Times:
@@ -177,11 +185,12 @@ def spread(times: Times, rows: list[int], frames: list[int]) -> Times:
     return Times(assemble(times.embedded), assemble(times.projected))
 
 
-def _action_terms(model: FastWAM, batch: Batch, draws: Draws, context: Text, cache: list[KeyValue]) -> Terms:
+def action_terms(model: FastWAM, batch: Batch, draws: Draws, context: Text, cache: list[KeyValue]) -> Terms:
     """The action expert's prediction and loss."""
     schedule, action = model.config.schedule, batch.action.float()
-    sigma = flow.shifted(draws.u_action, schedule.action_shift)
-    timestep = sigma * float(schedule.num_train_timesteps)
+    sigma, timestep = flow.training_times(
+        draws.u_action, schedule.action_shift, schedule.num_train_timesteps, schedule.dtype
+    )
     noisy, target = flow.noised(action, draws.noise_action, sigma)
     expert = model.action
     table = action_table(action.shape[1], model.config.action_expert.head_dim, action.device)
@@ -192,7 +201,7 @@ def _action_terms(model: FastWAM, batch: Batch, draws: Draws, context: Text, cac
     return Terms(pred, _mean_valid(error, batch.action_is_pad), weight)
 
 
-def _video_terms(model: FastWAM, batch: Batch, inputs: VideoInputs, hidden: Tensor, terms: Terms) -> Terms:
+def video_terms(model: FastWAM, batch: Batch, inputs: VideoInputs, hidden: Tensor, terms: Terms) -> Terms:
     """`terms` with the video prediction and loss of the later frames."""
     schedule, later = model.config.schedule, inputs.frames.future
     if inputs.target is None or inputs.timestep is None or batch.future_is_pad is None:

@@ -76,7 +76,11 @@ def sized_config(recipe: Recipe, sizes: Sizes) -> ModelConfig:
         "action_horizon": window.action_horizon,
         "context_len": length,
         "latent_grid": (window.latent_frames, height, width),
-        "schedule": {"video_shift": wanted.video_shift, "action_shift": wanted.action_shift},
+        "schedule": {
+            "video_shift": wanted.video_shift,
+            "action_shift": wanted.action_shift,
+            "rounding": "bfloat16" if recipe.parity else "float32",
+        },
         "lambda_video": wanted.lambda_video,
         "lambda_action": wanted.lambda_action,
         "cond_noise_prob": wanted.cond_noise_prob,

@@ -1,0 +1,210 @@
+"""Which tokens information reaches, found by gradients through the real training and sampling code.
+
+For every group of tokens, the gradient of its output with respect to what goes into every group: exactly zero where
+it must not see, not zero where it sees. The expected table is written out here from the paper (arXiv 2603.16666,
+section 3; masks of src/fastwam/models/wan22/*.py) and shares nothing with the rules that the model runs on.
+
+Inputs: `first` the first frame's latents; `future` and `copy` the noise of the noisy and of the conditioning video;
+`action` the actions' noise; `text` and `state` the context. Outputs: predictions, and for the conditioning copy the
+keys and values that it hands to the actions in the last layer, which are made of what it saw in the layers before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fwdata.manifest import validate_model
+from fwtrain.batch import Batch
+from fwtrain.model import Draws, FastWAM, ModelConfig, draw
+from fwtrain.model.sampling import sampled
+from fwtrain.recipe import Recipe
+
+GROUPS = ("first", "future", "copy", "action", "text", "state")
+_CONTEXT = frozenset({"text", "state"})
+_VIDEO = {
+    "first": frozenset({"first"}) | _CONTEXT,
+    "future": frozenset({"first", "future"}) | _CONTEXT,
+    "copy": frozenset({"first", "copy"}) | _CONTEXT,
+}
+TRAIN_ACTION = {
+    "fastwam": frozenset({"first", "action"}) | _CONTEXT,
+    "joint": frozenset({"first", "future", "action"}) | _CONTEXT,
+    "idm": frozenset({"first", "copy", "action"}) | _CONTEXT,
+    "no-video": frozenset({"first", "action"}) | _CONTEXT,
+}
+SAMPLE_ACTION = {**TRAIN_ACTION, "idm": frozenset({"first", "future", "action"}) | _CONTEXT}
+MAX_WIDTH, MAX_HEAD_DIM, MAX_SIDE, MAX_ACTIONS = 48, 12, 2, 8
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pair: may tokens of group `query` see `key`, and what the gradient says. largest: of its absolute values."""
+
+    phase: str
+    query: str
+    key: str
+    may_see: bool
+    largest: float
+
+    @property
+    def ok(self) -> bool:
+        return (self.largest > 0) == self.may_see
+
+
+def recipe_structure(recipe: Recipe) -> ModelConfig:
+    """The model of a recipe without a store: its own structure, LIBERO's shapes where the store would decide."""
+    wanted = recipe.model
+    common: dict[str, Any] = {"variant": wanted.variant, "lambda_video": wanted.lambda_video}
+    actions, state = recipe.data.action_dim or 7, recipe.data.state_dim or 8
+    if wanted.video is None or wanted.action is None:
+        return ModelConfig.wan22_5b(actions, state, **common)
+    shared = {"num_heads": wanted.heads, "head_dim": wanted.head_dim, "num_layers": wanted.layers}
+    data = {
+        **common,
+        "video_expert": {"hidden_dim": wanted.video.hidden, "ffn_dim": wanted.video.ffn, **shared},
+        "action_expert": {
+            "action_dim": actions, "hidden_dim": wanted.action.hidden, "ffn_dim": wanted.action.ffn, **shared
+        },
+        "proprio_dim": state,
+    }  # fmt: skip
+    return validate_model(ModelConfig, data, f"recipe {recipe.name}")
+
+
+def shrunk(config: ModelConfig) -> ModelConfig:
+    """The same structure (variant, layers, heads, frames) at small widths, picture and text, for a check in seconds.
+
+    At least two layers: what a token saw in one layer shows in the keys and values of the next.
+    """
+    video, action = config.video_expert, config.action_expert
+    head = min(video.head_dim, MAX_HEAD_DIM)
+
+    def narrow(expert: Any) -> dict[str, Any]:
+        return {
+            **expert.model_dump(), "head_dim": head, "text_dim": min(expert.text_dim, MAX_WIDTH),
+            "hidden_dim": min(expert.hidden_dim, MAX_WIDTH), "ffn_dim": min(expert.ffn_dim, 2 * MAX_WIDTH),
+            "freq_dim": min(expert.freq_dim, 32), "num_layers": max(expert.num_layers, 2),
+        }  # fmt: skip
+
+    frames, height, width = config.latent_grid
+    _, rows, columns = video.patch_size
+    return config.replace(
+        video_expert=narrow(video),
+        action_expert=narrow(action),
+        latent_grid=(frames, min(height, MAX_SIDE * rows), min(width, MAX_SIDE * columns)),
+        action_horizon=min(config.action_horizon, MAX_ACTIONS),
+        context_len=min(config.context_len, 6),
+        cond_noise_prob=1.0,  # the copy's noise must be in the pass for its gradient to tell
+    )
+
+
+def check_reach(config: ModelConfig, seed: int = 0) -> list[Cell]:
+    """Every pair of groups of a training pass and of sampling, on random weights of the `shrunk` configuration.
+
+    Seconds on one CPU thread, also for 30 layers with 24 heads.
+    """
+    small = shrunk(config)
+    model = FastWAM(small, seed=seed)
+    model.requires_grad_(False)
+    batch, draws = _inputs(small, seed)
+    return [*_training(model, batch, draws), *_sampling(model, batch, draws)]
+
+
+def _inputs(config: ModelConfig, seed: int) -> tuple[Batch, Draws]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    (frames, height, width), channels = config.latent_grid, config.video_expert.in_channels
+    batch = Batch(
+        first=normal(1, channels, height, width),
+        future=normal(1, channels, frames - 1, height, width),
+        future_is_pad=torch.zeros(1, frames - 1, dtype=torch.bool),
+        context=normal(1, config.context_len, config.video_expert.text_dim),
+        proprio=normal(1, config.proprio_dim or 1),
+        action=normal(1, config.action_horizon, config.action_expert.action_dim),
+        action_is_pad=torch.zeros(1, config.action_horizon, dtype=torch.bool),
+    )
+    drawn = draw(batch, "idm", generator, cond_noise_prob=1.0)
+    return batch, replace(drawn, u_video=torch.full((1,), 0.4), u_action=torch.full((1,), 0.6))
+
+
+def _leaf(value: Tensor | None) -> Tensor:
+    if value is None:
+        raise ValueError("the check draws every noise")
+    return value.detach().requires_grad_()
+
+
+def _training(model: FastWAM, batch: Batch, draws: Draws) -> Iterator[Cell]:
+    """Cells of one training pass."""
+    name, rules = model.config.variant, model.config.rules
+    inputs = {
+        "first": _leaf(batch.first), "future": _leaf(draws.noise_video), "copy": _leaf(draws.noise_cond),
+        "action": _leaf(draws.noise_action), "text": _leaf(batch.context), "state": _leaf(batch.proprio),
+    }  # fmt: skip
+    held = replace(batch, first=inputs["first"], context=inputs["text"], proprio=inputs["state"])
+    drawn = replace(draws, noise_video=inputs["future"], noise_cond=inputs["copy"], noise_action=inputs["action"])
+    handed: list[Tensor] = []
+
+    def keep(module: object, args: object, result: tuple[Tensor, list[Any]]) -> None:
+        handed.extend(part for part in result[1][-1])
+
+    hook = model.video.register_forward_hook(keep)
+    try:
+        terms = model.training_terms(held, drawn, all_frames=True)
+    finally:
+        hook.remove()
+    outputs = {"action": (terms.pred_action, TRAIN_ACTION[name])}
+    if terms.pred_video is not None:
+        outputs["first"] = (terms.pred_video[:, :1], _VIDEO["first"])
+        outputs["future"] = (terms.pred_video[:, 1:], _VIDEO["future"])
+    tokens = model.config.tokens_per_frame
+    if rules.copy:
+        outputs["copy"] = (torch.cat([part[:, tokens:] for part in handed]), _VIDEO["copy"])
+    elif terms.pred_video is None:
+        outputs["first"] = (torch.cat([part[:, -tokens:] for part in handed]), _VIDEO["first"])
+    if not rules.copy:
+        del inputs["copy"]
+    yield from _cells("train", outputs, _held(model, inputs))
+
+
+def _held(model: FastWAM, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs that this model reads."""
+    return {group: value for group, value in inputs.items() if group != "state" or model.proprio_encoder is not None}
+
+
+def _sampling(model: FastWAM, batch: Batch, draws: Draws) -> Iterator[Cell]:
+    """Cells of two Euler steps of the variant's sampler."""
+    name = model.config.variant
+    inputs = {
+        "first": _leaf(batch.first), "future": _leaf(draws.noise_video), "action": _leaf(draws.noise_action),
+        "text": _leaf(batch.context), "state": _leaf(batch.proprio),
+    }  # fmt: skip
+    result = sampled(
+        model, inputs["first"], inputs["text"], inputs["state"], steps=2, noise=inputs["action"],
+        noise_video=inputs["future"],
+    )  # fmt: skip
+    outputs = {"action": (result.action, SAMPLE_ACTION[name])}
+    if result.latents is not None:
+        outputs["first"] = (result.latents[:, :, :1], frozenset({"first"}))
+        outputs["future"] = (result.latents[:, :, 1:], _VIDEO["future"])
+    yield from _cells("sample", outputs, _held(model, inputs))
+
+
+def _cells(phase: str, outputs: dict[str, tuple[Tensor, frozenset[str]]], inputs: dict[str, Tensor]) -> Iterator[Cell]:
+    """One backward pass per output group. A random direction, so that no symmetry hides a path."""
+    generator = torch.Generator().manual_seed(7)
+    for query in (group for group in GROUPS if group in outputs):
+        value, expected = outputs[query]
+        along = torch.randn(value.shape, generator=generator)
+        found = torch.autograd.grad(
+            value, list(inputs.values()), along, allow_unused=True, retain_graph=True
+        ) if value.requires_grad else [None] * len(inputs)  # fmt: skip
+        for key, gradient in zip(inputs, found, strict=True):
+            largest = 0.0 if gradient is None else float(gradient.abs().max())
+            yield Cell(phase, query, key, key in expected, largest)
