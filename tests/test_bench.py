@@ -10,6 +10,9 @@ from fixtures import (
     FakeVae,
     quick_writes,  # noqa: F401 - used by every test
     run_convert,
+    save,
+    toy_arrays,
+    toy_manifest,
     toy_store,
 )
 from test_cli import Command, run  # noqa: F401 - a fixture
@@ -58,7 +61,14 @@ def test_lerobots_writer_is_timed_on_the_same_recordings(tmp_path: Path) -> None
     assert found.peer is not None and found.peer.units == 48 and found.of_peer
 
 
-def test_recordings_that_are_left_out_are_no_measurement(tmp_path: Path) -> None:
+def test_recordings_that_are_left_out_are_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for take, side in (("take0", 32), ("take1", 16)):  # one part cannot hold both sizes
+        arrays = toy_arrays(4, side)
+        arrays["overhead"] = arrays["overhead"][:, :side, :side]
+        (tmp_path / "toy" / "push").mkdir(parents=True, exist_ok=True)
+        save(tmp_path / "toy" / "push" / f"{take}.npz", arrays)
+    with pytest.raises(FwdataError, match=r"recordings that are left out: push/take1"):
+        bench_convert("toy", tmp_path / "toy", toy_manifest(monkeypatch), repeats=1, peer=False, workers=())
     raw = write_recordings("robotwin", tmp_path / "raw", 2, 16)
     next(raw.rglob("episode0.hdf5")).write_bytes(b"damaged")
     manifest = manifest_for("robotwin", None, {})

@@ -37,6 +37,13 @@ class Named(FakeStore):
         return statistics_of([e.state() for e in train], [e.action() for e in train], 32)
 
 
+class Shifted(FakeCache):
+    """Latents that no other cache holds."""
+
+    def first(self, episode: FakeEpisode, indices: np.ndarray) -> np.ndarray:
+        return super().first(episode, indices) + np.float16(3)
+
+
 def two(val: int = 1) -> tuple[Named, Named]:
     return Named("a", (40, 30, 35), val=val), Named("b", (20, 25, 30, 36), first=10, val=val)
 
@@ -56,6 +63,7 @@ def test_statistics_of_groups_are_those_of_all_episodes() -> None:
 
 def test_windows_come_from_their_own_store() -> None:
     a, b = two()
+    b.cache = Shifted()
     chosen = recipe()
     source = open_source(join_stores([a, b]), chosen)
     assert [e.id for e in source.train] == ["a:episode0", "a:episode1", *(f"b:episode{i}" for i in (10, 11, 12))]
@@ -65,10 +73,12 @@ def test_windows_come_from_their_own_store() -> None:
     for plan in training_order(reader.index, chosen, source.stores).epoch(0).plans:
         batch = reader.fetch(plan)
         for row, window in enumerate(plan.windows):
-            episode = source.train[reader.index.episode[window]].episode
+            member = source.train[reader.index.episode[window]]
+            episode, cache = member.episode, (a, b)[member.member].cache
             start = reader.index.start[window]
-            first = FakeCache().first(episode, np.array([start]))[0]
-            assert np.array_equal(batch.first[row].numpy(), first)
+            assert np.array_equal(batch.first[row].numpy(), cache.first(episode, np.array([start]))[0])
+            assert batch.future is not None
+            assert np.array_equal(batch.future[row].numpy(), cache.future(episode, np.array([start]))[0])
             assert np.array_equal(batch.proprio[row].numpy(), source.state.apply(episode.state()[start]))
     named = reader.describe(BatchPlan(np.array([0, len(reader.index) - 1]), True, 0, 0))
     assert named == "a:episode0 frame 0; b:episode12 frame 29"
