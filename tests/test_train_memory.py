@@ -84,10 +84,14 @@ def test_a_frozen_video_expert_gets_no_gradient_and_keeps_no_activation(variant:
     before = sum(t.nbytes for t in saved)
     model.freeze_video()
     saved.clear()
+    seen: list[torch.Tensor] = []
+    model.video.register_forward_hook(lambda module, inputs, output: seen.extend(pair.k for pair in output[1]))
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         losses = model(batch, draws)
     assert sum(t.nbytes for t in saved) < 0.6 * before
     assert float(losses.video) == 0
+    assert seen
+    assert not any(keys.requires_grad for keys in seen)  # nothing flows back through the video expert
     frozen = gradients(model, batch, draws)
     assert set(frozen) == {name for name in whole if not name.startswith("mixtures.video.")}
     for name in frozen:  # the proprioception token reaches the loss through the action expert alone
