@@ -1,0 +1,77 @@
+"""What the hot path must not do: wait for the device, take boolean masks, use float64 tables, break graphs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from model_case import lively, random_batch, small_config
+
+from fwtrain.model import VARIANTS, FastWAM, draw
+from fwtrain.model.rope import action_table, video_table
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_never_asks_for_a_value(variant):
+    """Tensors of the meta device have no values: anything that waited for one would raise."""
+    config = small_config(variant)
+    batch = random_batch(config)
+    draws = draw(batch, variant, torch.Generator().manual_seed(1))
+    model = FastWAM(config, seed=None, device="meta")
+    losses = model.training_losses(batch.to("meta"), draws)
+    losses.total.backward()
+    assert losses.total.is_meta
+    assert model.action.head.weight.grad is not None
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_has_no_boolean_mask_and_self_attention_none(variant, device, monkeypatch):
+    config = small_config(variant)
+    batch = random_batch(config)
+    draws = draw(batch, variant, torch.Generator().manual_seed(1))
+    plain, masks = F.scaled_dot_product_attention, []
+
+    def watched(q, k, v, attn_mask=None):
+        masks.append((k.shape[2], attn_mask))
+        return plain(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    model = lively(config) if device == "cpu" else FastWAM(config, seed=None, device="meta")
+    model.training_losses(batch.to(device), draws)
+    used = [mask for _, mask in masks if mask is not None]
+    assert all(mask.dtype == torch.float32 and mask.shape[:3] == (1, 1, 1) for mask in used)
+    assert bool(used) == (device == "cpu")  # elsewhere a bias would rule out flash kernels
+    assert all(mask.shape[3] == keys == 5 for keys, mask in masks if mask is not None)  # text only: 3 + zero + state
+
+
+def test_windows_without_future_never_touch_future_tokens():
+    config = small_config()
+    batch = random_batch(config)
+    model, seen = lively(config), []
+    model.video.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    draws = draw(batch, "fastwam", torch.Generator().manual_seed(1))
+    model.training_losses(replace(batch, future=None, future_is_pad=None), draws)
+    model.training_losses(batch, draws)
+    assert seen == [1, 3]
+
+
+def test_tables_are_single_precision():
+    device = torch.device("cpu")
+    assert video_table((0, 1), 2, 2, 12, device).dtype == torch.complex64
+    assert action_table(4, 12, device).dtype == torch.complex64
+    assert video_table((0, 1), 2, 2, 12, device) is video_table((0, 1), 2, 2, 12, device)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("variant", ["fastwam", "idm"])
+def test_layers_are_captured_whole(variant):
+    model = lively(small_config(variant))
+    batch = random_batch(model.config)
+    draws = draw(batch, variant, torch.Generator().manual_seed(1))
+    plain = model.training_losses(batch, draws).total
+    model.compile_layers(backend="eager", fullgraph=True)
+    torch.testing.assert_close(model.training_losses(batch, draws).total, plain)
