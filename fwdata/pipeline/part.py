@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fwdata.errors import BadEpisode, UsageError
+from fwdata.errors import BadEpisode, FwdataError, UsageError
 from fwdata.pipeline.plan import SECONDS_PER_MB, ConvertRequest, PlannedPart, load_converter
 from fwdata.pipeline.roots import Recording
 from fwdata.pipeline.workers import Link
@@ -69,6 +69,13 @@ def _concerns_all(error: BaseException | None) -> bool:
     return False
 
 
+def _for_all(error: Exception, source: str) -> Exception:
+    """An error that ends the run, as it is raised: a bad recording is quarantined, an unreadable disk is not."""
+    if not isinstance(error, BadEpisode):
+        return error
+    return FwdataError(f"{source}: {error}; the machine could not read it, run the same command again to continue")
+
+
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, BadEpisode) else f"{type(error).__name__}: {error}"
 
@@ -91,7 +98,7 @@ def find_readable(
                 episode = converter.read(recording.root.path, recording.ref)
             except Exception as error:  # the boundary that leaves out one recording
                 if _concerns_all(error):
-                    raise
+                    raise _for_all(error, recording.source) from error
                 reason = _reason(error)
             else:
                 cameras = (episode.cameras[name] for name in request.manifest.cameras if name in episode.cameras)
@@ -124,7 +131,7 @@ def convert_part(request: ConvertRequest, part: PlannedPart, left_out: LeftOut, 
                 outcomes.append(Outcome(source, len(episode.state), warnings=tuple(episode.warnings)))
             except Exception as error:  # the boundary that quarantines one recording
                 if writer.appending or _concerns_all(error):
-                    raise
+                    raise _for_all(error, source) from error
                 outcomes.append(Outcome(source, 0, _reason(error)))
         bad = next((o for o in outcomes if o.reason), None)
         if bad and request.on_error == "fail":

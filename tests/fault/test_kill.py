@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fixtures import tree
+from fixtures import run_convert, tree, write_toy
 
 import fwdata
 from fault.child import Ended, Trap, run_command
 from fault.stores import full_store, quick, said_by
 from fwdata.cli import main
 from fwdata.errors import StoreDamaged, StoreError
+from fwdata.manifest import load_manifest
 
 SIGKILL = -9
 RANDOM_KILLS = 200
@@ -33,7 +34,11 @@ class Bench:
         self.whole = full_store(folder / "whole")
         self.raw = folder / "whole" / "raw"
         self.expected = tree(self.whole)
-        self.said = {episode: said_by(self.whole, episode) for episode in _ids(self.whole)}
+        self.other = folder / "other.zarr"
+        run_convert(write_toy(folder / "more", {"pull": [4, 6, 2]}), self.other, load_manifest("toy"))
+        stores = (self.whole, self.other)
+        self.said = {episode: said_by(store, episode) for store in stores for episode in _ids(store)}
+        self._merged: dict[str, str] = {}
 
     def arguments(self, command: str, out: Path) -> list[str | Path]:
         return {
@@ -42,13 +47,14 @@ class Bench:
             "stats": ["fwdata", "stats", out],
             "encode-latents": ["fwdata", "encode-latents", out, "--vae", "fake", "--stride", "2", "--workers", "1"],
             "encode-text": ["fwdata", "encode-text", out, "--encoder", "tiny"],
+            "merge": ["fwdata", "merge", self.whole, self.other, "--out", out],
         }[command]
 
     def before(self, command: str, out: Path) -> Path:
         """The store as it is before a command runs: everything but what the command writes."""
         if out.exists():
             shutil.rmtree(out)
-        if command != "convert":
+        if command in WRITES:
             shutil.copytree(self.whole, out)
             for pattern in WRITES[command]:
                 for path in out.glob(pattern):
@@ -57,14 +63,20 @@ class Bench:
 
     def after(self, command: str) -> dict[str, str]:
         """What a finished command leaves, by the finished store's bytes."""
-        if command != "convert":
+        if command == "merge":
+            if not self._merged:
+                plain = self.folder / "merged.zarr"
+                assert run_command(main, self.arguments(command, plain)).code == 0
+                self._merged = tree(plain)
+            return self._merged
+        if command in WRITES:
             return self.expected
         later = ("stats/", "latents/", "text/")
         return {k: v for k, v in self.expected.items() if not k.startswith(later) and k.split("/")[2:3] != ["frames"]}
 
 
 WRITES = {"stitch": ["parts/*/frames"], "stats": ["stats"], "encode-latents": ["latents"], "encode-text": ["text"]}
-COMMANDS = ["convert", *WRITES]
+COMMANDS = ["convert", "merge", *WRITES]
 
 
 def _ids(store: Path) -> list[str]:
