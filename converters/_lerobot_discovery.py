@@ -63,8 +63,10 @@ def references(found: Found, dataset: Dataset, cameras: Sequence[str], limit: in
     """References to the episodes of one dataset, in order of their index.
 
     cameras: keys of the features used; their videos count as the episode's files. limit: at most so many episodes.
-    num_bytes is the episode's share, by rows, of every file it is read from.
+    num_bytes is the episode's share, by rows, of every file it is read from. Left out too: episodes that claim the same
+    frames of a shared video.
     """
+    claimed = _overlaps(dataset, cameras)
     sizes: dict[str, int | str] = {}
     rows = Counter[str]()
     for entry in dataset.episodes.values():
@@ -78,13 +80,42 @@ def references(found: Found, dataset: Dataset, cameras: Sequence[str], limit: in
         for name in files:
             if name not in sizes:
                 sizes[name] = _size(dataset, name)
-        reason = next((size for name in files if isinstance(size := sizes[name], str)), None)
+        missing = next((size for name in files if isinstance(size := sizes[name], str)), None)
+        reason = missing or claimed.get(entry.index)
         if reason is not None:
             skipped.append(Skipped(f"{found.place(entry.data_file)}#episode_{entry.index:06d}", reason))
             continue
         shares = [int(sizes[name]) * max(1, entry.length) / rows[name] for name in files]
         refs.append(_reference(found, dataset, entry, files, max(1, round(sum(shares)))))
     return Listing(tuple(refs), tuple(skipped))
+
+
+def _overlaps(dataset: Dataset, cameras: Iterable[str]) -> dict[int, str]:
+    """Episodes whose span of a shared video (v3.0) overlaps another's by half a frame or more -> a sentence about both.
+
+    One of the two would get the other's pictures, and nothing tells which. Spans that do not fit their episode's length
+    are left to `assign_span`, which refuses them alone. Cost: one sort of the episodes.
+    """
+    half, found = 0.5 / dataset.info.fps, dict[int, str]()
+    spans: dict[str, list[tuple[float, float, int]]] = {}
+    for entry in dataset.episodes.values():
+        for place in {entry.videos[key] for key in cameras if key in entry.videos}:
+            start, stop = place.start_s, place.stop_s
+            if start is None or stop is None or abs(stop - start - entry.length * 2 * half) >= half:
+                continue
+            spans.setdefault(place.file, []).append((start, stop, entry.index))
+    for name, listed in spans.items():
+        last, *others = sorted(listed)
+        for span in others:
+            if last[1] - span[0] >= half:
+                for one, other in ((last, span), (span, last)):
+                    found.setdefault(
+                        one[2],
+                        f"{name}: episode {one[2]} spans {one[0]:.3f} to {one[1]:.3f} s, episode {other[2]} "
+                        f"{other[0]:.3f} to {other[1]:.3f} s; one of them would get the other's pictures",
+                    )
+            last = max(last, span, key=lambda s: s[1])
+    return found
 
 
 def _files(entry: Entry, cameras: Iterable[str]) -> list[str]:

@@ -249,6 +249,18 @@ def test_shared_video_that_ends_early_or_is_shifted(shared):
     assert "row 0 is at 60.000 s, the closest frame left for it at 0.733 s" in _second_reason(shared)
 
 
+def test_spans_of_two_episodes_that_overlap_cost_both(tmp_path):
+    recipe = Recipe(version="v3.0", lengths=(5, 5, 6), tasks=(0, 1, 0))
+    root = write_dataset(tmp_path / "set", recipe)
+    _edit_episodes(root, **{f"videos/{HEAD}/from_timestamp": 2 / 15, f"videos/{HEAD}/to_timestamp": 7 / 15})
+    found = converter().discover(root)
+    assert [ref.hints["episode"] for ref in found.episodes] == [2]
+    assert [skip.source.split("#")[1] for skip in found.skipped] == ["episode_000000", "episode_000001"]
+    one, other = (skip.reason for skip in found.skipped)
+    assert f"{HEAD}/chunk-000/file-000.mp4: episode 0 spans 0.000 to 0.333 s, episode 1 0.133 to 0.467 s" in one
+    assert "episode 1 spans 0.133 to 0.467 s, episode 0 0.000 to 0.333 s; one of them would get" in other
+
+
 def test_small_shifts_take_the_nearest_frame(shared):
     shift = {f"videos/{HEAD}/from_timestamp": 5.3 / 15, f"videos/{HEAD}/to_timestamp": 12.3 / 15}
     _edit_episodes(shared, **shift)
