@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from serving import STATE, observation, pictures, small_policy
+from test_train_cli import call  # noqa: F401 - a fixture
 
 from fwdata.errors import FwdataError
 from fwtrain.serve.load import _result, _Totals, measure, served
@@ -38,6 +41,27 @@ def test_a_short_measurement_in_this_process():
     assert result.requests > 0 and result.failed == 0
     assert result.p50_ms is not None and result.rss_mb is not None and result.rss_mb[0] > 10
     assert set(result.to_json()) >= {"requests", "rss_mb_per_minute", "handles"}
+
+
+def test_the_command_measures_a_server_of_the_run(call, monkeypatch):  # noqa: F811
+    commands = []
+    with background(PolicyServer(small_policy(), port=0, steps=1)) as (host, port):
+
+        def served_here(command):
+            commands.append(command[2:])
+            return nullcontext((host, port, os.getpid()))
+
+        monkeypatch.setattr("fwtrain.serve.load.served", served_here)
+        flags = ("bench", "serve", "runs/a", "--clients", 2, "--seconds", 0.3, "--device", "cpu")
+        code, out, _ = call(*flags, "--json")
+        assert code == 0
+        assert json.loads(out)["requests"] > 0 and json.loads(out)["clients"] == 2
+        code, out, _ = call(*flags, "--threads", 1)
+    assert code == 0
+    assert "2 clients for 0 s" in out and "server memory" in out
+    assert commands[1] == [*commands[0], "--threads", "1"] == [
+        "fwtrain", "serve", "runs/a", "--port", "0", "--device", "cpu", "--threads", "1"
+    ]  # fmt: skip
 
 
 def test_growth_is_seen_as_a_slope():

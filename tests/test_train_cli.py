@@ -144,11 +144,15 @@ def test_recipes_are_listed(call):
     assert [r["name"] for r in json.loads(out)["recipes"]] == ["libero", "r1lite", "robotwin", "tiny"]
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "plan", "compare", "report", "predict", "eval", "recipes", "check-reference"]
-)
+COMMANDS = (
+    "run", "plan", "compare", "report", "predict", "eval", "recipes", "check-reference", "check-mask", "serve",
+    "export lerobot", "bench train", "bench latency", "bench serve",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_has_an_example(call, command: str):
-    code, out, _ = call(command, "--help")
+    code, out, _ = call(*command.split(), "--help")
     assert code == 0
     assert f"Example: fwtrain {command}" in out
 

@@ -7,4 +7,6 @@ unshared   idm without sharing frame 0
 train      `fwtrain bench train`
 latency    `fwtrain bench latency`
 computed   expected full-size steps on GPUs, from counted FLOPs and bytes
+
+`fwtrain bench serve` measures a server under load: `fwtrain.serve.load`.
 """

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fwdata.cli._common import emit_json, print_table, progress_bar, say
-from fwtrain.cli._common import Device, Json, Threads
+from fwtrain.cli._common import Device, Json, RunArgument, Threads, answer
 
 if TYPE_CHECKING:
     from fwtrain.bench.train import Ratio
+    from fwtrain.serve.load import LoadResult
 
 SizeName = Annotated[str, typer.Option("--size", help="tiny (1 M parameters) or 50m.")]
 Repeats = Annotated[int, typer.Option(help="Runs of every way, taking turns.", min=1)]
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure speed beside the same work done another way.", no_args_is_help=True)
     group.command("train", epilog="Example: fwtrain bench train --size 50m --vae")(train)
     group.command("latency", epilog="Example: fwtrain bench latency --size 50m --variant all")(latency)
+    group.command("serve", epilog="Example: fwtrain bench serve runs/libero --clients 8 --seconds 300")(serve)
     app.add_typer(group, name="bench")
 
 
@@ -117,6 +119,39 @@ def latency(
         return
     rows: list[tuple[str, ...]] = [(s.variant, s.stage, f"{1e3 * s.seconds:.2f}", str(s.times)) for s in stages]
     print_table(f"{size} on {where}, batch {batch}, {steps} steps", ("variant", "stage", "ms", "per chunk"), rows)
+
+
+def serve(
+    run: RunArgument,
+    clients: Annotated[int, typer.Option(help="Clients that ask again as soon as they are answered.")] = 8,
+    seconds: Annotated[float, typer.Option(help="How long.")] = 20.0,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Serve a run in a process of its own and measure rate, latency, memory and open files under load."""
+    from fwtrain.serve.load import bench_serve
+
+    with progress_bar("load", "s") as bar:
+        bar.start(int(seconds))
+        result = bench_serve(run, clients=clients, seconds=seconds, device=device, threads=threads, done=bar.advance)
+    answer(result.to_json(), as_json, lambda: _load_text(result))
+
+
+def _load_text(result: LoadResult) -> str:
+    lines = [
+        f"{result.clients} clients for {result.seconds:.0f} s: {result.requests} requests, {result.failed} failed, "
+        f"{result.per_second:.1f} per second"
+    ]
+    if result.p50_ms is not None:
+        lines.append(f"latency {result.p50_ms:.1f} ms median, {result.p95_ms:.1f} ms p95, {result.p99_ms:.1f} ms p99")
+    if result.rss_mb is not None and result.handles is not None:
+        first, settled, last = result.rss_mb
+        lines.append(
+            f"server memory {first:.0f} MB, {settled:.0f} MB settled, {last:.0f} MB at the end "
+            f"({result.rss_mb_per_minute:+.2f} MB per minute); open files {result.handles[0]}, then {result.handles[1]}"
+        )
+    return "\n".join(lines)
 
 
 def _print_ratios(title: str, ratios: list[Ratio]) -> None:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fwdata.cli._common import progress_bar, say
+from fwdata.cli._common import say
 from fwdata.errors import UsageError
 from fwtrain.cli._common import Device, Json, RunArgument, Threads, WhichCheckpoint, answer
 
 if TYPE_CHECKING:
-    from fwtrain.serve.load import LoadResult
     from fwtrain.serve.server import PolicyServer
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -25,9 +24,6 @@ SHORTEST_TOKEN = 16
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
     app.command("serve", epilog="Example: fwtrain serve runs/libero --device cuda --port 8000")(serve_command)
-    app.command("bench-serve", epilog="Example: fwtrain bench-serve runs/libero --clients 8 --seconds 300")(
-        load_command
-    )
 
 
 def serve_command(
@@ -81,39 +77,6 @@ def serve_command(
     asyncio.run(_until_signal(server, str(run)))
     data = {"run": str(run), **server.stats.to_json()}
     answer(data, as_json, lambda: _text(data))
-
-
-def load_command(
-    run: RunArgument,
-    clients: Annotated[int, typer.Option(help="Clients that ask again as soon as they are answered.")] = 8,
-    seconds: Annotated[float, typer.Option(help="How long.")] = 20.0,
-    device: Device = "auto",
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Serve a run in a process of its own and measure rate, latency, memory and open files under load."""
-    from fwtrain.serve.load import bench_serve
-
-    with progress_bar("load", "s") as bar:
-        bar.start(int(seconds))
-        result = bench_serve(run, clients=clients, seconds=seconds, device=device, threads=threads, done=bar.advance)
-    answer(result.to_json(), as_json, lambda: _load_text(result))
-
-
-def _load_text(result: LoadResult) -> str:
-    lines = [
-        f"{result.clients} clients for {result.seconds:.0f} s: {result.requests} requests, {result.failed} failed, "
-        f"{result.per_second:.1f} per second"
-    ]
-    if result.p50_ms is not None:
-        lines.append(f"latency {result.p50_ms:.1f} ms median, {result.p95_ms:.1f} ms p95, {result.p99_ms:.1f} ms p99")
-    if result.rss_mb is not None and result.handles is not None:
-        first, settled, last = result.rss_mb
-        lines.append(
-            f"server memory {first:.0f} MB, {settled:.0f} MB settled, {last:.0f} MB at the end "
-            f"({result.rss_mb_per_minute:+.2f} MB per minute); open files {result.handles[0]}, then {result.handles[1]}"
-        )
-    return "\n".join(lines)
 
 
 async def _until_signal(server: PolicyServer, run: str) -> None:

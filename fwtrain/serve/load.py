@@ -1,6 +1,6 @@
 """Load on a policy server: clients that ask again as soon as they are answered, and what becomes of its memory.
 
-`fwtrain bench-serve RUN` starts `fwtrain serve` in a process of its own and measures it over loopback.
+`fwtrain bench serve RUN` starts `fwtrain serve` in a process of its own and measures it over loopback.
 """
 
 from __future__ import annotations
