@@ -267,7 +267,7 @@ def quiet() -> Iterator[None]:
     for name, value in {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "SVT_LOG": "1"}.items():
         os.environ.setdefault(name, value)
     import av.logging
-    import datasets  # type: ignore[import-untyped]
+    import datasets
 
     showed = not datasets.are_progress_bars_disabled()
     level = logging.root.manager.disable

@@ -13,7 +13,7 @@ import math
 import re
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import numpy as np
 
 from fwdata.errors import UsageError
