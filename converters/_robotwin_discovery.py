@@ -67,7 +67,8 @@ def drop_duplicates(
             else:
                 kept.append(recording)
     skipped = tuple(
-        Skipped(path, f"the same episode as {other} (equal joint rows)") for path, other in sorted(dropped.items())
+        Skipped(path, f"the same episode as {other} (equal joint rows)", damaged=False)
+        for path, other in sorted(dropped.items())
     )
     return [r for r in recordings if r.path not in dropped], skipped
 

@@ -117,7 +117,7 @@ class Converter:
         for recording in found:
             reason = self._why_not(base, recording, warnings)
             if reason:
-                skipped.append(Skipped(recording.files[0], reason))
+                skipped.append(Skipped(recording.files[0], reason, damaged=False))
             else:
                 kept.append(recording)
                 beside = (recording.meta, recording.entry, recording.sidecar)

@@ -81,10 +81,15 @@ class EpisodeRef:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A recording that discovery already knows cannot or must not be converted (a duplicate, an empty file)."""
+    """A recording that discovery already knows cannot or must not be converted (a duplicate, an empty file).
+
+    damaged: it cannot be; False where it is left out on purpose (a duplicate, another robot, marked as failed), which
+    does not end a conversion with on_error "fail".
+    """
 
     source: str
     reason: str
+    damaged: bool = True
 
 
 @dataclass(frozen=True)

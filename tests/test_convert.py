@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from robotwin_files import write_task
 
 import fwdata
-from fwdata.api import BadEpisode, EncodedCamera, Episode, EpisodeRef, RawCamera
+from fwdata.api import BadEpisode, EncodedCamera, Episode, EpisodeRef, RawCamera, Skipped
 from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import plan as plan_module
@@ -184,6 +185,24 @@ def test_a_bad_first_recording_does_not_decide_the_names(tmp_path: Path, raw: Pa
     assert run_convert(raw, tmp_path / "s.zarr", manifest).quarantined == report.quarantined
     with pytest.raises(UsageError, match=r"a/take0\.npz"):
         run_convert(raw, tmp_path / "t.zarr", manifest, on_error="fail")
+
+
+def test_on_error_fail_stops_for_what_discovery_found_damaged_not_for_what_it_left_out_on_purpose(
+    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped = [Skipped("a/copy.npz", "the same as a/take0.npz", damaged=False)]
+    find = plan_module.find_recordings
+    monkeypatch.setattr(
+        "fwdata.pipeline.run.find_recordings", lambda *given: replace(find(*given), skipped=tuple(skipped))
+    )
+    assert run_convert(raw, tmp_path / "s.zarr", manifest, on_error="fail").quarantined == [
+        ("a/copy.npz", "the same as a/take0.npz")
+    ]
+    skipped.append(Skipped("b/cut.npz", "it is empty"))
+    with pytest.raises(UsageError, match=r"^b/cut\.npz: it is empty$"):
+        run_convert(raw, tmp_path / "t.zarr", manifest, on_error="fail")
+    assert not (tmp_path / "t.zarr").exists()
+    assert len(run_convert(raw, tmp_path / "t.zarr", manifest).quarantined) == 2
 
 
 def test_an_unforeseen_error_in_a_converter_costs_one_recording(

@@ -126,6 +126,7 @@ def test_failed_recordings_are_left_out(tmp_path):
     found = discover(tmp_path)
     assert [r.source for r in found.episodes] == ["c.mcap"]
     reasons = {s.source: s.reason for s in found.skipped}
+    assert not any(skip.damaged for skip in found.skipped)
     assert "dropped the block" in reasons["a_RAW/a_RAW.mcap"] and "folder is named fail" in reasons["fail/b.mcap"]
     assert len(discover(tmp_path, include_failed=True).episodes) == 3
     (tmp_path / "c.mcap").unlink()

@@ -261,7 +261,7 @@ def test_the_same_episode_in_two_layouts_is_kept_once(tmp_path):
     ]
     (skipped,) = found.skipped
     assert skipped.source == f"new/{TASK}/aloha_agilex/data/episode_0000000.hdf5"
-    assert "the same episode as old/" in skipped.reason
+    assert "the same episode as old/" in skipped.reason and not skipped.damaged
 
 
 def test_different_episodes_of_one_name_get_different_ids(tmp_path):

@@ -99,7 +99,7 @@ def discover(roots: Sequence[Root], converter: Converter) -> Found:
     return Found(
         tuple(roots),
         tuple(Recording(root, ref) for root, discovery in found for ref in discovery.episodes),
-        tuple(Skipped(root.prefix + s.source, s.reason) for root, discovery in found for s in discovery.skipped),
+        tuple(replace(s, source=root.prefix + s.source) for root, discovery in found for s in discovery.skipped),
         _merged({root.name: discovery.decisions for root, discovery in found}),
         tuple(_named(root, text) for root, discovery in found for text in discovery.warnings),
     )

@@ -114,6 +114,9 @@ def convert(request: ConvertRequest, on_plan: Callable[[Plan], None], on_episode
     began = time.monotonic()
     check_output(request)
     found = find_recordings(request, load_converter(request.manifest))
+    damaged = next((skip for skip in found.skipped if skip.damaged), None)
+    if damaged is not None and request.on_error == "fail":
+        raise UsageError(f"{damaged.source}: {damaged.reason}")
     with write_lock(request.out), WorkerPool(request.workers, request.memory) as pool:
         check_output(request)  # again: another process may have written until now
         plan = make_plan(request, found)
