@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from fwdata.errors import FwdataError, StoreError
 
 if TYPE_CHECKING:
-    from fwdata.store.reader import Episode, Store
+    from fwdata.store.episode import Episode
+    from fwdata.store.reader import Store
     from fwdata.window import WindowSpec
 
 __version__ = "0.1.0"

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fwdata.errors import UsageError
 from fwdata.report import Band, Panel, Report, Tile, contact_sheet
 from fwdata.stitch import tiles
-from fwdata.store.reader import Episode, Store
+from fwdata.store.episode import Episode
+from fwdata.store.reader import Store
 
 SHEET_FRAMES = 8
 LISTED = 200

@@ -10,9 +10,10 @@ import numpy as np
 
 from fwdata.stitch import stitch_hash
 from fwdata.store.array import ArrayWriter
+from fwdata.store.episode import Part
 from fwdata.store.files import tree_digests, write_group, write_lock
 from fwdata.store.layout import frame_array
-from fwdata.store.reader import Part, Store, open_store
+from fwdata.store.reader import Store, open_store
 
 FRAME_BLOCK = 32
 """Frames that are stitched together."""

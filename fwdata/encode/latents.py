@@ -22,10 +22,11 @@ from fwdata.encode.vae import LatentVae, load_vae
 from fwdata.errors import UsageError
 from fwdata.manifest import Manifest
 from fwdata.pipeline.workers import Link, WorkerPool
+from fwdata.store.episode import Episode, Part
 from fwdata.store.files import write_lock
 from fwdata.store.identity import latent_settings
 from fwdata.store.latents import LatentPartWriter, create_latents
-from fwdata.store.reader import Episode, Part, Store, open_store
+from fwdata.store.reader import Store, open_store
 from fwdata.store.writable import open_writable
 
 FRAME_BLOCK = 32

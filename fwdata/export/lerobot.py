@@ -27,8 +27,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fwdata.errors import FwdataError, UsageError
+from fwdata.store.episode import Episode
 from fwdata.store.files import canonical_json, write_atomic, write_lock
-from fwdata.store.reader import Episode, Store
+from fwdata.store.reader import Store
 
 FRAME_BLOCK = 32
 """Frames of each camera decoded together."""

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from fwdata.errors import UsageError
-from fwdata.store.reader import Episode, Store
+from fwdata.store.episode import Episode
+from fwdata.store.reader import Store
 
 
 def check_duplicates(stores: Sequence[Store], allowed: bool) -> list[str]:

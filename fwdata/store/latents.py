@@ -35,7 +35,8 @@ from fwdata.store.layout import latent_array
 from fwdata.window import WindowSpec
 
 if TYPE_CHECKING:
-    from fwdata.store.reader import Episode, Part, Store
+    from fwdata.store.episode import Episode, Part
+    from fwdata.store.reader import Store
 
 
 class LatentCache(Cache):

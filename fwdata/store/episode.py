@@ -1,0 +1,232 @@
+"""One part of a store, one episode, and the sequence of all: what `fwdata.store.reader.Store` hands out."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import StoreDamaged, StoreError
+from fwdata.store.array import ChunkedArray
+from fwdata.store.files import Files, json_digest
+
+if TYPE_CHECKING:
+    from fwdata.store.reader import Store
+
+type Indices = Sequence[int] | NDArray[np.int64] | None
+
+STITCH_BLOCK = 32
+"""Frames that are decoded and stitched together: bounds the memory of `Episode.stitched`."""
+
+
+class Part:
+    """One complete part: its metadata and its arrays. Internal to the store package."""
+
+    def __init__(self, files: Files, name: str, attributes: dict[str, Any]) -> None:
+        self.files, self.name, self.attributes = files, name, attributes
+        self.digest = json_digest(attributes)
+        self._arrays: dict[str, ChunkedArray] = {}
+
+    def array(self, key: str) -> ChunkedArray:
+        """An array of the part by key, e.g. "lowdim/state"."""
+        found = self._arrays.get(key)
+        if found is None:
+            expected = self.attributes["digests"].get(f"{key}/zarr.json")
+            found = ChunkedArray(self.files, f"parts/{self.name}/{key}", expected)
+            self._arrays[key] = found
+        return found
+
+
+class Episode:
+    """One recording. Arrays are read when asked for; nothing is kept."""
+
+    def __init__(self, store: Store, index: int, part: Part, record: dict[str, Any]) -> None:
+        self._store, self._part, self._record = store, part, record
+        self.index = index
+        self.id: str = record["id"]
+        self.source: str = record["source"]
+        self.num_frames: int = record["length"]
+        self.task: str = record["task"]
+
+    def __reduce__(self) -> tuple[Callable[[Store, int], Episode], tuple[Store, int]]:
+        return _episode_of, (self._store, self.index)
+
+    def __repr__(self) -> str:
+        return f"Episode({self.index}, {self.id!r}, {self.num_frames} frames)"
+
+    @property
+    def part(self) -> Part:
+        """The part that holds this episode."""
+        return self._part
+
+    @property
+    def start(self) -> int:
+        """First row of this episode in its part's arrays."""
+        return int(self._record["start"])
+
+    @property
+    def files(self) -> tuple[dict[str, Any], ...]:
+        """Files it was read from, the recording itself first: {"path" (relative to the root), "bytes", "sha256"}."""
+        return tuple(dict(file) for file in self._record["files"])
+
+    @property
+    def instruction(self) -> str:
+        """The canonical training instruction."""
+        return str(self._record["instruction"])
+
+    @property
+    def split(self) -> Literal["train", "val"]:
+        """Whether the episode trains or validates; see `fwdata.manifest.Split`."""
+        return "val" if self.index in self._store.val_indices else "train"
+
+    @cached_property
+    def _details(self) -> dict[str, Any]:
+        position = self._part.attributes["episodes"].index(self._record)
+        offsets = self._part.array("details/offset").rows(position, position + 2)
+        data = self._part.array("details/data").rows(int(offsets[0]), int(offsets[1]))
+        details: dict[str, Any] = json.loads(data.tobytes())
+        return details
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Training instructions, canonical first."""
+        return tuple(self._details["instructions"])
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Every decision made for this episode."""
+        return dict(self._details["metadata"])
+
+    def _rows(self, key: str) -> NDArray[Any]:
+        return self._part.array(key).rows(self.start, self.start + self.num_frames)
+
+    def state(self) -> NDArray[np.float32]:
+        """float32 [T, Ds], raw units of the source."""
+        return self._rows("lowdim/state").astype(np.float32, copy=False)
+
+    def action(self) -> NDArray[np.float32]:
+        """float32 [T, Da], what was commanded at each frame."""
+        return self._rows("lowdim/action").astype(np.float32, copy=False)
+
+    def timestamp_ns(self) -> NDArray[np.int64]:
+        """int64 [T], nanoseconds from the first frame."""
+        return self._rows("lowdim/timestamp_ns").astype(np.int64, copy=False)
+
+    def timestamps(self) -> NDArray[np.float64]:
+        """float64 [T], seconds from the first frame."""
+        return self.timestamp_ns() / 1e9
+
+    def valid(self) -> NDArray[np.bool_]:
+        """bool [T], False where alignment rules marked the frame."""
+        return self._rows("lowdim/valid").astype(np.bool_, copy=False)
+
+    def _wanted(self, indices: Indices) -> NDArray[np.int64]:
+        if indices is None:
+            return np.arange(self.num_frames)
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.num_frames):
+            raise IndexError(f"episode {self.id} has frames 0..{self.num_frames - 1}, asked for {wanted.tolist()}")
+        return wanted
+
+    def frames(self, camera: str, indices: Indices = None) -> NDArray[np.uint8]:
+        """uint8 [n, H, W, 3], true RGB, upright as the policy sees it; all frames when `indices` is None.
+
+        Cost: one decode per frame. Raises StoreError for an unknown camera, IndexError outside 0..T-1.
+        """
+        info = self._part.attributes["cameras"].get(camera)
+        if info is None:
+            raise StoreError(
+                f"{self._store.location} has no camera {camera!r}; it has {', '.join(self._store.cameras)}"
+            )
+        wanted = self._wanted(indices)
+        if info["encoding"] == "raw":
+            return self._part.array(f"cameras/{camera}/frames").take(wanted + self.start)
+        return self._decoded(camera, wanted)
+
+    def _decoded(self, camera: str, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        from fwdata.jpeg import decode_rgb
+
+        size = self.metadata["camera_sizes"][camera]
+        out = np.empty((len(wanted), *size, 3), np.uint8)
+        swapped = self._rows(f"cameras/{camera}/swapped")
+        for position, (frame, buffer) in enumerate(zip(wanted, self.encoded(camera, wanted), strict=True)):
+            try:
+                out[position] = decode_rgb(buffer, bool(swapped[frame]))
+            except ValueError as error:
+                raise StoreDamaged(f"episode {self.id}, camera {camera}, frame {frame}: {error}") from None
+        return out
+
+    def encoded(self, camera: str, indices: Indices = None) -> list[bytes]:
+        """The recorded JPEG buffers, byte for byte. Raises StoreError for a camera that holds raw pixels."""
+        info = self._part.attributes["cameras"].get(camera)
+        if info is None or info["encoding"] != "jpeg":
+            raise StoreError(f"camera {camera!r} of {self._store.location} holds no JPEG buffers")
+        wanted = self._wanted(indices)
+        if not len(wanted):
+            return []
+        offsets = self._part.array(f"cameras/{camera}/offset").rows(self.start, self.start + self.num_frames + 1)
+        data = self._part.array(f"cameras/{camera}/data")
+        low, high = int(wanted.min()), int(wanted.max())
+        if high - low < 4 * len(wanted):  # a dense range: one pass over the bytes
+            base = int(offsets[low])
+            block = data.rows(base, int(offsets[high + 1])).tobytes()
+            return [block[int(offsets[i]) - base : int(offsets[i + 1]) - base] for i in wanted]
+        return [data.rows(int(offsets[i]), int(offsets[i + 1])).tobytes() for i in wanted]
+
+    def stitched(self, indices: Indices = None) -> NDArray[np.uint8]:
+        """uint8 [n, Hs, Ws, 3], the cameras joined into one picture; read when materialised, else computed."""
+        from fwdata.stitch import stitch
+
+        wanted = self._wanted(indices)
+        materialised = self._store.stitched_part(self._part.name)
+        if materialised is not None:
+            return materialised.take(wanted + self.start)
+        unique, inverse = np.unique(wanted, return_inverse=True)
+        spec = self._store.manifest.stitch
+        out = np.empty((len(unique), *spec.size, 3), np.uint8)
+        for low in range(0, len(unique), STITCH_BLOCK):
+            block = unique[low : low + STITCH_BLOCK]
+            out[low : low + len(block)] = stitch({name: self.frames(name, block) for name in spec.cameras}, spec)
+        return out[inverse]
+
+
+def _episode_of(store: Store, index: int) -> Episode:
+    return store.episodes[index]
+
+
+class EpisodeList(Sequence[Episode]):
+    """All complete episodes in conversion order. Episodes are made when asked for."""
+
+    def __init__(self, store: Store, parts: Sequence[Part]) -> None:
+        self._store, self._parts = store, [p for p in parts if p.attributes["episodes"]]
+        counts = [len(p.attributes["episodes"]) for p in self._parts]
+        self._starts = [0, *np.cumsum(counts, dtype=np.int64).tolist()]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def of(self, part: Part) -> list[Episode]:
+        """The episodes of one part."""
+        if part not in self._parts:
+            return []
+        which = self._parts.index(part)
+        return self[self._starts[which] : self._starts[which + 1]]
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Episode]: ...
+    def __getitem__(self, index: int | slice) -> Episode | list[Episode]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"{self._store.location} has episodes 0..{len(self) - 1}, asked for {index}")
+        which = bisect_right(self._starts, position) - 1
+        part = self._parts[which]
+        return Episode(self._store, position, part, part.attributes["episodes"][position - self._starts[which]])
