@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fwdata.errors import BadEpisode
+from fwdata.api import BadEpisode, opening
 
 if TYPE_CHECKING:
     import h5py
@@ -30,7 +30,7 @@ def open_recording(path: Path) -> Iterator[h5py.File]:
     try:
         if path.stat().st_size == 0:
             raise BadEpisode(f"{path.name} is empty (0 bytes); copy or unpack it again")
-        with h5py.File(path, "r", locking="best-effort") as file:
+        with opening(path), h5py.File(path, "r", locking="best-effort") as file:
             yield file
     except BadEpisode:
         raise

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import BadEpisode, FwdataError
+from fwdata.api import BadEpisode, opening
+from fwdata.errors import FwdataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +51,7 @@ def open_parquet(path: Path, name: str) -> Iterator[pq.ParquetFile]:
     try:
         if path.stat().st_size == 0:
             raise BadEpisode(f"{name} is empty (0 bytes); download it again")
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with opening(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             if file.metadata.num_rows > MAX_FILE_ROWS:
                 raise BadEpisode(f"{name} claims {file.metadata.num_rows} rows, at most {MAX_FILE_ROWS} are read")
             yield file

@@ -14,6 +14,9 @@ It may have two functions besides, for sources that are found on a hub or come i
 Its options may be declared as a pydantic model `Options` in the module; their fields become flags of `fwdata convert`
 (`--max-episodes-per-task 5`), explained by each field's description or by `name: text` lines of the model's docstring.
 
+Where `discover` opens files, `with opening(path):` around it names the one that a library crashes on or never returns
+from, and such a file is left out.
+
 It knows its source format and nothing of Zarr, stitching or torch. Everything else (resume, workers, quarantine,
 checksums, stitching, statistics, latents) is done by fwdata for every converter alike.
 """
@@ -30,6 +33,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import BadEpisode, UsageError
 from fwdata.manifest import Manifest
+from fwdata.opening import opening
 
 __all__ = [
     "BadEpisode",
@@ -46,6 +50,7 @@ __all__ = [
     "RawCamera",
     "Skipped",
     "UsageError",
+    "opening",
 ]
 
 type Fetch = Callable[[str, str | None, Mapping[str, Any]], Path]

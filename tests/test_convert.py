@@ -34,6 +34,7 @@ from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import plan as plan_module
 from fwdata.pipeline.estimate import dry_run
+from fwdata.pipeline.find import find_recordings
 from fwdata.pipeline.plan import ConvertRequest, load_converter, manifest_for
 from fwdata.store.verify import verify_store
 from fwdata.store.writer import SourceFile, source_files
@@ -191,7 +192,7 @@ def test_on_error_fail_stops_for_what_discovery_found_damaged_not_for_what_it_le
     tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skipped = [Skipped("a/copy.npz", "the same as a/take0.npz", damaged=False)]
-    find = plan_module.find_recordings
+    find = find_recordings
     monkeypatch.setattr(
         "fwdata.pipeline.run.find_recordings", lambda *given: replace(find(*given), skipped=tuple(skipped))
     )

@@ -70,10 +70,10 @@ def convert(
         raise UsageError(f"--on-error must be skip or fail, found {on_error!r}")
     given = parse_options(options or [])
     roots = tuple(located(source, path, manifest, given) for path in raw)
-    chosen = manifest_for(source, manifest, given, roots)
+    count = default_workers() if workers is None else workers
+    chosen = manifest_for(source, manifest, given, roots, count)
     if manifest is None and chosen.name != source:
         say(f"manifest {chosen.name}: {chosen.description}")
-    count = default_workers() if workers is None else workers
     request = ConvertRequest(source, roots, out, chosen, count, on_error, episode_seconds, memory << 20)
     if dry_run:
         from fwdata.pipeline.estimate import dry_run as estimate

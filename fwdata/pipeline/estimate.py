@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fwdata.pipeline.find import find_recordings
 from fwdata.pipeline.part import Sample
-from fwdata.pipeline.plan import ConvertRequest, Plan, check_output, find_recordings, load_converter, make_plan
+from fwdata.pipeline.plan import ConvertRequest, Plan, check_output, make_plan
 from fwdata.pipeline.roots import Recording
-from fwdata.pipeline.run import LeaveOut, sample
+from fwdata.pipeline.run import part_losses, sample
 from fwdata.pipeline.workers import WorkerPool
 
 RAW_RATIO = 0.30
@@ -67,9 +68,9 @@ class DryRun:
 def dry_run(request: ConvertRequest) -> DryRun:
     """Plan, and read the numbers of the first readable recording. Writes nothing; see `convert` for errors."""
     check_output(request)
-    plan = make_plan(request, find_recordings(request, load_converter(request.manifest)))
     with WorkerPool(min(1, request.workers), request.memory) as pool:
-        first = sample(request, plan, pool, LeaveOut())
+        plan = make_plan(request, find_recordings(request, pool))
+        first = sample(request, plan, pool, part_losses(request.out))
     everything, pending = plan.found.recordings, [r for part in plan.pending for r in part.recordings]
     return DryRun(
         groups=_groups(request, plan, first),

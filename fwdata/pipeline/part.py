@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fwdata.errors import BadEpisode, FwdataError, UsageError
 from fwdata.pipeline.plan import SECONDS_PER_MB, ConvertRequest, PlannedPart, load_converter
 from fwdata.pipeline.roots import Recording
-from fwdata.pipeline.workers import Link
+from fwdata.pipeline.workers import LeftOut, Link
 from fwdata.store.files import LocalFiles, read_attributes
 from fwdata.store.writer import PartWriter, source_files
 
@@ -19,9 +18,6 @@ FATAL_ERRNOS = frozenset(
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE", "EIO")
 )
 """System errors that concern the machine, not one recording."""
-
-type LeftOut = Mapping[str, str]
-"""Id of a recording that cost two workers their life -> reason."""
 
 
 @dataclass(frozen=True)

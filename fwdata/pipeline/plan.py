@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from pydantic import BaseModel
 from fwdata.api import ChooseManifest, Converter, Fetch
 from fwdata.errors import StaleCache, UsageError, did_you_mean
 from fwdata.manifest import Manifest, load_manifest, plugin_dir, validate_model
-from fwdata.pipeline.roots import Found, Recording, discover, name_roots
+from fwdata.pipeline.roots import Found, Recording
 from fwdata.store.files import LocalFiles, plan_digest, read_attributes, write_group
 from fwdata.store.identity import differences
 from fwdata.store.layout import PART_BYTES, PART_EPISODES, part_name
@@ -136,15 +135,25 @@ def located(source: str, raw: Path, manifest: str | None, options: Mapping[str, 
     return raw if fetch is None else fetch(raw.as_posix(), manifest, options)
 
 
-def manifest_for(source: str, manifest: str | None, options: Mapping[str, Any], roots: Sequence[Path] = ()) -> Manifest:
+def chooser(source: str) -> ChooseManifest | None:
+    """The function `choose_manifest` of a converter's module, or None."""
+    return getattr(_converter_module(source), "choose_manifest", None)
+
+
+def manifest_for(
+    source: str, manifest: str | None, options: Mapping[str, Any], roots: Sequence[Path] = (), workers: int = 0
+) -> Manifest:
     """The manifest of a conversion: by name or path, else the one that the converter chooses for these roots (function
     `choose_manifest`), else the one called like the source; options override its own.
 
-    UsageError when the manifest belongs to another converter.
+    workers: above 0, the converter looks at the roots in a supervised process. UsageError when the manifest belongs to
+    another converter.
     """
-    choose: ChooseManifest | None = getattr(_converter_module(source), "choose_manifest", None)
-    if manifest is None and roots and choose is not None:
-        found = choose(roots, options)
+    chooses = chooser(source) is not None
+    if manifest is None and roots and chooses:
+        from fwdata.pipeline.find import choose_manifest
+
+        found = choose_manifest(source, roots, options, workers)
     else:
         found = load_manifest(manifest or source)
     if found.converter != source:
@@ -193,16 +202,6 @@ def check_output(request: ConvertRequest) -> bool:
     if changed:
         raise StaleCache(f"{out} was converted with other choices: {'; '.join(changed)}; choose another --out")
     return True
-
-
-def find_recordings(request: ConvertRequest, converter: Converter) -> Found:
-    """What the roots hold; see `Converter.discover`. UsageError when one is absent, or when the converter says so."""
-    found = discover(name_roots(request.roots), converter)
-    ids = Counter(recording.id for recording in found.recordings)
-    double = [name for name, count in ids.items() if count > 1]
-    if double:
-        raise UsageError(f"converter {request.source!r} gave two recordings the id {double[0]!r}; ids must be unique")
-    return found
 
 
 def make_plan(request: ConvertRequest, found: Found) -> Plan:

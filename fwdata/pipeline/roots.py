@@ -93,11 +93,10 @@ def _is_own(paths: Sequence[Path], path: Path, depth: int) -> bool:
     return sum(_tail(other, depth) == _tail(path, depth) for other in paths) == 1
 
 
-def discover(roots: Sequence[Root], converter: Converter) -> Found:
-    """What every root holds. UsageError when a converter says so; with several roots it names the root."""
-    found = [(root, _discover(root, converter)) for root in roots]
+def together(found: Sequence[tuple[Root, Discovery]]) -> Found:
+    """What all roots hold."""
     return Found(
-        tuple(roots),
+        tuple(root for root, _ in found),
         tuple(Recording(root, ref) for root, discovery in found for ref in discovery.episodes),
         tuple(replace(s, source=root.prefix + s.source) for root, discovery in found for s in discovery.skipped),
         _merged({root.name: discovery.decisions for root, discovery in found}),
@@ -105,7 +104,8 @@ def discover(roots: Sequence[Root], converter: Converter) -> Found:
     )
 
 
-def _discover(root: Root, converter: Converter) -> Discovery:
+def discover(root: Root, converter: Converter) -> Discovery:
+    """What one root holds. UsageError when the converter says so; with several roots it names the root."""
     try:
         return converter.discover(root.path)
     except UsageError as error:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fwdata.errors import FwdataError, UsageError
+from fwdata.errors import UsageError
+from fwdata.pipeline.find import find_recordings
 from fwdata.pipeline.part import Outcome, Sample, convert_part, find_readable
 from fwdata.pipeline.plan import (
     ConvertRequest,
     Plan,
     check_output,
-    find_recordings,
-    load_converter,
     make_plan,
     write_plan,
 )
-from fwdata.pipeline.workers import Lost, Task, WorkerPool
+from fwdata.pipeline.workers import LeaveOut, WorkerPool
 from fwdata.stitch import stitch_hash
 from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, write_group, write_lock
 from fwdata.store.layout import LAYOUT_VERSION
-
-ATTEMPTS = 2
-"""Workers that one recording may cost before it is left out."""
 
 type OnEpisode = Callable[[int, int], None]
 """Called with (episodes done, frames done) after every recording."""
@@ -65,29 +60,13 @@ class ConvertReport:
     rows: list[Row] = field(default_factory=list)
 
 
-class LeaveOut:
-    """What to do about workers that ended: their task once more; a recording that costs ATTEMPTS of them is left out.
-
-    So the result depends on the recordings, not on which worker ended: one that was killed from outside changes
-    nothing. `reasons`: of the recordings left out so far, by id.
-    """
-
-    def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
-        self._ended: Counter[str] = Counter()
-
-    def __call__(self, task: Task, lost: Lost) -> Task:
-        request, part, _ = task
-        where = lost.at or f"part {part.name}"
-        self._ended[where] += 1
-        if self._ended[where] >= ATTEMPTS:
-            if lost.at is None:
-                raise FwdataError(
-                    f"a worker process {lost.why} twice while writing {where} of {request.out}; what is written is "
-                    "safe, run the same command again to continue, with fewer --workers if memory was short"
-                )
-            self.reasons[where] = f"the reader {lost.why} twice while reading this recording"
-        return request, part, dict(self.reasons)
+def part_losses(out: Path) -> LeaveOut:
+    """What to do about workers that end while they read recordings for a store."""
+    return LeaveOut(
+        lambda task: f"writing part {task[1].name} of {out}",
+        "what is written is safe, run the same command again to continue, with fewer --workers if memory was short",
+        "reading this recording",
+    )
 
 
 class _Progress:
@@ -113,23 +92,29 @@ def convert(request: ConvertRequest, on_plan: Callable[[Plan], None], on_episode
     """
     began = time.monotonic()
     check_output(request)
-    found = find_recordings(request, load_converter(request.manifest))
-    damaged = next((skip for skip in found.skipped if skip.damaged), None)
-    if damaged is not None and request.on_error == "fail":
-        raise UsageError(f"{damaged.source}: {damaged.reason}")
-    with write_lock(request.out), WorkerPool(request.workers, request.memory) as pool:
-        check_output(request)  # again: another process may have written until now
-        plan = make_plan(request, found)
-        on_plan(plan)
-        write_plan(request.out, plan)
-        new: dict[str, Outcome] = {}
-        if plan.pending or read_attributes(LocalFiles(request.out), "") is None:
-            losses = LeaveOut()
-            _prepare_store(request, plan, pool, losses)
-            tasks = [(request, part, dict(losses.reasons)) for part in plan.pending]
-            for outcomes in pool.run(convert_part, tasks, _Progress(on_episode), losses):
-                new |= {outcome.source: outcome for outcome in outcomes}
+    with WorkerPool(request.workers, request.memory) as pool:
+        found = find_recordings(request, pool)
+        damaged = next((skip for skip in found.skipped if skip.damaged), None)
+        if damaged is not None and request.on_error == "fail":
+            raise UsageError(f"{damaged.source}: {damaged.reason}")
+        with write_lock(request.out):
+            check_output(request)  # again: another process may have written until now
+            plan = make_plan(request, found)
+            on_plan(plan)
+            write_plan(request.out, plan)
+            new = _convert_parts(request, plan, pool, on_episode)
     return _report(request.out, plan, new, time.monotonic() - began)
+
+
+def _convert_parts(request: ConvertRequest, plan: Plan, pool: WorkerPool, on_episode: OnEpisode) -> dict[str, Outcome]:
+    """Write what is pending; outcomes by source."""
+    if not plan.pending and read_attributes(LocalFiles(request.out), "") is not None:
+        return {}
+    losses = part_losses(request.out)
+    _prepare_store(request, plan, pool, losses)
+    tasks = [(request, part, dict(losses.reasons)) for part in plan.pending]
+    done = pool.run(convert_part, tasks, _Progress(on_episode), losses)
+    return {outcome.source: outcome for outcomes in done for outcome in outcomes}
 
 
 def _report(out: Path, plan: Plan, new: dict[str, Outcome], seconds: float) -> ConvertReport:

@@ -17,8 +17,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol, Self
@@ -27,6 +27,12 @@ from fwdata.errors import FwdataError
 
 EXIT_MEMORY = 77
 """Exit status of a worker that was refused memory."""
+
+ATTEMPTS = 2
+"""Workers that one task, or one thing it announced, may cost."""
+
+type LeftOut = Mapping[str, str]
+"""What cost ATTEMPTS workers, as it was announced -> reason."""
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from fwdata.pipeline import worker; worker.main()"
 
@@ -83,6 +89,29 @@ class OnceMore:
             )
         self.lost.add(id(task))
         return task
+
+
+class LeaveOut:
+    """What to do about workers that ended: their task once more; what costs ATTEMPTS of them is left out.
+
+    So the result depends on what is read, not on which worker ended: one that was killed from outside changes nothing.
+    Tasks end with a LeftOut, of which they get a newer one. name: continues `twice while ..` for a task that ended
+    where it had announced nothing, an error with this advice; at: for what is left out. reasons: by announced key.
+    """
+
+    def __init__(self, name: Callable[[Task], str], advice: str, at: str) -> None:
+        self.reasons: dict[str, str] = {}
+        self._name, self._advice, self._at = name, advice, at
+        self._ended: Counter[str] = Counter()
+
+    def __call__(self, task: Task, lost: Lost) -> Task:
+        where = lost.at or self._name(task)
+        self._ended[where] += 1
+        if self._ended[where] >= ATTEMPTS:
+            if lost.at is None:
+                raise FwdataError(f"a worker process {lost.why} twice while {where}; {self._advice}")
+            self.reasons[where] = f"the reader {lost.why} twice while {self._at}"
+        return (*task[:-1], dict(self.reasons))
 
 
 @dataclass
