@@ -225,7 +225,7 @@ def test_every_kind_of_option_becomes_its_value(
 ) -> None:
     asked: list[object] = []
 
-    def manifest_for(source: str, manifest: object, given: object, roots: object) -> object:
+    def manifest_for(source: str, manifest: object, given: object, roots: object, workers: int) -> object:
         asked.append(given)
         raise UsageError("seen")
 
