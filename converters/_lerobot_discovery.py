@@ -59,12 +59,12 @@ class Listing:
     skipped: tuple[Skipped, ...]
 
 
-def references(found: Found, dataset: Dataset, cameras: Sequence[str], limit: int | None) -> Listing:
+def references(found: Found, dataset: Dataset, cameras: Sequence[str], limit: int | None, robot: str) -> Listing:
     """References to the episodes of one dataset, in order of their index.
 
     cameras: keys of the features used; their videos count as the episode's files. limit: at most so many episodes.
-    num_bytes is the episode's share, by rows, of every file it is read from. Left out too: episodes that claim the same
-    frames of a shared video.
+    robot: their embodiment. num_bytes is the episode's share, by rows, of every file it is read from. Left out too:
+    episodes that claim the same frames of a shared video.
     """
     claimed = _overlaps(dataset, cameras)
     sizes: dict[str, int | str] = {}
@@ -86,7 +86,7 @@ def references(found: Found, dataset: Dataset, cameras: Sequence[str], limit: in
             skipped.append(Skipped(f"{found.place(entry.data_file)}#episode_{entry.index:06d}", reason))
             continue
         shares = [int(sizes[name]) * max(1, entry.length) / rows[name] for name in files]
-        refs.append(_reference(found, dataset, entry, files, max(1, round(sum(shares)))))
+        refs.append(_reference(found, dataset, entry, files, max(1, round(sum(shares))), robot))
     return Listing(tuple(refs), tuple(skipped))
 
 
@@ -135,7 +135,9 @@ def _size(dataset: Dataset, name: str) -> int | str:
     return f"{name} is missing; download it again"
 
 
-def _reference(found: Found, dataset: Dataset, entry: Entry, files: Sequence[str], num_bytes: int) -> EpisodeRef:
+def _reference(
+    found: Found, dataset: Dataset, entry: Entry, files: Sequence[str], num_bytes: int, robot: str
+) -> EpisodeRef:
     name = f"episode_{entry.index:06d}"
     shared = f"#{name}" if dataset.info.shared_files else ""
     return EpisodeRef(
@@ -144,6 +146,6 @@ def _reference(found: Found, dataset: Dataset, entry: Entry, files: Sequence[str
         files=tuple(found.place(file) for file in files),
         group=found.relative or "dataset",
         num_bytes=num_bytes,
-        hints={"dataset": found.relative, "episode": entry.index, "length": entry.length},
+        hints={"dataset": found.relative, "episode": entry.index, "length": entry.length, "embodiment": robot},
         num_frames=entry.length,
     )

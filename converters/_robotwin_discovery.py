@@ -29,14 +29,14 @@ def nothing_found(root: Path, listing: paths.Listing) -> str:
 
 
 def check_embodiments(recordings: Iterable[paths.Recording]) -> None:
-    """Refuse robots of different joint counts: their states cannot be rows of one array."""
+    """Refuse several robots: their joints must not share statistics, and may not even be rows of one array."""
     found = Counter(r.place.embodiment for r in recordings)
-    counts = {paths.ARM_JOINTS[name] for name in found if name in paths.ARM_JOINTS}
-    if len(counts) > 1:
-        listed = ", ".join(f"{name} ({paths.ARM_JOINTS[name]})" for name in sorted(found) if name in paths.ARM_JOINTS)
+    del found[paths.UNKNOWN]
+    if len(found) > 1:
+        listed = ", ".join(f"{name} ({found[name]})" for name in sorted(found))
         raise UsageError(
-            f"embodiments with different joints per arm lie under one root: {listed}; "
-            "convert one at a time by setting option embodiment"
+            f"the recordings are of several embodiments, {listed}, which must not share statistics; convert each to a "
+            f"store of its own, the first with --embodiment {min(found)}"
         )
 
 
@@ -130,16 +130,10 @@ def listing_warnings(listing: paths.Listing) -> list[str]:
 
 
 def place_warnings(recordings: Iterable[paths.Recording]) -> list[str]:
-    """Tasks, embodiments and settings that are unknown or mixed."""
+    """Tasks, embodiments and settings that are unknown."""
     places = {r.place for r in recordings}
     unknown = sorted({p.task for p in places} - paths.TASKS)
     warnings = [f"{task!r} is none of RoboTwin's 50 tasks{did_you_mean(task, paths.TASKS)}" for task in unknown]
-    embodiments = sorted({p.embodiment for p in places} - {paths.UNKNOWN})
-    if len(embodiments) > 1:
-        warnings.append(
-            f"recordings of several embodiments ({', '.join(embodiments)}) would share one set of statistics; "
-            "option embodiment selects one"
-        )
     if any(p.embodiment == paths.UNKNOWN for p in places):
         warnings.append("no folder names the embodiment of some recordings; option embodiment sets it")
     if any(p.setting == paths.UNKNOWN for p in places):

@@ -92,7 +92,8 @@ class Converter:
             first = f" ({dataset.problems[0].source}: {dataset.problems[0].reason})" if dataset.problems else ""
             raise UsageError(f"the metadata list no episode{first}; download the dataset again")
         rules = self._grippers(dataset, mapping)
-        listing = finding.references(place, dataset, tuple(mapping.cameras.values()), self.options.max_episodes)
+        used = tuple(mapping.cameras.values())
+        listing = finding.references(place, dataset, used, self.options.max_episodes, self._robot(info))
         name = place.relative or "dataset"
         collected.refs += listing.refs
         collected.skipped += [Skipped(place.place(problem.source), problem.reason) for problem in dataset.problems]
@@ -108,6 +109,9 @@ class Converter:
             **_mapped(mapping),
             **rules.to_json(),
         }
+
+    def _robot(self, info: Info) -> str:
+        return self.options.embodiment or info.robot
 
     def _fit(self, info: Info) -> Fit:
         try:
@@ -202,7 +206,7 @@ class Converter:
             task=told.coarse,
             instructions=told.instructions,
             metadata={
-                "embodiment": options.embodiment or info.robot,
+                "embodiment": self._robot(info),
                 "robot_type": info.robot,
                 "codebase_version": info.version,
                 **_hub_origin(dataset.folder),

@@ -71,8 +71,7 @@ class Converter:
         """Find the recordings below a folder of any level (dataset, task, archive, `data`) or in one file.
 
         Costs one directory walk; files are only opened to compare the joints of recordings that may be the same one.
-        Raises UsageError when nothing is found, when the options leave nothing, or when embodiments of different joint
-        counts lie under one root.
+        Raises UsageError when nothing is found, when the options leave nothing, or when they leave several embodiments.
         """
         listing = paths.list_recordings(root)
         if not listing.recordings:

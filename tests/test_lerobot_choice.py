@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from fixtures import quick_writes  # noqa: F401 - used by every test
+from fixtures import quick_writes, run_convert  # noqa: F401 - used by every test
 from lerobot_files import LIBERO_CAMERAS, R1LITE, R1LITE_CAMERAS, ROBOTWIN_CAMERAS, Recipe, edit_info, write_dataset
 
 import fwdata
@@ -275,3 +275,14 @@ def run(monkeypatch: pytest.MonkeyPatch, root: object, out: Path, *more: str) ->
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
+
+
+def test_datasets_of_several_robots_are_not_mixed(tmp_path):
+    for name, robot in (("a", "r1lite"), ("b", "R1_LITE"), ("c", "")):
+        write_dataset(tmp_path / "raw" / name, Recipe(robot=robot, lengths=(3,), tasks=(0,)))
+    with pytest.raises(UsageError, match=r"several embodiments, R1_LITE \(1\), r1lite \(1\), .*named by --embodiment"):
+        run_convert(
+            tmp_path / "raw", tmp_path / "s.zarr", manifest_for("lerobot", "lerobot-r1lite", {"embodiment": None})
+        )
+    named = manifest_for("lerobot", "lerobot-r1lite", {"embodiment": "r1lite"})
+    assert run_convert(tmp_path / "raw", tmp_path / "s.zarr", named).episodes == 3

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+from fixtures import run_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from robotwin_files import (
@@ -19,6 +20,7 @@ from robotwin_reading import TASK, converter, read_one
 
 from converters._robotwin_paths import ARM_JOINTS, TASKS, canonical_embodiment, episode_index, parse_folder
 from fwdata.api import UsageError
+from fwdata.manifest import load_manifest
 
 EMBODIMENT_SPELLINGS = ["aloha-agilex", "aloha_agilex", "ARX-X5", "arx_x5", "arx-x5", "franka", "franka-panda"]
 EMBODIMENT_SPELLINGS += ["franka_panda", "piper", "ur5", "ur5-wsg", "ur5_wsg"]
@@ -174,20 +176,24 @@ def test_what_the_path_does_not_tell_can_be_set(tmp_path):
     assert found.episodes[0].id == f"{TASK}/ur5-wsg/clean/episode_0" and found.warnings == ()
 
 
-def test_robots_of_different_joints_are_not_mixed(tmp_path):
+@pytest.mark.parametrize(("embodiment", "joints", "told"), [("franka", 7, "franka-panda"), ("piper", 6, "piper")])
+def test_robots_are_not_mixed_whatever_their_joints(tmp_path, embodiment, joints, told):
     write_task(tmp_path, "archive", TASK, [0])
-    write_task(tmp_path, "archive", "click_bell", [0], embodiment="franka", n_arm=7)
-    with pytest.raises(UsageError, match=r"aloha-agilex \(6\), franka-panda \(7\).*option embodiment"):
+    write_task(tmp_path, "archive", "click_bell", [0], embodiment=embodiment, n_arm=joints)
+    with pytest.raises(UsageError, match=rf"aloha-agilex \(1\), {told} \(1\).* --embodiment aloha-agilex"):
         converter().discover(tmp_path)
-    assert read_one(tmp_path, embodiment="franka").state.shape[1] == 16
+    assert read_one(tmp_path, embodiment=embodiment).state.shape[1] == 2 * (joints + 1)
 
 
-def test_robots_of_equal_joints_are_a_warning_and_own_groups(tmp_path):
-    write_task(tmp_path, "archive", TASK, [0])
-    write_task(tmp_path, "archive", TASK, [0], embodiment="piper")
-    found = converter().discover(tmp_path)
-    assert len({ref.group for ref in found.episodes}) == 2
-    assert any("several embodiments (aloha-agilex, piper)" in w for w in found.warnings)
+def test_robots_of_several_roots_are_not_mixed_but_unnamed_ones_are_taken_along(tmp_path):
+    write_task(tmp_path / "a", "archive", TASK, [0])
+    write_task(tmp_path / "b", "archive", TASK, [0], embodiment="piper")
+    write_task(tmp_path / "c", "classic", "click_bell", [0])
+    both = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(UsageError, match=r"several embodiments, aloha-agilex \(1\), piper \(1\).*a store of its own"):
+        run_convert(both, tmp_path / "s.zarr", load_manifest("robotwin-sample"))
+    report = run_convert([tmp_path / "b", tmp_path / "c"], tmp_path / "t.zarr", load_manifest("robotwin-sample"))
+    assert report.episodes == 2 and any("option embodiment sets it" in warning for warning in report.warnings)
 
 
 # Real folders: what is wrong with whole trees

@@ -143,8 +143,8 @@ def test_saved_statistics_are_read_and_refused_when_episodes_changed(
 
 
 def test_robots_do_not_share_statistics(tmp_path: Path) -> None:
-    write_task(tmp_path / "raw", "archive", "click_bell", [0])
-    write_task(tmp_path / "raw", "archive", "click_bell", [1], embodiment="piper")
+    write_task(tmp_path / "raw", "archive", "click_bell", [0], embodiment="fr3", n_arm=7)
+    write_task(tmp_path / "raw", "classic", "click_bell", [1], n_arm=7)  # known by its joints when it is read
     run_convert(tmp_path / "raw", tmp_path / "s.zarr", load_manifest("robotwin-sample"))
-    with pytest.raises(UsageError, match="embodiment"):
+    with pytest.raises(UsageError, match=r"the embodiments \['fr3', 'franka-panda'\]"):
         fwdata.open(tmp_path / "s.zarr").stats()

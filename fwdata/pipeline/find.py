@@ -20,9 +20,10 @@ WALK = 12
 
 
 def find_recordings(request: ConvertRequest, pool: WorkerPool) -> Found:
-    """What the roots hold; see `Converter.discover`. UsageError when one is absent, or when the converter says so.
+    """What the roots hold; see `Converter.discover`.
 
-    A file inside whose `opening` two workers end is skipped with the reason; FwdataError where they end outside of one.
+    UsageError when one is absent, when the converter says so, and when the recordings are of several robots. A file
+    inside whose `opening` two workers end is skipped with the reason; FwdataError where they end outside of one.
     """
     roots = name_roots(request.roots)
     tasks: list[Task] = [(request, root, {}) for root in roots]
@@ -32,7 +33,21 @@ def find_recordings(request: ConvertRequest, pool: WorkerPool) -> Found:
     double = [name for name, count in ids.items() if count > 1]
     if double:
         raise UsageError(f"converter {request.source!r} gave two recordings the id {double[0]!r}; ids must be unique")
+    _check_robots(request, every)
     return every
+
+
+def _check_robots(request: ConvertRequest, found: Found) -> None:
+    """UsageError when the recordings are of several robots."""
+    robots = Counter(str(recording.ref.hints.get("embodiment") or "unknown") for recording in found.recordings)
+    del robots["unknown"]
+    if len(robots) > 1:
+        listed = ", ".join(f"{name} ({robots[name]})" for name in sorted(robots))
+        raise UsageError(
+            f"{request.where()}: the recordings are of several embodiments, {listed}, which must not share statistics; "
+            "convert each to a store of its own, from its folders alone; one robot under several names is named by "
+            "--embodiment"
+        )
 
 
 def choose_manifest(source: str, roots: Sequence[Path], options: Mapping[str, Any], workers: int) -> Manifest:
