@@ -108,12 +108,20 @@ def column_names(parts: Sequence[Part], role: Role) -> tuple[str, ...]:
 
 def columns(part: Part, message: Any, topic: str) -> list[float]:
     """The part's numbers of one decoded message, float64; BadEpisode when it holds too few or is of another robot."""
-    if hasattr(message, "position"):
-        values = _joints(part, message, topic)
-    elif hasattr(message, "data"):  # std_msgs Float32
-        values = [float(message.data)]
-    else:
-        values = _speeds(part, message, topic)
+    try:
+        if hasattr(message, "position"):
+            values = _joints(part, message, topic)
+        elif hasattr(message, "data"):  # std_msgs Float32
+            values = [float(message.data)]
+        else:
+            values = _speeds(part, message)
+    except BadEpisode:
+        raise
+    except (AttributeError, TypeError, ValueError):  # the definition comes from the file: fields may be anything
+        kind = type(message).__name__.replace("__", "/")
+        raise BadEpisode(
+            f"{topic} holds {kind} messages without the numbers of {part.name}, expected JointState, Twist or Float32"
+        ) from None
     if len(values) != len(part.names):
         raise BadEpisode(f"{topic} holds {len(values)} numbers, expected {len(part.names)}")
     return values
@@ -133,10 +141,8 @@ def _joints(part: Part, message: Any, topic: str) -> list[float]:
     return np.asarray(position[:count], np.float64).tolist()  # type: ignore[no-any-return]
 
 
-def _speeds(part: Part, message: Any, topic: str) -> list[float]:
+def _speeds(part: Part, message: Any) -> list[float]:
     twist = getattr(message, "twist", message)
-    if not hasattr(twist, "linear"):
-        raise BadEpisode(f"{topic} holds {type(message).__name__} messages, expected JointState, Twist or Float32")
     return [
         float(getattr(getattr(twist, kind), axis))
         for kind, axis in (name.removeprefix(f"{part.name}_").split("_") for name in part.names)

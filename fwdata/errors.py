@@ -71,6 +71,17 @@ class StoreBusy(FwdataError):
     exit_code = EXIT_USAGE
 
 
+MAX_REASON = 1000
+"""Characters of a reason that are kept: damaged files can hold texts of any length."""
+
+
+def one_line(text: str) -> str:
+    """A message that may quote a damaged file, as one line: white space collapsed, control characters escaped, cut at
+    `MAX_REASON`."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text[: 2 * MAX_REASON].split()))
+    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]} .."
+
+
 MAX_LISTED = 12
 """Known names that a message lists in full."""
 

@@ -206,15 +206,24 @@ def test_on_error_fail_stops_for_what_discovery_found_damaged_not_for_what_it_le
     assert len(run_convert(raw, tmp_path / "t.zarr", manifest).quarantined) == 2
 
 
-def test_an_unforeseen_error_in_a_converter_costs_one_recording(
-    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyError("depth"), "KeyError: 'depth'"),
+        (BadEpisode("no type\n  '\x1b[2J\0'\n"), "no type '\\x1b[2J\\x00'"),
+        (BadEpisode("long " + "y" * 10**6), "long " + "y" * 992 + " .."),
+    ],
+    ids=["unforeseen", "of several lines", "long"],
+)
+def test_any_error_in_a_converter_costs_one_recording_and_one_line(
+    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     converter = type(load_converter(manifest))
     read = converter.read
 
     def broken(self: object, root: Path, ref: object) -> object:
         if ref.source == "a/take0.npz":  # type: ignore[attr-defined]
-            raise KeyError("depth")
+            raise error
         return read(self, root, ref)  # type: ignore[arg-type]
 
     class Broken(converter):  # type: ignore[misc,valid-type]
@@ -223,7 +232,7 @@ def test_an_unforeseen_error_in_a_converter_costs_one_recording(
     Broken.read = broken
     monkeypatch.setattr("fwdata.pipeline.part.load_converter", lambda manifest: Broken(manifest))
     report = run_convert(raw, tmp_path / "s.zarr", manifest)
-    assert report.quarantined == [("a/take0.npz", "KeyError: 'depth'")] and report.episodes == 5
+    assert report.quarantined == [("a/take0.npz", reason)] and report.episodes == 5
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()])

@@ -328,3 +328,12 @@ def test_a_recording_that_changes_between_passes_is_refused(tmp_path, sent):
     r1.McapWriter().write(path, r1.drop(sent, r1.HEAD, lambda t: t < 1))
     with pytest.raises(BadEpisode, match=r"head_rgb: frame 1[56] .* cannot be read again"):
         rd.buffers(episode, "head_rgb")
+
+
+def test_numbers_of_another_type_are_named(tmp_path, sent):
+    twists = r1.edit(sent, r1.ARM["left"], lambda i, s: replace(s, kind="TwistStamped", value={"six": [0] * 6}))
+    assert "geometry_msgs/msg/TwistStamped messages without the numbers of left_arm" in refused(tmp_path, twists)
+    pictures = r1.edit(
+        sent, r1.GRIPPER["left"], lambda i, s: replace(s, kind="CompressedImage", value=r1.compressed(r1.jpeg(1, 1)))
+    )
+    assert "CompressedImage messages without the numbers of left_gripper" in refused(tmp_path, pictures)

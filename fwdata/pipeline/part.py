@@ -6,7 +6,7 @@ import errno
 import time
 from dataclasses import dataclass
 
-from fwdata.errors import BadEpisode, FwdataError, UsageError
+from fwdata.errors import BadEpisode, FwdataError, UsageError, one_line
 from fwdata.pipeline.plan import SECONDS_PER_MB, ConvertRequest, PlannedPart, load_converter
 from fwdata.pipeline.roots import Recording
 from fwdata.pipeline.workers import LeftOut, Link
@@ -73,7 +73,7 @@ def _for_all(error: Exception, source: str) -> Exception:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, BadEpisode) else f"{type(error).__name__}: {error}"
+    return one_line(str(error) if isinstance(error, BadEpisode) else f"{type(error).__name__}: {error}")
 
 
 def find_readable(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fwdata.api import Converter, Discovery, EpisodeRef, Json, Skipped
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, one_line
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,11 @@ def together(found: Sequence[tuple[Root, Discovery]]) -> Found:
     return Found(
         tuple(root for root, _ in found),
         tuple(Recording(root, ref) for root, discovery in found for ref in discovery.episodes),
-        tuple(replace(s, source=root.prefix + s.source) for root, discovery in found for s in discovery.skipped),
+        tuple(
+            replace(skipped, source=root.prefix + skipped.source, reason=one_line(skipped.reason))
+            for root, discovery in found
+            for skipped in discovery.skipped
+        ),
         _merged({root.name: discovery.decisions for root, discovery in found}),
         tuple(_named(root, text) for root, discovery in found for text in discovery.warnings),
     )
@@ -113,7 +117,7 @@ def discover(root: Root, converter: Converter) -> Discovery:
 
 
 def _named(root: Root, text: str) -> str:
-    return f"{root.name}: {text}" if root.prefix else text
+    return one_line(f"{root.name}: {text}" if root.prefix else text)
 
 
 def _merged(decisions: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:

@@ -1,8 +1,12 @@
-"""Seeded damage to recordings: to the bytes of any file, and to the structure of HDF5, JSON and Parquet files."""
+"""Seeded damage to recordings: to the bytes of any file, to its place in the tree, to the structure of HDF5 and JSON.
+
+`mutate_tables` does it to Parquet columns, `mutate_messages` to the messages of MCAP and ROS 1 files.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ import numpy as np
 
 type Rng = np.random.Generator
 type Mutation = Callable[[Path, Rng], str]
-"""Changes one file in place and says how."""
+"""Changes one file in place and says how: `kind (details)`."""
 
 HUGE = 2**40
 
@@ -23,13 +27,13 @@ def flip(path: Path, rng: Rng) -> str:
     for _ in range(count):
         data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
     path.write_bytes(data)
-    return f"{count} bits flipped"
+    return f"bits flipped ({count})"
 
 
 def truncate(path: Path, rng: Rng) -> str:
     size = int(rng.integers(path.stat().st_size))
     path.write_bytes(path.read_bytes()[:size])
-    return f"cut to {size} bytes"
+    return f"cut (to {size} bytes)"
 
 
 def zero_block(path: Path, rng: Rng) -> str:
@@ -37,7 +41,7 @@ def zero_block(path: Path, rng: Rng) -> str:
     start, length = int(rng.integers(len(data))), int(rng.integers(1, 4096))
     data[start : start + length] = bytes(len(data[start : start + length]))
     path.write_bytes(data)
-    return f"zeros at {start}"
+    return f"zeros (at {start})"
 
 
 def move_block(path: Path, rng: Rng) -> str:
@@ -46,13 +50,13 @@ def move_block(path: Path, rng: Rng) -> str:
     source, target = (int(rng.integers(max(1, len(data) - length))) for _ in range(2))
     data[target : target + length] = data[source : source + length]
     path.write_bytes(data)
-    return f"bytes of {source} written over those at {target}"
+    return f"bytes moved (from {source} to {target})"
 
 
 def insert(path: Path, rng: Rng) -> str:
     data, at = path.read_bytes(), int(rng.integers(path.stat().st_size))
     path.write_bytes(data[:at] + rng.bytes(int(rng.integers(1, 64))) + data[at:])
-    return f"bytes inserted at {at}"
+    return f"bytes inserted (at {at})"
 
 
 def big_number(path: Path, rng: Rng) -> str:
@@ -62,7 +66,7 @@ def big_number(path: Path, rng: Rng) -> str:
     value = [2**63 - 1, 2**32 - 1, 2**40, 2**31, 2**64 - 1][int(rng.integers(5))]
     data[at : at + 8] = value.to_bytes(8, "little")
     path.write_bytes(data)
-    return f"{value} at {at}"
+    return f"a huge number (at {at}: {value})"
 
 
 def empty(path: Path, rng: Rng) -> str:
@@ -89,7 +93,7 @@ def hdf5(path: Path, rng: Rng) -> str:
         kind = kinds[int(rng.integers(len(kinds)))]
         del file[name]
         HDF5[kind](file, name, values, rng)
-    return f"{name}: {kind}"
+    return f"HDF5: {kind} ({name})"
 
 
 def _shorter(file: h5py.File, name: str, values: Any, rng: Rng) -> None:
@@ -211,7 +215,7 @@ def json_value(path: Path, rng: Rng) -> str:
     node[key] = value
     encoded = [json.dumps(row) for row in document] if lines else [json.dumps(document)]
     path.write_text("\n".join(encoded), encoding="utf-8")
-    return f"{key} = {str(value)[:40]}"
+    return f"JSON value ({key} = {str(value)[:40]})"
 
 
 def _values() -> list[Any]:
@@ -225,13 +229,52 @@ def nested_json(path: Path, rng: Rng) -> str:
     """Brackets nested past any parser's patience."""
     depth = int(rng.integers(1000, 200_000))
     path.write_text("[" * depth + "]" * depth, encoding="utf-8")
-    return f"{depth} nested brackets"
+    return f"JSON nested ({depth} brackets)"
+
+
+def moved_out(path: Path, rng: Rng) -> str:
+    """The file is no longer one of the tree: a link, a folder, a pipe that nobody writes to."""
+    kinds = list(PLACES)
+    kind = kinds[int(rng.integers(len(kinds)))]
+    data = path.read_bytes()
+    path.unlink()
+    PLACES[kind](path, data)
+    return f"place: {kind}"
+
+
+def _link_to_copy(path: Path, data: bytes) -> None:
+    """Below the folder of all runs, beside the recordings."""
+    outside = next(p for p in path.parents if p.name == "raw").parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / path.name).write_bytes(data)
+    path.symlink_to(outside / path.name)
+
+
+PLACES: dict[str, Callable[[Path, bytes], None]] = {
+    "link out of the tree": _link_to_copy,
+    "link to a foreign file": lambda path, data: path.symlink_to("/etc/passwd"),
+    "link to itself": lambda path, data: path.symlink_to(path),
+    "link to nothing": lambda path, data: path.symlink_to(path.with_name("absent")),
+    "link to its folder": lambda path, data: path.symlink_to(path.parent),
+    "link to a device": lambda path, data: path.symlink_to("/dev/zero"),
+    "folder": lambda path, data: path.mkdir(),
+    "pipe": lambda path, data: os.mkfifo(path),
+    "lost": lambda path, data: None,
+}
 
 
 def mutations_for(path: Path) -> tuple[Mutation, ...]:
     """What can be done to a file, by what it holds."""
-    if path.suffix in {".hdf5", ".h5"}:
-        return (*BYTES, *(hdf5,) * 6)
-    if path.suffix in {".json", ".jsonl"}:
-        return (*BYTES, *(json_value,) * 6, nested_json)
-    return BYTES
+    from fault.mutate_messages import messages
+    from fault.mutate_tables import parquet
+
+    structure: dict[str, tuple[Mutation, ...]] = {
+        ".hdf5": (hdf5,) * 6,
+        ".h5": (hdf5,) * 6,
+        ".json": (*(json_value,) * 6, nested_json),
+        ".jsonl": (*(json_value,) * 6, nested_json),
+        ".parquet": (parquet,) * 9,
+        ".mcap": (messages,) * 9,
+        ".bag": (messages,) * 9,
+    }
+    return (*BYTES, moved_out, *structure.get(path.suffix, ()))
