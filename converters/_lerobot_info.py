@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converters._lerobot_hub import store_of
+from converters._links import leads_inside
 from fwdata.errors import UsageError
 
 INFO = "meta/info.json"
@@ -103,12 +104,12 @@ def inside(folder: Path, name: str) -> Path:
     path = folder / name
     if _stays(path.parent, folder) and (not path.is_symlink() or _within(path, folder)):
         return path
-    raise UsageError(f"{name} is a link that leads out of the dataset's folder; put the file itself there")
+    raise UsageError(f"{name} is a link that leads out of the dataset's folder or nowhere; put the file itself there")
 
 
 def _within(path: Path, folder: Path) -> bool:
-    real, store = path.resolve(), store_of(folder)
-    return real.is_relative_to(folder.resolve()) or (store is not None and real.is_relative_to(store.resolve()))
+    store = store_of(folder)
+    return leads_inside(path, folder.resolve(), *([] if store is None else [store.resolve()]))
 
 
 _stays = lru_cache(maxsize=4096)(_within)

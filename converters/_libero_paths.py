@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters._links import is_file_inside
 from fwdata.errors import UsageError
 
 UNKNOWN = "unknown"
@@ -185,7 +186,5 @@ def _not_followed(entry: os.DirEntry[str], real: Path) -> str | None:
     if any("\ud800" <= letter <= "\udfff" for letter in entry.name):
         return "its name is no UTF-8"
     if entry.is_symlink():
-        target = Path(entry.path).resolve()
-        if not (target.is_file() and target.is_relative_to(real)):
-            return "a symbolic link"
-    return None
+        return None if is_file_inside(entry.path, real) else "a symbolic link"
+    return None if entry.is_file() or entry.is_dir() else "neither a file nor a folder"

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from converters import _r1lite_text as text
+from converters._links import is_file_inside
 from converters._r1lite_bags import SUFFIXES
 from fwdata.api import EpisodeRef, Skipped, UsageError
 
@@ -82,12 +83,14 @@ def _walk(base: Path, relative: str, real: Path, listing: Listing) -> None:
         path = relative + entry.name
         if entry.name.startswith("."):
             continue
-        if entry.is_symlink() and not (entry.is_file() and Path(entry.path).resolve().is_relative_to(real)):
+        if entry.is_symlink() and not is_file_inside(entry.path, real):
             listing.ignored.append(f"{path} (a symbolic link)")
         elif entry.is_dir():
             _walk(base, f"{path}/", real, listing)
         elif entry.is_file():
             _take(entry, path, listing)
+        else:
+            listing.ignored.append(f"{path} (neither a file nor a folder)")
 
 
 def _take(entry: os.DirEntry[str], path: str, listing: Listing) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from converters._links import is_file_inside, leads_inside
 from fwdata.errors import UsageError
 
 type Setting = Literal["clean", "randomized", "unknown"]
@@ -193,7 +194,7 @@ class _Walk:
                 continue
             if not _is_text(entry.name):
                 self.ignored.append(f"{relative}{entry.name!a} (its name is no UTF-8)")
-            elif entry.is_symlink() and not self._is_inside_file(entry):
+            elif entry.is_symlink() and not is_file_inside(entry.path, self.real):
                 self.ignored.append(f"{relative}{entry.name} (a symbolic link)")
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name not in _NO_RECORDINGS:
@@ -204,10 +205,8 @@ class _Walk:
                 if index is not None:
                     place = place or parse_folder(names)
                     self.found.append(Recording(relative + entry.name, index, entry.stat().st_size, place))
-
-    def _is_inside_file(self, entry: os.DirEntry[str]) -> bool:
-        target = Path(entry.path).resolve()
-        return target.is_file() and target.is_relative_to(self.real)
+            else:
+                self.ignored.append(f"{relative}{entry.name} (neither a file nor a folder)")
 
 
 def _is_text(name: str) -> bool:
@@ -238,23 +237,18 @@ def find_sidecars(base: Path, folder: str) -> Sidecars:
                 has_folder |= target is instructions
                 target.update(_numbered(place / name, f"{start}{name}/", limits))
         for name in ("seed.txt", "scene_info.json"):
-            if (place / name).is_file() and _allowed(place / name, limits):
+            if leads_inside(place / name, *limits) and (place / name).is_file():
                 single[name] = start + name
     return Sidecars(instructions, videos, single.get("seed.txt"), single.get("scene_info.json"), has_folder)
 
 
 def _numbered(path: Path, prefix: str, limits: tuple[Path, ...]) -> dict[int, str]:
-    if not _allowed(path, limits):
+    if not leads_inside(path, *limits):
         return {}
     files: dict[int, str] = {}
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
             match = _SIDECAR.fullmatch(entry.name)
-            if match and entry.is_file() and (not entry.is_symlink() or _allowed(Path(entry.path), limits)):
+            if match and (not entry.is_symlink() or leads_inside(entry.path, *limits)) and entry.is_file():
                 files[int(match[1])] = prefix + entry.name
     return files
-
-
-def _allowed(path: Path, limits: tuple[Path, ...]) -> bool:
-    real = path.resolve()
-    return any(real.is_relative_to(limit) for limit in limits)

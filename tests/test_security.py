@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 from typing import Any
 
+import lerobot_files
 import pytest
+import r1lite_files
 from fixtures import run_convert, toy_manifest, tree, write_toy
+from libero_files import write_file as write_libero
+from robotwin_files import write_task
 
 from fwdata.cli import main
 from fwdata.errors import FwdataError, ManifestError, UsageError
 from fwdata.manifest import load_manifest
+from fwdata.pipeline.plan import load_converter
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for folder in ("fwdata", "fwtrain", "converters") for p in (ROOT / folder).rglob("*.py"))
@@ -116,3 +122,28 @@ def test_nothing_is_written_through_links_out_of_a_store(
             main()
         assert ended.value.code not in {0, None}
     assert tree(outside) == before
+
+
+def test_a_loop_of_links_and_a_pipe_are_left_out_and_told(tmp_path: Path) -> None:
+    tasks = ("open_the_middle_drawer_of_the_cabinet", "push_the_plate_to_the_front_of_the_stove", "turn_on_the_stove")
+    sources = {
+        "libero": lambda root: [write_libero(root / "libero_goal" / f"{task}_demo.hdf5", [0]) for task in tasks],
+        "robotwin-sample": lambda root: write_task(root, "classic", "click_bell", [0, 1, 2]),
+        "r1lite": lambda root: [r1lite_files.write_bag(root / f"{n}.bag", r1lite_files.recording(3)) for n in "abc"],
+    }
+    for name, write in sources.items():
+        write(tmp_path / name)
+        files = sorted(p for p in (tmp_path / name).rglob("*") if p.suffix in {".hdf5", ".bag"})
+        for path in files[:2]:
+            path.unlink()
+        files[0].symlink_to(files[0])
+        os.mkfifo(files[1])
+        manifest = load_manifest(name)
+        found = load_converter(manifest).discover(tmp_path / name)
+        told = "; ".join(found.warnings)
+        assert len(found.episodes) == 1 and files[0].name in told and "2 entries" in told, (name, told)
+    dataset = lerobot_files.write_dataset(tmp_path / "set", lerobot_files.Recipe())
+    (dataset / "meta" / "tasks.jsonl").unlink()
+    (dataset / "meta" / "tasks.jsonl").symlink_to(dataset / "meta" / "tasks.jsonl")
+    with pytest.raises(UsageError, match=r"tasks.jsonl is a link that leads out of the dataset's folder or nowhere"):
+        load_converter(load_manifest("lerobot-r1lite")).discover(dataset)

@@ -235,7 +235,11 @@ def nested_json(path: Path, rng: Rng) -> str:
 def moved_out(path: Path, rng: Rng) -> str:
     """The file is no longer one of the tree: a link, a folder, a pipe that nobody writes to."""
     kinds = list(PLACES)
-    kind = kinds[int(rng.integers(len(kinds)))]
+    return place(path, kinds[int(rng.integers(len(kinds)))])
+
+
+def place(path: Path, kind: str) -> str:
+    """Put one of PLACES where the file was."""
     data = path.read_bytes()
     path.unlink()
     PLACES[kind](path, data)

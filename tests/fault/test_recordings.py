@@ -33,7 +33,7 @@ import fwdata.cli
 import fwdata.pipeline
 import fwdata.store
 from fault.child import run_command
-from fault.mutate import mutations_for
+from fault.mutate import PLACES, Mutation, mutations_for, place
 from fault.mutate_messages import take
 from fwdata.cli import main
 from fwdata.errors import StoreError
@@ -124,15 +124,26 @@ class Fuzz:
 
     def once(self, rng: np.random.Generator) -> tuple[str, str]:
         """Change one file and convert; returns the kind of change and what came of it."""
+        done = []
+
+        def some(path: Path, rng: np.random.Generator) -> str:
+            options = mutations_for(path)
+            change = options[int(rng.integers(len(options)))](path, rng)
+            done.append(f"{path.suffix} {change.split(' (')[0]}")
+            return change
+
+        outcome = self.change(some, rng)
+        return done[0], outcome
+
+    def change(self, mutation: Mutation, rng: np.random.Generator) -> str:
+        """Change one file of a copy of the recordings and convert it; what came of it."""
         raw, out = self.folder / "changed" / "raw", self.folder / "out.zarr"
-        for path in (raw, out):
+        for path in (raw.parent, out):
             shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.clean, raw)
         victim = raw / self.files[int(rng.integers(len(self.files)))].relative_to(self.clean)
-        options = mutations_for(victim)
-        change = options[int(rng.integers(len(options)))](victim, rng)
-        code = self.convert(raw, out)
-        return f"{victim.suffix} {change.split(' (')[0]}", self.judge(out, code, f"{victim.relative_to(raw)}: {change}")
+        what = f"{victim.relative_to(raw)}: {mutation(victim, rng)}"
+        return self.judge(out, self.convert(raw, out), what)
 
     def judge(self, out: Path, code: int, what: str) -> str:
         if code == 2:
@@ -142,9 +153,11 @@ class Fuzz:
         assert len(found) + len(store.quarantined) > 0, what
         assert (code == 3) == bool(store.quarantined), (what, self.output)
         assert all(A_REASON.fullmatch(item["reason"]) for item in store.quarantined), (what, store.quarantined)
-        if all(self.expected.get(key) == value for key, value in found.items()):
-            return "quarantined" if store.quarantined else "identical"
-        return "told" if self._told(store) else "changed"
+        if any(self.expected.get(key) != value for key, value in found.items()):
+            return "told" if self._told(store) else "changed"
+        if len(found) == len(self.expected):
+            return "identical"
+        return "quarantined" if store.quarantined else "told" if self._told(store) else "missing"
 
     def _told(self, store: fwdata.Store) -> bool:
         """Whether a user hears of what is different: a warning that the clean recordings lack, or frames marked."""
@@ -153,7 +166,7 @@ class Fuzz:
 
 
 def said(store: Path) -> dict[str, str]:
-    """Everything that a store says of each episode, by id; reading it all must work."""
+    """Everything that a store says of each episode, by source; reading it all must work."""
     import hashlib
 
     found = {}
@@ -161,7 +174,7 @@ def said(store: Path) -> dict[str, str]:
         text = json.dumps([episode.task, episode.instructions], ensure_ascii=True)
         parts = [text.encode(), episode.state().tobytes(), episode.action().tobytes(), episode.timestamp_ns().tobytes()]
         parts += [episode.frames(camera).tobytes() for camera in fwdata.open(store).cameras]
-        found[episode.id] = hashlib.sha256(b"".join(parts)).hexdigest()
+        found[episode.source] = hashlib.sha256(b"".join(parts)).hexdigest()
     return found
 
 
@@ -207,6 +220,15 @@ def by_outcome(totals: Counter[tuple[str, str]]) -> Counter[str]:
 def test_changed_recordings(fuzz: Fuzz) -> None:
     found = by_outcome(run(fuzz, SHORT, seed=1))
     assert found.total() == SHORT and found["refused"] + found["quarantined"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PLACES)
+def test_files_that_are_links_pipes_or_folders(fuzz: Fuzz, kind: str) -> None:
+    """A file's place is damaged in every way; what is left out is told, unless nothing of it is left to be seen."""
+    for number in range(3):
+        found = fuzz.change(lambda path, rng: place(path, kind), np.random.default_rng(number))
+        assert found in {"identical", "refused", "quarantined", "told"} or kind in {"folder", "lost"}, (kind, found)
 
 
 @pytest.mark.fault
