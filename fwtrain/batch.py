@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ class Batch:
     proprio: float [B, p], normalised state at the window's start.
     action: float [B, A, a], normalised action chunk.
     action_is_pad: bool [B, A], True past the episode's end.
+    text_rows: context rows before the zero rows that all samples end with. Counted where the batch is made, on the CPU
+    (one pass over the context), so that a GPU is never asked; None = made elsewhere, and all rows are computed.
     """
 
     first: torch.Tensor
@@ -28,28 +30,37 @@ class Batch:
     proprio: torch.Tensor
     action: torch.Tensor
     action_is_pad: torch.Tensor
+    text_rows: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         size = len(self.first)
-        for item in fields(self):
-            value = getattr(self, item.name)
+        for name, value in self.tensors().items():
             if value is not None and len(value) != size:
-                raise ValueError(f"{item.name} has {len(value)} samples, first has {size}")
+                raise ValueError(f"{name} has {len(value)} samples, first has {size}")
         if (self.future is None) != (self.future_is_pad is None):
             raise ValueError("future and future_is_pad must be given together")
+        if self.context.device.type == "cpu":
+            object.__setattr__(self, "text_rows", used_rows(self.context))
 
     def __len__(self) -> int:
         return len(self.first)
 
+    def tensors(self) -> dict[str, torch.Tensor | None]:
+        """The tensors by name."""
+        return {name: value for name, value in vars(self).items() if name != "text_rows"}
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """The same batch on a device, its floating-point tensors as `dtype`."""
 
-        def move(value: torch.Tensor) -> torch.Tensor:
+        def move(value: torch.Tensor | None) -> torch.Tensor | None:
+            if value is None:
+                return None
             return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
 
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        moved: dict[str, Any] = {name: None if value is None else move(value) for name, value in values.items()}
-        return Batch(**moved)
+        values: dict[str, Any] = {name: move(value) for name, value in self.tensors().items()}
+        moved = Batch(**values)
+        object.__setattr__(moved, "text_rows", self.text_rows)
+        return moved
 
     @property
     def latents(self) -> torch.Tensor:
@@ -57,3 +68,9 @@ class Batch:
         if self.future is None:
             raise ValueError("this batch has no future latents")
         return torch.cat([self.first.unsqueeze(2), self.future], dim=2)
+
+
+def used_rows(context: torch.Tensor) -> int:
+    """How many of the L rows of [B, L, Dt] come before the zero rows that all samples end with."""
+    used = context.any(dim=2).any(dim=0).nonzero()
+    return int(used[-1]) + 1 if len(used) else 0

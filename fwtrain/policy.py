@@ -23,7 +23,7 @@ from fwtrain.errors import RunMismatch
 from fwtrain.model import FastWAM, Instruction
 from fwtrain.normalise import Float32
 from fwtrain.recipe import DeployRecipe
-from fwtrain.train.build import build_model
+from fwtrain.train.build import build_model, compile_model
 from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.run import choose_device
 from fwtrain.train.weights import load_trained
@@ -111,12 +111,14 @@ class Policy:
         untrained: bool = False,
         seed: int = 0,
         device: str = "auto",
+        compiled: bool = False,
     ) -> Policy:
         """The policy of one of a run's checkpoints: "last", "best" by validation, or a step.
 
         vae: a loaded VAE or what `fwdata.encode.vae.load_vae` takes; None = the one the run's latents were made with.
-        untrained: the same architecture with fresh weights from `seed` (no checkpoint is needed). Raises UsageError
-        when `run` is no run folder, CheckpointError when it has no complete checkpoint.
+        untrained: the same architecture with fresh weights from `seed` (no checkpoint is needed). compiled: layers
+        through `torch.compile`; the first call waits for the compiler, and so do later ones of new shapes. Raises
+        UsageError when `run` is no run folder, CheckpointError when it has no complete checkpoint.
         """
         folder = RunFolder(Path(run))
         info = folder.info()
@@ -125,6 +127,8 @@ class Policy:
             model = build_model(info.model, seed, where)
         else:
             model = load_trained(folder, folder.need_checkpoint(checkpoint), where)
+        if compiled:
+            compile_model(model)
         return cls(model, info, vae=vae, text=text, deploy=folder.recipe().deploy)
 
     @property

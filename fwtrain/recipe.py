@@ -196,6 +196,8 @@ class Recipe(Model):
     embeddings, Euler grid and state; see `ScheduleConfig.rounding`), also when the trained model samples; needs
     precision bf16. null keeps them in float32: no more work, compatible with released weights, and t is not a multiple
     of 4. The arithmetic inside a layer (attention, norms, rotations) is ours in both.
+    compile: layers through `torch.compile`; the first step of every kind waits for the compiler. Losses differ from the
+    same run without it by round-off, so a run is resumed with what it began with.
     parallel: how several processes share the work, see `fwtrain.train.parallel`.
     save_every, eval_every, log_every: in optimizer steps. keep_last: complete checkpoints kept, null = all.
     tensorboard, trackers: where the log goes besides log.jsonl; trackers need the extra `track`.
@@ -213,6 +215,7 @@ class Recipe(Model):
     freeze: Literal["video"] | None = None
     lora: LoraRecipe | None = None
     gradient_checkpointing: bool = False
+    compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     seed: int = Field(default=42, ge=0)
     save_every: int = Field(default=1000, gt=0)

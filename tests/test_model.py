@@ -245,7 +245,8 @@ def test_merged_zero_text_rows_equal_ordinary_ones(monkeypatch):
     batch = random_batch(model.config)
     draws = drawn(batch, "joint")
     merged, grads = gradients(model, batch, draws)
-    monkeypatch.setattr("fwtrain.model.text.used_rows", lambda context: context.shape[1])
+    monkeypatch.setattr("fwtrain.batch.used_rows", lambda context: context.shape[1])
+    batch = random_batch(model.config)
     plain, same = gradients(model, batch, draws)
     torch.testing.assert_close(merged.total, plain.total, rtol=1e-6, atol=1e-6)
     for name, value in grads.items():

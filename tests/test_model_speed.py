@@ -11,6 +11,7 @@ from model_case import lively, random_batch, small_config
 
 from fwtrain.model import VARIANTS, FastWAM, draw
 from fwtrain.model.rope import action_table, video_table
+from fwtrain.model.text import merged_text
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -45,6 +46,48 @@ def test_attention_has_no_boolean_mask_and_self_attention_none(variant, device, 
     assert all(mask.dtype == torch.float32 and mask.shape[:3] == (1, 1, 1) for mask in used)
     assert bool(used) == (device == "cpu")  # elsewhere a bias would rule out flash kernels
     assert all(mask.shape[3] == keys == 5 for keys, mask in masks if mask is not None)  # text only: 3 + zero + state
+
+
+def test_zero_text_rows_are_computed_once_on_every_device():
+    """A GPU is not asked how many rows are in use; a batch that was made on the CPU knows."""
+    config = small_config()
+    batch = random_batch(config)
+    draws = draw(batch, "fastwam", torch.Generator().manual_seed(1))
+    for device in ("cpu", "meta"):
+        model, seen = FastWAM(config, seed=None, device=device), []
+        for expert in (model.video, model.action):
+            expert.text_embedding.register_forward_pre_hook(
+                lambda module, args, seen=seen: seen.append(args[0].shape[1])
+            )
+        model.training_losses(batch.to(device), draws)
+        assert seen == [5, 5]  # 3 in use, one zero row for 4, the state
+    assert batch.to("meta").to("meta").text_rows == 3
+    assert replace(batch, context=torch.ones_like(batch.context)).text_rows == 7
+    assert random_batch(config).to("meta", torch.float16).context.dtype == torch.float16
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_repeated_zero_rows_equal_ordinary_ones(variant, monkeypatch):
+    """The way of a GPU, on the CPU: the finished key and value repeated, no bias."""
+    model, batch = lively(small_config(variant)), random_batch(small_config(variant))
+    draws = draw(batch, variant, torch.Generator().manual_seed(1))
+
+    def losses_and_gradients(change):
+        monkeypatch.setattr("fwtrain.model.fastwam.merged_text", change)
+        losses = model.training_losses(batch, draws)
+        model.zero_grad()
+        losses.total.backward()
+        return losses, {name: p.grad for name, p in model.named_parameters()}
+
+    def repeated(context, token, used):
+        assert used == 3
+        return merged_text(context, token, used)._replace(bias=None)
+
+    plain, grads = losses_and_gradients(lambda context, token, used: merged_text(context, token, context.shape[1]))
+    merged, same = losses_and_gradients(repeated)
+    torch.testing.assert_close(merged.total, plain.total, rtol=1e-6, atol=1e-6)
+    for name, value in grads.items():
+        torch.testing.assert_close(value, same[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_windows_without_future_never_touch_future_tokens():

@@ -72,7 +72,7 @@ def test_shares_of_processes_make_the_windows_and_draws_of_one(size: int, overri
             for place, one in enumerate(whole):
                 cut = slice(place * rows, (place + 1) * rows)
                 for kind in ("batch", "draws"):
-                    for name in vars(getattr(one, kind)):
+                    for name in set(vars(getattr(one, kind))) - {"text_rows"}:
                         value = getattr(getattr(one, kind), name)
                         if value is not None:
                             dealt = torch.cat([getattr(getattr(part, kind), name)[cut] for part in parts])

@@ -18,6 +18,7 @@ from fwdata.encode.vae_net import VaeConfig, WanVae
 from fwdata.errors import UsageError
 from fwtrain.bench.cases import GRID, Size, random_batch, size_config
 from fwtrain.model import FastWAM
+from fwtrain.train.build import compile_model
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def bench_latency(
     for variant in variants:
         model = FastWAM(size_config(size, variant), device=device, dtype=dtype).eval()
         if compiled:
-            model.compile_layers()
+            compile_model(model)
         found += _stages(model, steps, batch, repeats)
     return found
 

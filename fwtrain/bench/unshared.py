@@ -20,7 +20,7 @@ from fwtrain.model.variants import Frames
 
 def unshared_idm_losses(model: FastWAM, batch: Batch, draws: Draws) -> Losses:
     """What `FastWAM.training_losses` gives for idm, to float32 round-off."""
-    context = model.full_context(batch.context, batch.proprio)
+    context = model.full_context(batch.context, batch.proprio, batch.text_rows)
     text = model.video.text_keys(context)
     inputs = video_inputs(model, batch, draws, noisy=True)
     later = inputs.frames.future

@@ -13,6 +13,7 @@ from fwdata.cli._common import emit_json
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all physical cores, up to 8).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Compiled = Annotated[bool, typer.Option("--compile", help="Layers through torch.compile.")]
 WhichCheckpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="WHICH", help="last, best (by validation), or a step.")
 ]

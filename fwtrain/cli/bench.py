@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fwdata.cli._common import emit_json, print_table, progress_bar, say
-from fwtrain.cli._common import Device, Json, RunArgument, Threads, answer
+from fwtrain.cli._common import Compiled, Device, Json, RunArgument, Threads, answer
 
 if TYPE_CHECKING:
     from fwtrain.bench.train import Ratio
@@ -86,7 +86,7 @@ def latency(
     batch: Annotated[int, typer.Option(help="Observations per call, with instructions of their own.", min=1)] = 1,
     repeats: Repeats = 5,
     vae: Annotated[bool, typer.Option("--vae", help="Also the VAE on one frame, at real width.")] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="Layers through torch.compile.")] = False,
+    compiled: Compiled = False,
     device: Device = "auto",
     threads: Threads = 1,
     as_json: Json = False,

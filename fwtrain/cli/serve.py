@@ -12,7 +12,7 @@ import typer
 
 from fwdata.cli._common import say
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Device, Json, RunArgument, Threads, WhichCheckpoint, answer
+from fwtrain.cli._common import Compiled, Device, Json, RunArgument, Threads, WhichCheckpoint, answer
 
 if TYPE_CHECKING:
     from fwtrain.serve.server import PolicyServer
@@ -44,6 +44,7 @@ def serve_command(
     vae: Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")] = None,
     checkpoint: WhichCheckpoint = "last",
     device: Device = "auto",
+    compiled: Compiled = False,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +64,7 @@ def serve_command(
 
     set_threads(threads)
     server = PolicyServer(
-        Policy.load(run, vae, checkpoint=checkpoint, device=device),
+        Policy.load(run, vae, checkpoint=checkpoint, device=device, compiled=compiled),
         host=host,
         port=port,
         token=token,

@@ -9,13 +9,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fwtrain.batch import Batch
+from fwtrain.batch import Batch, used_rows
 from fwtrain.model.blocks import Linear, Place
 from fwtrain.model.config import ModelConfig
 from fwtrain.model.draws import Draws
 from fwtrain.model.experts import ActionExpert, VideoExpert, action_layer, video_layer
 from fwtrain.model.sampling import Observer, Sample, sample_video, sampled
-from fwtrain.model.text import Instruction, Text, merged_text, used_rows
+from fwtrain.model.text import Instruction, Text, merged_text
 from fwtrain.model.training import Losses, Terms, training_losses, training_terms
 
 
@@ -99,12 +99,15 @@ class FastWAM(nn.Module):
         """Predictions and per-sample losses; `all_frames` also computes frame 0's unused output, for comparisons."""
         return training_terms(self, batch, draws, all_frames=all_frames)
 
-    def full_context(self, context: Tensor, proprio: Tensor) -> Text:
-        """Text rows [B, L, Dt], zero rows as ordinary keys, and the proprioception token if the model has one."""
+    def full_context(self, context: Tensor, proprio: Tensor, used: int | None = None) -> Text:
+        """Text rows [B, L, Dt], zero rows as ordinary keys, and the proprioception token if the model has one.
+
+        used: rows before the zero rows that all samples end with, where it is known (`Batch.text_rows`).
+        """
         dtype = self.action.head.weight.dtype
         if self.proprio_encoder is None:
-            return merged_text(context.to(dtype), None)
-        return merged_text(context.to(dtype), self.proprio_encoder(proprio.to(dtype)).unsqueeze(1))
+            return merged_text(context.to(dtype), None, used)
+        return merged_text(context.to(dtype), self.proprio_encoder(proprio.to(dtype)).unsqueeze(1), used)
 
     @torch.no_grad()
     def read_instruction(self, context: Tensor) -> Instruction:

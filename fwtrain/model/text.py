@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fwtrain.batch import used_rows
+
 
 class Text(NamedTuple):
     """rows [B, L', D]: text rows in use, one zero row that stands for `repeats`, and the proprioception row.
@@ -89,26 +91,25 @@ def _filled(keys: Tensor, used: int, rows: int) -> Tensor:
     return torch.cat([keys[:, :used], keys[:, used:].expand(-1, rows - used, -1, -1)], 1)
 
 
-def merged_text(context: Tensor, token: Tensor | None) -> Text:
+def merged_text(context: Tensor, token: Tensor | None, used: int | None = None) -> Text:
     """Text [B, L, Dt] and a last token [B, 1, Dt], with the zero rows that all samples end with merged into one.
 
-    Only a context on the CPU is searched for zero rows: on another device that would wait for it.
+    used: rows before them. Without it a context on the CPU is searched; on another device that would wait for it, and
+    all rows are computed. Off the CPU the merged row's finished key and value are repeated (see above): the embedding
+    and every layer's projections of the other zero rows are saved, their share of cross attention is not.
     """
     last = [] if token is None else [token]
-    length = context.shape[1]
-    used = used_rows(context) if context.device.type == "cpu" else length
+    length, on_cpu = context.shape[1], context.device.type == "cpu"
+    if used is None:
+        used = used_rows(context) if on_cpu else length
     if length - used < 2:
         return Text(torch.cat([context, *last], 1))
     rows = torch.cat([context[:, : used + 1], *last], 1)
+    if not on_cpu:
+        return Text(rows, used, length - used)
     bias = torch.zeros(rows.shape[1])
     bias[used] = math.log(length - used)
     return Text(rows, used, length - used, bias.view(1, 1, 1, -1))
-
-
-def used_rows(context: Tensor) -> int:
-    """How many of the L rows of [B, L, Dt] come before the zero rows that all samples end with."""
-    used = context.any(dim=2).any(dim=0).nonzero()
-    return int(used[-1]) + 1 if len(used) else 0
 
 
 def repeated(keys: Tensor, text: Text) -> Tensor:

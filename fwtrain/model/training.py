@@ -83,7 +83,7 @@ def training_terms(model: FastWAM, batch: Batch, draws: Draws, *, all_frames: bo
     draws = draws.to(model.device)
     wanted = rules.video_loss and config.lambda_video > 0 and not model.video_frozen
     co_training = wanted and batch.future is not None
-    context = model.full_context(batch.context, batch.proprio)
+    context = model.full_context(batch.context, batch.proprio, batch.text_rows)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not model.video_frozen):
         inputs = video_inputs(model, batch, draws, noisy=co_training or (rules.needs_future and not rules.copy))
         keep = inputs.frames.future + int(all_frames) if co_training else 0

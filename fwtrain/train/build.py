@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +115,14 @@ def prepare(model: FastWAM, recipe: Recipe) -> None:
     if recipe.video_frozen:
         model.freeze_video()
     model.gradient_checkpointing = recipe.gradient_checkpointing
+
+
+def compile_model(model: FastWAM) -> None:
+    """Run a model's layers through `torch.compile`. UsageError on a CPU without the C++ compiler that this takes."""
+    compilers = [os.environ.get("CXX") or "g++", "clang++"]
+    if model.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise UsageError("torch.compile needs a C++ compiler on the CPU: install g++, or leave compile off")
+    model.compile_layers()
 
 
 def _size(size: Any) -> dict[str, int]:

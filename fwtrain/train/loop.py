@@ -27,7 +27,7 @@ from fwtrain.errors import TrainingDiverged
 from fwtrain.model import FastWAM
 from fwtrain.pretrained import initialise
 from fwtrain.recipe import Recipe
-from fwtrain.train.build import DTYPES, build_model, model_config, prepare
+from fwtrain.train.build import DTYPES, build_model, compile_model, model_config, prepare
 from fwtrain.train.checkpoint import Checkpoint, Content, save_best, save_checkpoint
 from fwtrain.train.folder import FROZEN, RunFolder, RunInfo, refuse_difference
 from fwtrain.train.logs import Clock, Sinks
@@ -146,6 +146,8 @@ class Trainer:
         if found is None and recipe.model.init is not None:
             initialise(model, recipe.model.init, recipe.model.init_action)
         prepare(model, recipe)
+        if recipe.compile:
+            compile_model(model)
         trainer = cls(source, recipe, folder, info, team, model)
         team.on_first(lambda: folder.record(recipe, info))
         if found is not None:

@@ -9,8 +9,8 @@ them its losses, are those of a single process. Parts are equally large, so mean
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -84,8 +84,8 @@ class PassLoader:
         parts = [self._part(item.step, number, plan) for number, plan in item.batches]
         if len(parts) == 1:
             return Loaded(item, *parts[0])
-        batch = Batch(**_joined([batch for batch, _ in parts]))
-        return Loaded(item, batch, Draws(**_joined([draws for _, draws in parts])))
+        batch = Batch(**_joined([batch.tensors() for batch, _ in parts]))
+        return Loaded(item, batch, Draws(**_joined([vars(draws) for _, draws in parts])))
 
     def _part(self, step: int, number: int, plan: BatchPlan) -> tuple[Batch, Draws]:
         share = len(plan.windows) // self._size
@@ -99,22 +99,20 @@ class PassLoader:
 
 def _shapes(batch: Batch, size: int) -> dict[str, Any]:
     """Tensors without memory, shaped like a batch of `size` samples."""
-    values = {item.name: getattr(batch, item.name) for item in fields(batch)}
     return {
         name: None if value is None else value.new_empty((size, *value.shape[1:]), device="meta")
-        for name, value in values.items()
+        for name, value in batch.tensors().items()
     }
 
 
 def _cut(draws: Draws, rows: slice) -> dict[str, Any]:
-    values = {item.name: getattr(draws, item.name) for item in fields(draws)}
-    return {name: None if value is None else value[rows] for name, value in values.items()}
+    return {name: None if value is None else value[rows] for name, value in vars(draws).items()}
 
 
-def _joined(parts: Sequence[Batch] | Sequence[Draws]) -> dict[str, Any]:
+def _joined(parts: Sequence[Mapping[str, Tensor | None]]) -> dict[str, Any]:
     """Fields one after the other. A field that only some parts have (idm's noise of the conditioning video, where no
     sample of a batch is noised) is zero in the others, which do not read it."""
-    return {item.name: _concatenated([getattr(part, item.name) for part in parts]) for item in fields(parts[0])}
+    return {name: _concatenated([part[name] for part in parts]) for name in parts[0]}
 
 
 def _concatenated(values: Iterable[Tensor | None]) -> Tensor | None:
