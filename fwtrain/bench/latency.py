@@ -17,7 +17,7 @@ import torch
 from fwdata.encode.vae_net import VaeConfig, WanVae
 from fwdata.errors import UsageError
 from fwtrain.bench.cases import GRID, Size, random_batch, size_config
-from fwtrain.model import FastWAM
+from fwtrain.model import FastWAM, Graphs
 from fwtrain.train.build import compile_model
 
 
@@ -52,6 +52,7 @@ def bench_latency(
     found: list[Stage] = []
     for variant in variants:
         model = FastWAM(size_config(size, variant), device=device, dtype=dtype).eval()
+        model.graphs = Graphs() if device.type == "cuda" else None
         if compiled:
             compile_model(model)
         found += _stages(model, steps, batch, repeats)

@@ -3,6 +3,7 @@
 from fwtrain.model.config import ActionExpertConfig, ModelConfig, ScheduleConfig, VideoExpertConfig
 from fwtrain.model.draws import Draws, draw
 from fwtrain.model.fastwam import FastWAM
+from fwtrain.model.graphs import Graphs
 from fwtrain.model.sampling import Sample
 from fwtrain.model.saving import load_model, save_model
 from fwtrain.model.text import Instruction
@@ -14,6 +15,7 @@ __all__ = [
     "ActionExpertConfig",
     "Draws",
     "FastWAM",
+    "Graphs",
     "Instruction",
     "Losses",
     "ModelConfig",

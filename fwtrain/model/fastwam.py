@@ -14,6 +14,7 @@ from fwtrain.model.blocks import Linear, Place
 from fwtrain.model.config import ModelConfig
 from fwtrain.model.draws import Draws
 from fwtrain.model.experts import ActionExpert, VideoExpert, action_layer, video_layer
+from fwtrain.model.graphs import Graphs
 from fwtrain.model.sampling import Observer, Sample, sample_video, sampled
 from fwtrain.model.text import Instruction, Text, merged_text
 from fwtrain.model.training import Losses, Terms, training_losses, training_terms
@@ -38,6 +39,7 @@ class FastWAM(nn.Module):
         super().__init__()
         self.config = config
         self.video_frozen = False
+        self.graphs: Graphs | None = None  # where set, the action loop of a chunk is replayed as a CUDA graph
         place = Place(device=device, dtype=dtype)
         video, action = VideoExpert(config.video_expert, place), ActionExpert(config.action_expert, place)
         self.mixtures = nn.ModuleDict({"video": video, "action": action})

@@ -92,10 +92,14 @@ class _Run:
         """[layer] modulations of t = 0 on every frame."""
         return self.model.video.modulations(self.video_times.projected[-1:].unsqueeze(1), self._dtype)
 
+    @cached_property
+    def action_times(self) -> Times:
+        """Of all steps."""
+        return self.model.action.times(self.action_grid.timesteps.to(self.first.device))
+
     def action_modulations(self) -> list[list[Modulation]]:
         """[step][layer] modulations of the action expert."""
-        times = self.model.action.times(self.action_grid.timesteps.to(self.first.device))
-        return _by_step(self.model.action.modulations(times.projected.unsqueeze(1), self._dtype))
+        return _by_step(self.model.action.modulations(self.action_times.projected.unsqueeze(1), self._dtype))
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -215,19 +219,33 @@ def _video_noise(model: FastWAM, first: Tensor, noise: Tensor | None, generator:
 
 
 def _denoise_actions(run: _Run, action: Tensor, cache: list[KeyValue]) -> Tensor:
-    """All Euler steps of the actions against fixed video keys and values."""
-    prefixes = [Prefix.of(seen, action.shape[1]) for seen in cache]
+    """All Euler steps of the actions against fixed video keys and values; as one CUDA graph where the model has graphs
+    and nobody looks at the steps."""
     for i, seen in enumerate(cache):
         run.note("cache_k", i, seen.k)
         run.note("cache_v", i, seen.v)
+    biases, layers = [keys.bias for keys in run.action_text], len(cache)
+    deltas = tuple(run.action_grid.deltas.tolist())
     table = action_table(action.shape[1], run.model.config.action_expert.head_dim, action.device)
-    deltas = run.action_grid.deltas.tolist()
-    for i, mods in enumerate(run.action_modulations()):
-        velocity = run.model.action(action, mods, run.action_text, table, prefixes)
-        action = flow.euler_step(action, velocity, deltas[i])
-        run.note("velocity_action", i, velocity)
-        run.note("action", i, action)
-    return action
+
+    def loop(inputs: Sequence[Tensor]) -> Tensor:
+        state, times, table, *flat = inputs
+        pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        prefixes = [Prefix.of(KeyValue(k, v), state.shape[1]) for k, v in pairs[:layers]]
+        text = [TextKeys(k, v, bias) for (k, v), bias in zip(pairs[layers:], biases, strict=True)]
+        steps = _by_step(run.model.action.modulations(times.unsqueeze(1), run.model.action.head.weight.dtype))
+        for i, mods in enumerate(steps):
+            velocity = run.model.action(state, mods, text, table, prefixes)
+            state = flow.euler_step(state, velocity, deltas[i])
+            run.note("velocity_action", i, velocity)
+            run.note("action", i, state)
+        return state
+
+    seen_keys = [part for keys in (*cache, *run.action_text) for part in (keys.k, keys.v)]
+    inputs = [action, run.action_times.projected, table, *seen_keys]
+    plain = run.observe is not None or torch.is_grad_enabled() or any(bias is not None for bias in biases)
+    graphs = None if plain else run.model.graphs
+    return loop(inputs) if graphs is None else graphs.run(loop, inputs, deltas)
 
 
 def _denoise_video(run: _Run, state: Tensor) -> Tensor:
