@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from model_case import small_config
+from test_train import SMALL
 from test_train_cli import call, store  # noqa: F401
 
 from fwtrain.model import VARIANTS, ModelConfig, sampling, variants
@@ -103,3 +104,25 @@ def test_the_command_prints_a_table_and_ends_with_1_on_a_leak(call, monkeypatch)
     code, _, err = call("check-mask", "--recipe", "tiny", "--variant", "idm")
     assert code == 2
     assert "exclude each other" in err
+
+
+def test_a_runs_own_model_is_checked(call, tmp_path, monkeypatch):  # noqa: F811
+    flags = [part for override in (*SMALL, "model.variant=idm") for part in ("--set", override)]
+    code, _, err = call("run", "s.zarr", "--out", tmp_path, *flags, "--steps", 1, "--threads", 1)
+    assert code == 0, err
+    code, out, _ = call("check-mask", "--run", tmp_path, "--threads", 1, "--json")
+    assert code == 0
+    assert json.loads(out)["ok"]
+    code, out, _ = call("check-mask", "--run", tmp_path, "--threads", 1)
+    assert code == 0
+    assert out.startswith("idm: ")
+    monkeypatch.setitem(VARIANTS, "idm", replace(VARIANTS["idm"], action_sees=("first",)))
+    code, _, err = call("check-mask", "--run", tmp_path, "--threads", 1)
+    assert code == 1
+    assert "train: action does not see copy" in err
+    code, _, err = call("check-mask", "--run", tmp_path, "--set", "model.layers=1")
+    assert code == 2
+    assert "--set changes a recipe" in err
+    code, _, err = call("check-mask", "--run", tmp_path / "none")
+    assert code == 2
+    assert "is not a run folder" in err

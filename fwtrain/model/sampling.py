@@ -224,7 +224,7 @@ def _denoise_actions(run: _Run, action: Tensor, cache: list[KeyValue]) -> Tensor
     for i, seen in enumerate(cache):
         run.note("cache_k", i, seen.k)
         run.note("cache_v", i, seen.v)
-    biases, layers = [keys.bias for keys in run.action_text], len(cache)
+    biases, layers = [text.bias for text in run.action_text], len(cache)
     deltas = tuple(run.action_grid.deltas.tolist())
     table = action_table(action.shape[1], run.model.config.action_expert.head_dim, action.device)
 
@@ -241,8 +241,8 @@ def _denoise_actions(run: _Run, action: Tensor, cache: list[KeyValue]) -> Tensor
             run.note("action", i, state)
         return state
 
-    seen_keys = [part for keys in (*cache, *run.action_text) for part in (keys.k, keys.v)]
-    inputs = [action, run.action_times.projected, table, *seen_keys]
+    keys = [*cache, *(KeyValue(text.k, text.v) for text in run.action_text)]
+    inputs = [action, run.action_times.projected, table, *(part for pair in keys for part in pair)]
     plain = run.observe is not None or torch.is_grad_enabled() or any(bias is not None for bias in biases)
     graphs = None if plain else run.model.graphs
     return loop(inputs) if graphs is None else graphs.run(loop, inputs, deltas)
