@@ -23,7 +23,7 @@ MAX_FILE_ROWS = 20_000_000
 MAX_EPISODE_ROWS = 1_000_000
 MAX_BYTES = 1 << 30
 """Bytes of the columns of one read. Counted while reading: the file's own index is not asked, because pyarrow ends
-the process on some damaged ones."""
+the process on some damaged ones. A single batch that expands to more ends at the reader's bound of memory."""
 
 MAX_PICTURE_BYTES = 64 << 20
 BATCH_ROWS = 32
@@ -44,7 +44,7 @@ class Span:
 
 @contextmanager
 def open_parquet(path: Path, name: str) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file; every failure of reading it becomes a BadEpisode that names the file."""
+    """Open a parquet file; every failure of reading it but MemoryError becomes a BadEpisode that names the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -55,7 +55,7 @@ def open_parquet(path: Path, name: str) -> Iterator[pq.ParquetFile]:
             if file.metadata.num_rows > MAX_FILE_ROWS:
                 raise BadEpisode(f"{name} claims {file.metadata.num_rows} rows, at most {MAX_FILE_ROWS} are read")
             yield file
-    except FwdataError:
+    except (FwdataError, MemoryError):
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -377,3 +377,14 @@ def test_links_out_of_the_dataset_are_not_followed(root, tmp_path, name):
     away.rename(root / "inside")
     (root / name).symlink_to(root / "inside")
     assert not converter().discover(root).skipped  # links inside it are fine
+
+
+@pytest.mark.slow
+def test_a_column_that_expands_to_more_than_a_readers_memory_costs_its_episode_alone(root, tmp_path):
+    values = np.zeros(30_000_000, np.float32)  # equal numbers: some hundred bytes in the file
+    lengths = np.array([0, len(values) - 24, *(6 * np.arange(4) + len(values) - 18)], np.int32)
+    edit_table(root / PARQUET, "action.left_arm", pa.ListArray.from_arrays(lengths, pa.array(values)))
+    assert (root / PARQUET).stat().st_size < 50_000
+    report = run_convert(root, tmp_path / "s.zarr", manifest(), workers=1, memory=384 << 20)
+    ((source, told),) = report.quarantined
+    assert source == PARQUET and "memory" in told and report.episodes == 1

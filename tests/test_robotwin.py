@@ -23,6 +23,7 @@ from robotwin_reading import TASK, colours, converter, read_one, reason, recordi
 
 from fwdata.api import Converter as Contract
 from fwdata.api import EncodedCamera, RawCamera
+from fwdata.manifest import load_manifest
 
 SAMPLE = Path(__file__).parent / "data" / "robotwin"
 EXPECTED = json.loads((SAMPLE / "expected.json").read_text())["episodes"]
@@ -97,6 +98,7 @@ def test_variants_hold_the_same_rows_and_colours(tmp_path, variant):
         assert (camera.height, camera.width) == (48, 64)
     assert episode.metadata["variant"] == {"classic": "classic"}.get(variant, f"v1.0 {variant}")
     assert episode.metadata["fps_label"] == (None if variant == "classic" else 15)
+    assert np.array_equal(episode.timestamp_ns, np.rint(np.arange(5) * 1e9 / load_manifest("robotwin").fps.hz))
     assert episode.metadata["colour_order"]["head_camera"] == ("marked" if variant == "marked" else "swapped")
     assert episode.metadata["recorded_frames"] == (6 if variant == "classic" else 5)
     if variant != "classic":
