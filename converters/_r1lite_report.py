@@ -23,6 +23,9 @@ UNIT_SCALE_MAX = 1.5
 
 GRIPPER_LIMITS = (-5.0, 110.0)
 
+INVALID = ("feedback pauses", "picture too far", "picture damaged", "after a gap")
+"""Why rows are marked invalid; keys of `invalid_frames`."""
+
 
 @dataclass(frozen=True)
 class Grippers:

@@ -152,6 +152,14 @@ class Converter:
             "instruction": options.instruction,
             "language": options.lang,
             "unqualified_frames": {"keep": "kept", "invalid": "marked invalid"}[options.unqualified],
+            "per_episode": [
+                "codebase_version",
+                "robot_type",
+                "variant",
+                "instruction_source",
+                "gripper_range",
+                "unqualified_frames",
+            ],
         }
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:

@@ -180,6 +180,16 @@ class Converter:
             "language": options.lang,
             "unqualified_frames": "left out" if options.drop_unqualified else "kept",
             "recover": options.recover,
+            "per_episode": [
+                "instruction_source",
+                "gripper_range",
+                "gaps.length",
+                "frames_recorded",
+                "frames_kept",
+                "recovered",
+                *(f"camera_skew_ms.{name}.max" for name in self.manifest.cameras),
+                *(f"invalid_frames.{reason}" for reason in report.INVALID),
+            ],
         }
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:

@@ -134,6 +134,12 @@ class Converter:
             "instruction": self.options.instruction,
             "embodiments": dict(sorted(Counter(r.place.embodiment for r in recordings).items())),
             "settings": dict(sorted(Counter(r.place.setting for r in recordings).items())),
+            "per_episode": [
+                "variant",
+                "instruction_fallback",
+                *(f"colour_order.{name}" for name in self.manifest.cameras),
+                "colour_check.verdict",
+            ],
         }
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fwdata.stitched import pending_stitches
 from fwdata.store.files import LocalFiles, read_attributes
 from fwdata.store.identity import find_caches
@@ -48,11 +50,28 @@ def describe(store: Store) -> dict[str, Any]:
     }
 
 
-def _per_episode(store: Store, keys: list[str]) -> dict[str, dict[str, int]]:
-    """How many episodes have which value of these metadata keys; of a large store, SAMPLED evenly spaced ones."""
+def _per_episode(store: Store, keys: list[str]) -> dict[str, dict[str, float]]:
+    """What the episodes' own metadata say at each key (dotted: `camera_skew_ms.head_rgb.max`, `gaps.length`): how many
+    have which value, or min, median and max of numbers. Of a large store, SAMPLED evenly spaced ones."""
     step = max(1, -(-len(store.episodes) // SAMPLED))
     looked_at = [store.episodes[index].metadata for index in range(0, len(store.episodes), step)] if keys else []
-    return {key: dict(Counter(str(found.get(key)) for found in looked_at).most_common()) for key in keys}
+    return {key: _summary([_at(found, key) for found in looked_at]) for key in keys}
+
+
+def _at(metadata: Any, key: str) -> Any:
+    for name in key.split("."):
+        if isinstance(metadata, list) and name == "length":
+            metadata = len(metadata)
+        else:
+            metadata = metadata.get(name) if isinstance(metadata, dict) else None
+    return metadata
+
+
+def _summary(values: list[Any]) -> dict[str, float]:
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if numbers and len(numbers) == len(values):
+        return {"min": min(numbers), "median": float(np.median(numbers)), "max": max(numbers)}
+    return dict(Counter(str(value) for value in values).most_common())
 
 
 def _camera(store: Store, name: str) -> dict[str, Any]:

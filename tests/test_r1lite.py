@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import r1lite_files as r1
 import r1lite_reading as rd
-from fixtures import quick_writes  # noqa: F401
+from fixtures import (
+    quick_writes,  # noqa: F401
+    run_convert,
+)
 
 from converters.r1lite import Converter
 from fwdata.api import EncodedCamera, UsageError
 from fwdata.cli import app
 from fwdata.cli._common import run_app
+from fwdata.inspect import describe
 from fwdata.jpeg import decode_rgb
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.store.reader import open_store
@@ -313,3 +317,12 @@ def test_another_frame_rate_needs_its_own_manifest(tmp_path):
     data = load_manifest("r1lite").model_dump(mode="json")
     faster = Converter(Manifest.model_validate({**data, "fps": {"hz": 30}, "options": {"task": "t"}}))
     assert faster.read(tmp_path, faster.discover(tmp_path).episodes[0]).valid.all()
+
+
+def test_inspect_tells_skew_and_dropped_frames(tmp_path: Path) -> None:
+    run_convert(DATA, tmp_path / "s.zarr", load_manifest("r1lite"), workers=0)
+    decided = describe(open_store(tmp_path / "s.zarr"))["decided_per_episode"]
+    assert decided["gaps.length"] == {"min": 1, "median": 1, "max": 1}
+    assert decided["camera_skew_ms.left_wrist_rgb.max"]["max"] == pytest.approx(58.667, abs=1e-3)
+    assert decided["gripper_range"] == {"[0, 100]": 1} and decided["instruction_source"] == {"raw_data_meta.json": 1}
+    assert set(decided) >= {f"invalid_frames.{reason}" for reason in ("feedback pauses", "picture damaged")}

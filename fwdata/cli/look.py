@@ -64,7 +64,11 @@ def _print_description(store: str, found: dict[str, Any]) -> None:
         if key != "per_episode":
             print(f"  decided {key}: {value}")
     for key, counts in found["decided_per_episode"].items():
-        print(f"  decided per episode, {key}: {'; '.join(f'{value} ({count})' for value, count in counts.items())}")
+        if counts.keys() == {"min", "median", "max"}:
+            text = f"{counts['min']:g} to {counts['max']:g}, median {counts['median']:g}"
+        else:
+            text = "; ".join(f"{value} ({count})" for value, count in counts.items())
+        print(f"  per episode, {key}: {text}")
     for item in found["quarantined"]:
         print(f"  quarantined {item['source']}: {item['reason']}")
 
