@@ -28,7 +28,7 @@ class Options(Model):
     robots, robotwin_rows: when no manifest is named, this one only fits a robot_type that begins with one of these
     (or is unknown), and rows whose action is the next row's state, with grippers of 0 .. 1.
     embodiment: stored with every episode; default: robot_type of info.json.
-    instruction: "fine" takes the text of the rows where it is the same for all, "coarse" the dataset's task.
+    instruction: "fine" trains every window on the text of its first row, "coarse" on the dataset's task.
     lang, strict_lang: half of a text `Chinese@English`; strict: the coarse task instead of Chinese text.
     task: the coarse task of all episodes, instead of the dataset's own.
     unqualified: rows labelled unqualified are kept, or marked invalid so that no window reaches them.

@@ -19,6 +19,7 @@ from converters._r1lite_text import (
     Annotation,
     Language,
     Segment,
+    changes,
     instructions_of,
     is_chinese_only,
     read_meta,
@@ -45,12 +46,14 @@ class Labels:
 
 @dataclass(frozen=True)
 class Told:
-    """Language of one episode. coarse: holds for all rows; source: where it is from; segments: runs of one text."""
+    """Language of one episode. coarse: holds for all rows; source: where it is from; segments: runs of one text;
+    per_frame: every row trains on its segment's."""
 
     instructions: tuple[str, ...]
     coarse: str
     source: str
     segments: tuple[Segment, ...]
+    per_frame: bool
     unqualified: NDArray[np.bool_]
     warnings: tuple[str, ...]
 
@@ -59,6 +62,7 @@ class Told:
         return {
             "coarse_task": self.coarse,
             "instruction_source": self.source,
+            "instruction_per_frame": self.per_frame,
             "unqualified_frames": int(self.unqualified.sum()),
             "segments": [segment.to_json() for segment in self.segments],
         }
@@ -103,6 +107,7 @@ def tell(
         coarse,
         source,
         parts,
+        rules.fine and changes(parts),
         np.array([not good for _, good in pairs], np.bool_),
         tuple(warnings),
     )

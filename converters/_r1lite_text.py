@@ -198,6 +198,11 @@ def segments(
     return tuple(found)
 
 
+def changes(parts: Sequence[Segment]) -> bool:
+    """Whether the training text changes on the way, so that every row has its segment's."""
+    return len({segment.instruction for segment in parts}) > 1
+
+
 def instructions_of(parts: Sequence[Segment], coarse: str, fine: bool) -> tuple[str, ...]:
     """Texts that hold for the whole episode, canonical first.
 

@@ -47,7 +47,7 @@ class Options(Model):
     """Options of an R1 Lite manifest.
 
     action_set: which parts make up state and action, see `column_names`.
-    instruction: "fine" trains on an episode's annotated text where it has just one, "coarse" on the dataset's name.
+    instruction: "fine" trains every window on the text annotated at its first frame, "coarse" on the dataset's name.
     lang, strict_lang: half of bilingual texts; strict replaces Chinese-only text by the coarse task.
     task: the coarse task, where no json tells it. drop_unqualified: leave out frames labelled unqualified.
     recover: read what truncated or damaged .mcap files still hold.
@@ -229,6 +229,7 @@ class Converter:
                 "action_set": options.action_set,
                 "coarse_task": language.coarse,
                 "instruction_source": language.source,
+                "instruction_per_frame": options.instruction == "fine" and text.changes(segments),
                 "raw_file_name": ref.files[0].rpartition("/")[2],
                 **grippers.to_json(options.gripper_unit),
                 **report.about(recording, rows, segments, self.period_ns),

@@ -80,7 +80,7 @@ def predict(
     ):
         if have != want:
             raise RunMismatch(f"{run} was trained on {kind} {want}, this store has {have}; use the store of the run")
-    instruction = item.instructions[0]
+    instruction = item.instruction_at(frame)
     action = policy.act_latent(
         cache.first(item, np.asarray([frame]))[0],
         item.state()[frame],

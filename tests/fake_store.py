@@ -38,6 +38,9 @@ class FakeEpisode:
     def source(self) -> str:
         return f"{self.id}.hdf5"
 
+    def instruction_at(self, frame: int) -> str:
+        return self.instructions[0]
+
     def _rows(self) -> np.ndarray:
         time = np.arange(self.num_frames + 1, dtype=np.float32)[:, None]
         phase = np.arange(14, dtype=np.float32)[None] * 0.4 + self.index * 0.7

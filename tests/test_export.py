@@ -193,18 +193,11 @@ def test_one_dataset_has_one_picture_size(tmp_path: Path) -> None:
     assert plan_export(ExportRequest(store, tmp_path / "out", (1,), "image")).sizes["head_camera"] == (64, 80)
 
 
-def test_segments_give_their_frames_their_own_task(store: fwdata.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    episode = store.episodes[0]
-    segments = [
-        {"instruction": "reach", "first_frame": 0, "last_frame": 2},
-        {"instruction": "", "first_frame": 3, "last_frame": 4},
-        {"instruction": "lift", "first_frame": 5, "last_frame": 99},
-    ]
-    whole = episode.instructions[0]
-    assert frame_tasks(episode) == [whole] * 7
-    metadata = {**episode.metadata, "segments": segments}
-    monkeypatch.setattr(type(episode), "metadata", property(lambda self: metadata))
-    assert frame_tasks(episode) == ["reach"] * 3 + [whole] * 2 + ["lift"] * 2
+def test_segments_give_their_frames_their_own_task(store: fwdata.Store, tmp_path: Path) -> None:
+    assert frame_tasks(store.episodes[0]) == [store.episodes[0].instruction] * 7
+    run_convert(Path(__file__).parent / "data" / "r1lite", tmp_path / "r1.zarr", load_manifest("r1lite"), workers=0)
+    tasks = frame_tasks(fwdata.open(tmp_path / "r1.zarr").episodes[0])
+    assert [tasks.index(task) for task in dict.fromkeys(tasks)] == [0, 20] and len(tasks) == 44
 
 
 def test_numbers_and_ranges() -> None:

@@ -20,6 +20,7 @@ from converters.r1lite import Converter
 from fwdata.api import EncodedCamera, UsageError
 from fwdata.cli import app
 from fwdata.cli._common import run_app
+from fwdata.encode.prompts import store_prompts
 from fwdata.inspect import describe
 from fwdata.jpeg import decode_rgb
 from fwdata.manifest import Manifest, load_manifest
@@ -326,3 +327,18 @@ def test_inspect_tells_skew_and_dropped_frames(tmp_path: Path) -> None:
     assert decided["camera_skew_ms.left_wrist_rgb.max"]["max"] == pytest.approx(58.667, abs=1e-3)
     assert decided["gripper_range"] == {"[0, 100]": 1} and decided["instruction_source"] == {"raw_data_meta.json": 1}
     assert set(decided) >= {f"invalid_frames.{reason}" for reason in ("feedback pauses", "picture damaged")}
+
+
+def test_windows_are_told_the_text_of_their_first_frame(tmp_path: Path) -> None:
+    run_convert(DATA, tmp_path / "s.zarr", load_manifest("r1lite"), workers=0)
+    store = open_store(tmp_path / "s.zarr")
+    red, plate = (
+        f"{what} with the left hand." for what in ("Pick up the red block", "Place the red block on the white plate")
+    )
+    episode = store.episodes[0]
+    assert [episode.instruction_at(frame) for frame in (0, 19, 20, 43)] == [red, red, plate, plate]
+    assert episode.window_instructions == (red, plate) and episode.instruction == "sort colored blocks"
+    assert store_prompts(store, "canonical") == [store.manifest.render_prompt(text) for text in (red, plate)]
+    coarse = load_manifest("r1lite").model_copy(update={"options": {"instruction": "coarse"}})
+    run_convert(DATA, tmp_path / "c.zarr", coarse, workers=0)
+    assert open_store(tmp_path / "c.zarr").episodes[0].window_instructions == ("sort colored blocks",)

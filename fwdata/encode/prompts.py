@@ -32,10 +32,11 @@ def text_identity(manifest: Manifest, encoder: dict[str, Any]) -> dict[str, Any]
 
 
 def store_prompts(store: Store, which: Literal["canonical", "all"]) -> list[str]:
-    """Distinct prompts (template applied) in episode order: each episode's canonical instruction, or all wordings."""
+    """Distinct prompts (template applied) in episode order: what each episode's windows train on, or all wordings."""
     found: dict[str, None] = {}
     for episode in store.episodes:
-        for text in (episode.instruction,) if which == "canonical" else episode.instructions:
+        spoken = episode.window_instructions
+        for text in spoken if which == "canonical" else (*spoken, *episode.instructions):
             found[store.manifest.render_prompt(text)] = None
     return list(found)
 

@@ -221,14 +221,8 @@ def episode_frames(episode: Episode) -> Iterator[dict[str, Any]]:
 
 
 def frame_tasks(episode: Episode) -> list[str]:
-    """The task text of every frame: its segment's instruction where the recording has segments, else the canonical."""
-    tasks = [episode.instructions[0]] * episode.num_frames
-    for segment in episode.metadata.get("segments") or []:
-        if segment.get("instruction"):
-            rows = range(max(0, segment["first_frame"]), min(segment["last_frame"] + 1, episode.num_frames))
-            for row in rows:
-                tasks[row] = segment["instruction"]
-    return tasks
+    """The task text of every frame: the instruction of a window that starts there."""
+    return [episode.instruction_at(frame) for frame in range(episode.num_frames)]
 
 
 def _write_provenance(request: ExportRequest, plan: ExportPlan, meta: Path) -> None:

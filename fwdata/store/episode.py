@@ -79,6 +79,26 @@ class Episode:
         """The canonical training instruction."""
         return str(self._record["instruction"])
 
+    @cached_property
+    def _spans(self) -> list[tuple[int, int, str]]:
+        """(first, last, instruction) of the segments, where the recording's text changes on the way."""
+        if not self._record.get("instruction_per_frame"):
+            return []
+        found = [s for s in self.metadata["segments"] if s["instruction"]]
+        return [(int(s["first_frame"]), int(s["last_frame"]), s["instruction"]) for s in found]
+
+    def instruction_at(self, frame: int) -> str:
+        """The training instruction of a window that starts at `frame`: its segment's where the recording's text
+        changes on the way, else the canonical one."""
+        return next((text for first, last, text in self._spans if first <= frame <= last), self.instruction)
+
+    @property
+    def window_instructions(self) -> tuple[str, ...]:
+        """Every text that `instruction_at` gives, the first frame's first."""
+        if not self._spans:
+            return (self.instruction,)
+        return tuple(dict.fromkeys(self.instruction_at(frame) for frame in range(self.num_frames)))
+
     @property
     def split(self) -> Literal["train", "val"]:
         """Whether the episode trains or validates; see `fwdata.manifest.Split`."""

@@ -206,6 +206,8 @@ class PartWriter:
                 "files": [{"path": f.path, "bytes": f.bytes, "sha256": f.sha256} for f in files],
             }
         )
+        if episode.metadata.get("instruction_per_frame"):
+            self._episodes[-1]["instruction_per_frame"] = True
         self._details.append(details)
         self._frames += len(episode.state)
         self.appending = False

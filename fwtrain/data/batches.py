@@ -108,7 +108,7 @@ class WindowReader:
         episode, start = self.index.episode[windows], self.index.start[windows]
         first, future = self._latents(episode, start, plan.video)
         action, action_pad, proprio = self._rows_of(episode, start)
-        prompts = self._prompts(episode, plan, part)
+        prompts = self._prompts(episode, start, plan, part)
         return Batch(
             first=torch.from_numpy(first),
             future=None if future is None else torch.from_numpy(future),
@@ -188,8 +188,14 @@ class WindowReader:
             ]
         )
 
-    def _prompts(self, episode: Indices, plan: BatchPlan, part: slice) -> list[str]:
-        texts = [self.episodes[number].instructions for number in episode.tolist()]
+    def _texts(self, number: int, start: int) -> tuple[str, ...]:
+        """What the window may be told: its frame's text where the recording's changes, else the episode's wordings."""
+        episode = self.episodes[number]
+        at = episode.instruction_at(start)
+        return episode.instructions if self._sample and at == episode.instructions[0] else (at,)
+
+    def _prompts(self, episode: Indices, start: Indices, plan: BatchPlan, part: slice) -> list[str]:
+        texts = [self._texts(number, frame) for number, frame in zip(episode.tolist(), start.tolist(), strict=True)]
         if not self._sample:
             return [self._manifest.render_prompt(choices[0]) for choices in texts]
         seed = derived_seed(self._seed, Stream.INSTRUCTION, plan.epoch, plan.number)

@@ -66,7 +66,8 @@ class FuturePictures:
         pictures = []
         for row, window in enumerate(plan.windows.tolist()):
             episode = reader.episodes[int(reader.index.episode[window])]
-            where = f"{episode.id} frame {int(reader.index.start[window])}: {episode.instructions[0]}"
+            start = int(reader.index.start[window])
+            where = f"{episode.id} frame {start}: {episode.instruction_at(start)}"
             pictures.append(
                 _picture(f"future_{row}", where, decoder.decode(truth[row]), decoder.decode(predicted[row]), offsets)
             )
