@@ -26,6 +26,7 @@ import fwdata
 from fwdata.cli.combine import parse_numbers
 from fwdata.errors import FwdataError, UsageError
 from fwdata.export.lerobot import ExportRequest, export_lerobot, frame_tasks, plan_export
+from fwdata.manifest import load_manifest
 from fwdata.pipeline.plan import manifest_for
 from fwdata.store.files import write_lock
 
@@ -181,8 +182,6 @@ def test_what_cannot_be_exported_is_refused(store: fwdata.Store, tmp_path: Path)
 
 def test_one_dataset_has_one_picture_size(tmp_path: Path) -> None:
     from robotwin_files import write_task
-
-    from fwdata.manifest import load_manifest
 
     for task, size in (("beat_block_hammer", (48, 64)), ("click_bell", (64, 80))):
         write_task(tmp_path / "rt", "classic", task, range(1), num_frames=4, size=size)
