@@ -235,9 +235,13 @@ def _episodes_v3(folder: Path, info: Info, files: list[str]) -> Iterator[Entry]:
             keys += [f"videos/{picture}/{field}" for field in _PLACE]
         with open_parquet(folder / name, name) as file:
             keys += [key for key in ("tasks", "raw_file_name") if key in file.schema_arrow.names]
-            rows = read_columns(file, name, keys, range(file.metadata.num_row_groups)).to_pylist()
-        for row in rows:
-            yield _entry_v3(info, row, pictures, name)
+            listed, told = file.metadata.num_rows, info.total_episodes
+            if listed > (MAX_EPISODES if told is None else 2 * told + 1000):
+                raise UsageError(f"{name} lists {listed} episodes, {INFO} says {told}; download it again")
+            table = read_columns(file, name, keys, range(file.metadata.num_row_groups))
+        for start in range(0, len(table), 1000):
+            for row in table.slice(start, 1000).to_pylist():
+                yield _entry_v3(info, row, pictures, name)
 
 
 _PLACE = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters import _lerobot_parquet as parquet
-from converters._lerobot_info import Info
+from converters._lerobot_info import Feature, Info
 from converters._lerobot_mapping import Columns, Fit
 from converters._lerobot_parquet import Floats, Span
 from converters._lerobot_text import Labels
 from fwdata.errors import BadEpisode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,24 @@ def read_rows(span: Span, info: Info, mapping: Fit) -> Rows:
     if "frame_index" in indices and (indices["frame_index"] != np.arange(span.count)).any():
         row = int((indices["frame_index"] != np.arange(span.count)).argmax())
         raise BadEpisode(f"{span.name}: frame_index is {indices['frame_index'][row]} at row {row} of the episode")
-    warnings = []
+    warnings = _check_types(table, [info.features[key] for key in keys])
     if "timestamp" in extra:
         warnings += _check_times(parquet.numbers(table, span.name, "timestamp", 1)[:, 0], info.fps)
     task, coarse, quality = (indices.get(key) for key in ("task_index", *_LABELS))
     return Rows(
         _joined(values, mapping.state), _joined(values, mapping.action), Labels(task, coarse, quality), tuple(warnings)
     )
+
+
+def _check_types(table: pa.Table, features: Sequence[Feature]) -> list[str]:
+    """What was declared as fractions and is stored as whole numbers may have lost them in a cast."""
+    found = []
+    for feature in features:
+        kind = table.schema.field(feature.key).type
+        kind = str(getattr(kind, "value_type", kind))
+        if feature.dtype.startswith("float") and not kind.startswith(("float", "double", "halffloat")):
+            found.append(f"{feature.key} holds {kind}, meta/info.json says {feature.dtype}: fractions may be lost")
+    return found
 
 
 _LABELS = ("coarse_task_index", "quality_index")

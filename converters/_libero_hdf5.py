@@ -231,14 +231,16 @@ def _check_lengths(file: h5py.File, where: str, pictures: list[str]) -> int:
 
 
 def _numbers(file: h5py.File, key: str, width: int | None) -> NDArray[np.float64]:
-    """Numbers [T, width] as float64; BadEpisode when they are missing or of another shape."""
+    """Numbers [T, width] as float64; BadEpisode when missing, misshapen or cast to integers."""
     node = dataset(file, key)
     if node is None:
         raise BadEpisode(f"{key} is missing")
     plausible = node.ndim == 2 and node.shape[0] <= MAX_ROWS and 0 < node.shape[1] <= MAX_WIDTH
-    if node.dtype.kind not in "fiu" or not plausible or (width and node.shape[1] != width):
+    if node.dtype.kind != "f" or not plausible or (width and node.shape[1] != width):
         wanted = f"(frames, {width or 'n'})"
-        raise BadEpisode(f"{key} must be numbers of shape {wanted}, found {node.dtype} of shape {node.shape}")
+        raise BadEpisode(
+            f"{key} must be floating-point numbers of shape {wanted}, found {node.dtype} of shape {node.shape}"
+        )
     return np.asarray(node[()], dtype=np.float64)
 
 

@@ -80,7 +80,7 @@ def _message(path: Path, topic: str, log_ns: int, data: bytes, decode: Decode) -
 
     try:
         return Message(topic, log_ns, decode(data))
-    except (SerdeError, struct.error, ValueError, IndexError, AssertionError, OverflowError) as error:
+    except (SerdeError, struct.error, ValueError, LookupError, AssertionError, OverflowError) as error:
         raise BadEpisode(f"{path.name}: a message of {topic} cannot be decoded ({error or 'too short'})") from None
 
 

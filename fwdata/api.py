@@ -114,6 +114,9 @@ class Discovery:
 
 
 MAX_PICTURE_PIXELS = 1 << 26
+MAX_TEXT = 10_000
+"""Characters of a task or instruction; text encoders read some 2,000 of them."""
+
 MAX_EPISODE_PIXELS = 1 << 40
 """Pixels of one picture (8192x8192) and of one camera of an episode (14 days of 720p at 15 Hz): a header that claims
 more is damaged, and is refused before anything is allocated for it."""
@@ -237,6 +240,9 @@ class Episode:
             raise BadEpisode("timestamps go backwards")
         if not self.instructions or not all(text.strip() for text in self.instructions):
             raise BadEpisode("the recording has no instruction text")
+        longest = max(len(text) for text in (self.task, *self.instructions))
+        if longest > MAX_TEXT:
+            raise BadEpisode(f"the task or an instruction has {longest} characters; at most {MAX_TEXT} are taken")
 
 
 @runtime_checkable

@@ -357,6 +357,22 @@ def test_task_tables(shared, table, part):
     assert part in refusal(shared)
 
 
+@pytest.mark.parametrize("key", ["observation.state.left_arm", "action.right_gripper"])
+def test_fractions_that_were_cast_to_whole_numbers(root, key):
+    rows = pq.read_table(root / PARQUET).column(key).to_pylist()
+    whole = [[int(n) for n in row] if isinstance(row, list) else int(row) for row in rows]
+    edit_table(root / PARQUET, key, pa.array(whole))
+    (found,) = [text for text in read_all(root)[0].warnings if "meta/info.json" in text]
+    assert found == f"{key} holds int64, meta/info.json says float64: fractions may be lost"
+
+
+def test_an_episode_table_of_absurd_length(shared):
+    name = "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(shared / name)
+    pq.write_table(table.take(pa.array(np.zeros(5_000, np.int64))), shared / name)
+    assert f"{name} lists 5000 episodes, meta/info.json says 2; download it again" in refusal(shared)
+
+
 def test_a_video_of_an_unknown_codec(root):
     data = (root / VIDEO).read_bytes()
     assert data.count(b"avc1") >= 1

@@ -182,3 +182,9 @@ def test_a_bag_that_unpacks_to_more_than_is_plausible(tmp_path, sent, monkeypatc
     assert "compressed data unpack to more than 0 MiB" in rd.reason(tmp_path, task="x")
     monkeypatch.setattr("converters._r1lite_mcap.MAX_RECORD", 256 << 20)
     assert len(rd.read_one(tmp_path, task="x").state) == len(whole.state)
+
+
+def test_a_bag_whose_definition_lacks_a_part(tmp_path, sent):
+    path = r1.write_bag(tmp_path / "x.bag", sent)
+    path.write_bytes(path.read_bytes().replace(b"MSG: std_msgs/Header", b"MSG: std_msgs/HeadeX"))
+    assert "cannot be decoded ('std_msgs/msg/Header')" in rd.reason(tmp_path, task="t")

@@ -37,7 +37,8 @@ from fwdata.manifest import load_manifest
 from fwdata.pipeline.plan import load_converter
 
 WATCHED = (str(Path(converters.__file__).parent), str(Path(fwdata.jpeg.__file__)))
-SECONDS, MEMORY = 20.0, 2 << 30
+SECONDS, MEMORY = 20.0, 5 << 30
+"""A damaged ROS 1 header makes rosbags ask for up to 4 GiB, which it does not use."""
 
 type Line = tuple[str, int]
 type Parse = Callable[[Path], None]

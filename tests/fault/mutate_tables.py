@@ -88,6 +88,12 @@ def _halves(column: pa.ChunkedArray, rng: Rng) -> pa.Array:
     return pa.array(values)
 
 
+def _whole(column: pa.ChunkedArray, rng: Rng) -> pa.Array:
+    """Fractions, or a list's, are cut off."""
+    cells = column.to_pylist()
+    return pa.array([[int(x) for x in v] if isinstance(v, list) and isinstance(v[0], float) else v for v in cells])
+
+
 def _nested(column: pa.ChunkedArray, rng: Rng) -> pa.Array:
     return pa.array([[[value]] for value in column.to_pylist()])
 
@@ -105,6 +111,7 @@ COLUMNS: dict[str, ColumnChange] = {
     "column dropped": lambda column, rng: None,
     "column of text": _text,
     "column of fractions": _halves,
+    "column of whole numbers": _whole,
     "column nested": _nested,
     "column shifted by a row": _shifted,
     "column without values": _all_null,

@@ -45,6 +45,14 @@ SECONDS, MEGABYTES = 60.0, 1500
 A_REASON = re.compile(r"(?![A-Z]\w*(Error|Exception): )[^\n]*\w[^\n]*")
 """One line, and not the bare exception that stands for an error nobody foresaw."""
 
+NOT_NOTICEABLE = re.compile(
+    r" (bits flipped|zeros|bytes (moved|inserted)|a huge number|JSON value|HDF5: reversed in time"
+    r"|parquet: (column shifted by a row|a value repeated|reversed)"
+    r"|message: (message lost|one message left|array short))$"
+)
+"""Kinds of change that can leave a sound recording of something else: a format without checksums holds other values,
+or the values stand in another order."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -239,4 +247,6 @@ def test_a_thousand_changed_recordings(fuzz: Fuzz) -> None:
     print(fuzz.name, dict(found), f"read in workers: {fuzz.supervised}")
     for (kind, outcome), times in sorted(totals.items()):
         print(f"  {kind}: {outcome} {times}")
-    assert found.total() == count
+    noticeable = [kind for kind, outcome in totals if outcome == "changed" and not NOT_NOTICEABLE.search(kind)]
+    missing = {kind.partition(" ")[2] for kind, outcome in totals if outcome == "missing"}
+    assert found.total() == count and not noticeable and missing <= {"place: lost", "place: folder"}
