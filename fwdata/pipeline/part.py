@@ -55,21 +55,18 @@ def _announce(request: ConvertRequest, recording: Recording, link: Link) -> None
     link.announce(recording.id, request.episode_seconds + SECONDS_PER_MB * recording.ref.num_bytes / 1e6)
 
 
-def _concerns_all(error: BaseException | None) -> bool:
-    """Whether an error, or the one it was raised for, is of the machine or of what the user asked for, not of one
-    recording."""
-    while error is not None:
-        if isinstance(error, MemoryError | UsageError) or getattr(error, "errno", None) in FATAL_ERRNOS:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _for_all(error: Exception, source: str) -> Exception:
-    """An error that ends the run, as it is raised: a bad recording is quarantined, an unreadable disk is not."""
-    if not isinstance(error, BadEpisode):
-        return error
-    return FwdataError(f"{source}: {error}; the machine could not read it, run the same command again to continue")
+def _concerns_all(error: BaseException, source: str) -> BaseException | None:
+    """What to raise for an error that is of the machine or of what the user asked for, itself or what it was raised
+    for; None for one that is of the recording `source` alone."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, MemoryError):
+            return found  # ends the reader, as its memory bound does
+        if isinstance(found, UsageError) or getattr(found, "errno", None) in FATAL_ERRNOS:
+            advice = "the machine could not read it, run the same command again to continue"
+            return FwdataError(f"{source}: {error}; {advice}") if isinstance(error, BadEpisode) else error
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def _reason(error: Exception) -> str:
@@ -92,9 +89,10 @@ def find_readable(
             began = time.perf_counter()
             try:
                 episode = converter.read(recording.root.path, recording.ref)
-            except Exception as error:  # the boundary that leaves out one recording
-                if _concerns_all(error):
-                    raise _for_all(error, recording.source) from error
+            except Exception as error:  # noqa: BLE001 - the boundary that leaves out one recording
+                fatal = _concerns_all(error, recording.source)
+                if fatal is not None:
+                    raise fatal from None
                 reason = _reason(error)
             else:
                 cameras = (episode.cameras[name] for name in request.manifest.cameras if name in episode.cameras)
@@ -125,9 +123,10 @@ def convert_part(request: ConvertRequest, part: PlannedPart, left_out: LeftOut, 
                 episode = converter.read(root.path, recording.ref)
                 writer.add(recording.stored(), episode, source_files(root.path, recording.ref, root.prefix))
                 outcomes.append(Outcome(source, len(episode.state), warnings=tuple(episode.warnings)))
-            except Exception as error:  # the boundary that quarantines one recording
-                if writer.appending or _concerns_all(error):
-                    raise _for_all(error, source) from error
+            except Exception as error:  # noqa: BLE001 - the boundary that quarantines one recording
+                fatal = error if writer.appending else _concerns_all(error, source)
+                if fatal is not None:
+                    raise fatal from None
                 outcomes.append(Outcome(source, 0, _reason(error)))
         bad = next((o for o in outcomes if o.reason), None)
         if bad and request.on_error == "fail":
