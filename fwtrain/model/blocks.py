@@ -109,7 +109,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     if bias is not None:
         bias = bias.to(q.dtype)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if q.is_meta:
+    if q.is_meta and bias is None:
         return cast(Tensor, torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
 
