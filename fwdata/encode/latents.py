@@ -23,7 +23,7 @@ from fwdata.errors import UsageError
 from fwdata.manifest import Manifest
 from fwdata.pipeline.workers import Link, WorkerPool
 from fwdata.store.episode import Episode, Part
-from fwdata.store.files import write_lock
+from fwdata.store.files import check_free, write_lock
 from fwdata.store.identity import latent_settings
 from fwdata.store.latents import LatentPartWriter, create_latents
 from fwdata.store.reader import Store, open_store
@@ -182,6 +182,7 @@ def encode_latents(
         raise UsageError(f"--stride must be at least 1, found {request.stride}")
     began = time.monotonic()
     store = open_writable(request.store)
+    check_free(request.store)
     vae = load_vae(request.vae, device=request.device, dtype=_dtype(request.dtype))
     shape = latent_shape(store.manifest, vae)
     with write_lock(request.store):

@@ -16,9 +16,13 @@ from fwdata.pipeline.workers import WorkerPool
 RAW_RATIO = 0.30
 """Stored bytes per byte of raw pixels (zstd level 3): 0.28 to 0.32 was measured on simulator frames."""
 
-PIXEL_RATE = {"jpeg": 250e6, "raw": 30e6, "lerobot": 15e6}
-"""Pixels that a worker stores per second, measured on one shared core: JPEG buffers are checked and copied, raw pixels
-unpacked and packed again, LeRobot's pictures decoded from video too."""
+PIXEL_RATE = {"jpeg": 200e6, "raw": 60e6, "lerobot": 58e6}
+"""Pixels that a worker stores per second of CPU time, beside reading the numbers: JPEG buffers checked and copied, raw
+pixels unpacked and packed again, LeRobot's pictures decoded from video too.
+
+Measured on the recordings of `fwdata bench convert` (4 of 120 rows), one thread of an AMD EPYC that other programs
+shared, the fastest of 4 conversions less the fastest of 4 readings: 208 Mpixel/s for 320x240 JPEG, 412 for 1280x720,
+59.5 for 128x128 raw, 58.1 for 320x240 video. Small pictures count here; large ones are faster."""
 
 
 @dataclass(frozen=True)
@@ -127,5 +131,5 @@ def _basis(request: ConvertRequest, first: Sample) -> str:
     rates = sorted({_pixel_rate(request, c.encoding) / 1e6 for c in first.cameras})
     return (
         f"the numbers of {first.recording.source} read in {first.seconds:.2f} s (its pictures, {sizes}, were not), and "
-        f"{' or '.join(f'{rate:g}' for rate in rates)} Mpixel/s per worker as measured on another machine"
+        f"{' or '.join(f'{rate:g}' for rate in rates)} Mpixel/s per worker, measured on one shared EPYC core"
     )

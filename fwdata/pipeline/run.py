@@ -20,7 +20,7 @@ from fwdata.pipeline.plan import (
 )
 from fwdata.pipeline.workers import LeaveOut, WorkerPool
 from fwdata.stitch import stitch_hash
-from fwdata.store.files import LocalFiles, ensure_groups, read_attributes, write_group, write_lock
+from fwdata.store.files import LocalFiles, check_free, ensure_groups, read_attributes, write_group, write_lock
 from fwdata.store.layout import LAYOUT_VERSION
 
 type OnEpisode = Callable[[int, int], None]
@@ -92,6 +92,7 @@ def convert(request: ConvertRequest, on_plan: Callable[[Plan], None], on_episode
     """
     began = time.monotonic()
     check_output(request)
+    check_free(request.out)
     with WorkerPool(request.workers, request.memory) as pool:
         found = find_recordings(request, pool)
         damaged = next((skip for skip in found.skipped if skip.damaged), None)

@@ -87,16 +87,30 @@ def write_lock(store: Path) -> Iterator[None]:
     store.mkdir(parents=True, exist_ok=True)
     folder = os.open(store, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _lock_holder(os.fstat(folder).st_ino)
-            raise StoreBusy(f"{store} is being written by {holder}; wait for it to end or stop it") from None
+        _lock(store, folder, fcntl.LOCK_EX)
         for path in (p for pattern in ("*", "*/*", "*/*/*") for p in store.glob(pattern) if p.is_symlink()):
             raise StoreError(f"{path} is a symbolic link; a store is written only where its own folders are")
         yield
     finally:
         os.close(folder)
+
+
+def check_free(store: Path) -> None:
+    """StoreBusy when another process writes to the store now: asked before what takes long, `write_lock` asks again."""
+    if store.is_dir():
+        folder = os.open(store, os.O_RDONLY)
+        try:
+            _lock(store, folder, fcntl.LOCK_SH)
+        finally:
+            os.close(folder)
+
+
+def _lock(store: Path, folder: int, how: int) -> None:
+    try:
+        fcntl.flock(folder, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _lock_holder(os.fstat(folder).st_ino)
+        raise StoreBusy(f"{store} is being written by {holder}; wait for it to end or stop it") from None
 
 
 def _lock_holder(inode: int) -> str:
