@@ -123,12 +123,13 @@ def _whole(source: str, raw: Path, manifest: Manifest, workers: int) -> Whole:
 
 
 def _convert(source: str, raw: Path, manifest: Manifest, workers: int) -> int:
-    """Camera frames of one conversion, in this process with 0 workers.
+    """Camera frames of one conversion, in this process with 0 workers; with more, of small parts that they can share.
 
     FwdataError when a recording could not be read.
     """
     with _scratch() as folder:
-        request = ConvertRequest(source, (raw,), folder / "store.zarr", manifest, workers)
+        parts = 2 if workers else None
+        request = ConvertRequest(source, (raw,), folder / "store.zarr", manifest, workers, part_episodes=parts)
         report = convert(request, lambda plan: None, lambda episodes, frames: None)
     if report.quarantined:
         where, reason = report.quarantined[0]

@@ -42,7 +42,8 @@ class ConvertRequest:
     workers: processes that read recordings, each supervised; 0 reads in this process, where a decoder that crashes ends
     the run. on_error: "skip" quarantines bad recordings and goes on, "fail" stops at the first. episode_seconds: time
     one recording may take, besides SECONDS_PER_MB of its size; memory: bytes a worker may allocate (Linux), None for
-    no bound. A recording that costs two workers their life is quarantined.
+    no bound. A recording that costs two workers their life is quarantined. part_episodes: most recordings of a part,
+    the unit that one worker does; None for PART_EPISODES.
     """
 
     source: str
@@ -53,6 +54,7 @@ class ConvertRequest:
     on_error: str = "skip"
     episode_seconds: float = EPISODE_SECONDS
     memory: int | None = WORKER_MEMORY
+    part_episodes: int | None = None
 
     def where(self) -> str:
         """The roots, for messages."""
@@ -165,12 +167,12 @@ def manifest_for(
     return validate_model(Manifest, data, f"manifest {found.name}")
 
 
-def _cut(recordings: Iterable[Recording]) -> Iterator[list[Recording]]:
+def _cut(recordings: Iterable[Recording], most: int) -> Iterator[list[Recording]]:
     """Recordings in order, cut where the group changes or a part is full."""
     part: list[Recording] = []
     size = 0
     for recording in recordings:
-        full = len(part) >= PART_EPISODES or size + recording.ref.num_bytes > PART_BYTES
+        full = len(part) >= most or size + recording.ref.num_bytes > PART_BYTES
         if part and (recording.group != part[0].group or full):
             yield part
             part, size = [], 0
@@ -220,7 +222,8 @@ def make_plan(request: ConvertRequest, found: Found) -> Plan:
             f"{request.where()}; choose another --out"
         )
     parts = [_planned(entry, by_id) for entry in old]
-    for members in _cut(r for r in found.recordings if r.id not in planned):
+    new = (r for r in found.recordings if r.id not in planned)
+    for members in _cut(new, request.part_episodes or PART_EPISODES):
         digest = plan_digest({r.id: r.ref.num_bytes for r in members})
         parts.append(PlannedPart(part_name(len(parts)), members[0].group, tuple(members), (), digest))
     return Plan(found, tuple(parts), tuple(p for p in parts if not _is_written(request.out, p)))
