@@ -54,6 +54,9 @@ def convert(
     memory: Annotated[
         int, typer.Option(min=256, help="MiB of memory a reader may use; else it is quarantined.")
     ] = 4096,
+    retry: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try what an earlier run quarantined again: it was mended.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -74,7 +77,7 @@ def convert(
     chosen = manifest_for(source, manifest, given, roots, count)
     if manifest is None and chosen.name != source:
         say(f"manifest {chosen.name}: {chosen.description}")
-    request = ConvertRequest(source, roots, out, chosen, count, on_error, episode_seconds, memory << 20)
+    request = ConvertRequest(source, roots, out, chosen, count, on_error, episode_seconds, memory << 20, retry=retry)
     if dry_run:
         from fwdata.pipeline.estimate import dry_run as estimate
 
@@ -144,6 +147,7 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
     print(f"  new: {report.new_episodes} episodes, {report.new_frames} frames in {report.seconds:.1f} s{speed}")
     if report.quarantined:
         print(f"  quarantined: {len(report.quarantined)} recordings, listed above and in `fwdata inspect {report.out}`")
+        print("  once they are mended, the same command with --retry-quarantined converts them")
 
 
 def report_json(report: ConvertReport) -> dict[str, Any]:

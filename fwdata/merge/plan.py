@@ -164,7 +164,7 @@ def _named(stores: Sequence[Store]) -> list[_Input]:
         stem = Path(store.location.rstrip("/")).name.removesuffix(".zarr")
         name = _free(stem, names)
         names.add(name)
-        own = [e["id"] for part in store.plan["parts"] for e in part["episodes"]]
+        own = dict.fromkeys(e["id"] for part in store.plan["parts"] for e in part["episodes"])
         known, ids = taken | set(own), {}
         for old in own:
             if old in taken:

@@ -43,7 +43,7 @@ class ConvertRequest:
     the run. on_error: "skip" quarantines bad recordings and goes on, "fail" stops at the first. episode_seconds: time
     one recording may take, besides SECONDS_PER_MB of its size; memory: bytes a worker may allocate (Linux), None for
     no bound. A recording that costs two workers their life is quarantined. part_episodes: most recordings of a part,
-    the unit that one worker does; None for PART_EPISODES.
+    the unit that one worker does; None for PART_EPISODES. retry: try recordings that an earlier run left out again.
     """
 
     source: str
@@ -55,6 +55,7 @@ class ConvertRequest:
     episode_seconds: float = EPISODE_SECONDS
     memory: int | None = WORKER_MEMORY
     part_episodes: int | None = None
+    retry: bool = False
 
     def where(self) -> str:
         """The roots, for messages."""
@@ -209,8 +210,8 @@ def check_output(request: ConvertRequest) -> bool:
 def make_plan(request: ConvertRequest, found: Found) -> Plan:
     """Decide the parts of the recordings found.
 
-    A store's existing plan is followed; recordings that are new in a root become further parts. UsageError when the
-    store was made from other roots or other recordings altogether.
+    A store's existing plan is followed; recordings that are new in a root, and with `retry` those left out by earlier
+    runs, become further parts. UsageError when the store was made from other roots or other recordings altogether.
     """
     _check_roots(request.out, found)
     by_id = {recording.id: recording for recording in found.recordings}
@@ -222,11 +223,24 @@ def make_plan(request: ConvertRequest, found: Found) -> Plan:
             f"{request.where()}; choose another --out"
         )
     parts = [_planned(entry, by_id) for entry in old]
-    new = (r for r in found.recordings if r.id not in planned)
+    done = planned - _left_out(request.out, old) if request.retry else planned
+    new = (r for r in found.recordings if r.id not in done)
     for members in _cut(new, request.part_episodes or PART_EPISODES):
         digest = plan_digest({r.id: r.ref.num_bytes for r in members})
         parts.append(PlannedPart(part_name(len(parts)), members[0].group, tuple(members), (), digest))
     return Plan(found, tuple(parts), tuple(p for p in parts if not _is_written(request.out, p)))
+
+
+def _left_out(out: Path, planned: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Ids of recordings that the store lists as left out, and that no part still to write has planned again."""
+    from fwdata.store.reader import open_store
+
+    if not planned:
+        return set()
+    store = open_store(out)
+    written = {part.name for part in store.parts}
+    waiting = {e["id"] for part in planned if part["name"] not in written for e in part["episodes"]}
+    return {item["id"] for part in store.parts for item in store.left_out(part)} - waiting
 
 
 def _check_roots(out: Path, found: Found) -> None:

@@ -128,7 +128,7 @@ def _report(out: Path, plan: Plan, new: dict[str, Outcome], seconds: float) -> C
             source = record["source"]
             warnings = new[source].warnings if source in new else ()
             rows.append(Row(source, "converted", record["length"], "", warnings, source in new))
-        for item in part.attributes["quarantined"]:
+        for item in store.left_out(part):
             rows.append(Row(item["source"], "quarantined", 0, item["reason"], (), item["source"] in new))
     rows += [Row(item["source"], "skipped", 0, item["reason"]) for item in store.plan["skipped"]]
     converted = [row for row in rows if row.new and row.outcome == "converted"]

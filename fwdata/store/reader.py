@@ -104,12 +104,11 @@ class Store:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The complete parts, in order. StoreDamaged for a part that holds other recordings than planned for it."""
-        planned = {part["name"]: part["episodes"] for part in self.plan["parts"]}
         found = []
         for name in self._files.names("parts"):
             attributes = read_attributes(self._files, f"parts/{name}")
             if attributes is not None and attributes.get("state") == "complete":
-                if attributes["plan"] != plan_digest({e["id"]: e["bytes"] for e in planned.get(name, ())}):
+                if attributes["plan"] != plan_digest({e["id"]: e["bytes"] for e in self._planned.get(name, ())}):
                     raise StoreDamaged(
                         f"{self.location}/parts/{name} does not hold the recordings that the store's plan says; "
                         f"run `fwdata verify {self.location}`"
@@ -149,10 +148,24 @@ class Store:
     @property
     def quarantined(self) -> list[dict[str, str]]:
         """Recordings that were left out, each with its reason: [{"source", "reason"}]."""
-        found = [dict(item) for item in self.plan["skipped"]]
-        for part in self.parts:
-            found += [dict(item) for item in part.attributes["quarantined"]]
-        return found
+        return [dict(item) for item in self.plan["skipped"]] + [
+            {"source": left["source"], "reason": left["reason"]} for part in self.parts for left in self.left_out(part)
+        ]
+
+    def left_out(self, part: Part) -> list[dict[str, str]]:
+        """Recordings of a part that were left out and not tried again since: [{"id", "source", "reason"}]."""
+        ids = {e["source"]: e["id"] for e in self._planned[part.name]}
+        found = [{"id": ids[item["source"]], **item} for item in part.attributes["quarantined"]]
+        return [item for item in found if self._last_tries[item["id"]] == part.name]
+
+    @cached_property
+    def _planned(self) -> dict[str, list[dict[str, Any]]]:
+        return {part["name"]: part["episodes"] for part in self.plan["parts"]}
+
+    @cached_property
+    def _last_tries(self) -> dict[str, str]:
+        """The last complete part that a recording was planned for, by id."""
+        return {e["id"]: part.name for part in self.parts for e in self._planned[part.name]}
 
     @property
     def complete(self) -> bool:
