@@ -14,7 +14,8 @@ import pytest
 import torch
 from fake_store import FakeStore
 
-from fwdata.errors import UsageError
+from fwdata.errors import StoreBusy, UsageError
+from fwdata.store.files import folder_lock
 from fwtrain.errors import CheckpointError, RunMismatch, TrainingDiverged
 from fwtrain.model import ModelConfig
 from fwtrain.recipe import OptimRecipe, Recipe, load_recipe
@@ -111,6 +112,35 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, overrides: tu
         second = run(out, *overrides)
         assert second.finished
         assert_same_run(tmp_path / "whole", out)
+
+
+def test_a_folder_that_is_trained_in_is_refused_with_who_holds_it(tmp_path: Path):
+    out = tmp_path / "run"
+    run(out, stop_after=1)
+    with folder_lock(out), pytest.raises(StoreBusy, match=f"is being written by process {os.getpid()}"):
+        run(out)
+    with folder_lock(out), pytest.raises(StoreBusy):
+        run(out, fresh=True)
+    assert run(out).finished
+
+
+def test_a_start_that_failed_leaves_no_folder(tmp_path: Path):
+    with pytest.raises(UsageError):
+        run(tmp_path / "run", resume=True)
+    with pytest.raises(UsageError, match="is for 30 state dimensions"):
+        run(tmp_path / "run", "data.state_dim=30")
+    assert not (tmp_path / "run").exists()
+
+
+def test_remains_of_a_killed_start_or_removal_are_tidied_up(tmp_path: Path, whole: Path):
+    tmp_path.joinpath(".recipe.yaml.tmp").write_text("name")
+    run(tmp_path, stop_after=4)
+    remains = ["step-00000001", ".step-00000003.tmp-9", ".best-00000003.tmp-9", "best-00000001"]
+    for name in remains:
+        (tmp_path / "checkpoints" / name).mkdir()
+    run(tmp_path)
+    assert_same_run(whole, tmp_path)
+    assert not [name for name in remains if (tmp_path / "checkpoints" / name).exists()]
 
 
 @pytest.mark.parametrize("workers", [0, 3])

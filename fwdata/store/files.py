@@ -85,11 +85,18 @@ def write_lock(store: Path) -> Iterator[None]:
     links, since writing through one would change files elsewhere.
     """
     store.mkdir(parents=True, exist_ok=True)
-    folder = os.open(store, os.O_RDONLY)
-    try:
-        _lock(store, folder, fcntl.LOCK_EX)
+    with folder_lock(store):
         for path in (p for pattern in ("*", "*/*", "*/*/*") for p in store.glob(pattern) if p.is_symlink()):
             raise StoreError(f"{path} is a symbolic link; a store is written only where its own folders are")
+        yield
+
+
+@contextlib.contextmanager
+def folder_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of an existing folder; StoreBusy says who else holds it. Released when the process dies."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        _lock(path, folder, fcntl.LOCK_EX)
         yield
     finally:
         os.close(folder)

@@ -116,7 +116,7 @@ def save_checkpoint(folder: Path, step: int, content: Content, team: Team, keep_
     """
     files = {MODEL: content.model, OPTIMIZER: content.optimizer}
     _save(folder, f"{STEP}-{step:08d}", files, content.config, {"step": step, **content.state}, team)
-    team.on_first(lambda: _drop(checkpoints(folder)[: -keep_last if keep_last is not None else 0]))
+    team.on_first(lambda: _drop(_outdated(folder, keep_last)))
 
 
 def save_best(folder: Path, step: int, score: float, content: Content, team: Team) -> None:
@@ -124,6 +124,19 @@ def save_best(folder: Path, step: int, score: float, content: Content, team: Tea
     state = {"step": step, **content.state, "score": score}
     _save(folder, f"{BEST}-{step:08d}", {MODEL: content.model}, content.config, state, team)
     team.on_first(lambda: _drop(item for item in checkpoints(folder, BEST) if item.step != step))
+
+
+def tidy(folder: Path, keep_last: int | None) -> None:
+    """Remove what a killed save or removal left behind. Before a run continues; nothing else may write the folder."""
+    for kind in (STEP, BEST):
+        unmarked = (path for path in folder.glob(f"{kind}-*") if not (path / MARKER).exists())
+        for path in [*folder.glob(f".{kind}-*.tmp-*"), *unmarked]:
+            shutil.rmtree(path)
+    _drop([*_outdated(folder, keep_last), *checkpoints(folder, BEST)[:-1]])
+
+
+def _outdated(folder: Path, keep_last: int | None) -> list[Checkpoint]:
+    return checkpoints(folder)[: -keep_last if keep_last is not None else 0]
 
 
 def _save(
@@ -134,9 +147,6 @@ def _save(
         return
     if team.first:
         folder.mkdir(parents=True, exist_ok=True)
-        for rest in folder.glob(f".{STEP}-*.tmp-*"), folder.glob(f".{BEST}-*.tmp-*"):
-            for old in rest:
-                shutil.rmtree(old)
         temporary.mkdir()
     marker = {file: write_tensors(temporary / file, parts, team) for file, parts in files.items()}
     if team.first:

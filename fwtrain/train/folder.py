@@ -16,12 +16,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fwdata.errors import UsageError
 from fwdata.manifest import Manifest, Model, validate_model
+from fwdata.store.files import folder_lock
 from fwtrain.data import Source, StoreInfo
 from fwtrain.data.contract import CacheLike, TextLike
 from fwtrain.errors import CheckpointError, RunMismatch
@@ -32,6 +34,7 @@ from fwtrain.train.checkpoint import Checkpoint, best, checkpoints, latest, writ
 from fwtrain.train.logs import LOG, PICTURES, TRACKERS
 
 RECIPE, INFO, CHECKPOINTS, TENSORBOARD = "recipe.yaml", "run.json", "checkpoints", "tensorboard"
+UNNAMED = f".{RECIPE}.tmp"
 REPORT, FROZEN = "report.html", "frozen.safetensors"
 
 
@@ -196,16 +199,20 @@ class RunFolder:
             raise UsageError(f"{self.path} is not a run folder: it has no {name}; make one with fwtrain run")
         return path.read_text(encoding="utf-8")
 
-    def prepare(self, recipe: Recipe, *, resume: bool, fresh: bool) -> None:
+    def prepare(self, recipe: Recipe, *, resume: bool, fresh: bool, held: ExitStack | None = None) -> None:
         """Decide what happens with an existing folder, before anything is read from the store.
 
-        New or empty: start. A run of an equal recipe: continue. `fresh`: remove the old run's files first. Raises
-        RunMismatch naming the keys of another recipe, UsageError for `resume` without a run or a folder that is not
-        ours.
+        New or empty: start. A run of an equal recipe: continue. `fresh`: remove the old run's files first. held: takes
+        the folder's lock, which makes the folder. Raises RunMismatch naming the keys of another recipe, UsageError for
+        `resume` without a run or a folder that is not ours, StoreBusy when another process trains in it.
         """
         exists = (self.path / RECIPE).is_file()
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path} is a file; name a folder")
+        if held is not None and (exists or not resume):
+            self.path.mkdir(parents=True, exist_ok=True)
+            held.callback(self._leave_no_empty_folder)
+            held.enter_context(folder_lock(self.path))
         if fresh and exists:
             self._clear()
             exists = False
@@ -219,8 +226,12 @@ class RunFolder:
                     f"{self.path} holds a run of another recipe ({changed[0]}{more}); use another --out, or --fresh to "
                     "delete that run and start again"
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(item.name != UNNAMED for item in self.path.iterdir()):
             raise UsageError(f"--out {self.path} is not empty and holds no run; name a new folder")
+
+    def _leave_no_empty_folder(self) -> None:
+        with suppress(OSError):
+            self.path.rmdir()
 
     def _clear(self) -> None:
         for name in (CHECKPOINTS, TENSORBOARD, PICTURES):
@@ -234,9 +245,8 @@ class RunFolder:
             refuse_difference(self.info().identity(), info.identity(), str(self.path))
 
     def record(self, recipe: Recipe, info: RunInfo) -> None:
-        """Write recipe.yaml and run.json; makes the folder."""
+        """Write recipe.yaml, by which the folder is known as a run, and run.json; makes the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
+        write_synced(self.path / UNNAMED, recipe.to_yaml())
+        (self.path / UNNAMED).replace(self.path / RECIPE)
         write_json(self.path / INFO, info.model_dump(mode="json"))
-        temporary = self.path / f".{RECIPE}.tmp"
-        write_synced(temporary, recipe.to_yaml())
-        temporary.replace(self.path / RECIPE)

@@ -28,7 +28,7 @@ from fwtrain.model import FastWAM
 from fwtrain.pretrained import initialise
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import DTYPES, build_model, compile_model, model_config, prepare
-from fwtrain.train.checkpoint import Checkpoint, Content, save_best, save_checkpoint
+from fwtrain.train.checkpoint import Checkpoint, Content, save_best, save_checkpoint, tidy
 from fwtrain.train.folder import FROZEN, RunFolder, RunInfo, refuse_difference
 from fwtrain.train.logs import Clock, Sinks
 from fwtrain.train.optim import Optimizer, learning_rate
@@ -150,6 +150,7 @@ class Trainer:
             compile_model(model)
         trainer = cls(source, recipe, folder, info, team, model)
         team.on_first(lambda: folder.record(recipe, info))
+        team.on_first(lambda: tidy(folder.checkpoints, recipe.keep_last))
         if found is not None:
             trainer._restore(found)
         elif not all(parameter.requires_grad for parameter in model.parameters()):

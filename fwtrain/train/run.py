@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -79,8 +79,8 @@ def train(
     finite.
     """
     folder = RunFolder(out)
-    with join(recipe.parallel, choose_device(device)) as team:
-        team.on_first(lambda: folder.prepare(recipe, resume=resume, fresh=fresh))
+    with join(recipe.parallel, choose_device(device)) as team, ExitStack() as held:
+        team.on_first(lambda: folder.prepare(recipe, resume=resume, fresh=fresh, held=held))
         source = open_source(join_stores(store) if isinstance(store, Sequence) else store, recipe)
         trainer = Trainer.start(source, recipe, folder, team)
         say = note if team.first else _silent

@@ -108,7 +108,8 @@ def _special(file: h5py.File, name: str, values: Any, rng: Rng) -> None:
     array = np.array(values)
     if array.dtype.kind == "f" and array.size:
         flat = array.reshape(-1)
-        flat[int(rng.integers(flat.size))] = [np.nan, np.inf, -np.inf, 1e300][int(rng.integers(4))]
+        with np.errstate(over="ignore"):
+            flat[int(rng.integers(flat.size))] = [np.nan, np.inf, -np.inf, 1e300][int(rng.integers(4))]
     file[name] = array
 
 

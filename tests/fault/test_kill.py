@@ -5,14 +5,17 @@ The short run is among the slow tests; `pytest -m fault` visits every operation 
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 from fixtures import run_convert, tree, write_toy
+from test_train import SMALL, losses
 
 import fwdata
 from fault.child import Ended, Trap, run_command
@@ -20,6 +23,7 @@ from fault.stores import full_store, quick, said_by
 from fwdata.cli import main
 from fwdata.errors import StoreDamaged, StoreError
 from fwdata.manifest import load_manifest
+from fwtrain.cli import main as train_main
 
 SIGKILL = -9
 RANDOM_KILLS = 200
@@ -37,7 +41,7 @@ class Bench:
         run_convert(write_toy(folder / "more", {"pull": [4, 6, 2]}), self.other, load_manifest("toy"))
         stores = (self.whole, self.other)
         self.said = {episode: said_by(store, episode) for store in stores for episode in _ids(store)}
-        self._merged: dict[str, str] = {}
+        self._plain: dict[str, dict[str, str]] = {}
 
     def arguments(self, command: str, out: Path) -> list[str | Path]:
         return {
@@ -47,7 +51,14 @@ class Bench:
             "encode-latents": ["fwdata", "encode-latents", out, "--vae", "fake", "--stride", "2", "--workers", "1"],
             "encode-text": ["fwdata", "encode-text", out, "--encoder", "tiny"],
             "merge": ["fwdata", "merge", self.whole, self.other, "--out", out],
+            "export": ["fwdata", "export", "lerobot", self.whole, out, "--image"],
+            "train": ["fwtrain", "run", self.whole, "--recipe", "tiny", "--out", out, "--threads", "1", *TRAINING],
         }[command]
+
+    def run(self, command: str, out: Path, trap: Trap | None = None, **how: Any) -> Ended:
+        """The command in a forked process."""
+        main_ = train_main if command == "train" else main
+        return run_command(main_, self.arguments(command, out), trap, **how)
 
     def before(self, command: str, out: Path) -> Path:
         """The store as it is before a command runs: everything but what the command writes."""
@@ -62,12 +73,13 @@ class Bench:
 
     def after(self, command: str) -> dict[str, str]:
         """What a finished command leaves, by the finished store's bytes."""
-        if command == "merge":
-            if not self._merged:
-                plain = self.folder / "merged.zarr"
-                assert run_command(main, self.arguments(command, plain)).code == 0
-                self._merged = tree(plain)
-            return self._merged
+        if command in {"merge", "export", "train"}:
+            if command not in self._plain:
+                plain = self.folder / command
+                ended = self.run(command, plain)
+                assert ended.code == 0, ended.output
+                self._plain[command] = made(command, plain)
+            return self._plain[command]
         if command in WRITES:
             return self.expected
         later = ("stats/", "latents/", "text/")
@@ -75,7 +87,20 @@ class Bench:
 
 
 WRITES = {"stitch": ["parts/*/frames"], "stats": ["stats"], "encode-latents": ["latents"], "encode-text": ["text"]}
-COMMANDS = ["convert", "merge", *WRITES]
+COMMANDS = ["convert", "merge", *WRITES, "export", "train"]
+TRAINING = [
+    part
+    for change in (*SMALL, "data.workers=0", "optim.steps=3", "save_every=1", "eval_every=2", "validation.windows=2")
+    for part in ("--set", change)
+]
+
+
+def made(command: str, out: Path) -> dict[str, str]:
+    """What a command left, by name: digests of files, rows of tables; of a training run its checkpoints and losses."""
+    if command == "train":
+        return {**tree(out / "checkpoints"), "log": repr(losses(out))}
+    tables = {p.relative_to(out).as_posix(): p for p in out.rglob("*.parquet")}  # have a random number in their schema
+    return {**tree(out), **{name: repr(parquet.read_table(path).to_pylist()) for name, path in tables.items()}}
 
 
 def _ids(store: Path) -> list[str]:
@@ -86,6 +111,8 @@ def _ids(store: Path) -> list[str]:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with quick() as patch:
         patch.setenv("FWDATA_PLUGINS", str(Path(__file__).parent.parent / "toy_plugin"))
+        importlib.import_module("lerobot.datasets.lerobot_dataset")  # once, not in every fork
+        importlib.import_module("fwtrain.train.run")
         yield Bench(tmp_path_factory.mktemp("kill"))
 
 
@@ -102,26 +129,33 @@ def visible(bench: Bench, out: Path) -> set[str]:
     return set(ids)
 
 
+def run_again(bench: Bench, command: str, out: Path, where: str) -> None:
+    """Look at what is left and run the command again: nothing committed may be lost, the end is the same."""
+    seen = visible(bench, out)
+    if command == "export" and out.exists():  # it is whole, and an existing folder is never written to
+        assert made(command, out) == bench.after(command), where
+        return
+    again = bench.run(command, out)
+    assert again.code == 0, f"{where}; then {again.output}"
+    assert visible(bench, out) >= seen, "a committed episode was lost"
+    left, wanted = made(command, out), bench.after(command)
+    assert left == wanted, f"{where}: {sorted(set(left.items()) ^ set(wanted.items()))[:4]}"
+
+
 def killed_and_rerun(bench: Bench, command: str, out: Path, **how: Any) -> Ended:
     """Kill a command, look at what is left, run it again: the end must be as without the kill."""
     bench.before(command, out)
-    argv = bench.arguments(command, out)
-    ended = run_command(main, argv, **how)
+    ended = bench.run(command, out, **how)
     assert ended.code in {0, SIGKILL}, ended.output
-    seen = visible(bench, out)
-    again = run_command(main, argv)
-    assert again.code == 0, again.output
-    assert visible(bench, out) >= seen, "a committed episode was lost"
-    left, wanted = tree(out), bench.after(command)
-    assert left == wanted, f"{command} killed {how}: {sorted(set(left.items()) ^ set(wanted.items()))[:4]}"
+    run_again(bench, command, out, f"{command} killed {how}")
     return ended
 
 
 def operations(bench: Bench, command: str, out: Path) -> int:
     bench.before(command, out)
-    ended = run_command(main, bench.arguments(command, out), Trap())
+    ended = bench.run(command, out, Trap())
     assert ended.code == 0, ended.output
-    assert tree(out) == bench.after(command)
+    assert made(command, out) == bench.after(command)
     return ended.operations
 
 

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures import tree
 
-from fault.child import Ended, Trap, run_command
-from fault.test_kill import COMMANDS, Bench, bench, visible  # noqa: F401 - the fixture
-from fwdata.cli import main
+from fault.child import Ended, Trap
+from fault.test_kill import COMMANDS, Bench, bench, run_again  # noqa: F401 - the fixture
 from fwdata.errors import EXIT_DAMAGED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
@@ -22,45 +20,40 @@ CODES = {EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, EXIT_DAMAGED}
 """How a command may end; OK where what failed was not needed (a cleanup)."""
 
 
-def failed_and_rerun(made: Bench, command: str, out: Path, **how: object) -> Ended:
-    made.before(command, out)
-    argv = made.arguments(command, out)
-    ended = run_command(main, argv, **how)  # type: ignore[arg-type]
+def failed_and_rerun(on: Bench, command: str, out: Path, **how: object) -> Ended:
+    on.before(command, out)
+    ended = on.run(command, out, **how)  # type: ignore[arg-type]
     where = f"{command} with {how}: {ended.output}"
     assert ended.code in CODES, where
     assert "Traceback" not in ended.output, where
     if ended.code:
         assert sum(line.startswith("error: ") for line in ended.output.splitlines()) == 1, where
-    seen = visible(made, out)
-    again = run_command(main, argv)
-    assert again.code == 0, f"{where}; then {again.output}"
-    assert visible(made, out) >= seen, "a committed episode was lost"
-    assert tree(out) == made.after(command), where
+    run_again(on, command, out, where)
     return ended
 
 
-def counted(made: Bench, command: str, out: Path, trap: Trap) -> int:
-    made.before(command, out)
-    ended = run_command(main, made.arguments(command, out), trap)
+def counted(on: Bench, command: str, out: Path, trap: Trap) -> int:
+    on.before(command, out)
+    ended = on.run(command, out, trap)
     assert ended.code == 0, ended.output
     return ended.operations
 
 
-def try_all(made: Bench, command: str, out: Path, share: float) -> dict[str, int]:
+def try_all(on: Bench, command: str, out: Path, share: float) -> dict[str, int]:
     """Let operations fail (a share of them, drawn with a seed); counts tried and failed runs."""
     rng = np.random.default_rng(len(command))
     tried, failed = 0, 0
     for kind in ({"reads": True}, {"fsync": True}):
-        count = counted(made, command, out, Trap(**kind))
+        count = counted(on, command, out, Trap(**kind))
         for n in range(1, count + 1):
             for error in ERRORS:
                 if rng.random() < share:
                     tried += 1
-                    failed += failed_and_rerun(made, command, out, trap=Trap(n, error, **kind)).code != 0
+                    failed += failed_and_rerun(on, command, out, trap=Trap(n, error, **kind)).code != 0
     for size in (0, 1, 100, 500, 1000, 3000):
         if rng.random() < max(share, 0.3):
             tried += 1
-            failed += failed_and_rerun(made, command, out, max_file_bytes=size).code != 0
+            failed += failed_and_rerun(on, command, out, max_file_bytes=size).code != 0
     return {"tried": tried, "failed": failed}
 
 
