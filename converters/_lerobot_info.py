@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from converters._lerobot_hub import store_of
@@ -119,9 +120,11 @@ _stays = lru_cache(maxsize=4096)(_within)
 def read_json(path: Path, name: str, max_bytes: int) -> Any:
     """A JSON document; UsageError with one sentence for anything else. name: how messages call the file."""
     try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise UsageError(f"{name} holds {size >> 20} MiB, at most {max_bytes >> 20} MiB are read")
+        status = path.stat()
+        if not S_ISREG(status.st_mode):
+            raise UsageError(f"{name} cannot be read: it is no regular file")
+        if status.st_size > max_bytes:
+            raise UsageError(f"{name} holds {status.st_size >> 20} MiB, at most {max_bytes >> 20} MiB are read")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from converters._lerobot_info import INFO, Info, inside, read_info
@@ -92,6 +93,8 @@ def _stamps(folder: Path, info: Info) -> Iterator[tuple[str, int, int]]:
             status = inside(folder, name).stat()
         except OSError as error:
             raise UsageError(f"{name} cannot be read: {error.strerror}") from None
+        if not S_ISREG(status.st_mode):
+            raise UsageError(f"{name} cannot be read: it is no regular file")
         if status.st_size > MAX_META_BYTES:
             raise UsageError(f"{name} holds {status.st_size >> 20} MiB, at most {MAX_META_BYTES >> 20} MiB are read")
         yield name, status.st_mtime_ns, status.st_size

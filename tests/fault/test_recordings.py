@@ -143,13 +143,13 @@ class Fuzz:
         outcome = self.change(some, rng)
         return done[0], outcome
 
-    def change(self, mutation: Mutation, rng: np.random.Generator) -> str:
-        """Change one file of a copy of the recordings and convert it; what came of it."""
+    def change(self, mutation: Mutation, rng: np.random.Generator, file: Path | None = None) -> str:
+        """Change one file (of `files`; drawn where not given) of a copy of the recordings and convert it; what came."""
         raw, out = self.folder / "changed" / "raw", self.folder / "out.zarr"
         for path in (raw.parent, out):
             shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.clean, raw)
-        victim = raw / self.files[int(rng.integers(len(self.files)))].relative_to(self.clean)
+        victim = raw / (file or self.files[int(rng.integers(len(self.files)))]).relative_to(self.clean)
         what = f"{victim.relative_to(raw)}: {mutation(victim, rng)}"
         return self.judge(out, self.convert(raw, out), what)
 
@@ -234,8 +234,9 @@ def test_changed_recordings(fuzz: Fuzz) -> None:
 @pytest.mark.parametrize("kind", PLACES)
 def test_files_that_are_links_pipes_or_folders(fuzz: Fuzz, kind: str) -> None:
     """A file's place is damaged in every way; what is left out is told, unless nothing of it is left to be seen."""
-    for number in range(3):
-        found = fuzz.change(lambda path, rng: place(path, kind), np.random.default_rng(number))
+    every = kind in {"pipe", "link to a device"}  # where a reader that does not look first waits for ever
+    for number, file in enumerate(fuzz.files if every else [None] * 3):
+        found = fuzz.change(lambda path, rng: place(path, kind), np.random.default_rng(number), file)
         assert found in {"identical", "refused", "quarantined", "told"} or kind in {"folder", "lost"}, (kind, found)
 
 
