@@ -426,3 +426,15 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(run: Command, raw: Pat
 def test_a_damaged_store_is_not_converted_into(run: Command, raw: Path, store: Path) -> None:
     shutil.copy(store / "parts" / "zarr.json", store / "plan" / "zarr.json")
     run("convert", "toy", raw, "--out", store).refused(4, "has no fwdata attributes; the file is damaged")
+
+
+@pytest.mark.parametrize("name", ["fwdata", "fwtrain"])
+def test_version_and_help(name: str) -> None:
+    def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name(name)
+        return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+
+    assert ran("--version").stdout == f"{name} {fwdata.__version__}\n"
+    bare = ran()
+    assert bare.returncode == 2 and bare.stderr.startswith(f"Usage: {name} ") and "Example: " in bare.stderr
+    assert ran("bench").stderr.startswith(f"Usage: {name} bench ")

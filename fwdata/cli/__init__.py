@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from fwdata.cli import bench, caches, combine, convert, look, regenerate, repair, sample
-from fwdata.cli._common import run_app
+from fwdata.cli._common import add_version, run_app
 
 HELP = """Raw robot recordings to one Zarr store, and the latents, text and statistics that Fast-WAM trains from.
 
@@ -18,6 +18,7 @@ Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
+add_version(app, "fwdata")
 for module in (convert, regenerate, look, repair, caches, combine, sample, bench):
     module.register(app)
 

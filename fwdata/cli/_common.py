@@ -28,7 +28,8 @@ def run_app(app: typer.Typer) -> NoReturn:
     except click_error as error:
         context = getattr(error, "ctx", None) if isinstance(error, wrong_usage) else None
         message = getattr(error, "format_message", error.__str__)().rstrip(".")
-        if not message:  # no command at all: the help was printed
+        if not message or message.startswith("Usage: "):  # no command at all: the help
+            print(message, file=sys.stderr)
             sys.exit(EXIT_USAGE)
         fail(f"{message} (see `{context.command_path} --help`)" if context is not None else message, EXIT_USAGE)
     except (KeyboardInterrupt, typer.Abort):
@@ -40,6 +41,25 @@ def run_app(app: typer.Typer) -> NoReturn:
     if code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this code
         fail("interrupted; what is written is safe, run the same command again to continue", EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def add_version(app: typer.Typer, name: str) -> None:
+    """Give a command line the option --version."""
+    import typer
+
+    def show(asked: bool) -> None:
+        if asked:
+            from fwdata import __version__
+
+            print(f"{name} {__version__}")
+            raise typer.Exit
+
+    option = typer.Option(False, "--version", callback=show, is_eager=True, help="Show the version and exit.")
+
+    def callback(version: bool = option) -> None:
+        pass
+
+    app.callback()(callback)
 
 
 def _usage_errors() -> tuple[type[Exception], type[Exception]]:

@@ -10,16 +10,22 @@ import os
 
 import typer
 
-from fwdata.cli._common import run_app
+from fwdata.cli._common import add_version, run_app
 from fwtrain.cli import bench, check, compare, export, plan, run, serve, use
 
+HELP = """Train Fast-WAM from cached latents and use the result.
+
+Example: fwtrain run data/robotwin.zarr --recipe robotwin --out runs/rt
+"""
+
 app = typer.Typer(
-    help="Train Fast-WAM from cached latents and use the result.",
+    help=HELP,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+add_version(app, "fwtrain")
 for module in (run, compare, plan, use, export, check, bench, serve):
     module.register(app)
 
