@@ -144,7 +144,8 @@ class VideoExpert(Expert):
 
     def head_order(self, patches: Tensor) -> Tensor:
         """A view of `patchify`'s [B, f, n, C * P] as [B, f, n, P, C], comparable with the head's output."""
-        return patches.view(*patches.shape[:-1], self.channels, -1).transpose(-1, -2)
+        width = patches.shape[-1]
+        return patches.view(*patches.shape[:-1], self.channels, width // self.channels).transpose(-1, -2)
 
     def embed(self, patches: Tensor) -> Tensor:
         """[B, f, n, C * rows * columns] -> tokens [B, f, n, D]."""

@@ -209,8 +209,8 @@ def video_terms(model: FastWAM, batch: Batch, inputs: VideoInputs, hidden: Tenso
     frames = hidden.shape[1]
     embedded = inputs.times.embedded[:, : 1 if frames == later else frames]
     pred = model.video.velocity(hidden, embedded)
-    compared = pred[:, :later].view(*pred.shape[:1], later, pred.shape[2], -1, model.video.channels).float()
-    error = (compared - model.video.head_order(inputs.target)).square().mean((2, 3, 4))
+    target = model.video.head_order(inputs.target)
+    error = (pred[:, :later].view(target.shape).float() - target).square().mean((2, 3, 4))
     weight = flow.loss_weight(inputs.timestep, schedule.video_shift, schedule.num_train_timesteps)
     in_time = pred if frames == later else torch.cat([pred[:, later:], pred[:, :later]], 1)
     return replace(
