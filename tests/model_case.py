@@ -37,7 +37,7 @@ def random_batch(config: ModelConfig, size: int = 2, seed: int = 0) -> Batch:
     action_pad = torch.zeros(size, config.action_horizon, dtype=torch.bool)
     action_pad[-1, config.action_horizon // 2 :] = True
     future_pad = torch.zeros(size, frames - 1, dtype=torch.bool)
-    future_pad[-1, -1] = True
+    future_pad[-1, -1:] = True
     context = normal(size, config.context_len, config.video_expert.text_dim)
     context[:, 3:] = 0
     return Batch(
