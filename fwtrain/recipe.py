@@ -7,12 +7,13 @@ recipe holds what it decides. `--set optim.lr=3e-4` overrides one key; values ar
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.manifest import Model, validate_model
@@ -57,8 +58,15 @@ class ModelRecipe(Model):
     action_shift: float = Field(default=5.0, gt=0)
     cond_noise_prob: float = Field(default=0.5, ge=0, le=1)
     freq_dim: int = Field(default=256, gt=0, multiple_of=2)
-    init: str | None = Field(default=None, pattern=r"^(wan2\.2(:.+)?|fastwam:.+)$")
+    init: str | None = None
     init_action: str | None = None
+
+    @field_validator("init")
+    @classmethod
+    def _known_init(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"wan2\.2(:.+)?|fastwam:.+", value):
+            raise ValueError(f"must be wan2.2, wan2.2:SOURCE or fastwam:SOURCE, found {value!r}")
+        return value
 
     @model_validator(mode="after")
     def _backbone_needs_video(self) -> ModelRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,9 @@ from fwdata.errors import UsageError
 from fwtrain.cli._common import Device, Json, Threads, answer
 
 if TYPE_CHECKING:
+    from fwtrain.recipe import Recipe
     from fwtrain.train.loop import Outcome
+    from fwtrain.train.run import Planned
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +40,10 @@ def run_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Insist on continuing an existing run.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check store, recipe and folder, say what would be trained, write nothing."),
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -59,9 +66,14 @@ def run_command(
     import fwdata
     from fwtrain.errors import Interrupted
     from fwtrain.train.parallel import first_process
-    from fwtrain.train.run import set_threads, stop_on_signals, train
+    from fwtrain.train.run import choose_device, plan_run, set_threads, stop_on_signals, train
 
     set_threads(threads)
+    if dry_run:
+        choose_device(device)
+        planned = plan_run([fwdata.open(store) for store in stores], chosen, out, resume=resume, fresh=fresh)
+        answer({**asdict(planned), "out": str(out)}, as_json, lambda: _planned_text(planned, chosen))
+        return
     with stop_on_signals() as stop:
         outcome = train(
             [fwdata.open(store) for store in stores],
@@ -78,6 +90,17 @@ def run_command(
         raise Interrupted(f"stopped and saved at step {outcome.step} of {outcome.total}; the same command continues")
     if first_process():
         answer(_outcome_json(outcome, out), as_json, lambda: _outcome_text(outcome, out))
+
+
+def _planned_text(planned: Planned, recipe: Recipe) -> str:
+    left = "nothing is left to do" if planned.step >= planned.total else f"steps {planned.step} to {planned.total}"
+    epochs = planned.total * planned.windows_per_step / max(planned.windows, 1)
+    checked = f"{planned.validation_windows} held-out windows" if planned.validation_windows else "no validation"
+    return (
+        f"{planned.out}: {left} of recipe {recipe.name}, {recipe.model.variant}, {planned.parameters:,} parameters\n"
+        f"{planned.windows} windows of {planned.episodes} episodes, {planned.video_share:.0%} with video; "
+        f"{planned.windows_per_step} a step, {epochs:.1f} epochs; {checked}"
+    )
 
 
 def _outcome_json(outcome: Outcome, out: Path) -> dict[str, Any]:

@@ -159,6 +159,11 @@ class RunFolder:
         """Folder of the checkpoints."""
         return self.path / CHECKPOINTS
 
+    @property
+    def exists(self) -> bool:
+        """Whether a run is there."""
+        return (self.path / RECIPE).is_file()
+
     def latest(self) -> Checkpoint | None:
         """Newest complete checkpoint."""
         return latest(self.checkpoints)
@@ -206,7 +211,7 @@ class RunFolder:
         the folder's lock, which makes the folder. Raises RunMismatch naming the keys of another recipe, UsageError for
         `resume` without a run or a folder that is not ours, StoreBusy when another process trains in it.
         """
-        exists = (self.path / RECIPE).is_file()
+        exists = self.exists
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path} is a file; name a folder")
         if held is not None and (exists or not resume):

@@ -105,6 +105,11 @@ class Meter:
         }
 
 
+def total_steps(order: DataOrder, recipe: Recipe) -> int:
+    """Optimizer steps of a whole run."""
+    return recipe.optim.steps or order.steps_per_epoch * (recipe.optim.epochs or 1)
+
+
 class Trainer:
     """One run: its model, optimizer, data order and step. Make it with `Trainer.start`."""
 
@@ -126,7 +131,7 @@ class Trainer:
         self.model, self.wrapped = model, team.distribute(model, every_tensor=every_tensor)
         self.optimizer = Optimizer(model, recipe.optim, team)
         self.frozen: dict[str, int] | None = None  # size and CRC-32 of the file of parameters that no step changes
-        self.total = recipe.optim.steps or self.order.steps_per_epoch * (recipe.optim.epochs or 1)
+        self.total = total_steps(self.order, recipe)
         self.step = 0
         self.owes_validation = False  # a stop at a validation step saves at once; the resumed run catches up
         self.meter = Meter(self.device)

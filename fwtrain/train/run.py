@@ -16,11 +16,14 @@ import torch
 from fwdata.errors import UsageError
 from fwtrain.data import join_stores, open_source
 from fwtrain.data.contract import StoreLike
+from fwtrain.data.source import training_order, training_reader, validation_plans
+from fwtrain.model import FastWAM
 from fwtrain.recipe import Recipe
 from fwtrain.report import write_run_report
-from fwtrain.train.folder import RunFolder
+from fwtrain.train.build import model_config
+from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.logs import JsonLines, Sink, Sinks, TensorBoard, Terminal
-from fwtrain.train.loop import Outcome, Trainer
+from fwtrain.train.loop import Outcome, Trainer, total_steps
 from fwtrain.train.parallel import join, local_size
 from fwtrain.train.trackers import open_tracker
 
@@ -90,6 +93,52 @@ def train(
         if team.first:
             write_run_report(folder)
     return outcome
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `train` would do: step it begins at, of total; windows per epoch and per step, share of them with video;
+    validation windows; parameters of the model."""
+
+    out: Path
+    step: int
+    total: int
+    episodes: int
+    windows: int
+    windows_per_step: int
+    video_share: float
+    validation_windows: int
+    parameters: int
+
+
+def plan_run(
+    store: StoreLike | Sequence[StoreLike], recipe: Recipe, out: Path, *, resume: bool = False, fresh: bool = False
+) -> Planned:
+    """Look at everything `train` looks at before its first step, but initial weights; writes nothing, makes no weights.
+
+    Raises what `train` raises for input that does not fit.
+    """
+    folder = RunFolder(out)
+    anew = fresh and folder.exists
+    if not anew:
+        folder.prepare(recipe, resume=resume, fresh=False)
+    source = open_source(join_stores(store) if isinstance(store, Sequence) else store, recipe)
+    config = model_config(recipe, source)
+    if not anew:
+        folder.check(RunInfo.of(source, config))
+    found, held_out = None if anew else folder.latest(), validation_plans(source, recipe)
+    order = training_order(training_reader(source, recipe).index, recipe, source.stores)
+    return Planned(
+        out=out,
+        step=found.step if found else 0,
+        total=total_steps(order, recipe),
+        episodes=len(source.train),
+        windows=order.num_windows,
+        windows_per_step=recipe.optim.batch_size * recipe.optim.accumulation,
+        video_share=order.video_share,
+        validation_windows=sum(len(plan.windows) for plan in held_out[1]) if held_out else 0,
+        parameters=FastWAM(config, seed=None, device="meta").num_parameters(),
+    )
 
 
 def _silent(_: str) -> None:
