@@ -87,6 +87,24 @@ def test_steps_option_wins_over_the_recipe(call, tmp_path: Path):
     assert (code, json.loads(out)["total"]) == (0, 1)
 
 
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(call, tmp_path: Path):
+    asked = ("run", "s.zarr", "--out", tmp_path / "r", *FLAGS, "--threads", 1)
+    code, out, _ = call(*asked, "--dry-run", "--json")
+    planned = json.loads(out)
+    assert (code, planned["step"], planned["total"]) == (0, 0, 6)
+    assert not list(tmp_path.iterdir())
+    code, out, _ = call(*asked, "--json")
+    assert (code, json.loads(out)["total"]) == (0, planned["total"])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    code, out, _ = call(*asked, "--dry-run")
+    assert code == 0 and "nothing is left to do" in out
+    code, out, _ = call(*asked, "--set", "optim.lr=1", "--dry-run")
+    assert code == 2 and out == ""
+    code, out, _ = call(*asked, "--set", "optim.lr=1", "--dry-run", "--fresh")
+    assert code == 0 and "steps 0 to 6" in out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, monkeypatch, number):
     step = Trainer._train_step
@@ -120,6 +138,12 @@ def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, mon
         (["run", "s", "--out", "r", "--device", "tpu9"], "--device 'tpu9' is not a device"),
         (["run", "s", "--out", "r", "--recipe", "libero"], "recipe libero is for 8 state dimensions"),
         (["run", "s", "--out", "r", "--recipe", "robotwin"], "reads text of width 4096, the store's text cache has 16"),
+        (["run", "s", "--out", "r", "--set", "model.init=nix"], "must be wan2.2, wan2.2:SOURCE or fastwam:SOURCE"),
+        (["run", "s", "--out", "r", "--dry-run", "--resume"], "r holds no run"),
+        (["run", "s", "--out", "r", "--dry-run", "--set", "data.action_dim=7"], "is for 7 action dimensions"),
+        (["run", "s", "--out", "r", "--dry-run", "--device", "tpu9"], "--device 'tpu9' is not a device"),
+        (["serve", "r", "--port", "99999999"], "--port must be 0 .. 65535, found 99999999"),
+        (["bench", "latency", "--size", "nix"], "--size 'nix' is unknown; known: 50m, tiny"),
         (["predict", "nothing", "--store", "s"], "nothing is not a run folder"),
         (["eval", "nothing"], "nothing is not a run folder"),
         (["eval", "nothing", "--env", "moon"], "--env 'moon' is unknown"),

@@ -41,7 +41,7 @@ SIZES = {
 def find_size(name: str) -> Size:
     """A size by name; UsageError for an unknown one."""
     if name not in SIZES:
-        raise UsageError(f"--size {name!r} is unknown{did_you_mean(name, SIZES)}; known: {', '.join(SIZES)}")
+        raise UsageError(f"--size {name!r} is unknown{did_you_mean(name, SIZES)}")
     return SIZES[name]
 
 

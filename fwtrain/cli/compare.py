@@ -62,6 +62,9 @@ def compare_command(
         execute=execute,
     )
     if dry_run:
+        import fwdata
+
+        fwdata.open(store)  # says now what is wrong with it
         _show_states(plan, as_json)
     else:
         _compare(store, plan, device, threads, as_json)

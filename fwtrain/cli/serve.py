@@ -55,6 +55,8 @@ def serve_command(
     token = _token(token_file) if token_file is not None else None
     if token is None and host not in LOOPBACK:
         raise UsageError(f"--host {host} is open to others: give a --token-file, or listen on 127.0.0.1")
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port must be 0 .. 65535, found {port}")
     for name, value in (("--max-clients", max_clients), ("--max-message", max_message), ("--max-batch", max_batch)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, found {value}")
