@@ -1,4 +1,4 @@
-"""A small policy with random weights and fake encoders, and a server of it, for tests."""
+"""A small policy with random weights and fake encoders, and servers and clients of it, for tests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 from fake_store import CHANNELS, HEIGHT, WIDTH, FakeStore, FakeText
 from test_train import recipe
+from websockets.sync.client import connect
 
 from fwtrain.data import open_source
 from fwtrain.model import FastWAM
 from fwtrain.policy import Policy
 from fwtrain.recipe import DeployRecipe
+from fwtrain.serve.server import PolicyServer
+from fwtrain.serve.wire import unpack
 from fwtrain.train.build import build_model, model_config
 from fwtrain.train.folder import RunInfo
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 CAMERAS = FakeStore.cameras
 STATE = np.linspace(-0.5, 0.5, 14, dtype=np.float32)
@@ -54,6 +62,22 @@ def observation(scene: int = 0, **changes: Any) -> dict[str, Any]:
     return {**found, "observation/state": STATE, "prompt": "lift the block", "seed": scene, **changes}
 
 
+def server(policy: Policy | None = None, **options: Any) -> PolicyServer:
+    return PolicyServer(policy or small_policy(), port=0, steps=2, **options)
+
+
+def direct(policy: Policy, scene: int) -> np.ndarray:
+    """What the policy itself answers to `observation(scene)`."""
+    return policy.commands(policy.act(pictures(scene), STATE, "lift the block", seed=scene, steps=2))
+
+
+def raw(host: str, port: int, **options: Any):
+    """A plain websocket, its metadata read."""
+    opened = connect(f"ws://{host}:{port}", compression=None, max_size=None, proxy=None, **options)
+    unpack(opened.recv(10))
+    return opened
+
+
 def main() -> None:
     """Serve the small policy on a free port until SIGTERM, as `fwtrain serve` does."""
     import asyncio
@@ -61,7 +85,6 @@ def main() -> None:
     import torch
 
     from fwtrain.cli.serve import _until_signal
-    from fwtrain.serve.server import PolicyServer
 
     torch.set_num_threads(1)
     server = PolicyServer(small_policy(), port=0, steps=2)
