@@ -5,12 +5,13 @@ Shapes: T frames of an episode, Ds / Da state and action widths, C x h x w laten
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.schema import Described
 from fwdata.window import WindowSpec
 
 
@@ -75,25 +76,13 @@ class TextLike(Protocol):
     def embedding(self, prompt: str) -> NDArray[Any]: ...
 
 
-class StoreLike(Protocol):
+class StoreLike(Described, Protocol):
     """A store as `fwdata.open` returns it."""
 
     @property
-    def location(self) -> str: ...
-    @property
     def fingerprint(self) -> str: ...
     @property
-    def embodiments(self) -> frozenset[str]: ...
-    @property
     def source(self) -> str: ...
-    @property
-    def fps(self) -> float: ...
-    @property
-    def state_names(self) -> tuple[str, ...]: ...
-    @property
-    def action_names(self) -> tuple[str, ...]: ...
-    @property
-    def metadata(self) -> Mapping[str, Any]: ...
     @property
     def episodes(self) -> Sequence[Any]: ...
     def latents(self, name: str | None = None) -> CacheLike[Any]: ...
