@@ -59,7 +59,7 @@ def detect_variant(file: h5py.File) -> Variant:
         version = (texts(file, "data_format_version") or ["v1.0"])[0]
         if version != "v1.0":
             raise BadEpisode(f"data_format_version is {version[:40]!r}; known: 'v1.0' (and classic files without one)")
-        native = str(file.attrs.get("source_path", "")) == "native_collection"
+        native = file.attrs.get("source_path") in ("native_collection", b"native_collection")
         if "instruction" in names:
             return "v1.0 interim" if native else "v1.0 converted"
         return "v1.0 native" if native else "v1.0"

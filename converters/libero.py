@@ -43,7 +43,10 @@ CAMERA_KEYS = {"image": "agentview_rgb", "wrist_image": cameras.WRIST}
 GRIPPER = "1 open, 0 closed: 1 - clip(g, 0, 1) of the recorded -1 open / +1 close"
 
 
-DECIDED_PER_EPISODE = ("layout", "rotation", "rotation_decided_by", "obs_timing", "obs_timing_decided_by")
+DECIDED_PER_EPISODE = (
+    *("layout", "rotation", "rotation_decided_by", "obs_timing", "obs_timing_decided_by"),
+    *("noops_found", "noops_dropped.length"),
+)
 """Keys of an episode's metadata that `fwdata inspect` counts."""
 
 type Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]

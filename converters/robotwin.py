@@ -131,11 +131,16 @@ class Converter:
             }[self.options.colour],
             "rate_hz": self.manifest.fps.hz,
             "joint_order": "left arm, left gripper, right arm, right gripper; grippers 0 closed .. 1 open",
-            "instruction": self.options.instruction,
+            "instruction": "seen texts of the recording, else of the file beside it, else the task's name; "
+            + {"first": "canonical is the first", "seeded": "canonical is picked by a hash of the episode's id"}[
+                self.options.instruction
+            ],
             "embodiments": dict(sorted(Counter(r.place.embodiment for r in recordings).items())),
             "settings": dict(sorted(Counter(r.place.setting for r in recordings).items())),
             "per_episode": [
                 "variant",
+                "rows",
+                "fps_label",
                 "instruction_fallback",
                 *(f"colour_order.{name}" for name in self.manifest.cameras),
                 "colour_check.verdict",

@@ -45,7 +45,9 @@ def describe(store: Store) -> dict[str, Any]:
         "bytes": folder_bytes(store.files.root) if isinstance(store.files, LocalFiles) else None,
         "merged": store.metadata.get("merged", []),
         "decisions": decisions,
-        "decided_per_episode": _per_episode(store, decisions.get("per_episode", [])),
+        "decided_per_episode": _per_episode(
+            store, [*decisions.get("per_episode", []), *(f"camera_sizes.{name}" for name in store.cameras)]
+        ),
         "quarantined": store.quarantined,
     }
 

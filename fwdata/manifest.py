@@ -235,6 +235,10 @@ def validate_model[M: BaseModel](model: type[M], data: object, where: str) -> M:
             known = _known_keys(model, first["loc"][:-1])
             raise ManifestError(f"{where}: unknown key {key!r}{did_you_mean(str(first['loc'][-1]), known)}") from None
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing" and isinstance(first["loc"][-1], int):  # a place of a tuple
+            absent = (e["loc"] for e in error.errors() if e["type"] == "missing" and e["loc"][:-1] == first["loc"][:-1])
+            key = ".".join(str(part) for part in first["loc"][:-1])
+            message = f"needs {1 + max(int(loc[-1]) for loc in absent)} values"
         raise ManifestError(f"{where}: {key or 'the whole'}: {message}") from None
 
 

@@ -26,6 +26,7 @@ from fixtures import (
     tree,
     write_toy,
 )
+from libero_files import write_file
 
 import fwdata
 from fwdata.cli import app
@@ -255,9 +256,18 @@ def test_convert_refuses_wrong_input(run: Command, raw: Path, tmp_path: Path) ->
     assert not out.exists()
 
 
-def test_convert_to_another_manifests_store_ends_with_4(run: Command, raw: Path, store: Path) -> None:
+def test_convert_to_another_manifests_store_ends_with_4(run: Command, raw: Path, store: Path, tmp_path: Path) -> None:
     ran = run("convert", "toy", raw, "--out", store, "--set", "prefix=x")
     ran.refused(4, "options.prefix is None, asked for x")
+    assert "options is" not in ran.err
+    libero = tmp_path / "libero"
+    write_file(libero / "libero_goal" / "turn_on_the_stove_demo.hdf5", [0])
+    run("convert", "libero", libero, "--out", store).refused(
+        4, "was converted from toy recordings, these are to be lib"
+    )
+    run("convert", "libero", libero, "--out", tmp_path / "l.zarr", "--resize", "256").refused(
+        2, "resize: needs 2 values"
+    )
 
 
 def test_full_disk_is_one_sentence(

@@ -418,6 +418,8 @@ def test_inspect_tells_what_was_decided_for_which_episodes(tmp_path):
     assert decided["layout"] == {"raw": 2, "regenerated": 1} and decided["rotation"] == {"rot180": 2, "none": 1}
     assert decided["obs_timing"] == {"after_action": 2, "before_action": 1}
     assert list(decided["rotation_decided_by"].values()) == [2, 1]
+    assert decided["camera_sizes.image"] == {"[20, 24]": 3}
+    assert decided["noops_dropped.length"]["max"] == 0 and decided["noops_found"].keys() == {"min", "median", "max"}
     conventions = (
         "gripper_action",
         "instruction",
@@ -439,6 +441,7 @@ def test_inspect_tells_what_was_decided_for_which_episodes(tmp_path):
         {"instruction": "bddl"},
         {"pairing": 1},
         {"resize": 256},
+        {"resize": [256]},
         {"resize": [0, 256]},
         {"resize": [256, 100_000]},
     ],

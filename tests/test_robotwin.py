@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from fixtures import quick_writes, run_convert  # noqa: F401 - used by every test
 from robotwin_files import (
     LAYOUTS,
     SEEN,
@@ -21,8 +22,10 @@ from robotwin_files import (
 )
 from robotwin_reading import TASK, colours, converter, read_one, reason, recording, replace
 
+import fwdata
 from fwdata.api import Converter as Contract
 from fwdata.api import EncodedCamera, RawCamera
+from fwdata.inspect import describe
 from fwdata.manifest import load_manifest
 
 SAMPLE = Path(__file__).parent / "data" / "robotwin"
@@ -104,6 +107,26 @@ def test_variants_hold_the_same_rows_and_colours(tmp_path, variant):
     if variant != "classic":
         assert list(episode.instructions) == list(dict.fromkeys(SEEN))
         assert episode.metadata["instruction_source"] == "recording"
+
+
+def test_attributes_may_be_bytes(tmp_path):
+    path = write_episode(tmp_path / "data" / "episode_0000000.hdf5", "interim").path
+    with h5py.File(path, "r+") as file:
+        file.attrs["source_path"] = np.bytes_("native_collection")
+    assert read_one(tmp_path).metadata["variant"] == "v1.0 interim"
+
+
+def test_inspect_tells_what_was_decided_for_which_episodes(tmp_path):
+    for index, (variant, size) in enumerate([("classic", (48, 64)), ("classic", (96, 128)), ("native", (48, 64))]):
+        path = tmp_path / "raw" / TASK / "aloha-agilex_clean_50" / "data" / f"episode{index}.hdf5"
+        write_episode(path, variant, size=size, seed=index)
+    run_convert(tmp_path / "raw", tmp_path / "s.zarr", load_manifest("robotwin"))
+    found = describe(fwdata.open(tmp_path / "s.zarr"))
+    decided = found["decided_per_episode"]
+    assert decided["camera_sizes.left_camera"] == {"[48, 64]": 2, "[96, 128]": 1}
+    assert decided["rows"] == {"state = row t, action = row t + 1": 2, "as stored (action = next row's state)": 1}
+    assert decided["fps_label"] == {"None": 2, "15.0": 1}
+    assert found["decisions"]["instruction"].startswith("seen texts of the recording, else of the file beside it")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

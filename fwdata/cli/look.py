@@ -44,7 +44,9 @@ def _print_description(store: str, found: dict[str, Any]) -> None:
     for task, count in found["tasks"].items():
         print(f"  task {task}: {count} episodes")
     for name, camera in found["cameras"].items():
-        print(f"  camera {name}: {camera['height']}x{camera['width']}, {camera['encoding']}")
+        several = len(found["decided_per_episode"][f"camera_sizes.{name}"]) > 1
+        more = " and other sizes" if several else ""
+        print(f"  camera {name}: {camera['height']}x{camera['width']}{more}, {camera['encoding']}")
     how = "materialised" if stitched["materialised"] else "stitched on the fly"
     print(f"  stitched {found['stitch_layout']}: {stitched['height']}x{stitched['width']}, {how}")
     print(f"  state  {len(found['state_names'])}: {', '.join(found['state_names'])}")

@@ -201,6 +201,9 @@ def check_output(request: ConvertRequest) -> bool:
         raise UsageError(f"--out {out} exists and is no fwdata store; choose another folder")
     if "merged" in attributes:
         raise UsageError(f"--out {out} was made by `fwdata merge`; convert to a store of its own and merge again")
+    before, now = attributes["source"], request.manifest.converter
+    if before != now:
+        raise StaleCache(f"{out} was converted from {before} recordings, these are to be {now}; choose another --out")
     changed = differences(attributes["manifest"], request.manifest.model_dump(mode="json"))
     if changed:
         raise StaleCache(f"{out} was converted with other choices: {'; '.join(changed)}; choose another --out")

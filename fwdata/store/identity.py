@@ -62,6 +62,7 @@ def differing(have: Mapping[str, Any], want: Mapping[str, Any]) -> list[tuple[st
     """(dotted key, value in `have`, value in `want`) of every setting that differs, sorted by key."""
     left, right = _flat(have), _flat(want)
     keys = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+    keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]  # empty, the other is not
     return [(key, left.get(key), right.get(key)) for key in keys]
 
 

@@ -28,7 +28,7 @@ class Store:
         self._files = files
         attributes = read_attributes(files, "")
         if attributes is None:
-            raise StoreError(f"{files.location} is not an fwdata store: its zarr.json has no fwdata attributes")
+            raise StoreError(f"{files.location} is not an fwdata store: it has no zarr.json with fwdata attributes")
         self._attributes = attributes
         self._stitched: dict[str, ChunkedArray | None] = {}
         version = attributes.get("layout_version")
