@@ -106,9 +106,11 @@ class Converter:
         if not chosen:
             embodiments = ", ".join(sorted({r.place.embodiment for r in filled}))
             settings = ", ".join(sorted({r.place.setting for r in filled}))
+            untold = options.settings and any(r.place.setting == paths.UNKNOWN for r in filled)
             raise UsageError(
                 f"the options leave none of the {len(filled)} recordings found; "
                 f"their embodiments are {embodiments}, their settings {settings}"
+                + ("; option default_setting says what those are whose folders do not tell" if untold else "")
             )
         place_of = dataclasses.astuple
         return sorted(chosen, key=lambda r: (*place_of(r.place)[:3], r.index, r.path))

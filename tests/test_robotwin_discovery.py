@@ -169,6 +169,8 @@ def test_options_select(tmp_path):
 
 def test_what_the_path_does_not_tell_can_be_set(tmp_path):
     write_episode(tmp_path / TASK / "data" / "episode0.hdf5")
+    with pytest.raises(UsageError, match="their settings unknown; option default_setting says what those are"):
+        converter(settings=["clean"]).discover(tmp_path)
     found = converter().discover(tmp_path)
     assert any("option embodiment" in w for w in found.warnings)
     assert any("option default_setting" in w for w in found.warnings)
