@@ -97,6 +97,8 @@ def find_rows(path: Path, name: str, episode: int, length: int, shared: bool) ->
     rows, numbers = _episode_column(path, name, status.st_mtime_ns, status.st_size)
     if numbers is None and shared:
         raise BadEpisode(f"{name} has no column 'episode_index'; its rows cannot be told apart")
+    if numbers is not None and len(numbers) != rows:
+        raise BadEpisode(f"{name} holds {len(numbers)} values of episode_index, its index lists {rows}; it is damaged")
     places = np.arange(rows) if numbers is None else np.flatnonzero(numbers == episode)
     if not shared and len(places) != rows and numbers is not None:
         other = numbers[numbers != episode][0]

@@ -21,6 +21,9 @@ type GripperScale = Literal["auto", "0-100", "0-1"]
 UNIT_SCALE_MAX = 1.5
 """Targets and feedback that never exceed this are on the scale 0 .. 1 (closed grippers of 0 .. 100 read 1.5 to 2.2)."""
 
+UNIT_SCALE_MIN = 0.1
+"""Targets that never reach this tell no scale: a closed gripper is closed on both. The robot's own is taken then."""
+
 GRIPPER_LIMITS = (-5.0, 110.0)
 
 INVALID = ("feedback pauses", "picture too far", "picture damaged", "after a gap")
@@ -50,7 +53,8 @@ def gripper_scale(recording: Recording, wanted: GripperScale, unit: bool) -> Gri
     roles: tuple[Role, ...] = ("feedback", "target")
     largest = {role: max(float(s.values.max()) for s in found if s.part.role == role) for role in roles}
     low, high = min(float(s.values.min()) for s in found), max(largest.values())
-    top = 1 if wanted == "0-1" or (wanted == "auto" and high <= UNIT_SCALE_MAX) else 100
+    unit_like = largest["target"] >= UNIT_SCALE_MIN and high <= UNIT_SCALE_MAX
+    top = 1 if wanted == "0-1" or (wanted == "auto" and unit_like) else 100
     warnings = []
     if top == 1 and wanted == "auto" and not unit:
         warnings.append("the grippers of this recording are on the scale 0 .. 1, R1 Lite's own is 0 .. 100")

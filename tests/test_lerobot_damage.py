@@ -186,6 +186,17 @@ def test_rows_and_metadata_disagree(root):
     assert "holds 5 rows of episode 0, the metadata say 0" in reason(root)
 
 
+def test_a_table_that_miscounts_its_rows(root):
+    data = (root / PARQUET).read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for at in range(footer, len(data)):  # the number of rows: field 3 of the footer, a whole number of 64 bits
+        if data[at : at + 2] == b"\x16\x0a":
+            (root / PARQUET).write_bytes(data[: at + 1] + b"\x0c" + data[at + 2 :])
+            if pq.ParquetFile(root / PARQUET).metadata.num_rows == 6:
+                break
+    assert "holds 5 values of episode_index, its index lists 6" in reason(root)
+
+
 def test_times_that_are_no_grid_are_told(root):
     edit_table(root / PARQUET, "timestamp", pa.array([0, 0.1, 0.2, 0.3, 9.0], pa.float32()))
     warnings = read_all(root)[0].warnings

@@ -264,6 +264,16 @@ def test_gripper_scale_is_decided_and_recorded(tmp_path, sent, scale, unit, expe
     assert not rd.warned(mapped, "scale 0 .. 1")
 
 
+def test_grippers_that_stay_closed_stay_closed(tmp_path, sent):
+    """What a closed one reads, at most 1.5, would be an open one on the scale 0 .. 1."""
+    for topics, value in ((r1.GRIPPER, 1.3), (r1.GRIPPER_TARGET, 0.0)):
+        for topic in topics.values():
+            sent = r1.edit(sent, topic, lambda i, s, value=value: replace(s, value=r1.joints([value])))
+    r1.McapWriter().write(tmp_path / "x.mcap", sent)
+    mapped = rd.read_one(tmp_path, task="t", gripper_unit=True)
+    assert mapped.state[:, [6, 13]].max() < 0.02 and mapped.metadata["gripper_recorded_range"] == [0, 100]
+
+
 def test_drop_unqualified_breaks_windows(tmp_path, sent):
     path = r1.write_recording(
         tmp_path,

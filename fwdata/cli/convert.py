@@ -147,6 +147,7 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
     print(f"  new: {report.new_episodes} episodes, {report.new_frames} frames in {report.seconds:.1f} s{speed}")
     if report.quarantined:
         print(f"  quarantined: {len(report.quarantined)} recordings, listed above and in `fwdata inspect {report.out}`")
+    if any(row.outcome == "quarantined" for row in report.rows):
         print("  once they are mended, the same command with --retry-quarantined converts them")
 
 
