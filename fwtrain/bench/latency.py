@@ -74,7 +74,7 @@ def _stages(model: FastWAM, steps: int, batch: int, repeats: int) -> list[Stage]
     step = (whole - one) / (steps - 1)
     return [
         Stage(variant, "text", text, 0),
-        Stage(variant, "prefill", one - step, 1),
+        Stage(variant, "prefill", max(0.0, one - step), 1),  # joint does nothing once: the difference is noise
         Stage(variant, "step", step, steps),
         Stage(variant, "chunk", whole, 1),
     ]
