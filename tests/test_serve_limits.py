@@ -31,19 +31,24 @@ def test_a_message_too_long_ends_its_connection_only():
         assert other.infer(observation())["actions"].shape == (32, 14)
 
 
+def has_room(host: str, port: int) -> bool:
+    """Whether the server takes another client within some seconds."""
+    for _ in range(100):
+        try:
+            PolicyClient(host, port).close()
+        except ServerError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
 def test_more_clients_than_allowed_are_turned_away():
     with background(server(limits=Limits(clients=2))) as (host, port):
         full = pytest.raises(ServerError, match="503 too many clients; try again later")
         with PolicyClient(host, port), PolicyClient(host, port), full:
             PolicyClient(host, port)
-        for _ in range(100):  # the places are free again
-            try:
-                PolicyClient(host, port).close()
-                break
-            except ServerError:
-                time.sleep(0.05)
-        else:
-            pytest.fail("places of clients that left stay taken")
+        assert has_room(host, port), "places of clients that left stay taken"
 
 
 def test_mutated_messages_leave_the_server_as_it_was():
@@ -106,14 +111,7 @@ def test_connections_beyond_any_use_are_dropped_at_once():
             assert more.recv(1) == b""  # closed, and not after the ten seconds of a handshake
         for item in held:
             item.close()
-        for _ in range(100):
-            try:
-                PolicyClient(host, port).close()
-                break
-            except ServerError:
-                time.sleep(0.05)
-        else:
-            pytest.fail("places of connections that left stay taken")
+        assert has_room(host, port), "places of connections that left stay taken"
 
 
 def test_slow_clients_hold_nobody_up():
