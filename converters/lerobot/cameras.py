@@ -30,12 +30,16 @@ type VideoAs = Literal["keep", "pyav", "decord"]
 
 @dataclass(frozen=True)
 class Cameras:
-    """by_name: in the manifest's order; metadata: key, kind and frame rule of each; colours: of `check_plain_scene`."""
+    """The cameras of one episode, opened but not read."""
 
     by_name: Mapping[str, Camera]
+    """Cameras under the manifest's names, in its order."""
     metadata: dict[str, Json]
+    """Feature key, size, kind and frame rule of every camera, for the episode's metadata."""
     warnings: tuple[str, ...]
+    """Sentences about images whose size, length or colours are not as declared; empty where nothing was found."""
     colours: dict[str, Json] | None
+    """What `check_plain_scene` found in the first camera's first image; None: not looked at (option colour_check)."""
 
 
 def open_cameras(

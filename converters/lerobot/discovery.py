@@ -18,10 +18,12 @@ from fwdata.errors import BadEpisode, UsageError
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """A dataset folder: path relative to the root, "" for the root itself."""
+    """A dataset folder below the root."""
 
     folder: Path
+    """The folder itself."""
     relative: str
+    """Its path relative to the root, POSIX; "" for the root itself."""
 
     def place(self, name: str) -> str:
         """A path inside the dataset, relative to the root."""
@@ -72,7 +74,9 @@ class EpisodeListing:
     """Episodes of one dataset whose files exist, and those left out."""
 
     refs: tuple[EpisodeRef, ...]
+    """Episodes to convert, in the order of their indices."""
     skipped: tuple[Skipped, ...]
+    """Episodes left out, each with the reason; those beyond option max_episodes are only counted."""
     left_out: Mapping[str, int]
     """Number of episodes left out by kind of reason, those beyond the limit among them."""
 

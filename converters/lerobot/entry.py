@@ -8,24 +8,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VideoPlace:
-    """Where an episode's frames of one camera are. start_s, stop_s: seconds in the file; None: the file is its own."""
+    """Where an episode's frames of one camera are."""
 
     file: str
+    """The video, relative to the dataset, POSIX."""
     start_s: float | None = None
+    """Time of the episode's first frame in the file, seconds; None: the file holds this episode alone."""
     stop_s: float | None = None
+    """Time at which the episode ends in the file, seconds; None: the file holds this episode alone."""
 
 
 @dataclass(frozen=True)
 class EpisodeMeta:
-    """One episode as the metadata tell it. data_file and videos: paths relative to the dataset, POSIX.
-
-    tasks: all texts registered for it, in no useful order. raw_name: recording it was made from, or "". videos: by
-    feature key; a camera that the metadata give no place for is not in it.
-    """
+    """One episode as described by the metadata."""
 
     index: int
+    """Its `episode_index`."""
     length: int
+    """Rows, and so frames."""
     tasks: tuple[str, ...]
+    """All texts registered for it, in no useful order."""
     raw_name: str
+    """The recording it was made from; "" where the metadata do not name one."""
     data_file: str
+    """The Parquet file of its rows, relative to the dataset, POSIX."""
     videos: Mapping[str, VideoPlace]
+    """Place of its frames by feature key; a camera whose place the metadata do not give is absent."""

@@ -30,15 +30,14 @@ SCANNED_EPISODES = 50
 
 @dataclass(frozen=True)
 class GripperRules:
-    """How the grippers of a dataset are recorded, and what is stored.
-
-    top: what an open gripper reads, 1 or 100; None: not looked at. unit: stored as 0 .. 1.
-    sign: of the action's last column, "signed" or "unit"; None: left alone.
-    """
+    """How the grippers of a dataset are recorded, and what is stored."""
 
     top: int | None
+    """What a fully open gripper reads, 1 or 100; None: not looked at."""
     unit: bool
+    """Whether they are stored as 0 .. 1."""
     sign: Action | None
+    """Sign rule of the action's last column, "signed" (-1 open, +1 closed) or "unit"; None: left as recorded."""
 
     def to_json(self) -> dict[str, Json]:
         """For the metadata."""

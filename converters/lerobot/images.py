@@ -24,8 +24,11 @@ class ParquetJpegs:
     """JPEG buffers of an image feature, byte for byte; calling it opens a fresh pass. Picklable."""
 
     span: Span
+    """Rows of the episode in its Parquet file."""
     key: str
+    """The image feature."""
     swapped: bool
+    """Whether red and blue are exchanged in every buffer."""
 
     def __call__(self) -> Iterator[EncodedFrame]:
         for frame, data in enumerate(read_pictures(self.span, self.key)):
@@ -36,13 +39,18 @@ class ParquetJpegs:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Losslessly coded pictures of an image feature, decoded one by one: uint8 [1, H, W, 3]. Picklable."""
+    """Losslessly coded images of an image feature, decoded one by one: uint8 [1, H, W, 3]. Picklable."""
 
     span: Span
+    """Rows of the episode in its Parquet file."""
     key: str
+    """The image feature."""
     height: int
+    """Pixels of every image; another size is refused."""
     width: int
+    """Pixels of every image; another size is refused."""
     swapped: bool
+    """Whether red and blue are exchanged after decoding."""
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         for frame, data in enumerate(read_pictures(self.span, self.key)):

@@ -39,15 +39,20 @@ NUMBER_TYPES = frozenset({*(f"{kind}{bits}" for kind in ("int", "uint", "float")
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature. names: flat, () where info.json has none. depth: a depth map stored as images. absent: a camera
-    that is listed and has no images."""
+    """One feature of info.json."""
 
     key: str
+    """Its name, such as `observation.images.top`."""
     dtype: str
+    """As declared: "video", "image", or the type of its numbers."""
     shape: tuple[int, ...]
+    """As declared; of images with their channels."""
     names: tuple[str, ...] = ()
+    """One name per number, flattened; () where info.json has none."""
     depth: bool = False
+    """Whether it is a depth map stored as images, which is not converted."""
     absent: bool = False
+    """Whether it is a camera that is listed and has no images."""
 
     @property
     def size(self) -> int:
@@ -57,17 +62,26 @@ class Feature:
 
 @dataclass(frozen=True)
 class Info:
-    """What info.json says. version: one of VERSIONS; data_path, video_path: checked templates, POSIX, relative."""
+    """What info.json says."""
 
     version: str
+    """Format version, one of VERSIONS."""
     fps: float
+    """Declared rate in Hz; published sets carry wrong ones."""
     robot: str
+    """Declared robot_type; "" where there is none."""
     chunks_size: int
+    """Episodes per chunk folder, which the path templates divide by; 1000 where it is not declared."""
     data_path: str
+    """Checked template of the Parquet files, relative, POSIX."""
     video_path: str
+    """Checked template of the video files, relative, POSIX."""
     features: Mapping[str, Feature]
+    """All features by key."""
     total_episodes: int | None
+    """Declared number of episodes; None: not declared."""
     total_frames: int | None
+    """Declared number of rows of all episodes; None: not declared."""
 
     @property
     def shared_files(self) -> bool:

@@ -22,21 +22,22 @@ _PART = re.compile(r"(?P<key>[^\[\]]+?)(?:\[(?P<start>\d{1,6}):(?P<stop>\d{1,6})
 
 
 class Vectors(Model):
-    """One way in which datasets hold state and action.
-
-    state, action: parts that are joined, each `key` or `key[start:stop]`.
-    sizes: features that must exist and have exactly this many numbers, for telling variants apart.
-    by_names: where the names in info.json tell sides, joints and grippers, columns are found by them instead.
-    state_names, action_names: names of the joined columns; () takes those of info.json.
-    """
+    """One way in which datasets hold state and action."""
 
     name: str = "manifest"
+    """How decisions call this alternative; "manifest" for the short form (options state and action)."""
     state: tuple[str, ...]
+    """Parts that are joined to the state, each `key` or `key[start:stop]`."""
     action: tuple[str, ...]
+    """Parts that are joined to the action, each `key` or `key[start:stop]`."""
     sizes: dict[str, int] = Field(default_factory=dict)
+    """Features that must exist with exactly this many numbers, for telling alternatives apart; {}: no condition."""
     by_names: bool = False
+    """Whether columns are found by the names in info.json where these tell sides, joints and grippers."""
     state_names: tuple[str, ...] = ()
+    """Names of the joined state columns; () takes those of info.json."""
     action_names: tuple[str, ...] = ()
+    """Names of the joined action columns; () takes those of info.json."""
 
     @field_validator("state", "action", mode="before")
     @classmethod
@@ -58,7 +59,9 @@ class Columns:
     """Numbers of one feature that are taken, in this order."""
 
     key: str
+    """The feature."""
     indices: tuple[int, ...]
+    """Positions in its vector."""
 
     def text(self) -> str:
         """`key[0:6]`, for the metadata."""
@@ -70,18 +73,22 @@ class Columns:
 
 @dataclass(frozen=True)
 class Fit:
-    """A dataset's features as a manifest maps them.
-
-    cameras: our name -> feature key. variant: name of the `Vectors`. found_by: "position" or "feature names".
-    """
+    """A dataset's features as a manifest maps them."""
 
     cameras: Mapping[str, str]
+    """Camera name in the manifest -> feature key."""
     variant: str
+    """Name of the `Vectors` that fits."""
     found_by: str
+    """How columns were found: "position" or "feature names"."""
     state: tuple[Columns, ...]
+    """Where the state's columns come from, in order."""
     action: tuple[Columns, ...]
+    """Where the action's columns come from, in order."""
     state_names: tuple[str, ...]
+    """One name per state column."""
     action_names: tuple[str, ...]
+    """One name per action column."""
 
 
 def split_part(part: str) -> tuple[str, int | None, int | None]:

@@ -30,21 +30,26 @@ _TASKS = {True: "meta/tasks.parquet", False: "meta/tasks.jsonl"}
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset folder, corrected by its files (see `converters.lerobot.survey`).
-
-    tasks: text by task_index; problems: episodes that were left out, each with its reason. shared: in v3.0, which
-    episodes share a video, by (feature key, file), in order of first frames. stamp: changes with the metadata files.
-    """
+    """One dataset folder, corrected by its files (see `converters.lerobot.survey`)."""
 
     folder: Path
+    """The dataset's folder."""
     info: Info
+    """What info.json says."""
     tasks: Mapping[int, str]
+    """Text by task_index."""
     episodes: Mapping[int, EpisodeMeta]
+    """Usable episodes by index."""
     problems: tuple[Skipped, ...]
+    """Episodes that were left out, each with its reason."""
     warnings: tuple[str, ...]
+    """Sentences about metadata that disagree with each other or with the files."""
     stamp: int
+    """Changes whenever a metadata file changes; key of what is kept in memory about the dataset."""
     shared: Mapping[tuple[str, str], tuple[Slot, ...]]
+    """Episodes that share a video (v3.0), by (feature key, file), in order of their first frames; {} before v3.0."""
     columns: TableColumns | None = None
+    """Columns of tables whose Parquet footer is missing (option recover); None: every file has its footer."""
 
     def path(self, name: str) -> Path:
         """A file of the dataset; BadEpisode where a link leads out of it."""

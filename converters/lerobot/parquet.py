@@ -37,13 +37,18 @@ type Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Span:
-    """Rows of one episode in a parquet file: `count` rows from `start`. name: how messages call the file."""
+    """Rows of one episode in a Parquet file."""
 
     path: Path
+    """The file."""
     name: str
+    """How messages call it: relative to the dataset, POSIX."""
     start: int
+    """First row."""
     count: int
+    """Number of rows."""
     columns: TableColumns | None = None
+    """Columns of a file without a footer (option recover); None: the footer describes them."""
 
 
 type TableColumns = tuple[tuple[str, str, tuple[int, ...]], ...]

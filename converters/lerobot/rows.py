@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableRows:
-    """state [T, Ds] and action [T, Da] in float64, as recorded; labels: task table indices of the rows."""
+    """The numbers of one episode."""
 
     state: Floats
+    """float64 [T, Ds], as recorded."""
     action: Floats
+    """float64 [T, Da], as recorded."""
     labels: Labels
+    """Task table indices of the rows."""
     warnings: tuple[str, ...]
+    """Sentences about timestamps or indices that are not as declared."""
 
 
 def read_rows(span: Span, info: Info, mapping: Fit) -> TableRows:

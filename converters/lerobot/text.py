@@ -40,22 +40,31 @@ class Labels:
     """Task table indices of every row, int64 [T]; None where the dataset has no such column."""
 
     task: Rows | None
+    """`task_index`, the text each row is trained on."""
     coarse: Rows | None
+    """`coarse_task_index`, the text of the whole episode."""
     quality: Rows | None
+    """`quality_index`, whose texts are "qualified" or "unqualified"."""
 
 
 @dataclass(frozen=True)
 class EpisodeLanguage:
-    """Language of one episode. coarse: holds for all rows; source: where it is from; segments: runs of one text;
-    per_frame: every row trains on its segment's."""
+    """Language of one episode."""
 
     instructions: tuple[str, ...]
+    """Texts of the episode without duplicates, the canonical one first."""
     coarse: str
+    """The task that holds for all rows."""
     source: str
+    """Where `coarse` is from, as decisions call it."""
     segments: tuple[Segment, ...]
+    """Runs of rows with one text."""
     per_frame: bool
+    """Whether every row trains on its own segment's text."""
     unqualified: NDArray[np.bool_]
+    """bool [T], True for rows that are labelled unqualified."""
     warnings: tuple[str, ...]
+    """Sentences about texts that had to be replaced."""
 
     def metadata(self) -> dict[str, Json]:
         """For the episode's metadata."""
@@ -71,9 +80,13 @@ class LanguageOptions:
     """Options that concern language; see `converters.lerobot.options.LerobotOptions`."""
 
     fine: bool
+    """Whether windows train on the text of their first row (option instruction)."""
     language: Language
+    """Which half of a text `Chinese@English` is used (option lang)."""
     strict: bool
+    """Whether the coarse task replaces text that exists in Chinese only (option strict_lang)."""
     task: str | None
+    """Coarse task of all episodes; None takes the dataset's own (option task)."""
 
 
 def tell(

@@ -39,31 +39,36 @@ _UNTIMED = frozenset({".avi", ".mpg", ".mpeg"})
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """What a video's index says. pts: int64 [N], ascending; times: float64 [N], seconds; height, width: pixels.
-
-    keys: positions of keyframes, int64; digests: int64 [N], a checksum of each frame's packet.
-    """
+    """What a video's index says about its N frames, in order of presentation."""
 
     pts: NDArray[np.int64]
+    """int64 [N], presentation times in the stream's time base, ascending."""
     times: NDArray[np.float64]
+    """float64 [N], `pts` in seconds."""
     height: int
+    """Pixels."""
     width: int
+    """Pixels."""
     codec: str
+    """Name of the codec as FFmpeg gives it."""
     keys: NDArray[np.int64]
+    """int64, ascending positions of the keyframes."""
     digests: NDArray[np.int64]
+    """int64 [N], a checksum of each frame's packet."""
 
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """Frames of an episode. ranks: int64 [T], position in the video of every row's. rule: how that was decided.
-
-    largest_offset_s: largest distance of a frame from the time of its row; warning: for the user, or None.
-    """
+    """Which frame of a video every row of an episode has."""
 
     ranks: NDArray[np.int64]
+    """int64 [T], position in the video of every row's frame."""
     rule: str
+    """How that was decided, for the episode's metadata."""
     largest_offset_s: float
+    """Largest distance of a frame from the time of its row, seconds."""
     warning: str | None = None
+    """A sentence for the user; None: nothing unusual."""
 
 
 @contextmanager
@@ -220,14 +225,18 @@ def assign_span(found: Timeline, name: str, rows: int, fps: float, start_s: floa
 class VideoPixels:
     """Frames of one episode and camera; calling it opens a fresh pass that decodes each frame once. Picklable.
 
-    ranks: int64 [T], positions in the video, ascending. swapped: red and blue are exchanged. Blocks are uint8
-    [n, H, W, 3], n <= 32 and at most 32 MiB; a shared file is entered at the keyframe before the episode.
+    Blocks are uint8 [n, H, W, 3], n <= 32 and at most 32 MiB; a shared file is entered at the keyframe before the
+    episode.
     """
 
     path: Path
+    """The video."""
     name: str
+    """How messages call it: relative to the dataset, POSIX."""
     ranks: NDArray[np.int64]
+    """int64 [T], ascending positions in the video of the episode's frames."""
     swapped: bool = False
+    """Whether red and blue are exchanged after decoding."""
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         found = timeline(self.path, self.name)

@@ -29,18 +29,20 @@ type Size = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class DemoPixels:
-    """One camera's pictures; calling it opens a fresh pass over uint8 [n <= 64, H, W, 3] blocks. Picklable.
-
-    rows: recorded frames; kept: indices of those that are rows of the episode, ascending. size: (height, width) that
-    the turned pictures are resized to, None to keep them as they are.
-    """
+    """One camera's images; calling it opens a fresh pass over uint8 [n <= 64, H, W, 3] blocks. Picklable."""
 
     path: Path
+    """The HDF5 file."""
     key: str
+    """The images' dataset in it."""
     rows: int
+    """Recorded frames, which the dataset must have."""
     kept: NDArray[np.int64]
+    """int64 [T], ascending indices of the recorded frames that are rows of the episode."""
     operation: Operation
+    """How every image is turned."""
     size: Size | None = None
+    """(height, width) that the turned images are resized to; None keeps them as they are."""
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         with open_recording(self.path) as file:

@@ -66,50 +66,54 @@ _TIMING_MOTION = 1e-4
 
 @dataclass(frozen=True)
 class Attributes:
-    """What the attributes of `/data` tell; None where they do not. Stale paths in them are never followed.
-
-    present: whether there are any (raw files); image_convention: "opengl" | "opencv" | ..; problem_info, bddl:
-    instruction texts; control_freq: Hz; robot: the recorder's robot; num_demos, total: claimed demos and rows.
-    """
+    """What the attributes of `/data` say; None where they do not. Stale paths in them are never followed."""
 
     present: bool
+    """Whether there are any; only raw files have them."""
     image_convention: str | None = None
+    """Declared row order of the images: "opengl" (bottom row first), "opencv" or another word."""
     problem_info: str | None = None
+    """Instruction text of the benchmark's problem."""
     bddl: str | None = None
+    """Instruction text of the BDDL problem definition."""
     control_freq: float | None = None
+    """Declared control rate, Hz."""
     robot: str | None = None
+    """The recorder's robot."""
     num_demos: int | None = None
+    """Declared number of demonstrations."""
     total: int | None = None
+    """Declared rows of all demonstrations."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Rows of one demonstration as recorded, all of the same length T.
-
-    state: float64 [T, 8], end effector position (m) and axis-angle (rad), finger joints. actions: float64 [T, 7].
-    timing, timing_source: whether observation t is from before or after action t, and what told. unused: names in
-    `obs` that are neither state nor known. joints: float64 [T, 7] in rad, None where there are none.
-    """
+    """Rows of one demonstration as recorded, all of the same length T."""
 
     state: NDArray[np.float64]
+    """float64 [T, 8]: end effector position (m) and axis-angle (rad), two finger joints (m)."""
     actions: NDArray[np.float64]
+    """float64 [T, 7]: position and rotation deltas, gripper command."""
     timing: Timing
+    """Whether observation t is from before or after action t."""
     timing_source: str
+    """How `timing` was found, for the episode's metadata."""
     unused: tuple[str, ...]
+    """Names in `obs` that are neither state nor known."""
     joints: NDArray[np.float64] | None = None
+    """float64 [T, 7], arm joints in rad; None where the file has none."""
 
 
 @dataclass(frozen=True)
 class Commands:
-    """What a replay of one demonstration needs; never its pictures.
-
-    actions: float64 [T, 7]. states: float64 [T, S], simulator states (time, positions, velocities) from before every
-    action. robot_state: float64 [9], the first row of `robot_states`, or None where there is none.
-    """
+    """What a replay of one demonstration needs; never its images."""
 
     actions: NDArray[np.float64]
+    """float64 [T, 7], as recorded."""
     states: NDArray[np.float64]
+    """float64 [T, S], simulator states (time, positions, velocities) from before every action."""
     robot_state: NDArray[np.float64] | None
+    """float64 [9], the first row of `robot_states`; None where the file has none."""
 
 
 def read_attributes(file: h5py.File) -> Attributes:

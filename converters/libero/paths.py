@@ -29,33 +29,36 @@ _LEVELS = 4
 
 @dataclass(frozen=True)
 class TaskFile:
-    """One HDF5 file: `path` relative to the base folder (POSIX), size in bytes, and what its place tells.
-
-    folder: name of the suite's folder (`libero_goal_no_noops`), else the suite, else "unknown"; part of every id.
-    suite: canonical suite, "unknown" where neither folder nor task tells.
-    task: file name without `_demo` and ending. scene: scene prefix of the task, or None.
-    """
+    """One HDF5 file, and what its place says."""
 
     path: str
+    """Relative to the base folder, POSIX."""
     num_bytes: int
+    """Size of the file in bytes."""
     folder: str
+    """Name of the suite's folder (`libero_goal_no_noops`), else the suite, else "unknown"; part of every id."""
     suite: str
+    """Canonical suite; "unknown" where neither folder nor task gives it."""
     task: str
+    """File name without `_demo` and ending."""
     scene: str | None
+    """Scene prefix of the task; None where it has none."""
 
 
 @dataclass(frozen=True)
 class Hdf5Listing:
-    """One walk: HDF5 files in conversion order, what was not entered and why, how many other files lay there.
-
-    empty: folders called like a suite that hold no task file. archives: zips and tars that lie among the files.
-    """
+    """What one walk over a folder found."""
 
     files: tuple[TaskFile, ...]
+    """HDF5 files in the order of conversion."""
     ignored: tuple[str, ...]
+    """What was not entered, with the reason."""
     endings: Counter[str]
+    """Number of other files by ending."""
     empty: tuple[str, ...] = ()
+    """Folders named like a suite that hold no task file."""
     archives: tuple[str, ...] = ()
+    """Zip and tar files among the files."""
 
 
 def suite_of_task(task: str) -> str | None:

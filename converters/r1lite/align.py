@@ -24,15 +24,14 @@ SPARSE = 0.2
 
 @dataclass(frozen=True)
 class Order:
-    """Messages of a topic in the order of their stamps.
-
-    index: int64 [n], positions in written order; of equal stamps the one written last. inversions: messages stamped
-    before their predecessor; duplicates: messages left out because a later one has the same stamp.
-    """
+    """Messages of a topic in the order of their stamps."""
 
     index: NDArray[np.int64]
+    """int64 [n], positions in written order; of equal stamps the one written last."""
     inversions: int
+    """Messages stamped before their predecessor."""
     duplicates: int
+    """Messages left out because a later one has the same stamp."""
 
 
 def order_of(stamps: Stamps) -> Order:

@@ -47,11 +47,14 @@ def header_stamp(value: Any) -> int | None:
 
 @dataclass
 class Bags:
-    """The files of one recording, in their order. damage: what `recover` left out, after a pass."""
+    """The files of one recording."""
 
     files: tuple[Path, ...]
+    """In their order; each goes on where the one before ends."""
     recover: bool = False
+    """Whether damaged chunks and a missing end are left out instead of refused."""
     damage: mcap.McapDamage = field(default_factory=mcap.McapDamage)
+    """What `recover` left out; filled by a pass over the messages."""
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Every message of the topics: file after file, within a file in written (MCAP) or log order.

@@ -33,24 +33,34 @@ _COMPRESSED = (".mcap.zstd", ".mcap.zst", ".db3.zstd", ".db3.zst")
 
 @dataclass
 class BagListing:
-    """One walk. files: recording files with their sizes; jsons: every json file; all relative to the base, POSIX."""
+    """What one walk over a folder found; all paths relative to the base, POSIX."""
 
     files: dict[str, int] = field(default_factory=dict)
+    """Recording files -> size in bytes."""
     jsons: set[str] = field(default_factory=set)
+    """Every JSON file."""
     skipped: list[Skipped] = field(default_factory=list)
+    """Files that cannot be converted as they are (compressed ones), with the reason."""
     ignored: list[str] = field(default_factory=list)
+    """Folders and links that were not entered, with the reason."""
     endings: Counter[str] = field(default_factory=Counter)
+    """Number of other files by ending."""
 
 
 @dataclass(frozen=True)
 class BagRecording:
-    """One recording: its files in order, and what tells about it. entry: number in the json file `meta`."""
+    """One recording, and the files that describe it; all paths relative to the base, POSIX."""
 
     files: tuple[str, ...]
+    """Its bag files in order."""
     name: str
+    """What episode ids call it."""
     sidecar: str | None
+    """The JSON file of this recording alone; None where there is none."""
     meta: str | None
+    """The dataset's JSON file that lists it; None where none does."""
     entry: int | None
+    """Its number in `meta`; None without one."""
 
     @property
     def folder(self) -> str:

@@ -106,17 +106,20 @@ def is_key(data: bytes, codec: Kind) -> bool:
 
 @dataclass(frozen=True)
 class BagFrames:
-    """The frames of one camera, one per row; calling a subclass opens a fresh pass over the recording. Picklable.
-
-    rows: the message (number in written order) of every row. first: the message that decoding starts with (video).
-    """
+    """The frames of one camera, one per row; calling a subclass opens a fresh pass over the recording. Picklable."""
 
     bags: Bags
+    """The recording."""
     camera: str
+    """Name of the camera, for messages."""
     topic: str
+    """The topic that is read."""
     kind: Kind
+    """How its images are coded."""
     rows: tuple[int, ...]
+    """Message (number in written order) of every row."""
     first: int = 0
+    """Message that decoding starts with; above 0 only for video, which is entered at a keyframe."""
 
     def messages(self) -> Iterator[tuple[int, Any]]:
         """(number, message) in written order."""

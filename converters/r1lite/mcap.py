@@ -42,21 +42,28 @@ class Truncated(BadEpisode):
 
 @dataclass(frozen=True)
 class Channel:
-    """Where a message comes from: topic, type, how it is encoded, and the text that defines the type."""
+    """Where a message comes from."""
 
     topic: str
+    """Name of the topic."""
     msgtype: str
+    """Name of the message type."""
     encoding: str
+    """How messages are encoded, as the file names it."""
     definition: str
+    """Text that defines the type."""
     definition_encoding: str
+    """Language of `definition`, as the file names it."""
 
 
 @dataclass
 class McapDamage:
-    """What `recover` left out. truncated: the file has no end; chunks: damaged chunks that were skipped."""
+    """What `recover` left out."""
 
     truncated: bool = False
+    """Whether the file has no end."""
     chunks: int = 0
+    """Damaged chunks that were left out."""
 
 
 class _Broken(Exception):

@@ -32,11 +32,14 @@ INVALID = ("feedback pauses", "picture too far", "picture damaged", "after a gap
 
 @dataclass(frozen=True)
 class Grippers:
-    """Scale of a recording's grippers. top: what an open one reads, 1 or 100; largest: by role; warnings."""
+    """Scale of a recording's grippers."""
 
     top: int
+    """What a fully open gripper reads, 1 or 100."""
     largest: dict[Role, float]
+    """Largest value by role, in recorded units."""
     warnings: tuple[str, ...]
+    """Sentences about a scale that was guessed or values outside it."""
 
     def to_json(self, unit: bool) -> dict[str, Json]:
         """For the episode's metadata. unit: they are stored as 0 .. 1."""

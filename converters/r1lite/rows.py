@@ -24,19 +24,24 @@ FAR_RAD, ENGAGED_RAD, FIRST_FRAMES = 0.5, 0.2, 5
 
 @dataclass(frozen=True)
 class Skew:
-    """|stamp of the picture - stamp of its row| over the rows of one camera, in nanoseconds."""
+    """|stamp of the image - stamp of its row| over the rows of one camera."""
 
     largest: int
+    """Nanoseconds."""
     percentile_95: float
+    """Nanoseconds."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A pause between rows `after` and `after` + 1: its length, and the frames that a steady rate would have had."""
+    """A pause of the head camera."""
 
     after: int
+    """Row before the pause; the next row is the one after it."""
     seconds: float
+    """Length of the pause."""
     missing: int
+    """Frames that a steady rate would have had in it."""
 
     def to_json(self) -> dict[str, Json]:
         """Plain JSON for the episode's metadata."""
@@ -45,20 +50,22 @@ class Gap:
 
 @dataclass(frozen=True)
 class AlignedRows:
-    """Aligned rows. All arrays have T rows, in time order.
-
-    stamps: int64, header stamps of the head camera. numbers: int64, which head frame (in stamp order) a row is.
-    state, action: float64 [T, D], raw units. pictures: per camera the message of each row (number in written order).
-    reasons: per reason, where it makes a row invalid. distances: per camera |picture - row| in ns.
-    """
+    """Aligned rows. All arrays have T rows, in time order."""
 
     stamps: align.Stamps
+    """int64 [T], header stamps of the head camera, nanoseconds."""
     numbers: NDArray[np.int64]
+    """int64 [T], which head frame (in stamp order) a row is."""
     state: align.Values
+    """float64 [T, Ds], raw units."""
     action: align.Values
+    """float64 [T, Da], raw units."""
     pictures: Mapping[str, NDArray[np.int64]]
+    """Per camera int64 [T], the message of each row (number in written order)."""
     distances: Mapping[str, NDArray[np.int64]]
+    """Per camera int64 [T], |stamp of the image - stamp of the row| in nanoseconds."""
     reasons: Mapping[str, align.Mask]
+    """Per reason bool [T], True where it makes a row invalid."""
 
     def __len__(self) -> int:
         return len(self.stamps)

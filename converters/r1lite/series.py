@@ -51,18 +51,22 @@ class _Collector:
 
 @dataclass(frozen=True)
 class TopicTiming:
-    """Stamps of one topic. stamps: int64 [n], sorted and distinct; index: positions in written order [n].
-
-    messages: how many the recording holds; delay_ns: median of log time minus stamp.
-    """
+    """Stamps of one topic."""
 
     topic: str
+    """Name of the topic."""
     stamps: align.Stamps
+    """int64 [n], nanoseconds, sorted and distinct."""
     index: NDArray[np.int64]
+    """int64 [n], positions of the messages in written order."""
     messages: int
+    """Messages in the recording, those left out included."""
     inversions: int
+    """Messages stamped before their predecessor."""
     duplicates: int
+    """Messages left out because a later one has the same stamp."""
     delay_ns: int
+    """Median of log time minus stamp, nanoseconds."""
 
     @property
     def first(self) -> int:
@@ -77,38 +81,50 @@ class TopicTiming:
 
 @dataclass(frozen=True)
 class Series:
-    """A topic of numbers: values float64 [n, d], in the order of its stamps."""
+    """A topic of numbers."""
 
     part: TopicPart
+    """The columns it becomes."""
     timing: TopicTiming
+    """Stamps of its messages."""
     values: align.Values
+    """float64 [n, d], in the order of the stamps."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """A topic of pictures. good: bool [n], in the order of its stamps; problem: what is wrong with the first bad one.
-
-    height, width: of every good picture (0 for video, whose size is known once decoded).
-    """
+    """A topic of images."""
 
     camera: str
+    """Name of the camera."""
     timing: TopicTiming
+    """Stamps of its messages."""
     kind: Kind
+    """How its images are coded."""
     height: int
+    """Pixels of every good image; 0 for video, whose size is known once decoded."""
     width: int
+    """Pixels of every good image; 0 for video."""
     good: NDArray[np.bool_]
+    """bool [n], in the order of the stamps; False for an image that cannot be used."""
     problem: str
+    """What is wrong with the first image that is not good; "" where all are."""
 
 
 @dataclass(frozen=True)
 class RecordedSeries:
-    """What one pass found. series: as the parts asked for; tracks: by camera; warnings: sentences for the user."""
+    """What one pass over a recording found."""
 
     series: tuple[Series, ...]
+    """Topics of numbers, in the order of the parts asked for."""
     tracks: Mapping[str, Track]
+    """Topics of images by camera."""
     truncated: bool
+    """Whether the recording has no end (option recover)."""
     damaged_chunks: int
+    """Damaged chunks that were left out (option recover)."""
     warnings: tuple[str, ...]
+    """Sentences for the user."""
 
 
 def read_recording(

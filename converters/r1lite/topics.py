@@ -42,17 +42,19 @@ CAMERAS = _cameras()
 
 @dataclass(frozen=True)
 class TopicPart:
-    """Numbers of one topic that become columns of state (role feedback) or action (role target).
-
-    topics: in order of preference, one is read. names: one per column. exact: the vector must have just this length
-    (feedback may hold the gripper as a further entry, a target of 7 is another robot).
-    """
+    """Numbers of one topic that become columns of state (role feedback) or action (role target)."""
 
     name: str
+    """What messages and decisions call it, such as `left_arm`."""
     role: Role
+    """"feedback" for state, "target" for action."""
     topics: tuple[str, ...]
+    """Topics in order of preference; the first one in the recording is read."""
     names: tuple[str, ...]
+    """One name per column."""
     exact: bool = False
+    """Whether the vector must have just this length. Feedback may hold the gripper as a further entry, so it is False
+    there; a target of 7 numbers is another robot."""
 
 
 def _arms() -> tuple[TopicPart, ...]:

@@ -24,18 +24,20 @@ BLOCK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Hdf5Frames:
-    """Where one camera's pictures are; calling it opens a fresh pass. Picklable.
-
-    rows: pictures in the file; count: pictures of the episode (the last of a classic file is only an action).
-    colour: "auto" decides for every buffer from its marker; the others are forced by the user.
-    """
+    """Where one camera's images are; calling a subclass opens a fresh pass. Picklable."""
 
     path: Path
+    """The HDF5 file."""
     key: str
+    """The images' dataset in it."""
     camera: str
+    """Name of the camera, for messages."""
     rows: int
+    """Images in the file, which the dataset must have."""
     count: int
+    """Images of the episode; the last row of a classic file is only an action."""
     colour: Colour
+    """"auto" decides for every buffer from its marker; the others are forced by the user."""
 
     def blocks(self) -> Iterator[tuple[int, Any]]:
         """(index of the first frame, rows of the dataset) in blocks of bounded size."""
@@ -74,16 +76,18 @@ class Hdf5Pixels(Hdf5Frames):
 
 @dataclass(frozen=True)
 class CameraInfo:
-    """One camera of an episode: its images, their size in pixels, and what the first one's header told.
-
-    grey: one channel, which says nothing about red and blue.
-    """
+    """One camera of an episode, and what its first image's header says."""
 
     source: Hdf5Jpegs | Hdf5Pixels
+    """Its images, not read yet."""
     height: int
+    """Pixels."""
     width: int
+    """Pixels."""
     order: Order
+    """Colour order of the first image."""
     grey: bool = False
+    """Whether it has one channel, which says nothing about red and blue."""
 
     def camera(self) -> EncodedCamera | RawCamera:
         """The camera as the converter contract wants it."""

@@ -39,18 +39,23 @@ CAMERA_NAMES = {
 
 @dataclass(frozen=True)
 class Motion:
-    """Rows of one recording: state and action float32 [N, D], order left arm, left gripper, right arm, right gripper.
+    """Rows of one recording. Columns: left arm, left gripper, right arm, right gripper.
 
     Units: rad for joints, 0 closed .. 1 open for grippers.
-    recorded: rows of every array in the file; left, right: joints of each arm; rule: how the actions came about.
     """
 
     state: NDArray[np.float32]
+    """float32 [N, D]."""
     action: NDArray[np.float32]
+    """float32 [N, D]."""
     recorded: int
+    """Rows of every array in the file; N or N + 1."""
     left: int
+    """Joints of the left arm."""
     right: int
+    """Joints of the right arm."""
     rule: str
+    """How the actions came about, for the episode's metadata."""
 
 
 def detect_variant(file: h5py.File) -> Variant:

@@ -60,22 +60,30 @@ _LEVELS = 4
 
 @dataclass(frozen=True)
 class FolderSetting:
-    """What a folder says about the recordings in it; `expected` is the number in an archive's name (0: none)."""
+    """What a folder says about the recordings in it."""
 
     task: str
+    """Name of the task."""
     embodiment: str
+    """Canonical name of the robot."""
     setting: Setting
+    """"clean" or "randomized"; "unknown" where the path does not tell."""
     expected: int = 0
+    """Number of recordings in an archive's name; 0 where it gives none."""
 
 
 @dataclass(frozen=True)
 class RecordingFile:
-    """One recording file: `path` relative to the base folder (POSIX), its index, size in bytes, and its place."""
+    """One recording file."""
 
     path: str
+    """Relative to the base folder, POSIX."""
     index: int
+    """Episode number in its name."""
     num_bytes: int
+    """Size of the file in bytes."""
     place: FolderSetting
+    """What its folder says."""
 
     @property
     def folder(self) -> str:
@@ -85,25 +93,34 @@ class RecordingFile:
 
 @dataclass(frozen=True)
 class RecordingListing:
-    """One walk: recordings in path order, what was not entered and why, how many files of which ending lay there, and
-    the zips and tars among them."""
+    """What one walk over a folder found; all paths relative to the base, POSIX."""
 
     recordings: tuple[RecordingFile, ...]
+    """Recordings in path order."""
     ignored: tuple[str, ...]
+    """What was not entered, with the reason."""
     outside_data: tuple[str, ...]
+    """Files named like recordings outside of `data` folders, where others lie in one; they are left out."""
     endings: Counter[str]
+    """Number of other files by ending."""
     archives: tuple[str, ...] = ()
+    """Zip and tar files among the files."""
 
 
 @dataclass(frozen=True)
 class Sidecars:
-    """Files beside a `data` folder, relative to the base: text and video by episode index, seeds, scene description."""
+    """Files beside a `data` folder, relative to the base, POSIX."""
 
     instructions: dict[int, str]
+    """Instruction file by episode index."""
     videos: dict[int, str]
+    """Preview video by episode index."""
     seeds: str | None
+    """The file of scene seeds; None where there is none."""
     scene_info: str | None
+    """The scene description; None where there is none."""
     has_instruction_folder: bool
+    """Whether there is a folder of instruction files at all."""
 
 
 def canonical_embodiment(name: str) -> str:

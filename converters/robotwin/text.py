@@ -19,13 +19,18 @@ MAX_FILE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Instructions:
-    """seen: training texts without duplicates, canonical first, at least one; unseen: never used in training."""
+    """Instruction texts of one episode."""
 
     seen: tuple[str, ...]
+    """Training texts without duplicates, canonical first, at least one."""
     unseen: tuple[str, ...]
+    """Texts that are never used in training."""
     source: str
+    """Where `seen` is from: "recording", the name of the file beside it, or "task name"."""
     fallback: bool
+    """Whether the task's name stands in, since there was no text."""
     warnings: tuple[str, ...]
+    """Sentences about texts that were missing, broken or contradictory."""
 
 
 def choose_instructions(task: str, stored: Sequence[str] | None, sidecar: Path | None) -> Instructions:
