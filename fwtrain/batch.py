@@ -10,27 +10,28 @@ import torch
 
 @dataclass(frozen=True)
 class Batch:
-    """B training windows; A action horizon, a action width, p proprioception width, F latent frames, L text tokens.
+    """B training windows.
 
-    first: float [B, 48, h, w], normalised first-frame latents.
-    future: float [B, 48, F-1, h, w], normalised future latents, or None for a batch without video co-training.
-    future_is_pad: bool [B, F-1], True where a future latent lies past the episode's end; None like `future`.
-    context: float [B, L, Dt], text embeddings, zero rows past each prompt's length.
-    proprio: float [B, p], normalised state at the window's start.
-    action: float [B, A, a], normalised action chunk.
-    action_is_pad: bool [B, A], True past the episode's end.
-    text_rows: context rows before the zero rows that all samples end with. Counted where the batch is made, on the CPU
-    (one pass over the context), so that a GPU is never asked; None = made elsewhere, and all rows are computed.
+    Letters of the shapes: A action horizon, a action width, p proprioception width, F latent frames, L text tokens.
     """
 
     first: torch.Tensor
+    """float [B, 48, h, w], normalised first-frame latents."""
     future: torch.Tensor | None
+    """float [B, 48, F-1, h, w], normalised future latents; None for a batch without video co-training."""
     future_is_pad: torch.Tensor | None
+    """bool [B, F-1], True where a future latent lies past the episode's end; None like `future`."""
     context: torch.Tensor
+    """float [B, L, Dt], text embeddings, zero rows past each prompt's length."""
     proprio: torch.Tensor
+    """float [B, p], normalised state at the window's start."""
     action: torch.Tensor
+    """float [B, A, a], normalised action chunk."""
     action_is_pad: torch.Tensor
+    """bool [B, A], True past the episode's end."""
     text_rows: int | None = field(init=False, default=None)
+    """Context rows before the zero rows that all samples end with. Counted where the batch is made, on the CPU (one
+    pass over the context), so that a GPU is never asked; None: made elsewhere, and all rows are computed."""
 
     def __post_init__(self) -> None:
         size = len(self.first)

@@ -27,50 +27,54 @@ type Tracker = Literal["wandb", "trackio"]
 
 
 class ExpertSize(Model):
-    """Width of one expert: hidden width and feed-forward width."""
+    """Widths of one expert."""
 
     hidden: int = Field(gt=0)
+    """Width of a token."""
     ffn: int = Field(gt=0)
+    """Width inside the feed-forward layers."""
 
 
 class ModelRecipe(Model):
     """The network. State, action, text and latent sizes come from the store."""
 
     preset: Literal["wan2.2-5b"] | None = None
-    """"wan2.2-5b" is the published 5 B video + 1 B action model; explicit sizes are then refused."""
+    """"wan2.2-5b" is the published 5 B video + 1 B action model; explicit sizes are then refused. null: `video`,
+    `action`, `layers`, `heads` and `head_dim` are all needed."""
     video: ExpertSize | None = None
+    """Widths of the video expert; null with a preset."""
     action: ExpertSize | None = None
+    """Widths of the action expert; null with a preset."""
     layers: int | None = Field(default=None, gt=0)
-    """Shared by both experts (they meet in one attention per layer)."""
+    """Layers of each expert, which meet in one attention per layer; null with a preset."""
     heads: int | None = Field(default=None, gt=0)
-    """Shared by both experts (they meet in one attention per layer)."""
+    """Attention heads of each expert; null with a preset."""
     head_dim: int | None = Field(default=None, gt=0)
-    """Shared by both experts (they meet in one attention per layer)."""
+    """Width of a head, in both experts; null with a preset."""
     variant: str = "fastwam"
     """A name in `fwtrain.variants.VARIANTS`: "fastwam", "joint", "idm", "optional-idm" (each sample is trained as idm
     or as fastwam, and so it samples), "no-video" (fastwam without the video loss), or a registered one."""
     lambda_video: float = Field(default=1.0, ge=0)
-    """Weights of the two losses."""
+    """Weight of the video loss."""
     lambda_action: float = Field(default=1.0, ge=0)
-    """Weights of the two losses."""
+    """Weight of the action loss."""
     video_shift: float = Field(default=5.0, gt=0)
-    """Time shift of each stream's flow-matching schedule, training and sampling. action_shift null: that of the weights
-    the run starts from (init fastwam) or of the run that is continued, else 1.0 as upstream trains since August 2026;
-    before it was 5.0. A run records the number."""
+    """Time shift of the video stream's flow-matching schedule, in training and sampling."""
     action_shift: float | None = Field(default=None, gt=0)
-    """Time shift of each stream's flow-matching schedule, training and sampling. action_shift null: that of the weights
-    the run starts from (init fastwam) or of the run that is continued, else 1.0 as upstream trains since August 2026;
-    before it was 5.0. A run records the number."""
+    """Time shift of the action stream's schedule. null: that of the weights the run starts from (init fastwam) or of
+    the run that is continued, else 1.0 as upstream trains since August 2026; before it was 5.0. A run records the
+    number."""
     cond_noise_prob: float | None = Field(default=None, ge=0, le=1)
-    """Idm and optional-idm, share of conditioning videos that are noised; null = the variant's (0.5 and 0.0)."""
+    """For idm and optional-idm: share of conditioning videos that are noised; null: the variant's (0.5 and 0.0)."""
     action_idm_prob: float | None = Field(default=None, ge=0, le=1)
-    """Optional-idm, share of samples that see the whole conditioning video; null = 0.5."""
+    """For optional-idm: share of samples that see the whole conditioning video; null: 0.5."""
     freq_dim: int = Field(default=256, gt=0, multiple_of=2)
     """Width of the time sinusoid."""
     init: str | None = None
-    """Weights to start from, see `fwtrain.weights.initialise`: "wan2.2:PATH", "fastwam:PATH"; null = random by seed."""
+    """Weights to start from, see `fwtrain.weights.initialise`: "wan2.2:PATH", "fastwam:PATH"; null: random by seed."""
     init_action: str | None = None
-    """With init wan2.2, a file of the official preprocess_action_dit_backbone.py in place of interpolation."""
+    """With init wan2.2, a file of the official preprocess_action_dit_backbone.py; null: the action expert is
+    interpolated from the video expert."""
 
     @field_validator("variant")
     @classmethod
@@ -117,22 +121,22 @@ class OptimRecipe(Model):
     lr: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's, on every trainable tensor, one group."""
+    """AdamW's decay rates of both moments, for every trainable tensor."""
     eps: float = Field(default=1e-8, gt=0)
-    """AdamW's, on every trainable tensor, one group."""
+    """AdamW's epsilon."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's, on every trainable tensor, one group."""
+    """AdamW's weight decay, for every trainable tensor."""
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps that warm up linearly."""
     min_lr_ratio: float = Field(default=0.01, ge=0, le=1)
     """The cosine ends at lr * min_lr_ratio."""
     clip: float | None = Field(default=None, gt=0)
-    """Largest gradient norm, null = off."""
+    """Largest gradient norm; null: no clipping."""
     batch_size: int = Field(default=16, gt=0)
     """Windows per forward pass."""
     accumulation: int = Field(default=1, gt=0)
-    """Forward passes per optimizer step. Their product is one step's windows on any number of processes, which share
-    them (see `fwtrain.train.passes`)."""
+    """Forward passes per optimizer step. batch_size * accumulation is one step's windows on any number of processes,
+    which share them (see `fwtrain.train.passes`)."""
     steps: int | None = Field(default=None, gt=0)
     """Length of the run in optimizer steps; exactly one of steps and epochs is given."""
     epochs: int | None = Field(default=None, gt=0)
@@ -151,13 +155,13 @@ class LoraRecipe(Model):
     """Low-rank adapters through `peft` on a frozen base; needs the extra `lora`."""
 
     rank: int = Field(default=16, gt=0)
-    """An adapter adds alpha / rank * B A to its layer."""
+    """Rank of an adapter, which adds alpha / rank * B A to its layer."""
     alpha: int = Field(default=16, gt=0)
-    """An adapter adds alpha / rank * B A to its layer."""
+    """Scale of an adapter, see `rank`."""
     experts: tuple[Literal["video", "action"], ...] = Field(default=("video", "action"), min_length=1)
-    """Whose layers get them."""
+    """Experts whose layers get adapters."""
     targets: tuple[str, ...] = Field(default=tuple(LORA_LAYERS), min_length=1)
-    """Linear layers of a block."""
+    """Linear layers of a block that get adapters."""
     full: tuple[str, ...] = ("proprio_encoder", "mixtures.action.action_encoder", "mixtures.action.head")
     """Parameters trained whole besides, by the beginning of their name: those of the robot's own sizes."""
 
@@ -173,9 +177,9 @@ class DataRecipe(Model):
     """What is read from the store."""
 
     latents: str | None = None
-    """Name of the cache, null = the store's only or default one."""
+    """Name of the latent cache; null: the store's only or default one."""
     text: str | None = None
-    """Name of the cache, null = the store's only or default one."""
+    """Name of the text cache; null: the store's only or default one."""
     windows: Literal["all", "future"] = "all"
     """"all" trains on every window start; "future" only on those with future latents, so that all variants train on the
     same windows in the same order."""
@@ -190,30 +194,30 @@ class DataRecipe(Model):
     workers: int = Field(default=1, ge=0)
     """Threads that fetch batches ahead, 0 = fetch in the training thread. Order does not depend on it."""
     state_dim: int | None = None
-    """Widths the recipe was written for; another store is refused. null = any."""
+    """Width of the state the recipe was written for; another store is refused. null: any."""
     action_dim: int | None = None
-    """Widths the recipe was written for; another store is refused. null = any."""
+    """Width of the action the recipe was written for; another store is refused. null: any."""
     guard_constant: bool = True
-    """Treat dimensions that never move apart from the official arithmetic (see fwdata.normalise)."""
+    """Whether dimensions that never move are treated apart from the official arithmetic (see `fwdata.normalise`)."""
 
 
 class ValidationRecipe(Model):
     """Open-loop check on held-out episodes."""
 
     windows: int = Field(default=64, ge=0)
-    """How many, 0 = off."""
+    """Windows that are sampled, spread over the held-out episodes; 0: no validation."""
     steps: int = Field(default=10, gt=0)
     """Denoising steps."""
     pictures: int = Field(default=0, ge=0)
-    """For so many of the windows the predicted future is decoded by the VAE of the latents and shown beside the true
-    one; 0 = none, and no VAE is loaded."""
+    """Number of the windows for which the predicted future is decoded by the VAE of the latents and shown beside the
+    true one; 0: none, and no VAE is loaded."""
 
 
 class DeployRecipe(Model):
     """From a predicted chunk to what the robot is sent; alters no weight. Applied by `fwtrain serve` and export."""
 
     execute: int | None = Field(default=None, gt=0)
-    """Actions carried out before the next observation, null = the whole chunk."""
+    """Actions carried out before the next observation; null: the whole chunk."""
     gripper_sign: tuple[int, ...] = ()
     """Dimensions stored as 1 open / 0 closed that the robot takes as -1 open / +1 closed: sign(1 - 2 g)."""
     gripper_clip: tuple[int, ...] = ()
@@ -224,23 +228,31 @@ class Recipe(Model):
     """One training run. Raises ManifestError (through `load_recipe`) for unknown keys and values that do not fit."""
 
     name: str
+    """What messages and reports call it."""
     description: str = ""
+    """The recipe in a sentence; "": none."""
     model: ModelRecipe
+    """The network."""
     optim: OptimRecipe
+    """Optimizer, schedule and length."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    """Type of the weights and of the arithmetic; with "bf16" the optimizer keeps float32 weights besides."""
     parity: Literal["official"] | None = None
     """"official" rounds to bfloat16 what the official run rounds (timesteps, sigma, noised values, targets, time
     embeddings, Euler grid and state; see `ScheduleConfig.rounding`), also when the trained model samples; needs
     precision bf16. null keeps them in float32: no more work, compatible with released weights, and t is not a multiple
     of 4. The arithmetic inside a layer (attention, norms, rotations) is ours in both."""
     data: DataRecipe = DataRecipe()
+    """What is read from the store."""
     validation: ValidationRecipe = ValidationRecipe()
+    """Open-loop check on held-out episodes."""
     deploy: DeployRecipe = DeployRecipe()
+    """How predicted actions are sent to the robot."""
     freeze: Literal["video"] | None = None
     """"video" makes the video expert a fixed feature extractor: it runs without gradients and keeps no activations and
     no optimizer state; there is no video loss, and the proprioception token learns through the action expert alone."""
     lora: LoraRecipe | None = None
-    """See LoraRecipe, null = off."""
+    """Low-rank adapters on a frozen base; null: every weight is trained."""
     gradient_checkpointing: bool = False
     """Layers are computed again in the backward pass instead of kept: same losses and gradients, less memory, about a
     third more time."""
@@ -250,18 +262,19 @@ class Recipe(Model):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """How several processes share the work, see `fwtrain.train.parallel`."""
     seed: int = Field(default=42, ge=0)
+    """Seed of weights, order and noise."""
     save_every: int = Field(default=1000, gt=0)
-    """In optimizer steps."""
+    """Optimizer steps between checkpoints."""
     eval_every: int = Field(default=1000, gt=0)
-    """In optimizer steps."""
+    """Optimizer steps between validations."""
     log_every: int = Field(default=10, gt=0)
-    """In optimizer steps."""
+    """Optimizer steps between lines of the log."""
     keep_last: int | None = Field(default=3, gt=0)
-    """Complete checkpoints kept, null = all."""
+    """Complete checkpoints kept; null: all."""
     tensorboard: bool = True
-    """Where the log goes besides log.jsonl; trackers need the extra `track`."""
+    """Whether the log also goes to TensorBoard files in the run's folder."""
     trackers: tuple[Tracker, ...] = ()
-    """Where the log goes besides log.jsonl; trackers need the extra `track`."""
+    """Experiment trackers that the log also goes to; they need the extra `track`."""
 
     @model_validator(mode="after")
     def _official_is_bf16(self) -> Recipe:

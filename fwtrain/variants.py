@@ -179,8 +179,11 @@ class Frames:
     """How many latent frames of each video group a pass holds, in model order."""
 
     future: int
+    """Latent frames after the first that are predicted."""
     first: int = 1
+    """Clean first frames."""
     copy: int = 0
+    """Frames of the conditioning copy; 0: none."""
 
     @property
     def total(self) -> int:
@@ -203,9 +206,13 @@ class Call:
     """One dense attention call: query frames [q0, q1) see key frames [k0, k1)."""
 
     q0: int
+    """First query frame."""
     q1: int
+    """End of the query frames, exclusive."""
     k0: int
+    """First key frame."""
     k1: int
+    """End of the key frames, exclusive."""
 
 
 @lru_cache(maxsize=256)

@@ -20,15 +20,22 @@ PROMPT_ROWS = 32
 
 @dataclass(frozen=True)
 class Size:
-    """Widths of both experts (hidden, feed-forward), layers, heads and head width, text width, samples per batch."""
+    """Sizes of a benchmark's model and batch."""
 
     video: tuple[int, int]
+    """Hidden and feed-forward width of the video expert."""
     action: tuple[int, int]
+    """Hidden and feed-forward width of the action expert."""
     layers: int
+    """Layers of each expert."""
     heads: int
+    """Attention heads of each expert."""
     head_dim: int
+    """Width of a head."""
     text_dim: int
+    """Width of the text embeddings."""
     batch: int
+    """Samples per batch."""
 
 
 SIZES = {

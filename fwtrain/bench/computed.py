@@ -16,11 +16,14 @@ from fwtrain.variants import title
 
 @dataclass(frozen=True)
 class Gpu:
-    """bf16 dense peak in FLOP/s and memory bandwidth in B/s, from the maker's data sheet."""
+    """A GPU by its maker's data sheet."""
 
     name: str
+    """What tables call it."""
     flops: float
+    """Dense bf16 peak, FLOP/s."""
     bandwidth: float
+    """Memory bandwidth, B/s."""
 
 
 GPUS = (Gpu("H100 SXM", 989e12, 3.35e12), Gpu("A800/A100 SXM 80 GB", 312e12, 2.04e12))
@@ -32,16 +35,24 @@ OPTIMIZER_BYTES = 4 * 2 + 4 * 6
 
 @dataclass(frozen=True)
 class Computed:
-    """TFLOP and seconds of one training step of `batch` samples, and of one 10-step action chunk, on one GPU."""
+    """Work and time of one training step and one 10-step action chunk on one GPU, computed and not measured."""
 
     gpu: str
+    """Name of the GPU."""
     variant: str
+    """Name of the variant."""
     batch: int
+    """Samples of the training step."""
     step_tflop: float
+    """TFLOP of the training step."""
     step_seconds: float
+    """Seconds of the training step."""
     samples_per_second: float
+    """Training samples per second."""
     chunk_tflop: float
+    """TFLOP of one action chunk."""
     chunk_seconds: float
+    """Seconds of one action chunk."""
 
 
 def computed(batch: int = 16, steps: int = 10) -> list[Computed]:

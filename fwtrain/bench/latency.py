@@ -24,15 +24,16 @@ from fwtrain.variants import title
 
 @dataclass(frozen=True)
 class Stage:
-    """Median seconds of one run of a stage, and how often one chunk of a known instruction runs it.
-
-    variant: with its mode where it has several.
-    """
+    """Median time of one stage of acting."""
 
     variant: str
+    """Name of the variant, with its mode where it has several."""
     stage: str
+    """What is run."""
     seconds: float
+    """Median of one run."""
     times: int
+    """How often one chunk of a known instruction runs it."""
 
 
 def bench_latency(

@@ -29,13 +29,18 @@ class LatentsOnly(torch.nn.Module):
 
 @dataclass(frozen=True)
 class CoreLosses:
-    """Scalar losses of the core."""
+    """What the LeRobot core returns for one batch."""
 
     total: Tensor
+    """Scalar, the weighted sum of both losses."""
     video: Tensor
+    """Scalar, the video loss."""
     action: Tensor
+    """Scalar, the action loss."""
     pred_video: Tensor
+    """[B, C, F, h, w], predicted video velocities."""
     pred_action: Tensor
+    """[B, A, a], predicted action velocities."""
 
 
 def lerobot_core(model: FastWAM) -> Any:

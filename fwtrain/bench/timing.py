@@ -12,12 +12,16 @@ type Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class RepeatedTiming:
-    """Seconds of CPU time of this process for one run of the work: fastest and median of `repeats`."""
+    """CPU time of this process for one run of the work, measured several times."""
 
     name: str
+    """What was run."""
     best: float
+    """Seconds of the fastest run."""
     median: float
+    """Seconds of the median run."""
     repeats: int
+    """Number of runs."""
 
 
 def interleaved(

@@ -26,15 +26,16 @@ AGREE = 2e-5
 
 @dataclass(frozen=True)
 class Ratio:
-    """ours against other: how many times as long the other takes, by fastest and by median run.
-
-    difference: relative, of the losses (or largest of the actions) that both ways give.
-    """
+    """Our time against another implementation's for the same work."""
 
     name: str
+    """What was run."""
     ours: RepeatedTiming
+    """Time of this implementation."""
     other: RepeatedTiming
+    """Time of the other one."""
     difference: float | None
+    """Largest relative difference of what both return (losses or actions); None: not compared."""
 
     @property
     def best(self) -> float:
@@ -47,11 +48,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class VaeCost:
-    """CPU seconds of one 9-frame window in the encoder of the real width (random weights), and of one training window
-    from cached latents; online: a step that encodes takes this many times as long."""
+    """What encoding while training would cost, in CPU seconds."""
 
     encode: float
+    """One 9-frame window in the encoder of the real width, with random weights."""
     window: float
+    """One training window from cached latents."""
 
     @property
     def online(self) -> float:

@@ -50,13 +50,18 @@ MAX_WIDTH, MAX_HEAD_DIM, MAX_SIDE, MAX_ACTIONS = 48, 12, 2, 8
 
 @dataclass(frozen=True)
 class GroupPair:
-    """One pair: may tokens of group `query` see `key`, and what the gradient says. largest: of its absolute values."""
+    """One pair of token groups: whether one may see the other, and what the gradient says."""
 
     phase: str
+    """"train" or "sample", followed by the mode where the variant has several."""
     query: str
+    """Group whose output was differentiated."""
     key: str
+    """Group that the gradient was taken for."""
     may_see: bool
+    """Whether the rules let `query` see `key`."""
     largest: float
+    """Largest absolute value of the gradient; 0 where `key` has no influence."""
 
     @property
     def ok(self) -> bool:

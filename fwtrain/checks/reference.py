@@ -38,14 +38,18 @@ PREDICTION_RTOL, GRADIENT_RTOL, SAMPLE_ATOL, GRID_RTOL = 1e-4, 1e-3, 1e-4, 1e-6
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """One comparison. error: the largest |found - expected|, divided by the largest |expected| where the tolerance is
-    relative; for several tensors the largest of theirs. Infinite for what this implementation has in no or another
-    shape, NaN where one side is."""
+    """One comparison with a recorded quantity."""
 
     run: str
+    """Name of the recorded run."""
     quantity: str
+    """What was compared."""
     error: float
+    """The largest |found - expected|, divided by the largest |expected| where the tolerance is relative; for several
+    tensors the largest of theirs. Infinite for what this implementation has in no or another shape, NaN where one side
+    is."""
     tolerance: float
+    """Largest error that passes."""
 
     @property
     def ok(self) -> bool:

@@ -35,13 +35,18 @@ FRAMES_PER_LATENT = 4
 
 
 class ReferenceFiles(BaseModel):
-    """File names in the folder; train and infer by run."""
+    """File names in the folder."""
 
     weights: str
+    """The model's parameters, safetensors."""
     batch: str
+    """The training batch, safetensors."""
     train: dict[str, str] = {}
+    """Recorded training pass by name of the run, safetensors."""
     train_scalars: str | None = None
+    """Recorded losses of all runs, JSON; None: not recorded."""
     infer: dict[str, str] = {}
+    """Recorded sampling by name of the run, safetensors."""
 
 
 class ReferenceSampling(BaseModel):
@@ -66,10 +71,15 @@ class ReferenceDescription(BaseModel):
     """What config.json holds besides the model's sizes."""
 
     format: Literal["fwtrain-reference-v1"]
+    """Version of the folder's layout."""
     dtype: Literal["float32"] = "float32"
+    """Type of everything recorded."""
     files: ReferenceFiles
+    """Where everything is."""
     infer: ReferenceSampling = ReferenceSampling()
+    """What the sampling runs share."""
     runs: dict[str, ReferenceRun] = {}
+    """How runs were recorded, by name; a run that is absent is recorded as its name says."""
 
 
 class RecordedTensors(dict[str, Tensor]):

@@ -24,8 +24,11 @@ class ComparisonArm:
     """One thing that is compared: a variant with a weight of the video loss."""
 
     variant: str
+    """Name of the variant."""
     lambda_video: float
+    """Weight of the video loss."""
     name: str
+    """What tables and folders call it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class ComparedRun:
     """One run: an arm with a seed."""
 
     arm: ComparisonArm
+    """What is trained."""
     seed: int
+    """Seed of weights, order and noise."""
 
     @property
     def name(self) -> str:
@@ -43,19 +48,25 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """A comparison. out: its folder; env: world of the closed loop, "none" = open loop only.
+    """A comparison.
 
-    episodes, execute: of the closed loop, whose scenes are the same for every run. cells: seed by seed, so that a part
-    of a comparison is balanced; the first arm is the one others are compared with.
+    Its cells go seed by seed, so that a part of a comparison is balanced.
     """
 
     base: Recipe
+    """Recipe that every run starts from."""
     arms: tuple[ComparisonArm, ...]
+    """What is compared; the first one is the one others are compared with."""
     seeds: tuple[int, ...]
+    """Seeds that every arm is trained with."""
     out: Path
+    """Folder of the comparison."""
     env: str
+    """World of the closed loop; "none": open loop only."""
     episodes: int
+    """Episodes of the closed loop, whose scenes are the same for every run."""
     execute: int
+    """Actions of a chunk that are carried out in the closed loop."""
 
     @property
     def cells(self) -> tuple[ComparedRun, ...]:

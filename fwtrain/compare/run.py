@@ -28,23 +28,30 @@ EVALUATION = "evaluation.json"
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one run came to. validation: the last one's numbers by name (empty without validation episodes); closed: the
-    closed loop, None without a world; steps: trained."""
+    """Result of one run."""
 
     cell: ComparedRun
+    """The run."""
     validation: dict[str, float]
+    """The last validation's numbers by name; empty without validation episodes."""
     closed: EvalResult | None
+    """Result of the closed loop; None without a world."""
     steps: int
+    """Optimizer steps trained."""
 
 
 @dataclass(frozen=True)
 class CellState:
-    """How far a run is. step: of its newest checkpoint; judged: nothing is left to do."""
+    """How far a run is."""
 
     cell: ComparedRun
+    """The run."""
     step: int
+    """Step of its newest checkpoint; 0 before the first."""
     total: int | None
+    """Steps of the whole run; None: not known before it begins (a length in epochs)."""
     judged: bool
+    """Whether it is trained and evaluated."""
 
 
 def states(plan: ComparisonPlan) -> list[CellState]:

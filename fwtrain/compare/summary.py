@@ -15,23 +15,26 @@ from fwtrain.infer.intervals import Interval
 
 @dataclass(frozen=True)
 class Summary:
-    """One arm.
-
-    runs: in the order of their seeds. success: Wilson's interval of the closed loop, the episodes of all seeds pooled
-    (which leaves out that episodes of one run are alike). score: mean over seeds of the open-loop action error in
-    normalised units, Student's interval; mae: the same in the robot's units. video_by_horizon: means over seeds, None
-    without a video loss. versus_*: this arm minus the first one, paired by seed and scene, or by seed; None for the
-    first arm.
-    """
+    """One arm over all its seeds."""
 
     arm: ComparisonArm
+    """The arm."""
     runs: tuple[CellResult, ...]
+    """Its runs, in the order of their seeds."""
     success: Interval | None
+    """Success rate of the closed loop with Wilson's interval, the episodes of all seeds pooled (which leaves out that
+    episodes of one run are alike); None without a world."""
     score: Interval | None
+    """Mean over seeds of the open-loop action error in normalised units, with Student's interval; None without
+    validation."""
     mae: Interval | None
+    """The same in the robot's units."""
     video_by_horizon: tuple[float, ...] | None
+    """Mean over seeds of the video loss of each later latent frame; None without a video loss."""
     versus_success: Interval | None
+    """Success rate minus the first arm's, paired by seed and scene; None for the first arm."""
     versus_score: Interval | None
+    """`score` minus the first arm's, paired by seed; None for the first arm."""
 
 
 def summarise(results: Sequence[CellResult]) -> list[Summary]:

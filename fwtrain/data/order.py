@@ -44,27 +44,30 @@ def derived_seed(seed: int, stream: Stream, *position: int) -> int:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One forward pass: which windows (int64 [B], positions in the WindowIndex), and whether future latents are read.
-
-    epoch, number: its place in the order (number counts batches within the epoch).
-    """
+    """One forward pass."""
 
     windows: Indices
+    """int64 [B], positions in the WindowIndex."""
     video: bool
+    """Whether future latents are read."""
     epoch: int
+    """Epoch it belongs to, from 0."""
     number: int
+    """Its place among the batches of the epoch, from 0."""
 
 
 @dataclass(frozen=True)
 class Shares:
     """How often an epoch draws the windows of each store.
 
-    store: int64 [n], position in `weights` of every window of the index. With weight w, round(w * n) of a store's n
-    windows are drawn: all of them as often as that goes, and others anew in every epoch for the rest.
+    With weight w, round(w * n) of a store's n windows are drawn: all of them as often as that goes, and others anew in
+    every epoch for the rest.
     """
 
     store: Indices
+    """int64 [n], position in `weights` of every window of the index."""
     weights: tuple[float, ...]
+    """Weight of every store."""
 
     def count(self, windows: Indices) -> int:
         """How many are drawn of these windows; the same in every epoch."""
@@ -87,6 +90,7 @@ class EpochOrder:
     """The batches of one epoch, in training order."""
 
     plans: tuple[BatchPlan, ...]
+    """Its batches, in training order."""
 
 
 class DataOrder:

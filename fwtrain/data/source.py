@@ -21,12 +21,16 @@ from fwtrain.variants import VARIANTS
 
 
 class StoreInfo(Model):
-    """A store of a run. train: training episodes; weight: how often an epoch draws its windows (`data.weights`)."""
+    """A store of a run."""
 
     name: str
+    """Name of its folder."""
     fingerprint: str
+    """Identity of its episodes."""
     train: int
+    """Training episodes."""
     weight: float
+    """How often an epoch draws its windows (`data.weights`)."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,27 @@ class StoreSource:
     """
 
     store: StoreLike
+    """The store, or the joined view of several."""
     manifest: Manifest
+    """The store's manifest."""
     cache: CacheLike[Any]
+    """Latent cache that is read."""
     text: TextLike
+    """Text cache that is read."""
     state: Normaliser
+    """Normalisation of the state."""
     action: Normaliser
+    """Normalisation of the action."""
     train: Sequence[Any]
+    """Training episodes."""
     val: Sequence[Any]
+    """Validation episodes; empty where the split has none."""
     latent_shape: tuple[int, int, int]
+    """(C, h, w) of one latent frame."""
     text_shape: tuple[int, int]
+    """(L, Dt): text tokens, width of an embedding."""
     stores: tuple[StoreInfo, ...]
+    """The one store, or those that were joined, in the order of the episodes."""
 
     @property
     def window(self) -> WindowSpec:

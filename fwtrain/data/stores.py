@@ -26,12 +26,16 @@ from fwtrain.data.contract import CacheLike, EpisodeLike, StoreLike, TextLike
 
 @dataclass(frozen=True)
 class JointEpisode:
-    """An episode of one of several stores. member: which store; index: place among all episodes; the rest as there."""
+    """An episode of one of several stores; what is not below is as in its store."""
 
     member: int
+    """Position of its store."""
     index: int
+    """Its place among the episodes of all stores."""
     store: str
+    """Name of its store."""
     episode: EpisodeLike
+    """The episode of the store."""
 
     @property
     def id(self) -> str:

@@ -23,12 +23,16 @@ from fwtrain.train.weights import load_trained
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: notes are sentences on how the result differs from this toolkit's policy."""
+    """What an export wrote."""
 
     out: Path
+    """File or folder that was written."""
     run: Path
+    """The run it was made from."""
     step: int
+    """Step of the checkpoint."""
     notes: tuple[str, ...] = ()
+    """Sentences on how the result differs from this toolkit's policy; empty: it does not."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,13 @@ class Trained:
     """A run with one of its checkpoints, every file of it verified."""
 
     path: Path
+    """The run's folder."""
     recipe: Recipe
+    """What it was trained with."""
     info: RunInfo
+    """What it was made from."""
     checkpoint: Checkpoint
+    """The checkpoint that was chosen."""
 
     @classmethod
     def open(cls, run: Path, which: str) -> Trained:

@@ -39,14 +39,18 @@ class Actor(Protocol):
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Successes among episodes. mean_steps: steps until an episode ended, limit included; by_task: task -> (successes,
-    episodes); outcomes: success of episode 0, 1, .."""
+    """Successes among episodes of a closed loop."""
 
     successes: int
+    """Episodes that were solved."""
     episodes: int
+    """Episodes that were run."""
     mean_steps: float
+    """Mean number of steps until an episode ended, by success or by the limit."""
     by_task: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Task -> (successes, episodes)."""
     outcomes: tuple[bool, ...] = ()
+    """Success of episode 0, 1, .., in this order."""
 
     @property
     def rate(self) -> float:

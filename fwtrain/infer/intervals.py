@@ -17,11 +17,14 @@ STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.26
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % interval; low and high are not finite where the data bound nothing."""
+    """A value with its 95 % interval."""
 
     value: float
+    """The estimate."""
     low: float
+    """Lower bound; not finite where the data bound nothing."""
     high: float
+    """Upper bound; not finite where the data bound nothing."""
 
     @property
     def excludes_zero(self) -> bool:

@@ -55,14 +55,14 @@ class PromptEncoder(Protocol):
 
 @dataclass(frozen=True)
 class LatentObserved:
-    """One observation after the encoders.
-
-    first: float [C, h, w]; context: float [L, Dt]; state: float32 [Ds], robot units.
-    """
+    """One observation after the encoders."""
 
     first: NDArray[Any]
+    """float [C, h, w], latent of the stitched image."""
     context: NDArray[Any]
+    """float [L, Dt], text embedding, zero rows past the prompt's length."""
     state: Float32
+    """float32 [Ds], robot units."""
 
 
 class Policy:

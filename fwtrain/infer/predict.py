@@ -20,18 +20,24 @@ from fwtrain.model.sampling import USUAL
 
 @dataclass(frozen=True)
 class Prediction:
-    """store: name of the episode's store. names: one per dimension. action: float32 [A, a], robot units; recorded:
-    float32 [n, a], n <= A where the episode ends; mae: mean absolute error over the recorded steps. sampling: steps,
-    mode and shifts that were used."""
+    """An action chunk predicted at a recorded frame, and what was recorded there."""
 
     store: str
+    """Name of the episode's store."""
     episode: str
+    """Id of the episode."""
     frame: int
+    """Row of the episode."""
     instruction: str
+    """Text that was given to the policy."""
     names: tuple[str, ...]
+    """One name per action dimension."""
     action: Float32
+    """float32 [A, a], predicted, robot units."""
     recorded: Float32
+    """float32 [n, a], robot units; n <= A, fewer where the episode ends."""
     sampling: Denoising
+    """Steps, mode and shifts that were used."""
 
     @property
     def mae(self) -> float:

@@ -47,8 +47,11 @@ class Prefix:
     """Cached keys and values with room behind them, so that every denoising step writes only its own."""
 
     k: Tensor
+    """Keys [B, size + room, N, d]."""
     v: Tensor
+    """Values [B, size + room, N, d]."""
     size: int
+    """Tokens that are cached; what follows is written anew by every step."""
 
     @classmethod
     def of(cls, seen: KeyValue, room: int) -> Prefix:

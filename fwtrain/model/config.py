@@ -19,22 +19,30 @@ from fwtrain.weights.released import ACTION_SHIFT, OLDER_ACTION_SHIFT
 
 
 class VideoExpertConfig(Model):
-    """Wan2.2-TI2V-5B style video transformer; the defaults are the released size.
-
-    patch_size is (frames, rows, columns) per token and must keep one latent frame per token. eps is that of every norm.
-    """
+    """Wan2.2-TI2V-5B style video transformer; the defaults are the released size."""
 
     in_channels: int = Field(default=48, gt=0)
+    """Channels of a latent frame that is read."""
     out_channels: int = Field(default=48, gt=0)
+    """Channels of the predicted velocity."""
     hidden_dim: int = Field(default=3072, gt=0)
+    """Width of a token."""
     ffn_dim: int = Field(default=14336, gt=0)
+    """Width inside the feed-forward layers."""
     freq_dim: int = Field(default=256, gt=0, multiple_of=2)
+    """Width of the time sinusoid."""
     text_dim: int = Field(default=4096, gt=0)
+    """Width of the text embeddings."""
     num_heads: int = Field(default=24, gt=0)
+    """Attention heads; the same in both experts, which meet in one attention per layer."""
     head_dim: int = Field(default=128, ge=6, multiple_of=2)
+    """Width of a head; the same in both experts."""
     num_layers: int = Field(default=30, gt=0)
+    """Layers; the same in both experts."""
     patch_size: tuple[int, int, int] = (1, 2, 2)
+    """(frames, rows, columns) of latents per token; must keep one latent frame per token."""
     eps: float = Field(default=1e-6, gt=0)
+    """Of every norm."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -49,28 +57,40 @@ class ActionExpertConfig(Model):
     """Action transformer; the defaults but action_dim are the released size."""
 
     action_dim: int = Field(gt=0)
+    """Width a of an action; the store's."""
     hidden_dim: int = Field(default=1024, gt=0)
+    """Width of a token."""
     ffn_dim: int = Field(default=4096, gt=0)
+    """Width inside the feed-forward layers."""
     freq_dim: int = Field(default=256, gt=0, multiple_of=2)
+    """Width of the time sinusoid."""
     text_dim: int = Field(default=4096, gt=0)
+    """Width of the text embeddings."""
     num_heads: int = Field(default=24, gt=0)
+    """Attention heads; the same in both experts, which meet in one attention per layer."""
     head_dim: int = Field(default=128, ge=6, multiple_of=2)
+    """Width of a head; the same in both experts."""
     num_layers: int = Field(default=30, gt=0)
+    """Layers; the same in both experts."""
     eps: float = Field(default=1e-6, gt=0)
+    """Of every norm."""
 
 
 class ScheduleConfig(Model):
     """Flow-matching schedule: sigma = s u / (1 + (s - 1) u), t = num_train_timesteps * sigma; shift s per stream.
 
-    rounding: type of t, sigma, noised values, targets, time embeddings, Euler grid and Euler state. The official run
-    has bfloat16, which leaves steps of 4 in t above 512 and deltas that do not add up to -1; the default is float32.
     A model trained with one shift and sampled with another is sampled on another grid, without any error.
     """
 
     video_shift: float = Field(default=5.0, gt=0)
+    """Shift s of the video stream."""
     action_shift: float = Field(default=ACTION_SHIFT, gt=0)
+    """Shift s of the action stream."""
     num_train_timesteps: int = Field(default=1000, gt=0)
+    """Scale of t."""
     rounding: Literal["float32", "bfloat16"] = "float32"
+    """Type of t, sigma, noised values, targets, time embeddings, Euler grid and Euler state. The official run has
+    bfloat16, which leaves steps of 4 in t above 512 and deltas that do not add up to -1."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,17 +112,30 @@ class ModelConfig(Model):
     """
 
     variant: str = "fastwam"
+    """A name in `fwtrain.model.VARIANTS`."""
     video_expert: VideoExpertConfig
+    """The video transformer."""
     action_expert: ActionExpertConfig
+    """The action transformer."""
     proprio_dim: int | None = Field(default=None, gt=0)
+    """Width p of the state that becomes one more text token; None: no such token."""
     action_horizon: int = Field(default=32, gt=0)
+    """A, action steps per chunk."""
     context_len: int = Field(default=128, gt=0)
+    """L, text tokens."""
     latent_grid: tuple[int, int, int] = (3, 14, 28)
+    """(F, h, w), latent frames, rows and columns of one window."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """Noise schedule of both streams."""
     lambda_video: float = Field(default=1.0, ge=0)
+    """Weight of the video loss."""
     lambda_action: float = Field(default=1.0, ge=0)
+    """Weight of the action loss."""
     cond_noise_prob: float = Field(default=0.5, ge=0, le=1)
+    """Share of conditioning videos that are noised, for variants with a copy; absent: the variant's default."""
     action_idm_prob: float | None = Field(default=None, ge=0, le=1)
+    """Share of samples trained in the first mode, for variants with two; None for the others, and then not written;
+    absent: the variant's default."""
 
     @model_validator(mode="before")
     @classmethod

@@ -14,23 +14,24 @@ from fwtrain.variants import COND_NOISE, VARIANTS
 
 @dataclass(frozen=True)
 class Draws:
-    """Noises and uniforms of B samples, float32, in the official order.
-
-    noise_video: [B, C, F, h, w] (frame 0 is drawn and not used); u_video: [B]; None without video tokens.
-    noise_action: [B, A, a]; u_action: [B].
-    cond_uniform: [B], with a copy: a sample's conditioning video is noised where it is below `cond_noise_prob`.
-    u_cond: [B] and noise_cond: like noise_video; None if no conditioning video is noised.
-    mode_uniform: [B], with two modes: a sample is trained in the first where it is below `action_idm_prob`.
-    """
+    """Noises and uniforms of B samples, float32, in the official order."""
 
     noise_video: Tensor | None
+    """[B, C, F, h, w] (frame 0 is drawn and not used); None without video tokens."""
     u_video: Tensor | None
+    """[B], uniforms of the video's timesteps; None without video tokens."""
     noise_action: Tensor
+    """[B, A, a]."""
     u_action: Tensor
+    """[B], uniforms of the action's timesteps."""
     cond_uniform: Tensor | None = None
+    """[B], a sample's conditioning video is noised where it is below `cond_noise_prob`; None without a copy."""
     u_cond: Tensor | None = None
+    """[B], uniforms of the conditioning video's timesteps; None if no conditioning video is noised."""
     noise_cond: Tensor | None = None
+    """[B, C, F, h, w]; None if no conditioning video is noised."""
     mode_uniform: Tensor | None = None
+    """[B], a sample is trained in the first mode where it is below `action_idm_prob`; None with one mode."""
 
     def to(self, device: torch.device | str) -> Draws:
         """The same numbers on a device."""

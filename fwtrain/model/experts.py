@@ -24,10 +24,12 @@ from fwtrain.variants import Call, Frames, video_calls
 
 @dataclass(frozen=True)
 class Times:
-    """embedded [R, D] and projected [R, 6, D] of R timesteps; the scale rows contain the + 1."""
+    """Embeddings of R timesteps."""
 
     embedded: Tensor
+    """[R, D]."""
     projected: Tensor
+    """[R, 6, D], shifts, scales and gates of a layer; the scale rows contain the + 1."""
 
 
 class Expert(nn.Module):

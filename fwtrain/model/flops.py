@@ -13,13 +13,18 @@ PROMPT_ROWS = 32
 
 @dataclass(frozen=True)
 class ExpertFlops:
-    """FLOPs of one layer per query token (projections, feed-forward), of its keys alone, and per text row."""
+    """FLOPs of one layer of an expert."""
 
     token: float
+    """Per query token: projections and feed-forward."""
     keys: float
+    """Per token that only gives keys and values."""
     text: float
+    """Per text row: its keys and values."""
     attention: float
+    """Per (query, key) pair."""
     layers: int
+    """Number of layers."""
 
     @classmethod
     def of(cls, hidden: int, ffn: int, inner: int, layers: int) -> ExpertFlops:

@@ -72,10 +72,12 @@ def noised(sample: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """Euler grid on the CPU: `timesteps` [n], `deltas` [n] (sigma_{i+1} - sigma_i; the last sigma is 0)."""
+    """Euler grid of n steps, on the CPU."""
 
     timesteps: Tensor
+    """[n], descending."""
     deltas: Tensor
+    """[n], sigma_{i+1} - sigma_i; the last sigma is 0."""
 
     def __len__(self) -> int:
         return len(self.timesteps)

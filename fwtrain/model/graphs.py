@@ -23,11 +23,14 @@ type Loop = Callable[[Sequence[Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class Captured:
-    """A captured call: write `inputs`, `replay()`, read `output`."""
+    """A captured call."""
 
     inputs: list[Tensor]
+    """Tensors to write the inputs into."""
     replay: Callable[[], None]
+    """Runs the captured work."""
     output: Tensor
+    """Tensor to read after `replay`; overwritten by the next one."""
 
 
 def capture(loop: Loop, inputs: Sequence[Tensor]) -> Captured:

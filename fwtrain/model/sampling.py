@@ -87,10 +87,12 @@ DRAWN, USUAL = Noise(), Denoising()
 
 @dataclass(frozen=True)
 class Sample:
-    """action: float32 [B, A, a], normalised. latents: float32 [B, C, F, h, w] with the given first frame, or None."""
+    """What sampling returns."""
 
     action: Tensor
+    """float32 [B, A, a], normalised."""
     latents: Tensor | None
+    """float32 [B, C, F, h, w] with the given first frame; None where the mode makes no video or none was asked for."""
 
 
 @dataclass(frozen=True)

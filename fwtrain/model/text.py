@@ -43,14 +43,17 @@ class TextKeys(NamedTuple):
 class Instruction:
     """One instruction as all layers read it, for any number of sampling calls; see `FastWAM.read_instruction`.
 
-    video, action: every layer's keys and values [1, used + 1, N, d] of the rows in use and, last, of a zero row.
-    length: L, text rows with the zero ones. About 22 MB at the released size for 30 rows in bf16.
+    About 22 MB at the released size for 30 rows in bf16.
     """
 
     video: list[TextKeys]
+    """Keys and values [1, used + 1, N, d] of every layer of the video expert: rows in use and, last, a zero row."""
     action: list[TextKeys]
+    """The same of the action expert."""
     used: int
+    """Text rows in use."""
     length: int
+    """L, text rows with the zero ones."""
 
 
 def gathered(

@@ -35,31 +35,37 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """What the losses are made of, per sample, before lambda and the batch mean.
-
-    pred_action: [B, A, a]. pred_video: head output [B, f, n, rows * columns * C] of the later frames, or of all frames
-    in their order in time if they were asked for. *_per_sample and *_weight: float32 [B]. Video parts are None without
-    co-training.
-    """
+    """What the losses are made of, per sample, before lambda and the batch mean."""
 
     pred_action: Tensor
+    """[B, A, a], predicted velocity."""
     action_per_sample: Tensor
+    """float32 [B], loss before its weight."""
     action_weight: Tensor
+    """float32 [B], weight of the timestep."""
     pred_video: Tensor | None = None
+    """Head output [B, f, n, rows * columns * C] of the later frames, or of all frames in their order in time if they
+    were asked for; None without co-training."""
     video_per_sample: Tensor | None = None
+    """float32 [B], loss before its weight; None without co-training."""
     video_weight: Tensor | None = None
+    """float32 [B], weight of the timestep; None without co-training."""
 
 
 @dataclass(frozen=True)
 class VideoInputs:
-    """A video pass: patches [B, G, n, C * P] in model order, times per frame ([B or 1, G, ...]), and where there is a
-    noised future its target velocity in patches [B, F - 1, n, C * P] and timestep [B]."""
+    """A video pass."""
 
     patches: Tensor
+    """[B, G, n, C * P], in model order."""
     frames: Frames
+    """Latent frames of each group."""
     times: Times
+    """Time embeddings per frame, [B or 1, G, ...]."""
     target: Tensor | None = None
+    """Target velocity of the noised future in patches [B, F - 1, n, C * P]; None where there is none."""
     timestep: Tensor | None = None
+    """[B], timestep of the noised future; None where there is none."""
 
 
 def losses(model: FastWAM, batch: Batch, draws: Draws) -> Losses:

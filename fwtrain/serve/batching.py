@@ -22,11 +22,14 @@ LOG = logging.getLogger("fwtrain.serve")
 
 @dataclass(frozen=True)
 class Answer:
-    """actions: float32 [A, a] as the robot takes them; seconds: of the whole batch; batch: requests in it."""
+    """The answer to one request."""
 
     actions: Float32
+    """float32 [A, a], as the robot takes them."""
     seconds: float
+    """Time of the whole batch."""
     batch: int
+    """Requests in the batch."""
 
 
 class PolicyFailed(FwdataError):

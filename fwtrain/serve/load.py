@@ -29,23 +29,33 @@ SETTLED = 0.25
 
 @dataclass(frozen=True)
 class LoadResult:
-    """requests: answered; failed: with a sentence, or a connection that broke; the latencies are the clients'.
+    """What a load test measured.
 
-    rss_mb: of the server at first, when settled, and at the end; rss_mb_per_minute: slope of the settled part by least
-    squares; handles: open files of the server when settled and at the end. None where /proc does not tell.
+    Memory and files are the server's; None where /proc does not tell.
     """
 
     clients: int
+    """Clients that asked at the same time."""
     seconds: float
+    """Length of the test."""
     requests: int
+    """Requests that were answered."""
     failed: int
+    """Requests that got an error, or whose connection broke."""
     per_second: float
+    """Requests answered per second."""
     p50_ms: float | None
+    """Median latency at the clients, ms; None where nothing was answered."""
     p95_ms: float | None
+    """95th percentile of the latency, ms; None where nothing was answered."""
     p99_ms: float | None
+    """99th percentile of the latency, ms; None where nothing was answered."""
     rss_mb: tuple[float, float, float] | None = None
+    """Resident memory at first, when settled, and at the end, MB."""
     rss_mb_per_minute: float | None = None
+    """Slope of the settled part by least squares, MB per minute."""
     handles: tuple[int, int] | None = None
+    """Open files of the server when settled and at the end."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -28,18 +28,22 @@ def camera_keys(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Request:
-    """One observation and the seed of its noise."""
+    """One observation that is asked for."""
 
     observed: Observation
+    """What the robot sees."""
     seed: int
+    """Seed of the noise."""
 
 
 @dataclass(frozen=True)
 class ObservationReader:
-    """Reads the observations of one run. seed: of messages without one."""
+    """Reads the observations of one run."""
 
     info: RunInfo
+    """What the run was made from."""
     seed: int
+    """Seed of messages that carry none."""
 
     def read(self, message: object) -> Request:
         """The checked request of a message. Raises UsageError naming the key."""

@@ -33,43 +33,55 @@ from fwtrain.serve.wire import pack, unpack
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client, and all together, may ask of the server.
-
-    message_bytes: of one message; clients: connected at once; rate: messages per second and client, a faster one is
-    slowed down, not refused; handshake, send: seconds a client may take to open a connection, and to take an answer;
-    ping: seconds between pings, and to answer one; drain: seconds that requests under way get when the server stops;
-    harness: seconds that a client of vla-eval may take to answer a ping, while its simulator sets up a scene.
-    """
+    """What one client, and all together, may ask of the server."""
 
     message_bytes: int = 16 << 20
+    """Largest message, bytes."""
     clients: int = 32
+    """Connections at the same time."""
     rate: float = 100.0
+    """Messages per second and client; a faster client is slowed down, not refused."""
     handshake: float = 10.0
+    """Seconds a client may take to open a connection."""
     send: float = 20.0
+    """Seconds a client may take to receive an answer."""
     ping: float = 20.0
+    """Seconds between pings, and to answer one."""
     drain: float = 10.0
+    """Seconds that requests under way get when the server stops."""
     harness: float = 900.0
+    """Seconds that a client of vla-eval may take to answer a ping, while its simulator sets up a scene."""
 
 
 @dataclass
 class PolicyServer:
-    """Serves one policy. execute: actions of a chunk that are sent, None for what the run's recipe says.
+    """Serves one policy.
 
-    token: what clients must send as `Authorization: Api-Key TOKEN` (or Bearer); None lets everybody in. steps,
-    max_batch, window: see `Batcher`. Requests that carry an Origin header, as browsers' do, are refused.
+    Requests that carry an Origin header, as browsers' do, are refused.
     """
 
     policy: Policy
+    """What is served."""
     host: str = "127.0.0.1"
+    """Address to listen on; the default is reachable from this machine only."""
     port: int = 8000
+    """TCP port; 0 takes a free one."""
     token: str | None = field(default=None, repr=False)
+    """What clients must send as `Authorization: Api-Key TOKEN` (or Bearer); None lets everybody in."""
     execute: int | None = None
+    """Actions of a chunk that are sent; None: what the run's recipe says."""
     steps: int = 10
+    """Denoising steps."""
     seed: int = 42
+    """Seed of requests that carry none."""
     max_batch: int = 8
+    """Requests computed together at most; see `Batcher`."""
     window: float = 0.005
+    """Seconds to wait for more requests of a batch; see `Batcher`."""
     limits: Limits = Limits()
+    """What clients may ask."""
     stats: Stats = field(default_factory=Stats)
+    """Counts of what was served."""
 
     def __post_init__(self) -> None:
         horizon = self.policy.info.model.action_horizon

@@ -16,6 +16,7 @@ class Latencies:
     """A histogram from 0.1 ms to 100 s; a quantile is right to 6 %."""
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(PER_DECADE * DECADES, np.int64))
+    """int64 [bins], requests per bin; bins are equally wide in the logarithm."""
 
     def add(self, seconds: float) -> None:
         """Count one."""
@@ -33,14 +34,20 @@ class Latencies:
 
 @dataclass
 class Stats:
-    """requests: answered, of which failed got a sentence; refused: at the door; lost: connections that broke off."""
+    """What a server has done so far."""
 
     requests: int = 0
+    """Answered requests."""
     failed: int = 0
+    """Requests among them that were answered by an error."""
     refused: int = 0
+    """Connections that were refused."""
     lost: int = 0
+    """Connections that broke off."""
     latencies: Latencies = field(default_factory=Latencies)
+    """Of the requests that did not fail."""
     _batches: float = 0.0
+    """Number of batches, counted as 1 / size per request."""
 
     def add(self, seconds: float, *, failed: bool) -> None:
         """Count one answered request."""

@@ -114,13 +114,18 @@ class ServedAnswer:
 
 @dataclass
 class HarnessSession:
-    """One connection of the harness. act: float32 [n, a] for a request, as the robot takes them."""
+    """One connection of the harness."""
 
     info: RunInfo
+    """What the run was made from."""
     reader: ObservationReader
+    """Reads the observations."""
     act: Callable[[Request], Awaitable[Float32]]
+    """float32 [n, a] for a request, as the robot takes them."""
     execute: int
+    """Actions of a chunk that are sent, one per message."""
     suite: str | None = None
+    """Benchmark suite that the client runs, from its URL; None: not given."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What the hello says of the policy; the harness keeps it with its results."""
     _protocol: HarnessProtocol = field(init=False)

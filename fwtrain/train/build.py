@@ -30,13 +30,18 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a store decides of a model. latent_shape: (C, h, w); text_shape: (L, Dt)."""
+    """What a store decides of a model."""
 
     state: int
+    """Width of the state."""
     action: int
+    """Width of the action."""
     window: WindowSpec
+    """Frames and actions of one training window."""
     latent_shape: tuple[int, int, int]
+    """(C, h, w) of one latent frame."""
     text_shape: tuple[int, int]
+    """(L, Dt): text tokens, width of an embedding."""
 
     @classmethod
     def of(cls, source: StoreSource) -> Sizes:

@@ -37,10 +37,12 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint folder. step: optimizer steps done."""
+    """A complete checkpoint folder."""
 
     path: Path
+    """The folder."""
     step: int
+    """Optimizer steps done."""
 
     def state(self) -> dict[str, Any]:
         """state.json."""
@@ -74,12 +76,16 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Content:
-    """What a checkpoint is written from. model, optimizer: parts this process holds; config: JSON text of the sizes."""
+    """What a checkpoint is written from."""
 
     model: list[TensorPart]
+    """Parameters that this process holds."""
     optimizer: list[TensorPart]
+    """Optimizer state that this process holds."""
     config: str
+    """JSON text of the model's sizes."""
     state: Mapping[str, Any]
+    """What `state.json` holds: step, total and whatever else resuming needs; open JSON."""
 
 
 def checkpoints(folder: Path, kind: str = STEP) -> list[Checkpoint]:

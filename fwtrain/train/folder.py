@@ -46,23 +46,27 @@ REPORT, FROZEN = "report.html", "frozen.safetensors"
 
 
 class CacheInfo(Model):
-    """A cache the run reads.
-
-    spec: what loads its VAE or text encoder again; identity: what its fingerprint is made of.
-    """
+    """A cache the run reads."""
 
     name: str
+    """Its name in the store."""
     spec: str
+    """What loads its VAE or text encoder again."""
     fingerprint: str
+    """Its identity, short."""
     identity: dict[str, Any]
+    """What the fingerprint is made of; open JSON, compared and shown key by key."""
 
 
 class Scaling(Model):
-    """Normalisation of one vector, one number per dimension; see `fwdata.normalise`."""
+    """Normalisation of one vector; see `fwdata.normalise`."""
 
     names: tuple[str, ...]
+    """One name per dimension."""
     scale: tuple[float, ...]
+    """Factor per dimension."""
     offset: tuple[float, ...]
+    """Summand per dimension."""
 
     def normaliser(self) -> Normaliser:
         """The map itself."""
@@ -70,25 +74,34 @@ class Scaling(Model):
 
 
 class RunInfo(Model):
-    """run.json: what a run was made from, and all that prediction needs besides the weights.
-
-    manifest: the store's, with stitching, window and prompt. episodes: counts by split. stores: the
-    one store or all that were joined.
-    """
+    """run.json: what a run was made from, and all that prediction needs besides the weights."""
 
     version: int = 1
+    """Version of this record."""
     source: str
+    """Converter of the store the run was made from."""
     fps: float
+    """Rate of the rows, Hz."""
     manifest: Manifest
+    """The store's, with stitching, window and prompt."""
     model: ModelConfig
+    """Sizes of the model."""
     latents: CacheInfo
+    """Latent cache."""
     text: CacheInfo
+    """Text cache."""
     state: Scaling
+    """Normalisation of the state."""
     action: Scaling
+    """Normalisation of the action."""
     latent_shape: tuple[int, int, int]
+    """(C, h, w) of one latent frame."""
     text_shape: tuple[int, int]
+    """(L, Dt): text tokens, width of an embedding."""
     episodes: dict[str, int]
+    """Number of episodes by split."""
     stores: tuple[StoreInfo, ...] = ()
+    """The one store, or all that were joined; () in runs of older versions."""
 
     @classmethod
     def of(cls, source: StoreSource, config: ModelConfig) -> RunInfo:
@@ -177,6 +190,7 @@ class RunFolder:
     """A run folder on disk."""
 
     path: Path
+    """The folder."""
 
     @property
     def checkpoints(self) -> Path:

@@ -27,11 +27,14 @@ LOG, PICTURES, TRACKERS = "log.jsonl", "pictures", "trackers.json"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for people. name: a plain file name without its ending; png: the encoded picture."""
+    """An image for people."""
 
     name: str
+    """A plain file name without its ending."""
     caption: str
+    """One line that says what it shows."""
     png: bytes
+    """The image, encoded as PNG."""
 
     def pixels(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] RGB."""

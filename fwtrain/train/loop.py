@@ -42,23 +42,34 @@ from fwtrain.weights.initialise import initialise
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """How a run ended. step of total optimizer steps; finished: all done; loss, video, action: of the last log interval
-    (None when nothing was trained); validation: the last one, None without; best_step: the step with the lowest
-    validation score of the whole run, best_score: that score; seconds: of this call."""
+    """How a run ended."""
 
     step: int
+    """Optimizer steps done."""
     total: int
+    """Steps of the whole run."""
     finished: bool
+    """Whether all are done."""
     loss: float | None
+    """Mean of the last log interval; None when nothing was trained."""
     video: float | None
+    """Video loss of the last log interval; None when nothing was trained."""
     action: float | None
+    """Action loss of the last log interval; None when nothing was trained."""
     validation: ValidationResult | None
+    """The last validation; None without."""
     best_step: int | None
+    """Step with the lowest validation score of the whole run; None without."""
     best_score: float | None
+    """That score; None without."""
     steps_per_s: float
+    """Optimizer steps per second of this call."""
     samples_per_s: float
+    """Windows per second of this call."""
     data_wait: float
+    """Share of the time, 0 .. 1, that training waited for data."""
     seconds: float
+    """Time of this call."""
 
 
 class Meter:

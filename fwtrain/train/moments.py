@@ -42,11 +42,14 @@ class Moments(Protocol):
 
 @dataclass
 class Float32Moments:
-    """Two float32 moments."""
+    """Two float32 moments of one parameter."""
 
     exp_avg: Tensor
+    """First moment, in the parameter's shape."""
     exp_avg_sq: Tensor
+    """Second moment, in the parameter's shape."""
     step: Tensor
+    """Scalar, optimizer steps done."""
 
     def unpacked(self) -> tuple[Tensor, Tensor]:
         return self.exp_avg, self.exp_avg_sq
@@ -60,19 +63,24 @@ class Float32Moments:
 
 @dataclass
 class Packed:
-    """codes: uint8 in the tensor's shape; scale: float32 [rows, blocks per row]."""
+    """One quantised moment."""
 
     codes: Tensor
+    """uint8, in the tensor's shape."""
     scale: Tensor
+    """float32 [rows, blocks per row]."""
 
 
 @dataclass
 class EightBitMoments:
-    """Two quantised moments, 2.03 bytes per element."""
+    """Two quantised moments of one parameter, 2.03 bytes per element."""
 
     exp_avg: Packed
+    """First moment."""
     exp_avg_sq: Packed
+    """Second moment."""
     step: Tensor
+    """Scalar, optimizer steps done."""
 
     def unpacked(self) -> tuple[Tensor, Tensor]:
         return unpack(self.exp_avg, signed=True), unpack(self.exp_avg_sq, signed=False)

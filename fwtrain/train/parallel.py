@@ -44,13 +44,18 @@ def local_size() -> int:
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a run, or one alone. device: this process's."""
+    """The processes of a run, or one alone."""
 
     device: torch.device
+    """This process's device."""
     rank: int = 0
+    """This process's number."""
     size: int = 1
+    """Number of processes."""
     mode: Mode = "ddp"
+    """"ddp" keeps all weights in every process, "fsdp" splits them."""
     mesh: DeviceMesh | None = None
+    """Device mesh that fsdp splits over; None: alone, or ddp."""
 
     @property
     def first(self) -> bool:

@@ -24,24 +24,28 @@ from fwtrain.model import Draws, draw
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward pass of a step: batches of one kind, each with its place in the step.
-
-    weight: their share of the step's batches. last: of the step.
-    """
+    """One forward and backward pass of a step: batches of one kind, one per process."""
 
     step: int
+    """The optimizer step."""
     batches: tuple[tuple[int, BatchPlan], ...]
+    """(place in the step, batch), at most one per process."""
     weight: float
+    """Share of the step's batches that are in this pass."""
     last: bool
+    """Whether it is the last pass of the step."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A pass's windows of this process, on the CPU, and their draws."""
+    """What this process needs for a pass, on the CPU."""
 
     part: Pass
+    """The pass."""
     batch: Batch
+    """This process's windows."""
     draws: Draws
+    """Their noises."""
 
 
 def step_passes(step: int, plans: Sequence[BatchPlan], size: int) -> list[Pass]:

@@ -75,10 +75,11 @@ class SettingRow:
     """A setting with its memory at the recipe's batch size, and the largest windows per pass by GPU size in GiB."""
 
     setting: Setting
+    """What is trained, and how it is kept in memory."""
     processes: int
     """How many share the state."""
     memory: Memory
-    """On one process."""
+    """Bytes on one process, by use."""
     batch: dict[int, int]
     """Windows per pass by GPU size in GiB; 0 where not even one fits."""
     flops: float
@@ -105,6 +106,7 @@ class Recommendation:
     """What to run on one machine."""
 
     gpu: GpuModel
+    """GPU of the machine."""
     gib: int
     """Memory asked for, in GiB."""
     processes: int

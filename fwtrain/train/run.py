@@ -36,6 +36,7 @@ class Stop:
     """Whether a signal asked for the end. The second SIGINT interrupts at once."""
 
     signal: int | None = field(default=None)
+    """Number of the first signal; None: none came."""
 
     def __call__(self) -> bool:
         return self.signal is not None
@@ -108,18 +109,26 @@ def train(
 
 @dataclass(frozen=True)
 class Planned:
-    """What `train` would do: step it begins at, of total; windows per epoch and per step, share of them with video;
-    validation windows; parameters of the model."""
+    """What `train` would do."""
 
     out: Path
+    """Folder of the run."""
     step: int
+    """Step it begins at; 0 for a new run."""
     total: int
+    """Steps of the whole run."""
     episodes: int
+    """Training episodes."""
     windows: int
+    """Windows per epoch."""
     windows_per_step: int
+    """Windows per optimizer step, of all processes."""
     video_share: float
+    """Share of the windows that are trained with video, 0 .. 1."""
     validation_windows: int
+    """Windows of one validation; 0 without."""
     parameters: int
+    """Parameters of the model."""
 
 
 def plan_run(

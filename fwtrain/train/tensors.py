@@ -25,11 +25,14 @@ DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", to
 
 @dataclass(frozen=True)
 class TensorPart:
-    """A tensor to write: its name, the rows this process holds, and the shape of the whole."""
+    """A tensor to write."""
 
     name: str
+    """Its key in the file."""
     tensor: Tensor
+    """The rows this process holds."""
     shape: torch.Size
+    """Shape of the whole."""
 
 
 def write_tensors(path: Path, parts: Sequence[TensorPart], team: Team) -> dict[str, int] | None:

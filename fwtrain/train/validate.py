@@ -25,35 +25,36 @@ ACTION_LEVELS, VIDEO_LEVELS = 0.7548776662466927, 0.5698402909980532
 
 @dataclass(frozen=True)
 class ActionError:
-    """Error of sampled action chunks over the steps inside the episodes.
-
-    mae, rmse: means over steps and dimensions, robot's units. by_dimension: float32 [a], mean absolute error, robot's
-    units. normalised: mean absolute error of normalised actions, in which every dimension counts alike.
-    windows: how many.
-    """
+    """Error of sampled action chunks over the steps inside the episodes."""
 
     mae: float
+    """Mean absolute error over steps and dimensions, robot's units."""
     rmse: float
+    """Root mean square error over steps and dimensions, robot's units."""
     by_dimension: Float32
+    """float32 [a], mean absolute error, robot's units."""
     normalised: float
+    """Mean absolute error of normalised actions, in which every dimension counts alike."""
     windows: int
+    """Windows that were sampled."""
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What one validation found.
-
-    names: of the action dimensions. loss, video, action: the training losses (with their lambdas) on the validation
-    windows; video is 0 without a video loss. video_by_horizon: float32 [F - 1], weighted video loss of each later
-    latent frame, before lambda; None without a video loss.
-    """
+    """What one validation found."""
 
     action_error: ActionError
+    """Error of sampled actions."""
     names: tuple[str, ...]
+    """One name per action dimension."""
     loss: float
+    """Training loss on the validation windows, with its lambdas."""
     video: float
+    """Its video part; 0 without a video loss."""
     action: float
+    """Its action part."""
     video_by_horizon: Float32 | None
+    """float32 [F - 1], weighted video loss of each later latent frame, before lambda; None without a video loss."""
 
     @property
     def score(self) -> float:

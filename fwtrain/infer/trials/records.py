@@ -65,6 +65,7 @@ class EvalFolder:
     """An evaluation on disk."""
 
     path: Path
+    """The folder."""
 
     def trial_file(self, suite: str, task: str, trial: int) -> Path:
         """Where a trial is kept."""
