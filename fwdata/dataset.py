@@ -52,8 +52,11 @@ class SamplerState(TypedDict):
     """Where a `WindowSampler` stands."""
 
     seed: int
+    """Seed of the order."""
     epoch: int
+    """Epoch, from 0."""
     position: int
+    """Windows of the epoch that were handed out."""
 
 
 class WindowSampler(Sampler[int]):

@@ -34,10 +34,12 @@ STD_OF_FLAT = np.float32(1e-3)
 
 @dataclass(frozen=True)
 class Normaliser:
-    """One affine map per dimension. scale, offset: float32 [D]; D is the width of the state or action vector."""
+    """One affine map per dimension; D is the width of the state or action vector."""
 
     scale: Float32
+    """float32 [D], factor."""
     offset: Float32
+    """float32 [D], summand."""
 
     @classmethod
     def from_statistics(

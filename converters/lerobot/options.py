@@ -22,68 +22,68 @@ class LerobotOptions(Model):
     """Options of a LeRobot manifest."""
 
     cameras: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """our name -> feature key, or several tried in order."""
+    """Camera name in the manifest -> feature key, or several tried in order. Needed unless --manifest is left out."""
     vectors: tuple[Vectors, ...] = ()
-    """alternatives for state and action, the first that fits a dataset is taken; `state`, `action` and their `_names`
+    """Alternatives for state and action; the first that fits a dataset is taken. `state`, `action` and their `_names`
     are short for one alternative that is tried first."""
     state: tuple[str, ...] = ()
-    """feature keys that make the state, in order; with `action` and the `_names`, an alternative that is tried before
+    """Feature keys that make the state, in order; with `action` and the `_names`, an alternative that is tried before
     `vectors`."""
     action: tuple[str, ...] = ()
-    """feature keys that make the action, in order; see `state`."""
+    """Feature keys that make the action, in order; see `state`."""
     state_names: tuple[str, ...] = ()
-    """names of the dimensions of `state`; empty: those of the dataset."""
+    """Names of the dimensions of `state`; empty: those of the dataset."""
     action_names: tuple[str, ...] = ()
-    """names of the dimensions of `action`; empty: those of the dataset."""
+    """Names of the dimensions of `action`; empty: those of the dataset."""
     revision: str | None = None
-    """branch, tag or commit of a dataset that is downloaded from the hub."""
+    """Branch, tag or commit of a dataset that is downloaded from the hub; null: its main branch."""
     fps_labels: tuple[float, ...] = ()
-    """rates in info.json that stand for the manifest's own (published sets carry wrong labels)."""
+    """Rates (Hz) in info.json that stand for the manifest's own; published sets carry wrong labels."""
     robots: tuple[str, ...] = ()
-    """when no manifest is named, this one only fits a robot_type that begins with one of these (or is unknown), and
-    rows whose action is the next row's state, with grippers of 0 .. 1."""
+    """When no manifest is named, this one only fits datasets whose robot_type begins with one of these or is unknown;
+    empty: any robot."""
     robotwin_rows: bool = False
-    """when no manifest is named, this one only fits a robot_type that begins with one of these (or is unknown), and
-    rows whose action is the next row's state, with grippers of 0 .. 1."""
+    """When no manifest is named, this one only fits datasets whose action is the next row's state, with grippers of 0
+    .. 1."""
     embodiment: str | None = None
-    """stored with every episode; default: robot_type of info.json."""
+    """Robot that is stored with every episode; null: robot_type of info.json."""
     instruction: Literal["fine", "coarse"] = "fine"
     """"fine" trains every window on the text of its first row, "coarse" on the dataset's task."""
     lang: Literal["en", "zh"] = "en"
-    """half of a text `Chinese@English`; strict: the coarse task instead of Chinese text."""
+    """Which half of a text `Chinese@English` is used."""
     strict_lang: bool = False
-    """half of a text `Chinese@English`; strict: the coarse task instead of Chinese text."""
+    """Replace text that exists in Chinese only by the coarse task."""
     task: str | None = None
-    """the coarse task of all episodes, instead of the dataset's own."""
+    """The coarse task of all episodes; null: the dataset's own."""
     unqualified: Literal["keep", "invalid"] = "keep"
-    """rows labelled unqualified are kept, or marked invalid so that no window reaches them."""
+    """Rows labelled unqualified are kept, or marked invalid so that no window reaches them."""
     gripper_scale: Scale = "recorded"
-    """scale of the gripper columns; "auto" decides per dataset from its targets, "recorded" does not look."""
+    """Scale of the gripper columns; "auto" decides per dataset from its targets, "recorded" does not look."""
     gripper_unit: bool = False
-    """store them as 0 .. 1."""
+    """Store grippers as 0 closed .. 1 open; needs gripper_scale auto, 0-1 or 0-100."""
     gripper_action: Action = "recorded"
-    """"signed" is LIBERO's -1 open / +1 close, "unit" 1 open / 0 close, "auto" decides per dataset; stored as unit.
-    "recorded" leaves the action alone."""
+    """Sign of the action's last column: "signed" is LIBERO's -1 open / +1 close, "unit" 1 open / 0 close, "auto"
+    decides per dataset; all three are stored as unit. "recorded" leaves the action alone."""
     colour: Literal["recorded", "swapped"] = "recorded"
-    """"swapped" exchanges red and blue of every picture (sets that were decoded the wrong way round)."""
+    """"swapped" exchanges red and blue of every image (sets that were decoded the wrong way round)."""
     colour_check: bool = False
-    """warn where the first camera's first picture looks like RoboTwin's plain scene with both exchanged."""
+    """Warn where the first camera's first image looks like RoboTwin's plain scene with red and blue exchanged."""
     video: Literal["keep", "pixels"] = "keep"
     """"keep" stores the packets of videos as they are, "pixels" decodes them and stores every frame losslessly."""
     decoder: Literal["pyav", "decord"] = "pyav"
-    """what decodes with video "pixels": "pyav", or "decord" (the extra `decord`) for plain H.264 and AV1."""
+    """What decodes with video "pixels": "pyav", or "decord" (the extra `decord`) for plain H.264 and AV1."""
     extra_frames: Surplus = "auto"
-    """which frames of a video with more frames than rows belong to the rows: the "first", the "last", those of the
+    """Which frames of a video with more frames than rows belong to the rows: the "first", the "last", those of the
     rows' times ("by-time"); "auto" decides by the neighbouring episodes' videos and the rate, and leaves an episode out
     where they do not tell, "reject" leaves all out; "ignore" is the old name of "first"."""
     max_episodes: int | None = Field(default=None, ge=1)
-    """the first ones of every dataset."""
+    """Only the first episodes of every dataset; null: all."""
     rate: float | None = Field(default=None, gt=0)
-    """rows per second, where info.json and the timestamps disagree."""
+    """Rows per second (Hz), where info.json and the timestamps disagree; null: they decide."""
     copies: Literal["leave-out", "keep"] = "leave-out"
-    """datasets below one folder that hold the same recordings (a backup): all but one are left out, or kept."""
+    """Datasets below one folder that hold the same recordings (a backup): all but one are left out, or all are kept."""
     recover: bool = False
-    """read a dataset whose writer was killed (no Parquet footer, no table of episodes, half videos) as far as complete
+    """Read a dataset whose writer was killed (no Parquet footer, no table of episodes, half videos) as far as complete
     episodes can be shown to exist."""
 
     @field_validator("cameras", mode="before")

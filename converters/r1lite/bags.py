@@ -32,11 +32,14 @@ type Decode = Callable[[bytes], Any]
 
 
 class Message(NamedTuple):
-    """One message. log_ns: when it was recorded; value: the decoded message."""
+    """One message."""
 
     topic: str
+    """Its topic."""
     log_ns: int
+    """When it was recorded, nanoseconds."""
     value: Any
+    """The decoded message, whose fields depend on its type."""
 
 
 def header_stamp(value: Any) -> int | None:

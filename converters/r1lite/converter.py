@@ -50,38 +50,40 @@ class R1LiteOptions(Model):
     """Options of an R1 Lite manifest."""
 
     action_set: topics.ActionSet = "arms"
-    """which parts make up state and action, see `column_names`."""
+    """Which parts make up state and action: "arms", or more of the robot; see `column_names`."""
     instruction: Literal["fine", "coarse"] = "fine"
     """"fine" trains every window on the text annotated at its first frame, "coarse" on the dataset's name."""
     lang: text.Language = "en"
-    """half of bilingual texts; strict replaces Chinese-only text by the coarse task."""
+    """Which half of a bilingual text is used."""
     strict_lang: bool = False
-    """half of bilingual texts; strict replaces Chinese-only text by the coarse task."""
+    """Replace text that exists in Chinese only by the coarse task."""
     task: str | None = None
-    """the coarse task, where no json tells it."""
+    """The coarse task of all recordings; null: that of the JSON files beside them, else the folder's name."""
     drop_unqualified: bool = False
-    """leave out frames labelled unqualified."""
+    """Leave out frames labelled unqualified."""
     recover: bool = False
-    """read what truncated or damaged .mcap files still hold."""
+    """Read what truncated or damaged .mcap files still hold."""
     video: Literal["keep", "pixels"] = "keep"
-    """"keep" stores the messages of video topics as they are, "pixels" decodes them."""
+    """"keep" stores the messages of video topics as they are, "pixels" decodes them and stores every frame
+    losslessly."""
     gap: Literal["keep", "split", "reject"] = "split"
-    """pauses above 0.25 s between head frames: "split" keeps windows from crossing, "keep" does not, or "reject"."""
+    """Pauses above 0.25 s between head frames: "split" keeps windows from crossing them, "keep" lets them, "reject"
+    leaves the recording out."""
     clock: Literal["reject", "shift"] = "reject"
-    """topics whose clock is set apart by more than 0.5 s: "reject", or "shift" by the median offset, which also
-    corrects those apart by more than a frame."""
+    """Topics whose clock differs by more than 0.5 s: "reject" leaves the recording out, "shift" corrects them by the
+    median offset, and also those apart by more than a frame."""
     gripper_scale: report.GripperScale = "auto"
-    """"auto" decides per recording."""
+    """Scale of the grippers; "auto" decides per recording."""
     gripper_unit: bool = False
-    """store grippers as 0 closed .. 1 open."""
+    """Store grippers as 0 closed .. 1 open."""
     trim_unengaged: bool = False
-    """leave out the start until the targets are within 0.2 rad of the state."""
+    """Leave out the start until the targets are within 0.2 rad of the state."""
     include_failed: bool = False
-    """also convert recordings marked as failed."""
+    """Also convert recordings marked as failed."""
     check_rate: bool = True
-    """refuse other frame rates than the manifest's."""
+    """Refuse frame rates that differ from the manifest's."""
     split_files: finding.SplitFiles = "merge"
-    """`x_0`, `x_1`, .. of one folder are one recording, or not."""
+    """Files `x_0`, `x_1`, .. of one folder: "merge" joins them to one recording, "separate" makes each its own."""
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,18 @@ _CHANNELS: dict[str, int] = {"rgb8": 3, "bgr8": 3, "mono8": 1}
 
 
 class Look(NamedTuple):
-    """What one message holds. kind None: nothing that can be recognised. key: a video frame that needs no other."""
+    """What one message holds."""
 
     kind: Kind | None
+    """How the image is coded; None: nothing that can be recognised."""
     height: int
+    """Pixels; 0 where unknown."""
     width: int
+    """Pixels; 0 where unknown."""
     problem: str
+    """What is wrong with it; "" where nothing is."""
     key: bool = False
+    """Whether it is a video frame that needs no other."""
 
 
 def look_at(message: Any) -> Look:

@@ -27,9 +27,9 @@ class Skew:
     """|stamp of the image - stamp of its row| over the rows of one camera."""
 
     largest: int
-    """Nanoseconds."""
+    """Largest distance, nanoseconds."""
     percentile_95: float
-    """Nanoseconds."""
+    """95th percentile of the distance, nanoseconds."""
 
 
 @dataclass(frozen=True)

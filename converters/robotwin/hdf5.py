@@ -45,9 +45,9 @@ class Motion:
     """
 
     state: NDArray[np.float32]
-    """float32 [N, D]."""
+    """float32 [N, D], what was measured."""
     action: NDArray[np.float32]
-    """float32 [N, D]."""
+    """float32 [N, D], targets that belong to the rows of `state`."""
     recorded: int
     """Rows of every array in the file; N or N + 1."""
     left: int

@@ -36,7 +36,7 @@ class Whole:
     workers: int
     """Worker processes."""
     wall: float
-    """Seconds."""
+    """Seconds from start to end."""
     cpu: float
     """CPU seconds of all its processes, their start included."""
 

@@ -38,14 +38,20 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Flag:
-    """One option of a converter. kind: "bool", "text", "number" or "yaml"; many: takes several values."""
+    """One option of a converter, as a flag."""
 
     name: str
+    """Field of the converter's options, such as `max_episodes`."""
     kind: Literal["bool", "text", "number", "yaml"]
+    """What its text is read as; "yaml" for whatever is not one plain type."""
     many: bool
+    """Whether it takes several values."""
     choices: tuple[str, ...]
+    """Values that are allowed; () allows any."""
     default: Any
+    """Value where the flag is absent."""
     about: str
+    """The field's docstring on one line; "" where it has none."""
 
     def value(self, text: str) -> Any:
         """The option's value from its text. UsageError with what is allowed."""

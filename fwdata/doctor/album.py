@@ -27,7 +27,7 @@ class ShownEpisode:
     """One episode."""
 
     id: str
-    """Its id."""
+    """The episode's id in the store."""
     state: NDArray[np.float32]
     """float32 [T, Ds]."""
     action: NDArray[np.float32]

@@ -90,11 +90,14 @@ class EncodeReport:
 
 @dataclass(frozen=True)
 class LatentPlan:
-    """What an encoding would write: first-frame latents, windows with future latents, bytes of the whole cache."""
+    """What an encoding would write."""
 
     frames: int
+    """First-frame latents."""
     windows: int
+    """Windows with future latents."""
     bytes: int
+    """Size of all latents, float16."""
 
 
 def plan_latents(request: EncodeRequest) -> LatentPlan:

@@ -22,11 +22,13 @@ class TextReport:
     """What a text encoding did."""
 
     name: str
+    """Name of the text cache."""
     prompts: int
     """Distinct prompts of the store."""
     encoded: int
     """Those new in this run."""
     seconds: float
+    """Time of the whole call."""
 
 
 def text_identity(manifest: Manifest, encoder: JsonObject) -> JsonObject:

@@ -39,18 +39,19 @@ _PROBE = "import mujoco; c = mujoco.GLContext(16, 16); c.make_current(); c.free(
 
 @dataclass(frozen=True)
 class SimulatorState:
-    """What the simulator shows after a step.
-
-    joints: float64 [7], rad. fingers: float64 [2], m. position: float64 [3], m. quaternion: float64 [4], x y z w.
-    pictures: uint8 [R, R, 3] by dataset name, rows as the simulator renders them: bottom row first. Those of an earlier
-    step where the simulator was not to look (`LiberoSimulator.looking`).
-    """
+    """What the simulator shows after a step."""
 
     joints: NDArray[np.float64]
+    """float64 [7], rad."""
     fingers: NDArray[np.float64]
+    """float64 [2], m."""
     position: NDArray[np.float64]
+    """float64 [3], end effector, m."""
     quaternion: NDArray[np.float64]
+    """float64 [4], end effector, x y z w."""
     pictures: Mapping[str, NDArray[np.uint8]]
+    """uint8 [R, R, 3] by dataset name, rows as the simulator renders them: bottom row first. Those of an earlier step
+    where the simulator was not to look (`LiberoSimulator.looking`)."""
 
 
 class Simulator(Protocol):

@@ -15,37 +15,42 @@ from fwdata.api import Skipped
 
 @dataclass(frozen=True)
 class ReplayTask:
-    """One file of recordings of one task. Picklable; sent to worker processes.
-
-    source: its path relative to the root's folder, POSIX. name: the task, as its benchmark calls it. key: what the
-    metainfo calls it. file: name of the regenerated file. demos: recordings in their order. recorded, rows: steps as
-    recorded, and those that will be kept. num_bytes: size of the source file.
-    """
+    """One file of recordings of one task. Picklable; sent to worker processes."""
 
     source: str
+    """Its path relative to the root's folder, POSIX."""
     name: str
+    """The task, as its benchmark calls it."""
     key: str
+    """What the metainfo calls it."""
     file: str
+    """Name of the regenerated file."""
     demos: tuple[str, ...]
+    """Recordings, in their order."""
     recorded: int
+    """Steps of all recordings."""
     rows: int
+    """Steps that will be kept."""
     num_bytes: int
+    """Size of the source file in bytes."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay came to.
-
-    reason: why nothing was written, None after a success; damaged: the recording itself cannot be used.
-    recorded, rows: steps as recorded and kept. initial_state: the simulator state it began with.
-    """
+    """Result of one replay."""
 
     demo: str
+    """Name of the recording."""
     reason: str | None
+    """Why nothing was written; None after a success."""
     damaged: bool
+    """Whether the recording itself cannot be used."""
     recorded: int
+    """Steps as recorded."""
     rows: int
+    """Steps that were kept."""
     initial_state: tuple[float, ...]
+    """The simulator state it began with."""
 
     @property
     def success(self) -> bool:

@@ -51,10 +51,13 @@ class ExportRequest:
     """One `fwdata export lerobot` call."""
 
     store: Store
+    """The store to export."""
     out: Path
+    """Folder of the new dataset."""
     episodes: tuple[int, ...] | None = None
     """Indices of the store, in this order; None: all."""
     pictures: Pictures = "video"
+    """How images are written: as video (kept packets stay as they are) or as image files."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,11 @@ class ExportPlan:
     """What an export will write."""
 
     episodes: tuple[int, ...]
+    """Indices of the episodes, in order."""
     frames: int
+    """Rows of all of them."""
     fps: int
+    """Rate that is written, Hz."""
     sizes: dict[str, Size]
     """(height, width) by camera."""
     decisions: tuple[str, ...]
@@ -77,7 +83,9 @@ class ExportReport:
     """What an export wrote."""
 
     plan: ExportPlan
+    """What was planned, and so written."""
     seconds: float
+    """Time of the whole call."""
 
 
 def plan_export(request: ExportRequest) -> ExportPlan:

@@ -22,11 +22,15 @@ class MergeReport:
     """What a merge did."""
 
     out: Path
+    """The new store."""
     episodes: int
+    """Episodes in it."""
     frames: int
+    """Their rows."""
     files: int
     """Copied now, 0 when all was there."""
     seconds: float
+    """Time of the whole call."""
     notes: tuple[str, ...]
     """Sentences of the plan."""
 

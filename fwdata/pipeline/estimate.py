@@ -32,32 +32,46 @@ shared, the fastest of 4 conversions less the fastest of 4 readings: 208 Mpixel/
 
 @dataclass(frozen=True)
 class Group:
-    """Recordings of one natural unit (task, suite, dataset). frames_known: whether discovery told every length;
-    otherwise `frames` is estimated from the sample."""
+    """Recordings of one natural unit (task, suite, dataset)."""
 
     name: str
+    """Name of the unit."""
     episodes: int
+    """Recordings."""
     frames: int
+    """Their rows, known or estimated."""
     frames_known: bool
+    """Whether discovery gave every length; otherwise `frames` is estimated from the sample."""
     seconds: float
+    """Their length at the manifest's rate."""
     bytes: int
+    """Size of the recordings."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a conversion would do. bytes: of the recordings; store_bytes: expected of the whole store; expected_seconds:
-    of what is not written yet, with the workers asked for; basis: what both are estimated from."""
+    """What a conversion would do."""
 
     groups: tuple[Group, ...]
+    """Recordings by natural unit."""
     parts: int
+    """Parts of the whole store."""
     pending_parts: int
+    """Parts that are not written yet."""
     store_bytes: int
+    """Expected size of the whole store."""
     expected_seconds: float
+    """Expected time of what is not written yet, with the workers asked for."""
     basis: str
+    """What both are estimated from, one sentence."""
     skipped: tuple[tuple[str, str], ...]
+    """(source, reason) of recordings that cannot be converted."""
     decisions: dict[str, Any]
+    """What the converter decided about all recordings; open JSON, only shown."""
     warnings: tuple[str, ...]
+    """Sentences about recordings that are converted."""
     left_out: tuple[LeftOut, ...]
+    """Recordings that are not taken although nothing is wrong with them, counted by reason."""
     changed: tuple[ChangedRecording, ...] = ()
     """Recordings with other bytes than those converted; `--update` converts them again."""
     outdated: str = ""

@@ -36,10 +36,13 @@ class RecordingOutcome:
     """What became of one recording."""
 
     source: str
+    """The recording, as the store calls it."""
     frames: int
-    """0 and a reason where it was left out."""
+    """Rows that were written; 0 where it was left out."""
     reason: str = ""
+    """Why it was left out; "" where it was written."""
     warnings: tuple[str, ...] = ()
+    """Sentences about what is unusual in it."""
     measurement: EpisodeMeasurement | None = None
     """What its rows and images show of the conventions, where that is measured."""
 
@@ -59,21 +62,29 @@ class CameraSize:
     """How one camera of a recording is stored."""
 
     encoding: str
+    """"jpeg", "video" or "raw"."""
     height: int
+    """Pixels."""
     width: int
+    """Pixels."""
 
 
 @dataclass(frozen=True)
 class SampledRecording:
-    """What the first readable recording tells about all, its pictures not read."""
+    """What the first readable recording says about all; its images are not read."""
 
     recording: RootedRecording
+    """The recording."""
     rows: int
+    """Its rows."""
     state_names: tuple[str, ...]
+    """One name per state column."""
     action_names: tuple[str, ...]
+    """One name per action column."""
     cameras: tuple[CameraSize, ...]
+    """How each of its cameras is stored."""
     seconds: float
-    """That reading it took."""
+    """Time that reading its numbers took."""
 
 
 def _announce(request: ConvertRequest, recording: RootedRecording, link: Link) -> None:

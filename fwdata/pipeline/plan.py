@@ -37,11 +37,15 @@ class PlannedPart:
     """Recordings that share one part."""
 
     name: str
+    """Name of the part, such as `p00003`."""
     group: str
+    """Natural unit its recordings belong to."""
     recordings: tuple[RootedRecording, ...]
+    """Its recordings, in order."""
     missing: tuple[str, ...]
     """Planned recordings that are no longer in the roots."""
     digest: str
+    """sha256 of what it is made from, by which a written part is recognised."""
 
     def entry(self) -> PlannedPartRecord:
         """The part as it is written to the plan, for a part planned now."""
@@ -51,11 +55,14 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """All parts of a store, those that are not written yet, and how many recordings are converted again."""
+    """All parts of a store, and those that are not written yet."""
 
     found: CombinedDiscovery
+    """What the roots hold."""
     parts: tuple[PlannedPart, ...]
+    """All parts."""
     pending: tuple[PlannedPart, ...]
+    """Parts that are not written yet."""
     again: int = 0
     """Recordings that are converted again because they, or the converter, changed."""
 

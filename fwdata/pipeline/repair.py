@@ -34,6 +34,7 @@ class RepairRequest:
     """One `fwdata repair` call."""
 
     store: Path
+    """The store to repair."""
     roots: tuple[Path, ...] = ()
     """The recordings the store was converted from; needed where parts are damaged."""
     workers: int = 1
@@ -47,20 +48,23 @@ class RebuildList:
     """What has to be rebuilt."""
 
     parts: set[str] = field(default_factory=set)
-    """Names."""
+    """Names of parts that are converted again."""
     stitched: set[str] = field(default_factory=set)
-    """Names."""
+    """Names of parts whose stitched frames are written again."""
     latents: dict[str, set[str]] = field(default_factory=dict)
-    """Cache's folder -> names of its damaged parts."""
+    """Folder of a latent cache -> names of its damaged parts."""
     text: dict[str, set[str]] = field(default_factory=dict)
-    """Cache's folder -> names of its damaged parts."""
+    """Folder of a text cache -> names of its damaged parts."""
     plan: bool = False
+    """Whether the store's plan is written again."""
     stats: bool = False
+    """Whether the statistics are computed again."""
     groups: set[str] = field(default_factory=set)
     """Folders whose plain group metadata are damaged."""
     records: set[str] = field(default_factory=set)
     """Parts whose record of what they were made from is damaged; it is written anew, its times and version are lost."""
     leftovers: set[str] = field(default_factory=set)
+    """Temporary files of interrupted commands, which are removed."""
     beyond: list[Finding] = field(default_factory=list)
     """Findings that repairing does not touch."""
 
@@ -86,11 +90,14 @@ class RebuildList:
 
 @dataclass(frozen=True)
 class RepairReport:
-    """What was damaged, what was done about it, and what is damaged still (nothing, if all went well)."""
+    """What was damaged, and what still is."""
 
     damage: RebuildList
+    """What was rebuilt."""
     found: VerifyReport
+    """Findings before the repair."""
     left: VerifyReport
+    """Findings after it; none, if all went well."""
 
 
 def assess(report: VerifyReport) -> RebuildList:

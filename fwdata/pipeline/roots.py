@@ -21,6 +21,7 @@ class Root:
     """A folder (or file) of recordings."""
 
     path: Path
+    """Where it is."""
     name: str
     """Unique among the roots."""
     prefix: str = ""
@@ -32,6 +33,7 @@ class RootedRecording:
     """One recording of one root."""
 
     root: Root
+    """The root it lies in."""
     ref: EpisodeRef
     """As its converter knows it."""
 
@@ -59,14 +61,20 @@ class RootedRecording:
 
 @dataclass(frozen=True)
 class CombinedDiscovery:
-    """What all roots hold together; the fields are those of `fwdata.api.Discovery`."""
+    """What all roots hold together; see `fwdata.api.Discovery`."""
 
     roots: tuple[Root, ...]
+    """The roots, in order."""
     recordings: tuple[RootedRecording, ...]
+    """Recordings to convert, in order."""
     skipped: tuple[Skipped, ...]
+    """Recordings that cannot or must not be converted, with the reason."""
     decisions: dict[str, Json]
+    """What the converter decided about each root; open JSON, stored and shown."""
     warnings: tuple[str, ...]
+    """Sentences for the user."""
     left_out: tuple[LeftOut, ...] = ()
+    """Recordings that were not taken although nothing is wrong with them, counted by reason."""
     exclude: tuple[str, ...] = ()
     """Names of recordings that were left out on request, besides them in `left_out`."""
     only: tuple[str, ...] = ()

@@ -60,14 +60,17 @@ class RecordingRow:
     """One recording of a store."""
 
     source: str
+    """The recording, as the store calls it."""
     outcome: Literal["converted", "quarantined", "skipped"]
     """"skipped" was decided by its name or header, "quarantined" when it was read."""
     frames: int = 0
     """0 unless converted."""
     reason: str = ""
+    """Why it was left out; "" where it was converted."""
     warnings: tuple[str, ...] = ()
     """Of recordings converted in this run (`new`)."""
     new: bool = False
+    """Whether this run converted or quarantined it."""
 
 
 @dataclass
@@ -75,14 +78,21 @@ class ConvertReport:
     """What a conversion did."""
 
     out: Path
+    """The store."""
     episodes: int = 0
+    """Episodes of the whole store."""
     frames: int = 0
+    """Rows of the whole store."""
     new_episodes: int = 0
+    """Episodes written by this run."""
     new_frames: int = 0
+    """Rows written by this run."""
     seconds: float = 0.0
+    """Time of this run."""
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     """(source, reason) of everything left out, earlier runs included."""
     warnings: list[str] = field(default_factory=list)
+    """Sentences about recordings that were converted in this run."""
     left_out: list[LeftOut] = field(default_factory=list)
     """Recordings that were not taken although nothing is wrong with them, counted by reason."""
     rows: list[RecordingRow] = field(default_factory=list)

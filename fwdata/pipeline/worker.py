@@ -23,6 +23,7 @@ class PipeLink:
     """See `fwdata.pipeline.workers.Link`; an error here means that the parent is gone, and ends the process."""
 
     connection: Connection
+    """Pipe to the parent."""
 
     def report(self, *values: Any) -> None:
         """See Link."""

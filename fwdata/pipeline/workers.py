@@ -69,6 +69,7 @@ class LocalLink:
     """The link of a task that runs in this process: announcements have no use here."""
 
     on_report: Callable[..., None]
+    """Called with what the task reports."""
 
     def report(self, *values: Any) -> None:
         """See Link."""
@@ -200,6 +201,7 @@ class WorkerPool:
     """At most `workers` processes, kept between runs; 0 runs every task in this process, unsupervised."""
 
     workers: int
+    """Processes at most; 0: tasks run in this process."""
     memory: int | None = None
     """Bytes that a worker may allocate (Linux only), None for no bound; files it maps do not count. Use it as a context
     manager: leaving it ends all processes."""

@@ -10,21 +10,28 @@ from fwdata.console import human_bytes
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the path. name: key of its result; why: what it does, for people."""
+    """One command of the quickstart."""
 
     name: str
+    """Key of its result."""
     command: tuple[str, ...]
+    """Its words."""
     why: str
+    """What it does, for people."""
 
 
 @dataclass
 class Results:
-    """What the commands printed (their JSON), how long each took, and the largest memory any of them used."""
+    """What the commands printed and used."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """JSON that each command printed, by its name; open, since each command has its own."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Time of each command, by its name."""
     peak_rss: int = 0
+    """Largest resident memory any of them used, bytes."""
     total_seconds: float = 0.0
+    """Time of all commands."""
 
 
 def summary(results: Results) -> dict[str, Any]:

@@ -32,16 +32,24 @@ type OnDemo = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class RegenerateRequest:
-    """What to replay. raw: folder or file; out: its suites' folders; tasks, max_demos: only these (None: all)."""
+    """What to replay."""
 
     source: str
+    """Name of the converter whose recordings are replayed."""
     suite: str
+    """Suite of tasks."""
     raw: Path
+    """Folder or file of the recordings."""
     out: Path
+    """Folder that the suite's folder is made in."""
     resolution: int = 512
+    """Height and width of the rendered images, pixels."""
     tasks: tuple[str, ...] | None = None
+    """Only these tasks; None: all."""
     max_demos: int | None = None
+    """Only the first recordings of every task; None: all."""
     workers: int = 1
+    """Processes that replay."""
 
     @property
     def folder(self) -> Path:
@@ -51,34 +59,46 @@ class RegenerateRequest:
 
 @dataclass
 class RegenerateReport:
-    """What a regeneration came to, earlier runs included.
-
-    failed: (task, recording, reason) of replays that did not solve the task, damaged: of those that cannot be used;
-    skipped: (file, reason). rows: of recordings that were kept. new_steps: replayed by this run, in `seconds`.
-    """
+    """Result of a regeneration, earlier runs included."""
 
     folder: Path
+    """Folder of the suite's files."""
     tasks: int = 0
+    """Tasks whose file is finished."""
     demos: int = 0
+    """Recordings that were replayed."""
     kept: int = 0
+    """Recordings that solved the task and were written."""
     rows: int = 0
+    """Steps of the recordings that were kept."""
     noops: int = 0
+    """Steps of the kept recordings that were left out because they do nothing."""
     failed: list[tuple[str, str, str]] = field(default_factory=list)
+    """(task, recording, reason) of replays that did not solve the task."""
     damaged: list[tuple[str, str, str]] = field(default_factory=list)
+    """(task, recording, reason) of recordings that cannot be used."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(file, reason) of files that cannot be read."""
     versions: dict[str, str] = field(default_factory=dict)
+    """Versions of the simulator's packages."""
     new_steps: int = 0
+    """Steps replayed by this run."""
     seconds: float = 0.0
+    """Time of this run."""
 
 
 @dataclass(frozen=True)
 class RegeneratePlan:
-    """Tasks found, and those whose file is not finished. bytes: pictures before compression."""
+    """What a regeneration would do."""
 
     tasks: tuple[ReplayTask, ...]
+    """Tasks found."""
     pending: tuple[ReplayTask, ...]
+    """Tasks whose file is not finished."""
     skipped: tuple[tuple[str, str], ...]
+    """(file, reason) of files that cannot be read."""
     bytes: int
+    """Size of the images of all steps before compression."""
 
 
 def load_replayer(source: str) -> Replayer:

@@ -24,13 +24,18 @@ FRAME_SIDE = 384
 
 @dataclass(frozen=True)
 class Tile:
-    """One camera's place in a picture, in pixels of the picture."""
+    """One camera's place in a stitched image, in pixels of that image."""
 
     name: str
+    """Name of the camera."""
     top: int
+    """First row."""
     left: int
+    """First column."""
     height: int
+    """Rows."""
     width: int
+    """Columns."""
 
 
 def frames_strip(

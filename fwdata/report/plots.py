@@ -24,16 +24,21 @@ class Band:
     """A stretch of x that is shaded, in the units of x."""
 
     low: float
+    """Where it begins."""
     high: float
+    """Where it ends."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One small plot of several with the same line names. bands: shaded stretches of x."""
+    """One small plot of several with the same line names."""
 
     name: str
+    """Title."""
     lines: Mapping[str, Values]
+    """x and y by name of the line."""
     bands: Sequence[Band] = ()
+    """Shaded stretches of x."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,15 @@ class Scale:
     """Values low..high mapped to drawing units start..stop, linearly or by their logarithm."""
 
     low: float
+    """Least value."""
     high: float
+    """Greatest value."""
     start: float
+    """Drawing unit of `low`."""
     stop: float
+    """Drawing unit of `high`."""
     log: bool = False
+    """Whether values are mapped by their logarithm; they must then be positive."""
 
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         low, high = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)

@@ -15,22 +15,30 @@ WIDTH, GAP, TOP, ROW, BOTTOM, FONT = 296, 28, 34, 30, 44, 13
 
 @dataclass(frozen=True)
 class Range:
-    """A value, its interval (not finite where nothing is known of it), and the single values it is made of."""
+    """A value with its interval."""
 
     value: float
+    """The estimate."""
     low: float
+    """Lower bound; not finite where nothing is known of it."""
     high: float
+    """Upper bound; not finite where nothing is known of it."""
     points: Sequence[float] = ()
+    """Single values it is made of; empty: none are drawn."""
 
 
 @dataclass(frozen=True)
 class RangePanel:
-    """One quantity. rows: a Range by row name, None where a row has no value. limits: fixed range of the axis."""
+    """One quantity."""
 
     title: str
+    """Heading."""
     label: str
+    """Text below the axis, with the unit."""
     rows: dict[str, Range | None]
+    """Range by row name; None where a row has no value."""
     limits: tuple[float, float] | None = None
+    """Fixed range of the axis; None: as the values need."""
 
 
 def range_plot(panels: Sequence[RangePanel]) -> str:

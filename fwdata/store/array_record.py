@@ -74,7 +74,7 @@ class ArrayAttributes(Record):
     """Attributes of an array."""
 
     fwdata: SealRecord = SealRecord()
-    """Ours."""
+    """What this package adds to an array's metadata."""
 
 
 class ArrayRecord(Record):

@@ -24,22 +24,28 @@ SEALED = ("stats", "parts/p*", "parts/p*/frames", "latents/*/p*", "text/*/p*")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong at `key` (path relative to the store, POSIX); `problem` completes the sentence "<path> ..."."""
+    """Something wrong in a store."""
 
     key: str
+    """Path relative to the store, POSIX."""
     problem: str
+    """Completes the sentence "<path> ..."."""
 
 
 @dataclass
 class VerifyReport:
-    """What was checked: files whose bytes were read, of how many, and one finding per file that is missing, changed or
-    unknown and per folder that is not finished."""
+    """What a verification read and found."""
 
     store: Path
+    """The store."""
     files: int = 0
+    """Files whose bytes were read."""
     bytes: int = 0
+    """Their size."""
     total_files: int = 0
+    """Files of the whole store."""
     findings: list[Finding] = field(default_factory=list)
+    """One per file that is missing, changed or unknown and per folder that is not finished."""
 
     @property
     def damaged(self) -> list[str]:

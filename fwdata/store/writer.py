@@ -44,7 +44,7 @@ class SourceFile:
     path: str
     """Path relative to the root, POSIX."""
     bytes: int
-    """Size."""
+    """Size of the file in bytes."""
     sha256: str
     """Digest of its bytes, hex."""
     mtime_ns: int
@@ -190,11 +190,11 @@ class PartWriter:
     group: str
     """Natural unit of its episodes."""
     cameras: tuple[str, ...]
-    """What every episode must offer."""
+    """Cameras that every episode must have."""
     state_names: tuple[str, ...]
-    """What every episode must offer."""
+    """State columns that every episode must have."""
     action_names: tuple[str, ...]
-    """What every episode must offer."""
+    """Action columns that every episode must have."""
     plan: str
     """Digest of the part's planned recordings, kept to recognise the part in a rerun."""
     version: int = FIRST_VERSION

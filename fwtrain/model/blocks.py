@@ -21,21 +21,29 @@ from fwtrain.model.text import Text, TextKeys, repeated
 
 
 class Modulation(NamedTuple):
-    """Six [B or 1, G, 1, D] vectors; the scales already contain the + 1."""
+    """Six [B or 1, G, 1, D] vectors of a layer; the scales already contain the + 1."""
 
     shift1: Tensor
+    """Added before self-attention."""
     scale1: Tensor
+    """Factor before self-attention."""
     gate1: Tensor
+    """Factor of the self-attention's output."""
     shift2: Tensor
+    """Added before the feed-forward layers."""
     scale2: Tensor
+    """Factor before the feed-forward layers."""
     gate2: Tensor
+    """Factor of the feed-forward layers' output."""
 
 
 class KeyValue(NamedTuple):
-    """Keys and values [B, S, N, d]; keys are normalised and rotated where positions apply."""
+    """What self-attention reads of S tokens."""
 
     k: Tensor
+    """Keys [B, S, N, d], normalised, and rotated where positions apply."""
     v: Tensor
+    """Values [B, S, N, d]."""
 
     def joined(self, more: KeyValue) -> KeyValue:
         """These keys, then more."""
@@ -128,7 +136,9 @@ class TensorPlacement(TypedDict):
     """Where and as what parameters are made."""
 
     device: torch.device | str
+    """Where they are made; "meta" makes shapes alone."""
     dtype: torch.dtype
+    """Type of the numbers."""
 
 
 class RmsWeight(nn.Module):

@@ -27,7 +27,7 @@ class Times:
     """Embeddings of R timesteps."""
 
     embedded: Tensor
-    """[R, D]."""
+    """[R, D], what the head's modulation is made of."""
     projected: Tensor
     """[R, 6, D], shifts, scales and gates of a layer; the scale rows contain the + 1."""
 

@@ -19,24 +19,27 @@ from fwtrain.batch import used_rows
 
 
 class Text(NamedTuple):
-    """rows [B, L', D]: text rows in use, one zero row that stands for `repeats`, and the proprioception row.
-
-    merged: index of that zero row. bias: float32 [1, 1, 1, L'] to add to attention logits, or None where keys are to be
-    repeated instead (or repeats is 1).
-    """
+    """Text rows as attention reads them, equal zero rows merged into one."""
 
     rows: Tensor
+    """[B, L', D], rows in use, one zero row that stands for `repeats`, and the proprioception row."""
     merged: int = 0
+    """Index of the zero row."""
     repeats: int = 1
+    """Zero rows that it stands for."""
     bias: Tensor | None = None
+    """float32 [1, 1, 1, L'] to add to attention logits; None: keys are repeated instead, or repeats is 1."""
 
 
 class TextKeys(NamedTuple):
-    """Cross-attention keys and values [B, L', N, d], and the bias of their logits."""
+    """What cross-attention reads of the text."""
 
     k: Tensor
+    """Keys [B, L', N, d]."""
     v: Tensor
+    """Values [B, L', N, d]."""
     bias: Tensor | None
+    """As of `Text`."""
 
 
 @dataclass(frozen=True)

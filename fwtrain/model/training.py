@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
 
 class Losses(NamedTuple):
-    """Scalar float32 losses of a batch; components contain their lambda, video is 0 without co-training."""
+    """Scalar float32 losses of a batch."""
 
     total: Tensor
+    """Sum of both."""
     video: Tensor
+    """Video loss with its lambda; 0 without co-training."""
     action: Tensor
+    """Action loss with its lambda."""
 
 
 @dataclass(frozen=True)

@@ -118,11 +118,11 @@ class Recommendation:
     accumulation: int
     """Passes per step, shared by the processes."""
     command: str
-    """To copy."""
+    """Command line to copy."""
     hours: float
     """Of the whole run, at `mfu` of the GPU's bf16 peak."""
     mfu: float
-    """Assumed share."""
+    """Share of the GPU's bf16 peak that is assumed, 0 .. 1."""
     disk: int
     """Bytes of the checkpoints kept at once."""
     host: int

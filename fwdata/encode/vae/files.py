@@ -56,15 +56,14 @@ _IGNORED = {"clip_output", "dropout"}
 
 @dataclass(frozen=True)
 class VaeWeights:
-    """A checked VAE checkpoint.
-
-    name: "tiny", "wan2.2" (any checkpoint of that architecture) or "custom"; config: its sizes; tensors: under
-    diffusers' names, in the dtype of the file (the decoder's are absent if it was not asked for).
-    """
+    """A checked VAE checkpoint."""
 
     name: str
+    """"tiny", "wan2.2" (any checkpoint of that architecture) or "custom"."""
     config: VaeConfig
+    """Its sizes."""
     tensors: dict[str, Tensor]
+    """Parameters under diffusers' names, in the dtype of the file; the decoder's are absent if it was not asked for."""
 
     def fingerprint(self) -> str:
         """sha256 hex over what the latents depend on: (name, dtype, shape, bytes) of the encoder side, mean and std.

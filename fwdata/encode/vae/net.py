@@ -32,21 +32,24 @@ type Memory = dict[nn.Module, Tensor]
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """Sizes of one VAE, in the field names of diffusers' config.json.
-
-    base_dim, decoder_base_dim: widths at full resolution; dim_mult: width factors of the 4 levels; num_res_blocks:
-    residual blocks per encoder level (the decoder has one more); temperal_downsample: which of the 3 halvings also
-    halve time; latents_mean, latents_std: 48 values each, the constants of the latents' normalisation.
-    """
+    """Sizes of one VAE, in the field names of diffusers' config.json."""
 
     base_dim: int
+    """Channels of the encoder at full resolution."""
     decoder_base_dim: int
+    """Channels of the decoder at full resolution."""
     latents_mean: tuple[float, ...]
+    """48 numbers, subtracted from a latent's channels before they are stored."""
     latents_std: tuple[float, ...]
+    """48 numbers, which the difference is divided by."""
     dim_mult: tuple[int, ...] = (1, 2, 4, 4)
+    """Factors of the channels at the 4 levels."""
     num_res_blocks: int = 2
+    """Residual blocks per encoder level; the decoder has one more."""
     temperal_downsample: tuple[bool, ...] = (False, True, True)
+    """Which of the 3 halvings also halve time (spelt as in diffusers)."""
     z_dim: int = LATENT_CHANNELS
+    """Channels of a latent."""
 
 
 class CausalConv3d(nn.Conv3d):

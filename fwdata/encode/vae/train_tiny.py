@@ -55,13 +55,18 @@ HELD_OUT_SEED = 10_000_019
 
 @dataclass(frozen=True)
 class TinyVaeOptions:
-    """What one run is asked for; exactly one of steps and minutes is set. start: weights to go on from."""
+    """What one run is asked for; exactly one of steps and minutes is set."""
 
     out: Path
+    """File of the weights."""
     seed: int
+    """Seed of the weights and of the images."""
     steps: int | None
+    """Length in optimizer steps; None: by minutes."""
     minutes: float | None
+    """Length in minutes; None: by steps."""
     start: Path | None
+    """Weights to continue from; None: random ones."""
 
 
 def clips(rng: np.random.Generator, count: int) -> Iterator[NDArray[np.uint8]]:

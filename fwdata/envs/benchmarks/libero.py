@@ -86,8 +86,11 @@ class LiberoBenchmark:
     """See `fwdata.envs.benchmarks.contract.Benchmark`."""
 
     name: str = "libero"
+    """Name for `--env`."""
     suites: tuple[str, ...] = SUITES
+    """Suites of tasks, by LIBERO's names."""
     robot: RobotSpec = ROBOT
+    """Cameras and widths of state and action."""
 
     @property
     def protocols(self) -> Mapping[str, EvalProtocol]:

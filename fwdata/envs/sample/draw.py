@@ -40,13 +40,16 @@ _BUTTONS: dict[str, Colour] = {"red": (216, 36, 40), "blue": (36, 76, 216)}
 
 @dataclass(frozen=True)
 class Viewpoint:
-    """What a camera sees: a rectangle of the table plane around `centre`, `width` metres wide, square pixels."""
+    """What a camera sees: a rectangle of the table plane with square pixels."""
 
     centre: Point
+    """Middle of the rectangle on the table, m."""
     width: float
+    """Width of the rectangle, m."""
     height_above: float
+    """Height of the camera above the table, m."""
     pixels: tuple[int, int]
-    """(height, width)"""
+    """(height, width) of its images."""
 
     @property
     def scale(self) -> float:

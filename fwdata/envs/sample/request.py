@@ -11,18 +11,20 @@ from fwdata.io import write_atomic
 
 @dataclass(frozen=True)
 class SampleReport:
-    """What a folder of sample recordings holds after writing.
-
-    episodes, frames: recordings and their camera instants in all; bytes: size of the recordings themselves;
-    written: episodes made by this call, the others were there already. root: the folder to convert.
-    """
+    """What a folder of sample recordings holds after writing."""
 
     kind: str
+    """Which dataset's format was written."""
     root: Path
+    """The folder to convert."""
     episodes: int
+    """Recordings in the folder."""
     frames: int
+    """Their frames, counted once for all cameras."""
     bytes: int
+    """Size of the recordings themselves."""
     written: int
+    """Recordings made by this call; the others were there already."""
 
 
 def check_request(out: Path, episodes: int, seed: int, camera_size: tuple[int, int]) -> None:

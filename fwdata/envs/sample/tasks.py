@@ -29,14 +29,12 @@ _UNSEEN = (
 
 @dataclass(frozen=True)
 class Task:
-    """A goal that only the instruction tells: every scene has a button of each colour.
-
-    name: folder name of the task. colour: colour word of the button to press.
-    seen: training instructions, the canonical one first. unseen: instructions kept for evaluation.
-    """
+    """A goal that only the instruction tells: every scene has a button of each colour."""
 
     name: str
+    """Folder name of the task."""
     colour: str
+    """Colour word of the button to press."""
 
     @property
     def seen(self) -> tuple[str, ...]:

@@ -47,22 +47,28 @@ _GRIPPER_SPEED = 0.25
 
 @dataclass(frozen=True)
 class Arm:
-    """Where an arm stands. base: shoulder; home: nominal resting place of the hand; elbow: +1 when the elbow points to
-    the left, -1 to the right."""
+    """Where an arm stands."""
 
     name: str
+    """Prefix of its columns."""
     base: Point
+    """Shoulder on the table, m."""
     home: Point
+    """Nominal resting place of the hand, m."""
     elbow: int
+    """+1 when the elbow points to the left, -1 to the right."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The arms of a robot, and the area of the table that buttons lie in: its middle and half its size (x, y)."""
+    """The arms of a robot, and the area of the table that buttons lie in."""
 
     arms: tuple[Arm, ...]
+    """Arms, in the order of their columns."""
     area: Point
+    """Middle of the area, m."""
     spread: Point
+    """Half the size of the area in x and y, m."""
 
     @property
     def state_dims(self) -> int:
@@ -87,26 +93,30 @@ ONE_ARM = Layout(
 
 @dataclass(frozen=True)
 class Button:
-    """A button on the table: colour word and centre."""
+    """A button on the table."""
 
     colour: str
+    """Colour word."""
     centre: Point
+    """Place on the table, m."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What an episode starts from.
-
-    hands: where each arm's hand rests at the start. speed and bow: how this episode's expert moves (factor on the
-    speed, radians by which it leaves the straight line); offset: where on the button it presses, from the centre.
-    """
+    """What an episode starts from."""
 
     layout: Layout
+    """The robot."""
     buttons: tuple[Button, ...]
+    """Buttons on the table."""
     hands: tuple[Point, ...]
+    """Where each arm's hand rests at the start, m."""
     speed: float
+    """Factor on the speed of this episode's expert."""
     bow: float
+    """Angle by which the expert leaves the straight line, rad."""
     offset: Point
+    """Where on the button the expert presses, m from its centre."""
 
     def button(self, colour: str) -> Button:
         """The button of this colour."""

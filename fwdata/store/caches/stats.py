@@ -37,17 +37,22 @@ NAMES = ("min", "max", "mean", "std", "q01", "q99")
 
 @dataclass(frozen=True)
 class FieldStatistics:
-    """Statistics of state or action. min .."""
+    """Statistics of state or action over the training rows; one number per dimension."""
 
     min: tuple[float, ...]
+    """Least value."""
     max: tuple[float, ...]
+    """Greatest value."""
     mean: tuple[float, ...]
+    """Mean value."""
     std: tuple[float, ...]
+    """Population standard deviation."""
     q01: tuple[float, ...]
+    """1 % quantile."""
     q99: tuple[float, ...]
-    """One float per dimension."""
+    """99 % quantile."""
     stepwise: dict[str, list[list[float]]]
-    """The same per window step [K][D]."""
+    """The same six by name, per window step: [K][D]."""
 
     def official(self) -> JsonObject:
         """`{"stepwise_min", "global_min", ..}` of the official file."""
@@ -63,8 +68,11 @@ class Statistics:
     """Statistics of a store's training episodes."""
 
     state: FieldStatistics
+    """Of the state."""
     action: FieldStatistics
+    """Of the action."""
     num_episodes: int
+    """Training episodes."""
     num_transitions: int
     """Rows of the episodes counted."""
 

@@ -132,11 +132,14 @@ class TextCache(Cache[TextCacheRecord]):
 
 @dataclass(frozen=True)
 class TextSpec:
-    """What a text cache says of its encoder: the name that loads it again, D and L."""
+    """Encoder of a text cache."""
 
     encoder: str
+    """Name that loads it again."""
     dim: int
+    """D, width of an embedding."""
     max_tokens: int
+    """L, tokens of an embedding."""
 
 
 def open_texts(store: StoreContents, name: str | None) -> TextCache:
