@@ -15,7 +15,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fwdata.errors import FwdataError, StoreError
+from fwdata.errors import FwdataError, StoreError, needed_for
 
 if TYPE_CHECKING:
     from fwdata.dataset import WindowDataset
@@ -71,5 +71,6 @@ def __getattr__(name: str) -> object:
 
         return StoredEpisode
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        with needed_for(f"fwdata.{name}"):
+            return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'fwdata' has no attribute {name!r}")

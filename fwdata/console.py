@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fwdata.errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, EXIT_USAGE, FwdataError
+from fwdata.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_UNEXPECTED,
+    EXIT_USAGE,
+    EXTRAS,
+    FwdataError,
+    MissingLibrary,
+)
 
 if TYPE_CHECKING:
     import typer
@@ -38,6 +45,10 @@ def run_app(app: typer.Typer) -> NoReturn:
         code = EXIT_INTERRUPTED
     except FwdataError as error:
         fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
+            raise
+        fail(str(MissingLibrary.of(error)), EXIT_USAGE)
     except OSError as error:
         fail(_system_error(error), EXIT_UNEXPECTED)
     if code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this code

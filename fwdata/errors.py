@@ -2,7 +2,8 @@
 
     FwdataError            1   unexpected
     ├── UsageError         2   wrong option, path or input folder
-    │   └── ManifestError  2   unknown or wrong key in a manifest or recipe
+    │   ├── ManifestError  2   unknown or wrong key in a manifest or recipe
+    │   └── MissingLibrary 2   a library of an extra that is not installed
     ├── BadEpisode         3   one recording cannot be converted; it is quarantined, the others go on
     ├── StoreError         2   a store, cache or episode that is absent, foreign or newer than this version
     │   ├── StoreDamaged   4   a checksum, count or file does not hold
@@ -14,8 +15,9 @@ Messages are one sentence that says where, what was expected, what was found and
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1
@@ -39,6 +41,45 @@ class UsageError(FwdataError, ValueError):
 
 class ManifestError(UsageError):
     """A manifest or recipe with an unknown key or a wrong value."""
+
+
+EXTRAS = {
+    **dict.fromkeys(("h5py", "rosbags", "apsw", "lz4", "backports", "pyarrow"), "convert"),
+    **dict.fromkeys(
+        ("torch", "transformers", "ftfy", "safetensors", "huggingface_hub", "httpx", "tensorboard"), "train"
+    ),
+    **dict.fromkeys(("lerobot", "datasets"), "lerobot"),
+    **dict.fromkeys(("websockets", "msgpack"), "client"),
+    **dict.fromkeys(("zarr", "diffusers"), "bench"),
+    **dict.fromkeys(("wandb", "trackio"), "track"),
+    "av": "video",
+    "fsspec": "cloud",
+    "s3fs": "cloud",
+    "decord": "decord",
+    "peft": "lora",
+}
+"""Library -> the smallest extra of this package that brings it: `pip install 'fwdata[EXTRA]'`."""
+
+
+class MissingLibrary(UsageError):
+    """A library that is not part of the base install."""
+
+    @classmethod
+    def of(cls, error: ImportError, what: str = "this command") -> MissingLibrary:
+        """The sentence for an import that failed. what: what needs the library."""
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            return cls(f"{what} needs a library that is not installed ({error}); install it with pip")
+        return cls(f"{what} needs {library}, which is not installed; run: pip install 'fwdata[{EXTRAS[library]}]'")
+
+
+@contextlib.contextmanager
+def needed_for(what: str) -> Iterator[None]:
+    """Put around imports of libraries of an extra: MissingLibrary where one is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingLibrary.of(error, what) from None
 
 
 class BadEpisode(FwdataError, ValueError):

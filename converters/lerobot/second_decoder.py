@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.lerobot.video import BLOCK_BYTES, BLOCK_FRAMES, VideoPixels, timeline
-from fwdata.api import BadEpisode, UsageError
+from fwdata.api import BadEpisode
+from fwdata.errors import needed_for
 
 PLAIN = ("h264", "av1")
 """Codecs that it decodes exactly."""
@@ -23,8 +24,8 @@ PLAIN = ("h264", "av1")
 def decord_blocks(source: VideoPixels) -> Iterator[NDArray[np.uint8]]:
     """The frames of `source` as blocks, uint8 [n, H, W, 3].
 
-    UsageError without the extra; BadEpisode for another codec, another number of frames than the file's index says, and
-    files that it does not read.
+    MissingLibrary without the extra; BadEpisode for another codec, another number of frames than the file's index says,
+    and files that it does not read.
     """
     decord = _library()
     found = timeline(source.path, source.name)
@@ -44,8 +45,6 @@ def decord_blocks(source: VideoPixels) -> Iterator[NDArray[np.uint8]]:
 
 
 def _library() -> Any:
-    try:
+    with needed_for("decoder=decord"):
         import decord
-    except ImportError:
-        raise UsageError("decoder=decord needs the extra: python -m pip install 'fwdata[decord]'") from None
     return decord

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.errors import needed_for
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
@@ -38,7 +40,8 @@ class ToRgb:
     """Converts frames of one stream; keeps libswscale's tables between calls. Not for use by two threads at once."""
 
     def __init__(self) -> None:
-        from av.video.reformatter import VideoReformatter
+        with needed_for("recorded video"):
+            from av.video.reformatter import VideoReformatter
 
         self._reformatter = VideoReformatter()
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from fwdata.errors import needed_for
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
@@ -83,8 +85,9 @@ class PacketDecoder:
     """
 
     def __init__(self, header: VideoHeader) -> None:
-        import av
-        from av.video.codeccontext import VideoCodecContext
+        with needed_for("recorded video"):
+            import av
+            from av.video.codeccontext import VideoCodecContext
 
         name = DECODERS.get(header.codec)
         if name is None:
@@ -126,7 +129,8 @@ class PacketDecoder:
 @cache
 def decoder_version() -> str:
     """Libraries that decode, for messages and identities: `libavcodec 61.19.101, libswscale 8.3.100`."""
-    import av
+    with needed_for("recorded video"):
+        import av
 
     found = av.library_versions
     return ", ".join(f"{name} {'.'.join(map(str, found[name]))}" for name in ("libavcodec", "libswscale"))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fwdata.api import Converter, Episode
-from fwdata.errors import BadEpisode, FwdataError, UsageError, one_line
+from fwdata.errors import BadEpisode, FwdataError, MissingLibrary, UsageError, one_line
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import EpisodeMeasurement, MotionTrace
 from fwdata.evidence.thumbnails import Collector
@@ -98,6 +98,8 @@ def _concerns_all(error: BaseException, source: str) -> BaseException | None:
     while found is not None:
         if isinstance(found, MemoryError):
             return found  # ends the reader, as its memory bound does
+        if isinstance(found, ModuleNotFoundError):
+            return MissingLibrary.of(found, f"reading {source}")
         if isinstance(found, UsageError) or getattr(found, "errno", None) in FATAL_ERRNOS:
             advice = "the machine could not read it, run the same command again to continue"
             return FwdataError(f"{source}: {error}; {advice}") if isinstance(error, BadEpisode) else error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from fwdata.errors import FwdataError
+from fwdata.errors import FwdataError, MissingLibrary
 from fwdata.pipeline.workers import EXIT_MEMORY
 
 _PR_SET_PDEATHSIG = 1
@@ -74,6 +74,8 @@ def _do(function: Any, task: tuple[Any, ...], link: PipeLink, memory: int) -> tu
         return "error", error
     except (FwdataError, OSError) as error:
         return "error", error
+    except ModuleNotFoundError as error:
+        return "error", MissingLibrary.of(error)
     except Exception as error:  # noqa: BLE001 - sent to the parent, with its traceback
         found = RuntimeError(f"{type(error).__name__}: {error}")  # a foreign class may not survive the way
         found.add_note(traceback.format_exc())

@@ -6,6 +6,7 @@ quickstart again continues like those commands do.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import resource
 import subprocess
@@ -14,12 +15,14 @@ import time
 from pathlib import Path
 
 from fwdata.console import emit_json, print_table, say
-from fwdata.errors import FwdataError, UsageError
+from fwdata.errors import FwdataError, MissingLibrary, UsageError
 from fwdata.quickstart.results import Results, Step, summary, summary_rows
 
 EPISODES = 64
 STRIDE = 4
 EVAL_EPISODES = 20
+NEEDED = ("h5py", "av", "torch")
+"""Libraries of the extras that its commands need."""
 ONE = ("--threads", "1")
 """One thread trains a model this small faster than two (7.2 against 5.2 steps/s on two cores)."""
 
@@ -66,6 +69,9 @@ def run_quickstart(out: Path, as_json: bool) -> None:
     """Run every command, print a table, write `report.html`. FwdataError when a command fails; its message is shown."""
     if out.is_file():
         raise UsageError(f"--out {out} is a file; name a folder")
+    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if absent:
+        raise MissingLibrary(f"quickstart needs {', '.join(absent)}; run: pip install 'fwdata[convert,train]'")
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     results = Results()

@@ -3,7 +3,7 @@
 The reader parses `zarr.json` once and reads chunks with `pread`, checking every crc32c or zstd checksum; a missing
 file or chunk is an error, never a fill value, and so is a whole chunk that belongs elsewhere (`fwdata.store.codec`).
 One random latent row costs about 15 us plus the copy, against 560 us and more through zarr-python. An array with
-another codec chain falls back to zarr-python.
+another codec chain is refused: no version of fwdata has written one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StoreDamaged
+from fwdata.errors import StoreDamaged, StoreError
 from fwdata.io import write_atomic
 from fwdata.store.array_record import ArrayAttributes, ArrayRecord
 from fwdata.store.codec import (
@@ -107,7 +107,11 @@ class ChunkedArray:
 
     @cached_property
     def _grid(self) -> tuple[int, int | None, tuple[str, ...]]:
-        """(rows per chunk, chunks per shard or None, names of the chunk's codecs)."""
+        """(rows per chunk, chunks per shard or None, names of the chunk's codecs); StoreError for others than ours."""
+        if not self._known_form():
+            chain = ", ".join(codec.name for codec in self._record.codecs)
+            where = f"{self.files.location}/{self.key}/zarr.json"
+            raise StoreError(f"{where}: the array's codecs or chunks ({chain}) are not those that fwdata writes")
         outer = self._record.chunk_grid.configuration.chunk_shape[0]
         codecs = self._record.codecs
         if codecs[0].name != "sharding_indexed":
@@ -116,8 +120,7 @@ class ChunkedArray:
         inner = config.chunk_shape[0]
         return inner, outer // inner, tuple(codec.name for codec in config.codecs)
 
-    @cached_property
-    def _native(self) -> bool:
+    def _known_form(self) -> bool:
         """Whether the codecs and chunks are those this reader knows."""
         codecs, keys = self._record.codecs, self._record.chunk_key_encoding
         inner = chunk = self._record.chunk_grid.configuration.chunk_shape
@@ -131,7 +134,7 @@ class ChunkedArray:
                 return False
             inner, chain = config.chunk_shape, config.codecs
         return (
-            self._grid[2] in {("bytes", "crc32c"), ("bytes", "zstd")}
+            tuple(codec.name for codec in chain) in {("bytes", "crc32c"), ("bytes", "zstd")}
             and chain[0].configuration.endian == "little"
             and inner[1:] == chunk[1:] == self.shape[1:]
         )
@@ -189,7 +192,7 @@ class ChunkedArray:
         """Whether `row_table` serves this array: a local one with one sealed, uncompressed row per chunk, in shards."""
         rows, per_shard, codecs = self._grid
         lean = rows == 1 and per_shard is not None and codecs[-1] == "crc32c"
-        return lean and self._native and isinstance(self.files, LocalFiles) and self._seals is not None
+        return lean and isinstance(self.files, LocalFiles) and self._seals is not None
 
     @cached_property
     def rows_per_shard(self) -> int:
@@ -216,8 +219,6 @@ class ChunkedArray:
         """Rows start..stop as a new array. IndexError outside 0..len."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"rows {start}..{stop} are outside 0..{len(self)} of {self.key}")
-        if not self._native:
-            return np.asarray(self._fallback()[start:stop])
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         size = self._grid[0]
         for index in range(start // size, -(-stop // size)):
@@ -230,8 +231,6 @@ class ChunkedArray:
         wanted = np.asarray(indices, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows {wanted.min()}..{wanted.max()} are outside 0..{len(self) - 1} of {self.key}")
-        if not self._native:
-            return np.stack([np.asarray(self._fallback()[int(i)]) for i in wanted]) if wanted.size else self.rows(0, 0)
         out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
         size, per_shard, codecs = self._grid
         order = np.argsort(wanted, kind="stable")
@@ -271,11 +270,6 @@ class ChunkedArray:
     @property
     def _advice(self) -> str:
         return f"run `fwdata verify {self.files.location}`"
-
-    def _fallback(self) -> Any:
-        import zarr
-
-        return zarr.open_array(f"{self.files.location}/{self.key}", mode="r")
 
 
 class ArrayWriter:

@@ -12,7 +12,7 @@ from collections.abc import Buffer, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fwdata.errors import StoreDamaged, StoreError
+from fwdata.errors import MissingLibrary, StoreDamaged, StoreError, needed_for
 from fwdata.io import folder_lock, made_folder, write_atomic
 
 MAX_HANDLES = 128
@@ -188,11 +188,14 @@ class RemoteFiles:
         self.location = url.rstrip("/")
 
     def _open(self) -> tuple[Any, str]:
-        import fsspec
+        with needed_for("a store behind a URL"):
+            import fsspec
 
         try:
             filesystem, path = fsspec.core.url_to_fs(self.location)
-        except (ValueError, ImportError) as error:
+        except ImportError as error:  # of the protocol's own library
+            raise MissingLibrary(f"{self.location}: {error}; for s3:// run: pip install 'fwdata[cloud]'") from None
+        except ValueError as error:
             raise StoreError(f"cannot read stores at {self.location}: {error}") from None
         return filesystem, path
 

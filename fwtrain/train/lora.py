@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, needed_for
 from fwtrain.data import Stream, derived_seed
 from fwtrain.model import FastWAM
 from fwtrain.recipe import LoraRecipe
@@ -18,10 +18,8 @@ def add_adapters(model: FastWAM, lora: LoraRecipe, seed: int) -> None:
     A layer `x` becomes `x.base_layer`, `x.lora_A.default` and `x.lora_B.default`. Raises UsageError without peft, or
     where `lora.full` names nothing.
     """
-    try:
+    with needed_for("lora.rank above 0"):
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise UsageError("lora needs the package peft; install it with: pip install 'fwdata[lora]'") from None
     layers = "|".join(re.escape(name) for name in lora.targets)
     targets = rf"mixtures\.({'|'.join(lora.experts)})\.blocks\.\d+\.({layers})"
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, bias="none")
