@@ -15,7 +15,7 @@ from fwdata.store.array import ChunkedArray
 from fwdata.store.episode import EpisodeList, Part
 from fwdata.store.files import Files, json_digest, open_files, plan_digest
 from fwdata.store.layout import part_base
-from fwdata.store.metadata import read_complete, read_part, read_record, read_root
+from fwdata.store.metadata import many_records, read_complete, read_part, read_record, read_root
 from fwdata.store.records import JsonObject, LeftOutRecord, PlannedPartRecord, PlanRecord, StitchedRecord, StoreRecord
 from fwdata.store.view import StoreView, read_view
 
@@ -129,22 +129,25 @@ class Store:
 
         Generations of a part that the plan does not list are being made, or were replaced: they are not the store's.
         """
-        found = []
         bases = {part_base(name) for name in self._planned}
-        for name in self._files.names("parts"):
-            if name not in self._planned and part_base(name) in bases:
-                continue
-            found_part = read_part(self._files, name)
-            if found_part is not None:
-                record, digest = found_part
-                planned = self._planned.get(name)
-                if record.plan != plan_digest(planned.sizes() if planned else {}):
-                    raise StoreDamaged(
-                        f"{self.location}/parts/{name} does not hold the recordings that the store's plan says; "
-                        f"run `fwdata verify {self.location}`"
-                    )
-                found.append(Part(self._files, name, record, digest))
-        return tuple(found)
+        names = [n for n in self._files.names("parts") if n in self._planned or part_base(n) not in bases]
+        with many_records():
+            found = [self._part(name) for name in names]
+        return tuple(part for part in found if part is not None)
+
+    def _part(self, name: str) -> Part | None:
+        """One part; None when it is absent or was never finished."""
+        found = read_part(self._files, name)
+        if found is None:
+            return None
+        record, digest = found
+        planned = self._planned.get(name)
+        if record.plan != plan_digest(planned.sizes() if planned else {}):
+            raise StoreDamaged(
+                f"{self.location}/parts/{name} does not hold the recordings that the store's plan says; "
+                f"run `fwdata verify {self.location}`"
+            )
+        return Part(self._files, name, record, digest)
 
     @cached_property
     def episodes(self) -> EpisodeList:
@@ -175,7 +178,8 @@ class Store:
     @cached_property
     def plan(self) -> PlanRecord:
         """The conversion's plan: which recording belongs to which part, and what discovery left out."""
-        plan = read_record(self._files, "plan", PlanRecord)
+        with many_records():
+            plan = read_record(self._files, "plan", PlanRecord)
         if plan is None:
             raise StoreDamaged(f"{self.location}/plan/zarr.json is missing; run the same `fwdata convert` again")
         return plan
