@@ -28,7 +28,8 @@ def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
     _run(*uv, "build", "--wheel", "--out-dir", tmp_path / "dist", cwd=REPOSITORY, env=clean)
     wheel = next((tmp_path / "dist").glob("*.whl"))
     pins = tmp_path / "requirements.txt"
-    _run(*uv, "export", "--locked", "--no-dev", "--no-emit-project", "-o", pins, cwd=REPOSITORY, env=clean)
+    chosen = ("--extra", "convert", "--extra", "train")
+    _run(*uv, "export", "--locked", "--no-dev", "--no-emit-project", *chosen, "-o", pins, cwd=REPOSITORY, env=clean)
     _run(*uv, "venv", "--python", sys.executable, tmp_path / "env", cwd=tmp_path, env=clean)
     python = tmp_path / "env" / "bin" / "python"
     _run(*uv, "pip", "install", "--python", python, "--no-deps", "-r", pins, wheel, cwd=tmp_path, env=clean)
