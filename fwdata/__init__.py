@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from fwdata.store.compatibility import Described, check_joinable, difference
     from fwdata.store.episode import StoredEpisode as Episode
     from fwdata.store.reader import Store
-    from fwdata.window import WindowSpec
+    from fwdata.window import Window
+    from fwdata.window import Window as WindowSpec
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "Statistics",
     "Store",
     "StoreError",
+    "Window",
     "WindowDataset",
     "WindowSpec",
     "check_joinable",
@@ -49,7 +51,7 @@ _HOMES = {
     "Statistics": "fwdata.store.caches.stats",
     "Store": "fwdata.store.reader",
     "WindowDataset": "fwdata.dataset",
-    "WindowSpec": "fwdata.window",
+    "Window": "fwdata.window",
     "check_joinable": "fwdata.store.compatibility",
     "difference": "fwdata.store.compatibility",
     "differing": "fwdata.store.caches.identity",
@@ -70,6 +72,8 @@ def __getattr__(name: str) -> object:
         from fwdata.store.episode import StoredEpisode
 
         return StoredEpisode
+    if name == "WindowSpec":  # its name before
+        name = "Window"
     if name in _HOMES:
         with needed_for(f"fwdata.{name}"):
             return getattr(importlib.import_module(_HOMES[name]), name)

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.encode.hub import is_hub_id
 from fwdata.errors import BadEpisode, UsageError
 from fwdata.evidence.claims import (
     ActionMeaning,
@@ -87,6 +88,7 @@ __all__ = [
     "VideoCamera",
     "VideoHeader",
     "VideoPacket",
+    "is_hub_id",
     "opening",
 ]
 

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_val
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.validation import Model, parse_model, validate_model
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 
 __all__ = [
     "Fps",
@@ -116,27 +116,6 @@ def _following_size(data: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         side = "width" if layout == "horizontal" else "height"
         raise ValueError(f"the {side} {shared} of size cannot be divided among {n} cameras")
     return {"camera_size": (height, width // n) if layout == "horizontal" else (height // n, width)}
-
-
-class Window(Model):
-    """Training window; see `fwdata.window.WindowSpec`."""
-
-    num_frames: int = Field(default=33, ge=1)
-    """Raw frames covered, 1 + a multiple of video_stride * 4."""
-    video_stride: int = Field(default=4, ge=1)
-    """Raw frames between two video frames."""
-    action_horizon: int = Field(default=32, ge=1)
-    """Action rows of the window."""
-
-    def spec(self) -> WindowSpec:
-        """The checked WindowSpec of these numbers."""
-        video = (self.num_frames - 1) // self.video_stride + 1
-        return WindowSpec(self.num_frames, self.video_stride, (video - 1) // 4 + 1, self.action_horizon)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Window:
-        self.spec()
-        return self
 
 
 class Split(Model):

@@ -19,47 +19,47 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from fwdata.validation import Model
 
 VAE_TEMPORAL_STRIDE = 4
 """Video frames per latent frame after the first one (Wan2.2 VAE)."""
 
 
-@dataclass(frozen=True)
-class WindowSpec:
+class Window(Model):
     """Shape of one training window. Raises ValueError when the numbers do not fit together."""
 
-    num_frames: int = 33
-    """Raw frames covered, 1 + a multiple of `video_stride * 4`."""
-    video_stride: int = 4
+    num_frames: int = Field(default=33, ge=1)
+    """Raw frames covered, 1 + a multiple of video_stride * 4."""
+    video_stride: int = Field(default=4, ge=1)
     """Raw frames between two video frames."""
-    latent_frames: int = 3
-    """Latent frames of the window, the first frame's included."""
-    action_horizon: int = 32
+    action_horizon: int = Field(default=32, ge=1)
     """Action rows of the window."""
 
-    def __post_init__(self) -> None:
-        if self.num_frames < 1 or self.video_stride < 1 or self.action_horizon < 1:
-            raise ValueError("num_frames, video_stride and action_horizon of a window must be at least 1")
+    @model_validator(mode="after")
+    def _fits(self) -> Window:
         if (self.num_frames - 1) % (self.video_stride * VAE_TEMPORAL_STRIDE):
             raise ValueError(
                 f"num_frames - 1 = {self.num_frames - 1} must be a multiple of video_stride * 4 = "
                 f"{self.video_stride * VAE_TEMPORAL_STRIDE}: the VAE takes video frames in groups of 4"
-            )
-        expected = (self.num_video_frames - 1) // VAE_TEMPORAL_STRIDE + 1
-        if self.latent_frames != expected:
-            raise ValueError(
-                f"latent_frames must be {expected} for {self.num_video_frames} video frames, not {self.latent_frames}"
             )
         if self.num_video_frames > 1 and self.action_horizon % (self.num_video_frames - 1):
             raise ValueError(
                 f"action_horizon {self.action_horizon} must be a multiple of "
                 f"the {self.num_video_frames - 1} video steps"
             )
+        return self
 
     @property
     def num_video_frames(self) -> int:
         """Video frames of the window (9 for 33 raw frames at stride 4)."""
         return (self.num_frames - 1) // self.video_stride + 1
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of the window, the first frame's included (3 for 9 video frames)."""
+        return (self.num_video_frames - 1) // VAE_TEMPORAL_STRIDE + 1
 
     def video_indices(self, start: int, length: int) -> NDArray[np.int64]:
         """int64 [num_video_frames]: frame indices of the window, clamped to the episode's last frame."""
@@ -122,7 +122,7 @@ class WindowIndex:
         return WindowIndex(self.episode[self.video], self.start[self.video], self.video[self.video])
 
 
-def build_index[E: FramesLike](episodes: Sequence[E], cache: StartsLike[E], window: WindowSpec) -> WindowIndex:
+def build_index[E: FramesLike](episodes: Sequence[E], cache: StartsLike[E], window: Window) -> WindowIndex:
     """Index every usable window start. Windows that reach an invalid frame are left out. One small read per episode."""
     numbers: list[NDArray[np.int64]] = []
     starts: list[NDArray[np.int64]] = []
@@ -137,7 +137,7 @@ def build_index[E: FramesLike](episodes: Sequence[E], cache: StartsLike[E], wind
     return WindowIndex(np.concatenate(numbers), np.concatenate(starts), np.concatenate(video))
 
 
-def usable_starts(episode: FramesLike, window: WindowSpec) -> NDArray[np.int64]:
+def usable_starts(episode: FramesLike, window: Window) -> NDArray[np.int64]:
     """Starts whose window, clamped to the episode, holds no frame marked invalid."""
     starts = window.starts(episode.num_frames)
     bad = np.concatenate([[0], np.cumsum(~episode.valid())])

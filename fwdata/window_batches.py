@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.normalise import Float32, Normaliser
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 
 type Frames = NDArray[np.int64]
 
@@ -67,7 +67,7 @@ class WindowBatches:
         self,
         episodes: Sequence[Any],
         latents: RowsLike,
-        window: WindowSpec,
+        window: Window,
         shape: tuple[int, int, int],
         state: Normaliser,
         action: Normaliser,

@@ -33,7 +33,7 @@ from converters.lerobot.recover import recovering
 from converters.lerobot.rows import TableRows, read_rows
 from converters.lerobot.twins import twins
 from converters.shared.galaxea_text import META_NAMES
-from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, Skipped, UsageError
+from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, Skipped, UsageError, is_hub_id
 from fwdata.manifest import Manifest, load_manifest
 
 
@@ -321,7 +321,7 @@ def fetch(name: str, manifest: str | None, options: Mapping[str, Any]) -> Path:
     What is in the hub's cache already is not downloaded again. Raises UsageError when `name` has another form, when
     the hub cannot be reached, and when no manifest fits.
     """
-    if not hub.is_hub_id(name):
+    if not is_hub_id(name):
         raise UsageError(f"there is no folder {name}; give a LeRobot dataset, a folder of several, or OWNER/NAME")
     folder = hub.download(name, options.get("revision"), ["meta/*", *META_NAMES])
     commit, limit = (hub.provenance(folder) or ("", options.get("revision")))[1], options.get("max_episodes")

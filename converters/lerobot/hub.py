@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from converters.shared.links import SNAPSHOT
 from fwdata.errors import UsageError
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a text has the form OWNER/NAME."""
-    return _HUB_ID.fullmatch(name) is not None
 
 
 def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:

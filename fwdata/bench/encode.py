@@ -114,7 +114,7 @@ def bench_encode(
 
 def _clips(store: Store, episodes: list[StoredEpisode], stride: int) -> list[tuple[StoredEpisode, NDArray[np.int64]]]:
     """(episode, frames) of every clip of some episodes, in the order in which they are encoded."""
-    window = store.manifest.window.spec()
+    window = store.manifest.window
     return [
         (e, window.video_indices(t, e.num_frames) if t % stride == 0 else np.array([t], np.int64))
         for e in episodes

@@ -57,7 +57,7 @@ def examine(
     return ExaminedEpisode(
         measure(episode),
         row_facts(episode),
-        window_facts(episode.id, valid, manifest.window.spec()),
+        window_facts(episode.id, valid, manifest.window),
         episode.state,
         episode.action,
         (episode.state_names, episode.action_names),
@@ -130,7 +130,7 @@ class Examination:
         total = len(self._measured)
         found = convention_findings(verdicts, self.patient, total, self._options, self.accepted)
         found += row_findings(self._facts, self.patient)
-        found += window_findings(self._windows, self.manifest.window.spec(), self.patient)
+        found += window_findings(self._windows, self.manifest.window, self.patient)
         sample = self._columns.result()
         if sample is not None:
             found += column_findings(sample, self.manifest.normalisation.mode, self._names, self.patient)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from fwdata.doctor.findings import DoctorFinding, listed
 from fwdata.doctor.remedies import Patient
 from fwdata.evidence.records import Severity
-from fwdata.manifest import Window
-from fwdata.window import VAE_TEMPORAL_STRIDE, WindowSpec, usable_starts
+from fwdata.window import VAE_TEMPORAL_STRIDE, Window, usable_starts
 
 UNREACHED_SHARE = 0.1
 """Share of all frames without a window above which it warns."""
@@ -55,25 +54,23 @@ class WindowFacts:
     """Rows in no usable window with every shorter window of `shorter_windows`, the longest first."""
 
 
-def shorter_windows(window: WindowSpec) -> tuple[Window, ...]:
+def shorter_windows(window: Window) -> tuple[Window, ...]:
     """Windows of fewer latents with the same stride, the longest first; one action per frame step."""
     step = window.video_stride * VAE_TEMPORAL_STRIDE
     frames = range(window.num_frames - step, step, -step)
     return tuple(Window(num_frames=n, video_stride=window.video_stride, action_horizon=n - 1) for n in frames)
 
 
-def window_facts(episode: str, valid: NDArray[np.bool_], window: WindowSpec) -> WindowFacts:
+def window_facts(episode: str, valid: NDArray[np.bool_], window: Window) -> WindowFacts:
     """The facts of one episode. valid: bool [T]."""
     starts, missed = _unreached(valid, window)
     first = int(np.argmax(missed)) if missed.any() else None
-    shorter = (
-        () if first is None else tuple(int(_unreached(valid, each.spec())[1].sum()) for each in shorter_windows(window))
-    )
+    shorter = () if first is None else tuple(int(_unreached(valid, each)[1].sum()) for each in shorter_windows(window))
     invalid = int((~valid).sum())
     return WindowFacts(episode, len(valid), invalid, starts, int(missed.sum()), first, shorter)
 
 
-def _unreached(valid: NDArray[np.bool_], window: WindowSpec) -> tuple[int, NDArray[np.bool_]]:
+def _unreached(valid: NDArray[np.bool_], window: Window) -> tuple[int, NDArray[np.bool_]]:
     """(usable starts, bool [T] of the rows in none of their windows)."""
     starts = usable_starts(ValidRows(valid), window)
     edges = np.zeros(len(valid) + 1, np.int64)
@@ -82,7 +79,7 @@ def _unreached(valid: NDArray[np.bool_], window: WindowSpec) -> tuple[int, NDArr
     return len(starts), np.cumsum(edges)[:-1] == 0
 
 
-def window_findings(facts: Sequence[WindowFacts], window: WindowSpec, patient: Patient) -> list[DoctorFinding]:
+def window_findings(facts: Sequence[WindowFacts], window: Window, patient: Patient) -> list[DoctorFinding]:
     """One finding where frames are in no window; it warns from a tenth of them, or with an episode without any."""
     missed = sorted((f for f in facts if f.unreached), key=lambda f: -f.unreached)
     if not missed:
@@ -108,7 +105,7 @@ def window_findings(facts: Sequence[WindowFacts], window: WindowSpec, patient: P
     ]
 
 
-def _shorter(missed: Sequence[WindowFacts], window: WindowSpec, patient: Patient) -> str:
+def _shorter(missed: Sequence[WindowFacts], window: Window, patient: Patient) -> str:
     """The longest shorter window that halves what is missed; empty for none."""
     frames = sum(f.unreached for f in missed)
     for number, each in enumerate(shorter_windows(window)):

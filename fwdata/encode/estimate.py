@@ -122,7 +122,7 @@ def _measured(store: Path, vae: str, device: str, dtype: str, devices: int | Non
     latent_shape(opened.manifest, loaded)
     torch.set_num_threads(1)  # as when it encodes
     episode = opened.episodes[0]
-    window = _seconds(loaded, episode, opened.manifest.window.spec().video_indices(0, episode.num_frames))
+    window = _seconds(loaded, episode, opened.manifest.window.video_indices(0, episode.num_frames))
     frame = _seconds(loaded, episode, np.zeros(1, np.int64))
     where = torch.cuda.get_device_name(names[0]) if loaded.on_gpu else "one CPU thread"
     count = (devices or len(names)) if loaded.on_gpu else workers
@@ -144,7 +144,7 @@ def _computed(store: Path, vae: str, devices: int) -> Cost:
         raise UsageError(f"--vae {vae!r} is neither tiny nor wan2.2, a path that exists or a hub id")
     manifest = open_writable(store).manifest
     height, width = manifest.stitch.size
-    counted = [vae_operations(frames, height, width) for frames in (manifest.window.spec().num_video_frames, 1)]
+    counted = [vae_operations(frames, height, width) for frames in (manifest.window.num_video_frames, 1)]
     basis = (
         f"computed, not measured: {counted[0] / 1e12:.2f} TFLOP a window and {counted[1] / 1e12:.2f} a frame of "
         f"{height}x{width} at an assumed {ASSUMED_TFLOPS:.0f} TFLOP/s per GPU (H100, bfloat16, a fifth of its peak); "

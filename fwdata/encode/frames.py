@@ -6,6 +6,7 @@ Frames are decoded and stitched in blocks of 32, each block once; which process 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -33,15 +34,15 @@ class FrameSource(Protocol):
     def take(self, episode: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]: ...
 
 
-class _Blocks:
-    """Frames out of blocks; blocks that lie before the latest request are forgotten."""
+class BlockFrames(ABC):
+    """A FrameSource of blocks; blocks that lie before the latest request are forgotten."""
 
     def __init__(self) -> None:
         self.kept: dict[Block, NDArray[np.uint8]] = {}
 
+    @abstractmethod
     def get(self, block: Block) -> NDArray[np.uint8]:
         """uint8 [n, H, W, 3], every frame of a block."""
-        raise NotImplementedError
 
     def forget(self, before: Block) -> None:
         """Let go of the blocks before this one."""
@@ -54,7 +55,7 @@ class _Blocks:
         return np.stack([self.get((episode, int(i) // FRAME_BLOCK))[int(i) % FRAME_BLOCK] for i in indices])
 
 
-class OwnFrames(_Blocks):
+class OwnFrames(BlockFrames):
     """Decodes in this process, when a frame is asked for."""
 
     def __init__(self, episodes: Sequence[StoredEpisode]) -> None:
@@ -62,7 +63,7 @@ class OwnFrames(_Blocks):
         self._episodes = episodes
 
     def get(self, block: Block) -> NDArray[np.uint8]:
-        """See _Blocks."""
+        """See BlockFrames."""
         found = self.kept.get(block)
         if found is None:
             found = self.kept[block] = stitched_block(self._episodes[block[0]], block[1])
@@ -75,7 +76,7 @@ def stitched_block(episode: StoredEpisode, number: int) -> NDArray[np.uint8]:
     return episode.stitched(np.arange(low, min(low + FRAME_BLOCK, episode.num_frames)))
 
 
-class FramesAhead(_Blocks):
+class FramesAhead(BlockFrames):
     """Decodes in worker processes, a bounded number of blocks ahead. Use it as a context manager.
 
     blocks: all that will be asked for, in order. A worker that ends costs one attempt of a block; errors of a worker
@@ -103,7 +104,7 @@ class FramesAhead(_Blocks):
         self._thread.join()
 
     def get(self, block: Block) -> NDArray[np.uint8]:
-        """See _Blocks; waits for the workers."""
+        """See BlockFrames; waits for the workers."""
         with self._changed:
             self._wanted = block
             self._changed.notify_all()
@@ -113,7 +114,7 @@ class FramesAhead(_Blocks):
             return self.kept[block]
 
     def forget(self, before: Block) -> None:
-        """See _Blocks."""
+        """See BlockFrames."""
         with self._changed:
             super().forget(before)
             self._changed.notify_all()

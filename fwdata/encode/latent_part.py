@@ -151,7 +151,7 @@ def encode_rows(
     Returns the writer and the window starts, int64 [m], rows of the part.
     """
     torch.set_num_threads(1)
-    window = job.store.manifest.window.spec()
+    window = job.store.manifest.window
     part = next(part for part in job.store.parts if part.name == job.part)
     episodes = list(job.store.episodes.of(part))
     starts = [window.starts(e.num_frames, job.stride) for e in episodes]
@@ -174,7 +174,7 @@ def _missing_rows(
     job: PartJob, episodes: list[StoredEpisode], known: _Known, writer: LatentPartWriter
 ) -> Iterator[_Row]:
     """The part's frames whose latents are not on disk yet, in order."""
-    window, next_window = job.store.manifest.window.spec(), 0
+    window, next_window = job.store.manifest.window, 0
     for position, episode in enumerate(episodes):
         for frame in range(episode.num_frames):
             row, is_start = episode.start + frame, frame % job.stride == 0

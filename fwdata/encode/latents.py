@@ -103,7 +103,7 @@ class LatentPlan:
 def plan_latents(request: EncodeRequest) -> LatentPlan:
     """Count what a store's latents come to, without loading a VAE."""
     store = open_writable(request.store)
-    window = store.manifest.window.spec()
+    window = store.manifest.window
     stride = request.stride or 1
     windows = sum(len(window.starts(e.num_frames, stride)) for e in store.episodes)
     height, width = store.manifest.stitch.size

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fwdata.store.files import json_digest
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 
 type JsonObject = dict[str, Any]
 """Free-form JSON: what a user or a converter declares, which fwdata stores, compares and shows, and never steers by."""
@@ -296,7 +296,7 @@ class CacheRecord(Record):
 
 
 class WindowRecord(Record):
-    """The training window of a latent cache; see `fwdata.window.WindowSpec`."""
+    """The training window of a latent cache; see `fwdata.window.Window`."""
 
     num_frames: Count
     """Raw frames covered."""
@@ -307,9 +307,12 @@ class WindowRecord(Record):
     action_horizon: Count
     """Action rows of the window."""
 
-    def spec(self) -> WindowSpec:
-        """The checked window."""
-        return WindowSpec(self.num_frames, self.video_stride, self.latent_frames, self.action_horizon)
+    def window(self) -> Window:
+        """The checked window. ValueError where the numbers do not fit together."""
+        window = Window(num_frames=self.num_frames, video_stride=self.video_stride, action_horizon=self.action_horizon)
+        if self.latent_frames != window.latent_frames:
+            raise ValueError(f"latent_frames must be {window.latent_frames}, not {self.latent_frames}")
+        return window
 
 
 class LatentCacheRecord(CacheRecord):

@@ -12,7 +12,7 @@ import torch
 
 from fwdata.manifest import Manifest
 from fwdata.normalise import Float32, Normaliser
-from fwdata.window import WindowIndex, WindowSpec
+from fwdata.window import Window, WindowIndex
 from fwdata.window_batches import WindowBatches
 from fwtrain.batch import Batch
 from fwtrain.data.contract import CacheLike, TextLike
@@ -87,7 +87,7 @@ class WindowReader:
         self._sample = sample_instructions
 
     @property
-    def window(self) -> WindowSpec:
+    def window(self) -> Window:
         """Shape of one window."""
         return self._windows.window
 

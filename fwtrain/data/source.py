@@ -11,7 +11,7 @@ import numpy as np
 from fwdata.errors import StoreError, UsageError
 from fwdata.manifest import Manifest, Model, validate_model
 from fwdata.normalise import Normaliser
-from fwdata.window import WindowIndex, WindowSpec, build_index
+from fwdata.window import Window, WindowIndex, build_index
 from fwtrain.data.batches import TextTable, WindowReader
 from fwtrain.data.contract import CacheLike, StoreLike, TextLike
 from fwtrain.data.order import BatchPlan, DataOrder, Shares
@@ -65,7 +65,7 @@ class StoreSource:
     """The one store, or those that were joined, in the order of the episodes."""
 
     @property
-    def window(self) -> WindowSpec:
+    def window(self) -> Window:
         """Shape of one training window."""
         return self.cache.window
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fwdata import Statistics, check_joinable, difference, differing, merge_statistics
 from fwdata.errors import StaleCache, StoreError, UsageError
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 from fwdata.window_batches import RowsLike
 from fwtrain.data.contract import CacheLike, EpisodeLike, StoreLike, TextLike
 
@@ -55,7 +55,7 @@ class JointLatents:
         self.name, self.vae, self.fingerprint, self.identity = first.name, first.vae, first.fingerprint, first.identity
         self.shape: tuple[int, int, int] = first.shape
         self.stride: int = first.stride
-        self.window: WindowSpec = first.window
+        self.window: Window = first.window
 
     def starts(self, episode: JointEpisode) -> NDArray[np.int64]:
         """See `fwdata.store.caches.latents.LatentCache`, also for the others."""

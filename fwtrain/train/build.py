@@ -11,7 +11,7 @@ import torch
 
 from fwdata.errors import UsageError
 from fwdata.manifest import load_manifest, validate_model
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 from fwtrain.data import StoreSource, Stream, derived_seed
 from fwtrain.model import FastWAM, ModelConfig
 from fwtrain.recipe import Recipe
@@ -36,7 +36,7 @@ class Sizes:
     """Width of the state."""
     action: int
     """Width of the action."""
-    window: WindowSpec
+    window: Window
     """Frames and actions of one training window."""
     latent_shape: tuple[int, int, int]
     """(C, h, w) of one latent frame."""
@@ -61,7 +61,7 @@ class Sizes:
         state, action = (width or 14 for width in (recipe.data.state_dim, recipe.data.action_dim))
         text_dim = WAN_TEXT_WIDTH if recipe.model.preset else TINY_TEXT_WIDTH
         latents = (WAN_CHANNELS, height // WAN_STRIDE, width // WAN_STRIDE)
-        return cls(state, action, manifest.window.spec(), latents, (WAN_TEXT_TOKENS, text_dim))
+        return cls(state, action, manifest.window, latents, (WAN_TEXT_TOKENS, text_dim))
 
 
 def model_config(recipe: Recipe, source: StoreSource) -> ModelConfig:

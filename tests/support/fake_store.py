@@ -11,7 +11,7 @@ import numpy as np
 
 from fwdata.errors import StoreError
 from fwdata.manifest import load_manifest
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 
 CHANNELS, HEIGHT, WIDTH = 48, 6, 4
 TEXT_ROWS, TEXT_WIDTH = 8, 16
@@ -67,7 +67,7 @@ class FakeCache:
     name: str = "fake"
     vae: str = "fake"
     shape: tuple[int, int, int] = (CHANNELS, HEIGHT, WIDTH)
-    window: WindowSpec = field(default_factory=WindowSpec)
+    window: Window = field(default_factory=Window)
     future_calls: int = 0
     poison: tuple[int, int] | None = None
     identity: dict[str, Any] = field(default_factory=lambda: {"vae": "fake"})

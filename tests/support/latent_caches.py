@@ -16,7 +16,7 @@ SHAPE = (48, 4, 4)
 def random_latents(path: Path, stride: int = 1, shape: tuple[int, int, int] = SHAPE, name: str = "default") -> None:
     """Add a complete latent cache to the store at `path`; deterministic."""
     store = fwdata.open(path)
-    window = store.manifest.window.spec()
+    window = store.manifest.window
     identity = {**latent_settings(store.manifest), "vae": {"name": "random"}, "stride": stride}
     key = create_latents(store, name, identity, "tiny", shape, replace=False).key
     random = np.random.default_rng(0)

@@ -44,7 +44,7 @@ from fwdata.store.records import (
     WindowRecord,
 )
 from fwdata.store.row_reader import Verify
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 
 if TYPE_CHECKING:
     from fwdata.store.episode import Part, StoreContents, StoredEpisode
@@ -70,9 +70,9 @@ class LatentCache(Cache[LatentCacheRecord]):
         return self.record.stride
 
     @property
-    def window(self) -> WindowSpec:
+    def window(self) -> Window:
         """The training window the latents belong to."""
-        return self.record.window.spec()
+        return self.record.window.window()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -230,7 +230,7 @@ def create_latents(
     if found is not None and replace:
         shutil.rmtree(root / "latents" / found.key())
         found = None
-    window = store.manifest.window.spec()
+    window = store.manifest.window
     record = LatentCacheRecord(
         name=name,
         fingerprint=fingerprint(identity),

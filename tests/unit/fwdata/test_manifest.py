@@ -29,7 +29,7 @@ def test_built_in_manifests_load_and_keep_the_published_settings() -> None:
     assert found.fps.hz == 250 / 15 and found.fps.nominal == 15
     assert found.stitch.size == (384, 320) and found.stitch.camera_size == (240, 320)
     assert found.split.val == 0.01 and found.split.seed == 42
-    assert found.window.spec().num_video_frames == 9
+    assert found.window.num_video_frames == 9
 
 
 def test_manifests_are_found_by_plugin_name_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

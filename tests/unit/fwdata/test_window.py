@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fwdata
 from fwdata.errors import ManifestError
-from fwdata.manifest import Window, validate_model
-from fwdata.window import WindowSpec
+from fwdata.manifest import validate_model
+from fwdata.store.records import WindowRecord
+from fwdata.window import Window
 
 T = 100
-SPEC = WindowSpec()
+SPEC = Window()
 
 
 @pytest.mark.parametrize(
@@ -39,18 +41,18 @@ def test_windows_at_the_end_are_clamped_and_marked(
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[WindowSpec, int, int]:
+def cases(draw: st.DrawFn) -> tuple[Window, int, int]:
     stride = draw(st.integers(1, 5))
     groups = draw(st.integers(0, 4))
     horizon = draw(st.integers(1, 4)) * max(groups * 4, 1)
     length = draw(st.integers(1, 90))
-    spec = WindowSpec(1 + groups * 4 * stride, stride, groups + 1, horizon)
+    spec = Window(num_frames=1 + groups * 4 * stride, video_stride=stride, action_horizon=horizon)
     return spec, draw(st.integers(0, length - 1)), length
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(cases())
-def test_every_window_matches_the_naive_rules(case: tuple[WindowSpec, int, int]) -> None:
+def test_every_window_matches_the_naive_rules(case: tuple[Window, int, int]) -> None:
     spec, start, length = case
     video, actions, image_pad, action_pad = [], [], [], []
     for offset in range(0, spec.num_frames, spec.video_stride):
@@ -76,21 +78,27 @@ def test_starts_are_multiples_of_the_stride_below_the_length(length: int, stride
 @pytest.mark.parametrize(
     ("numbers", "word"),
     [
-        ((32, 4, 3, 32), "multiple of video_stride"),
-        ((33, 4, 2, 32), "latent_frames must be 3"),
-        ((33, 4, 3, 30), "action_horizon 30"),
-        ((0, 4, 1, 32), "at least 1"),
-        ((33, 0, 3, 32), "at least 1"),
+        ((32, 4, 32), "multiple of video_stride"),
+        ((33, 4, 30), "action_horizon 30"),
+        ((0, 4, 32), "num_frames"),
+        ((33, 0, 32), "video_stride"),
+        ((33, 4, 0), "action_horizon"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(numbers: tuple[int, int, int, int], word: str) -> None:
+def test_numbers_that_do_not_fit_are_refused(numbers: tuple[int, int, int], word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        WindowSpec(*numbers)
+        Window(num_frames=numbers[0], video_stride=numbers[1], action_horizon=numbers[2])
 
 
-def test_manifest_window_makes_the_spec_and_refuses_nonsense() -> None:
-    assert Window().spec() == SPEC
-    assert Window(num_frames=17, action_horizon=16).spec() == WindowSpec(17, 4, 2, 16)
+def test_a_manifest_refuses_a_window_that_does_not_fit() -> None:
+    assert Window(num_frames=17, action_horizon=16).latent_frames == 2 and Window().latent_frames == 3
     for wrong in ({"video_stride": 0}, {"num_frames": 0}, {"num_frames": 30}, {"action_horizon": 31}):
         with pytest.raises(ManifestError):
             validate_model(Window, wrong, "window")
+
+
+def test_a_cache_records_latent_frames_that_fit_its_window() -> None:
+    recorded = WindowRecord(num_frames=33, video_stride=4, latent_frames=3, action_horizon=32)
+    assert recorded.window() == SPEC and fwdata.WindowSpec is Window
+    with pytest.raises(ValueError, match="latent_frames must be 3, not 2"):
+        recorded.model_copy(update={"latent_frames": 2}).window()

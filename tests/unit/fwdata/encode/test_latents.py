@@ -23,7 +23,7 @@ import fwdata
 from fwdata.encode.latents import EncodeReport, EncodeRequest, encode_latents, plan_latents
 from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError
 from fwdata.store.verify import verify_store
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 
 torch.set_num_threads(1)
 TASKS = {"a": [13, 3], "b": [11]}
@@ -56,7 +56,7 @@ def test_latents_are_those_of_each_window_alone(
     report = encode(path, stride=stride)
     store = fwdata.open(path)
     cache = store.latents()
-    assert cache.stride == stride and cache.window == WindowSpec() and cache.shape == (3, 2, 4)
+    assert cache.stride == stride and cache.window == Window() and cache.shape == (3, 2, 4)
     starts = {0: range(0, 40, stride), 1: range(0, 3, stride), 2: range(0, 35, stride)}
     for episode in store.episodes:
         assert cache.starts(episode).tolist() == list(starts[episode.index])

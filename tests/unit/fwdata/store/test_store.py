@@ -39,7 +39,7 @@ from fwdata.store.caches.stitched import materialise
 from fwdata.store.files import write_lock
 from fwdata.store.reader import Store
 from fwdata.store.verify import verify_store
-from fwdata.window import WindowSpec
+from fwdata.window import Window
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_store_offers_every_name_of_the_contract(store: Store) -> None:
     assert store.metadata["roots"] == ["rt"] and "fwdata" in store.metadata["writer"]
     assert Manifest.model_validate(store.metadata["manifest"]).name == "robotwin-sample"
     assert store.quarantined == []
-    assert store.manifest.window.spec() == WindowSpec()
+    assert store.manifest.window == Window()
     assert len(store.episodes) == 4 and store.num_frames == 28 and store.complete
     json.dumps(store.metadata, allow_nan=False)
 
