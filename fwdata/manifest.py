@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.validation import Model, parse_model, validate_model
@@ -51,6 +51,12 @@ IMAGE_STEP = 32
 """A stitched image is encoded in steps of so many pixels: the VAE's stride 16 times the patch of 2."""
 
 
+def _only_one_size(schema: dict[str, Any]) -> None:
+    """What is computed may be left out; see `StitchSpec._fill_in`."""
+    schema["required"] = ["layout"]
+    schema["anyOf"] = [{"required": ["size"]}, {"required": ["camera_size"]}]
+
+
 class StitchSpec(Model):
     """How camera frames become one image; see `fwdata.images.stitch`.
 
@@ -62,9 +68,12 @@ class StitchSpec(Model):
     cameras: tuple[str, ...] = Field(min_length=1)
     """Names in stitching order; all layouts need them in this order. Default: the manifest's cameras."""
     camera_size: tuple[int, int]
-    """(height, width) in pixels that every camera is resized to first; the aspect ratio is not kept."""
+    """(height, width) in pixels that every camera is resized to first; the aspect ratio is not kept. Default: what
+    follows from `size`."""
     size: tuple[int, int]
-    """(height, width) of the stitched image in pixels."""
+    """(height, width) of the stitched image in pixels, multiples of 32. Default: what follows from `camera_size`."""
+
+    model_config = ConfigDict(json_schema_extra=_only_one_size)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -126,18 +135,26 @@ class Split(Model):
     """
 
     val: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the episodes that validates."""
+    """Share of the episodes that are held out for validation."""
     seed: int = 42
     """Seed of the shuffle."""
+
+
+def _or_number(schema: dict[str, Any]) -> None:
+    mapping = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "number", "exclusiveMinimum": 0}, mapping]
 
 
 class Fps(Model):
     """Rate of the rows; a manifest may give hz alone, as a number: `fps: 20`."""
 
+    model_config = ConfigDict(json_schema_extra=_or_number)
+
     hz: float = Field(gt=0)
     """True rate in Hz."""
     nominal: float | None = None
-    """The label the source carries, where it differs; null: it does not."""
+    """The label in Hz that the source carries, where it differs; null: it does not."""
 
     @model_validator(mode="before")
     @classmethod
@@ -153,7 +170,8 @@ class Normalisation(Model):
     """How fwtrain scales state and action."""
 
     mode: Literal["zscore", "minmax", "quantile"] = "zscore"
-    """The map; see `fwtrain.data.normalise`."""
+    """"zscore" maps to mean 0 and deviation 1; "minmax" maps the extremes, "quantile" the 1 % and 99 % quantiles, to -1
+    and 1; see `fwdata.normalise`."""
     delta_actions: tuple[int, ...] = ()
     """Action dimensions that are deltas, which are set to 0 (not repeated) past the end of an episode."""
 
@@ -183,15 +201,15 @@ class _SourceKeys(Model):
     """The manifest's part of a Source."""
 
     converter: Annotated[str, AfterValidator(_plain_name)]
-    """Name of the converter."""
+    """Name of the converter: robotwin, libero, r1lite, lerobot, or your own."""
     cameras: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_plain_cameras)]
-    """Cameras that are stored."""
+    """Cameras that are stored, by the names the converter gives them."""
     fps: Fps
-    """Rate of the rows."""
+    """Rate of the rows in Hz: a number, or a mapping."""
     units: dict[str, str] = Field(default_factory=dict)
-    """Units of state and action, in words."""
+    """Units of `state` and `action`, in words; only shown."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The converter's own options."""
+    """The converter's own options; what is absent takes the converter's default."""
 
 
 class Source(_SourceKeys):
@@ -205,7 +223,7 @@ class View(Model):
     """How stored bytes are used: caches and training depend on it, the episodes do not."""
 
     description: str = ""
-    """The dataset in a sentence."""
+    """The dataset in a sentence; "": none."""
     stitch: StitchSpec
     """How the cameras become one image."""
     window: Window = Window()

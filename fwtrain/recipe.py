@@ -190,9 +190,9 @@ class DataRecipe(Model):
     """"canonical" takes an episode's first instruction, "sample" one of them anew for every window and epoch."""
     weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     """With several stores, how often an epoch draws the windows of each: 1 = all of them once, 0.5 = another half of
-    them in every epoch, 2 = all of them twice; null = 1 for every store."""
+    them in every epoch, 2 = all of them twice; null: 1 for every store."""
     workers: int = Field(default=1, ge=0)
-    """Threads that fetch batches ahead, 0 = fetch in the training thread. Order does not depend on it."""
+    """Threads that fetch batches ahead, 0: fetch in the training thread. Order does not depend on it."""
     state_dim: int | None = None
     """Width of the state the recipe was written for; another store is refused. null: any."""
     action_dim: int | None = None

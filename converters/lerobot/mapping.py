@@ -9,16 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from converters.lerobot.column_names import contradiction, kind_of, number_of, side_of
 from converters.lerobot.info import MAX_NUMBERS, Feature, Info
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.manifest import Model
 
+_TEXT = {"type": "string"}
 _PART = re.compile(r"(?P<key>[^\[\]]+?)(?:\[(?P<start>\d{1,6}):(?P<stop>\d{1,6})\])?")
+
+
+type Keys = Annotated[tuple[str, ...], WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]})]
+"""Names of features, or one name."""
 
 
 class Vectors(Model):
@@ -26,18 +31,18 @@ class Vectors(Model):
 
     name: str = "manifest"
     """How decisions call this alternative; "manifest" for the short form (options state and action)."""
-    state: tuple[str, ...]
+    state: Keys
     """Parts that are joined to the state, each `key` or `key[start:stop]`."""
-    action: tuple[str, ...]
+    action: Keys
     """Parts that are joined to the action, each `key` or `key[start:stop]`."""
     sizes: dict[str, int] = Field(default_factory=dict)
-    """Features that must exist with exactly this many numbers, for telling alternatives apart; {}: no condition."""
+    """Features that must exist with exactly this many numbers, for telling alternatives apart; empty: no condition."""
     by_names: bool = False
     """Whether columns are found by the names in info.json where these tell sides, joints and grippers."""
     state_names: tuple[str, ...] = ()
-    """Names of the joined state columns; () takes those of info.json."""
+    """Names of the joined state columns; empty: those of info.json."""
     action_names: tuple[str, ...] = ()
-    """Names of the joined action columns; () takes those of info.json."""
+    """Names of the joined action columns; empty: those of info.json."""
 
     @field_validator("state", "action", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from converters.lerobot.grippers import Action, Scale
-from converters.lerobot.mapping import Vectors
+from converters.lerobot.mapping import Keys, Vectors
 from converters.lerobot.surplus import Surplus
 from fwdata.api import converter_options
 from fwdata.errors import UsageError, did_you_mean
@@ -21,15 +21,15 @@ MAPPING = frozenset({"cameras", "vectors", "state", "action"})
 class LerobotOptions(Model):
     """Options of a LeRobot manifest."""
 
-    cameras: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    cameras: dict[str, Keys] = Field(default_factory=dict)
     """Camera name in the manifest -> feature key, or several tried in order. Needed unless --manifest is left out."""
     vectors: tuple[Vectors, ...] = ()
     """Alternatives for state and action; the first that fits a dataset is taken. `state`, `action` and their `_names`
     are short for one alternative that is tried first."""
-    state: tuple[str, ...] = ()
+    state: Keys = ()
     """Feature keys that make the state, in order; with `action` and the `_names`, an alternative that is tried before
     `vectors`."""
-    action: tuple[str, ...] = ()
+    action: Keys = ()
     """Feature keys that make the action, in order; see `state`."""
     state_names: tuple[str, ...] = ()
     """Names of the dimensions of `state`; empty: those of the dataset."""

@@ -1,0 +1,27 @@
+"""`fwdata schema`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(name="schema")(schema)
+
+
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page of all keys instead.")] = False,
+) -> None:
+    """Print the JSON schema of a manifest: its keys, types, defaults, and the options of every converter.
+
+    Editors check and complete a manifest whose first line is `# yaml-language-server: $schema=manifest-schema.json`.
+
+    Example: fwdata schema > manifest-schema.json
+    """
+    from fwdata.report.manifest_reference import manifest_page, manifest_schema
+    from fwdata.report.model_reference import schema_text
+
+    print(manifest_page() if markdown else schema_text(manifest_schema()))
