@@ -24,7 +24,42 @@ def conventions(
         scale = "unit" if rules.unit or rules.top == 1 else "percent"
     found = _layout(manifest, names, scale)
     labels = tuple(rate for rate in (manifest.fps.nominal, *options.fps_labels) if rate)
-    return replace(found, rate=RateClaim(manifest.fps.hz, info.fps, labels))
+    agree = agreeing(manifest, scale, rules.sign, mapping.cameras, mapping.state[0].key)
+    return replace(found, rate=RateClaim(manifest.fps.hz, info.fps, labels), options=agree | _rate(info.fps))
+
+
+def _rate(label: float | None) -> dict[str, str]:
+    return {"row_rate": f"--rate {label:g}"} if label else {}
+
+
+def agreeing(
+    manifest: Manifest, scale: GripperScale | None, sign: str | None, keys: Mapping[str, str], state: str
+) -> dict[str, str]:
+    """`Conventions.options`: what would agree with the opposite of each decision.
+
+    scale: of the grippers as recorded or stored; sign: rule of the gripper command, "signed" or "unit". keys: camera ->
+    feature; state: the feature that the state begins with.
+    """
+    found = {"colour_order": "--colour swapped"}
+    if scale is not None:
+        found["gripper_scale"] = f"--gripper-scale {'0-100' if scale == 'unit' else '0-1'}"
+    if sign is not None:
+        found["gripper_polarity"] = f"--gripper-action {'unit' if sign == 'signed' else 'signed'}"
+    if _layout(manifest, ((), ()), None).layout:  # columns as the dataset itself names them, whatever they mean
+        found["action_meaning"] = f"--state {state}"
+    pairs = {"mounts_exchanged": ("image", "wrist_image"), "wrists_exchanged": _wrists(manifest.name)}
+    for detector, pair in pairs.items():
+        if pair and set(pair) <= keys.keys():
+            swapped = {**keys, pair[0]: keys[pair[1]], pair[1]: keys[pair[0]]}
+            listed = ", ".join(f"{name}: {key}" for name, key in swapped.items())
+            found[detector] = f"--set 'cameras={{{listed}}}'"
+    return found
+
+
+def _wrists(manifest: str) -> tuple[str, str] | None:
+    if manifest == "lerobot-robotwin":
+        return "left_camera", "right_camera"
+    return ("left_wrist_rgb", "right_wrist_rgb") if manifest in ("lerobot-r1lite", "lerobot-robocoin") else None
 
 
 def stored_conventions(
@@ -36,17 +71,24 @@ def stored_conventions(
     known = manifest.options.get("fps_labels") or ()
     labels = tuple(float(rate) for rate in (manifest.fps.nominal, *known) if rate)
     rate = RateClaim(manifest.fps.hz, float(label) if isinstance(label, int | float) else None, labels)
-    return replace(_layout(manifest, names, scale), rate=rate)
+    keys, columns = metadata.get("camera_keys"), metadata.get("state_columns")
+    feature = str(columns[0]).partition("[")[0] if isinstance(columns, list) and columns else "observation.state"
+    sign = {"-1 open, +1 closed": "signed", "1 open, 0 closed": "unit"}.get(
+        str(metadata.get("gripper_action_recorded"))
+    )
+    cameras = {name: str(key) for name, key in keys.items()} if isinstance(keys, dict) else {}
+    agree = agreeing(manifest, scale, sign, cameras, feature) | _rate(rate.label)
+    return replace(_layout(manifest, names, scale), rate=rate, options=agree)
 
 
 def _layout(
     manifest: Manifest, names: tuple[tuple[str, ...], tuple[str, ...]], scale: GripperScale | None
 ) -> Conventions:
     if manifest.name == "lerobot-libero":
-        return claims.libero({"fixed": "image", "wrist": "wrist_image"})
+        return claims.libero({"fixed": "image", "wrist": "wrist_image"}, wrist="wrist_image")
     if manifest.name == "lerobot-robotwin":
-        found = claims.two_arms("robotwin", "next_state", names, "unit", ("left_camera", "right_camera"))
+        found = claims.two_arms("robotwin", "next_state", names, "unit", _wrists(manifest.name) or ())
         return replace(found, simulated=True)
     if manifest.name in ("lerobot-r1lite", "lerobot-robocoin"):
-        return claims.two_arms("r1lite", "absolute", names, scale, ("left_wrist_rgb", "right_wrist_rgb"))
+        return claims.two_arms("r1lite", "absolute", names, scale, _wrists(manifest.name) or ())
     return Conventions(grippers=claims.named_grippers(*names))

@@ -247,21 +247,22 @@ def _names(info: Info, columns: Sequence[Columns], wanted: Sequence[str], what: 
 
 
 def name_notes(info: Info, mapping: Fit) -> list[str]:
-    """A sentence for every feature used whose names in info.json are more or fewer than its values.
-
-    Not where the manifest has names of its own.
-    """
+    """A sentence for every feature used whose names in info.json are more or fewer than its values, or not unique."""
     notes, used = [], {*mapping.state_names, *mapping.action_names}
     for key in dict.fromkeys(part.key for part in (*mapping.state, *mapping.action)):
         feature, plain = info.features[key], key.rpartition(".")[2]
-        count = len(feature.names)
-        if used.isdisjoint(feature.names):
+        count, taken = len(feature.names), not used.isdisjoint(feature.names)
+        twice = len(set(feature.names)) < count
+        if count < 2 or (count == feature.size and not twice):
             continue
-        if count > feature.size:
-            notes.append(
-                f"{key} has {feature.size} values and {count} names; the last {count - feature.size} are unused"
-            )
-        elif 1 < count < feature.size:
-            others = ", ".join(f"{plain}_{i}" for i in range(count, feature.size))
-            notes.append(f"{key} has {feature.size} values and {count} names; the others are called {others}")
+        if twice and not taken:
+            become = f"its columns are called {key}_0, {key}_1, .."
+        elif not taken:
+            become = "the manifest's own names are used"
+        elif count > feature.size:
+            become = f"the last {count - feature.size} are unused"
+        else:
+            become = f"the others are called {', '.join(f'{plain}_{i}' for i in range(count, feature.size))}"
+        same = ", some of them twice" if twice else ""
+        notes.append(f"{key} has {feature.size} values and {count} names{same}; {become}")
     return notes

@@ -25,7 +25,7 @@ from fwdata.errors import BadEpisode, ManifestError, UsageError
 from fwdata.manifest import Manifest, load_manifest, manifest_names
 
 SCANNED_EPISODES = 5
-OVERRULED = 0.05
+OVERRULED = 0.01
 """A label that is farther from a manifest's own rate is overruled by it."""
 
 _NO_ROBOT = frozenset({"", "unknown", "none", "null"})

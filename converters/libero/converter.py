@@ -20,6 +20,7 @@ from converters.libero import about, cameras, gripper, hdf5, paths, text
 from converters.libero import discovery as finding
 from converters.libero.options import LiberoOptions
 from converters.libero.orientation import Orientation, orient, rotation_of
+from converters.libero.stored import agreeing
 from converters.shared import conventions as claims
 from converters.shared.hdf5 import open_recording
 from fwdata.api import (
@@ -168,7 +169,10 @@ class LiberoConverter:
             instructions=(told.text,),
             metadata=metadata,
             warnings=tuple(warnings),
-            conventions=self._conventions(attributes, quaternions, rows),
+            conventions=replace(
+                self._conventions(attributes, quaternions, rows),
+                options=agreeing(self.manifest, self.options, metadata),
+            ),
             embodiment=attributes.robot or "Panda",
         )
 
@@ -183,7 +187,7 @@ class LiberoConverter:
             if name in self.pictures and rotation_of(self.options.rotation, name) == "auto"
         }
         reference = None if quaternions is None else quaternions[rows]
-        found = claims.libero(shown, reference)
+        found = claims.libero(shown, reference, next((name for name in self.pictures if name == "wrist_image"), None))
         if self.options.absolute_actions:
             turning = tuple(replace(claim, command=()) for claim in found.rotations)
             found = replace(found, action="absolute", rotations=turning)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
+from converters.libero.cameras import Operation
+from converters.libero.gripper import OWN_RULE
 from converters.libero.options import LiberoOptions
 from converters.libero.orientation import rotation_of
 from converters.shared import conventions as claims
@@ -21,8 +24,58 @@ def stored_conventions(
     merged = converter_options(manifest.options, LiberoOptions().model_dump(), "libero")
     options = validate_model(LiberoOptions, merged, f"options of manifest {manifest.name!r}")
     decided = [name for name in manifest.cameras if rotation_of(options.rotation, name) == "auto"]
-    found = claims.libero({PLACES[name]: name for name in decided if name in PLACES})
+    wrist = next((name for name in manifest.cameras if PLACES.get(name) == "wrist"), None)
+    found = claims.libero({PLACES[name]: name for name in decided if name in PLACES}, wrist=wrist)
     if options.absolute_actions:
         found = replace(found, action="absolute", rotations=tuple(replace(c, command=()) for c in found.rotations))
     label = metadata.get("fps_label")
-    return replace(found, rate=RateClaim(manifest.fps.hz, float(label) if isinstance(label, int | float) else None))
+    rate = RateClaim(manifest.fps.hz, float(label) if isinstance(label, int | float) else None)
+    return replace(found, rate=rate, options=agreeing(manifest, options, metadata))
+
+
+UPSIDE_DOWN: Mapping[Operation, Operation] = {
+    "rot180": "mirror",
+    "mirror": "rot180",
+    "none": "flip_vertical",
+    "flip_vertical": "none",
+}
+"""What turns a camera's stored frames -> the same with top and bottom exchanged."""
+
+MIRRORED: Mapping[Operation, Operation] = {
+    "rot180": "flip_vertical",
+    "flip_vertical": "rot180",
+    "none": "mirror",
+    "mirror": "none",
+}
+"""The same with left and right exchanged."""
+
+
+def agreeing(manifest: Manifest, options: LiberoOptions, metadata: Mapping[str, Json]) -> dict[str, str]:
+    """`Conventions.options`: what would agree with the opposite of each decision. metadata: of the episode."""
+    label, cameras = metadata.get("fps_label"), manifest.cameras
+    found = claims.rate_option(float(label) if isinstance(label, int | float) else None)
+    found |= claims.order_option("mounts_exchanged", tuple(reversed(cameras))) if len(cameras) == 2 else {}
+    opens = metadata.get("gripper_action") != OWN_RULE
+    found["gripper_polarity"] = f"--gripper {'plus_closes' if opens else 'plus_opens'}"
+    if not options.absolute_actions:
+        found["action_meaning"] = "--absolute-actions"
+    found["instruction_ending"] = f"--instruction {_other_text(options, metadata)}"
+    for name, done in _turned(metadata.get("rotation"), cameras).items():
+        side = "wrist_left_right" if PLACES.get(name) == "wrist" else "camera_left_right"
+        found[f"{side} {name}"] = f"--rotation {name}={MIRRORED[done]}"
+        found[f"camera_up_down {name}"] = f"--rotation {name}={UPSIDE_DOWN[done]}"
+    return found
+
+
+def _other_text(options: LiberoOptions, metadata: Mapping[str, Json]) -> str:
+    """Where an instruction is taken from, if not from where it was."""
+    other = options.instruction != "problem_info" and metadata.get("instruction_problem_info")
+    return "problem_info" if other else "file_name"
+
+
+def _turned(told: Json, cameras: Sequence[str]) -> dict[str, Operation]:
+    """Camera -> what was done to its frames, by metadata `rotation`; {} where it does not tell."""
+    text = told if isinstance(told, str) else ""
+    each = dict(part.split("=") for part in text.split(",")) if "=" in text else dict.fromkeys(cameras, text)
+    known: tuple[Operation, ...] = get_args(Operation.__value__)
+    return {name: done for name in cameras for done in known if each.get(name) == done}

@@ -354,8 +354,14 @@ def _recoverable(bags: Bags) -> str:
 def _claims(
     manifest: Manifest, names: tuple[tuple[str, ...], tuple[str, ...]], scale: GripperScale, check_rate: bool
 ) -> Conventions:
-    found = claims.two_arms("r1lite", "absolute", names, scale, ("left_wrist_rgb", "right_wrist_rgb"))
-    return replace(found, rate=RateClaim(manifest.fps.hz, measured_times=True) if check_rate else None)
+    wrists = ("left_wrist_rgb", "right_wrist_rgb")
+    found = claims.two_arms("r1lite", "absolute", names, scale, wrists)
+    options = claims.swapped_wrists(manifest.cameras, wrists)
+    options["gripper_scale"] = f"--gripper-scale {'0-100' if scale == 'unit' else '0-1'}"
+    if manifest.options.get("clock", "reject") != "shift":
+        options["camera_delay"] = "--clock shift"
+    rate = RateClaim(manifest.fps.hz, measured_times=True) if check_rate else None
+    return replace(found, rate=rate, options=options)
 
 
 def stored_conventions(

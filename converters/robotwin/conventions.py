@@ -21,7 +21,19 @@ def conventions(manifest: Manifest, names: Names, label: float | None, about: Ma
     meaning: ActionMeaning = "absolute" if recorded else "next_state"
     found = claims.two_arms("robotwin", meaning, names, "unit", wrists)
     rate = RateClaim(fps.hz, label, known)
-    return replace(found, rate=rate, colour=_shown_colours(about), simulated=True)
+    options = agreeing(manifest, label, about)
+    return replace(found, rate=rate, colour=_shown_colours(about), simulated=True, options=options)
+
+
+def agreeing(manifest: Manifest, label: float | None, about: Mapping[str, Json]) -> dict[str, str]:
+    """`Conventions.options`: what would agree with the opposite of each decision. about: metadata of the episode."""
+    recorded = manifest.options.get("actions", "next_state") == "recorded"
+    found = claims.rate_option(label) | claims.swapped_wrists(manifest.cameras, ("left_camera", "right_camera"))
+    found["action_meaning"] = f"--actions {'next_state' if recorded else 'recorded'}"
+    orders = about.get("colour_order")
+    stored = set(orders.values()) if isinstance(orders, dict) else set()
+    found["colour_order"] = f"--colour {'rgb' if stored == {'swapped'} else 'swapped'}"
+    return found
 
 
 def stored_conventions(manifest: Manifest, names: Names, metadata: Mapping[str, Json]) -> Conventions:

@@ -28,11 +28,14 @@ FINGERS = 0.03
 SIDES = ("left", "right")
 
 
-def libero(cameras: Mapping[str, str], quaternions: NDArray[np.float32] | None = None) -> Conventions:
+def libero(
+    cameras: Mapping[str, str], quaternions: NDArray[np.float32] | None = None, wrist: str | None = None
+) -> Conventions:
     """LIBERO's 8 state and 7 action numbers as they are stored (gripper 1 open, 0 closed).
 
     cameras: names of the "fixed" and the "wrist" camera, where their images are turned as published (180 degrees).
-    quaternions: float32 [T, 4], x y z w, of the end effector from the same file.
+    quaternions: float32 [T, 4], x y z w, of the end effector from the same file. wrist: the camera on the arm, however
+    its images are turned.
     """
     claims = [CameraClaim(cameras["fixed"], up="z+", right="y-")] if "fixed" in cameras else []
     claims += [CameraClaim(cameras["wrist"], right="y-", mounted=True)] if "wrist" in cameras else []
@@ -42,7 +45,7 @@ def libero(cameras: Mapping[str, str], quaternions: NDArray[np.float32] | None =
         pairs=((0, 0), (1, 1), (2, 2)),
         grippers=(GripperClaim("gripper", 6, (6, 7), (1.0, -1.0), 1, "unit"),),
         rotations=(RotationClaim((3, 4, 5), "axis_angle", True, (3, 4, 5), quaternions),),
-        arms=(ArmClaim("arm", (0, 1, 2, 3, 4, 5), cameras.get("wrist")),),
+        arms=(ArmClaim("arm", (0, 1, 2, 3, 4, 5), wrist),),
         position=(0, 1, 2),
         cameras=tuple(claims),
         bounds=(
@@ -79,6 +82,24 @@ def two_arms(
         grippers=tuple(replace(g, polarity=1, action_scale=scale, state_scale=scale) for g in grippers),
         arms=tuple(arm for arm in arms if arm.state),
     )
+
+
+def rate_option(label: float | None) -> dict[str, str]:
+    """The manifest key that agrees with the rate that the source states, for `Conventions.options`."""
+    return {"row_rate": f"fps.hz: {label:g}"} if label else {}
+
+
+def order_option(detector: str, cameras: Sequence[str]) -> dict[str, str]:
+    """The manifest key that stitches cameras in another order, for `Conventions.options`."""
+    return {detector: f"stitch.cameras: [{', '.join(cameras)}]"}
+
+
+def swapped_wrists(cameras: Sequence[str], wrists: tuple[str, str]) -> dict[str, str]:
+    """The manifest key that stitches both wrist cameras the other way round; {} where the manifest has not both."""
+    if not set(wrists) <= set(cameras):
+        return {}
+    other = {wrists[0]: wrists[1], wrists[1]: wrists[0]}
+    return order_option("wrists_exchanged", [other.get(name, name) for name in cameras])
 
 
 def named_grippers(state_names: Sequence[str], action_names: Sequence[str]) -> tuple[GripperClaim, ...]:

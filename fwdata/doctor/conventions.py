@@ -35,7 +35,7 @@ def convention_findings(
             continue
         reason = accepted.get(verdict.detector)
         sentence = _sentence(verdict) + (f"; accepted: {reason}" if reason else "")
-        command = remedy(patient, verdict, total, options.get(verdict.detector, ""))
+        command = remedy(patient, verdict, total, sentences.option_for(verdict, options))
         found.append(
             DoctorFinding(
                 "note" if reason else verdict.action,

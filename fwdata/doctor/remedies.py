@@ -65,9 +65,9 @@ IN_THE_RECORDING = {"state_delay", "camera_delay"}
 
 
 def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = "") -> str:
-    """The command for what a verdict found. total: episodes; option: of the converter, that agrees with the data."""
-    if option:
-        return patient.convert(option)
+    """The command for what a verdict found. total: episodes; option: flag or manifest key that agrees with the data."""
+    if option and (option.startswith("--") or verdict.action == "stop"):
+        return patient.convert(option if option.startswith("--") else f"--manifest CORRECTED.yaml  # {option}")
     if verdict.detector in PER_EPISODE:
         fix = patient.without(verdict.episodes, total, verdict.against)
         if fix:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from fwdata.evidence.detectors.colour import ColourOrder
-from fwdata.evidence.records import DatasetVerdict
+from fwdata.evidence.records import DatasetVerdict, Verdict
 from fwdata.evidence.registry import find_detector
 
 
@@ -21,9 +21,20 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     others = [name for name in others if name != first.detector]
     more = f" (also contradicted: {', '.join(others)})" if others else ""
     accept = " ".join(f'--accept {name}="why"' for name in (first.detector, *others))
-    option = options.get(first.detector)
-    advice = f"{option} would agree, or " if option else "use a manifest or options that say so, or "
-    return f"{contradiction(first)}{more}; {advice}{accept} keeps what was decided"
+    return f"{contradiction(first)}{more}; {agreement(first, options)}, or {accept} keeps what was decided"
+
+
+def option_for(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> str:
+    """The flag or manifest key that would agree with what a verdict measured; empty where there is none."""
+    return options.get(f"{verdict.detector} {verdict.subject}") or options.get(verdict.detector, "")
+
+
+def agreement(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> str:
+    """What would agree with what a verdict measured, as an instruction."""
+    option = option_for(verdict, options)
+    if not option:
+        return "use a manifest or options that say so"
+    return f"{option} would agree" if option.startswith("--") else f"`{option}` in a manifest (--manifest) would agree"
 
 
 def contradiction(verdict: DatasetVerdict) -> str:

@@ -20,6 +20,7 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import all_detectors, find_detector
+from fwdata.evidence.sentences import agreement
 from fwdata.evidence.thumbnails import of_camera
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.store.evidence import read_evidence, read_part_evidence, write_evidence
@@ -64,7 +65,8 @@ class EvidenceGate:
                 subject = f" {verdict.subject}" if verdict.subject else ""
                 return (
                     f"{REFUSED} {detector.question}{subject}: {detector.word} {verdict.decided!r}, measured "
-                    f'{verdict.measured!r} ({verdict.detail}); --accept {detector.name}="why" keeps it'
+                    f"{verdict.measured!r} ({verdict.detail}); {agreement(verdict, measurement.options)}, or "
+                    f'--accept {detector.name}="why" keeps it'
                 )
         return None
 

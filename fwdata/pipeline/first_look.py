@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from fwdata.errors import UsageError
 from fwdata.evidence.measure import pool as pool_verdicts
@@ -73,10 +74,28 @@ def refuse_late(request: ConvertRequest, accepted: Mapping[str, str], options: M
         raise UsageError(
             f"{request.where()}: {why}; {request.out} holds what was converted: settle this before training on it"
         )
-    (request.out / "zarr.json").unlink()  # first: what is half removed must not look like a store
-    for name in ("parts", SOURCES, EVIDENCE, "plan", VIEW):
-        shutil.rmtree(request.out / name, ignore_errors=True)
+    _drop(request.out)
     raise UsageError(f"{request.where()}: {why}; nothing was kept of this conversion")
+
+
+DROPPED = ".dropped.tmp"
+"""Folder that a store's groups are moved to before they are removed."""
+
+
+def _drop(out: Path) -> None:
+    """Remove a store; killed at any point, it leaves no part that looks whole and is not."""
+    (out / "zarr.json").unlink()  # first: what is half removed must not look like a store
+    (out / DROPPED).mkdir(exist_ok=True)
+    for name in ("parts", SOURCES, EVIDENCE, "plan", VIEW):
+        if (out / name).is_dir():
+            (out / name).rename(out / DROPPED / name)
+    forget_dropped(out)
+
+
+def forget_dropped(out: Path) -> None:
+    """Remove what a killed `refuse_late` has left. Lock held."""
+    if (out / DROPPED).is_dir():
+        shutil.rmtree(out / DROPPED)
 
 
 class Outliers:

@@ -25,7 +25,7 @@ from fwdata.pipeline.changes import (
 )
 from fwdata.pipeline.discover import find_recordings
 from fwdata.pipeline.evidence import EvidenceGate, FirstLook, pool_store, recorded_gate, shown_recordings
-from fwdata.pipeline.first_look import Outliers, look_first, looks, refuse_late
+from fwdata.pipeline.first_look import Outliers, forget_dropped, look_first, looks, refuse_late
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan, write_plan
 from fwdata.pipeline.request import ConvertRequest
@@ -167,6 +167,8 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
             losses = part_losses(request.out)
             begun = has_record(LocalFiles(request.out), "")
             first = None if begun else sample(request, plan, pool, losses)  # before anything is written: may refuse
+            if first is not None:
+                forget_dropped(request.out)
             if look is not None and first is not None:
                 write_evidence(request.out, look.episodes, look.verdicts, look.verdicts, request.accept)
             shown = shown_recordings(found.recordings)
@@ -182,7 +184,7 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
                 sweep(request)
             record_touched(request, check)
             if gate is not None:
-                _settle(request, gate, look, new)
+                _settle(request, gate, look, new, made_here=first is not None)
             notes = _take_view(request.out, asked)
     report = _report(request.out, found.warnings, new, time.monotonic() - began)
     again = {item.id for item in check.changed} | {name for item in update for name in item.again}
@@ -195,13 +197,21 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
 
 
 def _settle(
-    request: ConvertRequest, gate: EvidenceGate, look: FirstLook | None, new: Mapping[str, RecordingOutcome]
+    request: ConvertRequest,
+    gate: EvidenceGate,
+    look: FirstLook | None,
+    new: Mapping[str, RecordingOutcome],
+    *,
+    made_here: bool,
 ) -> None:
-    """Pool and record the verdicts of all episodes; UsageError when they contradict what the first could not."""
+    """Pool and record the verdicts of all episodes; UsageError when they contradict what the first could not.
+
+    made_here: this run began the store, and may remove it again.
+    """
     measured = {m.episode: m for outcome in new.values() if (m := outcome.measurement)}
     pool_store(request.out, gate.accepted, measured)
     options = {name: option for m in measured.values() for name, option in m.options.items()}
-    refuse_late(request, gate.accepted, options, drop=look is not None and not look.images)
+    refuse_late(request, gate.accepted, options, drop=made_here and look is not None and not look.images)
 
 
 def _changes(

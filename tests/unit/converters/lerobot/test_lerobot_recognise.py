@@ -139,7 +139,7 @@ def dual_arm(fps: float, top: float = 1.0, robot: str = "agilex_piper", **change
 
 
 @pytest.mark.parametrize("top", [1.0, 0.07])
-@pytest.mark.parametrize("fps", [15, 30, 50])
+@pytest.mark.parametrize("fps", [15, 16, 17, 30, 50])
 def test_a_dual_arm_whose_action_is_the_next_state_is_not_robotwin(tmp_path, fps, top):
     """Its label is its rate; RoboTwin's 16.67 only where the source says that it is RoboTwin."""
     root = write_dataset(tmp_path / "set", dual_arm(fps, top))

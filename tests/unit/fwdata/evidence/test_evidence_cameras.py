@@ -69,6 +69,23 @@ def test_exchanged_wrist_cameras_are_found(moving: str) -> None:
     assert (found.verdict, found.action) == ("contradicted", "stop")
 
 
+def test_a_fixed_and_a_wrist_camera_that_are_exchanged_are_found() -> None:
+    true, swapped = [], []
+    for seed in range(4):
+        episode = two_arms(seed)
+        still = np.repeat(episode.thumbnails["head"][:1], 120, axis=0)
+        still[:, 4:12, 4:12] = scene(episode.state[:, [0, 4]] * 12, 9, 8)  # a part of the image moves
+        images = {**episode.thumbnails, "head": still}
+        true.append(changed(episode, thumbnails=images))
+        swapped.append(changed(episode, thumbnails={"head": images["left"], "left": still, "right": still}))
+    assert {v.verdict for v in pooled("mounts_exchanged", true).values()} == {"confirmed"}
+    found = pooled("mounts_exchanged", swapped).values()
+    assert {(v.verdict, v.against > 0) for v in found} == {("contradicted", True)}
+    frozen = with_camera(true[0], "left", true[0].thumbnails["left"][:1].repeat(120, axis=0))
+    other = {v.verdict for v in told("mounts_exchanged", frozen).values()}
+    assert "contradicted" not in other, "a frozen camera is another fault"
+
+
 def test_a_camera_slower_than_the_rows_is_noted() -> None:
     episode = clean_set()[1]
     assert {v.verdict for v in told("camera_rate", episode).values()} == {"confirmed"}

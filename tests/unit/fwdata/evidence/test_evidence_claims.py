@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from evidence_episodes import changed
 from paths import DATA
 
 from fwdata.api import Episode
+from fwdata.cli.converter_options import flags_of
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
-from fwdata.manifest import load_manifest
-from fwdata.pipeline.registry import load_converter
+from fwdata.evidence.records import Verdict
+from fwdata.evidence.registry import find_detector
+from fwdata.evidence.sentences import agreement
+from fwdata.manifest import Manifest, load_manifest
+from fwdata.pipeline.registry import load_converter, options_model, stored_conventions
 
 SOURCES = ("libero", "robotwin", "r1lite", "lerobot_v21")
 
@@ -64,3 +70,56 @@ def test_a_claim_names_the_columns_that_it_speaks_of() -> None:
     action[:, [6, 13]] = 100 - action[:, [6, 13]]
     wrong = measure(changed(as_input(name, episode, hz), action=action.astype(np.float32)))
     assert [v.verdict for v in wrong.of("gripper_polarity")] == ["contradicted", "contradicted"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_would_agree_with_the_opposite_can_be_typed(source: str) -> None:
+    manifest = load_manifest("lerobot-r1lite" if source == "lerobot_v21" else source)
+    converter = "lerobot" if source == "lerobot_v21" else source
+    model = options_model(converter)
+    assert model is not None
+    flags = flags_of(model)
+    [(_, episode, _), *_] = episodes(source)
+    names = tuple(episode.state_names), tuple(episode.action_names)
+    again = stored_conventions(converter)
+    assert again is not None
+    stored = again(manifest, names, episode.stored_metadata()).options
+    assert stored == episode.conventions.options
+    assert stored
+    for detector, option in stored.items():
+        assert find_detector(detector.partition(" ")[0])
+        if option.startswith("--set "):
+            key, _, text = shlex.split(option)[1].partition("=")
+            model.model_validate({**manifest.options, key: yaml.safe_load(text)})
+        elif option.startswith("--"):
+            name, _, value = option[2:].partition(" ")
+            flag = flags[name.replace("-", "_")]
+            chosen = flag.value(value) if value else True
+            model.model_validate({**manifest.options, flag.name: chosen})
+        else:
+            key, _, text = option.partition(": ")
+            changed_manifest(manifest, key, yaml.safe_load(text))
+
+
+def changed_manifest(manifest: Manifest, dotted: str, value: object) -> Manifest:
+    """The manifest with one key changed, checked as a file of the user's is."""
+    data = manifest.model_dump(mode="json")
+    *path, last = dotted.split(".")
+    inner = data
+    for name in path:
+        inner = inner[name]
+    assert last in inner
+    inner[last] = value
+    return Manifest.model_validate(data)
+
+
+def test_a_contradiction_names_the_option_of_its_camera() -> None:
+    [(_, episode, _), *_] = episodes("libero")
+    options = episode.conventions.options
+    verdict = Verdict("camera_up_down", "contradicted", "image")
+    turned = {"rot180": "mirror", "none": "flip_vertical"}[str(episode.metadata["rotation"])]
+    assert agreement(verdict, options) == f"--rotation image={turned} would agree"
+    assert agreement(Verdict("gripper_polarity", "contradicted"), options) == "--gripper plus_opens would agree"
+    key = {"row_rate": "fps.hz: 30"}
+    assert agreement(Verdict("row_rate", "contradicted"), key) == "`fps.hz: 30` in a manifest (--manifest) would agree"
+    assert "use a manifest or options" in agreement(Verdict("state_delay", "contradicted"), options)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,13 +25,14 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import EpisodeMeasurement, Verdict
 from fwdata.evidence.thumbnails import Collector
 from fwdata.manifest import Manifest, load_manifest
-from fwdata.pipeline import evidence, part
-from fwdata.pipeline.evidence import EvidenceGate, first_recordings
-from fwdata.pipeline.first_look import Outliers
+from fwdata.pipeline import evidence, first_look, part, run
+from fwdata.pipeline.evidence import EvidenceGate, FirstLook, first_recordings
+from fwdata.pipeline.first_look import Outliers, look_first
 from fwdata.pipeline.part import RecordingOutcome
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.report.inspect_store import describe
 from fwdata.store.evidence import read_evidence
+from fwdata.store.verify import verify_store
 from fwdata.store.writer import check_jpeg
 
 type Thumbnails = Mapping[str, NDArray[np.uint8]]
@@ -260,6 +262,54 @@ def test_a_store_that_was_begun_before_is_kept_when_its_images_contradict(tmp_pa
             libero(raw, out)
     assert len(fwdata.open(out).episodes) == 5
     assert libero(raw, out, accept={"camera_content": "lens cap"}).episodes == 5
+
+
+def test_a_store_that_another_process_began_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, out = write_libero(tmp_path / "raw", 4, lambda number, demo: blacken(demo)), tmp_path / "o.zarr"
+
+    def slow(*arguments: Any) -> FirstLook:
+        found = look_first(*arguments)
+        monkeypatch.setattr(run, "look_first", look_first)
+        libero(raw, out, accept={"camera_content": "lens cap"})
+        return found
+
+    monkeypatch.setattr(run, "look_first", slow)
+    libero(raw, out)
+    assert len(fwdata.open(out).episodes) == 4
+
+
+def test_a_removal_that_is_killed_leaves_no_part_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, out = write_libero(tmp_path / "raw", 3, lambda number, demo: blacken(demo)), tmp_path / "o.zarr"
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first_look.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        libero(raw, out)
+    monkeypatch.undo()
+    assert not (out / "parts").exists() and not (out / "zarr.json").exists()
+    assert libero(raw, out, accept={"camera_content": "lens cap"}).new_episodes == 3
+    assert verify_store(out).damaged == []
+
+
+def test_exchanged_cameras_of_libero_are_found(tmp_path: Path) -> None:
+    def ride(demo: h5py.Group, fixed: str, wrist: str) -> None:
+        frames = np.asarray(demo["obs/agentview_rgb"])
+        still = np.repeat(frames[:1], len(frames), axis=0)
+        still[:, 8:14, 8:14] = frames[:, 8:14, 8:14]
+        demo[f"obs/{fixed}"][:], demo[f"obs/{wrist}"][:] = still, frames
+
+    names = "agentview_rgb", "eye_in_hand_rgb"
+    raw = write_libero(tmp_path / "raw", 3, lambda number, demo: ride(demo, *names))
+    [verdict] = [v for v in libero(raw, tmp_path / "o.zarr").evidence if v.detector == "mounts_exchanged"]
+    assert verdict.verdict == "confirmed"
+    wrong = write_libero(tmp_path / "wrong", 3, lambda number, demo: ride(demo, *reversed(names)))
+    with pytest.raises(UsageError, match="fixed and wrist camera") as error:
+        libero(wrong, tmp_path / "w.zarr")
+    assert "`stitch.cameras: [wrist_image, image]` in a manifest" in str(error.value)
 
 
 def test_a_camera_that_dies_later_leaves_its_recording_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
