@@ -129,12 +129,14 @@ class Bar:
         self._done = self._total = self._first = 0
         self._details: tuple[str, ...] | None = None
         self._began = self._printed = 0.0
+        self._moving = False
         self._progress: Any = None
 
     def start(self, total: int, done: int = 0) -> None:
         """Begin with what is to be done, of which `done` is; a total of 0 shows nothing."""
         self._total, self._done, self._first = total, done, done
         self._began = self._printed = time.monotonic()
+        self._moving = False
         if total and sys.stderr.isatty():
             self._progress = _live(self._line)
             self._progress.start()
@@ -145,8 +147,10 @@ class Bar:
 
     def show(self, done: int, details: tuple[str, ...] | None = None) -> None:
         """Say what is done by now. details: what else to show, the most important first, in place of the rate."""
-        self._done, self._details = done, details
         now = time.monotonic()
+        if not self._moving:  # what came before the first unit (imports, loading weights) says nothing of the rate
+            self._moving, self._began, self._first = True, now, done
+        self._done, self._details = done, details
         if self._total and self._progress is None and now - self._printed >= PLAIN_SECONDS:
             self._printed = now
             about = "".join(f", {detail}" for detail in self._more())
@@ -165,7 +169,7 @@ class Bar:
             self._progress.stop()
 
     def _rate(self) -> float:
-        """Units per second since the start; 0 before anything is done."""
+        """Units per second since the first one; 0 before the second."""
         return (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
 
     def _left(self) -> str:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fwdata.console import human_bytes
+from fwdata.io import write_atomic
+
+MEASURED = "results.json"
+"""File of the quickstart's folder with what its steps measured when they had something to do."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,51 @@ class Results:
     """Largest resident memory any of them used, bytes."""
     total_seconds: float = 0.0
     """Time of all commands."""
+
+    def with_earlier(self, folder: Path) -> Results:
+        """The same, with what an earlier quickstart in `folder` measured where a step had nothing left to do.
+
+        Writes it there for the next one.
+        """
+        path = folder / MEASURED
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"values": {}, "seconds": {}}
+        kept = {name for name, done in _DID_NOTHING.items() if name in earlier["values"] and done(self.values[name])}
+        values = {name: earlier["values"][name] if name in kept else value for name, value in self.values.items()}
+        seconds = {name: earlier["seconds"][name] if name in kept else took for name, took in self.seconds.items()}
+        peak = max(self.peak_rss, earlier.get("peak_rss", 0))
+        total = sum(seconds.values()) if kept else self.total_seconds
+        data = {"values": values, "seconds": seconds, "peak_rss": peak}
+        write_atomic(path, json.dumps(data, indent=2).encode())
+        return Results(values, seconds, peak, total)
+
+
+_DID_NOTHING: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "latents": lambda value: not value["first"],
+    "train": lambda value: value["loss"] is None,
+}
+"""Steps whose speed is in the report, and how their JSON says that there was nothing left to do."""
+
+
+def result_line(step: str, value: dict[str, Any]) -> str:
+    """What a step's JSON says, in one line for people; empty for a step that has nothing to say."""
+    match step:
+        case "sample":
+            return f"{value['episodes']} recordings, {value['frames']} frames, {human_bytes(value['bytes'])}"
+        case "convert":
+            return f"{value['episodes']} episodes in the store, {value['new_episodes']} of them new"
+        case "latents":
+            return f"{value['first']} first frames encoded" if value["first"] else "all latents are there already"
+        case "inspect":
+            shown = f"{value['episodes']} episodes, {value['frames']} frames at {value['fps']:.4g} Hz"
+            return f"{shown}, {len(value['cameras'])} cameras, {human_bytes(value['bytes'])}"
+        case "train":
+            loss = value["loss"]
+            return f"step {value['step']} of {value['total']}" + ("" if loss is None else f", loss {loss:.4f}")
+        case "predict":
+            return f"{len(value['action'])} actions of {len(value['names'])} dimensions"
+        case "trained" | "untrained":
+            return f"{value['rate']:.0%} of {value['episodes']} episodes solved"
+    return ""
 
 
 def summary(results: Results) -> dict[str, Any]:
@@ -69,6 +121,8 @@ def summary_rows(results: Results) -> list[tuple[str, str]]:
     losses = " / ".join(_number(s[name], ".4f") for name in ("loss", "video_loss", "action_loss"))
     latents = s["latents_per_second"]
     return [
+        ("closed-loop success, trained", f"{trained:.0%} of {episodes}"),
+        ("closed-loop success, untrained", f"{untrained:.0%} of {episodes}"),
         ("episodes", f"{s['episodes']}"),
         ("frames", f"{s['frames']}"),
         ("store", human_bytes(s["bytes"])),
@@ -77,8 +131,6 @@ def summary_rows(results: Results) -> list[tuple[str, str]]:
         ("samples/s", _number(s["samples_per_second"], ".1f")),
         ("data wait", _number(s["data_wait"], ".1%")),
         ("loss (all / video / action)", losses),
-        ("closed-loop success, trained", f"{trained:.0%} of {episodes}"),
-        ("closed-loop success, untrained", f"{untrained:.0%} of {episodes}"),
         ("time", f"{s['seconds']:.0f} s"),
         ("peak memory", human_bytes(s["peak_rss_bytes"])),
     ]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fwdata.console import emit_json, print_table, say
 from fwdata.errors import FwdataError, MissingLibrary, UsageError
-from fwdata.quickstart.results import Results, Step, summary, summary_rows
+from fwdata.quickstart.results import Results, Step, result_line, summary, summary_rows
 
 EPISODES = 64
 STRIDE = 4
@@ -79,13 +79,16 @@ def run_quickstart(out: Path, as_json: bool) -> None:
     for number, step in enumerate(plan, 1):
         say(f"[{number}/{len(plan)}] {step.why}\n  $ {' '.join(step.command)}")
         _run(step, results)
+        if shown := result_line(step.name, results.values[step.name]):
+            say(f"  {shown}")
     results.total_seconds = time.monotonic() - began
     results.peak_rss = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     from fwdata.quickstart.report import write_report
 
+    now, results = results, results.with_earlier(out)
     report = write_report(out, plan, results)
     if as_json:
-        emit_json({**summary(results), "report": str(report), "steps": results.values})
+        emit_json({**summary(results), "report": str(report), "steps": now.values})
         return
     print_table("", ("what", "value"), [(name, text) for name, text in summary_rows(results)])
     print(f"report: {report}")

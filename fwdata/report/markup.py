@@ -82,6 +82,7 @@ figure { margin: 1rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; margin-bottom: .35rem; }
 .grid { display: flex; flex-wrap: wrap; gap: 1rem 1.25rem; align-items: flex-start; }
 .grid figure { margin: 0; min-width: 12rem; max-width: 100%; }
+.grid .wide { margin: 0; }
 .grid figcaption { margin: .35rem 0 0; width: 0; min-width: 100%; }
 img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .25rem 1rem; }
@@ -94,6 +95,17 @@ summary { cursor: pointer; color: var(--soft); }
 svg.chart { display: block; width: 100%; height: auto; max-width: 56rem; }
 svg text { fill: var(--soft); font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
 svg text.name { fill: var(--ink); }
+@media (max-width: 40rem) {
+  body { padding: 1.25rem .9rem 3rem; }
+  h1 { font-size: 1.55rem; }
+  svg.large text { font-size: 25px; }
+  img.strip { max-width: none; width: 52rem; height: auto; }
+  svg.ranges { min-width: 52rem; }
+  svg.large .ylabel { display: none; }
+  th[scope=row] { white-space: normal; min-width: 7rem; }
+  th, td { padding-right: .9rem; }
+}
+a:focus-visible, summary:focus-visible, .wide:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
 .axis { stroke: var(--line); stroke-width: 1; fill: none; }
 .band { fill: var(--c1); opacity: .16; }
 .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; stroke-linecap: round; }

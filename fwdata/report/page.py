@@ -19,6 +19,9 @@ POLICY = (
 )
 """What a browser may do with the page, should a text ever escape its escaping."""
 
+STRIP = 2.5
+"""A picture that is so many times as wide as high scrolls in a narrow window, instead of being shown too small."""
+
 
 class Report:
     """One HTML page, built block by block and written whole.
@@ -66,7 +69,7 @@ class Report:
         self._table(f"<thead><tr>{head}</tr></thead>", body)
 
     def _table(self, head: str, rows: Sequence[str]) -> None:
-        self._blocks.append(f'<div class="wide"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>')
+        self._blocks.append(f'<div class="wide" tabindex="0"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>')
 
     def pictures(self, pictures: Sequence[tuple[bytes, str]], files: Sequence[str] = ()) -> None:
         """Encoded pictures (PNG, GIF, JPEG) in a grid, each with its caption.
@@ -79,8 +82,10 @@ class Report:
         for (data, caption), name in zip(pictures, names, strict=True):
             width, height, media = picture_size(data)
             source = self._beside(name, data) if name else f"data:{media};base64,{base64.b64encode(data).decode()}"
-            image = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(caption)}"/>'
+            kind = ' class="strip"' if width > STRIP * height else ""
+            image = f'<img{kind} src="{source}" width="{width}" height="{height}" alt="{escape(caption)}"/>'
             image = f'<a href="{source}">{image}</a>' if name else image
+            image = f'<div class="wide" tabindex="0">{image}</div>' if kind else image
             text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
             figures.append(f"<figure>{image}{text}</figure>")
         self._blocks.append(f'<div class="grid">{"".join(figures)}</div>')
@@ -103,7 +108,7 @@ class Report:
     def ranges(self, title: str, panels: Sequence[RangePanel]) -> None:
         """Values with their intervals, panels side by side. See `ranges.range_plot`."""
         head = f'<figcaption><span class="title">{escape(title)}</span></figcaption>'
-        self._blocks.append(f"<figure>{head}{range_plot(panels)}</figure>")
+        self._blocks.append(f'<figure>{head}<div class="wide" tabindex="0">{range_plot(panels)}</div></figure>')
 
     def links(self, targets: Mapping[str, str]) -> None:
         """A list of links: text -> relative path of a file beside or below the page. ValueError for any other path."""

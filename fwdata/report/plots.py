@@ -39,6 +39,9 @@ class Panel:
     """x and y by name of the line."""
     bands: Sequence[Band] = ()
     """Shaded stretches of x."""
+    includes: Sequence[float] = ()
+    """Values of y that the axis always shows. With any, changes of every size fill the plot; without, those below 0.01
+    (of 1, or of the values where they are larger) are drawn flat."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ class _Frame:
     least: float
 
 
-_LARGE = _Frame(760, 320, 64, 26, 12, 46, 13, 7, 6, 0.0)
-_SMALL = _Frame(260, 118, 44, 8, 20, 18, 10, 4, 3, 0.01)
+_LARGE = _Frame(760, 340, 92, 26, 12, 62, 14, 6, 6, 0.0)
+_SMALL = _Frame(260, 122, 50, 10, 20, 20, 12, 4, 3, 0.01)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _label(value: float, step: float) -> str:
 def _log_ticks(low: float, high: float, count: int) -> list[tuple[float, str]]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     stride = max(1, math.ceil(len(decades) / count))
-    factors = (1, 2, 5) if len(decades) <= 3 else (1,)
+    factors = (1, 2, 5) if high < 100 * low else (1,)
     values = [f * 10.0**d for d in decades if d % stride == 0 for f in factors]
     return [(v, f"{v:.4g}") for v in values if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
 
@@ -162,13 +165,21 @@ def value_range(values: NDArray[np.float64], log: bool, margin: float, least: fl
     return low - margin * (high - low), high + margin * (high - low)
 
 
-def _chart(frame: _Frame, lines: Sequence[_Line], bands: Sequence[Band], log: bool, labels: tuple[str, str]) -> str:
+def _chart(
+    frame: _Frame,
+    lines: Sequence[_Line],
+    bands: Sequence[Band],
+    log: bool,
+    labels: tuple[str, str],
+    includes: Sequence[float] = (),
+) -> str:
     """The SVG's inside: bands, grid, axis labels, lines."""
     shown = [line.x[np.isfinite(line.y)] for line in lines]
-    x_values, y_values = np.concatenate([*shown, np.empty(0)]), np.concatenate([*(n.y for n in lines), np.empty(0)])
+    x_values, y_values = np.concatenate([*shown, np.empty(0)]), np.concatenate([*(n.y for n in lines), includes])
+    least = 0.0 if includes else frame.least
     size = float(np.nanmax(np.abs(y_values), initial=0.0))
     x_range = value_range(x_values, False, 0.0, least=1e-6)
-    y_range = value_range(y_values, log, 0.05, least=max(frame.least, frame.least * size, 1e-9 * size, 1e-30))
+    y_range = value_range(y_values, log, 0.05, least=max(least, least * size, 1e-9 * size, 1e-30))
     bottom = frame.height - frame.bottom
     x = Scale(*x_range, frame.left, frame.width - frame.right)
     y = Scale(*y_range, bottom, frame.top, log)
@@ -201,7 +212,7 @@ def _grid(frame: _Frame, x: Scale, y: Scale) -> list[str]:
         at = float(x(np.array(value)))
         parts.append(f'<path class="axis" d="M{at:.1f} {y.start:.1f}v4"/>')
         parts.append(
-            f'<text x="{at:.1f}" y="{y.start + 4 + frame.font:.1f}" text-anchor="middle" '
+            f'<text x="{at:.1f}" y="{y.start + 6:.1f}" text-anchor="middle" dominant-baseline="hanging" '
             f'font-size="{frame.font}">{escape(label)}</text>'
         )
     return parts
@@ -219,7 +230,7 @@ def _axis_labels(frame: _Frame, labels: tuple[str, str]) -> list[str]:
     if y_label:
         middle = (frame.top + frame.height - frame.bottom) / 2
         parts.append(
-            f'<text transform="translate(14 {middle:.1f}) rotate(-90)" text-anchor="middle" '
+            f'<text class="ylabel" transform="translate(16 {middle:.1f}) rotate(-90)" text-anchor="middle" '
             f'font-size="{frame.font}">{escape(y_label)}</text>'
         )
     return parts
@@ -248,8 +259,9 @@ def _path(line: _Line, number: int, x: Scale, y: Scale, under: bool) -> list[str
 
 
 def _svg(frame: _Frame, label: str, inside: str) -> str:
+    kind = "chart large" if frame is _LARGE else "chart"
     return (
-        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}" '
+        f'<svg class="{kind}" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}" '
         f'role="img" aria-label="{escape(label)}">{inside}</svg>'
     )
 
@@ -272,7 +284,8 @@ def line_plot(title: str, lines: Mapping[str, Values], x_label: str, y_label: st
     extremes, so peaks stay visible.
     """
     checked = [_line(name, values, log) for name, values in lines.items()]
-    head = f'<figcaption><span class="title">{escape(title)}</span></figcaption>{_legend(list(lines))}'
+    of_y = f" ({escape(y_label)})" if y_label and y_label.lower() != title.lower() else ""
+    head = f'<figcaption><span class="title">{escape(title)}</span>{of_y}</figcaption>{_legend(list(lines))}'
     if not any(np.isfinite(line.y).any() for line in checked):
         return f"<figure>{head}<p>no values</p></figure>"
     inside = _chart(_LARGE, checked, (), log, (x_label, y_label))
@@ -288,8 +301,10 @@ def small_multiples(title: str, panels: Sequence[Panel], x_label: str) -> str:
     drawn = []
     for panel in panels:
         lines = [_line(name, values, False) for name, values in panel.lines.items()]
-        name = f'<text class="name" x="{_SMALL.left}" y="13" font-size="{_SMALL.font + 1}">{escape(panel.name)}</text>'
-        drawn.append(_svg(_SMALL, panel.name, name + _chart(_SMALL, lines, panel.bands, False, ("", ""))))
+        name = f'<text class="name" x="{_SMALL.left}" y="13" font-size="{_SMALL.font}">{escape(panel.name)}</text>'
+        drawn.append(
+            _svg(_SMALL, panel.name, name + _chart(_SMALL, lines, panel.bands, False, ("", ""), panel.includes))
+        )
     caption = f'<span class="title">{escape(title)}</span>' + (f" over {escape(x_label)}" if x_label else "")
     return (
         f"<figure><figcaption>{caption}</figcaption>{_legend(names, under=True)}"

@@ -61,7 +61,7 @@ def range_plot(panels: Sequence[RangePanel]) -> str:
         parts += _panel(panel, left + number * (WIDTH + GAP), TOP + ROW * len(names))
     label = "; ".join(panel.title for panel in panels)
     return (
-        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'<svg class="chart ranges" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
 

@@ -6,13 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Buffer, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fwdata.errors import MissingLibrary, StoreDamaged, StoreError, needed_for
+from fwdata.errors import MissingLibrary, StoreDamaged, StoreError, UsageError, needed_for
 from fwdata.io import folder_lock, made_folder, write_atomic
 
 MAX_HANDLES = 128
@@ -202,14 +203,16 @@ class RemoteFiles:
     def read(self, key: str) -> bytes | None:
         filesystem, path = self._open()
         try:
-            return bytes(filesystem.cat_file(f"{path}/{key}"))
+            with reaching(self.location):
+                return bytes(filesystem.cat_file(f"{path}/{key}"))
         except FileNotFoundError:
             return None
 
     def names(self, key: str) -> list[str]:
         filesystem, path = self._open()
         try:
-            entries = filesystem.ls(f"{path}/{key}", detail=True)
+            with reaching(self.location):
+                entries = filesystem.ls(f"{path}/{key}", detail=True)
         except FileNotFoundError:
             return []
         return sorted(str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
@@ -217,9 +220,15 @@ class RemoteFiles:
     def read_range(self, key: str, start: int, length: int) -> bytes:
         filesystem, path = self._open()
         try:
-            data = bytes(filesystem.cat_file(f"{path}/{key}", start=start, end=start + length))
+            with reaching(self.location):
+                data = bytes(filesystem.cat_file(f"{path}/{key}", start=start, end=start + length))
         except FileNotFoundError:
             raise StoreDamaged(f"{self.location}/{key} is missing") from None
+        if len(data) > length:
+            raise StoreError(
+                f"the server of {self.location} sends whole files where a part is asked for (HTTP range requests): it "
+                f"answered {len(data)} bytes in place of {length}; use a server with range requests, or copy the store"
+            )
         if len(data) != length:
             raise StoreDamaged(f"{self.location}/{key} ends after {start + len(data)} bytes, expected {start + length}")
         return data
@@ -234,10 +243,29 @@ class RemoteFiles:
     def read_tail(self, key: str, length: int) -> bytes:
         filesystem, path = self._open()
         try:
-            size = int(filesystem.size(f"{path}/{key}"))
+            with reaching(self.location):
+                size = int(filesystem.size(f"{path}/{key}"))
         except FileNotFoundError:
             raise StoreDamaged(f"{self.location}/{key} is missing") from None
         return self.read_range(key, size - length, length)
+
+
+@contextlib.contextmanager
+def reaching(location: str) -> Iterator[None]:
+    """Failures of the network in the block become a StoreError that names the URL; a missing file stays as it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot reach {location}: {error}; check the address and the network") from None
+
+
+def refuse_url(path: Path, what: str) -> None:
+    """UsageError where a command that works on local stores is given a URL. what: `caches are written to`."""
+    found = re.match(r"([a-z][a-z0-9+]+):/+(.*)", str(path))
+    if found:
+        raise UsageError(f"{found[1]}://{found[2]} is a URL; {what} local stores only")
 
 
 def open_files(location: str | Path) -> Files:

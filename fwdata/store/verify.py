@@ -10,7 +10,7 @@ from pathlib import Path
 from fwdata.errors import StoreDamaged
 from fwdata.store.caches.identity import find_caches
 from fwdata.store.evidence import EVIDENCE, read_evidence, read_part_evidence
-from fwdata.store.files import LocalFiles, file_sha256
+from fwdata.store.files import LocalFiles, file_sha256, refuse_url
 from fwdata.store.layout import part_name
 from fwdata.store.metadata import is_written_group, read_complete, read_record
 from fwdata.store.reader import Store, open_store
@@ -70,6 +70,7 @@ def verify_store(
     the data files whose bytes are read, drawn with `seed` (None: anew every time); metadata are all read, and a missing
     or unknown file is always found.
     """
+    refuse_url(path, "`fwdata verify` reads")
     report = VerifyReport(path)
     store = open_store(path)
     known: dict[Path, str] = {}

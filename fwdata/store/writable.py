@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from fwdata.errors import UsageError
+from fwdata.store.files import refuse_url
 from fwdata.store.reader import Store, open_store
 
 
 def open_writable(path: Path) -> Store:
     """A wholly converted local store, to add caches to. UsageError for a URL, an unfinished or an empty store."""
-    if re.match(r"[a-z0-9+]+:/", str(path)):
-        raise UsageError(f"{path} is a URL; caches are written to local stores only")
+    refuse_url(path, "caches are written to")
     store = open_store(path)
     if not store.complete:
         raise UsageError(

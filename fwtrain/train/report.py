@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwdata.report import Panel, Report
+from fwdata.report.markup import show
+from fwtrain.model import FastWAM
 from fwtrain.train.folder import REPORT, RunFolder
 from fwtrain.train.logs import read_log, read_pictures
 
@@ -18,29 +21,65 @@ EARLIER = 3
 
 def write_run_report(folder: RunFolder) -> Path:
     """Write the page and return its path. Raises UsageError when this is no run folder. Costs well under a second."""
-    report = Report(f"Run {folder.path.resolve().name}")
-    _facts(report, folder)
     train, validations = read_log(folder.path), read_log(folder.path, "val")
+    report = Report(f"{folder.recipe().name} trained in {folder.path.resolve().name}")
+    _result(report, folder, train, validations)
     _curves(report, train, validations)
     _validation(report, folder, validations)
     _pictures(report, folder)
+    report.heading("What was trained")
+    _facts(report, folder, train)
     with report.folded("Recipe"):
         report.code((folder.path / "recipe.yaml").read_text(encoding="utf-8"))
     return report.write(folder.path / REPORT)
 
 
-def _facts(report: Report, folder: RunFolder) -> None:
-    recipe, info, last = folder.recipe(), folder.info(), folder.latest()
+def _result(
+    report: Report, folder: RunFolder, train: list[dict[str, float]], validations: list[dict[str, float]]
+) -> None:
+    """What came of it, in a few facts."""
+    last, best = folder.latest(), folder.best()
+    facts: dict[str, object] = {"newest checkpoint": f"step {last.step}" if last else "none yet"}
+    if validations:
+        first, now = validations[0], validations[-1]
+        earlier = f" ({show(first['action_mae'])} at step {first['step']})" if len(validations) > 1 else ""
+        error = f"{show(now['action_mae'])} at step {now['step']}{earlier}"
+        facts["mean absolute action error, held-out episodes"] = f"{error}, in the robot's units"
+    if best is not None:
+        facts["best checkpoint"] = f"step {best.step}"
+    if train:
+        facts["training loss"] = f"{show(train[-1]['loss'])} at step {train[-1]['step']}"
+        facts["speed"] = (
+            f"{show(_median(train, 'steps_per_s'))} steps/s, {show(_median(train, 'samples_per_s'))} windows/s"
+        )
+        facts["waiting for data"] = f"{_median(train, 'data_wait'):.1%} of the time"
+    report.facts(facts)
+
+
+def _median(rows: list[dict[str, float]], name: str) -> float:
+    return statistics.median(row[name] for row in rows if name in row) if any(name in row for row in rows) else 0.0
+
+
+def _facts(report: Report, folder: RunFolder, train: list[dict[str, float]]) -> None:
+    recipe, info = folder.recipe(), folder.info()
+    windows = recipe.optim.batch_size * recipe.optim.accumulation
+    length = f"{recipe.optim.steps:,} steps" if recipe.optim.steps else f"{recipe.optim.epochs} epochs"
+    reached = f"; {train[-1]['epoch']:.3g} epochs at step {train[-1]['step']}" if train and "epoch" in train[-1] else ""
+    seconds = info.manifest.window.action_horizon / info.fps
     report.facts(
         {
             "recipe": f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name,
             "variant": info.model.variant,
+            "parameters": FastWAM(info.model, seed=None, device="meta").num_parameters(),
+            "plan": f"{length} of {windows} windows{reached}",
+            "schedule": f"warm-up over {recipe.optim.warmup_fraction:.0%} of the steps to {recipe.optim.lr:g}, then a "
+            f"cosine to {recipe.optim.lr * recipe.optim.min_lr_ratio:g}",
+            "actions": f"{info.manifest.window.action_horizon} at {info.fps:.4g} Hz, {seconds:.2f} s ahead",
             "weights of the losses": f"video {info.model.lambda_video:g}, action {info.model.lambda_action:g}",
             "data": f"{info.source}, {info.episodes['train']} training and {info.episodes['val']} validation episodes",
             "stores": ", ".join(f"{s.name} (weight {s.weight:g})" for s in info.stores) or "one",
             "latents": f"{info.latents.name} (VAE {info.latents.spec})",
             "text": f"{info.text.name} (encoder {info.text.spec})",
-            "newest checkpoint": f"step {last.step}" if last else "none yet",
         }
     )
 
@@ -63,10 +102,10 @@ def _curves(report: Report, train: list[dict[str, float]], validations: list[dic
     }
     report.plot("Loss", lines, "step", "loss", log=True)
     panels = [
-        Panel("gradient norm", {"": _line(train, "grad_norm")}),
-        Panel("learning rate", {"": _line(train, "lr")}),
-        Panel("samples per second", {"": _line(train, "samples_per_s")}),
-        Panel("share of time waiting for data", {"": _line(train, "data_wait")}),
+        Panel("gradient norm", {"": _line(train, "grad_norm")}, includes=(0.0,)),
+        Panel("learning rate", {"": _line(train, "lr")}, includes=(0.0,)),
+        Panel("windows per second", {"": _line(train, "samples_per_s")}, includes=(0.0,)),
+        Panel("waiting for data, share of time", {"": _line(train, "data_wait")}, includes=(0.0, 0.1)),
     ]
     report.multiples("Course", panels, "step")
 
@@ -87,7 +126,9 @@ def _validation(report: Report, folder: RunFolder, validations: list[dict[str, f
     report.table(heads, [[row.get(name) for name in columns] for row in validations])
     if len(validations) > 1:
         shown = {"score": "score", **dict(zip(horizon, heads[7:], strict=True))}
-        report.multiples("Over training", [Panel(shown[n], {"": _line(validations, n)}) for n in shown], "step")
+        report.multiples(
+            "Over training", [Panel(shown[n], {"": _line(validations, n)}, includes=(0.0,)) for n in shown], "step"
+        )
     names, last = folder.info().action.names, validations[-1]
     with report.folded(f"Error of every action dimension at step {last['step']}"):
         rows = [(name, last.get(f"mae.{name}")) for name in names]

@@ -46,6 +46,7 @@ def test_on_a_terminal_of_80_columns_the_bar_shows_count_and_time_left(monkeypat
         monkeypatch.setenv(name, value)
     bar = Bar("training", "steps")
     bar.start(20000, done=100)
+    bar.show(200)
     bar.show(300, DETAILS)
     bar.note("step 300: validation [0]")
     bar.stop()
@@ -70,6 +71,21 @@ def test_without_a_terminal_a_plain_line_comes_every_interval(monkeypatch, capsy
         "encoding latents: 60/1000 frames, 2 frames/s, 0:07:50 left",
         "encoding latents: 120/1000 frames, 2 frames/s, 0:07:20 left",
         "encoding latents: 180/1000 frames, 2 frames/s, 0:06:50 left",
+    ]
+
+
+def test_a_long_start_does_not_count_as_slow_work(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    bar = Bar("encoding latents", "frames")
+    bar.start(1000)
+    for seconds in (60, 30, 30):  # a minute to load the weights, then 2 frames a second
+        clock[0] += seconds
+        bar.advance(1 if seconds == 60 else 60)
+    assert capsys.readouterr().err.splitlines() == [
+        "encoding latents: 1/1000 frames, -:--:-- left",
+        "encoding latents: 61/1000 frames, 2 frames/s, 0:07:50 left",
+        "encoding latents: 121/1000 frames, 2 frames/s, 0:07:20 left",
     ]
 
 

@@ -20,6 +20,7 @@ from robotwin_reading import TASK, converter, read_one
 
 from converters.robotwin.paths import ARM_JOINTS, TASKS, canonical_embodiment, episode_index, parse_folder
 from fwdata.api import UsageError
+from fwdata.envs.sample import write_sample
 from fwdata.manifest import load_manifest
 
 EMBODIMENT_SPELLINGS = ["aloha-agilex", "aloha_agilex", "ARX-X5", "arx_x5", "arx-x5", "franka", "franka-panda"]
@@ -292,3 +293,8 @@ def test_unknown_task_is_a_warning(tmp_path):
     found = converter().discover(tmp_path)
     assert any("did you mean 'beat_block_hammer'" in w for w in found.warnings)
     assert read_one(tmp_path).task == "beat_block_hamer"
+
+
+def test_tasks_of_the_sample_world_are_known(tmp_path):
+    write_sample("robotwin", tmp_path, episodes=2, seed=0)
+    assert converter().discover(tmp_path).warnings == ()

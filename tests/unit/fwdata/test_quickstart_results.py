@@ -1,0 +1,63 @@
+"""The quickstart's figures: what a step says, and what a rerun keeps."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fwdata.quickstart.results import Results, result_line, summary, summary_rows
+from fwdata.quickstart.run import steps
+
+VALUES: dict[str, dict[str, Any]] = {
+    "sample": {"episodes": 2, "frames": 80, "bytes": 2000},
+    "convert": {"episodes": 2, "new_episodes": 2},
+    "stats": {},
+    "text": {},
+    "latents": {"first": 80, "latents_per_second": 12.5, "vae_share": 0.9},
+    "inspect": {"episodes": 2, "frames": 80, "fps": 50 / 3, "bytes": 3000, "cameras": {"a": {}}},
+    "train": {
+        "step": 320, "total": 320, "loss": 0.5, "video_loss": 0.4, "action_loss": 0.1, "steps_per_s": 2.0,
+        "samples_per_s": 64.0, "data_wait": 0.01,
+    },
+    "predict": {"action": [[0.0] * 14] * 32, "names": ["x"] * 14},
+    "trained": {"rate": 0.95, "episodes": 20},
+    "untrained": {"rate": 0.0, "episodes": 20},
+}  # fmt: skip
+
+
+def test_a_rerun_keeps_the_figures_of_steps_that_had_nothing_left_to_do(tmp_path: Path):
+    first = Results(copy.deepcopy(VALUES), dict.fromkeys(VALUES, 10.0), 900, 100.0).with_earlier(tmp_path)
+    values = copy.deepcopy(VALUES)
+    values["train"] |= dict.fromkeys(("loss", "video_loss", "action_loss", "steps_per_s", "samples_per_s", "data_wait"))
+    values["latents"] = {"first": 0, "latents_per_second": 0.0, "vae_share": 0.0}
+    values["trained"]["rate"] = 0.9
+    again = Results(values, dict.fromkeys(VALUES, 1.0), 500, 10.0).with_earlier(tmp_path)
+    assert {**summary(again), "success_trained": 0.95, "seconds": 100.0} == summary(first)
+    assert again.seconds["train"] == 10.0 and again.seconds["convert"] == 1.0 and again.total_seconds == 28.0
+    assert dict(summary_rows(again))["closed-loop success, trained"] == "90% of 20"
+
+
+def test_the_result_comes_first():
+    names = [name for name, _ in summary_rows(Results(VALUES, dict.fromkeys(VALUES, 1.0), 1, 1.0))]
+    assert names[:2] == ["closed-loop success, trained", "closed-loop success, untrained"]
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        ("inspect", "2 episodes, 80 frames at 16.67 Hz, 1 cameras, 3.0 kB"),
+        ("predict", "32 actions of 14 dimensions"),
+        ("train", "step 320 of 320, loss 0.5000"),
+        ("latents", "80 first frames encoded"),
+        ("trained", "95% of 20 episodes solved"),
+    ],
+)
+def test_steps_say_what_came_of_them(step: str, line: str):
+    assert result_line(step, VALUES[step]) == line
+
+
+def test_every_step_that_shows_something_is_a_step():
+    assert [step.name for step in steps(Path("x"))] == list(VALUES)
