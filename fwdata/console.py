@@ -29,7 +29,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     """Run a command line: a user's mistake is one sentence on stderr, never a traceback."""
     import typer
 
-    wrong_usage, click_error = _usage_errors()
+    wrong_usage, click_error = usage_errors()
     try:
         code = app(standalone_mode=False)
     except typer.Exit as exit_:
@@ -75,7 +75,7 @@ def add_version(app: typer.Typer, name: str) -> None:
     app.callback()(callback)
 
 
-def _usage_errors() -> tuple[type[Exception], type[Exception]]:
+def usage_errors() -> tuple[type[Exception], type[Exception]]:
     """(UsageError, ClickException) of the click that typer ships: the bases of a public name."""
     import typer
 

@@ -19,7 +19,10 @@ MAPPING = frozenset({"cameras", "vectors", "state", "action"})
 
 
 class LerobotOptions(Model):
-    """Options of a LeRobot manifest."""
+    """Options of a LeRobot manifest.
+
+    Example: fwdata convert lerobot DATASET_DIR --out data/mine.zarr --max-episodes 10
+    """
 
     cameras: dict[str, Keys] = Field(default_factory=dict)
     """Camera name in the manifest -> feature key, or several tried in order. Needed unless --manifest is left out."""

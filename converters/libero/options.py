@@ -16,7 +16,10 @@ type Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
 
 class LiberoOptions(Model):
-    """Options of a LIBERO manifest."""
+    """Options of a LIBERO manifest.
+
+    Example: fwdata convert libero RAW_DIR --out data/libero.zarr --suites libero_goal,libero_spatial
+    """
 
     rotation: RotationOption = "auto"
     """How images are turned: "auto" decides for each file and camera; rot180, flip_vertical, mirror and none are

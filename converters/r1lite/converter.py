@@ -47,7 +47,10 @@ RATE_TOLERANCE = 0.25
 
 
 class R1LiteOptions(Model):
-    """Options of an R1 Lite manifest."""
+    """Options of an R1 Lite manifest.
+
+    Example: fwdata convert r1lite RAW_DIR --out data/r1lite.zarr --action-set arms+torso --gap keep
+    """
 
     action_set: topics.ActionSet = "arms"
     """Which parts make up state and action: "arms", or more of the robot; see `column_names`."""

@@ -11,7 +11,10 @@ from fwdata.manifest import Model
 
 
 class RobotwinOptions(Model):
-    """Options of a RoboTwin manifest."""
+    """Options of a RoboTwin manifest.
+
+    Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr --settings clean --max-episodes-per-task 5
+    """
 
     tasks: tuple[str, ...] | None = None
     """Only these tasks; null: all."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fwdata.cli.converter_options import OptionsCommand, parse_options
+from fwdata.cli.converter_options import OptionsCommand, chosen_options, parse_options
 from fwdata.console import (
     default_workers,
     emit_json,
@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="Source format: robotwin, libero, r1lite, lerobot, or your own.")],
     raw: Annotated[
         list[Path], typer.Argument(help="Folders (or files) of recordings; for lerobot also OWNER/NAME on the hub.")
@@ -59,7 +60,7 @@ def convert(
         int, typer.Option(min=256, help="MiB of memory a reader may use; else it is quarantined.")
     ] = 4096,
     retry: Annotated[
-        bool, typer.Option("--retry-quarantined", help="Try what an earlier run quarantined again: it was mended.")
+        bool, typer.Option("--retry-quarantined", help="Try what an earlier run quarantined again, after a fix.")
     ] = False,
     update: Annotated[
         bool, typer.Option("--update", help="Convert recordings again whose files, or whose converter, changed.")
@@ -99,7 +100,7 @@ def convert(
 
     if on_error not in {"skip", "fail"}:
         raise UsageError(f"--on-error must be skip or fail, found {on_error!r}")
-    given = parse_options(options or [])
+    given = parse_options(options or []) | chosen_options(context)
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
     chosen = manifest_for(source, manifest, given, roots, count)

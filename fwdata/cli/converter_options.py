@@ -1,19 +1,21 @@
-"""A converter's options as flags of `fwdata convert`: every field of its `Options` model, by name.
+"""A converter's options as options of `fwdata convert`: every field of its `Options` model, by name.
 
 `--max-episodes-per-task 5` is `--set max_episodes_per_task=5`; booleans are `--recover` and `--no-recover`; several
-values are separated by commas or given one by one. The command line is rewritten to `--set` before it is parsed.
+values are separated by commas or given one by one. Their help is the docstring of the field.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAliasType, Union, get_args, get_origin
 
+import typer
 from typer.core import TyperCommand
 
+from fwdata.console import usage_errors
 from fwdata.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -125,15 +127,50 @@ def _members(annotation: Any) -> list[Any]:
     return [annotation]
 
 
+PARAMETERS, VALUES, EXAMPLE = "fwdata.parameters", "fwdata.values", "fwdata.example"
+"""Keys of a context's `meta`: the source's options as parameters, their values, and an example of the source."""
+
+
 class OptionsCommand(TyperCommand):
-    """A command whose first argument names a source, and that takes the source's options as flags."""
+    """A command whose first argument names a source, and that takes the source's options too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Rewrite the source's flags, then parse as usual."""
+        """Parse the command's options and those of its source; `chosen_options` returns the latter."""
         source = self._source(args)
-        flags = _flags_of_source(source) if source else {}
-        ctx.meta["flags"] = source, flags
-        return super().parse_args(ctx, list(self._rewritten(args, source, flags)) if source else args)
+        model = _options_of(source) if source else None
+        own = self._own()
+        flags = {n: flag for n, flag in (flags_of(model) if model else {}).items() if f"--{spelt(n)}" not in own}
+        ctx.meta[PARAMETERS], ctx.meta[EXAMPLE] = _parameters(list(flags.values())), (source, _example(model))
+        wrong_usage, _ = usage_errors()
+        try:
+            rest = super().parse_args(ctx, [_switch(token, flags) for token in args])
+        except wrong_usage as error:
+            raise _sentence_of(error, source, [*own, *(f"--{spelt(name)}" for name in flags)]) from None
+        ctx.meta[VALUES] = _values(ctx.params, flags)
+        return rest
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The command's parameters and those of its source."""
+        return [*super().get_params(ctx), *ctx.meta.get(PARAMETERS, ())]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The command's options, then those of the source that `--help` was asked for, or where to find them."""
+        from fwdata.pipeline.registry import converter_names
+
+        parameters, (source, example) = ctx.meta.pop(PARAMETERS, []), ctx.meta.get(EXAMPLE, (None, ""))
+        super().format_options(ctx, formatter)
+        if source is None:
+            formatter.write_paragraph()
+            formatter.write_text(f"Each source has options of its own: fwdata convert {converter_names()[0]} --help")
+            return
+        with formatter.section(f"Options of {source}"):
+            if parameters:
+                formatter.write_dl([parameter.get_help_record(ctx) for parameter in parameters])
+            else:
+                formatter.write_text("It declares none; --set key=value passes any.")
+        if example and example not in " ".join((self.help or "").split()):
+            formatter.write_paragraph()
+            formatter.write_text(example)
 
     def _own(self) -> dict[str, bool]:
         """The command's own flags -> whether they take a value."""
@@ -155,70 +192,91 @@ class OptionsCommand(TyperCommand):
                 next(todo, None)
         return None
 
-    def _rewritten(self, args: Sequence[str], source: str, flags: dict[str, Flag]) -> Iterator[str]:
-        own, values, todo = self._own(), dict[str, Any](), iter(args)
-        for token in todo:
-            name, given, text = token.partition("=")
-            if not token.startswith("--") or token == "--" or name in own:
-                yield token
-                if own.get(name) and not given:
-                    yield from [value for value in [next(todo, None)] if value is not None]
-                continue
-            key = name[2:].replace("-", "_")
-            negated = key.removeprefix("no_")
-            if key not in flags and negated in flags and flags[negated].kind == "bool" and not given:
-                values[negated] = False
-            elif key not in flags:
-                known = [*own, *(f"--{spelt(n)}" for n in flags)]
-                raise UsageError(f"fwdata convert {source} has no option {name}{did_you_mean(name, known)}")
-            elif flags[key].kind == "bool" and not given and not flags[key].many:
-                values[key] = True
-            else:
-                value = flags[key].value(text if given else _next(todo, name))
-                values[key] = [*values.get(key, []), *value] if flags[key].many else value
-        for key, value in values.items():
-            yield from ("--set", f"{key}={json.dumps(value, ensure_ascii=False)}")
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """The options of the source that `--help` was asked for, or where to find them."""
-        from fwdata.pipeline.registry import converter_names
-
-        source, flags = ctx.meta.get("flags", (None, {}))
-        if source is None:
-            formatter.write_paragraph()
-            formatter.write_text(f"Each source has options of its own: fwdata convert {converter_names()[0]} --help")
-            return
-        with formatter.section(f"Options of {source}"):
-            if flags:
-                formatter.write_dl([(_usage(flag), _help(flag)) for flag in flags.values()])
-            else:
-                formatter.write_text("It declares none; --set key=value passes any.")
+def chosen_options(context: typer.Context) -> dict[str, Any]:
+    """Options of the source that the command line gave as flags, by field."""
+    return dict(context.meta.get(VALUES, {}))
 
 
-def _next(todo: Iterator[str], name: str) -> str:
-    found = next(todo, None)
-    if found is None:
-        raise UsageError(f"{name} needs a value")
+def _options_of(source: str) -> type[BaseModel] | None:
+    from fwdata.pipeline.registry import options_model
+
+    return options_model(source)
+
+
+def _parameters(flags: Sequence[Flag]) -> list[Any]:
+    """The flags as click parameters, made by typer from a signature; values stay text, see `Flag.value`."""
+
+    def options() -> None:
+        """Nothing: only its signature counts."""
+
+    made = [
+        inspect.Parameter(_name(flag), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(flag))
+        for flag in flags
+    ]
+    vars(options)["__signature__"] = inspect.Signature(made)
+    holder = typer.Typer(add_completion=False)
+    holder.command()(options)
+    return list(typer.main.get_command(holder).params)
+
+
+def _annotation(flag: Flag) -> Any:
+    """What typer makes an option from."""
+    spelling, about = f"--{spelt(flag.name)}", _help(flag)
+    if flag.kind == "bool" and not flag.many:
+        return Annotated[bool | None, typer.Option(f"{spelling}/--no-{spelt(flag.name)}", help=about)]
+    what = "|".join(flag.choices) if flag.choices else {"text": "TEXT", "number": "NUMBER"}.get(flag.kind, "YAML")
+    option = typer.Option(spelling, help=about, metavar=f"{what}{',..' if flag.many else ''}")
+    return Annotated[list[str] | None, option] if flag.many else Annotated[str | None, option]
+
+
+def _name(flag: Flag) -> str:
+    """Name of a flag's parameter, which no parameter of the command has."""
+    return f"option_{flag.name}"
+
+
+def _values(parameters: dict[str, Any], flags: dict[str, Flag]) -> dict[str, Any]:
+    """Values of the flags that were given, taken out of what the command is called with."""
+    found: dict[str, Any] = {}
+    for name, flag in flags.items():
+        given = parameters.pop(_name(flag), None)
+        if isinstance(given, bool):
+            found[name] = given
+        elif flag.many and given:
+            found[name] = [value for text in given for value in flag.value(text)]
+        elif given is not None and not flag.many:
+            found[name] = flag.value(given)
     return found
 
 
-def _flags_of_source(source: str) -> dict[str, Flag]:
-    from fwdata.pipeline.registry import options_model
+def _switch(token: str, flags: dict[str, Flag]) -> str:
+    """`--recover=true` as `--recover`, which is what click knows; other arguments as they are."""
+    name, given, text = token.partition("=")
+    flag = flags.get(name[2:].replace("-", "_")) if given and name.startswith("--") else None
+    if flag is None or flag.kind != "bool" or flag.many:
+        return token
+    return name if flag.value(text) else f"--no-{name[2:]}"
 
-    model = options_model(source)
-    return flags_of(model) if model is not None else {}
+
+def _sentence_of(error: Exception, source: str | None, known: Sequence[str]) -> Exception:
+    """A wrong option or a missing value as our own error; other errors as they are."""
+    name, kind = getattr(error, "option_name", None), type(error).__name__
+    if name is None or source is None:
+        return error
+    if kind == "NoSuchOption":
+        return UsageError(f"fwdata convert {source} has no option {name}{did_you_mean(name, known)}")
+    return UsageError(f"{name} needs a value") if kind == "BadOptionUsage" else error
 
 
-def _usage(flag: Flag) -> str:
-    if flag.kind == "bool":
-        return f"--{spelt(flag.name)} / --no-{spelt(flag.name)}"
-    what = "|".join(flag.choices) if flag.choices else {"text": "TEXT", "number": "NUMBER"}.get(flag.kind, "YAML")
-    return f"--{spelt(flag.name)} {what}{',..' if flag.many else ''}"
+def _example(model: type[BaseModel] | None) -> str:
+    """The paragraph `Example: ..` of an options model's docstring, on one line; "" where it has none."""
+    paragraphs = inspect.cleandoc((model.__doc__ if model else None) or "").split("\n\n")
+    return next((" ".join(text.split()) for text in paragraphs if text.startswith("Example:")), "")
 
 
 def _help(flag: Flag) -> str:
     value = flag.default
-    if value is None or value in ((), {}):
+    if value is None or value in ((), {}, ""):
         return flag.about
     shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
     return f"{flag.about} [default: {shown}]".strip()

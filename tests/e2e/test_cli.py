@@ -29,6 +29,7 @@ from libero_files import write_file
 import fwdata
 from fwdata.cli import app
 from fwdata.errors import UsageError
+from fwdata.manifest import Model
 from fwdata.store.files import write_lock
 
 
@@ -144,9 +145,11 @@ def test_options_of_a_converter_are_flags(run: Command, raw: Path, tmp_path: Pat
     run(*libero, "--no-rotation").refused(2, "no option --no-rotation")
     shown = " ".join(run("convert", "libero", "--help").out.split())
     assert "Options of libero" in shown and "--filter-noops / --no-filter-noops Drop rows whose action" in shown
+    assert "[default: no]" in shown and "Example: fwdata convert libero RAW_DIR" in shown
     assert "Options of toy: --prefix TEXT Put before every instruction" in " ".join(
         run("convert", "toy", "--help").out.split()
     )
+    assert "Options of" not in run("convert", "--help").out
 
 
 @pytest.mark.parametrize(
@@ -171,6 +174,13 @@ def test_options_of_a_converter_are_flags(run: Command, raw: Path, tmp_path: Pat
                 "check_rate": False,
             },
         ),
+        ("libero", "--filter-noops=true --other-demos=false", {"filter_noops": True, "other_demos": False}),
+        (
+            "libero",
+            "--set resize=[1,2] --tasks a --resize=3,4 --set mask=[b]",
+            {"resize": [3, 4], "tasks": ["a"], "mask": ["b"]},
+        ),
+        ("libero", "", {}),
         (
             "lerobot",
             "--fps-labels 15,20 --cameras '{head: [a, b]}' --task null",
@@ -190,6 +200,31 @@ def test_every_kind_of_option_becomes_its_value(
     monkeypatch.setattr("fwdata.pipeline.choose.manifest_for", manifest_for)
     run("convert", source, tmp_path, "--out", tmp_path / "s.zarr", *shlex.split(flags)).refused(2, "seen")
     assert asked == [options]
+
+
+def test_an_option_of_a_converter_never_replaces_one_of_the_command(
+    run: Command, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reached with --set then; its parameter has another name than those of the command."""
+
+    class Options(Model):
+        """Options of a converter that calls two of them as the command does.
+
+        Example: fwdata convert mine RAW_DIR --out data/mine.zarr --memory-of-past 3
+        """
+
+        workers: int = 3
+        """Never asked for."""
+        memory_of_past: int = 0
+        """Rows that are remembered."""
+
+    monkeypatch.setattr("fwdata.pipeline.registry.options_model", lambda source: Options)
+    shown = " ".join(run("convert", "toy", "--help").out.split())
+    assert "Never asked for" not in shown and "--memory-of-past NUMBER Rows that are remembered [default: 0]" in shown
+    assert "Example: fwdata convert mine RAW_DIR --out data/mine.zarr --memory-of-past 3" in shown
+    arguments = ("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 0, "--memory-of-past")
+    run(*arguments, 3).refused(2, "memory_of_past")  # the toy itself has no such option
+    run(*arguments, "x").refused(2, "--memory-of-past must be a number, found 'x'")
 
 
 def test_convert_refuses_wrong_input(run: Command, raw: Path, tmp_path: Path) -> None:
