@@ -25,10 +25,19 @@ def write_synced(path: Path, data: bytes) -> None:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: temporary name in the same folder (made if absent), flush to disk, rename."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A temporary path in the same folder (made if absent) for the block to write; flushed and renamed when it ends
+    well, removed when it does not. suffix: of the temporary name, for writers that go by it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")  # one writer at a time: a rerun replaces what a kill left
+    temporary = path.with_name(f".{path.name}.tmp{suffix}")  # one writer at a time: a rerun replaces what a kill left
     try:
-        write_synced(temporary, data)
+        yield temporary
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from fwdata.envs.benchmarks.contract import BenchmarkTask
 from fwdata.envs.benchmarks.libero import BENCHMARK, RESTING
 from fwdata.envs.libero_experts import PickAndPlace, expert_actions, perturbed
 from fwdata.errors import FwdataError, UsageError, did_you_mean
-from fwdata.io import folder_lock, made_folder, sync, write_json
+from fwdata.io import folder_lock, made_folder, sync, whole_file, write_json
 from fwdata.pipeline.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -224,8 +224,7 @@ def _assemble(
 
     if not kept:
         return
-    temporary = progress / target.name
-    with h5py.File(temporary, "w") as file:
+    with whole_file(target) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
         for number, attempt in enumerate(kept):
             with h5py.File(progress / f"{attempt.number}.hdf5", "r") as source:
@@ -235,8 +234,6 @@ def _assemble(
                 demo.attrs["num_samples"] = attempt.steps
                 demo.attrs["init_state"] = source["states"][0]
         data.attrs.update(_attributes(request, task, kept))
-    sync(temporary)
-    temporary.replace(target)
 
 
 def _attributes(request: RecordRequest, task: BenchmarkTask, kept: Sequence[Attempt]) -> dict[str, Any]:

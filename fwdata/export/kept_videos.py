@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fwdata.export.remux import CameraVideos, write_video
-from fwdata.io import sync, write_atomic
+from fwdata.io import sync, whole_file, write_atomic
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.files import canonical_json
 
@@ -54,11 +54,8 @@ def write_videos(
             if path.is_file():
                 on_frames(sum(episode.num_frames for episode in file.episodes))
                 continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.stem}.tmp.mp4")
-            write_video(temporary, file, found.camera, fps, on_frames)
-            sync(temporary)
-            temporary.replace(path)
+            with whole_file(path, suffix=".mp4") as temporary:
+                write_video(temporary, file, found.camera, fps, on_frames)
             sync(path.parent)
 
 

@@ -6,7 +6,6 @@ which LeRobot v3.0 datasets do not have.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 
 from fwdata.encode.text.official_cache import ENCODER, file_name, official_file
 from fwdata.errors import UsageError
+from fwdata.io import whole_file
 from fwdata.store.reader import Store
 
 
@@ -50,8 +50,7 @@ def export_official_text(store: Store, folder: Path, name: str | None = None) ->
         path = folder / file_name(prompt, cache.max_tokens)
         if path.exists():
             continue
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        torch.save(official_file(cache.tokens(prompt), cache.max_tokens), temporary)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            torch.save(official_file(cache.tokens(prompt), cache.max_tokens), temporary)
         written += 1
     return OfficialTextReport(folder, len(cache.prompts), written)

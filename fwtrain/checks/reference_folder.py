@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from fwdata.encode.tensor_files import TensorFiles
 from fwdata.errors import ManifestError, StoreDamaged, UsageError
 from fwdata.manifest import validate_model
 from fwtrain.batch import Batch
@@ -27,7 +28,7 @@ from fwtrain.model import (
     flow,
 )
 from fwtrain.model.config import recorded
-from fwtrain.model.saving import load_exactly, read_safetensors
+from fwtrain.model.saving import load_exactly
 from fwtrain.variants import COND_NOISE, MODE_SHARE
 
 FORMAT = "fwtrain-reference-v1"
@@ -86,7 +87,7 @@ class RecordedTensors(dict[str, Tensor]):
     """Tensors of one file; StoreDamaged for one that is needed and not there, or has another shape."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(read_safetensors(path))
+        super().__init__(TensorFiles.open(path))
         self.path = path
 
     def __missing__(self, name: str) -> Tensor:

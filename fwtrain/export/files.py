@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fwdata.errors import StoreDamaged, UsageError
+from fwdata.encode.tensor_files import read_header
+from fwdata.errors import UsageError
 from fwdata.io import sync
 from fwtrain.infer.policy import check_deploy
 from fwtrain.model import FastWAM, ModelConfig, save_model
@@ -60,7 +60,7 @@ class Trained:
         if trained.partial:
             return trained
         names = {name for name, _ in FastWAM(info.model, seed=None, device="meta").named_parameters()}
-        held = set(tensor_header(checkpoint.path / MODEL))
+        held = set(read_header(checkpoint.path / MODEL))
         if held != names:
             odd = sorted(held ^ names)
             raise UsageError(
@@ -109,34 +109,3 @@ def whole(out: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
-
-
-def tensor_header(path: Path) -> dict[str, dict[str, object]]:
-    """{tensor name: {"dtype", "shape", "data_offsets"}} of a safetensors file."""
-    with path.open("rb") as file:
-        header, _ = _read_header(file.read(8), file.read, path)
-    return header
-
-
-def copy_renamed(source: Path, target: Path, rename: Callable[[str], str]) -> None:
-    """A safetensors file with other tensor names and the same bytes; flat memory, since only the header is rewritten.
-
-    Format: 8 bytes little-endian header length, JSON header, data. Offsets are relative to the data.
-    """
-    with source.open("rb") as read, target.open("wb") as write:
-        header, _ = _read_header(read.read(8), read.read, source)
-        renamed = {"__metadata__": {"format": "pt"}, **{rename(name): place for name, place in header.items()}}
-        text = json.dumps(renamed, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        write.write(len(text).to_bytes(8, "little") + text)
-        shutil.copyfileobj(read, write, 1 << 24)
-
-
-def _read_header(
-    prefix: bytes, read: Callable[[int], bytes], path: Path
-) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
-    try:
-        header = json.loads(read(int.from_bytes(prefix, "little")))
-        return header, header.pop("__metadata__", {})
-    except (ValueError, AttributeError, OverflowError, MemoryError):
-        raise StoreDamaged(f"{path} is not a whole safetensors file") from None

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from fwdata.encode.tensor_files import copy_renamed
 from fwdata.errors import UsageError
-from fwtrain.export.files import Exported, Trained, copy_renamed, whole
+from fwtrain.export.files import Exported, Trained, whole
 from fwtrain.train.folder import RunInfo, Scaling
 from fwtrain.variants import VARIANTS
 from fwtrain.weights.names import lerobot_from_ours

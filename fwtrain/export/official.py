@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
+from fwdata.encode.tensor_files import TensorFiles
 from fwdata.errors import UsageError
 from fwtrain.export.files import Exported, Trained, whole
 from fwtrain.model import ModelConfig
-from fwtrain.weights.names import ABOUT, PROPRIO, TensorFiles
+from fwtrain.weights.names import ABOUT, PROPRIO
 from fwtrain.weights.released import ACTION_SHIFT
 
 UPSTREAM_VIDEO_SHIFT = 5.0
@@ -29,7 +30,7 @@ def export_official(run: Path, out: Path, which: str = "last") -> Exported:
         raise UsageError(f"{out} must end in .pt, as official checkpoints do")
     trained = Trained.open(run, which)
     with trained.weights() as weights:
-        tensors = dict(TensorFiles.open([weights]))
+        tensors = dict(TensorFiles.open(weights))
     proprio = {name.removeprefix(PROPRIO): value for name, value in tensors.items() if name.startswith(PROPRIO)}
     config = trained.config
     schedule = config.schedule

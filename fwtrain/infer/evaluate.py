@@ -14,6 +14,7 @@ from fwdata.envs.base import Environment, Observation
 from fwdata.envs.sample import SampleEnv
 from fwdata.errors import UsageError
 from fwdata.images.stitch import stitch
+from fwdata.io import whole_file
 from fwdata.normalise import Float32
 from fwtrain.data import Stream, derived_seed
 from fwtrain.infer.intervals import wilson
@@ -148,9 +149,9 @@ def _save_films(folder: Path, policy: Actor, items: list[_RunningEpisode]) -> No
         cameras = {name: np.stack([frame[name] for frame in item.film]) for name in item.film[0]}
         frames = stitch(cameras, policy.info.manifest.stitch)
         target = folder / f"episode_{item.number}.npz"
-        temporary = target.with_name(f".{target.name}.tmp.npz")
-        np.savez_compressed(temporary, frames=frames, instruction=item.observed.instruction, success=item.env.success)
-        temporary.replace(target)
+        instruction, success = item.observed.instruction, item.env.success
+        with whole_file(target, suffix=".npz") as temporary:
+            np.savez_compressed(temporary, frames=frames, instruction=instruction, success=success)
 
 
 def _result(finished: list[_RunningEpisode]) -> EvalResult:

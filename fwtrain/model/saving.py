@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fwdata.encode.tensor_files import TensorFiles, save_tensors
 from fwdata.errors import StoreDamaged, UsageError
-from fwdata.io import sync, write_atomic
+from fwdata.io import write_atomic
 from fwtrain.model.config import ModelConfig
 from fwtrain.model.fastwam import FastWAM
 
@@ -26,10 +24,7 @@ def save_model(model: FastWAM, folder: Path | str) -> None:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
-    temporary = target / f".{WEIGHTS_NAME}.{os.getpid()}"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    sync(temporary)
-    temporary.replace(target / WEIGHTS_NAME)
+    save_tensors(target / WEIGHTS_NAME, tensors, {"format": "pt"})
     write_atomic(target / CONFIG_NAME, (model.config.to_json() + "\n").encode())
 
 
@@ -43,19 +38,11 @@ def load_model(folder: Path | str, *, device: torch.device | str = "cpu", dtype:
         if not (source / name).is_file():
             raise UsageError(f"{source} is not a model folder: it has no {name}; expected what save_model writes")
     config = ModelConfig.from_json((source / CONFIG_NAME).read_text(encoding="utf-8"), str(source / CONFIG_NAME))
-    tensors = read_safetensors(source / WEIGHTS_NAME)
-    stored = next(iter(tensors.values())).dtype if tensors else torch.float32
+    tensors = TensorFiles.open(source / WEIGHTS_NAME)
+    stored = tensors[next(iter(tensors))].dtype if tensors else torch.float32
     model = FastWAM(config, seed=None, device=device, dtype=dtype or stored)
     load_exactly(model, tensors, str(source / WEIGHTS_NAME))
     return model
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file; StoreDamaged if it is not a whole safetensors file."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise StoreDamaged(f"{path} is not a whole safetensors file ({error}); copy or write it again") from None
 
 
 @torch.no_grad()

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fwdata.encode.tensor_files import TensorFiles
 from fwdata.io import sync, write_json, write_synced
 from fwtrain.errors import CheckpointError
 from fwtrain.train.parallel import Team
-from fwtrain.train.tensors import TensorFile, TensorPart, digest, write_tensors
+from fwtrain.train.tensors import TensorPart, checkpoint_tensors, digest, write_tensors
 
 MARKER = "complete.json"
 MODEL, CONFIG, OPTIMIZER, STATE = "model.safetensors", "config.json", "optimizer.safetensors", "state.json"
@@ -65,13 +66,13 @@ class Checkpoint:
                     "delete its folder to fall back to the checkpoint before it"
                 )
 
-    def model_tensors(self) -> TensorFile:
+    def model_tensors(self) -> TensorFiles:
         """Parameters by official name, on the CPU, read one at a time."""
-        return TensorFile(self.path / MODEL)
+        return checkpoint_tensors(self.path / MODEL)
 
-    def optimizer_tensors(self) -> TensorFile:
+    def optimizer_tensors(self) -> TensorFiles:
         """What `Optimizer.parts` yielded, whole, on the CPU, read one at a time."""
-        return TensorFile(self.path / OPTIMIZER)
+        return checkpoint_tensors(self.path / OPTIMIZER)
 
 
 @dataclass(frozen=True)

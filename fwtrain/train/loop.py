@@ -34,7 +34,7 @@ from fwtrain.train.logs import Clock, Sinks
 from fwtrain.train.optim import Optimizer, learning_rate
 from fwtrain.train.parallel import Team
 from fwtrain.train.passes import Loaded, Pass, PassLoader, check_share, step_passes
-from fwtrain.train.tensors import TensorFile
+from fwtrain.train.tensors import checkpoint_tensors
 from fwtrain.train.validate import ValidationResult, Validator
 from fwtrain.train.weights import check_file, load_parts, model_parts, write_frozen
 from fwtrain.weights.initialise import initialise
@@ -191,7 +191,7 @@ class Trainer:
         if self.frozen is not None:
             path = self.folder.path / FROZEN
             self.team.on_first(lambda: check_file(path, self.frozen))
-            load_parts(self.model, TensorFile(path), self.team, str(path), trained=False)
+            load_parts(self.model, checkpoint_tensors(path), self.team, str(path), trained=False)
         load_parts(self.model, checkpoint.model_tensors(), self.team, str(checkpoint.path), trained=True)
         self.optimizer.load(checkpoint.optimizer_tensors())
         self.step = int(state["step"])

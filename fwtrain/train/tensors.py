@@ -1,22 +1,17 @@
-"""safetensors files written one tensor at a time: a checkpoint never has to fit in memory beside the model.
-
-Format: u64 length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data.
-Source: the safetensors format description (huggingface/safetensors, README).
-"""
+"""safetensors files written one tensor at a time: a checkpoint never has to fit in memory beside the model."""
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fwdata.encode.tensor_files import TensorFiles, TensorHeader, header_bytes
 from fwtrain.errors import CheckpointError
 from fwtrain.train.parallel import Team
 
@@ -46,7 +41,7 @@ def write_tensors(path: Path, parts: Sequence[TensorPart], team: Team) -> dict[s
             for part in parts:
                 team.whole(part.tensor, part.shape)
         return None
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: TensorHeader = {}
     end = 0
     for part in parts:
         size = part.shape.numel() * part.tensor.element_size()
@@ -56,10 +51,8 @@ def write_tensors(path: Path, parts: Sequence[TensorPart], team: Team) -> dict[s
             "data_offsets": [end, end + size],
         }
         end += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
-        start = len(text).to_bytes(8, "little") + text
+        start = header_bytes(header)
         file.write(start)
         crc, size = zlib.crc32(start), len(start)
         for part in parts:
@@ -72,28 +65,13 @@ def write_tensors(path: Path, parts: Sequence[TensorPart], team: Team) -> dict[s
     return {"bytes": size, "crc32": crc}
 
 
-class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file on the CPU, read one at a time. CheckpointError for a file that is not one."""
+def checkpoint_tensors(path: Path) -> TensorFiles:
+    """The tensors of a checkpoint's file, read one at a time. CheckpointError for a file that is not one."""
+    return TensorFiles.open(path, refusal=_unreadable)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._file = safe_open(path, framework="pt").__enter__()  # type: ignore[no-untyped-call]
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"checkpoint file {path} cannot be read: {error}") from None
-        self._names = dict.fromkeys(self._file.keys())
 
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        tensor: Tensor = self._file.get_tensor(name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"checkpoint file {path} cannot be read: {error}")
 
 
 def digest(path: Path) -> dict[str, int]:

@@ -22,7 +22,7 @@ from fwtrain.train.checkpoint import Checkpoint
 from fwtrain.train.folder import FROZEN, RunFolder
 from fwtrain.train.lora import merge_adapters
 from fwtrain.train.parallel import Team, local
-from fwtrain.train.tensors import TensorFile, TensorPart, digest, write_tensors
+from fwtrain.train.tensors import TensorPart, checkpoint_tensors, digest, write_tensors
 
 
 def model_parts(model: FastWAM, *, trained: bool) -> list[TensorPart]:
@@ -77,7 +77,7 @@ def load_trained(folder: RunFolder, checkpoint: Checkpoint, device: torch.device
     recipe, trained = folder.recipe(), checkpoint.model_tensors()
     model = FastWAM(folder.info().model, seed=None, device=device, dtype=DTYPES[recipe.precision])
     prepare(model, recipe)
-    frozen = TensorFile(folder.path / FROZEN) if recipe.video_frozen or recipe.lora else {}
+    frozen = checkpoint_tensors(folder.path / FROZEN) if recipe.video_frozen or recipe.lora else {}
     load_exactly(model, ChainMap(cast(Any, trained), cast(Any, frozen)), str(checkpoint.path))
     if recipe.lora is not None:
         merge_adapters(model)

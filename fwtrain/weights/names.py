@@ -11,16 +11,15 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fwdata.encode.tensor_files import TensorFiles
 from fwdata.errors import StoreDamaged, UsageError
 from fwtrain.model.fastwam import FastWAM
 from fwtrain.model.saving import load_exactly
@@ -97,56 +96,6 @@ def ours_from_lerobot(name: str) -> str | None:
     return plain if plain.startswith((VIDEO, ACTION, PROPRIO)) else None
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Where one tensor lies."""
-
-    file: Path
-    name: str
-
-
-class TensorFiles(Mapping[str, Tensor]):
-    """Tensors of one or several safetensors files by name, read one at a time when asked for."""
-
-    def __init__(self, places: dict[str, _Stored]) -> None:
-        self._places = places
-
-    @classmethod
-    def open(cls, files: list[Path]) -> TensorFiles:
-        """StoreDamaged for a file that is not whole or a name that occurs twice."""
-        places: dict[str, _Stored] = {}
-        for file in files:
-            for name in _names_in(file):
-                if name in places:
-                    raise StoreDamaged(f"{name} is in {places[name].file} and again in {file}; remove one of the files")
-                places[name] = _Stored(file, name)
-        return cls(places)
-
-    def renamed(self, names: Mapping[str, str]) -> TensorFiles:
-        """The tensors in `names`, each under its value there."""
-        return TensorFiles({new: self._places[old] for old, new in names.items()})
-
-    def __getitem__(self, name: str) -> Tensor:
-        place = self._places[name]
-        with safe_open(place.file, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(place.name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-def _names_in(file: Path) -> list[str]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return list(opened.keys())
-    except (SafetensorError, OSError) as error:
-        raise StoreDamaged(f"{file} is not a whole safetensors file ({error}); download it again") from None
-
-
 def weight_files(path: Path) -> list[Path]:
     """The safetensors files of a file or a folder: what its index json names, else its `model.safetensors`, else every
     *.safetensors in it.
@@ -187,7 +136,7 @@ def load_wan_video_expert(model: FastWAM, path: Path | str) -> None:
     source = Path(path)
     if (source / "transformer").is_dir():
         source /= "transformer"
-    tensors = _torch_video_tensors(source) if _is_torch(source) else TensorFiles.open(weight_files(source))
+    tensors = _torch_video_tensors(source) if _is_torch(source) else TensorFiles.open(*weight_files(source))
     if any(name.startswith("condition_embedder.") for name in tensors):
         tensors = _renamed(tensors, {name: wan_from_diffusers(name) or name for name in tensors}, source)
     load_exactly(model.video, tensors, str(source))
@@ -204,7 +153,7 @@ def load_fastwam(model: FastWAM, path: Path | str) -> None:
     if _is_torch(source):
         load_exactly(model, official_tensors(source), str(source))
         return
-    tensors: Mapping[str, Tensor] = TensorFiles.open(weight_files(source))
+    tensors: Mapping[str, Tensor] = TensorFiles.open(*weight_files(source))
     if any(name.startswith("model.") for name in tensors):
         tensors = _renamed(tensors, {name: ours_from_lerobot(name) or name for name in tensors}, source)
     load_exactly(model, tensors, str(source))

@@ -212,3 +212,10 @@ def test_raw_attributes_are_read_and_written_in_one_place() -> None:
                 assert "'complete'" not in ast.unparse(node), f"{path}:{node.lineno} checks a state by hand"
         if path not in home:
             assert "fwdata.store.layout.ROOT_KEY" not in imports(path), path
+
+
+def test_safetensors_files_are_opened_and_written_in_one_place() -> None:
+    for path in sources("fwdata", "fwtrain"):
+        if path != ROOT / "fwdata/encode/tensor_files.py":
+            found = {name for name in imports(path) if within(name, "safetensors")}
+            assert found <= {"safetensors", "safetensors.SafetensorError"}, f"{path} imports {found}"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fwdata.encode.devices import need_device
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, matching
+from fwdata.encode.tensor_files import TensorFiles
 from fwdata.encode.text.prompt_cleaning import clean_prompt
 from fwdata.errors import FwdataError, UsageError
 from fwdata.store.caches.identity import TEXT_CODE_VERSION
@@ -168,17 +169,14 @@ def check_transformers() -> None:
 
 def _check_embedding(model: Any, folder: Path, spec: str) -> None:
     """UsageError unless the embedding that the model reads is the file's own, whichever of its names the file has."""
-    from safetensors import safe_open
-
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            stored = [name for name in EMBEDDING_NAMES if name in opened.keys()]  # noqa: SIM118
-            for name in stored:
-                if not torch.equal(model.encoder.embed_tokens.weight, opened.get_tensor(name)):
-                    raise UsageError(
-                        f"text encoder {spec!r}: the embedding in use is not {name} of {file}; the two embeddings of "
-                        "umt5 are one tensor: check the file, and that transformers is 5.3 or newer"
-                    )
+        stored = TensorFiles.open(file)
+        for name in stored.keys() & set(EMBEDDING_NAMES):
+            if not torch.equal(model.encoder.embed_tokens.weight, stored[name]):
+                raise UsageError(
+                    f"text encoder {spec!r}: the embedding in use is not {name} of {file}; the two embeddings of "
+                    "umt5 are one tensor: check the file, and that transformers is 5.3 or newer"
+                )
 
 
 def _tokenizer(folder: Path, spec: str) -> Any:

@@ -150,14 +150,13 @@ def _folder_config(folder: Path, spec: str) -> VaeConfig:
 
 def _read_safetensors(path: Path, spec: str, prefixes: tuple[str, ...] | None) -> dict[str, Tensor]:
     """Tensors of one file whose names start with one of the prefixes (all without)."""
-    from safetensors import SafetensorError, safe_open
+    from fwdata.encode.tensor_files import TensorFiles
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = [n for n in file.keys() if prefixes is None or n.startswith(prefixes)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"VAE {spec!r}: {path} is not a readable safetensors file ({error})") from None
+    def unreadable(file: Path, error: Exception) -> UsageError:
+        return UsageError(f"VAE {spec!r}: {file} is not a readable safetensors file ({error})")
+
+    found = TensorFiles.open(path, refusal=unreadable)
+    return {name: found[name] for name in found if prefixes is None or name.startswith(prefixes)}
 
 
 def _from_file(path: Path, decoder: bool) -> VaeWeights:

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fwdata.encode.tensor_files import save_tensors
 from fwdata.encode.vae.files import WEIGHTS_NAME, find_weights
 from fwdata.encode.vae.net import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig, WanVae
 from fwdata.envs.sample import random_clips
@@ -217,8 +218,6 @@ def psnr(net: WanVae) -> dict[str, float]:
 
 def write(net: WanVae, config: VaeConfig, out: Path) -> None:
     """Both files, each under a temporary name first and then moved into place."""
-    from safetensors.torch import save
-
     out.mkdir(parents=True, exist_ok=True)
     fields = {
         "_class_name": "AutoencoderKLWan",
@@ -232,7 +231,7 @@ def write(net: WanVae, config: VaeConfig, out: Path) -> None:
         "scale_factor_temporal": TEMPORAL_STRIDE,
     }
     tensors = {name: value.half().contiguous() for name, value in net.state_dict().items()}
-    write_atomic(out / WEIGHTS_NAME, save(tensors))
+    save_tensors(out / WEIGHTS_NAME, tensors)
     write_atomic(out / "config.json", (json.dumps(fields, indent=1) + "\n").encode())
 
 

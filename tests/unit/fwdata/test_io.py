@@ -12,7 +12,7 @@ import pytest
 from fixtures import robotwin_store
 from paths import ROOT
 
-from fwdata.io import sync, write_atomic, write_json
+from fwdata.io import sync, whole_file, write_atomic, write_json
 
 READ = """
 import sys, os, json
@@ -44,6 +44,18 @@ def test_a_refused_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space"):
         sync(tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"f": b"old"}
+
+
+def test_a_file_that_a_block_writes_is_whole_or_absent(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "film.npz"
+    with pytest.raises(KeyError), whole_file(target, suffix=".npz") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyError
+    assert list(target.parent.iterdir()) == []
+    with whole_file(target, suffix=".npz") as temporary:
+        assert temporary.suffix == ".npz" and temporary.parent == target.parent and not target.exists()
+        temporary.write_bytes(b"whole")
+    assert {p.name: p.read_bytes() for p in target.parent.iterdir()} == {"film.npz": b"whole"}
 
 
 def test_a_store_is_read_without_posix_locks_and_positioned_reads(tmp_path: Path) -> None:

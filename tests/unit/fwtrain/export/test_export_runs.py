@@ -14,11 +14,11 @@ from fake_store import CHANNELS, HEIGHT, WIDTH, FakeStore, FakeText
 from safetensors.torch import load_file, save_file
 from training import recipe, side_by_side
 
+from fwdata.encode.tensor_files import copy_renamed
 from fwdata.errors import StoreDamaged, UsageError
 from fwtrain import cli
 from fwtrain.errors import CheckpointError
 from fwtrain.export import export_lerobot, export_official
-from fwtrain.export.files import copy_renamed
 from fwtrain.infer.policy import LatentObserved, Policy
 from fwtrain.model import FastWAM
 from fwtrain.train.folder import RunFolder

@@ -12,11 +12,11 @@ from fake_store import FakeStore
 from safetensors.torch import save_file
 from training import recipe, side_by_side
 
+from fwdata.encode.tensor_files import copy_renamed
 from fwdata.errors import ManifestError, StoreDamaged, UsageError
 from fwtrain.data import open_source
 from fwtrain.errors import RunMismatch
 from fwtrain.export import export_lerobot, export_official
-from fwtrain.export.files import copy_renamed
 from fwtrain.model import FastWAM
 from fwtrain.recipe import load_recipe
 from fwtrain.train.build import build_model, model_config
