@@ -64,9 +64,14 @@ def eval_command(
     out: Annotated[
         Path | None, typer.Option(help="Benchmark: folder of the trials; run again to continue (default RUN/eval).")
     ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Benchmark: one observation per call: equal bits for any --workers.")
-    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ROWS",
+            help="Benchmark: rows per batch of the policy, whatever --workers is (default 1 on a CPU, 8 on a GPU).",
+        ),
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Benchmark: the same as --batch 1.")] = False,
     films: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Benchmark: film these trials of every task, as 0,3.")
     ] = None,
@@ -119,7 +124,8 @@ def eval_command(
     loading = _Loading(run, checkpoint, untrained, mode, shift, vae, server, device)
     benchmark_only = {
         "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
-        "--out": out, "--exact": exact or None, "--films": films, "--film-failures": film_failures or None,
+        "--out": out, "--batch": batch, "--exact": exact or None, "--films": films,
+        "--film-failures": film_failures or None,
         "--limit": limit, "--wait-steps": wait_steps, "--resolution": resolution, "--env-seed": env_seed,
         "--init-states": init_states, "--hang-after": hang_after,
     }  # fmt: skip
@@ -134,8 +140,13 @@ def eval_command(
     }  # fmt: skip
     plan = _plan(env, suite, protocol, tasks, trials, overrides, init_states)
     filmed = FilmRequest(_film_numbers(films), film_failures)
+    if exact and batch not in {None, 1}:
+        raise UsageError("--exact is --batch 1: give one of them")
+    if server is not None and batch is not None:
+        raise UsageError("--batch has no meaning with --server: the server makes its own batches")
+    rows = 1 if exact else batch
     _in_benchmark(
-        loading, plan, out or run / "eval", 1 if workers is None else workers, exact, hang_after, filmed, as_json
+        loading, plan, out or run / "eval", 1 if workers is None else workers, rows, hang_after, filmed, as_json
     )
 
 
@@ -249,13 +260,13 @@ def _in_benchmark(
     plan: EvalPlan,
     out: Path,
     workers: int,
-    exact: bool,
+    rows: int | None,
     hang: float | None,
     films: Any,
     as_json: bool,
 ) -> None:
     from fwtrain.infer.trials.plan import check_fit
-    from fwtrain.infer.trials.run import evaluate_benchmark
+    from fwtrain.infer.trials.run import evaluate_benchmark, usual_rows
     from fwtrain.train.folder import RunFolder
 
     check_fit(RunFolder(loading.run).info(), plan)  # before weights are read
@@ -271,7 +282,7 @@ def _in_benchmark(
             loading.about(policy, sampling, seed),
             out,
             workers=workers,
-            exact=exact,
+            rows=rows or usual_rows(policy),
             hang=hang,
             films=films,
             start=bar.start,

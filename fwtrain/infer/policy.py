@@ -189,9 +189,12 @@ class Policy:
         """float32 [B, A, a] in the robot's units; one seed per observation, encoded already or not.
 
         steps: denoising steps, None for those of `sampling`. Raises UsageError for a camera that is missing or a state
-        of another width. Cost: one VAE frame per observation that is not encoded, and what `fwtrain.model.sample` says.
+        of another width. Cost: one VAE frame per observation that is not encoded (one for an object that occurs several
+        times), and what `fwtrain.model.sample` says.
         """
-        encoded = [self.encode(item) if isinstance(item, Observation) else item for item in observations]
+        seen = {id(item): item for item in observations}
+        known = {key: self.encode(item) if isinstance(item, Observation) else item for key, item in seen.items()}
+        encoded = [known[id(item)] for item in observations]
         for item in encoded:
             self._check_state(item.state)
         weight = self.model.action.head.weight

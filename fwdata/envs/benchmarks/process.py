@@ -60,8 +60,7 @@ class EnvProcess:
         there.close()
         self.connection: Connection = here
         self.deadline = 0.0
-        self._opened = False
-        self._waiting: tuple[Any, ...] | None = None
+        self._opened, self._asked = False, 0.0
         self._send(("open", order), OPEN_SECONDS)
 
     def reset(self, seed: int, trial: int) -> None:
@@ -73,18 +72,20 @@ class EnvProcess:
         self._ask(("run", actions, film), OPEN_SECONDS / 10 + STEP_SECONDS * len(actions))
 
     def _ask(self, message: tuple[Any, ...], seconds: float) -> None:
-        if self._opened:
-            self._send(message, seconds)
-        else:
-            self._waiting = (message, seconds)
+        """Send a question, even to an environment that is not open yet: it goes on by itself while nobody listens."""
+        self._asked = seconds
+        self._send(message, seconds if self._opened else OPEN_SECONDS)
 
     def _send(self, message: tuple[Any, ...], seconds: float) -> None:
-        self._limit = self._seconds or seconds
-        self.deadline = time.monotonic() + self._limit
+        self._allow(seconds)
         try:
             self.connection.send(message)
         except OSError:
             return  # its end is noticed when the answer is read
+
+    def _allow(self, seconds: float) -> None:
+        self._limit = self._seconds or seconds
+        self.deadline = time.monotonic() + self._limit
 
     def receive(self) -> Played | None:
         """The answer, when there is one; None when it is too early (the environment has just opened).
@@ -108,8 +109,7 @@ class EnvProcess:
             raise EnvLost(f"crashed: {one_line(value)}")
         if kind == "opened":
             self._opened = True
-            if self._waiting is not None:
-                self._send(*self._waiting)
+            self._allow(self._asked or OPEN_SECONDS)
             return None
         found: Played = value
         return found

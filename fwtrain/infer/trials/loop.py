@@ -3,15 +3,16 @@
 queue of trials ──> worker (one environment) ──observation──> batch ──policy──> chunks ──> workers ──> TrialRecord
 
 A trial depends on (settings, suite, task, trial) alone: the environment restores its draw of the fixtures by itself,
-noise is seeded per chunk. So its outcome is the same whatever ran before it, in which process, or beside it, up to the
-float32 round-off of a policy's batches; with `exact` observations go one by one and it is the same in every bit.
+noise is seeded per chunk. So its outcome is the same whatever ran before it, in which process, or beside it, in every
+bit. Arithmetic rounds differently in a batch of another size and in another row of a batch, so batches have a fixed
+number of rows, trial n is always in row n modulo that number, and rows that nobody waits for hold copies.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 
@@ -63,7 +64,8 @@ class _Seat:
 class TrialLoop:
     """Runs the trials of a plan that are not finished. Use `run` once.
 
-    workers: environments side by side. exact: one observation per call of the policy. hang: seconds after which an
+    workers: environments side by side. rows: observations per batch of the policy; with more than one, environments
+    that play are waited for, so that their observations are in the same batch. hang: seconds after which an
     environment that does not answer is ended, None for the limits of `process`. done: callback, one per finished trial.
     """
 
@@ -74,12 +76,12 @@ class TrialLoop:
         folder: EvalFolder,
         *,
         workers: int = 1,
-        exact: bool = False,
+        rows: int = 1,
         hang: float | None = None,
         done: Callable[[TrialRecord], None] = lambda _: None,
     ) -> None:
         self._plan, self._policy, self._folder = plan, policy, folder
-        self._workers, self._exact, self._hang, self._done = workers, exact, hang, done
+        self._workers, self._rows, self._hang, self._done = workers, rows, hang, done
         self._seats: list[_Seat] = []
         self._attempts: Counter[tuple[str, str, int]] = Counter()
         self._unfinished: list[Unfinished] = []
@@ -103,10 +105,9 @@ class TrialLoop:
         try:
             while self._fill():
                 ready = self._answers()
-                while not self._exact and any(seat.playing for seat in self._seats):  # they will look soon too
+                while self._rows > 1 and any(seat.playing for seat in self._seats):  # they will look soon too
                     ready += self._answers()
-                while ready:
-                    batch, ready = (ready[:1], ready[1:]) if self._exact else (ready, [])
+                for batch in in_rows(ready, self._rows):
                     self._act(batch)
         finally:
             for seat in self._seats:
@@ -191,14 +192,17 @@ class TrialLoop:
         else:
             self._unfinished.append(Unfinished(suite, name, seat.trial, f"its environment {reason}"))
 
-    def _act(self, seats: Sequence[_Seat]) -> None:
-        """One batch: the next chunk of every seat."""
+    def _act(self, batch: Mapping[int, _Seat]) -> None:
+        """One batch: the next chunk of every seat in its row; other rows hold copies of the first seat's."""
+        spare = next(iter(batch.values()))
+        seats = [batch.get(row, spare) for row in range(self._rows)]
         observed = [seat.seen for seat in seats if seat.seen is not None]
         chunks = self._policy.act_batch(
             observed, [self._noise_seed(seat) for seat in seats], steps=self._plan.protocol.denoising_steps
         )
         sent = environment_actions(self._policy, chunks, self._plan.robot.gripper)
-        for seat, chunk in zip(seats, sent, strict=True):
+        for row, seat in batch.items():
+            chunk = sent[row]
             seat.chunks += 1
             left = seat.env.order.protocol.limits[seat.task.suite] - seat.steps
             seat.sent = chunk[: min(self._plan.protocol.execute, left)]
@@ -210,6 +214,18 @@ class TrialLoop:
         if protocol.noise == "same":
             return protocol.noise_seed
         return derived_seed(protocol.noise_seed, Stream.ROLLOUT, seat.task.task.number, seat.trial, seat.chunks)
+
+
+def in_rows(seats: Sequence[_Seat], rows: int) -> list[dict[int, _Seat]]:
+    """Row -> seat, batch by batch: as few batches as the rows of the seats' trials allow."""
+    batches: list[dict[int, _Seat]] = []
+    for seat in seats:
+        row = seat.trial % rows
+        batch = next((batch for batch in batches if row not in batch), None)
+        if batch is None:
+            batches.append(batch := {})
+        batch[row] = seat
+    return batches
 
 
 def _key(task: TaskPlan) -> tuple[str, str]:

@@ -11,11 +11,14 @@ from fwdata.errors import UsageError
 from fwdata.io import folder_lock, made_folder, write_json
 from fwdata.report.images import contact_sheet
 from fwdata.report.page import Report
+from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials.films import Film, chosen_trials, film_still, make_films
 from fwtrain.infer.trials.loop import TrialLoop, Unfinished
 from fwtrain.infer.trials.plan import Deployed, EvalPlan, check_fit
 from fwtrain.infer.trials.records import REPORT, RESULT, EvalFolder, TrialRecord
 from fwtrain.infer.trials.summary import EvalSummary, published_table, rate_text, summarise, summary_json
+
+GPU_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,15 @@ class Evaluation:
         }
 
 
+def usual_rows(policy: Deployed) -> int:
+    """Observations per batch where no number is asked for: 8 for a policy on a GPU of this process, else 1.
+
+    On a CPU a row costs about the same in any batch, and rows that nobody waits for would cost as much; a server makes
+    its own batches.
+    """
+    return GPU_ROWS if isinstance(policy, Policy) and policy.model.device.type == "cuda" else 1
+
+
 def evaluate_benchmark(
     plan: EvalPlan,
     policy: Deployed,
@@ -69,7 +81,7 @@ def evaluate_benchmark(
     out: Path,
     *,
     workers: int = 1,
-    exact: bool = False,
+    rows: int = 1,
     hang: float | None = None,
     films: FilmRequest = FilmRequest(),
     start: Callable[[int], None] = lambda _: None,
@@ -77,19 +89,21 @@ def evaluate_benchmark(
 ) -> Evaluation:
     """Run the trials of a plan that OUT does not hold yet, and sum up all of them.
 
-    about: what the policy is, for the settings. start: callback, trials still to run; done: callback, trials ended.
-    Finished trials are never run again; kill it at any time and run it again. Raises UsageError when the run does not
+    about: what the policy is, for the settings. rows: observations per batch of the policy, part of the settings: it
+    decides how results round, the number of workers does not. start: callback, trials still to run; done: callback,
+    trials ended. Finished trials are never run again; kill it at any time and run it again. Raises UsageError when the run does not
     fit the environment or OUT was begun with other settings, StoreBusy when another process evaluates there,
     ServerError when a policy server is gone.
     """
     check_fit(policy.info, plan)
-    if workers < 1:
-        raise UsageError(f"--workers must be at least 1, found {workers}")
-    settings = plan.settings(about)
+    for name, value in (("--workers", workers), ("--batch", rows)):
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, found {value}")
+    settings = plan.settings({**about} | ({"batch": rows} if rows > 1 else {}))
     with made_folder(out), folder_lock(out):
         folder = EvalFolder(out)
         folder.settle(settings)
-        loop = TrialLoop(plan, policy, folder, workers=workers, exact=exact, hang=hang, done=lambda _: done(1))
+        loop = TrialLoop(plan, policy, folder, workers=workers, rows=rows, hang=hang, done=lambda _: done(1))
         start(loop.remaining)
         unfinished = loop.run()
         records = list(folder.finished())
@@ -120,6 +134,7 @@ def facts(found: Evaluation) -> dict[str, str]:
         "wait steps": str(protocol.wait_steps),
         "actions carried out of a chunk": str(protocol.execute),
         "denoising steps": str(protocol.denoising_steps),
+        "observations per batch": str(policy.get("batch", 1)),
         "shift (video, actions)": f"{sampling.get('video_shift')}, {sampling.get('action_shift')}",
         "cameras rendered at": f"{protocol.resolution} x {protocol.resolution} pixels, rotated by 180 degrees",
         "environment seed": f"{protocol.env_seed} per {protocol.env_seeding}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from fwdata.envs.benchmarks.contract import RobotSpec
 from fwdata.errors import FwdataError, UsageError
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials import films
+from fwtrain.infer.trials.loop import in_rows
 from fwtrain.infer.trials.plan import EvalPlan, check_fit, plan_evaluation
 from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import Evaluation, FilmRequest, evaluate_benchmark, text
@@ -91,11 +94,37 @@ def test_trials_are_the_same_alone_in_any_order_and_for_any_number_of_workers(ro
     assert all(set(np.unique(r.commands()[:, 6])) <= {-1, 1} for r in records), "the gripper rule of the environment"
 
 
-@pytest.mark.slow
-def test_exact_calls_give_equal_bits_with_a_real_network(policy: Policy, tmp_path: Path):
-    evaluate(policy, tmp_path / "one", trials="2", exact=True)
-    evaluate(policy, tmp_path / "two", trials="2", exact=True, workers=2)
+class Waits(RowPolicy):
+    """Answers for the first time once two environments have started."""
+
+    def act_batch(self, observations, seeds, *, steps):
+        deadline = time.monotonic() + 60
+        while len(list(Path(os.environ["FAKE_STARTED"]).iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return super().act_batch(observations, seeds, steps=steps)
+
+
+def test_waiting_observations_of_all_environments_are_one_batch(policy: Policy, tmp_path: Path, monkeypatch):
+    (tmp_path / "started").mkdir()
+    monkeypatch.setenv("FAKE_STARTED", str(tmp_path / "started"))
+    waits = Waits(policy.info)
+    evaluate(waits, tmp_path / "out", trials="2", workers=2, rows=2)
+    chunks = sum(record["chunks"] for record in outcomes(tmp_path / "out").values())
+    assert set(waits.batches) == {2} and len(waits.batches) < chunks, "some of them held two observations"
+
+
+def test_workers_change_no_bit_with_a_real_network(policy: Policy, tmp_path: Path):
+    """Batches have 3 rows and trial n is in row n % 3, whoever else waits; in another row it rounds differently."""
+    evaluate(policy, tmp_path / "one", tasks="drop", trials="3", rows=3)
+    evaluate(policy, tmp_path / "two", tasks="drop", trials="3", rows=3, workers=3)
     assert outcomes(tmp_path / "one") == outcomes(tmp_path / "two")
+
+
+def test_trials_keep_their_rows():
+    seats = [SimpleNamespace(trial=trial) for trial in (4, 1, 7, 2, 5)]
+    found = [{row: seat.trial for row, seat in batch.items()} for batch in in_rows(seats, 3)]
+    assert found == [{1: 4, 2: 2}, {1: 1, 2: 5}, {1: 7}]
+    assert [list(batch) for batch in in_rows(seats, 1)] == [[0]] * 5
 
 
 def test_noise_is_running_or_the_same_for_every_chunk(rows: RowPolicy, tmp_path: Path):
