@@ -91,9 +91,9 @@ def evaluate_benchmark(
 
     about: what the policy is, for the settings. rows: observations per batch of the policy, part of the settings: it
     decides how results round, the number of workers does not. start: callback, trials still to run; done: callback,
-    trials ended. Finished trials are never run again; kill it at any time and run it again. Raises UsageError when the run does not
-    fit the environment or OUT was begun with other settings, StoreBusy when another process evaluates there,
-    ServerError when a policy server is gone.
+    trials ended. Finished trials are never run again; kill it at any time and run it again. Raises UsageError when the
+    run does not fit the environment or OUT was begun with other settings, StoreBusy when another process evaluates
+    there, ServerError when a policy server is gone.
     """
     check_fit(policy.info, plan)
     for name, value in (("--workers", workers), ("--batch", rows)):
