@@ -12,9 +12,9 @@ from fwdata.doctor.caches import cache_findings
 from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine, without_numbers
 from fwdata.doctor.findings import ORDER, Checkup, DoctorFinding, listed
 from fwdata.doctor.remedies import Patient, remedy
-from fwdata.doctor.stored import episode_input
 from fwdata.evidence import sentences
 from fwdata.evidence.records import Severity
+from fwdata.pipeline.stored_episode import episode_input
 from fwdata.store.evidence import EvidenceRecord, read_evidence
 from fwdata.store.reader import Store
 

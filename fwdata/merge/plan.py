@@ -11,6 +11,7 @@ from typing import Any
 
 from fwdata.errors import StoreError, UsageError
 from fwdata.merge.duplicates import check_duplicates
+from fwdata.merge.verdicts import MergedVerdicts, MovedVerdicts, merged_verdicts
 from fwdata.store.caches.identity import differing, find_caches
 from fwdata.store.caches.latents import LatentCache
 from fwdata.store.caches.texts import TextCache
@@ -32,6 +33,7 @@ from fwdata.store.records import (
     StoreRecord,
     TextPartRecord,
 )
+from fwdata.store.view import ViewRecord
 
 type MovedRecord = PartRecord | StitchedRecord | LatentPartRecord | TextPartRecord
 """Record of a folder that a merge copies."""
@@ -83,6 +85,10 @@ class MergePlan:
     """Episodes of all inputs."""
     frames: int
     """Frames of all inputs."""
+    view: ViewRecord
+    """Where the values of its view come from: those of the first input, whose view all inputs share."""
+    verdicts: MergedVerdicts | None
+    """Verdicts on conventions; None where no input was measured."""
 
     @cached_property
     def files(self) -> int:
@@ -134,6 +140,9 @@ def plan_merge(request: MergeRequest) -> MergePlan:
         groups |= found.groups
         copies += found.copies
         notes += found.notes
+    moved = [MovedVerdicts(p.input.store, p.input.name, p.part.name, p.name, p.input.ids) for p in parts]
+    verdicts, unmeasured = merged_verdicts(moved)
+    notes += unmeasured
     if any(has_record(store.files, "stats") for store in stores):
         notes.append(f"statistics are not merged; compute them with `fwdata stats {request.out}`")
     if stores[0].manifest.split.val:
@@ -146,6 +155,8 @@ def plan_merge(request: MergeRequest) -> MergePlan:
         notes=tuple(notes),
         episodes=sum(len(store.episodes) for store in stores),
         frames=sum(store.num_frames for store in stores),
+        view=stores[0].view.record,
+        verdicts=verdicts,
     )
 
 
@@ -251,7 +262,7 @@ def _root(inputs: Sequence[_Input]) -> StoreRecord:
         "merged": tuple(_origin(item) for item in inputs),
         "writer": f"fwdata {__version__}",
     }
-    return inputs[0].store.current_record.model_copy(update=changes)
+    return inputs[0].store.record.model_copy(update=changes)
 
 
 def _decision(key: str, inputs: Sequence[_Input]) -> Any:

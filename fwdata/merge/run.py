@@ -12,9 +12,11 @@ from pathlib import Path
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
 from fwdata.io import write_atomic
 from fwdata.merge.plan import Copy, MergePlan, MergeRequest, plan_merge
+from fwdata.merge.verdicts import write_verdicts
 from fwdata.store.files import LocalFiles, ensure_groups, write_lock
 from fwdata.store.metadata import has_record, holds_record, read_root, write_record
 from fwdata.store.records import JsonObject, StoreRecord
+from fwdata.store.view import VIEW, write_view
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class MergeReport:
     seconds: float
     """Time of the whole call."""
     notes: tuple[str, ...]
-    """Sentences of the plan."""
+    """Sentences of the plan, and what all stores together contradict."""
 
 
 def merge(
@@ -56,7 +58,9 @@ def merge(
         _write_metadata(request.out, plan)
         for copy in plan.copies:
             copied += _copy_folder(request.out, copy, on_file)
-    return MergeReport(request.out, plan.episodes, plan.frames, copied, time.monotonic() - began, plan.notes)
+        warnings = [] if plan.verdicts is None else write_verdicts(request.out, plan.verdicts)
+    notes = (*plan.notes, *warnings)
+    return MergeReport(request.out, plan.episodes, plan.frames, copied, time.monotonic() - began, notes)
 
 
 def _check_out(request: MergeRequest, plan: MergePlan) -> None:
@@ -97,6 +101,8 @@ def _write_metadata(out: Path, plan: MergePlan) -> None:
     if not has_record(files, ""):  # else it is equal, see _check_out
         write_record(out / "plan", plan.plan)
         write_record(out, plan.root)
+    if not has_record(files, VIEW):  # else it may have been changed since
+        write_view(out, plan.view)
     for key, record in plan.groups.items():
         if not holds_record(files, key, record):
             write_record(out / key, record)

@@ -6,26 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.api import Episode
-from fwdata.evidence.detector import Detector
-from fwdata.evidence.detectors.duplicates import DuplicateEpisodes
-from fwdata.evidence.detectors.text import InstructionNearMisses
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
-from fwdata.evidence.registry import all_detectors, find_detector
+from fwdata.evidence.registry import find_detector
 from fwdata.evidence.sentences import agreement
 from fwdata.evidence.thumbnails import of_camera
 from fwdata.pipeline.roots import RootedRecording
-from fwdata.store.evidence import read_evidence, read_part_evidence, write_evidence
+from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
-from fwdata.store.reader import Store, open_store
 
 FIRST_SHARE, MIN_FIRST, MAX_FIRST = 10, 4, 10
 """One recording in ten is measured before anything is written, at least 4 and at most 10."""
@@ -39,9 +35,6 @@ SHOWN_SHARE, MIN_SHOWN = 10, 10
 
 DRY_SHARE, DRY_IMAGES = 10, 5
 """A dry run, which writes nothing later, looks at the images of one recording in ten, at least 5."""
-
-MAX_COMPARED_ROWS = 2_000_000
-"""Rows of a store up to which all its episodes are compared for duplicates."""
 
 
 @dataclass(frozen=True)
@@ -165,68 +158,3 @@ def recorded_gate(out: Path, accepted: Mapping[str, str], shown: frozenset[str])
     """The gate of a store that a conversion continues; None where it was begun without evidence."""
     record = read_evidence(LocalFiles(out))
     return None if record is None else gate_of(record.first_verdicts(), {**record.accepted(), **accepted}, shown)
-
-
-def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, EpisodeMeasurement]) -> None:
-    """Pool the verdicts of all parts and record them, unless that is done.
-
-    measured: by episode, what this run measured, with the words and traces that parts do not keep. Cost: reads the rows
-    of the store once, up to `MAX_COMPARED_ROWS`.
-    """
-    record = read_evidence(LocalFiles(out))
-    assert record is not None
-    store, first = open_store(out), record.first_verdicts()
-    parts = [part.name for part in store.parts]
-    if list(record.parts) == parts and record.accepted() == dict(accepted):
-        return
-    told: list[EpisodeMeasurement] = []
-    for part in store.parts:
-        kept = {episode.id for episode in part.record.episodes}
-        found = (m for m in read_part_evidence(store.files, part.name) if m.episode in kept)
-        told += [measured.get(m.episode, m) for m in found]
-    verdicts: list[DatasetVerdict] = []
-    for detector in all_detectors():
-        before = [v for v in (*first, *record.verdicts()) if v.detector == detector.name]
-        if isinstance(detector, DuplicateEpisodes | InstructionNearMisses):
-            verdicts += _compared(store, detector) or before
-        else:
-            verdicts += _with_words(detector.pool(told), before, keep=detector.needs_images)
-    write_evidence(out, record.measured_first, first, verdicts, accepted, parts)
-
-
-def _compared(store: Store, detector: Detector) -> list[DatasetVerdict]:
-    """A detector that compares all episodes of a store with each other; [] for a store that is too large."""
-    if store.num_frames > MAX_COMPARED_ROWS:
-        return []
-    inputs = (
-        EpisodeInput(
-            e.id, "", e.state(), e.action(), store.state_names, store.action_names, e.timestamps(), store.fps,
-            e.instruction,
-        )
-        for e in store.episodes
-    )  # fmt: skip
-    return list(detector.pool([EpisodeMeasurement(e.id, "", (), detector.trace(e)) for e in inputs]))
-
-
-def _with_words(pooled: Sequence[DatasetVerdict], before: Sequence[DatasetVerdict], keep: bool) -> list[DatasetVerdict]:
-    """Pooled verdicts of brief records, with the words of those before where theirs are left out.
-
-    keep: verdicts before stay where nothing is told now: images of parts that an earlier run wrote are not read again.
-    """
-    words = {verdict.subject: verdict for verdict in before}
-    seen = {verdict.subject for verdict in pooled}
-    found = [v for v in words.values() if v.subject not in seen and (keep or v.verdict == "contradicted")]
-    for verdict in pooled:
-        known = words.get(verdict.subject)
-        if keep and known is not None and verdict.verdict == "no evidence" and known.verdict != "no evidence":
-            verdict = known
-        elif known is not None:
-            same = known.verdict == verdict.verdict
-            verdict = replace(
-                verdict,
-                decided=verdict.decided or known.decided,
-                measured=verdict.measured or (known.measured if same else ""),
-                detail=verdict.detail or (known.detail if same else ""),
-            )
-        found.append(verdict)
-    return found

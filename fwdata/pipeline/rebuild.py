@@ -159,11 +159,12 @@ def _part_misfits(store: Path, part: PlannedPart, planned: Mapping[str, int]) ->
     for record in () if recorded is None else recorded.episodes:
         recording = by_id.get(record.id)
         if recording is None:
-            yield f"{part.name}: recording {record.source} is missing"
+            yield f"{part.name}: recording {record.source} is missing from the recordings given"
         else:
             yield from _file_misfits(part, recording, record.files)
     if recorded is None:
-        yield from (f"{part.name}: recording {source} is missing" for source in part.missing if source not in by_source)
+        lost = (source for source in part.missing if source not in by_source)
+        yield from (f"{part.name}: recording {source} is missing from the recordings given" for source in lost)
         for name, recording in by_id.items():
             if recording.ref.num_bytes != planned[name]:
                 yield (
@@ -180,9 +181,13 @@ def _file_misfits(part: PlannedPart, recording: RootedRecording, files: Sequence
         return
     recorded = {f.path: f.sha256 for f in files}
     for path in {**recorded, **given}:
-        if recorded.get(path) != given.get(path):
-            have = f"it has sha256 {given[path][:12]}.." if path in given else "it is missing"
-            yield f"{part.name}: {path} differs: {have}, recorded is {recorded.get(path, 'no such file')[:12]}"
+        if path not in given:
+            yield f"{part.name}: {path} is missing from the recordings given"
+        elif path not in recorded:
+            yield f"{part.name}: {path} was not there when the store was converted"
+        elif recorded[path] != given[path]:
+            have, want = given[path][:12], recorded[path][:12]
+            yield f"{part.name}: {path} differs: it has sha256 {have}.., recorded is {want}.."
 
 
 def recorded_part(store: Path, part: PlannedPart) -> PartRecord | None:

@@ -15,15 +15,19 @@ from typing import Literal
 
 from fwdata.errors import StoreDamaged, UsageError
 from fwdata.io import check_free
+from fwdata.manifest import Manifest, validate_model
+from fwdata.pipeline.measure_again import measure_again
 from fwdata.pipeline.plan import check_output
 from fwdata.pipeline.rebuild import STAGING, Aside, Survey, kept_aside, rebuild, survey
 from fwdata.pipeline.request import ConvertRequest
+from fwdata.store.evidence import EVIDENCE
 from fwdata.store.files import write_group, write_lock
 from fwdata.store.metadata import read_record
 from fwdata.store.reader import Store, open_store
 from fwdata.store.records import LatentCacheRecord, TextCacheRecord
 from fwdata.store.sources import SOURCES, PartSources, write_sources
 from fwdata.store.verify import Finding, VerifyReport, verify_store
+from fwdata.store.view import VIEW, ViewRecord, write_view
 
 type OnStep = Callable[[str], None]
 """Called with a sentence about what is rebuilt next."""
@@ -63,6 +67,12 @@ class RebuildList:
     """Folders whose plain group metadata are damaged."""
     records: set[str] = field(default_factory=set)
     """Parts whose record of what they were made from is damaged; it is written anew, its times and version are lost."""
+    verdicts: set[str] = field(default_factory=set)
+    """Parts whose verdicts on conventions are damaged."""
+    pooled: bool = False
+    """Whether the verdicts of the data set are."""
+    view: bool = False
+    """Whether the record of the view is; it is written as converted."""
     leftovers: set[str] = field(default_factory=set)
     """Temporary files of interrupted commands, which are removed."""
     beyond: list[Finding] = field(default_factory=list)
@@ -83,6 +93,12 @@ class RebuildList:
             said.append(f"write the metadata of {len(self.groups)} groups again")
         if self.records:
             said.append(f"write what parts were made from again: {', '.join(sorted(self.records))}")
+        if self.verdicts or self.pooled:
+            which = ", ".join(sorted(self.verdicts))
+            lost = " (reasons given with --accept are lost)" if self.pooled else ""
+            said.append(f"measure the conventions again: {which or 'the data set'}{lost}")
+        if self.view:
+            said.append("write the view as it was converted (what was set with `fwdata view` is lost)")
         if self.leftovers:
             said.append(f"remove {len(self.leftovers)} temporary files")
         return said
@@ -121,6 +137,11 @@ def _sort_in(finding: Finding, damage: RebuildList) -> None:
         damage.groups.add(top)
     elif top == "plan":
         damage.plan = True
+    elif top == VIEW:
+        damage.view = True
+    elif top == EVIDENCE:
+        damage.pooled = damage.pooled or name == "zarr.json"
+        damage.verdicts |= {name} - {"zarr.json"}
     elif top == SOURCES and name:
         damage.records.add(name)
     elif top == "stats":
@@ -145,34 +166,48 @@ def repair(request: RepairRequest, on_step: OnStep = lambda _: None) -> RepairRe
     store = _opened(request.store)
     found = verify_store(request.store)
     damage = assess(found)
+    recordings = _recordings(request, store, damage) if damage.parts or damage.plan or request.roots else None
+    if recordings is not None and recordings.misfits:
+        raise StoreDamaged(_refusal(request.store, recordings.misfits, damaged=bool(damage.steps())))
     if not damage.steps():
         return RepairReport(damage, found, found)
-    recordings = _recordings(request, store, damage) if damage.parts or damage.plan else None
-    if recordings is not None and recordings.misfits:
-        raise StoreDamaged(_refusal(request.store, recordings.misfits))
     with kept_aside(request.store) as aside:
         with write_lock(request.store):
-            if recordings is not None:
+            if damage.view:
+                aside.take(request.store / VIEW)
+                write_view(request.store, ViewRecord())
+            if recordings is not None and (damage.parts or damage.plan):
                 on_step(f"converting {', '.join(sorted(damage.parts)) or 'the plan'} again")
                 rebuild(recordings, aside, plan_lost=damage.plan)
             _set_aside(request.store, damage, aside)
+            _measure_again(request.store, damage, aside, on_step)
         _fill_caches(request, damage, on_step)
     return RepairReport(damage, found, verify_store(request.store))
 
 
 def misfits(request: RepairRequest, damage: RebuildList) -> tuple[str, ...]:
-    """Why the recordings given do not fit a damaged store, a sentence each; writes nothing. Errors as of `repair`."""
-    if not request.roots or not (damage.parts or damage.plan):
+    """Why the recordings given are not those of a store, a sentence each; writes nothing. Errors as of `repair`."""
+    if not request.roots:
         return ()
     return _recordings(request, _opened(request.store), damage).misfits
 
 
-def _refusal(store: Path, found: tuple[str, ...]) -> str:
+def _refusal(store: Path, found: tuple[str, ...], *, damaged: bool) -> str:
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    advice = "give the recordings it was converted from with --from RAW" if damaged else "the store is not damaged"
     return (
         f"{store} was converted from other recordings than those given now: {found[0]}{more}; nothing was changed, "
-        "give the recordings it was converted from with --from RAW"
+        f"{advice}"
     )
+
+
+def _measure_again(store: Path, damage: RebuildList, aside: Aside, on_step: OnStep) -> None:
+    """Measure lost verdicts on conventions again. The lock is held."""
+    if not damage.verdicts and not damage.pooled:
+        return
+    on_step("measuring the conventions again")
+    aside.copy(store / EVIDENCE)
+    measure_again(store, damage.verdicts, pooled_lost=damage.pooled)
 
 
 def _opened(path: Path) -> Store:
@@ -186,14 +221,16 @@ def _opened(path: Path) -> Store:
 
 
 def _recordings(request: RepairRequest, store: Store, damage: RebuildList) -> Survey:
-    """The recordings given, compared with those that the damaged parts were made from."""
+    """The recordings given, compared with those that the damaged parts were made from; with all where none is."""
     if not request.roots:
         names = ", ".join(sorted(damage.parts)) or "the plan"
         raise UsageError(f"{names} of {request.store} is damaged; give the recordings it came from with --from RAW")
-    again = ConvertRequest(store.source, request.roots, request.store, store.view.converted, request.workers)
+    manifest = validate_model(Manifest, store.record.manifest, f"the manifest in {request.store}")
+    again = ConvertRequest(store.source, request.roots, request.store, manifest, request.workers)
     check_output(again)
     check_free(request.store)
-    return survey(again, damage.parts, plan_lost=damage.plan)
+    compared = damage.parts if damage.parts or damage.plan else {part.name for part in store.plan.parts}
+    return survey(again, compared, plan_lost=damage.plan)
 
 
 def _set_aside(store: Path, damage: RebuildList, aside: Aside) -> None:

@@ -24,7 +24,7 @@ from fwdata.pipeline.changes import (
     record_touched,
 )
 from fwdata.pipeline.discover import find_recordings
-from fwdata.pipeline.evidence import EvidenceGate, FirstLook, pool_store, recorded_gate, shown_recordings
+from fwdata.pipeline.evidence import EvidenceGate, FirstLook, recorded_gate, shown_recordings
 from fwdata.pipeline.first_look import Outliers, forget_dropped, look_first, looks, refuse_late
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan, write_plan
@@ -46,6 +46,7 @@ from fwdata.store.evidence import EVIDENCE, read_evidence, write_evidence
 from fwdata.store.files import LocalFiles, ensure_groups, write_lock
 from fwdata.store.layout import PLAIN_LAYOUT, VIDEO_LAYOUT
 from fwdata.store.metadata import has_record, write_record
+from fwdata.store.pooling import pool_store
 from fwdata.store.reader import open_store
 from fwdata.store.records import StoreRecord
 from fwdata.store.sources import SOURCES, PartSources, write_sources

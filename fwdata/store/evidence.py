@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fwdata.errors import StoreDamaged
 from fwdata.evidence.records import ENGINE_VERSION, DatasetVerdict, EpisodeMeasurement
-from fwdata.store.files import Files, ensure_groups
+from fwdata.store.files import Files
 from fwdata.store.metadata import read_record, write_record
 from fwdata.store.records import JsonObject, Record
 
@@ -82,7 +82,7 @@ def write_evidence(
 
     parts: that are pooled in `now`.
     """
-    ensure_groups(store, store / EVIDENCE)
+    (store / EVIDENCE).mkdir(parents=True, exist_ok=True)
     overrides = tuple(OverrideRecord(detector=name, by="--accept", reason=why) for name, why in accepted.items())
     write_record(
         store / EVIDENCE,

@@ -19,6 +19,8 @@ from fault.stores import full_store, quick
 from fwdata.cli import main
 from fwdata.errors import EXIT_DAMAGED, StoreDamaged, StoreError, UsageError
 from fwdata.pipeline.repair import RepairRequest, assess, repair
+from fwdata.store.evidence import read_evidence
+from fwdata.store.files import LocalFiles
 from fwdata.store.verify import verify_store
 
 COUNTS: dict[Kind, int] = {"flip": 12, "truncate": 6, "delete": 6, "swap": 6}
@@ -268,3 +270,41 @@ def test_the_command_says_what_it_would_do(store: Path, folder: Path) -> None:
     assert verify_store(store).findings
     done = run_command(main, ["fwdata", "repair", store, "--workers", "0"])
     assert done.code == 0 and verify_store(store).findings == [], done.output
+
+
+@pytest.mark.parametrize("lost", ["evidence/p00001/zarr.json", "evidence/zarr.json", "view/zarr.json"])
+@pytest.mark.parametrize("how", ["deleted", "changed"])
+def test_verdicts_and_the_view_are_made_again(store: Path, folder: Path, lost: str, how: str) -> None:
+    argv = ["convert", "toy", folder / "raw", "--out", store.parent / "e.zarr", "--workers", "0"]
+    path = store.parent / "e.zarr"
+    assert run_command(main, ["fwdata", *argv]).code == 0
+    whole, record = tree(path), read_evidence(LocalFiles(path))
+    assert record is not None
+    if how == "deleted":
+        (path / lost).unlink()
+    else:
+        text = (path / lost).read_text()
+        (path / lost).write_text(text.replace('"sha256"', '"sha257"', 1))
+    report = repair(RepairRequest(path))
+    assert len(report.damage.steps()) == 1 and report.left.findings == [], report.left.damaged
+    again = read_evidence(LocalFiles(path))
+    assert again is not None
+    told = [{(v.detector, v.subject): v.verdict for v in r.verdicts()} for r in (record, again)]
+    assert told[0] == told[1]
+    assert {key for key, digest in tree(path).items() if whole.get(key) != digest} <= {lost, "evidence/zarr.json"}
+    assert repair(RepairRequest(path)).damage.steps() == []
+
+
+@pytest.mark.parametrize("change", [other_take, longer_take, no_take])
+def test_a_folder_that_does_not_fit_an_undamaged_store_is_named(
+    store: Path, folder: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(folder / "raw", wrong)
+    change(wrong)
+    before = stamps(store)
+    for extra in ([], ["--dry-run"]):
+        said = run_command(main, ["fwdata", "repair", store, "--from", wrong, "--workers", "0", *extra])
+        assert said.code == EXIT_DAMAGED and stamps(store) == before
+        assert "differs: it has" in said.output or "is missing from the recordings given" in said.output
+        assert "differs: it is missing" not in said.output

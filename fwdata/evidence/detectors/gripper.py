@@ -227,10 +227,24 @@ def group_scales(episodes: Sequence[EpisodeMeasurement], detector: str, subject:
     scales: dict[str, str] = {}
     for measurement in episodes:
         for verdict in measurement.of(detector):
-            scale = verdict.measured or verdict.decided
-            if verdict.subject == subject and scale in WORDS.values():
+            scale = _scale_words(verdict)
+            if verdict.subject == subject and scale:
                 scales[measurement.group] = max(scales.get(measurement.group, scale), scale, key=_rank)
     return scales
+
+
+def _scale_words(verdict: Verdict) -> str:
+    """The scale that a verdict tells in words; one that a store keeps has its value alone, or the words as detail."""
+    told = (text for text in (verdict.measured, verdict.decided, verdict.detail) if text in WORDS.values())
+    known = next(told, "")
+    if known or verdict.verdict != "confirmed" or verdict.value is None or not verdict.subject.endswith(KINDS):
+        return known
+    high = verdict.value
+    return next((WORDS[s] for s in ("metres", "unit", "percent") if USED[s] <= high <= SPANS[s][1]), "")
+
+
+KINDS = ("command", "state")
+"""How subjects of gripper columns end; those of bounds end otherwise."""
 
 
 def _rank(scale: str) -> int:

@@ -63,7 +63,7 @@ def test_clean_recordings_are_silent(source: str, folder: str, tmp_path: Path) -
 
 def test_conventions_of_a_store_are_measured_again_from_its_names(tmp_path: Path) -> None:
     run_convert(DATA / "robotwin", tmp_path / "o.zarr", load_manifest("robotwin"), evidence=False)
-    from fwdata.doctor.stored import claims_of
+    from fwdata.pipeline.stored_episode import claims_of
 
     store = fwdata.open(tmp_path / "o.zarr")
     claims = claims_of(store, store.episodes[0])

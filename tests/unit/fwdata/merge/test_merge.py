@@ -27,12 +27,19 @@ import fwdata
 from fwdata.encode.latents import EncodeRequest, encode_latents
 from fwdata.encode.prompts import encode_text
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
+from fwdata.evidence.claims import Conventions, GripperClaim
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.records import EpisodeMeasurement
+from fwdata.evidence.registry import find_detector
 from fwdata.manifest import load_manifest
 from fwdata.merge import MergeReport, MergeRequest, merge, plan_merge
 from fwdata.report.inspect_store import describe
 from fwdata.store import files
 from fwdata.store.caches.stitched import materialise
+from fwdata.store.change_view import change_view
 from fwdata.store.compatibility import check_joinable
+from fwdata.store.evidence import read_evidence, read_part_evidence, write_evidence
+from fwdata.store.files import LocalFiles
 from fwdata.store.verify import verify_store
 
 torch.set_num_threads(1)
@@ -309,3 +316,56 @@ def test_a_plan_writes_nothing(made: Made, tmp_path: Path) -> None:
     plan = plan_merge(MergeRequest(tuple(map(str, made)), tmp_path / "c.zarr"))
     assert (plan.episodes, plan.frames) == (5, 31) and plan.files > 0
     assert stamps(tmp_path) == before
+
+
+def test_verdicts_and_the_view_come_along(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in made:
+        change_view(path, {"split.val": 0.4})
+    record = read_evidence(LocalFiles(made[1]))
+    assert record is not None
+    why = {"duplicate_episodes": "the same take on purpose"}
+    write_evidence(made[1], record.measured_first, (), record.verdicts(), why, record.parts)
+    out = tmp_path / "m.zarr"
+    run(made, out)
+    merged = fwdata.open(out)
+    found = read_evidence(merged.files)
+    assert found is not None and list(found.parts) == [part.name for part in merged.parts]
+    assert found.accepted() == why
+    for part in merged.parts:
+        told = {m.episode: m for m in read_part_evidence(merged.files, part.name)}
+        assert sorted(told) == sorted(episode.id for episode in part.record.episodes)
+    both = [read_evidence(LocalFiles(path)) for path in made]
+    for detector in ("camera_content", "instruction_ending"):
+        counts = [
+            sum(v.episodes_for + v.against + v.abstained for v in r.verdicts() if v.detector == detector)
+            for r in (*both, found)
+            if r is not None
+        ]
+        assert counts[0] + counts[1] == counts[2] > 0
+    assert describe(merged)["evidence"] and verify_store(out).damaged == []
+    assert merged.view.record.set == {"split.val": 0.4} and merged.manifest.split.val == 0.4
+    assert change_view(out, {}, ["split.val"])[1].manifest.split.val == merged.view.converted.split.val
+    before = stamps(out)
+    assert run(made, out).files == 0 and stamps(out) == before  # and what the view was changed to stays
+
+
+def test_an_input_that_was_not_measured_is_named(made: Made, tmp_path: Path) -> None:
+    shutil.rmtree(made[0] / "evidence")
+    notes = run(made, tmp_path / "m.zarr").notes
+    assert [f"conventions of {made[0]} were not measured; `fwdata doctor` does"] == [n for n in notes if "conv" in n]
+    assert verify_store(tmp_path / "m.zarr").damaged == []
+
+
+def test_grippers_of_two_scales_are_found_when_stores_are_merged() -> None:
+    detector = find_detector("gripper_scale")
+    stored = []
+    for number, (scale, top) in enumerate((("unit", 1.0), ("percent", 100.0))):
+        rows = np.tile(np.linspace(0, top, 40, dtype=np.float32)[:, None], (1, 1))
+        claims = Conventions(grippers=(GripperClaim("gripper", 0, (0,), (), 1, scale, scale),))
+        names = ("gripper",)
+        seen = EpisodeInput("e", f"s{number}/set", rows, rows, names, names, np.arange(40) / 20, 20, claims=claims)
+        measured = EpisodeMeasurement(seen.id, seen.group, detector.measure(seen))
+        assert {v.verdict for v in measured.verdicts} == {"confirmed"}
+        stored.append(EpisodeMeasurement.from_json(measured.to_json()))
+    subjects = {v.subject: v for v in detector.pool(stored)}
+    assert "several scales: s0/set 0 .. 1, s1/set 0 .. 100" in subjects["gripper state across data sets"].measured

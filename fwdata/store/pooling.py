@@ -1,0 +1,85 @@
+"""The verdicts of a store's parts pooled into those of its data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fwdata.evidence.detector import Detector
+from fwdata.evidence.detectors.duplicates import DuplicateEpisodes
+from fwdata.evidence.detectors.text import InstructionNearMisses
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
+from fwdata.evidence.registry import all_detectors
+from fwdata.store.evidence import read_evidence, read_part_evidence, write_evidence
+from fwdata.store.files import LocalFiles
+from fwdata.store.reader import Store, open_store
+
+MAX_COMPARED_ROWS = 2_000_000
+"""Rows of a store up to which all its episodes are compared for duplicates."""
+
+
+def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, EpisodeMeasurement]) -> None:
+    """Pool the verdicts of all parts and record them, unless that is done.
+
+    measured: by episode, what this run measured, with the words and traces that parts do not keep. Cost: reads the rows
+    of the store once, up to `MAX_COMPARED_ROWS`.
+    """
+    record = read_evidence(LocalFiles(out))
+    assert record is not None
+    store, first = open_store(out), record.first_verdicts()
+    parts = [part.name for part in store.parts]
+    if list(record.parts) == parts and record.accepted() == dict(accepted):
+        return
+    told: list[EpisodeMeasurement] = []
+    for part in store.parts:
+        kept = {episode.id for episode in part.record.episodes}
+        found = (m for m in read_part_evidence(store.files, part.name) if m.episode in kept)
+        told += [measured.get(m.episode, m) for m in found]
+    verdicts: list[DatasetVerdict] = []
+    for detector in all_detectors():
+        before = [v for v in (*first, *record.verdicts()) if v.detector == detector.name]
+        if isinstance(detector, DuplicateEpisodes | InstructionNearMisses):
+            verdicts += _compared(store, detector) or before
+        else:
+            verdicts += _with_words(detector.pool(told), before, keep=detector.needs_images)
+    write_evidence(out, record.measured_first, first, verdicts, accepted, parts)
+
+
+def _compared(store: Store, detector: Detector) -> list[DatasetVerdict]:
+    """A detector that compares all episodes of a store with each other; [] for a store that is too large."""
+    if store.num_frames > MAX_COMPARED_ROWS:
+        return []
+    inputs = (
+        EpisodeInput(
+            e.id, "", e.state(), e.action(), store.state_names, store.action_names, e.timestamps(), store.fps,
+            e.instruction,
+        )
+        for e in store.episodes
+    )  # fmt: skip
+    return list(detector.pool([EpisodeMeasurement(e.id, "", (), detector.trace(e)) for e in inputs]))
+
+
+def _with_words(pooled: Sequence[DatasetVerdict], before: Sequence[DatasetVerdict], keep: bool) -> list[DatasetVerdict]:
+    """Pooled verdicts of brief records, with the words of those before where theirs are left out.
+
+    keep: verdicts before stay where nothing is told now: images of parts that an earlier run wrote are not read again.
+    """
+    words = {verdict.subject: verdict for verdict in before}
+    seen = {verdict.subject for verdict in pooled}
+    found = [v for v in words.values() if v.subject not in seen and (keep or v.verdict == "contradicted")]
+    for verdict in pooled:
+        known = words.get(verdict.subject)
+        if keep and known is not None and verdict.verdict == "no evidence" and known.verdict != "no evidence":
+            verdict = known
+        elif known is not None:
+            same = known.verdict == verdict.verdict
+            verdict = replace(
+                verdict,
+                decided=verdict.decided or known.decided,
+                measured=verdict.measured or (known.measured if same else ""),
+                detail=verdict.detail or (known.detail if same else ""),
+            )
+        found.append(verdict)
+    return found
