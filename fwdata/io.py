@@ -8,11 +8,35 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from fwdata.errors import FwdataError, StoreBusy
+
+_TOKEN: ContextVar[str] = ContextVar("writer_token", default="")
+
+
+@contextlib.contextmanager
+def among_writers() -> Iterator[str]:
+    """Let several processes and machines write the same files: temporary names in the block carry a random token.
+
+    Yields the token, 8 hex digits. Outside of such a block one process writes at a time, and a rerun of a killed one
+    replaces the temporary files that it left.
+    """
+    token = secrets.token_hex(4)
+    before = _TOKEN.set(token)
+    try:
+        yield token
+    finally:
+        _TOKEN.reset(before)
+
+
+def writer_token() -> str:
+    """The token of the block of `among_writers` that this code runs in, "" outside of one."""
+    return _TOKEN.get()
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -34,7 +58,8 @@ def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
     """A temporary path in the same folder (made if absent) for the block to write; flushed and renamed when it ends
     well, removed when it does not. suffix: of the temporary name, for writers that go by it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp{suffix}")  # one writer at a time: a rerun replaces what a kill left
+    token = writer_token()  # without one there is one writer at a time: a rerun replaces what a kill left
+    temporary = path.with_name(f".{path.name}{'.' if token else ''}{token}.tmp{suffix}")
     try:
         yield temporary
         sync(temporary)
@@ -81,6 +106,17 @@ def folder_lock(path: Path) -> Iterator[None]:
     """
     with _opened(path) as folder:
         _lock(path, folder, shared=False)
+        yield
+
+
+@contextlib.contextmanager
+def shared_folder_lock(path: Path) -> Iterator[None]:
+    """Hold a folder's lock together with others that share it; StoreBusy while `folder_lock` is held. See there.
+
+    Both locks are known on this machine only, also where the folder lies on a network file system.
+    """
+    with _opened(path) as folder:
+        _lock(path, folder, shared=True)
         yield
 
 

@@ -18,6 +18,7 @@ from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.store.caches.identity import differences
 from fwdata.store.files import LocalFiles, plan_digest
 from fwdata.store.layout import PART_BYTES, PART_EPISODES, part_name
+from fwdata.store.leases import JOBS
 from fwdata.store.metadata import has_record, read_complete, read_record, read_root, write_record
 from fwdata.store.records import (
     CountRecord,
@@ -93,7 +94,7 @@ def check_output(request: ConvertRequest) -> Manifest | None:
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out {out}: {path} is a file; name a folder that does not exist yet")
     if not out.exists() or all(
-        p.name in {"plan", "parts", "evidence", SOURCES, VIEW} or p.name.endswith(".tmp") for p in out.iterdir()
+        p.name in {"plan", "parts", "evidence", SOURCES, VIEW, JOBS} or p.name.endswith(".tmp") for p in out.iterdir()
     ):
         return None  # nothing, or what a conversion leaves that ended before its first episode
     store = read_root(LocalFiles(out))

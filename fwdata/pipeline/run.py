@@ -35,6 +35,7 @@ from fwdata.pipeline.update import (
     check_names,
     is_staged,
     plan_update,
+    remove_part,
     renew_decisions,
     replace_part,
     sweep,
@@ -243,6 +244,8 @@ def _update_parts(
     older, losses = outdated_parts(request), part_losses(request.out)
     _ensure_shared_groups(request)
     todo = [item for item in update if not is_staged(request, item, lambda name: part_differs(request, found, name))]
+    for item in todo:  # what an earlier run made of it, from other files
+        remove_part(request.out / "parts" / item.name)
     tasks: list[Task] = [(request, item, dict(losses.reasons)) for item in todo]
     done = list(pool.run(replace_part, tasks, _Progress(on_episode), losses))
     switch(request, found, update)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fwdata.errors import UsageError
 from fwdata.pipeline.changes import ChangedRecording
@@ -163,8 +164,14 @@ def sweep(request: ConvertRequest) -> None:
     for pattern in ("parts/p*", "sources/p*", "evidence/p*", "latents/*/p*"):
         for folder in sorted(request.out.glob(pattern)):
             if folder.name not in listed and part_base(folder.name) in bases:
-                (folder / "zarr.json").unlink(missing_ok=True)  # first: what is half removed must not look complete
-                shutil.rmtree(folder)
+                remove_part(folder)
+
+
+def remove_part(folder: Path) -> None:
+    """Remove a sealed folder, if it is there: its mark first, so that what is half removed does not look complete."""
+    (folder / "zarr.json").unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def renew_decisions(request: ConvertRequest, found: CombinedDiscovery) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Buffer, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fwdata.errors import MissingLibrary, StoreDamaged, StoreError, UsageError, needed_for
-from fwdata.io import folder_lock, made_folder, write_atomic
+from fwdata.errors import MissingLibrary, StoreBusy, StoreDamaged, StoreError, UsageError, needed_for
+from fwdata.io import folder_lock, made_folder, shared_folder_lock, write_atomic
+from fwdata.store.leases import live_leases
 
 MAX_HANDLES = 128
 """Open file descriptors a reader keeps per process."""
@@ -65,13 +66,31 @@ def tree_digests(folder: Path) -> dict[str, str]:
 def write_lock(store: Path) -> Iterator[None]:
     """Hold the store's only write lock (on the folder itself, so nothing is left behind).
 
-    The system releases it when the process dies. StoreBusy says who holds it; StoreError for a store with symbolic
-    links, since writing through one would change files elsewhere. A folder made for it is gone again if left empty.
+    The system releases it when the process dies. StoreBusy says who holds it, or who works on a unit of the store on
+    any machine; StoreError for a store with symbolic links, since writing through one would change files elsewhere. A
+    folder made for it is gone again if left empty.
     """
     with made_folder(store), folder_lock(store):
-        for path in (p for pattern in ("*", "*/*", "*/*/*") for p in store.glob(pattern) if p.is_symlink()):
-            raise StoreError(f"{path} is a symbolic link; a store is written only where its own folders are")
+        _refuse_links(store)
+        for lease in live_leases(store):
+            raise StoreBusy(
+                f"{store} is being written by process {lease.pid} on {lease.host} ({lease.job}, {lease.unit}); see "
+                f"`fwdata status {store}`, wait for it to end or stop it"
+            )
         yield
+
+
+@contextlib.contextmanager
+def shared_write(store: Path) -> Iterator[None]:
+    """Write a store beside others that do so too, each its own units; StoreBusy while `write_lock` is held here."""
+    with made_folder(store), shared_folder_lock(store):
+        _refuse_links(store)
+        yield
+
+
+def _refuse_links(store: Path) -> None:
+    for path in (p for pattern in ("*", "*/*", "*/*/*") for p in store.glob(pattern) if p.is_symlink()):
+        raise StoreError(f"{path} is a symbolic link; a store is written only where its own folders are")
 
 
 class Files(Protocol):
@@ -135,9 +154,9 @@ class LocalFiles:
             return None
 
     def names(self, key: str) -> list[str]:
-        """Sorted names of the folders below `key`; empty when there is none."""
+        """Sorted names of the folders below `key`, hidden ones left out; empty when there is none."""
         try:
-            return sorted(e.name for e in os.scandir(self.root / key) if e.is_dir())
+            return sorted(e.name for e in os.scandir(self.root / key) if e.is_dir() and not e.name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -215,7 +234,8 @@ class RemoteFiles:
                 entries = filesystem.ls(f"{path}/{key}", detail=True)
         except FileNotFoundError:
             return []
-        return sorted(str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+        found = (str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+        return sorted(name for name in found if not name.startswith("."))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         filesystem, path = self._open()

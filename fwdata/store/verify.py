@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fwdata.errors import StoreDamaged
+from fwdata.store.attempts import find_attempts
 from fwdata.store.caches.identity import find_caches
 from fwdata.store.evidence import EVIDENCE, read_evidence, read_part_evidence
 from fwdata.store.files import LocalFiles, file_sha256, refuse_url
 from fwdata.store.layout import part_name
+from fwdata.store.leases import JOBS
 from fwdata.store.metadata import is_written_group, read_complete, read_record
 from fwdata.store.reader import Store, open_store
 from fwdata.store.records import CacheRecord, SealedRecord
@@ -20,6 +22,10 @@ from fwdata.store.view import VIEW, ViewRecord
 
 SEALED = ("stats", "parts/p*", "parts/p*/frames", "latents/*/p*", "text/*/p*")
 """Folders whose zarr.json lists the sha256 of every other file below them."""
+
+
+UNFINISHED = "is not finished; run the command that writes it again"
+"""What is wrong with a folder that has no mark of completion, or that only an attempt is there of."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,11 @@ def verify_store(
             unsealed.append(folder)
         else:
             known.update({folder / name: digest for name, digest in digests.items()})
+    for attempt in find_attempts(path):
+        unsealed.append(attempt.folder)
+        if not attempt.final.is_dir():
+            report.add(attempt.final, UNFINISHED)
+    unsealed.append(path / JOBS)
     files = (p for p in path.rglob("*") if p.is_file() and p not in known)
     rest = sorted(p for p in files if not any(p.is_relative_to(folder) for folder in unsealed))
     report.total_files = len(known) + len(rest)
@@ -106,7 +117,7 @@ def _sealed(folder: Path, report: VerifyReport) -> dict[str, str] | None:
         report.add(folder / "zarr.json", f"is damaged ({error})")
         return None
     if record is None:
-        report.add(folder, "is not finished; run the command that writes it again")
+        report.add(folder, UNFINISHED)
         return None
     return record.digests
 

@@ -1,14 +1,13 @@
 """Writing episodes: one part by one process, complete only when its zarr.json is written, last.
 
-writer = PartWriter(store, "p00003", ...)     removes what an interrupted run left of this part
+writer = PartWriter(store, "p00003", ...)     an attempt in a folder of its own, see `fwdata.store.attempts`
 writer.add(ref, episode)                       BadEpisode leaves the part exactly as it was before
-writer.commit()                                digests, then the mark that makes the part's episodes visible
+writer.commit()                                digests and mark, then the rename that makes its episodes visible
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,8 +23,9 @@ from fwdata.errors import BadEpisode
 from fwdata.evidence.thumbnails import Collector
 from fwdata.images.jpeg import jpeg_size
 from fwdata.store.array import ArrayWriter, write_documents, write_table
+from fwdata.store.attempts import Attempt, whole_digests
 from fwdata.store.episode import StoredEpisode
-from fwdata.store.files import ensure_groups, file_sha256, tree_digests
+from fwdata.store.files import ensure_groups, file_sha256
 from fwdata.store.layout import byte_array, frame_array
 from fwdata.store.metadata import COMPLETE, write_record
 from fwdata.store.records import CameraRecord, DetailsRecord, EpisodeRecord, FileRecord, LeftOutRecord, PartRecord
@@ -212,10 +212,9 @@ class PartWriter:
     """True while rows are appended; an error then has spoilt the part, which must not be committed."""
 
     def __post_init__(self) -> None:
-        self.folder = self.store / "parts" / self.name
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
+        group = self.store / "parts"
+        self._attempt = Attempt.begin(group / self.name, group, {"plan": self.plan})
+        self.folder = self._attempt.folder
 
     def add(
         self, ref: EpisodeRef, episode: Episode, files: tuple[SourceFile, ...], look: FrameLook | None = None
@@ -321,7 +320,7 @@ class PartWriter:
         return DetailsRecord(instructions=tuple(episode.instructions), metadata=metadata)
 
     def commit(self) -> None:
-        """Write what is buffered, then the mark that makes the part's episodes visible.
+        """Write what is buffered, then put the part where its episodes are visible; see `Attempt.commit`.
 
         A part whose recordings are all quarantined is committed too, empty, so that a rerun knows it is done.
         """
@@ -344,9 +343,10 @@ class PartWriter:
                 episodes=tuple(self._episodes),
                 quarantined=tuple(self._quarantined),
                 cameras=cameras,
-                digests=tree_digests(self.folder),
+                digests=whole_digests(self.folder),
             ),
         )
+        self._attempt.commit()
 
 
 def check_jpeg(data: bytes, height: int, width: int, decode: bool = True, taken: Collector | None = None) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StaleCache, StoreDamaged, StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
+from fwdata.store.attempts import Attempt, whole_digests
 from fwdata.store.caches.identity import (
     Cache,
     check_cache_name,
@@ -33,7 +34,7 @@ from fwdata.store.caches.identity import (
     refuse_stale,
 )
 from fwdata.store.caches.window_rows import WindowRows
-from fwdata.store.files import LocalFiles, ensure_groups, tree_digests
+from fwdata.store.files import LocalFiles, ensure_groups
 from fwdata.store.layout import latent_array
 from fwdata.store.metadata import COMPLETE, holds_record, read_complete, write_record
 from fwdata.store.records import (
@@ -278,7 +279,9 @@ class LatentPartWriter:
     """
 
     def __init__(self, root: Path, key: str, part: Part, shape: tuple[int, int, int], future: int, starts: int) -> None:
-        self.folder = root / "latents" / key / part.name
+        group = root / "latents" / key
+        self._attempt = Attempt.begin(group / part.name, group, {"source": part.digest}, resume=True)
+        self.folder = self._attempt.folder
         self._part, self._starts = part, starts
         frames = part.record.frames
         draft = LatentDraftRecord(state="writing", source=part.digest)
@@ -302,7 +305,7 @@ class LatentPartWriter:
             self._future.append(latents[None])
 
     def commit(self, window_starts: NDArray[np.int64]) -> None:
-        """Write what is buffered, then the mark that makes the part's latents visible."""
+        """Write what is buffered, then put the part where it is visible; see `Attempt.commit`."""
         self._first.finish()
         self._future.finish()
         if self._first.rows != self._part.record.frames or self._future.rows != self._starts:
@@ -313,6 +316,7 @@ class LatentPartWriter:
             source=self._part.digest,
             frames=self._first.rows,
             windows=self._future.rows,
-            digests=tree_digests(self.folder),
+            digests=whole_digests(self.folder),
         )
         write_record(self.folder, record)
+        self._attempt.commit()

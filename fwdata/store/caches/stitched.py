@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import numpy as np
 
 from fwdata.images.stitch import stitch_hash
 from fwdata.store.array import ArrayWriter
+from fwdata.store.attempts import Attempt, whole_digests
 from fwdata.store.episode import Part
-from fwdata.store.files import tree_digests, write_lock
+from fwdata.store.files import write_lock
 from fwdata.store.layout import frame_array
 from fwdata.store.metadata import COMPLETE, write_record
 from fwdata.store.reader import Store, open_store
@@ -36,18 +36,24 @@ def materialise(
         parts = pending_stitches(store)
         on_plan(sum(p.record.frames for p in parts))
         for part in parts:
-            folder = path / "parts" / part.name / "frames"
-            if folder.exists():
-                shutil.rmtree(folder)
-            writer = ArrayWriter(folder / "stitched", frame_array(*store.manifest.stitch.size))
-            for episode in store.episodes.of(part):
-                for low in range(0, episode.num_frames, FRAME_BLOCK):
-                    block = episode.stitched(np.arange(low, min(low + FRAME_BLOCK, episode.num_frames)))
-                    writer.append(block)
-                    on_frames(len(block))
-            writer.finish()
-            written += writer.rows
-            made = stitch_hash(store.manifest.stitch)
-            digests = tree_digests(folder)
-            write_record(folder, StitchedRecord(state=COMPLETE, source=part.digest, stitch_hash=made, digests=digests))
+            written += stitch_part(path, store, part, on_frames)
     return written
+
+
+def stitch_part(path: Path, store: Store, part: Part, on_frames: Callable[[int], None]) -> int:
+    """Write the stitched frames of one part; returns how many."""
+    made = stitch_hash(store.manifest.stitch)
+    made_from = {"source": part.digest, "stitch_hash": made}
+    attempt = Attempt.begin(path / "parts" / part.name / "frames", path / "parts", made_from)
+    writer = ArrayWriter(attempt.folder / "stitched", frame_array(*store.manifest.stitch.size))
+    for episode in store.episodes.of(part):
+        for low in range(0, episode.num_frames, FRAME_BLOCK):
+            block = episode.stitched(np.arange(low, min(low + FRAME_BLOCK, episode.num_frames)))
+            writer.append(block)
+            on_frames(len(block))
+    writer.finish()
+    digests = whole_digests(attempt.folder)
+    record = StitchedRecord(state=COMPLETE, source=part.digest, stitch_hash=made, digests=digests)
+    write_record(attempt.folder, record)
+    attempt.commit()
+    return writer.rows

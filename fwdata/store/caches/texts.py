@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
+from fwdata.store.attempts import Attempt, whole_digests
 from fwdata.store.caches.identity import (
     TEXT_CODE_VERSION,
     Cache,
@@ -34,7 +35,7 @@ from fwdata.store.caches.identity import (
     refuse_stale,
     text_settings,
 )
-from fwdata.store.files import LocalFiles, ensure_groups, tree_digests, write_group
+from fwdata.store.files import LocalFiles, ensure_groups, write_group
 from fwdata.store.layout import TEXT_PART, ArraySpec, part_name
 from fwdata.store.metadata import COMPLETE, read_complete, write_record
 from fwdata.store.records import JsonObject, TextCacheRecord, TextPartRecord
@@ -202,15 +203,15 @@ def write_texts(
 
 
 def _write_part(
-    folder: Path,
+    final: Path,
     prompts: Sequence[str],
     encode: Callable[[Sequence[str]], list[NDArray[np.float16]]],
     dim: int,
     progress: Callable[[int], None],
 ) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    writer = ArrayWriter(folder / "data", ArraySpec("float16", (dim,), EMBEDDING_ROWS, EMBEDDING_ROWS * 128, "crc32c"))
+    attempt = Attempt.begin(final, final.parent, {})
+    folder, spec = attempt.folder, ArraySpec("float16", (dim,), EMBEDDING_ROWS, EMBEDDING_ROWS * 128, "crc32c")
+    writer = ArrayWriter(folder / "data", spec)
     offsets = [0]
     for prompt in prompts:
         writer.append(encode([prompt])[0])
@@ -220,4 +221,5 @@ def _write_part(
     write_table(folder / "offset", np.asarray(offsets, np.int64))
     write_documents(folder / "prompts", list(prompts))
     write_group(folder / "prompts")
-    write_record(folder, TextPartRecord(state=COMPLETE, prompts=len(prompts), digests=tree_digests(folder)))
+    write_record(folder, TextPartRecord(state=COMPLETE, prompts=len(prompts), digests=whole_digests(folder)))
+    attempt.commit()
