@@ -57,7 +57,7 @@ def find_attempts(store: Path) -> Iterator[FoundAttempt]:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class UnitAttempt:
     """One attempt at a folder that is sealed by its own zarr.json, written last."""
 
     folder: Path
@@ -68,7 +68,7 @@ class Attempt:
     """Fields of the record of `final` that say what it is made from: with others it is out of date."""
 
     @classmethod
-    def begin(cls, final: Path, group: Path, made_from: JsonObject, *, resume: bool = False) -> Attempt:
+    def begin(cls, final: Path, group: Path, made_from: JsonObject, *, resume: bool = False) -> UnitAttempt:
         """An attempt at `final`, which lies below `group`.
 
         resume: keep what a killed run of this machine has written of it, else its folder is empty. What is out of date
@@ -134,7 +134,7 @@ def _complete(folder: Path) -> JsonObject | None:
     return None if found is None else found.to_json()
 
 
-def _unlike(attempt: Attempt, ours: JsonObject, there: JsonObject) -> str:
+def _unlike(attempt: UnitAttempt, ours: JsonObject, there: JsonObject) -> str:
     a, b = ours.get("digests", {}), there.get("digests", {})
     files = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
     what = f"{files[0]}, and {len(files) - 1} more files" if files else "their records"

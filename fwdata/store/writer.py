@@ -23,7 +23,7 @@ from fwdata.errors import BadEpisode
 from fwdata.evidence.thumbnails import Collector
 from fwdata.images.jpeg import jpeg_size
 from fwdata.store.array import ArrayWriter, write_documents, write_table
-from fwdata.store.attempts import Attempt, whole_digests
+from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.files import ensure_groups, file_sha256
 from fwdata.store.layout import byte_array, frame_array
@@ -213,7 +213,7 @@ class PartWriter:
 
     def __post_init__(self) -> None:
         group = self.store / "parts"
-        self._attempt = Attempt.begin(group / self.name, group, {"plan": self.plan})
+        self._attempt = UnitAttempt.begin(group / self.name, group, {"plan": self.plan})
         self.folder = self._attempt.folder
 
     def add(
@@ -320,7 +320,7 @@ class PartWriter:
         return DetailsRecord(instructions=tuple(episode.instructions), metadata=metadata)
 
     def commit(self) -> None:
-        """Write what is buffered, then put the part where its episodes are visible; see `Attempt.commit`.
+        """Write what is buffered, then put the part where its episodes are visible; see `UnitAttempt.commit`.
 
         A part whose recordings are all quarantined is committed too, empty, so that a rerun knows it is done.
         """

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StaleCache, StoreDamaged, StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
-from fwdata.store.attempts import Attempt, whole_digests
+from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.caches.identity import (
     Cache,
     check_cache_name,
@@ -280,7 +280,7 @@ class LatentPartWriter:
 
     def __init__(self, root: Path, key: str, part: Part, shape: tuple[int, int, int], future: int, starts: int) -> None:
         group = root / "latents" / key
-        self._attempt = Attempt.begin(group / part.name, group, {"source": part.digest}, resume=True)
+        self._attempt = UnitAttempt.begin(group / part.name, group, {"source": part.digest}, resume=True)
         self.folder = self._attempt.folder
         self._part, self._starts = part, starts
         frames = part.record.frames
@@ -305,7 +305,7 @@ class LatentPartWriter:
             self._future.append(latents[None])
 
     def commit(self, window_starts: NDArray[np.int64]) -> None:
-        """Write what is buffered, then put the part where it is visible; see `Attempt.commit`."""
+        """Write what is buffered, then put the part where it is visible; see `UnitAttempt.commit`."""
         self._first.finish()
         self._future.finish()
         if self._first.rows != self._part.record.frames or self._future.rows != self._starts:

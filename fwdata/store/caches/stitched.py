@@ -9,7 +9,7 @@ import numpy as np
 
 from fwdata.images.stitch import stitch_hash
 from fwdata.store.array import ArrayWriter
-from fwdata.store.attempts import Attempt, whole_digests
+from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.episode import Part
 from fwdata.store.files import write_lock
 from fwdata.store.layout import frame_array
@@ -44,7 +44,7 @@ def stitch_part(path: Path, store: Store, part: Part, on_frames: Callable[[int],
     """Write the stitched frames of one part; returns how many."""
     made = stitch_hash(store.manifest.stitch)
     made_from = {"source": part.digest, "stitch_hash": made}
-    attempt = Attempt.begin(path / "parts" / part.name / "frames", path / "parts", made_from)
+    attempt = UnitAttempt.begin(path / "parts" / part.name / "frames", path / "parts", made_from)
     writer = ArrayWriter(attempt.folder / "stitched", frame_array(*store.manifest.stitch.size))
     for episode in store.episodes.of(part):
         for low in range(0, episode.num_frames, FRAME_BLOCK):

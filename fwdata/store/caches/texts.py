@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
-from fwdata.store.attempts import Attempt, whole_digests
+from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.caches.identity import (
     TEXT_CODE_VERSION,
     Cache,
@@ -209,7 +209,7 @@ def _write_part(
     dim: int,
     progress: Callable[[int], None],
 ) -> None:
-    attempt = Attempt.begin(final, final.parent, {})
+    attempt = UnitAttempt.begin(final, final.parent, {})
     folder, spec = attempt.folder, ArraySpec("float16", (dim,), EMBEDDING_ROWS, EMBEDDING_ROWS * 128, "crc32c")
     writer = ArrayWriter(folder / "data", spec)
     offsets = [0]

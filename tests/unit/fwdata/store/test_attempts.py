@@ -13,7 +13,7 @@ import pytest
 from fwdata.errors import StoreBusy, StoreDamaged, StoreError
 from fwdata.io import among_writers, write_atomic
 from fwdata.store.array import ArrayWriter
-from fwdata.store.attempts import Attempt, find_attempts, whole_digests
+from fwdata.store.attempts import UnitAttempt, find_attempts, whole_digests
 from fwdata.store.files import LocalFiles, write_lock
 from fwdata.store.layout import ArraySpec
 from fwdata.store.leases import STALE, hold_lease, live_leases, seen_leases
@@ -29,7 +29,7 @@ class Writer:
     def __init__(self, store: Path, fill: int = 7, source: str = "part") -> None:
         self.source, self.fill = source, fill
         with among_writers():
-            self.attempt = Attempt.begin(store / "parts/p00003", store / "parts", {"source": source})
+            self.attempt = UnitAttempt.begin(store / "parts/p00003", store / "parts", {"source": source})
         self.array = ArrayWriter(self.attempt.folder / "first", SPEC)
 
     def write(self, rows: int = 3) -> None:
@@ -95,16 +95,16 @@ def test_what_is_out_of_date_is_replaced_by_one_process_and_refused_by_many(tmp_
     assert old.end()
     with pytest.raises(StoreError, match="out of date or was never finished"):
         Writer(tmp_path, source="now")
-    attempt = Attempt.begin(tmp_path / "parts/p00003", tmp_path / "parts", {"source": "now"})
+    attempt = UnitAttempt.begin(tmp_path / "parts/p00003", tmp_path / "parts", {"source": "now"})
     assert not (tmp_path / "parts/p00003").exists() and attempt.folder.is_dir()
 
 
 def test_one_process_continues_what_an_earlier_version_left_in_place(tmp_path: Path) -> None:
     write_atomic(tmp_path / "parts/p00003/first/c/0/0", b"rows")
-    attempt = Attempt.begin(tmp_path / "parts/p00003", tmp_path / "parts", {}, resume=True)
+    attempt = UnitAttempt.begin(tmp_path / "parts/p00003", tmp_path / "parts", {}, resume=True)
     assert (attempt.folder / "first/c/0/0").read_bytes() == b"rows"
-    assert Attempt.begin(tmp_path / "parts/p00003", tmp_path / "parts", {}, resume=True) == attempt
-    assert list(Attempt.begin(tmp_path / "parts/p00003", tmp_path / "parts", {}).folder.iterdir()) == []
+    assert UnitAttempt.begin(tmp_path / "parts/p00003", tmp_path / "parts", {}, resume=True) == attempt
+    assert list(UnitAttempt.begin(tmp_path / "parts/p00003", tmp_path / "parts", {}).folder.iterdir()) == []
 
 
 def test_writers_of_one_file_have_temporary_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
