@@ -21,6 +21,9 @@ Compiled = Annotated[bool, typer.Option("--compile", help="Layers through torch.
 WhichCheckpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="WHICH", help="last, best (by validation), or a step.")
 ]
+RecipeName = Annotated[
+    str | None, typer.Option(help="Recipe name (see fwtrain recipes) or path of a .yaml file; required.")
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as written by fwtrain run.")]
 Mode = Annotated[
     str | None, typer.Option(metavar="MODE", help="Of a variant with several: idm or first-frame (default: the first).")
@@ -33,6 +36,15 @@ Shift = Annotated[
         "VIDEO,ACTION (default: those the run was trained with; others sample on another grid).",
     ),
 ]
+
+
+def need_recipe(name: str | None) -> str:
+    """The recipe that was named. UsageError with the known ones where none was."""
+    from fwtrain.recipe import recipe_names
+
+    if name is None:
+        raise UsageError(f"choose a recipe with --recipe: {', '.join(recipe_names())}, or the path of a .yaml file")
+    return name
 
 
 def sampling_of(steps: int, mode: str | None, shift: str | None) -> Denoising:

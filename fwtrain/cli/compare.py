@@ -10,7 +10,7 @@ import typer
 
 from fwdata.console import emit_json, print_table, say
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Device, Json, RunArgument, Threads, answer
+from fwtrain.cli._common import Device, Json, RecipeName, RunArgument, Threads, answer, need_recipe
 
 if TYPE_CHECKING:
     from fwtrain.compare import ComparisonPlan
@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    app.command("compare", epilog="Example: fwtrain compare data/rt.zarr --out compared --seeds 0,1 --lambdas 0.5")(
-        compare_command
-    )
+    example = "Example: fwtrain compare data/rt.zarr --recipe tiny --out compared --seeds 0,1 --lambdas 0.5"
+    app.command("compare", epilog=example)(compare_command)
     app.command("report", epilog="Example: fwtrain report runs/rt")(report_command)
 
 
 def compare_command(
     store: Annotated[str, typer.Argument(metavar="STORE", help="Store with latents, text and statistics.")],
     out: Annotated[Path, typer.Option(help="Folder of the comparison. A stopped one in it continues.")],
-    recipe: Annotated[str, typer.Option(help="Recipe name or path that all runs share.")] = "tiny",
+    recipe: RecipeName = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps of every run, in place of the recipe's.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma separated; every arm is trained with each.")] = "0,1,2",
     variants: Annotated[
@@ -51,6 +50,7 @@ def compare_command(
     from fwtrain.compare import make_plan
     from fwtrain.recipe import load_recipe
 
+    recipe = need_recipe(recipe)
     extra = [f"optim.steps={steps}"] if steps is not None else []
     plan = make_plan(
         load_recipe(recipe, [*(overrides or []), *extra]),

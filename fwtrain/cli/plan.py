@@ -8,7 +8,7 @@ import typer
 
 from fwdata.console import print_table, progress_bar
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Json, answer
+from fwtrain.cli._common import Json, RecipeName, answer, need_recipe
 
 if TYPE_CHECKING:
     from fwtrain.train.plan import Recommendation, SettingRow
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def plan_command(
-    recipe: Annotated[str, typer.Option(help="Recipe name or path of a .yaml file.")] = "tiny",
+    recipe: RecipeName = None,
     gpu: Annotated[list[int] | None, typer.Option(help="GPU memory in GiB; several times for several.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     store: Annotated[str | None, typer.Option(help="Store to take sizes from (default: the recipe's dataset).")] = None,
@@ -40,6 +40,7 @@ def plan_command(
     """
     from fwtrain.recipe import load_recipe
 
+    recipe = need_recipe(recipe)
     gpus = tuple(gpu or GPUS)
     if min(gpus) < 1 or processes < 1:
         raise UsageError("--gpu and --processes must be at least 1")
@@ -47,11 +48,10 @@ def plan_command(
         raise UsageError(f"--mfu must be above 0 and at most 1, found {mfu}")
     chosen = load_recipe(recipe, overrides or [])
     import fwdata
-    from fwtrain.data import open_source
     from fwtrain.train.build import Sizes, sized_config
     from fwtrain.train.plan import plan_rows, recommend, settings_of
 
-    sizes = Sizes.usual(chosen) if store is None else Sizes.of(open_source(fwdata.open(store), chosen))
+    sizes = Sizes.usual(chosen) if store is None else Sizes.planned(fwdata.open(store), chosen)
     config = sized_config(chosen, sizes)
     with progress_bar("plan", "settings") as bar:
         bar.start(len(settings_of(chosen, processes)))

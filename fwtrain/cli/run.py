@@ -10,7 +10,7 @@ import typer
 
 from fwdata.console import say
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Device, Json, Threads, answer
+from fwtrain.cli._common import Device, Json, RecipeName, Threads, answer, need_recipe
 
 if TYPE_CHECKING:
     from fwtrain.recipe import Recipe
@@ -28,10 +28,11 @@ def register(app: typer.Typer) -> None:
 def run_command(
     stores: Annotated[list[str], typer.Argument(metavar="STORE..", help="Stores with latents and text; one or more.")],
     out: Annotated[Path, typer.Option(help="Run folder. A stopped run in it continues.")],
-    recipe: Annotated[
-        str | None, typer.Option(help="Recipe name (see fwtrain recipes) or path of a .yaml file; required.")
+    recipe: RecipeName = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Optimizer steps, in place of the recipe's; more than a finished run had: it continues."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps, in place of the recipe's.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     parity: Annotated[str | None, typer.Option(help="official: round to bf16 what the official run rounds.")] = None,
     freeze: Annotated[
@@ -56,10 +57,9 @@ def run_command(
 
     On several GPUs: torchrun --nproc-per-node 8 -m fwtrain run STORE --recipe R --out OUT --set parallel=fsdp (or ddp).
     """
-    from fwtrain.recipe import load_recipe, recipe_names
+    from fwtrain.recipe import load_recipe
 
-    if recipe is None:
-        raise UsageError(f"choose a recipe with --recipe: {', '.join(recipe_names())}, or the path of a .yaml file")
+    recipe = need_recipe(recipe)
     if resume and fresh:
         raise UsageError("--resume and --fresh exclude each other")
     extra = [f"optim.steps={steps}"] if steps is not None else []

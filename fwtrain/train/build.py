@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from fwdata import Store
 from fwdata.errors import UsageError
-from fwdata.manifest import load_manifest, validate_model
+from fwdata.manifest import Manifest, load_manifest, validate_model
 from fwdata.window import Window
-from fwtrain.data import StoreSource, Stream, derived_seed
+from fwtrain.data import StoreSource, Stream, derived_seed, open_source
 from fwtrain.model import FastWAM, ModelConfig
 from fwtrain.recipe import Recipe
 from fwtrain.train.lora import add_adapters
@@ -50,15 +51,31 @@ class Sizes:
         return cls(len(names[0]), len(names[1]), source.window, source.latent_shape, source.text_shape)
 
     @classmethod
+    def planned(cls, store: Store, recipe: Recipe) -> Sizes:
+        """Sizes of a store that may have no caches yet: then those of Wan2.2 latents and of the recipe's text."""
+        if store.files.names("latents") and store.files.names("text"):
+            return cls.of(open_source(store, recipe))
+        return cls._cached_later(store.manifest, recipe, len(store.state_names), len(store.action_names))
+
+    @classmethod
     def usual(cls, recipe: Recipe) -> Sizes:
         """Sizes of the dataset a recipe was written for: the manifest of its name (the sample world's without one),
-        Wan2.2 latents, and umt5-xxl or tiny text."""
+        Wan2.2 latents, and umt5-xxl or tiny text. UsageError for a recipe of the published size for any robot."""
         try:
             manifest = load_manifest(recipe.name)
         except UsageError:
+            if recipe.model.preset:
+                raise UsageError(
+                    f"recipe {recipe.name} takes its sizes from the recordings: name their store with --store "
+                    "(it needs no caches yet)"
+                ) from None
             manifest = load_manifest("robotwin-sample")
-        height, width = manifest.stitch.size
         state, action = (width or 14 for width in (recipe.data.state_dim, recipe.data.action_dim))
+        return cls._cached_later(manifest, recipe, state, action)
+
+    @classmethod
+    def _cached_later(cls, manifest: Manifest, recipe: Recipe, state: int, action: int) -> Sizes:
+        height, width = manifest.stitch.size
         text_dim = WAN_TEXT_WIDTH if recipe.model.preset else TINY_TEXT_WIDTH
         latents = (WAN_CHANNELS, height // WAN_STRIDE, width // WAN_STRIDE)
         return cls(state, action, manifest.window, latents, (WAN_TEXT_TOKENS, text_dim))

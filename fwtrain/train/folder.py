@@ -255,6 +255,29 @@ class RunFolder:
         known = ["last", *["best"] * (self.best() is not None), *(str(item.step) for item in every)]
         raise CheckpointError(f"--checkpoint {which}: {self.path} has no such checkpoint; known: {', '.join(known)}")
 
+    def lengthened(self, recipe: Recipe) -> int | None:
+        """The step at which the run that is here was finished, where `recipe` differs from its own in nothing but more
+        steps (or epochs); None where it does not, or where that run is not finished."""
+        newest = self.latest() if self.exists else None
+        if newest is None or not self._only_longer(recipe):
+            return None
+        return newest.step if newest.step >= newest.state()["total"] else None
+
+    def _only_longer(self, recipe: Recipe) -> bool:
+        """Whether `recipe` is that of the run with more steps, or with more epochs."""
+        own = self.recipe()
+        lengths = ((own.optim.steps, recipe.optim.steps), (own.optim.epochs, recipe.optim.epochs))
+        if not any(before is not None and after is not None and after > before for before, after in lengths):
+            return False
+        length = {"steps": recipe.optim.steps, "epochs": recipe.optim.epochs}
+        return not differences(own.model_copy(update={"optim": own.optim.model_copy(update=length)}), recipe)
+
+    def _longer_later(self, recipe: Recipe) -> str:
+        """What to do first, where an unfinished run is given more steps."""
+        if not self._only_longer(recipe):
+            return ""
+        return "; a run can be given more steps once it is finished: finish it first, with the steps it has"
+
     def _read(self, name: str) -> str:
         path = self.path / name
         if not path.is_file():
@@ -281,11 +304,11 @@ class RunFolder:
             raise UsageError(f"--resume: {self.path} holds no run; leave out --resume to start one")
         if exists:
             changed = differences(self.recipe(), recipe)
-            if changed:
+            if changed and self.lengthened(recipe) is None:
                 more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
                 raise RunMismatch(
                     f"{self.path} holds a run of another recipe ({changed[0]}{more}); use another --out, or --fresh to "
-                    "delete that run and start again"
+                    f"delete that run and start again{self._longer_later(recipe)}"
                 )
         elif self.path.is_dir() and any(item.name != UNNAMED for item in self.path.iterdir()):
             raise UsageError(f"--out {self.path} is not empty and holds no run; name a new folder")

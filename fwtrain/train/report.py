@@ -63,6 +63,7 @@ def _median(rows: list[dict[str, float]], name: str) -> float:
 def _facts(report: Report, folder: RunFolder, train: list[dict[str, float]]) -> None:
     recipe, info = folder.recipe(), folder.info()
     windows = recipe.optim.batch_size * recipe.optim.accumulation
+    longer = "".join(f"; continued at step {row['step']}" for row in read_log(folder.path, "longer"))
     length = f"{recipe.optim.steps:,} steps" if recipe.optim.steps else f"{recipe.optim.epochs} epochs"
     reached = f"; {train[-1]['epoch']:.3g} epochs at step {train[-1]['step']}" if train and "epoch" in train[-1] else ""
     seconds = info.manifest.window.action_horizon / info.fps
@@ -71,7 +72,7 @@ def _facts(report: Report, folder: RunFolder, train: list[dict[str, float]]) -> 
             "recipe": f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name,
             "variant": info.model.variant,
             "parameters": FastWAM(info.model, seed=None, device="meta").num_parameters(),
-            "plan": f"{length} of {windows} windows{reached}",
+            "plan": f"{length} of {windows} windows{longer}{reached}",
             "schedule": f"warm-up over {recipe.optim.warmup_fraction:.0%} of the steps to {recipe.optim.lr:g}, then a "
             f"cosine to {recipe.optim.lr * recipe.optim.min_lr_ratio:g}",
             "actions": f"{info.manifest.window.action_horizon} at {info.fps:.4g} Hz, {seconds:.2f} s ahead",

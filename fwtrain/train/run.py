@@ -17,13 +17,15 @@ from fwdata.encode.devices import gpu_usable
 from fwdata.errors import UsageError
 from fwtrain.data import join_stores, open_source
 from fwtrain.data.contract import StoreLike
-from fwtrain.data.source import training_order, training_reader, validation_plans
+from fwtrain.data.source import StoreSource, training_order, training_reader, validation_plans
 from fwtrain.model import FastWAM
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import model_config
 from fwtrain.train.folder import RunFolder, RunInfo
+from fwtrain.train.horizon import horizon_warning
 from fwtrain.train.logs import JsonLines, Sink, Sinks, TensorBoard, Terminal
 from fwtrain.train.loop import Trainer, TrainingOutcome, total_steps
+from fwtrain.train.optim import learning_rate
 from fwtrain.train.parallel import join, local_size
 from fwtrain.train.preflight import check_memory, explain_out_of_memory
 from fwtrain.train.report import write_run_report
@@ -87,6 +89,7 @@ def train(
     """
     folder = RunFolder(out)
     begins = fresh or not folder.exists
+    finished = None if fresh else folder.lengthened(folder.settled(recipe, initial=False))
     with join(recipe.parallel, choose_device(device)) as team, ExitStack() as held:
         team.on_first(lambda: folder.prepare(recipe, resume=resume, fresh=fresh, held=held))
         warning = shift_warning(recipe.model) if begins else None
@@ -100,7 +103,9 @@ def train(
         say(_summary(trainer, out))
         if warning is not None:
             say(warning)
-        with Sinks(*_sinks(folder, recipe, trainer, progress)) as sinks:
+        for text in notes_of(source, trainer, finished):
+            say(text)
+        with Sinks(*_sinks(folder, recipe, trainer, progress, finished)) as sinks:
             outcome = trainer.run(sinks, should_stop=should_stop, note=say)
         if team.first:
             write_run_report(folder)
@@ -177,12 +182,32 @@ def _summary(trainer: Trainer, out: Path) -> str:
     )
 
 
-def _sinks(folder: RunFolder, recipe: Recipe, trainer: Trainer, progress: bool) -> list[Sink]:
+def notes_of(source: StoreSource, trainer: Trainer, finished: int | None) -> list[str]:
+    """What the user should know before the first step: a horizon unlike the published ones, a run made longer.
+
+    finished: the step at which a finished run is continued.
+    """
+    notes = [text] if (text := horizon_warning(source.window, source.store.fps)) else []
+    if finished is not None:
+        optim, total = trainer.recipe.optim, trainer.total
+        notes.append(
+            f"the run was finished at step {finished}, at learning rate {optim.lr * optim.min_lr_ratio:.3g}; it "
+            f"continues from that checkpoint to step {total} with the learning rates that a run of {total} steps has "
+            f"from there on, the next one {learning_rate(finished, total, optim):.3g}"
+        )
+    return notes
+
+
+def _sinks(
+    folder: RunFolder, recipe: Recipe, trainer: Trainer, progress: bool, finished: int | None = None
+) -> list[Sink]:
     if not trainer.team.first:
         return []
     left = trainer.step < trainer.total
     sinks: list[Sink] = [open_tracker(name, folder, recipe) for name in recipe.trackers if left]  # first: may refuse
-    sinks.append(JsonLines(folder.path, trainer.step))
+    sinks.append(lines := JsonLines(folder.path, trainer.step))
+    if finished is not None:
+        lines.write("longer", finished, {"total": trainer.total})
     if recipe.tensorboard and left:
         sinks.append(TensorBoard(folder.path, trainer.step))
     if progress:

@@ -172,12 +172,13 @@ TRAIN = [
     Refused("export fastwam run new/a.pt", "damaged", before=damaged_checkpoint),
     Refused("export lerobot run new", "trained on latents"),
     Refused("export lerobot run mine --any-encoder", "exists already", before=text("mine/notes.txt")),
-    Refused("compare toy.zarr --out new", "toy"),
-    Refused("compare absent.zarr --out new --env none", "absent.zarr"),
-    Refused("compare toy.zarr --out new --variants nonsense", "nonsense"),
-    Refused("compare second.zarr --out new --env none", "no latent cache"),
-    Refused(f"compare toy.zarr --out compared --env none --set {STEPS}", "another recipe", before=lambda f: (
-        shutil.copytree(f / "run", f / "compared/runs/joint-seed0"))),
+    Refused("compare toy.zarr --recipe tiny --out new", "toy"),
+    Refused("compare toy.zarr --out new --env none", "choose a recipe with --recipe: generic, libero"),
+    Refused("compare absent.zarr --recipe tiny --out new --env none", "absent.zarr"),
+    Refused("compare toy.zarr --recipe tiny --out new --variants nonsense", "nonsense"),
+    Refused("compare second.zarr --recipe tiny --out new --env none", "no latent cache"),
+    Refused(f"compare toy.zarr --recipe tiny --out compared --env none --set {STEPS}", "another recipe",
+            before=lambda f: (shutil.copytree(f / "run", f / "compared/runs/joint-seed0"))),
     Refused("report absent", "absent"),
 ]  # fmt: skip
 

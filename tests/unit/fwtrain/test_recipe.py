@@ -9,7 +9,7 @@ from fwtrain.recipe import FREE_TO_CHANGE, differences, flatten, load_recipe, pa
 
 
 def test_every_built_in_recipe_loads_and_survives_its_own_yaml():
-    assert recipe_names() == ["libero", "r1lite", "robotwin", "tiny"]
+    assert recipe_names() == ["generic", "libero", "r1lite", "robotwin", "tiny"]
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name

@@ -250,7 +250,7 @@ def test_a_variant_from_outside_trains_samples_compares_and_is_checked(later, ca
         assert policy.sampling.mode == mode
     for command in (
         ("check-mask", "--variant", later),
-        ("plan", "--set", f"model.variant={later}", "--gpu", 24),
+        ("plan", "--recipe", "tiny", "--set", f"model.variant={later}", "--gpu", 24),
         ("bench", "latency", "--variant", later, "--steps", 2, "--repeats", 1, "--size", "tiny"),
         ("bench", "train", "--computed"),
     ):

@@ -43,7 +43,23 @@ def test_run_then_predict(call, tmp_path: Path):
 
 def test_compare_lists_runs_then_trains_and_compares_them(call, tmp_path: Path):
     out = tmp_path / "c"
-    arguments = ("compare", "s.zarr", "--out", out, *FLAGS, "--steps", 1, "--seeds", 0, "--env", "none", "--threads", 1)
+    arguments = (
+        "compare",
+        "s.zarr",
+        "--recipe",
+        "tiny",
+        "--out",
+        out,
+        *FLAGS,
+        "--steps",
+        1,
+        "--seeds",
+        0,
+        "--env",
+        "none",
+        "--threads",
+        1,
+    )
     code, printed, _ = call(*arguments, "--variants", "fastwam,no-video", "--dry-run", "--json")
     assert code == 0 and not out.exists()
     assert [run["done"] for run in json.loads(printed)["runs"]] == [False, False]
@@ -105,7 +121,10 @@ def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "s", "--out", "r"], "choose a recipe with --recipe: libero, r1lite, robotwin, tiny, or the path of a"),
+        (
+            ["run", "s", "--out", "r"],
+            "choose a recipe with --recipe: generic, libero, r1lite, robotwin, tiny, or the path of a",
+        ),
         (["run", "s", "--out", "r", "--recipe", "tinny"], "no recipe 'tinny'; did you mean 'tiny'?"),
         (
             ["run", "s", "--recipe", "tiny", "--out", "r", "--set", "optim.lrr=1"],
@@ -157,7 +176,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(call, tmp_path: Path, monkeyp
 def test_recipes_are_listed(call):
     code, out, _ = call("recipes", "--json")
     assert code == 0
-    assert [r["name"] for r in json.loads(out)["recipes"]] == ["libero", "r1lite", "robotwin", "tiny"]
+    assert [r["name"] for r in json.loads(out)["recipes"]] == ["generic", "libero", "r1lite", "robotwin", "tiny"]
 
 
 def test_a_recipe_is_printed_with_its_sources(call):

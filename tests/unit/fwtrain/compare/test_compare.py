@@ -216,7 +216,7 @@ def test_the_whole_comparison_on_recordings_of_the_sample_world(tmp_path: Path):
         ("fwdata", "stats", path),
         ("fwdata", "encode-text", path, "--encoder", "tiny"),
         ("fwdata", "encode-latents", path, "--vae", "tiny", "--stride", "16"),
-        ("fwtrain", "compare", path, "--out", out, *small, "--episodes", "2", "--threads", "1"),
+        ("fwtrain", "compare", path, "--recipe", "tiny", "--out", out, *small, "--episodes", "2", "--threads", "1"),
     ):
         done = subprocess.run([sys.executable, "-m", *command, "--json"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
