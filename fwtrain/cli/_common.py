@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -12,6 +15,7 @@ from fwdata.console import emit_json
 from fwdata.errors import UsageError
 
 if TYPE_CHECKING:
+    from fwtrain.infer.policy import Policy
     from fwtrain.model import Denoising
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
@@ -38,6 +42,9 @@ Shift = Annotated[
 ]
 
 
+Vae = Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")]
+
+
 def need_recipe(name: str | None) -> str:
     """The recipe that was named. UsageError with the known ones where none was."""
     from fwtrain.recipe import recipe_names
@@ -47,19 +54,83 @@ def need_recipe(name: str | None) -> str:
     return name
 
 
-def sampling_of(steps: int, mode: str | None, shift: str | None) -> Denoising:
-    """The options as one record. UsageError for no step at all and for a shift that is not one or two numbers."""
-    from fwtrain.model import Denoising
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What every command that acts with a run's policy is asked: which weights, where, and how they sample."""
 
-    if steps < 1:
-        raise UsageError(f"--steps must be at least 1, found {steps}")
-    video = action = None
-    if shift is not None:
-        try:
-            video, action = (float(part) for part in (shift if "," in shift else f"{shift},{shift}").split(","))
-        except ValueError:
-            raise UsageError(f"--shift takes one number, or VIDEO,ACTION, found {shift!r}") from None
-    return Denoising(steps=steps, mode=mode, video_shift=video, action_shift=action)
+    run: Path
+    """The run's folder."""
+    checkpoint: str
+    """last, best or a step."""
+    mode: str | None
+    """Of a variant with several; None: its first."""
+    shift: str | None
+    """One or two numbers as text; None: the run's own."""
+    device: str
+    """auto, cpu, cuda or cuda:N."""
+
+    def sampling(self, steps: int) -> Denoising:
+        """How to sample. UsageError for no step at all and for a shift that is not one or two numbers."""
+        from fwtrain.model import Denoising
+
+        if steps < 1:
+            raise UsageError(f"--steps must be at least 1, found {steps}")
+        video = action = None
+        if self.shift is not None:
+            try:
+                both = self.shift if "," in self.shift else f"{self.shift},{self.shift}"
+                video, action = (float(part) for part in both.split(","))
+            except ValueError:
+                raise UsageError(f"--shift takes one number, or VIDEO,ACTION, found {self.shift!r}") from None
+        return Denoising(steps=steps, mode=self.mode, video_shift=video, action_shift=action)
+
+    def load(
+        self, steps: int, vae: str | None, *, untrained: bool = False, seed: int = 0, compiled: bool = False
+    ) -> Policy:
+        """The policy; see `Policy.load`."""
+        from fwtrain.infer.policy import Policy
+
+        return Policy.load(
+            self.run,
+            vae,
+            checkpoint=self.checkpoint,
+            untrained=untrained,
+            seed=seed,
+            device=self.device,
+            compiled=compiled,
+            sampling=self.sampling(steps),
+        )
+
+
+def _asked(
+    run: RunArgument,
+    checkpoint: WhichCheckpoint = "last",
+    mode: Mode = None,
+    shift: Shift = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> PolicyOptions:
+    from fwtrain.train.run import set_threads
+
+    set_threads(threads)
+    return PolicyOptions(run, checkpoint, mode, shift, device)
+
+
+def with_policy_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with RUN and the options of `PolicyOptions` and --threads in place of its parameter `policy`."""
+    shared, own = inspect.signature(_asked), inspect.signature(command)
+    types = {**get_type_hints(command, include_extras=True), **get_type_hints(_asked, include_extras=True)}
+
+    @functools.wraps(command)
+    def asking(**given: Any) -> None:
+        policy = _asked(**{name: given.pop(name) for name in shared.parameters})
+        command(policy=policy, **given)
+
+    chosen = [*shared.parameters.values(), *(p for name, p in own.parameters.items() if name != "policy")]
+    keywords = [p.replace(kind=p.KEYWORD_ONLY, annotation=types[p.name]) for p in chosen]
+    asking.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    asking.__annotations__ = {p.name: types[p.name] for p in keywords}
+    return asking
 
 
 def sampling_text(sampling: Denoising) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,18 +12,7 @@ import typer
 
 from fwdata.console import progress_bar, warn
 from fwdata.errors import EXIT_QUARANTINED, UsageError
-from fwtrain.cli._common import (
-    Device,
-    Json,
-    Mode,
-    RunArgument,
-    Shift,
-    Threads,
-    WhichCheckpoint,
-    answer,
-    sampling_of,
-    sampling_text,
-)
+from fwtrain.cli._common import Json, PolicyOptions, Vae, answer, sampling_text, with_policy_options
 
 if TYPE_CHECKING:
     from fwtrain.infer.evaluate import EvalResult
@@ -43,8 +32,9 @@ def register(app: typer.Typer) -> None:
     app.command("eval", epilog=EXAMPLES)(eval_command)
 
 
+@with_policy_options
 def eval_command(
-    run: RunArgument,
+    policy: PolicyOptions,
     env: Annotated[str, typer.Option(help="World to act in: sample, libero, or a module with a BENCHMARK.")] = "sample",
     episodes: Annotated[int | None, typer.Option(help=f"Sample world: episodes to run (default {EPISODES}).")] = None,
     suite: Annotated[
@@ -92,15 +82,12 @@ def eval_command(
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Fresh random weights instead of the trained.")
     ] = False,
-    checkpoint: WhichCheckpoint = "last",
     execute: Annotated[
         int | None,
         typer.Option(help=f"Actions of a chunk carried out before looking again (default {EXECUTE}, or protocol's)."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help=f"Denoising steps (default {STEPS}, or the protocol's).")] = None,
-    mode: Mode = None,
-    shift: Shift = None,
-    vae: Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")] = None,
+    vae: Vae = None,
     record: Annotated[
         Path | None, typer.Option(help="Sample world: folder for the pictures of a few episodes (npz).")
     ] = None,
@@ -108,8 +95,6 @@ def eval_command(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Ask a fwtrain serve of the run instead of loading it; ws://.. too."),
     ] = None,
-    device: Device = "auto",
-    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Act in closed loop and report the success rate.
@@ -118,10 +103,10 @@ def eval_command(
     what ran before. Finished trials are kept in --out and never run again. Exit code 3: some environments crashed.
     """
     from fwtrain.infer.trials.run import FilmRequest
-    from fwtrain.train.run import set_threads
 
-    set_threads(threads)
-    loading = _Loading(run, checkpoint, untrained, mode, shift, vae, server, device)
+    if server is not None and (policy.mode is not None or policy.shift is not None):
+        raise UsageError("--mode and --shift are the server's: give them to fwtrain serve, not with --server")
+    loading = _Loading(policy, vae, untrained, server)
     benchmark_only = {
         "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
         "--out": out, "--batch": batch, "--exact": exact or None, "--films": films,
@@ -146,7 +131,7 @@ def eval_command(
         raise UsageError("--batch has no meaning with --server: the server makes its own batches")
     rows = 1 if exact else batch
     _in_benchmark(
-        loading, plan, out or run / "eval", 1 if workers is None else workers, rows, hang_after, filmed, as_json
+        loading, plan, out or policy.run / "eval", 1 if workers is None else workers, rows, hang_after, filmed, as_json
     )
 
 
@@ -163,44 +148,33 @@ def _film_numbers(text: str | None) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
+@dataclass(frozen=True)
 class _Loading:
     """How the policy is made, as the options say."""
 
-    def __init__(
-        self,
-        run: Path,
-        checkpoint: str,
-        untrained: bool,
-        mode: str | None,
-        shift: str | None,
-        vae: str | None,
-        server: str | None,
-        device: str,
-    ) -> None:
-        if server is not None and (mode is not None or shift is not None):
-            raise UsageError("--mode and --shift are the server's: give them to fwtrain serve, not with --server")
-        self.run, self.checkpoint, self.untrained, self.server = run, checkpoint, untrained, server
-        self._mode, self._shift, self._vae, self._device = mode, shift, vae, device
+    options: PolicyOptions
+    """Of the run's own policy."""
+    vae: str | None
+    """None: the VAE of the run's latents."""
+    untrained: bool
+    """Fresh weights instead of the checkpoint's."""
+    server: str | None
+    """HOST:PORT of the fwtrain serve to ask instead."""
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.options.run
 
     def policy(self, seed: int, steps: int, execute: int) -> tuple[Deployed, Denoising]:
         """The policy and how it samples. seed: of untrained weights."""
-        sampling = sampling_of(steps, self._mode, self._shift)
         if self.server is not None:
             from fwtrain.serve.remote import ServedPolicy
 
+            self.options.sampling(steps)
             served = ServedPolicy.connect(self.run, self.server, execute)
             return served, served.sampling
-        from fwtrain.infer.policy import Policy
-
-        own = Policy.load(
-            self.run,
-            self._vae,
-            checkpoint=self.checkpoint,
-            untrained=self.untrained,
-            seed=seed,
-            device=self._device,
-            sampling=sampling,
-        )
+        own = self.options.load(steps, self.vae, untrained=self.untrained, seed=seed)
         return own, own.sampling
 
     def about(self, policy: Deployed, sampling: Denoising, seed: int) -> dict[str, Any]:
@@ -218,7 +192,7 @@ class _Loading:
             return {**about, "checkpoint": "the server's"}
         if self.untrained:
             return {**about, "checkpoint": f"untrained, seed {seed}"}
-        found = RunFolder(self.run).need_checkpoint(self.checkpoint)
+        found = RunFolder(self.run).need_checkpoint(self.options.checkpoint)
         return {
             **about,
             "checkpoint": f"step {found.step}",

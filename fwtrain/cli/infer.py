@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwtrain.cli._common import (
-    Device,
-    Json,
-    Mode,
-    RunArgument,
-    Shift,
-    Threads,
-    WhichCheckpoint,
-    answer,
-    sampling_of,
-    sampling_text,
-)
+from fwtrain.cli._common import Json, PolicyOptions, answer, sampling_text, with_policy_options
 
 if TYPE_CHECKING:
     from fwtrain.infer.predict import Prediction
@@ -30,29 +19,30 @@ def register(app: typer.Typer) -> None:
     )
 
 
+@with_policy_options
 def predict_command(
-    run: RunArgument,
+    policy: PolicyOptions,
     store: Annotated[str, typer.Option(help="Store with the run's latents and text.")],
     episode: Annotated[int, typer.Option(help="Episode index.")] = 0,
     frame: Annotated[int, typer.Option(help="Frame the chunk starts at.")] = 0,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 10,
-    mode: Mode = None,
-    shift: Shift = None,
     seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
-    checkpoint: WhichCheckpoint = "last",
-    device: Device = "auto",
-    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Print the action chunk at one recorded frame, in robot units, beside the recorded actions."""
     import fwdata
     from fwtrain.infer.predict import predict
-    from fwtrain.train.run import set_threads
 
-    set_threads(threads)
-    sampling = sampling_of(steps, mode, shift)
+    sampling = policy.sampling(steps)
     result = predict(
-        run, fwdata.open(store), episode, frame, seed=seed, checkpoint=checkpoint, device=device, sampling=sampling
+        policy.run,
+        fwdata.open(store),
+        episode,
+        frame,
+        seed=seed,
+        checkpoint=policy.checkpoint,
+        device=policy.device,
+        sampling=sampling,
     )
     answer(result.to_json(), as_json, lambda: _chunk_text(result))
 

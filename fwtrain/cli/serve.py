@@ -12,18 +12,7 @@ import typer
 
 from fwdata.console import say
 from fwdata.errors import UsageError
-from fwtrain.cli._common import (
-    Compiled,
-    Device,
-    Json,
-    Mode,
-    RunArgument,
-    Shift,
-    Threads,
-    WhichCheckpoint,
-    answer,
-    sampling_of,
-)
+from fwtrain.cli._common import Compiled, Json, PolicyOptions, Vae, answer, with_policy_options
 
 if TYPE_CHECKING:
     from fwtrain.serve.server import PolicyServer
@@ -37,8 +26,9 @@ def register(app: typer.Typer) -> None:
     app.command("serve", epilog="Example: fwtrain serve runs/libero --device cuda --port 8000")(serve_command)
 
 
+@with_policy_options
 def serve_command(
-    run: RunArgument,
+    policy: PolicyOptions,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port, 0 for a free one.")] = 8000,
     token_file: Annotated[
@@ -48,17 +38,12 @@ def serve_command(
         int | None, typer.Option(help="Actions sent per observation (default: the recipe's deploy.execute).")
     ] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 10,
-    mode: Mode = None,
-    shift: Shift = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise of observations that bring none.")] = 42,
     max_clients: Annotated[int, typer.Option(help="Clients connected at once.")] = 32,
     max_message: Annotated[int, typer.Option(help="Largest message, MiB.")] = 16,
     max_batch: Annotated[int, typer.Option(help="Observations computed together at most.")] = 8,
-    vae: Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")] = None,
-    checkpoint: WhichCheckpoint = "last",
-    device: Device = "auto",
+    vae: Vae = None,
     compiled: Compiled = False,
-    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Answer observations over a websocket, as openpi's policy server does, until Ctrl-C or SIGTERM.
@@ -73,20 +58,11 @@ def serve_command(
     for name, value in (("--max-clients", max_clients), ("--max-message", max_message), ("--max-batch", max_batch)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, found {value}")
-    from fwtrain.infer.policy import Policy
     from fwtrain.serve.server import Limits, PolicyServer
-    from fwtrain.train.run import set_threads
 
-    set_threads(threads)
+    run = str(policy.run)
     server = PolicyServer(
-        Policy.load(
-            run,
-            vae,
-            checkpoint=checkpoint,
-            device=device,
-            compiled=compiled,
-            sampling=sampling_of(steps, mode, shift),
-        ),
+        policy.load(steps, vae, compiled=compiled),
         host=host,
         port=port,
         token=token,
@@ -97,8 +73,8 @@ def serve_command(
         limits=Limits(clients=max_clients, message_bytes=max_message << 20),
     )
     server.warm_up()
-    asyncio.run(_until_signal(server, str(run)))
-    data = {"run": str(run), **server.stats.to_json()}
+    asyncio.run(_until_signal(server, run))
+    data = {"run": run, **server.stats.to_json()}
     answer(data, as_json, lambda: _text(data))
 
 
