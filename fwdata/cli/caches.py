@@ -55,7 +55,7 @@ def stats(
 ) -> None:
     """Compute normalisation statistics of the training episodes and keep them in the store.
 
-    Also written as stats/dataset_stats.json in the layout of the official trainer.
+    --export writes them in the layout of the official trainer, too.
 
     Example: fwdata stats data/robotwin.zarr
     """

@@ -262,6 +262,9 @@ def _root(inputs: Sequence[_Input]) -> StoreRecord:
         "merged": tuple(_origin(item) for item in inputs),
         "writer": f"fwdata {__version__}",
     }
+    records = [item.store.record for item in inputs]
+    if records[0].named_dimensions and not all(record.named_dimensions for record in records):
+        changes["named_dimensions"] = False
     return inputs[0].store.record.model_copy(update=changes)
 
 

@@ -179,9 +179,15 @@ def new_writer(request: ConvertRequest, part: PlannedPart) -> PartWriter:
     assert store is not None
     version = converter_version(request.manifest.converter)
     names = store.state_names, store.action_names
-    keep = store.layout_version >= VIDEO_LAYOUT
     place = (request.out, part.name, part.group, request.manifest.cameras)
-    return PartWriter(*place, *names, plan=part.digest, version=version, keep_video=keep)
+    return PartWriter(
+        *place,
+        *names,
+        plan=part.digest,
+        version=version,
+        keep_video=store.layout_version >= VIDEO_LAYOUT,
+        named=store.named_dimensions,
+    )
 
 
 def convert_recording(

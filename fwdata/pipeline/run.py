@@ -362,6 +362,7 @@ def _write_root(request: ConvertRequest, plan: ConversionPlan, first: SampledRec
         request.out,
         StoreRecord(
             layout_version=VIDEO_LAYOUT if any(c.encoding == "video" for c in first.cameras) else PLAIN_LAYOUT,
+            named_dimensions=True,
             source=request.source,
             fps=manifest.fps.hz,
             fps_nominal=manifest.fps.nominal,

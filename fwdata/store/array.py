@@ -34,7 +34,7 @@ from fwdata.store.codec import (
     whole_shard,
 )
 from fwdata.store.files import Files, LocalFiles, canonical_json
-from fwdata.store.layout import ArraySpec
+from fwdata.store.layout import ArraySpec, dimension_names
 from fwdata.store.metadata import read_document
 
 
@@ -280,11 +280,12 @@ class ArrayWriter:
     however they are cut into `append` calls.
 
     max_done: continue an interrupted array: full shards on disk, at most so many rows, are checked and kept, and `rows`
-    says how many that is.
+    says how many that is. named: the array's metadata name its dimensions, see `StoreRecord.named_dimensions`.
     """
 
-    def __init__(self, folder: Path, spec: ArraySpec, max_done: int = 0) -> None:
+    def __init__(self, folder: Path, spec: ArraySpec, max_done: int = 0, named: bool = False) -> None:
         self.folder, self.spec = folder, spec
+        self._names = dimension_names(folder.name, 1 + len(spec.row_shape)) if named else ()
         self._block = spec.shard_rows or spec.chunk_rows
         self._seals = self._whole_shards(max_done)
         self.rows = self._flushed = len(self._seals) * spec.chunk_rows
@@ -308,7 +309,7 @@ class ArrayWriter:
         return "/".join(["c", str(block), *("0" for _ in self.spec.row_shape)])
 
     def _metadata(self, rows: int) -> bytes:
-        return canonical_json(array_metadata(self.spec, rows, self._seals))
+        return canonical_json(array_metadata(self.spec, rows, self._seals, self._names))
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add rows [n, *row_shape] of the spec's dtype."""
@@ -346,23 +347,23 @@ class ArrayWriter:
         write_atomic(self.folder / "zarr.json", self._metadata(self.rows))
 
 
-def write_table(folder: Path, values: NDArray[Any]) -> None:
+def write_table(folder: Path, values: NDArray[Any], named: bool = False) -> None:
     """Write a small array at once."""
     from fwdata.store.layout import table
 
-    writer = ArrayWriter(folder, table(values.dtype.name, values.shape[1:], len(values)))
+    writer = ArrayWriter(folder, table(values.dtype.name, values.shape[1:], len(values)), named=named)
     writer.append(values)
     writer.finish()
 
 
-def write_documents(folder: Path, documents: Sequence[object]) -> None:
+def write_documents(folder: Path, documents: Sequence[object], named: bool = False) -> None:
     """Write JSON documents as `data` (uint8, zstd) and `offset` (int64 [n + 1])."""
     from fwdata.store.layout import byte_array
 
-    writer = ArrayWriter(folder / "data", byte_array("zstd"))
+    writer = ArrayWriter(folder / "data", byte_array("zstd"), named=named)
     offsets = [0]
     for document in documents:
         writer.append_bytes(json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
         offsets.append(writer.rows)
     writer.finish()
-    write_table(folder / "offset", np.asarray(offsets, np.int64))
+    write_table(folder / "offset", np.asarray(offsets, np.int64), named)

@@ -127,8 +127,11 @@ def _encode_chunk(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
     return bytes(compress(body, 3, True))
 
 
-def array_metadata(spec: ArraySpec, rows: int, seals: list[int]) -> JsonObject:
-    """The `zarr.json` of an array with `rows` rows, with standard Zarr v3 codecs only."""
+def array_metadata(spec: ArraySpec, rows: int, seals: list[int], names: tuple[str, ...] = ()) -> JsonObject:
+    """The `zarr.json` of an array with `rows` rows, with standard Zarr v3 codecs only.
+
+    names: of its dimensions; none of them is stored when empty.
+    """
     chunk = [spec.chunk_rows, *spec.row_shape]
     plain: JsonObject = {"name": "bytes"}
     if np.dtype(spec.dtype).itemsize > 1:
@@ -153,6 +156,7 @@ def array_metadata(spec: ArraySpec, rows: int, seals: list[int]) -> JsonObject:
         "data_type": spec.dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        **({"dimension_names": list(names)} if names else {}),
         "fill_value": fill,
         "codecs": codecs,
         "attributes": {ROOT_KEY: {SEAL_KEY: base64.b64encode(np.asarray(seals, "<u4").tobytes()).decode()}},

@@ -52,6 +52,36 @@ class ArraySpec:
     """"crc32c" (stored as is) or "zstd" (level 3, checksum)."""
 
 
+LATENT_AXES = ("channel", "latent_frame", "latent_row", "latent_column")
+DIMENSIONS: dict[str, tuple[str, ...]] = {
+    "state": ("frame", "state_dimension"),
+    "action": ("frame", "action_dimension"),
+    "timestamp_ns": ("frame",),
+    "valid": ("frame",),
+    "swapped": ("frame",),
+    "picture": ("frame",),
+    "frames": ("frame", "row", "column", "colour"),
+    "stitched": ("frame", "row", "column", "colour"),
+    "data": ("byte",),
+    "offset": ("edge",),
+    "rank": ("packet",),
+    "entry": ("group_edge",),
+    "header": ("group",),
+    "run": ("group",),
+    "first": ("frame", LATENT_AXES[0], *LATENT_AXES[2:]),
+    "future": ("window", *LATENT_AXES),
+    "window_start": ("window",),
+}
+"""Names of the dimensions of an array, by the array's name, as xarray asks for them; equal names in one group are of
+equal length. None is the name of an array, which xarray would take for coordinates."""
+
+
+def dimension_names(array: str, dimensions: int) -> tuple[str, ...]:
+    """Names of an array's dimensions; the embeddings of a text cache are "data" of two dimensions."""
+    names = DIMENSIONS[array]
+    return ("token", "feature") if array == "data" and dimensions == 2 else names
+
+
 def byte_array(codec: Codec = "crc32c") -> ArraySpec:
     """uint8 [bytes], concatenated buffers."""
     return ArraySpec("uint8", (), BYTES_CHUNK, BYTES_SHARD, codec)

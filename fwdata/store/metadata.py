@@ -128,6 +128,12 @@ def read_root(files: Files) -> StoreRecord | None:
     return checked_record(StoreRecord, raw, _where(files, ""))
 
 
+def names_dimensions(files: Files) -> bool:
+    """Whether arrays that are added to a store name their dimensions; see `StoreRecord.named_dimensions`."""
+    record = read_root(files)
+    return record is not None and record.named_dimensions
+
+
 def holds_record(files: Files, key: str, record: Record) -> bool:
     """Whether a group holds exactly this record, whatever record it does hold."""
     return _raw(files, key) == record.to_json()

@@ -199,6 +199,9 @@ class StoreRecord(Record):
     """The stores that it was merged from, in order; empty for a converted store."""
     writer: str = ""
     """Name and version of the program that wrote it."""
+    named_dimensions: bool = False
+    """Whether arrays name their dimensions, as xarray asks. False in stores of earlier releases, which are continued
+    and repaired as they were begun, so that their digests stay."""
 
     @property
     def per_episode(self) -> tuple[str, ...]:

@@ -145,10 +145,10 @@ class VideoCameraWriter:
 
     encoding = "video"
 
-    def __init__(self, folder: Path, camera: VideoCamera) -> None:
-        self.folder, self.swapped = folder, camera.swapped
+    def __init__(self, folder: Path, camera: VideoCamera, named: bool) -> None:
+        self.folder, self.swapped, self._named = folder, camera.swapped, named
         self.size = (camera.height, camera.width)
-        self.writer = ArrayWriter(folder / "data", byte_array())
+        self.writer = ArrayWriter(folder / "data", byte_array(), named=named)
         self.headers: list[VideoHeader] = []
         self._lengths: list[int] = []
         self._ranks: list[int] = []
@@ -192,7 +192,7 @@ class VideoCameraWriter:
             "picture": np.concatenate(self._rows),
         }
         for name, values in tables.items():
-            write_table(self.folder / name, values)
+            write_table(self.folder / name, values, self._named)
         return CameraRecord(
             encoding="video",
             height=self.size[0],

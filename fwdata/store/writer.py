@@ -54,11 +54,11 @@ class SourceFile:
 class _CameraWriter:
     """One camera of one part: JPEG buffers (data, offset, swapped) or raw frames."""
 
-    def __init__(self, folder: Path, camera: EncodedCamera | RawCamera) -> None:
-        self.folder, self.encoding = folder, camera.encoding
+    def __init__(self, folder: Path, camera: EncodedCamera | RawCamera, named: bool) -> None:
+        self.folder, self.encoding, self._named = folder, camera.encoding, named
         self.size = (camera.height, camera.width)
         spec = byte_array() if camera.encoding == "jpeg" else frame_array(*self.size)
-        self.writer = ArrayWriter(folder / ("data" if camera.encoding == "jpeg" else "frames"), spec)
+        self.writer = ArrayWriter(folder / ("data" if camera.encoding == "jpeg" else "frames"), spec, named=named)
         self.offsets = [0]
         self.swapped: list[bool] = []
 
@@ -86,8 +86,8 @@ class _CameraWriter:
         height, width = self.size
         if self.encoding == "raw":
             return CameraRecord(encoding="raw", height=height, width=width, channel_order="rgb")
-        write_table(self.folder / "offset", np.asarray(self.offsets, np.int64))
-        write_table(self.folder / "swapped", np.asarray(self.swapped, np.bool_))
+        write_table(self.folder / "offset", np.asarray(self.offsets, np.int64), self._named)
+        write_table(self.folder / "swapped", np.asarray(self.swapped, np.bool_), self._named)
         kinds = set(self.swapped)
         order = "per frame, see array 'swapped'" if len(kinds) == 2 else ("bgr" if True in kinds else "rgb")
         return CameraRecord(encoding="jpeg", height=height, width=width, channel_order=order, media_type="image/jpeg")
@@ -165,8 +165,10 @@ def _spool(
     return _Spool(name, camera, expected, folder, taken)
 
 
-def _camera_writer(folder: Path, camera: Camera) -> _CameraWriter | VideoCameraWriter:
-    return VideoCameraWriter(folder, camera) if isinstance(camera, VideoCamera) else _CameraWriter(folder, camera)
+def _camera_writer(folder: Path, camera: Camera, named: bool) -> _CameraWriter | VideoCameraWriter:
+    if isinstance(camera, VideoCamera):
+        return VideoCameraWriter(folder, camera, named)
+    return _CameraWriter(folder, camera, named)
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ class PartWriter:
     """The converter's, kept beside the part."""
     keep_video: bool = True
     """Recorded video stays video; else (a store of layout 1) its frames are stored as pixels."""
+    named: bool = False
+    """Arrays name their dimensions; see `StoreRecord.named_dimensions`."""
     _episodes: list[EpisodeRecord] = field(default_factory=list, init=False)
     _details: list[DetailsRecord] = field(default_factory=list, init=False)
     _quarantined: list[LeftOutRecord] = field(default_factory=list, init=False)
@@ -240,7 +244,7 @@ class PartWriter:
             self.appending = True
             for name, spool in spools.items():
                 if name not in self._cameras:
-                    self._cameras[name] = _camera_writer(self.folder / "cameras" / name, cameras[name])
+                    self._cameras[name] = _camera_writer(self.folder / "cameras" / name, cameras[name], self.named)
                 self._cameras[name].append(spool)
         finally:
             for spool in spools.values():
@@ -280,7 +284,7 @@ class PartWriter:
             try:
                 self.appending = True
                 if name not in self._cameras:
-                    self._cameras[name] = _camera_writer(self.folder / "cameras" / name, camera)
+                    self._cameras[name] = _camera_writer(self.folder / "cameras" / name, camera, self.named)
                 self._cameras[name].append(spool)
             finally:
                 spool.close()
@@ -328,8 +332,8 @@ class PartWriter:
         if self._rows:
             columns = [np.concatenate(c) for c in zip(*self._rows, strict=True)]
             for name, values in zip(("state", "action", "timestamp_ns", "valid"), columns, strict=True):
-                write_table(self.folder / "lowdim" / name, values)
-            write_documents(self.folder / "details", [details.model_dump() for details in self._details])
+                write_table(self.folder / "lowdim" / name, values, self.named)
+            write_documents(self.folder / "details", [details.model_dump() for details in self._details], self.named)
             for sub in ("lowdim", "details", *(f"cameras/{name}" for name in cameras)):
                 ensure_groups(self.folder, self.folder / sub)
         write_sources(self.store, PartSources(part=self.name, version=self.version, mtime_ns=self._times))

@@ -71,9 +71,9 @@ def run(store: Path, expected: dict[str, Any], counts: dict[Kind, int], seed: in
 
 
 def is_for_others(path: Path) -> bool:
-    """Whether our reader never opens a file: metadata of a group that carries nothing of ours, an export, or what
-    only a further conversion asks for."""
-    if path.name == "dataset_stats.json" or {"evidence", "sources"} & {path.parent.name, path.parent.parent.name}:
+    """Whether our reader never opens a file: metadata of a group that carries nothing of ours, or what only a
+    further conversion asks for."""
+    if {"evidence", "sources"} & {path.parent.name, path.parent.parent.name}:
         return True
     return path.name == "zarr.json" and json.loads(path.read_bytes()).get("attributes") == {}
 

@@ -36,7 +36,7 @@ from fwdata.store.caches.identity import (
 from fwdata.store.caches.window_rows import WindowRows
 from fwdata.store.files import LocalFiles, ensure_groups
 from fwdata.store.layout import latent_array
-from fwdata.store.metadata import COMPLETE, holds_record, read_complete, write_record
+from fwdata.store.metadata import COMPLETE, holds_record, names_dimensions, read_complete, write_record
 from fwdata.store.records import (
     JsonObject,
     LatentCacheRecord,
@@ -290,8 +290,9 @@ class LatentPartWriter:
         if not self.folder.exists():
             write_record(self.folder, draft)
         c, h, w = shape
-        self._first = ArrayWriter(self.folder / "first", latent_array(shape), frames)
-        self._future = ArrayWriter(self.folder / "future", latent_array((c, future, h, w)), starts)
+        self._named = names_dimensions(LocalFiles(root))
+        self._first = ArrayWriter(self.folder / "first", latent_array(shape), frames, self._named)
+        self._future = ArrayWriter(self.folder / "future", latent_array((c, future, h, w)), starts, self._named)
         self.next_first, self.next_future = self._first.rows, self._future.rows
 
     def add_first(self, row: int, latent: NDArray[np.float16]) -> None:
@@ -310,7 +311,7 @@ class LatentPartWriter:
         self._future.finish()
         if self._first.rows != self._part.record.frames or self._future.rows != self._starts:
             raise StoreDamaged(f"{self.folder}: {self._first.rows} first and {self._future.rows} future rows written")
-        write_table(self.folder / "window_start", window_starts)
+        write_table(self.folder / "window_start", window_starts, self._named)
         record = LatentPartRecord(
             state=COMPLETE,
             source=self._part.digest,

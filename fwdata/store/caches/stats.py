@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.io import write_atomic
 from fwdata.store.caches.identity import unlike
-from fwdata.store.files import LocalFiles, canonical_json, json_digest, tree_digests
+from fwdata.store.files import LocalFiles, canonical_json, json_digest
 from fwdata.store.metadata import COMPLETE, read_complete, write_record
 from fwdata.store.records import JsonObject, StatsRecord
 
@@ -222,14 +222,15 @@ def compute_statistics(store: StoreContents, progress: Callable[[int], None] = l
 
 
 def save_statistics(store: StoreContents, statistics: Statistics) -> None:
-    """Keep statistics in the store, under `stats/`, with what they were made from; also as `dataset_stats.json`."""
+    """Keep statistics in the store, under `stats/`, with what they were made from.
+
+    A `dataset_stats.json` that an earlier release put beside them is removed: Zarr knows no such file in a group.
+    """
     assert isinstance(store.files, LocalFiles)
     folder = store.files.root / "stats"
-    statistics.save_json(folder / "dataset_stats.json")
-    record = StatsRecord(
-        state=COMPLETE, identity=_identity(store), statistics=statistics.to_json(), digests=tree_digests(folder)
-    )
+    record = StatsRecord(state=COMPLETE, identity=_identity(store), statistics=statistics.to_json(), digests={})
     write_record(folder, record)
+    (folder / "dataset_stats.json").unlink(missing_ok=True)
 
 
 def load_statistics(store: StoreContents) -> Statistics | None:

@@ -37,7 +37,7 @@ from fwdata.store.caches.identity import (
 )
 from fwdata.store.files import LocalFiles, ensure_groups, write_group
 from fwdata.store.layout import TEXT_PART, ArraySpec, part_name
-from fwdata.store.metadata import COMPLETE, read_complete, write_record
+from fwdata.store.metadata import COMPLETE, names_dimensions, read_complete, write_record
 from fwdata.store.records import JsonObject, TextCacheRecord, TextPartRecord
 
 if TYPE_CHECKING:
@@ -196,9 +196,10 @@ def write_texts(
     missing = [p for p in dict.fromkeys(prompts) if p not in known]
     taken = {name for name, _ in cache._parts}
     free = (part_name(number) for number in itertools.count() if part_name(number) not in taken)
+    named = names_dimensions(store.files)
     for start in range(0, len(missing), TEXT_PART):
         folder = root / "text" / key / next(free)
-        _write_part(folder, missing[start : start + TEXT_PART], encode, spec.dim, progress)
+        _write_part(folder, missing[start : start + TEXT_PART], encode, spec.dim, progress, named)
     return len(missing)
 
 
@@ -208,18 +209,19 @@ def _write_part(
     encode: Callable[[Sequence[str]], list[NDArray[np.float16]]],
     dim: int,
     progress: Callable[[int], None],
+    named: bool,
 ) -> None:
     attempt = UnitAttempt.begin(final, final.parent, {})
     folder, spec = attempt.folder, ArraySpec("float16", (dim,), EMBEDDING_ROWS, EMBEDDING_ROWS * 128, "crc32c")
-    writer = ArrayWriter(folder / "data", spec)
+    writer = ArrayWriter(folder / "data", spec, named=named)
     offsets = [0]
     for prompt in prompts:
         writer.append(encode([prompt])[0])
         offsets.append(writer.rows)
         progress(1)
     writer.finish()
-    write_table(folder / "offset", np.asarray(offsets, np.int64))
-    write_documents(folder / "prompts", list(prompts))
+    write_table(folder / "offset", np.asarray(offsets, np.int64), named)
+    write_documents(folder / "prompts", list(prompts), named)
     write_group(folder / "prompts")
     write_record(folder, TextPartRecord(state=COMPLETE, prompts=len(prompts), digests=whole_digests(folder)))
     attempt.commit()
