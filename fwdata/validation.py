@@ -5,6 +5,7 @@ One message lists all faults of a manifest or recipe: unknown keys first, since 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -24,10 +25,18 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+def _load_yaml(text: str) -> object:
+    """Plain data of a YAML document, by the parser in C where there is one: eight times faster, other error texts."""
+    if hasattr(yaml, "CSafeLoader"):
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.load(text, Loader=yaml.CSafeLoader)
+    return yaml.safe_load(text)
+
+
 def parse_model[M: BaseModel](model: type[M], text: str, where: str) -> M:
     """YAML text to a checked model; ManifestError with one sentence that names the wrong keys."""
     try:
-        data = yaml.safe_load(text)
+        data = _load_yaml(text)
     except yaml.YAMLError as error:
         raise ManifestError(f"{where} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     if not isinstance(data, dict):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -255,3 +257,23 @@ def test_against_lerobots_own_writer_and_reader(tmp_path, video):
             for camera, key in zip(episode.cameras.values(), recipe.cameras, strict=True):
                 shown = item[key].permute(1, 2, 0).numpy() * 255
                 assert np.abs(pixels(camera)[t] - shown).max() <= (3 if video else 0)
+
+
+def test_columns_are_read_as_numbers_without_pandas_and_pyarrow_compute() -> None:
+    code = """
+import sys
+import numpy as np, pyarrow as pa
+from converters.lerobot.parquet import numbers
+flags = [i % 3 == 0 for i in range(21)]
+lists = [[float(i), -float(i)] for i in range(21)]
+columns = {"flag": pa.array(flags), "pair": pa.array(lists), "fixed": pa.array(lists, pa.list_(pa.float32(), 2))}
+columns["large"] = pa.array(lists, pa.large_list(pa.float64()))
+for name in ("pandas", "pyarrow.compute"):  # what made the table may have imported them
+    sys.modules.pop(name, None)
+for table in (pa.table(columns), pa.concat_tables([pa.table(columns).slice(0, 9), pa.table(columns).slice(9)])):
+    part = table.slice(5, 14)
+    assert np.array_equal(numbers(part, "t", "flag", 1)[:, 0], np.array(flags[5:19], float))
+    assert all(np.array_equal(numbers(part, "t", key, 2), lists[5:19]) for key in ("pair", "fixed", "large"))
+assert not {"pandas", "pyarrow.compute"} & sys.modules.keys(), "imported"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
