@@ -289,7 +289,7 @@ def _plain(array: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
 def _edges(array: Any) -> NDArray[np.int64]:
     """int64 [T + 1]: where the numbers of each row of a list column begin among `array.values`."""
     if _fixed(array.type):
-        return (array.offset + np.arange(len(array) + 1)) * int(array.type.list_size)
+        return np.arange(array.offset, array.offset + len(array) + 1, dtype=np.int64) * int(array.type.list_size)
     return _plain(array.offsets).astype(np.int64)
 
 
