@@ -64,10 +64,26 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         place = self._places[name]
+        tensor: Tensor = self._file(place).get_tensor(place.name)
+        return tensor
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        place = self._places[name]
+        return tuple(self._file(place).get_slice(place.name).get_shape())
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows start .. stop of a tensor's first axis; nothing else is read. Of a 0-d tensor, the tensor itself."""
+        place = self._places[name]
+        if not self.shape(name):
+            return self[name]
+        part: Tensor = self._file(place).get_slice(place.name)[start:stop]
+        return part
+
+    def _file(self, place: _Stored) -> Any:
         if place.file not in self._opened:
             self._opened[place.file] = _open(place.file)
-        tensor: Tensor = self._opened[place.file].get_tensor(place.name)
-        return tensor
+        return self._opened[place.file]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -11,7 +11,7 @@ from fwdata.console import say
 from fwdata.errors import UsageError
 from fwtrain.cli._common import Json, RunArgument, WhichCheckpoint, answer
 
-FORMATS = ("lerobot", "fastwam", "robotwin-policy")
+FORMATS = ("model", "lerobot", "fastwam", "robotwin-policy")
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,11 @@ def register(app: typer.Typer) -> None:
 def export_command(
     form: Annotated[
         str,
-        typer.Argument(metavar="FORMAT", help="lerobot or robotwin-policy (folders), or fastwam (a .pt file)."),
+        typer.Argument(
+            metavar="FORMAT",
+            help="model (a folder with all weights in one safetensors file), lerobot or robotwin-policy (folders), "
+            "or fastwam (a .pt file).",
+        ),
     ],
     run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder or file to write; must not exist.")],
@@ -32,13 +36,16 @@ def export_command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a trained run for lerobot's FastWAMPolicy, as an official Fast-WAM checkpoint, or a policy for RoboTwin."""
+    """Write a trained run as one file of weights, for lerobot's FastWAMPolicy, as an official Fast-WAM checkpoint, or a
+    policy for RoboTwin."""
     if form not in FORMATS:
         raise UsageError(f"format {form!r} is unknown; known: {', '.join(FORMATS)}")
-    from fwtrain.export import export_lerobot, export_official, export_robotwin
+    from fwtrain.export import export_lerobot, export_model, export_official, export_robotwin
 
     if form == "lerobot":
         result = export_lerobot(run, out, checkpoint, any_encoder=any_encoder)
+    elif form == "model":
+        result = export_model(run, out, checkpoint)
     elif form == "fastwam":
         result = export_official(run, out, checkpoint)
     else:

@@ -47,6 +47,10 @@ def run_command(
         bool,
         typer.Option("--dry-run", help="Check store, recipe and folder, say what would be trained, write nothing."),
     ] = False,
+    stop_seconds: Annotated[
+        float,
+        typer.Option(help="With several processes: seconds from a signal until the last save is given up."),
+    ] = 25.0,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -78,7 +82,7 @@ def run_command(
         planned = plan_run([fwdata.open(store) for store in stores], chosen, out, resume=resume, fresh=fresh)
         answer({**asdict(planned), "out": str(out)}, as_json, lambda: _planned_text(planned, chosen))
         return
-    with stop_on_signals() as stop:
+    with stop_on_signals(stop_seconds) as stop:
         outcome = train(
             [fwdata.open(store) for store in stores],
             chosen,
@@ -87,13 +91,24 @@ def run_command(
             fresh=fresh,
             device=device,
             should_stop=stop,
+            deadline=stop.deadline,
             note=say,
             progress=True,
         )
     if not outcome.finished:
-        raise Interrupted(f"stopped and saved at step {outcome.step} of {outcome.total}; the same command continues")
+        raise Interrupted(_stopped_text(outcome, stop_seconds))
     if first_process():
         answer(_outcome_json(outcome, out), as_json, lambda: _outcome_text(outcome, out))
+
+
+def _stopped_text(outcome: TrainingOutcome, seconds: float) -> str:
+    if outcome.saved == outcome.step:
+        return f"stopped and saved at step {outcome.step} of {outcome.total}; the same command continues"
+    continues = "begins again" if outcome.saved is None else f"continues from step {outcome.saved}"
+    return (
+        f"stopped at step {outcome.step} of {outcome.total}, which could not be saved within {seconds:g} s "
+        f"(--stop-seconds); the same command {continues}"
+    )
 
 
 def _planned_text(planned: Planned, recipe: Recipe) -> str:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fwdata.encode.tensor_files import read_header
 from fwdata.errors import UsageError
 from fwdata.io import sync
 from fwtrain.infer.policy import check_deploy
@@ -60,7 +59,7 @@ class Trained:
         if trained.partial:
             return trained
         names = {name for name, _ in FastWAM(info.model, seed=None, device="meta").named_parameters()}
-        held = set(read_header(checkpoint.path / MODEL))
+        held = set(checkpoint.model_tensors())
         if held != names:
             odd = sorted(held ^ names)
             raise UsageError(
@@ -77,8 +76,8 @@ class Trained:
     @contextmanager
     def weights(self) -> Iterator[Path]:
         """A safetensors file of all weights: the checkpoint's, or one that is there until the block ends, where frozen
-        parameters and adapters have to be joined."""
-        if not self.partial:
+        parameters and adapters, or what several processes wrote, have to be joined."""
+        if not self.partial and not self.checkpoint.sharded:
             yield self.checkpoint.path / MODEL
             return
         with tempfile.TemporaryDirectory(prefix=".export-", dir=self.path) as folder:

@@ -10,7 +10,9 @@
 
 Files are written to a temporary folder beside it and synced, the folder is renamed, the marker follows. There is no
 random state to save: every draw of a run is a function of (seed, epoch, step), see `fwtrain.data.order.derived_seed`.
-The files hold whole tensors whatever the number of processes that trained them.
+
+Several processes write `shard-*.safetensors` and `index.json` in place of the two files of tensors, each its own rows,
+while training goes on: see `fwtrain.train.shards` and `fwtrain.train.saver`. Any number of processes continues either.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fwdata.encode.tensor_files import TensorFiles
 from fwdata.io import sync, write_json, write_synced
 from fwtrain.errors import CheckpointError
 from fwtrain.train.parallel import Team
+from fwtrain.train.shards import INDEX, SavedTensors, ShardedTensors
 from fwtrain.train.tensors import TensorPart, checkpoint_tensors, digest, write_tensors
 
 MARKER = "complete.json"
@@ -56,9 +58,16 @@ class Checkpoint:
         found = self.state().get("score")
         return None if found is None else float(found)
 
-    def verify(self) -> None:
-        """Read every file once; CheckpointError when one is not what was written."""
-        for name, expected in json.loads((self.path / MARKER).read_text(encoding="utf-8")).items():
+    @property
+    def sharded(self) -> bool:
+        """Whether several processes wrote it, each its own rows."""
+        return (self.path / INDEX).is_file()
+
+    def verify(self, part: int = 0, parts: int = 1) -> None:
+        """Read every file once; CheckpointError when one is not what was written. part of parts: only every so many-th
+        file, where several processes share the work."""
+        files = sorted(json.loads((self.path / MARKER).read_text(encoding="utf-8")).items())
+        for name, expected in files[part::parts]:
             found = digest(self.path / name)
             if found != expected:
                 raise CheckpointError(
@@ -66,13 +75,13 @@ class Checkpoint:
                     "delete its folder to fall back to the checkpoint before it"
                 )
 
-    def model_tensors(self) -> TensorFiles:
-        """Parameters by official name, on the CPU, read one at a time."""
-        return checkpoint_tensors(self.path / MODEL)
+    def model_tensors(self) -> SavedTensors:
+        """Trained parameters by official name."""
+        return ShardedTensors.of_model(self.path) if self.sharded else checkpoint_tensors(self.path / MODEL)
 
-    def optimizer_tensors(self) -> TensorFiles:
-        """What `Optimizer.parts` yielded, whole, on the CPU, read one at a time."""
-        return checkpoint_tensors(self.path / OPTIMIZER)
+    def optimizer_tensors(self) -> SavedTensors:
+        """What `Optimizer.parts` yielded."""
+        return ShardedTensors.of_optimizer(self.path) if self.sharded else checkpoint_tensors(self.path / OPTIMIZER)
 
 
 @dataclass(frozen=True)
@@ -126,14 +135,24 @@ def save_checkpoint(folder: Path, step: int, content: Content, team: Team, keep_
     """
     files = {MODEL: content.model, OPTIMIZER: content.optimizer}
     _save(folder, f"{STEP}-{step:08d}", files, content.config, {"step": step, **content.state}, team)
-    team.on_first(lambda: _drop(_outdated(folder, keep_last)))
+    team.on_first(lambda: drop_outdated(folder, keep_last))
+
+
+def drop_outdated(folder: Path, keep_last: int | None) -> None:
+    """Remove the checkpoints that are older than the newest `keep_last`."""
+    _drop(_outdated(folder, keep_last))
 
 
 def save_best(folder: Path, step: int, score: float, content: Content, team: Team) -> None:
     """Write the weights of one step as the best so far and drop the best before it."""
     state = {"step": step, **content.state, "score": score}
     _save(folder, f"{BEST}-{step:08d}", {MODEL: content.model}, content.config, state, team)
-    team.on_first(lambda: _drop(item for item in checkpoints(folder, BEST) if item.step != step))
+    team.on_first(lambda: drop_other_best(folder, step))
+
+
+def drop_other_best(folder: Path, step: int) -> None:
+    """Remove the weights that were the best before those of `step`."""
+    _drop(item for item in checkpoints(folder, BEST) if item.step != step)
 
 
 def tidy(folder: Path, keep_last: int | None) -> None:
@@ -152,22 +171,39 @@ def _outdated(folder: Path, keep_last: int | None) -> list[Checkpoint]:
 def _save(
     folder: Path, name: str, files: Mapping[str, list[TensorPart]], config: str, state: Mapping[str, Any], team: Team
 ) -> None:
-    path, temporary = folder / name, folder / f".{name}.tmp-{os.getpid()}"
-    if team.on_first(lambda: _complete(path)):
+    temporary = begin(folder, name, team)
+    if temporary is None:
         return
-    if team.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
     marker = {file: write_tensors(temporary / file, parts, team) for file, parts in files.items()}
     if team.first:
-        write_synced(temporary / CONFIG, f"{config}\n".encode())
-        write_synced(temporary / STATE, f"{json.dumps(state, indent=1)}\n".encode())
-        marker |= {file: digest(temporary / file) for file in (CONFIG, STATE)}
-        shutil.rmtree(path, ignore_errors=True)  # the remains of a save that was killed
-        temporary.rename(path)
-        write_json(path / MARKER, marker)
-        sync(path)
-        sync(folder)
+        publish(temporary, folder / name, marker, config, state)
+
+
+def begin(folder: Path, name: str, team: Team) -> Path | None:
+    """Make the temporary folder of a checkpoint; None where it is complete already. Every process has to call."""
+
+    def make() -> Path | None:
+        if _complete(folder / name):
+            return None
+        temporary = folder / f".{name}.tmp-{os.getpid()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        return temporary
+
+    return team.on_first(make)
+
+
+def publish(temporary: Path, path: Path, marker: Mapping[str, Any], config: str, state: Mapping[str, Any]) -> None:
+    """Give a written folder its name and then its marker: from then on it counts. marker: the digests of its tensors'
+    files."""
+    write_synced(temporary / CONFIG, f"{config}\n".encode())
+    write_synced(temporary / STATE, f"{json.dumps(state, indent=1)}\n".encode())
+    digests = {**marker, **{file: digest(temporary / file) for file in (CONFIG, STATE)}}
+    shutil.rmtree(path, ignore_errors=True)  # the remains of a save that was killed
+    temporary.rename(path)
+    write_json(path / MARKER, digests)
+    sync(path)
+    sync(path.parent)
 
 
 def _drop(old: Iterable[Checkpoint]) -> None:

@@ -27,13 +27,14 @@ from fwtrain.errors import TrainingDiverged
 from fwtrain.model import FastWAM, Losses, losses
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import DTYPES, build_model, compile_model, model_config, prepare
-from fwtrain.train.checkpoint import Checkpoint, Content, save_best, save_checkpoint, tidy
+from fwtrain.train.checkpoint import Checkpoint, Content, tidy
 from fwtrain.train.folder import FROZEN, RunFolder, RunInfo, refuse_difference
 from fwtrain.train.images import FuturePictures
 from fwtrain.train.logs import Clock, Sinks
 from fwtrain.train.optim import Optimizer, learning_rate
 from fwtrain.train.parallel import Team
 from fwtrain.train.passes import Loaded, Pass, PassLoader, check_share, step_passes
+from fwtrain.train.saver import STOP_SECONDS, Saver
 from fwtrain.train.tensors import checkpoint_tensors
 from fwtrain.train.validate import ValidationResult, Validator
 from fwtrain.train.weights import check_file, load_parts, model_parts, write_frozen
@@ -62,6 +63,8 @@ class TrainingOutcome:
     """Step with the lowest validation score of the whole run; None without."""
     best_score: float | None
     """That score; None without."""
+    saved: int | None
+    """The step that the same command continues from; None before the first checkpoint."""
     steps_per_s: float
     """Optimizer steps per second of this call."""
     samples_per_s: float
@@ -144,6 +147,7 @@ class Trainer:
         self.model, self.wrapped = model, team.distribute(model, every_tensor=every_tensor)
         self.optimizer = Optimizer(model, recipe.optim, team)
         self.frozen: dict[str, int] | None = None  # size and CRC-32 of the file of parameters that no step changes
+        self.saver = Saver(folder.checkpoints, team, recipe.keep_last)
         self.total = total_steps(self.order, recipe)
         self.step = 0
         self.owes_validation = False  # a stop at a validation step saves at once; the resumed run catches up
@@ -184,7 +188,7 @@ class Trainer:
         return trainer
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self.team.on_first(checkpoint.verify)
+        self.team.everywhere(lambda: checkpoint.verify(self.team.rank, self.team.size))
         state = checkpoint.state()
         refuse_difference(state["identity"], self.info.identity(), str(checkpoint.path))
         self.frozen = state["frozen"]
@@ -199,9 +203,16 @@ class Trainer:
         self.owes_validation = bool(state["owes_validation"])
 
     def save(self) -> None:
-        """Write a checkpoint of the current step. TrainingDiverged instead when a loss so far was not finite."""
+        """Write a checkpoint of the current step; several processes return when its copy in memory is made.
+        TrainingDiverged instead when a loss so far was not finite."""
         self._check_finite()
-        save_checkpoint(self.folder.checkpoints, self.step, self._content(), self.team, self.recipe.keep_last)
+        self.saver.save(self.step, self._content())
+
+    def _save_and_stop(self, deadline: float | None) -> int | None:
+        """The last checkpoint of a run that was asked to stop; the step that the next run continues from."""
+        self._check_finite()
+        until = time.monotonic() + STOP_SECONDS if deadline is None else deadline
+        return self.saver.stop(self.step, self._content, until)
 
     def _content(self) -> Content:
         state = {
@@ -224,7 +235,7 @@ class Trainer:
 
         self._check_finite()
         if self.team.on_first(better):
-            save_best(self.folder.checkpoints, self.step, score, self._content(), self.team)
+            self.saver.save_best(self.step, score, self._content())
 
     def _check_finite(self) -> None:
         bad = self.meter.first_bad()
@@ -243,12 +254,14 @@ class Trainer:
         sinks: Sinks,
         *,
         should_stop: Callable[[], bool] = lambda: False,
+        deadline: Callable[[], float | None] = lambda: None,
         note: Callable[[str], None] = lambda _: None,
     ) -> TrainingOutcome:
         """Train until the last step or until `should_stop()` answers True; saves on the way and at the end.
 
         A stop is asked for after every step and before every pass of a step but the first: what was computed of that
-        step is dropped, since nothing random is carried the next run computes it again.
+        step is dropped, since nothing random is carried the next run computes it again. deadline: until when several
+        processes have then to be done, of `time.monotonic()`; None = STOP_SECONDS from there.
 
         Raises TrainingDiverged for a loss that is not finite.
         """
@@ -259,7 +272,7 @@ class Trainer:
             note("no validation: the store has no validation episodes that can be used (or validation.windows is 0)")
 
         def stop() -> bool:
-            return self.step < self.total and self.team.agree(should_stop())
+            return self.step < self.total and self.team.agree(should_stop() or self.saver.failed)
 
         if self.owes_validation:
             result = self.validate(sinks, note, stop)
@@ -267,7 +280,7 @@ class Trainer:
             stopped = stop()
             while self.step < self.total and not stopped:
                 if not self._train_step(batches, stop):
-                    self.save()
+                    stopped = True
                     break
                 clock.count(self.recipe.optim.batch_size * len(self.order.step(self.step - 1)))
                 stopped = stop()
@@ -278,14 +291,25 @@ class Trainer:
                 if self.owes_validation and not stopped:
                     result = self.validate(sinks, note, stop) or result
                     stopped = self.owes_validation
-                if self._due(self.recipe.save_every) or stopped:
+                if self._due(self.recipe.save_every) and not stopped:
                     self.save()
                 clock.pause(time.perf_counter() - paused)
             seconds, waited = max(time.perf_counter() - began, 1e-9), batches.waited
-        return self._outcome(values, result, first, seconds, waited)
+        if stopped:
+            saved = self._save_and_stop(deadline())
+        else:
+            self.saver.wait()
+            saved = self.step
+        return self._outcome(values, result, first, seconds, waited, saved)
 
     def _outcome(
-        self, values: dict[str, float], result: ValidationResult | None, first: int, seconds: float, waited: float
+        self,
+        values: dict[str, float],
+        result: ValidationResult | None,
+        first: int,
+        seconds: float,
+        waited: float,
+        saved: int | None,
     ) -> TrainingOutcome:
         steps, best = self.step - first, self.folder.best()
         return TrainingOutcome(
@@ -298,6 +322,7 @@ class Trainer:
             validation=result,
             best_step=best.step if best else None,
             best_score=best.score if best else None,
+            saved=saved,
             steps_per_s=steps / seconds,
             samples_per_s=steps * self.recipe.optim.batch_size * self.recipe.optim.accumulation / seconds,
             data_wait=waited / seconds,

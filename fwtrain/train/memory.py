@@ -48,7 +48,7 @@ class Memory:
     activations: int
     """Peak of everything that a forward and backward pass makes besides."""
     gathered: int
-    """Whole layers under fsdp, two at most."""
+    """Whole layers under fsdp, two at most, and the float32 gradients of one on their way between processes."""
     update: int
     """What the optimizer's step needs while there are no activations."""
     validation: int
@@ -197,10 +197,13 @@ class MemoryPlan:
         return self._peak(batch_size, "validation") + weights
 
     def _gathered(self) -> int:
-        """Weights outside the layers, and the largest two layers (one is fetched while one computes)."""
+        """Weights outside the layers, and the largest two layers (one is fetched while one computes); of a bf16 model
+        the float32 gradients of the largest besides, which are summed over the processes in float32."""
         blocks = [*self.model.video.layers, *self.model.action.layers]
         layers = sorted(_bytes(block.parameters()) for block in blocks)
-        return _bytes(self.model.parameters()) - sum(layers[:-2])
+        counts = [_count(p for p in block.parameters() if p.requires_grad) for block in blocks]
+        reduced = 0 if self.recipe.precision == "fp32" else 4 * max(counts)
+        return _bytes(self.model.parameters()) - sum(layers[:-2]) + reduced
 
 
 def moment_bytes(parameter: Tensor, kind: str) -> int:

@@ -18,6 +18,7 @@ from fwtrain.errors import CheckpointError
 from fwtrain.recipe import OptimRecipe
 from fwtrain.train.moments import Moments, fits_eight_bit, restored, whole_shape, zeros
 from fwtrain.train.parallel import Team, local
+from fwtrain.train.shards import SavedTensors
 from fwtrain.train.tensors import TensorPart
 
 GROUP_BYTES = 256 << 20
@@ -126,9 +127,11 @@ class Optimizer:
             for key, tensor in state.tensors() if state is not None else ():
                 yield TensorPart(f"{key}.{name}", tensor, whole_shape(key, param.shape))
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `parts` yielded, whole tensors by name. Raises CheckpointError for a tensor of another model,
-        shape or precision."""
+    def load(self, tensors: SavedTensors) -> None:
+        """Restore what `parts` yielded; of a tensor that is split, this process's rows are read.
+
+        Raises CheckpointError for a tensor of another model, shape or precision.
+        """
         by_name: dict[str, dict[str, str]] = {name: {} for name in self._params}
         for full in tensors:
             key, _, name = full.partition(".")
@@ -136,24 +139,26 @@ class Optimizer:
                 raise CheckpointError(f"the checkpoint's optimizer state has tensor {full}, which this model has not")
             by_name[name][key] = full
         for name, keys in by_name.items():
-            self._load_one(name, {key: tensors[full] for key, full in keys.items()})
+            for key, full in keys.items():
+                if tensors.shape(full) != whole_shape(key, self._params[name].shape):
+                    raise CheckpointError(
+                        f"the checkpoint's optimizer state {full} has shape {tensors.shape(full)}, "
+                        f"this model has {tuple(self._params[name].shape)}"
+                    )
+            held = self._team.held(self._params[name].shape)
+            self._load_one(name, {key: tensors.rows(full, held.start, held.stop) for key, full in keys.items()})
 
     @torch.no_grad()
     def _load_one(self, name: str, state: dict[str, Tensor]) -> None:
+        """state: this process's rows by key."""
         shape = self._params[name].shape
-        for key, tensor in state.items():
-            if tensor.shape != whole_shape(key, shape):
-                raise CheckpointError(
-                    f"the checkpoint's optimizer state {key}.{name} has shape {tuple(tensor.shape)}, "
-                    f"this model has {tuple(shape)}"
-                )
         master = self._masters.get(name)
         if master is not None:
             if "master" not in state:
                 raise CheckpointError(
                     f"the checkpoint has no float32 weights of {name}; it was made at another precision"
                 )
-            master.copy_(self._team.part(state.pop("master")))
+            master.copy_(state.pop("master"))
             local(self._params[name]).copy_(master)
         if not state:
             return
@@ -163,8 +168,7 @@ class Optimizer:
             )
         device = self._master(name).device
         try:
-            parts = {key: self._team.part(tensor).to(device, copy=True) for key, tensor in state.items()}
-            self._moments[name] = restored(parts)
+            self._moments[name] = restored({key: tensor.to(device, copy=True) for key, tensor in state.items()})
         except KeyError as error:
             raise CheckpointError(f"the checkpoint's optimizer state of {name} lacks {error.args[0]}") from None
 

@@ -5,7 +5,8 @@
 Every process computes an equal share of every batch (see `fwtrain.train.passes`), so that the windows, the noise and
 the losses of a step do not depend on how many there are. ddp: `DistributedDataParallel`, every process holds the whole
 model. fsdp: `fully_shard` (FSDP2) of every layer and of the rest; weights, gradients, float32 masters and moments are
-split along the first axis. The process of rank 0 alone writes: logs, checkpoints, messages.
+split along the first axis. The process of rank 0 alone writes logs and messages; of checkpoints each writes its own
+rows, see `fwtrain.train.shards`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, cast
 
 import torch
@@ -21,10 +23,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from fwdata.errors import UsageError
+from fwdata.errors import FwdataError, UsageError
 from fwtrain.model import FastWAM
 
 type Mode = Literal["ddp", "fsdp"]
+
+PATIENCE = timedelta(minutes=30)
+"""How long processes wait for each other before torch ends the run, on GPUs too (NCCL's own limit is 10 minutes, its
+watchdog's 8): the first process may verify a checkpoint, write frozen weights or compile while the others wait."""
+SAVE_PATIENCE = timedelta(hours=6)
+"""The same between the threads that write a checkpoint: nobody else waits for them."""
 
 
 def world_size() -> int:
@@ -56,6 +64,8 @@ class Team:
     """"ddp" keeps all weights in every process, "fsdp" splits them."""
     mesh: DeviceMesh | None = None
     """Device mesh that fsdp splits over; None: alone, or ddp."""
+    saving: DeviceMesh | None = None
+    """The same processes on their CPUs with messages of their own, for checkpoints written while a run goes on."""
 
     @property
     def first(self) -> bool:
@@ -90,6 +100,22 @@ class Team:
             raise said[1]
         return cast(T, said[0])
 
+    def everywhere(self, do: Callable[[], object]) -> None:
+        """`do()` in every process; where it raises an FwdataError in any, the first of these errors in every one."""
+        if self.size == 1:
+            do()
+            return
+        own: FwdataError | None = None
+        try:
+            do()
+        except FwdataError as error:
+            own = error
+        errors: list[FwdataError | None] = [None] * self.size
+        dist.all_gather_object(errors, own)
+        first = next((error for error in errors if error is not None), None)
+        if first is not None:
+            raise first
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the processes, in place."""
         if self.size > 1:
@@ -120,12 +146,13 @@ class Team:
             return DistributedDataParallel(
                 model, find_unused_parameters=not every_tensor, gradient_as_bucket_view=True, broadcast_buffers=False
             )
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)  # sums over processes, also of bf16 gradients
         for expert in (model.video, model.action):
             for block in expert.layers:
-                fully_shard(block, mesh=self.mesh)
-        fully_shard(model, mesh=self.mesh)
+                fully_shard(block, mesh=self.mesh, mp_policy=policy)
+        fully_shard(model, mesh=self.mesh, mp_policy=policy)
         model.sharded = True
         return model
 
@@ -157,12 +184,15 @@ class Team:
                 part.reshard()
                 part.set_reshard_after_forward(part is not parts[0], recurse=False)
 
-    def part(self, whole: Tensor) -> Tensor:
-        """This process's rows of a tensor, as `fully_shard` splits them; the tensor itself when nothing is split."""
-        if not self.sharded or whole.ndim == 0:
-            return whole
-        rows = -(-len(whole) // self.size)
-        return whole[min(self.rank * rows, len(whole)) : min((self.rank + 1) * rows, len(whole))]
+    def share(self, length: int) -> slice:
+        """This process's rows of `length`, as `fully_shard` splits them."""
+        rows = -(-length // self.size)
+        return slice(min(self.rank * rows, length), min((self.rank + 1) * rows, length))
+
+    def held(self, shape: tuple[int, ...]) -> slice:
+        """The rows of a tensor of `shape` that this process holds: its share, or all when nothing is split."""
+        length = shape[0] if shape else 0
+        return self.share(length) if self.sharded else slice(0, length)
 
     def whole(self, part: Tensor, shape: torch.Size) -> Tensor:
         """The tensor that the processes' parts make, of `shape`; every process has to ask."""
@@ -202,9 +232,13 @@ def join(mode: Mode, device: torch.device) -> Iterator[Team]:
             )
         device = torch.device("cuda", place)
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        os.environ.setdefault("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", str(int(PATIENCE.total_seconds())))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         mesh = init_device_mesh(device.type, (size,)) if mode == "fsdp" else None
-        yield Team(device, dist.get_rank(), size, mode, mesh)
+        group = dist.new_group(backend="gloo", timeout=SAVE_PATIENCE)
+        saving = DeviceMesh.from_group(group, "cpu")
+        yield Team(device, dist.get_rank(), size, mode, mesh, saving)
     finally:
         dist.destroy_process_group()

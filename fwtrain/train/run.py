@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from fwtrain.train.optim import learning_rate
 from fwtrain.train.parallel import join, local_size
 from fwtrain.train.preflight import check_memory, explain_out_of_memory
 from fwtrain.train.report import write_run_report
+from fwtrain.train.saver import STOP_SECONDS
 from fwtrain.train.trackers import check_installed, open_tracker
 from fwtrain.weights.initialise import shift_warning
 
@@ -37,20 +39,28 @@ from fwtrain.weights.initialise import shift_warning
 class Stop:
     """Whether a signal asked for the end. The second SIGINT interrupts at once."""
 
+    seconds: float = STOP_SECONDS
+    """How long after the signal everything has to be saved."""
     signal: int | None = field(default=None)
     """Number of the first signal; None: none came."""
+    since: float = 0.0
+    """When it came, of `time.monotonic()`."""
 
     def __call__(self) -> bool:
         return self.signal is not None
 
+    def deadline(self) -> float | None:
+        """Until when to be done, of `time.monotonic()`; None where no signal came."""
+        return None if self.signal is None else self.since + self.seconds
+
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals(seconds: float = STOP_SECONDS) -> Iterator[Stop]:
     """SIGINT and SIGTERM set the Stop's flag; the old handlers come back afterwards.
 
-    Does nothing outside the main thread.
+    seconds: see `Stop`. Does nothing outside the main thread.
     """
-    stop = Stop()
+    stop = Stop(seconds)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -58,6 +68,8 @@ def stop_on_signals() -> Iterator[Stop]:
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if stop.signal is None:
+            stop.since = time.monotonic()
         stop.signal = number
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -77,15 +89,16 @@ def train(
     fresh: bool = False,
     device: str = "auto",
     should_stop: Callable[[], bool] = lambda: False,
+    deadline: Callable[[], float | None] = lambda: None,
     note: Callable[[str], None] = lambda _: None,
     progress: bool = False,
 ) -> TrainingOutcome:
     """Train `recipe` on `store`, or on several side by side, in the run folder `out`; continues where an equal run
     stopped.
 
-    note: takes sentences for the user. progress: a bar on stderr when it is a terminal. device: "auto" takes a GPU when
-    there is one. Raises UsageError and StoreError for input that does not fit, TrainingDiverged for a loss that is not
-    finite.
+    should_stop, deadline: see `Trainer.run`. note: takes sentences for the user. progress: a bar on stderr when it is a
+    terminal. device: "auto" takes a GPU when there is one. Raises UsageError and StoreError for input that does not
+    fit, TrainingDiverged for a loss that is not finite.
     """
     folder = RunFolder(out)
     begins = fresh or not folder.exists
@@ -106,7 +119,7 @@ def train(
         for text in notes_of(source, trainer, finished):
             say(text)
         with Sinks(*_sinks(folder, recipe, trainer, progress, finished)) as sinks:
-            outcome = trainer.run(sinks, should_stop=should_stop, note=say)
+            outcome = trainer.run(sinks, should_stop=should_stop, deadline=deadline, note=say)
         if team.first:
             write_run_report(folder)
     return outcome

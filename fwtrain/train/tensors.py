@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -30,11 +31,17 @@ class TensorPart:
     """Shape of the whole."""
 
 
-def write_tensors(path: Path, parts: Sequence[TensorPart], team: Team) -> dict[str, int] | None:
+SYNC_BYTES = 256 << 20
+"""A file is synced whenever so much was written, so that a slow disk slows the writing and not its very end."""
+
+
+def write_tensors(
+    path: Path, parts: Sequence[TensorPart], team: Team, check: Callable[[], None] = lambda: None
+) -> dict[str, int] | None:
     """Write whole tensors gathered from the processes of `team`, in order, and sync the file.
 
     Every process has to call; the first one writes and gets the size and CRC-32 of the file, the others None. Holds one
-    whole tensor at a time.
+    whole tensor at a time. check: called before every tensor; what it raises ends the writing.
     """
     if not team.first:
         if team.sharded:
@@ -54,15 +61,25 @@ def write_tensors(path: Path, parts: Sequence[TensorPart], team: Team) -> dict[s
     with path.open("wb") as file:
         start = header_bytes(header)
         file.write(start)
-        crc, size = zlib.crc32(start), len(start)
+        crc, size, synced = zlib.crc32(start), len(start), 0
         for part in parts:
+            check()
             whole = team.whole(part.tensor.detach(), part.shape).cpu().contiguous()
             data = whole.reshape(-1).view(torch.uint8).numpy().data
-            file.write(data)
+            write_block(file, data)
             crc, size = zlib.crc32(data, crc), size + len(data)
+            if size - synced > SYNC_BYTES:
+                file.flush()
+                os.fsync(file.fileno())
+                synced = size
         file.flush()
         os.fsync(file.fileno())
     return {"bytes": size, "crc32": crc}
+
+
+def write_block(file: BinaryIO, data: memoryview) -> None:
+    """Write one tensor's bytes. A function of its own, so that a test can stand for a slow disk."""
+    file.write(data)
 
 
 def checkpoint_tensors(path: Path) -> TensorFiles:

@@ -7,12 +7,10 @@ changes are written once, into the run folder, and checkpoints hold the rest.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from fwtrain.errors import CheckpointError
 from fwtrain.model import FastWAM
@@ -22,6 +20,7 @@ from fwtrain.train.checkpoint import Checkpoint
 from fwtrain.train.folder import FROZEN, RunFolder
 from fwtrain.train.lora import merge_adapters
 from fwtrain.train.parallel import Team, local
+from fwtrain.train.shards import SavedTensors
 from fwtrain.train.tensors import TensorPart, checkpoint_tensors, digest, write_tensors
 
 
@@ -50,7 +49,7 @@ def check_file(path: Path, written: dict[str, int] | None) -> None:
 
 
 @torch.no_grad()
-def load_parts(model: FastWAM, tensors: Mapping[str, Tensor], team: Team, where: str, *, trained: bool) -> None:
+def load_parts(model: FastWAM, tensors: SavedTensors, team: Team, where: str, *, trained: bool) -> None:
     """Fill this process's rows of all parameters that are (or are not) trained from whole tensors.
 
     CheckpointError for names or shapes of another model.
@@ -60,12 +59,13 @@ def load_parts(model: FastWAM, tensors: Mapping[str, Tensor], team: Team, where:
         verb = "lacks" if name in wanted else "has an unknown"
         raise CheckpointError(f"{where} is of another model: it {verb} tensor {name}")
     for name, parameter in wanted.items():
-        tensor = tensors[name]
-        if tensor.shape != parameter.shape:
+        shape = tensors.shape(name)
+        if shape != parameter.shape:
             raise CheckpointError(
-                f"{where} is of another model: {name} has shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}"
+                f"{where} is of another model: {name} has shape {shape}, not {tuple(parameter.shape)}"
             )
-        local(parameter).copy_(team.part(tensor))
+        held = team.held(shape)
+        local(parameter).copy_(tensors.rows(name, held.start, held.stop))
 
 
 def load_trained(folder: RunFolder, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> FastWAM:

@@ -21,8 +21,10 @@ from pathlib import Path
 from fwdata.encode.hub import WAN22_ORIGINAL_ID, fetch, file_names, is_hub_id, matching
 from fwdata.errors import UsageError
 from fwtrain.model import FastWAM
+from fwtrain.model.saving import load_exactly
 from fwtrain.recipe import ModelRecipe
 from fwtrain.train.checkpoint import CHECKPOINTS, latest
+from fwtrain.train.shards import INDEX, ShardedTensors
 from fwtrain.weights import names as weights
 from fwtrain.weights.released import ACTION_SHIFT, OLDER_ACTION_SHIFT
 
@@ -45,7 +47,11 @@ def initialise(model: FastWAM, init: str, action: str | None = None) -> None:
     kind, _, source = init.partition(":")
     what = f"model.init {init}"
     if kind == "fastwam":
-        weights.load_fastwam(model, _local_fastwam(source, what))
+        found = _local_fastwam(source, what)
+        if (found / INDEX).is_file():
+            load_exactly(model, ShardedTensors.of_model(found), str(found))
+        else:
+            weights.load_fastwam(model, found)
         return
     path = _local(source or WAN22_ORIGINAL_ID, what)
     weights.load_wan_video_expert(model, path)

@@ -1,13 +1,15 @@
 """`fwtrain` on the store in memory, as a program: for tests that need processes of their own.
 
 Environment: FAKE_POISON=episode,frame makes that frame's latents NaN; FAKE_KILL=moment,folder ends the process with
-SIGKILL at a moment of that checkpoint folder's save; FAKE_STOP=step,rank sends SIGTERM to one process in that step.
+SIGKILL at a moment of that checkpoint folder's save; FAKE_STOP=step,rank sends SIGTERM to one process in that step;
+FAKE_SLOW=seconds,folder is a disk that takes so long for every tensor of that checkpoint folder.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from fake_store import FakeStore
@@ -15,7 +17,7 @@ from fake_store import FakeStore
 import fwdata
 from fwdata import io
 from fwtrain import cli
-from fwtrain.train import checkpoint
+from fwtrain.train import checkpoint, tensors
 from fwtrain.train.loop import Trainer
 
 MOMENTS = ("file half written", "files written", "before rename", "before marker", "marker half written")
@@ -76,12 +78,26 @@ def stop_in(step: int, rank: int) -> None:
     Trainer._train_step = patched
 
 
+def slow_disk(seconds: float, folder: str) -> None:
+    """Every tensor of that checkpoint takes so long to write."""
+    write = tensors.write_block
+
+    def slow(file, data):
+        if folder in file.name:
+            time.sleep(seconds)
+        write(file, data)
+
+    tensors.write_block = slow
+
+
 if __name__ == "__main__":
     store = FakeStore()
     if "FAKE_POISON" in os.environ:
         store.cache.poison = tuple(map(int, os.environ["FAKE_POISON"].split(",")))
     if "FAKE_KILL" in os.environ:
         kill_at(*os.environ["FAKE_KILL"].split(","))
+    if "FAKE_SLOW" in os.environ:
+        slow_disk(float(os.environ["FAKE_SLOW"].split(",")[0]), os.environ["FAKE_SLOW"].split(",")[1])
     if "FAKE_STOP" in os.environ:
         stop_in(*map(int, os.environ["FAKE_STOP"].split(",")))
     fwdata.open = lambda location: store

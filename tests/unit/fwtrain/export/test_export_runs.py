@@ -209,7 +209,7 @@ def test_the_command(run: Path, tmp_path: Path, monkeypatch, capsys):
     code, _, err = call("export", "lerobot", run, tmp_path / "b")
     assert code == 2 and "pass --any-encoder" in err
     code, _, err = call("export", "onnx", run, tmp_path / "c")
-    assert code == 2 and "known: lerobot, fastwam, robotwin-policy" in err
+    assert code == 2 and "known: model, lerobot, fastwam, robotwin-policy" in err
 
 
 def test_renaming_copies_bytes(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from training import SMALL, losses, recipe, run, tensors
 
 from fwdata.errors import UsageError
 from fwtrain.data import open_source, training_order, training_reader
+from fwtrain.train.checkpoint import checkpoints, latest
 from fwtrain.train.passes import PassLoader, check_share, step_passes
 
 MIXED = ("optim.accumulation=3", "data.video_fraction=0.5", "data.instruction=sample", "optim.eps=1e-3")
@@ -24,11 +26,14 @@ compare as closely as gradients do."""
 PROGRAM = SUPPORT / "fake_fwtrain.py"
 
 
-def torchrun(out: Path, *overrides: str, size: int = 2, **environment: str) -> subprocess.CompletedProcess[str]:
-    flags = [part for override in (*SMALL, *overrides) for part in ("--set", override)]
+def torchrun(
+    out: Path, *overrides: str, size: int = 2, flags: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    sets = [part for override in (*SMALL, *overrides) for part in ("--set", override)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    command = [*launch, str(PROGRAM), "run", "s", "--recipe", "tiny", "--out", str(out), "--threads", "1", "--json"]
     return subprocess.run(
-        [*launch, str(PROGRAM), "run", "s", "--recipe", "tiny", "--out", str(out), "--threads", "1", "--json", *flags],
+        [*command, *flags, *sets],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -132,3 +137,50 @@ def test_mistakes_on_two_processes_end_all_of_them(tmp_path: Path):
     assert "optim.batch_size 5 cannot be dealt equally to 2 processes" in odd.stderr
     assert "exitcode  : 2 " in odd.stderr
     assert not (tmp_path / "odd").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_that_split_are_continued_by_four_that_do_not_and_by_one(tmp_path: Path):
+    bf16 = (*MIXED, "precision=bf16", "keep_last=null")
+    run(tmp_path / "one", *bf16)
+    out = tmp_path / "many"
+    assert "exitcode  : 130" in torchrun(out, *bf16, "parallel=fsdp", FAKE_STOP="2,1").stderr
+    found = latest(out / "checkpoints")
+    assert found is not None
+    assert sorted(path.name for path in found.path.glob("shard-*")) == [
+        "shard-00000.safetensors",
+        "shard-00001.safetensors",
+    ]
+    stopped = torchrun(out, *bf16, "parallel=ddp", size=4, FAKE_STOP="4,1")
+    assert "exitcode  : 130" in stopped.stderr, stopped.stderr
+    assert len(list(latest(out / "checkpoints").path.glob("shard-*"))) == 4
+    assert run(out, *bf16).finished
+    for a, b in zip(losses(tmp_path / "one"), losses(out), strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=2e-2)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_slow_disk_answers_sigterm_in_time_and_keeps_the_checkpoint_before(tmp_path: Path):
+    """Every tensor takes a second: half a minute and more for the whole checkpoint."""
+    slow = ("parallel=fsdp", "optim.steps=40", "save_every=2", "eval_every=40", "validation.windows=0")
+    began = time.monotonic()
+    stopped = torchrun(tmp_path, *slow, flags=("--stop-seconds", "4"), FAKE_SLOW="1,step-00000004", FAKE_STOP="5,0")
+    assert "exitcode  : 130" in stopped.stderr, stopped.stderr
+    assert "stopped at step 6 of 40, which could not be saved within 4 s (--stop-seconds)" in stopped.stderr
+    assert "continues from step 2" in stopped.stderr
+    assert [item.step for item in checkpoints(tmp_path / "checkpoints")] == [2]
+    assert time.monotonic() - began < 120
+    done = torchrun(tmp_path, *slow, "parallel=ddp")
+    assert done.returncode == 0, done.stderr
+    assert [item.step for item in checkpoints(tmp_path / "checkpoints")][-1] == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["file half written", "before rename", "before marker", "marker half written"])
+def test_processes_killed_in_a_save_continue_from_the_one_before(tmp_path: Path, moment: str):
+    killed = torchrun(tmp_path, "parallel=fsdp", FAKE_KILL=f"{moment},step-00000004")
+    assert killed.returncode != 0
+    assert "exitcode  : -9" in killed.stderr, killed.stderr
+    assert [item.step for item in checkpoints(tmp_path / "checkpoints")] == [2]
+    assert run(tmp_path).finished
+    assert not list((tmp_path / "checkpoints").glob(".*"))
