@@ -8,6 +8,7 @@ state --normalise--> proprioception ──────────────�
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from fwdata.envs.base import Observation
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.images.stitch import stitch
 from fwdata.normalise import Float32
+from fwtrain.data.usual import UsualValues
 from fwtrain.infer.prompts import FOLDER, PaddedEncoder
 from fwtrain.model import Denoising, FastWAM, Graphs, Instruction, Noise, sample
 from fwtrain.model.sampling import USUAL
@@ -32,6 +34,11 @@ from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.run import choose_device
 from fwtrain.train.weights import load_trained
 from fwtrain.weights.cache_vae import cache_vae
+
+LOG = logging.getLogger("fwtrain.infer")
+
+WARNINGS_LOGGED = 20
+"""Different sets of unusual dimensions that a policy logs."""
 
 PROMPTS_KEPT = 256
 """Embedded instructions a policy remembers, 1 MiB each at the published size."""
@@ -100,6 +107,8 @@ class Policy:
         self._remembering, self._encoding = threading.Lock(), threading.Lock()
         self._read: dict[bytes, Instruction] = {}
         self._state, self._action = info.state.normaliser(), info.action.normaliser()
+        self._usual = UsualValues(info.state.names, self._state, info.manifest.normalisation.mode)
+        self._warned: set[bytes] = set()
 
     @classmethod
     def load(
@@ -197,6 +206,7 @@ class Policy:
         encoded = [known[id(item)] for item in observations]
         for item in encoded:
             self._check_state(item.state)
+            self.unusual(item.state)
         weight = self.model.action.head.weight
 
         def tensor(rows: list[NDArray[Any]]) -> torch.Tensor:
@@ -260,6 +270,19 @@ class Policy:
         names = self.info.state.names
         if np.shape(state) != (len(names),):
             raise UsageError(f"the policy reads a state of {len(names)} dimensions, found shape {np.shape(state)}")
+
+    def unusual(self, state: Float32) -> str | None:
+        """A sentence where a state [Ds] lies far outside the training statistics, logged once per set of dimensions.
+
+        The policy acts all the same; what it answers to such a state means little.
+        """
+        warning = self._usual.warning(state, "the state lies")
+        if warning is not None:
+            key = self._usual.far(state).tobytes()
+            if key not in self._warned and len(self._warned) < WARNINGS_LOGGED:
+                self._warned.add(key)
+                LOG.warning("%s", warning)
+        return warning
 
     def _noise(self, seeds: Sequence[int]) -> Noise:
         """Starting points per seed, drawn apart so that a sample's noise does not depend on its batch."""

@@ -2,8 +2,10 @@
 
 The server sends one binary message of metadata when a client connects. Then each binary message is an observation, and
 is answered by one message: binary {"actions", "server_timing", "policy_timing"}, or text, one sentence, for a mistake;
-the connection stays usable. Binary messages are msgpack with openpi's encoding of arrays (`fwtrain.serve.wire`);
-`openpi_client.WebsocketClientPolicy` speaks it, and `fwtrain.serve.client.PolicyClient` needs no openpi.
+the connection stays usable. The answer to a state far outside the training statistics (degrees for radians, a gripper
+of 0 .. 255) has a key "warnings" too, a list of sentences; the server's log has each once. Binary messages are msgpack
+with openpi's encoding of arrays (`fwtrain.serve.wire`); `openpi_client.WebsocketClientPolicy` speaks it, and
+`fwtrain.serve.client.PolicyClient` needs no openpi.
 
 An observation is a map. For a camera `c` and the run's state and instruction, the first key found counts:
 

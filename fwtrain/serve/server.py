@@ -120,7 +120,8 @@ class PolicyServer:
         info = self.policy.info
         size = (*info.manifest.stitch.camera_size, 3)
         blank = {name: np.zeros(size, np.uint8) for name in info.manifest.stitch.cameras}
-        seen = self.policy.encode(Observation(blank, np.zeros(len(info.state.names), np.float32), "warm up"))
+        middle = info.state.normaliser().invert(np.zeros(len(info.state.names), np.float32))
+        seen = self.policy.encode(Observation(blank, middle, "warm up"))
         for count in range(1, self.max_batch + 1 if self.policy.model.device.type == "cuda" else 2):
             self.policy.act_batch([seen] * count, [0] * count, steps=self.steps)
 
@@ -250,15 +251,18 @@ class PolicyServer:
         """Binary actions, or one sentence."""
         began = time.perf_counter()
         try:
-            answer = await batcher.act(self._read(message))
+            request = self._read(message)
+            answer = await batcher.act(request)
         except FwdataError as error:
             return str(error)
         self.stats.batched(answer.batch)
         timing = {"infer_ms": 1e3 * (time.perf_counter() - began)}
         if previous:
             timing["prev_total_ms"] = 1e3 * previous
+        warning = self.policy.unusual(request.observed.state)
         return pack(
             {
+                **({} if warning is None else {"warnings": [warning]}),
                 "actions": answer.actions[: self._send],
                 "server_timing": timing,
                 "policy_timing": {"infer_ms": 1e3 * answer.seconds, "batch": answer.batch},

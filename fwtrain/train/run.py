@@ -22,6 +22,7 @@ from fwtrain.data.source import StoreSource, training_order, training_reader, va
 from fwtrain.model import FastWAM
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import model_config
+from fwtrain.train.far_values import far_values
 from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.horizon import horizon_warning
 from fwtrain.train.logs import JsonLines, Sink, Sinks, TensorBoard, Terminal
@@ -114,6 +115,8 @@ def train(
         trainer = Trainer.start(source, recipe, folder, team, fresh=fresh)
         say = note if team.first else _silent
         say(_summary(trainer, out))
+        for text in far_values(source):
+            say(f"warning: {text}")
         if warning is not None:
             say(warning)
         for text in notes_of(source, trainer, finished):

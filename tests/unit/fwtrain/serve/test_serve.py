@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_store import FakeText
+from fake_store import FakeText, vector_statistics
 from serving import CAMERAS, STATE, PictureVae, direct, observation, pictures, raw, server, small_policy
 from websockets.exceptions import InvalidStatus
 
 from fwdata.errors import UsageError
+from fwdata.normalise import Normaliser
 from fwtrain import cli
+from fwtrain.data.usual import UsualValues
 from fwtrain.infer.evaluate import evaluate_sample
 from fwtrain.infer.policy import Policy
 from fwtrain.model import FastWAM
@@ -41,6 +43,38 @@ def shared():
     made = server()
     with background(made) as (host, port):
         yield made, host, port
+
+
+def test_a_state_far_outside_the_training_data_is_answered_with_a_warning(shared, caplog):
+    made, host, port = shared
+    degrees = np.rad2deg(STATE)
+    gripper = STATE.copy()
+    gripper[6] = 255.0
+    with PolicyClient(host, port) as client, caplog.at_level(logging.WARNING, "fwtrain.infer"):
+        assert "warnings" not in client.infer(observation(3))
+        for state, name in ((degrees, made.policy.info.state.names[0]), (gripper, made.policy.info.state.names[6])):
+            for _ in range(2):
+                answer = client.infer(observation(3, **{"observation/state": state}))
+                [warning] = answer["warnings"]
+                assert (
+                    warning.startswith("the state lies far outside the training data in ") and f"{name} is " in warning
+                )
+                assert "degrees for radians" in warning and answer["actions"].shape == (32, 14)
+    assert len([r for r in caplog.records if "far outside" in r.getMessage()]) == 2  # each once
+
+
+@pytest.mark.parametrize("mode", ["zscore", "minmax", "quantile"])
+def test_what_is_far_and_what_is_not(mode):
+    rows = np.random.default_rng(0).normal(0, 0.3, (500, 3)).astype(np.float32)
+    rows[:, 1] = rows[:, 1] > 0  # a gripper
+    rows[:, 2] = 0.7  # never moves
+    usual = UsualValues(
+        ("joint", "gripper", "fixed"), Normaliser.from_statistics(vector_statistics(rows), mode, "abc"), mode
+    )
+    assert not usual.far(rows).any()
+    assert not usual.far(np.array([1.2, 1.3, 0.75], np.float32)).any()
+    assert usual.far(np.array([40.0, 255.0, 57.0], np.float32)).all()
+    assert usual.warning(np.array([0.1, 0, 0.7], np.float32), "it lies") is None
 
 
 def test_a_client_gets_metadata_and_the_policys_actions(shared):

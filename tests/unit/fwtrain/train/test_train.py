@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ from training import assert_same_run, losses, recipe, run, small_model
 
 from fwdata.errors import StoreBusy, UsageError
 from fwdata.io import folder_lock
+from fwdata.normalise import Normaliser
+from fwtrain.data import open_source
 from fwtrain.errors import CheckpointError, RunMismatch, TrainingDiverged
 from fwtrain.recipe import OptimRecipe
 from fwtrain.train import checkpoint as checkpoints
 from fwtrain.train.checkpoint import latest
+from fwtrain.train.far_values import far_values
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.logs import read_log
 from fwtrain.train.optim import Optimizer, learning_rate
@@ -372,3 +376,12 @@ def test_a_fresh_run_takes_nothing_from_the_one_it_replaces(tmp_path: Path):
     run(tmp_path / "a", "optim.steps=1", "model.action_shift=3.0")
     run(tmp_path / "a", "optim.steps=1", fresh=True)
     assert RunFolder(tmp_path / "a").recipe() == recipe("optim.steps=1").settled(1.0)
+
+
+def test_rows_far_outside_the_statistics_are_reported(tmp_path):
+    source = open_source(FakeStore(), recipe())
+    assert far_values(source) == []
+    stale = replace(source, state=Normaliser(source.state.scale * 200, source.state.offset))
+    [told] = far_values(stale)
+    assert told.startswith("state rows of 3 of 3 episodes are far outside the statistics, such as episode0")
+    assert "fwdata stats" in told
