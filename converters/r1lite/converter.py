@@ -338,9 +338,12 @@ def _camera(bags: Bags, track: series.Track, rows: rowing.AlignedRows, keep_vide
         return EncodedCamera(buffers, track.height, track.width)
     good = track.timing.index[track.good]
     first = int(good[0])
-    pixels = pictures.BagPixels(bags, track.camera, track.timing.topic, track.kind, shown, first)
+    if track.shown is not None:
+        shown = tuple(track.shown[list(shown)].tolist())
+    place = (bags, track.camera, track.timing.topic, track.kind)
+    pixels = pictures.BagPixels(*place, shown, first, reordered=track.display is not None)
     if keep_video and track.kind in ("h264", "hevc"):
-        return kept.keep(pixels, good)
+        return kept.keep(pixels, good, track.display)
     height, width = (track.height, track.width) if track.height else pixels.size()
     return RawCamera(pixels, height, width)
 

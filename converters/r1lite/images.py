@@ -125,6 +125,8 @@ class BagFrames:
     """Message (number in written order) of every row."""
     first: int = 0
     """Message that decoding starts with; above 0 only for video, which is entered at a keyframe."""
+    reordered: bool = False
+    """Whether the video is known to have B-frames; its rows are then the messages of the frames to show."""
 
     def messages(self) -> Iterator[tuple[int, Any]]:
         """(number, message) in written order."""
@@ -195,25 +197,24 @@ class BagPixels(BagFrames):
                     continue
                 packet = av.Packet(bytes(message.data))
                 packet.pts = number
-                yield from _wanted(_in_order(decoder.decode(packet), shown), wanted)
-            yield from _wanted(_in_order(decoder.decode(None), shown), wanted)
+                yield from _wanted(self._in_order(decoder.decode(packet), shown), wanted)
+            yield from _wanted(self._in_order(decoder.decode(None), shown), wanted)
         except BadEpisode as error:
             raise BadEpisode(f"{self.camera}: {error}") from None
         except av.FFmpegError as error:
-            raise BadEpisode(f"{self.camera}: the {self.kind} video cannot be decoded: {error}") from None
+            raise BadEpisode(f"{self.camera}: the {self.kind} video cannot be decoded: {error.strerror}") from None
 
-
-def _in_order(frames: list[VideoFrame], shown: list[int]) -> list[VideoFrame]:
-    """The frames, if they are displayed in the order of their messages; BadEpisode for B-frames, whose stamps are not
-    those of what is shown. shown: the last message displayed, updated."""
-    for frame in frames:
-        if frame.pts is not None and frame.pts < shown[0]:
-            raise BadEpisode(
-                f"the video has B-frames: message {frame.pts} is displayed after message {shown[0]}, so stamps and "
-                "images do not belong together; encode the topic again without B-frames (ffmpeg -bf 0)"
-            )
-        shown[0] = max(shown[0], frame.pts or 0)
-    return frames
+    def _in_order(self, frames: list[VideoFrame], shown: list[int]) -> list[VideoFrame]:
+        """The frames; BadEpisode for B-frames that the stream does not announce. shown: the last message, updated."""
+        for frame in frames:
+            if frame.pts is not None and frame.pts < shown[0] and not self.reordered:
+                raise BadEpisode(
+                    f"the video has B-frames that it does not announce: message {frame.pts} is displayed after message "
+                    f"{shown[0]}, so stamps and images do not belong together; encode the topic again without B-frames "
+                    "(ffmpeg -bf 0)"
+                )
+            shown[0] = max(shown[0], frame.pts or 0)
+        return frames
 
 
 def _wanted(frames: list[VideoFrame], wanted: frozenset[int]) -> Iterator[tuple[int, VideoFrame]]:

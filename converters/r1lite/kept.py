@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,11 +14,11 @@ from fwdata.api import BadEpisode, VideoCamera, VideoHeader, VideoPacket
 from fwdata.images.colour import tags_of
 
 
-def keep(pixels: BagPixels, good: NDArray[np.int64]) -> VideoCamera:
+def keep(pixels: BagPixels, good: NDArray[np.int64], display: Sequence[int] | None = None) -> VideoCamera:
     """The camera of the frames that `pixels` decodes. good: messages that are whole and build on whole ones.
 
-    Messages are Annex B buffers without reordering: their order is that of display. BadEpisode when no frame can be
-    decoded. Cost: one more pass over the topic, and one decoded frame.
+    Messages are Annex B buffers. display: messages in display order, for video with B-frames; None: in their own.
+    BadEpisode when no frame can be decoded. Cost: one more pass over the topic, and one decoded frame.
     """
     usable = frozenset(good.tolist())
     numbers: list[int] = []
@@ -34,14 +34,15 @@ def keep(pixels: BagPixels, good: NDArray[np.int64]) -> VideoCamera:
     if first is None:
         raise BadEpisode(f"{pixels.camera}: the {pixels.kind} video holds no frame")
     header = VideoHeader(pixels.kind, b"", b"", first.format.name, *tags_of(first))
-    packets = partial(_packets, pixels, kept, frozenset(keys))
-    rows = np.searchsorted(kept, pixels.rows).astype(np.int64)
+    chosen = frozenset(kept)
+    shown = kept if display is None else [number for number in display if number in chosen]
+    ranks = {number: rank for rank, number in enumerate(shown)}
+    packets = partial(_packets, pixels, ranks, frozenset(keys))
+    rows = np.array([ranks[number] for number in pixels.rows], np.int64)
     return VideoCamera(packets, pixels.video_frames, header, rows, first.height, first.width)
 
 
-def _packets(pixels: BagPixels, kept: list[int], keys: frozenset[int]) -> Iterator[VideoPacket]:
-    wanted, rank = frozenset(kept), 0
+def _packets(pixels: BagPixels, ranks: Mapping[int, int], keys: frozenset[int]) -> Iterator[VideoPacket]:
     for number, message in pixels.messages():
-        if number in wanted:
-            yield VideoPacket(bytes(message.data), rank, number in keys)
-            rank += 1
+        if number in ranks:
+            yield VideoPacket(bytes(message.data), ranks[number], number in keys)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from converters.r1lite import align
 from converters.r1lite.bags import UNSET_NS, Bags, header_stamp
 from converters.r1lite.images import Kind, Look, look_at
+from converters.r1lite.reordering import display_order, frames_of_stamps
 from converters.r1lite.topics import CAMERAS, HEAD, TopicPart, columns
 from fwdata.errors import BadEpisode
 
@@ -109,6 +110,10 @@ class Track:
     """bool [n], in the order of the stamps; False for an image that cannot be used."""
     problem: str
     """What is wrong with the first image that is not good; "" where all are."""
+    shown: NDArray[np.int64] | None = None
+    """int64 [messages], the message whose frame belongs to each message's stamp; None: its own. For B-frames."""
+    display: tuple[int, ...] | None = None
+    """Messages in display order, for video with B-frames; None: in their own order."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,12 @@ def read_recording(
     for part in parts:
         topic = chosen[f"{part.name} {part.role}"]
         series.append(Series(part, timings[topic], _values(part, found[topic], timings[topic])))
-    tracks = {name: _track(name, found[chosen[name]], timings[chosen[name]]) for name in wanted}
+    tracks = {name: _track(name, found[chosen[name]], timings[chosen[name]], bags) for name in wanted}
+    warnings += [
+        f"{name}: the video has B-frames, its images are taken in display order"
+        for name, track in tracks.items()
+        if track.display is not None
+    ]
     return RecordedSeries(tuple(series), tracks, bags.damage.truncated, bags.damage.chunks, tuple(warnings))
 
 
@@ -269,7 +279,7 @@ def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, warnings
     return stamps
 
 
-def _track(camera: str, collector: _Collector, timing: TopicTiming) -> Track:
+def _track(camera: str, collector: _Collector, timing: TopicTiming, bags: Bags) -> Track:
     """What a topic's pictures have in common; those that differ are bad. BadEpisode when too many are."""
     first = next((look for look in collector.looks if look.kind is not None), None)
     if first is None:
@@ -278,7 +288,7 @@ def _track(camera: str, collector: _Collector, timing: TopicTiming) -> Track:
         raise BadEpisode(f"{camera}: {timing.topic} holds {first.problem}")
     problems = [_problem(look, first) for look in collector.looks]
     if first.kind in ("h264", "hevc"):
-        return _video_track(camera, collector, timing, first, problems)
+        return _video_track(camera, collector, timing, first, problems, bags)
     bad = [i for i, problem in enumerate(problems) if problem]
     if len(bad) > MAX_DAMAGED * timing.messages:
         raise BadEpisode(
@@ -292,7 +302,7 @@ def _track(camera: str, collector: _Collector, timing: TopicTiming) -> Track:
 
 
 def _video_track(
-    camera: str, collector: _Collector, timing: TopicTiming, first: Look, problems: Sequence[str]
+    camera: str, collector: _Collector, timing: TopicTiming, first: Look, problems: Sequence[str], bags: Bags
 ) -> Track:
     """A compressed video, in stamp order. Usable from its first keyframe on, and after a hole from the next one.
 
@@ -301,20 +311,28 @@ def _video_track(
     keys = np.array([look.key for look in collector.looks])
     if not keys.any():
         raise BadEpisode(f"{camera}: {timing.topic} holds {first.kind} video without a keyframe")
-    if timing.inversions or timing.duplicates:
-        raise BadEpisode(f"{camera}: {timing.topic} holds {first.kind} video whose stamps are out of order")
     bad = next((i for i in range(int(keys.argmax()), len(problems)) if problems[i]), None)
     if bad is not None:
         raise BadEpisode(f"{camera}: message {bad} of the {first.kind} video: {problems[bad]}")
     assert first.kind is not None
+    order, shown = display_order(bags, camera, timing.topic, first.kind, int(keys.argmax())), None
+    if timing.duplicates or (timing.inversions and order is None):
+        raise BadEpisode(f"{camera}: {timing.topic} holds {first.kind} video whose stamps are out of order")
+    if order is not None:
+        shown = frames_of_stamps(timing.topic, timing.index, order, int(keys.argmax()))
     steps = np.diff(timing.stamps)
     holes = np.append(True, steps > VIDEO_HOLE * np.median(steps)) if len(steps) else np.array([True])
     numbers = np.arange(timing.messages)
     last_hole, last_key = (np.maximum.accumulate(np.where(at, numbers, -1)) for at in (holes, keys))
     good = last_key >= last_hole
+    if order is not None and holes[1:].any():
+        raise BadEpisode(
+            f"{camera}: {timing.topic} holds {first.kind} video with B-frames and a pause of "
+            f"{steps.max() / align.SECOND:.2f} s, so that lost messages would shift its images"
+        )
     missing = int((~good).sum())
     problem = f"{missing} frames before the first keyframe, or between a hole and the next one" if missing else ""
-    return Track(camera, timing, first.kind, 0, 0, good, problem)
+    return Track(camera, timing, first.kind, 0, 0, good, problem, shown, order)
 
 
 def _problem(look: Look, first: Look) -> str:

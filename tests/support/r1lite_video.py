@@ -21,7 +21,9 @@ def video(frames: int, codec: str, size: tuple[int, int] = (48, 64), gop: int = 
     quiet = {"x265-params": "log-level=none:pools=1:frame-threads=1:bframes=0:keyint=8:repeat-headers=1"}
     encoder.options = tuning | ({} if codec == "h264" else quiet)
     if b_frames:
-        encoder.options, encoder.max_b_frames = {"preset": "medium", "b-adapt": "0"}, b_frames
+        quiet = {"x265-params": "log-level=none:pools=1:frame-threads=1:bframes=2:b-adapt=0:keyint=8:repeat-headers=1"}
+        encoder.options = {"preset": "medium"} | ({"b-adapt": "0"} if codec == "h264" else quiet)
+        encoder.max_b_frames = b_frames
     packets = []
     for i in range(frames):
         frame = av.VideoFrame.from_ndarray(np.full((*size, 3), 40 + 3 * i, np.uint8), format="rgb24")
@@ -30,6 +32,17 @@ def video(frames: int, codec: str, size: tuple[int, int] = (48, 64), gop: int = 
     packets += encoder.encode(None)
     assert len(packets) == frames
     return [bytes(p) for p in packets]
+
+
+def reordered_video(frames: int, codec: str, b_frames: int) -> tuple[list[bytes], list[int]]:
+    """(packets in written order, their numbers in display order)."""
+    packets = video(frames, codec, b_frames=b_frames)
+    decoder, shown = av.CodecContext.create({"h264": "h264", "h265": "hevc"}[codec], "r"), list[int]()
+    for number, data in enumerate(packets):
+        packet = av.Packet(data)
+        packet.pts = number
+        shown += [frame.pts for frame in decoder.decode(packet)]
+    return packets, shown + [frame.pts for frame in decoder.decode(None)]
 
 
 def as_video(

@@ -9,7 +9,7 @@ import pytest
 import r1lite_files as r1
 import r1lite_reading as rd
 from r1lite_reading import read_sent, refused
-from r1lite_video import as_video, video
+from r1lite_video import as_video, reordered_video, video
 
 from fwdata.api import BadEpisode
 
@@ -149,11 +149,34 @@ def test_plain_pictures_of_unknown_encoding_or_size(tmp_path, sent):
 
 
 @pytest.mark.parametrize("how", ["keep", "pixels"])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
 @pytest.mark.parametrize("b_frames", [0, 2])
-def test_b_frames_are_refused_and_never_shown_at_other_stamps(tmp_path, sent, how, b_frames):
-    messages = as_video(sent, r1.WRISTS["left"], video(36, "h264", b_frames=b_frames))
-    if not b_frames:
-        assert len(rd.pictures(read_sent(tmp_path, messages, video=how), "left_wrist_rgb")) == 36
-        return
-    with pytest.raises(BadEpisode, match=r"the video has B-frames: message \d+ is displayed after message \d+"):
-        rd.pictures(read_sent(tmp_path, messages, video=how), "left_wrist_rgb")
+@pytest.mark.parametrize("stamped", ["as sent", "as displayed"])
+def test_b_frames_are_shown_in_display_order(tmp_path, sent, how, codec, b_frames, stamped):
+    packets, display = reordered_video(36, codec, b_frames)
+    place = {number: j for j, number in enumerate(display)}
+    messages = as_video(sent, r1.WRISTS["left"], packets, text=codec)
+    if stamped == "as displayed":  # each message has the stamp of its own frame
+        stamps = [s.stamp for s in messages if s.topic == r1.WRISTS["left"]]
+        messages = r1.edit(messages, r1.WRISTS["left"], lambda i, s: replace(s, stamp=stamps[place[i]]))
+    episode = read_sent(tmp_path, messages, video=how)
+    seen = rd.pictures(episode, "left_wrist_rgb").mean(axis=(1, 2, 3))
+    assert len(seen) == 36 and (np.diff(seen) > 1).all(), "frame k is the k-th that was filmed"
+    assert np.abs(seen - (40 + 3 * np.arange(36))).max() < 4
+    said = any("has B-frames, its images are taken in display order" in w for w in episode.warnings)
+    assert said == bool(b_frames)
+
+
+def later(sent):
+    return replace(sent, stamp=sent.stamp + r1.SECOND, log=sent.log + r1.SECOND)
+
+
+def test_b_frames_whose_place_is_not_known_are_refused(tmp_path, sent):
+    packets, _ = reordered_video(36, "h264", 2)
+    messages = as_video(sent, r1.WRISTS["left"], packets)
+    late = r1.edit(
+        messages, r1.WRISTS["left"], lambda i, s: replace(s, stamp=s.stamp - r1.SECOND // 10) if i == 9 else s
+    )
+    assert "neither those of the messages nor those of the displayed frames" in refused(tmp_path, late)
+    lost = r1.edit(messages, r1.WRISTS["left"], lambda i, s: later(s) if i > 20 else s)
+    assert "lost messages would shift its images" in refused(tmp_path, lost)
