@@ -457,7 +457,7 @@ class Converter(Protocol):
         ...
 
 
-def converter_options(options: Mapping[str, Any], known: Mapping[str, Any], converter: str) -> dict[str, Any]:
+def converter_options(options: Mapping[str, Any], known: Mapping[str, Any], converter: str) -> dict[str, object]:
     """Merge a manifest's `options` over a converter's defaults; UsageError with the closest match for unknown keys."""
     from fwdata.errors import did_you_mean
 

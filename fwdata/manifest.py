@@ -18,13 +18,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.validation import Model, parse_model, validate_model
 from fwdata.window import Window
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
 
 __all__ = [
     "Fps",
@@ -51,7 +54,7 @@ IMAGE_STEP = 32
 """A stitched image is encoded in steps of so many pixels: the VAE's stride 16 times the patch of 2."""
 
 
-def _only_one_size(schema: dict[str, Any]) -> None:
+def _only_one_size(schema: JsonDict) -> None:
     """What is computed may be left out; see `StitchSpec._fill_in`."""
     schema["required"] = ["layout"]
     schema["anyOf"] = [{"required": ["size"]}, {"required": ["camera_size"]}]
@@ -140,7 +143,7 @@ class Split(Model):
     """Seed of the shuffle."""
 
 
-def _or_number(schema: dict[str, Any]) -> None:
+def _or_number(schema: JsonDict) -> None:
     mapping = dict(schema)
     schema.clear()
     schema["anyOf"] = [{"type": "number", "exclusiveMinimum": 0}, mapping]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypedDict
 
 EXAMPLES = 2
 
@@ -21,6 +22,19 @@ _HARMLESS = re.compile(
     r"|episodes found|is taken from a folder name|not one of|is none of",
     re.IGNORECASE,
 )
+
+
+class WarningKindJson(TypedDict):
+    """A `WarningKind` as `--json` prints it."""
+
+    text: str
+    """The first of them, without its source."""
+    count: int
+    """Recordings (or roots) that have it."""
+    examples: list[str]
+    """The first two sources; empty where it is about the whole root."""
+    gravity: int
+    """0: data may be wrong; 1: worth a look; 2: harmless."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class WarningKind:
         like = "" if self.same else ", and the like"
         return f"{self.count} recordings: {self.text}{like} ({', '.join(self.examples)}{more})"
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> WarningKindJson:
         """Plain JSON."""
         return {"text": self.text, "count": self.count, "examples": list(self.examples), "gravity": self.gravity}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -50,23 +50,31 @@ class Batch:
         """The tensors by name."""
         return {name: value for name, value in vars(self).items() if name != "text_rows"}
 
+    def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """A batch of changed tensors, without `text_rows`; None stays None."""
+        return Batch(
+            first=change(self.first),
+            future=None if self.future is None else change(self.future),
+            future_is_pad=None if self.future_is_pad is None else change(self.future_is_pad),
+            context=change(self.context),
+            proprio=change(self.proprio),
+            action=change(self.action),
+            action_is_pad=change(self.action_is_pad),
+        )
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """The same batch on a device, its floating-point tensors as `dtype`."""
 
-        def move(value: torch.Tensor | None) -> torch.Tensor | None:
-            if value is None:
-                return None
+        def move(value: torch.Tensor) -> torch.Tensor:
             return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
 
-        values: dict[str, Any] = {name: move(value) for name, value in self.tensors().items()}
-        moved = Batch(**values)
+        moved = self.mapped(move)
         object.__setattr__(moved, "text_rows", self.text_rows)
         return moved
 
     def rows(self, index: torch.Tensor) -> Batch:
         """Some of the samples. index: int64 on the CPU."""
-        values: dict[str, Any] = {k: None if v is None else v[index] for k, v in self.tensors().items()}
-        chosen = Batch(**values)
+        chosen = self.mapped(lambda value: value[index])
         object.__setattr__(chosen, "text_rows", self.text_rows)
         return chosen
 

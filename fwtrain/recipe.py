@@ -373,7 +373,7 @@ def recipe_text(name_or_path: str) -> str:
     raise UsageError(f"no recipe {name_or_path!r}{did_you_mean(name_or_path, recipe_names())}")
 
 
-def _read_yaml(text: str, where: str) -> dict[str, Any]:
+def _read_yaml(text: str, where: str) -> dict[str, object]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -383,7 +383,7 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
     return data
 
 
-def _apply(data: dict[str, Any], change: str) -> None:
+def _apply(data: dict[str, object], change: str) -> None:
     """Set one `a.b=value` in nested plain data. steps and epochs replace each other."""
     key, equals, text = change.partition("=")
     if not equals or not key:
@@ -417,11 +417,11 @@ def _scalar(text: str, change: str) -> Any:
     return value
 
 
-def flatten(recipe: Recipe) -> dict[str, Any]:
+def flatten(recipe: Recipe) -> dict[str, object]:
     """`{"optim.lr": 1e-4, ..}`: every leaf by its dotted key."""
 
-    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
-        flat: dict[str, Any] = {}
+    def walk(node: dict[str, object], prefix: str) -> dict[str, object]:
+        flat: dict[str, object] = {}
         for key, value in node.items():
             if isinstance(value, dict):
                 flat |= walk(value, f"{prefix}{key}.")

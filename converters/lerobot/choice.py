@@ -105,7 +105,8 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any]) -> Manifes
     datasets differ.
     """
     info, template = infos[0], load_manifest(TEMPLATE)
-    found: dict[str, Any] = {"cameras": _plain_cameras(info)} if "cameras" not in options else {}
+    cameras = _plain_cameras(info) if "cameras" not in options else {}
+    found: dict[str, object] = {"cameras": cameras} if cameras else {}
     if "vectors" not in options:
         found |= {
             key: _only(info, keys) for key, keys in (("state", _STATES), ("action", _ACTIONS)) if key not in options
@@ -127,7 +128,7 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any]) -> Manifes
     for other in infos:
         if abs(other.fps - info.fps) > 0.01 * info.fps:
             raise UsageError(f"its datasets have rates of {info.fps:g} and {other.fps:g} fps")
-        lacking = [key for key in found.get("cameras", {}).values() if key not in other.pictures()]
+        lacking = [key for key in cameras.values() if key not in other.pictures()]
         if lacking:
             raise UsageError(f"one of its datasets has no camera {lacking[0]!r}")
     return manifest
@@ -150,7 +151,7 @@ def _only(info: Info, keys: Sequence[str]) -> str:
     return key
 
 
-def _plain_stitch(names: Sequence[str]) -> dict[str, Any]:
+def _plain_stitch(names: Sequence[str]) -> dict[str, object]:
     sides = {side: [n for n in names if side in n.split("_")] for side in ("left", "right")}
     heads = [n for n in names if _HEAD.search(n) and n not in (*sides["left"], *sides["right"])]
     if len(heads) == len(sides["left"]) == len(sides["right"]) == 1:

@@ -200,7 +200,7 @@ def _totals(info: Info, entries: list[EpisodeMeta]) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _lines(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _lines(path: Path, name: str) -> Iterator[tuple[int, dict[str, object] | str]]:
     """(line number, object or why it is none) of every line that is not empty."""
     reason = not_content(path, name)
     if reason is not None and path.stat().st_size:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,6 +200,6 @@ def _write_rows(
     group["obs/ee_pos"], group["obs/ee_ori"] = effector[:, :3], effector[:, 3:]
     last = np.zeros(len(actions), np.uint8)
     last[-1] = 1
-    rows: dict[str, Any] = {"actions": actions, "states": np.stack(states), "robot_states": np.stack(robot_states)}
+    rows: dict[str, object] = {"actions": actions, "states": np.stack(states), "robot_states": np.stack(robot_states)}
     for name, value in (*rows.items(), ("rewards", last), ("dones", last)):
         group[name] = value

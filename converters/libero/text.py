@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from converters.libero.task_name import TaskName, parse_file, renames_tasks
 from fwdata.errors import BadEpisode
@@ -41,7 +41,7 @@ class TaskInstruction:
         return self.problem_info not in (self.file_name, f"{self.file_name}{self.dropped.replace('_', ' ')}")
 
 
-def parse_json(text: str | None) -> dict[str, Any]:
+def parse_json(text: str | None) -> dict[str, object]:
     """A JSON object from an attribute; empty where it is none."""
     try:
         value = json.loads(text) if text else {}

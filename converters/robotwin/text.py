@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from fwdata.api import Json
 
 MAX_FILE_BYTES = 64 << 20
 
@@ -124,7 +126,7 @@ def _read_sidecar(path: Path, warnings: list[str]) -> tuple[list[object], list[o
     return lists[0], lists[1]
 
 
-def _texts_of(data: Any) -> dict[str, Any] | None:
+def _texts_of(data: Any) -> dict[str, object] | None:
     """What a file of instructions says as `seen` and `unseen`, from any of the forms that third parties write."""
     if isinstance(data, str | list):
         return {"seen": data}
@@ -170,7 +172,7 @@ def read_seed(path: Path | None, index: int) -> tuple[int | None, str | None]:
     return int(tokens[index]), None
 
 
-def read_scene(path: Path | None, index: int) -> tuple[dict[str, Any] | None, str | None]:
+def read_scene(path: Path | None, index: int) -> tuple[dict[str, Json] | None, str | None]:
     """(entry of scene_info.json, warning) of an episode, by its key and not by its position."""
     if path is None:
         return None, None
@@ -198,7 +200,7 @@ def _scenes(path: Path, _mtime_ns: int, _size: int) -> tuple[Any, str | None]:
     return _read_json(path)
 
 
-def arm_conflict(seen: Sequence[str], scene: dict[str, Any] | None) -> str | None:
+def arm_conflict(seen: Sequence[str], scene: Mapping[str, Json] | None) -> str | None:
     """A warning where the texts speak of one arm and the scene's `info` of the other.
 
     The text generator numbers episodes by position in scene_info.json: after a missing entry all later instruction

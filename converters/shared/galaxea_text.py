@@ -113,7 +113,7 @@ def _read_meta(path: Path, mtime_ns: int, size: int) -> tuple[GalaxeaEntry, ...]
     return tuple(_entry(entry, task) for entry in entries if isinstance(entry, dict))
 
 
-def _entry(entry: dict[str, Any], task: str) -> GalaxeaEntry:
+def _entry(entry: dict[str, object], task: str) -> GalaxeaEntry:
     found, problems = entry.get("annotations") or [], []
     annotations = []
     for number, item in enumerate(found if isinstance(found, list) else []):

@@ -79,7 +79,7 @@ class ConvertBench:
         """Conversion's rate over that of lerobot's writer."""
         return None if self.peer is None else self.conversion.rate / self.peer.rate
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON."""
         ways = {"floor": self.floor, "convert": self.conversion, "lerobot": self.peer}
         return {
@@ -194,7 +194,7 @@ def _lerobot(converter: Converter, raw: Path) -> Timing:
 
     refs = converter.discover(raw).episodes
     first = converter.read(raw, refs[0])
-    features: dict[str, Any] = {
+    features: dict[str, object] = {
         key: {"dtype": "float32", "shape": (len(names),), "names": list(names)}
         for key, names in (("observation.state", first.state_names), ("action", first.action_names))
     }
@@ -206,7 +206,7 @@ def _lerobot(converter: Converter, raw: Path) -> Timing:
             "names": ["height", "width", "channels"],
         }
 
-    def frames() -> Iterator[dict[str, Any]]:
+    def frames() -> Iterator[dict[str, object]]:
         episode = converter.read(raw, refs[0])
         views = {f"observation.images.{name}": _pixels(camera) for name, camera in episode.cameras.items()}
         for state, action in islice(zip(episode.state, episode.action, strict=True), PEER_ROWS):

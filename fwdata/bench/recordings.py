@@ -6,7 +6,7 @@ r1lite     .mcap, 1280x720 head and 640x360 wrist JPEGs    lerobot   v3.0 with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,7 @@ def _libero(root: Path, episodes: int, rows: int) -> None:
 
 
 def _r1lite(root: Path, episodes: int, rows: int) -> None:
+    from rosbags.interfaces import Connection
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -106,7 +107,7 @@ def _r1lite(root: Path, episodes: int, rows: int) -> None:
     for number in range(episodes):
         path = root / f"RB25010100{number}_20250805213{number:06d}_RAW"
         with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            made: dict[str, Any] = {}
+            made: dict[str, Connection] = {}
             for topic, kind, stamp, fields in sorted(_messages(rows, number), key=lambda m: m[2]):
                 types = store.types
                 time = types["builtin_interfaces/msg/Time"](sec=stamp // SECOND, nanosec=stamp % SECOND)
@@ -116,7 +117,7 @@ def _r1lite(root: Path, episodes: int, rows: int) -> None:
                 writer.write(made[topic], stamp, store.serialize_cdr(types[kind](header=header, **fields), kind))
 
 
-def _messages(rows: int, seed: int) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+def _messages(rows: int, seed: int) -> Iterator[tuple[str, str, int, Mapping[str, Any]]]:
     """(topic, type, stamp, fields besides the header)."""
     step = SECOND // 15
     cameras = (
@@ -149,12 +150,12 @@ def _lerobot(root: Path, episodes: int, rows: int) -> None:
 
     cameras = ("cam_high", "cam_left_wrist", "cam_right_wrist")
     vector = {"dtype": "float32", "shape": (14,), "names": [f"joint_{i}" for i in range(14)]}
-    features: dict[str, Any] = {"observation.state": vector, "action": vector}
+    features: dict[str, object] = {"observation.state": vector, "action": vector}
     for name in cameras:
         shape = {"shape": (240, 320, 3), "names": ["height", "width", "channels"]}
         features[f"observation.images.{name}"] = {"dtype": "video", **shape}
 
-    def frames(number: int) -> Iterator[dict[str, Any]]:
+    def frames(number: int) -> Iterator[dict[str, object]]:
         joints = _joints(rows, 14, number)
         views = [_pictures(240, 320, 10 * number + camera) for camera in range(3)]
         for row in range(rows):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class VideoBench:
         times = (f"{ms:.1f}" for ms in (self.random_ms, self.random_p99_ms, self.pixels_random_ms))
         return (self.name, f"{self.video_bytes:,.0f}", f"{self.pixel_bytes / self.video_bytes:.0f}", *rates, *times)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON."""
         return {
             "video": self.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -196,7 +196,7 @@ def _print_dry_run(plan: DryRun, as_json: bool, accepted: Mapping[str, str]) -> 
     print(f"  from {plan.basis}")
 
 
-def dry_run_json(plan: DryRun) -> dict[str, Any]:
+def dry_run_json(plan: DryRun) -> dict[str, object]:
     """The plan as `--dry-run --json` prints it."""
     return {
         "episodes": plan.episodes,
@@ -246,7 +246,7 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
         print("  after you fix them, the same command with --retry-quarantined converts them")
 
 
-def report_json(report: ConvertReport) -> dict[str, Any]:
+def report_json(report: ConvertReport) -> dict[str, object]:
     """The report as `--json` prints it.
 
     recordings: one row per recording of the store, earlier runs included: source, outcome (converted, quarantined when
@@ -299,7 +299,7 @@ def _say_left_out(left_out: Sequence[LeftOut]) -> None:
             warn(text)
 
 
-def _count_json(left: LeftOut) -> dict[str, Any]:
+def _count_json(left: LeftOut) -> dict[str, object]:
     return {**vars(left), "examples": list(left.examples)}
 
 

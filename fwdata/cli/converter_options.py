@@ -7,7 +7,7 @@ values are separated by commas or given one by one. Their help is the docstring 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAliasType, Union, get_args, get_origin
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-def parse_options(pairs: list[str]) -> dict[str, Any]:
+def parse_options(pairs: list[str]) -> dict[str, object]:
     """`key=value` options, values read as YAML (`tasks=[a, b]`, `max=3`). UsageError names the one without `=`."""
     import yaml
 
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     for pair in pairs:
         key, mark, value = pair.partition("=")
         if not mark or not key.strip():
@@ -193,7 +193,7 @@ class OptionsCommand(TyperCommand):
         return None
 
 
-def chosen_options(context: typer.Context) -> dict[str, Any]:
+def chosen_options(context: typer.Context) -> dict[str, object]:
     """Options of the source that the command line gave as flags, by field."""
     return dict(context.meta.get(VALUES, {}))
 
@@ -235,9 +235,9 @@ def _name(flag: Flag) -> str:
     return f"option_{flag.name}"
 
 
-def _values(parameters: dict[str, Any], flags: dict[str, Flag]) -> dict[str, Any]:
+def _values(parameters: MutableMapping[str, Any], flags: dict[str, Flag]) -> dict[str, object]:
     """Values of the flags that were given, taken out of what the command is called with."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, flag in flags.items():
         given = parameters.pop(_name(flag), None)
         if isinstance(given, bool):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fwdata.console import emit_json, human_bytes, progress_bar, say
 from fwdata.errors import EXIT_DAMAGED, UsageError
+
+if TYPE_CHECKING:
+    from fwdata.report.inspect_store import LatentsDescription, StoreDescription, TextDescription
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 StoreArgument = Annotated[str, typer.Argument(help="The store: a path or a URL.")]
@@ -37,7 +40,7 @@ def inspect(store: StoreArgument, as_json: AsJson = False) -> None:
         _print_description(store, found)
 
 
-def _print_description(store: str, found: dict[str, Any]) -> None:
+def _print_description(store: str, found: StoreDescription) -> None:
     from fwdata.evidence.records import DatasetVerdict
     from fwdata.evidence.sentences import line
 
@@ -67,8 +70,8 @@ def _print_description(store: str, found: dict[str, Any]) -> None:
             f"  latents {cache['name']}: {cache['vae']}, {cache['frames']} frames, {cache['windows']} windows, "
             f"stride {cache['stride']}, {whole}, fingerprint {cache['fingerprint']}{_other_view(cache)}"
         )
-    for cache in found["text"]:
-        print(f"  text {cache['name']}: {cache['encoder']}, {cache['prompts']} prompts{_other_view(cache)}")
+    for texts in found["text"]:
+        print(f"  text {texts['name']}: {texts['encoder']}, {texts['prompts']} prompts{_other_view(texts)}")
     print(f"  statistics: {'yes' if found['stats'] else 'not computed (fwdata stats)'}")
     for item in found["merged"]:
         print(f"  merged from {item['store']}: {item['episodes']} episodes, fingerprint {item['fingerprint']}")
@@ -109,7 +112,7 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _other_view(cache: dict[str, Any]) -> str:
+def _other_view(cache: LatentsDescription | TextDescription) -> str:
     return f"; made under another view: {'; '.join(cache['differs_from_view'])}" if cache["differs_from_view"] else ""
 
 

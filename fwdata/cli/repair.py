@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -64,7 +64,7 @@ def _answer(
     """unfit: of a dry run, sentences about recordings that do not fit; None after a repair."""
     steps, dry_run = damage.steps(), unfit is not None
     if as_json:
-        found: dict[str, Any] = {"steps": steps, "left": left, "dry_run": dry_run}
+        found: dict[str, object] = {"steps": steps, "left": left, "dry_run": dry_run}
         emit_json(found | ({"unfit": list(unfit)} if unfit is not None else {}))
         return
     for step in steps:

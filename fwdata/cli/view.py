@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -15,6 +15,50 @@ if TYPE_CHECKING:
     from fwdata.report.view_store import CacheFit
     from fwdata.store.reader import Store
     from fwdata.store.view import StoreView
+
+
+class ViewChange(TypedDict):
+    """A value that was, or would be, changed."""
+
+    key: str
+    """Dotted key."""
+    before: object
+    """The value before, plain JSON."""
+    after: object
+    """The value after, plain JSON."""
+
+
+class CacheFitJson(TypedDict):
+    """Whether a cache fits the view."""
+
+    kind: str
+    """latents, text or stats."""
+    name: str
+    """Its name."""
+    fits: bool
+    """Whether it was made under this view."""
+    differs: list[str]
+    """Settings that it lacks."""
+
+
+class ViewJson(TypedDict):
+    """The document of `fwdata view --json`."""
+
+    store: str
+    """The store."""
+    view: dict[str, object]
+    """The view, JSON of `fwdata.manifest.View`."""
+    origin: dict[str, str]
+    """Dotted key -> "manifest", "default" or "set"."""
+    source: dict[str, object]
+    """What the stored bytes depend on, JSON of `fwdata.manifest.Source` without its version."""
+    changed: list[ViewChange]
+    """What `--set` and `--unset` change."""
+    caches: list[CacheFitJson]
+    """The caches of the store."""
+    dry_run: bool
+    """Whether nothing was written."""
+
 
 ORIGINS = {"manifest": "manifest", "default": "default", "set": "set later"}
 
@@ -56,7 +100,9 @@ def view(
         _print(store, before, after, fits, dry_run)
 
 
-def view_json(store: Store, before: StoreView, after: StoreView, fits: list[CacheFit], dry_run: bool) -> dict[str, Any]:
+def view_json(
+    store: Store, before: StoreView, after: StoreView, fits: list[CacheFit], dry_run: bool
+) -> dict[str, object]:
     """The document of `--json`. origin: "manifest", "default" or "set"; differs: settings that a cache lacks."""
     from fwdata.store.view import changes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from fwdata.errors import EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE
 from fwdata.evidence.records import MAX_LISTED, Severity
@@ -41,7 +41,7 @@ class DoctorFinding:
     row: int | None = None
     """Row of the first listed episode to look at; None: the whole episode."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As `--json` prints it; empty fields stay, so that every finding has the same keys."""
         return {
             "severity": self.severity,
@@ -111,7 +111,7 @@ class Checkup:
             return EXIT_USAGE
         return EXIT_UNEXPECTED if fail_on == "warn" and counts["warn"] else EXIT_OK
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The document of `--json`."""
         return {
             "where": self.where,

@@ -236,7 +236,7 @@ def _assemble(
         data.attrs.update(_attributes(request, task, kept))
 
 
-def _attributes(request: RecordRequest, task: BenchmarkTask, kept: Sequence[Attempt]) -> dict[str, Any]:
+def _attributes(request: RecordRequest, task: BenchmarkTask, kept: Sequence[Attempt]) -> dict[str, object]:
     domain = "libero_floor_manipulation" if request.suite == "libero_object" else "libero_tabletop_manipulation"
     name = "_".join(part.capitalize() for part in domain.split("_"))
     kwargs = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,14 +46,14 @@ class Verdict:
     measured: str = ""
     """What the data say, in words; empty: nothing."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The verdict as plain JSON, empty fields left out."""
         return compact(asdict(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
         """The inverse of `to_json`; keys of a newer engine are ignored."""
-        return cls(**_known(cls, data))
+        return _known(cls, data)
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,21 @@ class TextTrace:
 type Trace = MotionTrace | RowTrace | TextTrace
 
 
+class MeasurementJson(TypedDict):
+    """An episode's verdicts as a store keeps them; keys of the mappings are "detector subject"."""
+
+    id: str
+    """Id of the episode."""
+    group: str
+    """Unit in which scales are compared."""
+    confirmed: dict[str, float | None]
+    """Values of what agrees."""
+    no_evidence: dict[str, str]
+    """Why the others do not tell."""
+    contradicted: list[dict[str, object]]
+    """Contradictions, whole; fields of `Verdict`."""
+
+
 @dataclass(frozen=True)
 class EpisodeMeasurement:
     """Everything that was measured in one episode."""
@@ -112,20 +127,19 @@ class EpisodeMeasurement:
         """The verdicts of one detector."""
         return tuple(verdict for verdict in self.verdicts if verdict.detector == detector)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MeasurementJson:
         """As a store keeps it, some 50 bytes a verdict: values of what agrees, reasons of what does not tell.
 
         Keys are "detector subject"; contradictions are kept whole.
         """
-        found: dict[str, Any] = {"id": self.episode, "group": self.group}
-        for key, outcome in (("confirmed", "confirmed"), ("no_evidence", "no evidence")):
-            verdicts = [verdict for verdict in self.verdicts if verdict.verdict == outcome]
-            found[key] = {
-                f"{v.detector} {v.subject}".rstrip(): _plain(v.value) if key == "confirmed" else v.measured or v.detail
-                for v in verdicts
-            }
-        found["contradicted"] = [v.to_json() for v in self.verdicts if v.verdict == "contradicted"]
-        return found
+        keyed = [(f"{v.detector} {v.subject}".rstrip(), v) for v in self.verdicts]
+        return {
+            "id": self.episode,
+            "group": self.group,
+            "confirmed": {key: _plain(v.value) for key, v in keyed if v.verdict == "confirmed"},
+            "no_evidence": {key: v.measured or v.detail for key, v in keyed if v.verdict == "no evidence"},
+            "contradicted": [v.to_json() for v in self.verdicts if v.verdict == "contradicted"],
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EpisodeMeasurement:
@@ -172,17 +186,17 @@ class DatasetVerdict:
     episodes: tuple[str, ...] = ()
     """Ids of contradicting episodes, at most `MAX_LISTED`."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The verdict as plain JSON, empty fields left out."""
         return compact(asdict(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DatasetVerdict:
         """The inverse of `to_json`; keys of a newer engine are ignored."""
-        return cls(**_known(cls, data))
+        return _known(cls, data)
 
 
-def compact(data: Mapping[str, Any]) -> dict[str, Any]:
+def compact(data: Mapping[str, Any]) -> dict[str, object]:
     """Without empty fields; floats with six significant digits, tuples as lists."""
     return {key: _plain(value) for key, value in data.items() if value not in ("", None, 0, ()) or key == "value"}
 
@@ -193,6 +207,11 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _known(cls: type[Verdict | DatasetVerdict], data: Mapping[str, Any]) -> dict[str, Any]:
+def _known[V: (Verdict, DatasetVerdict)](cls: type[V], data: Mapping[str, Any]) -> V:
+    """A verdict from the keys that this engine knows, lists as tuples."""
     names = {each.name for each in fields(cls)}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in names}
+    return cls(**{key: _listed(value) for key, value in data.items() if key in names})
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -127,7 +127,7 @@ def _add_to_info(dataset: Path, videos: Sequence[CameraVideos], first: StoredEpi
     from lerobot.datasets.video_utils import get_video_info
 
     path = dataset / "meta/info.json"
-    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    info = json.loads(path.read_text(encoding="utf-8"))
     info["video_path"] = info.get("video_path") or VIDEO_PATH
     for found in videos:
         height, width = first.metadata["camera_sizes"][found.camera]
@@ -144,7 +144,7 @@ def _add_to_statistics(dataset: Path, statistics: Sequence[Mapping[str, Any]]) -
     from lerobot.datasets.compute_stats import aggregate_stats
 
     path = dataset / "meta/stats.json"
-    stats: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    stats = json.loads(path.read_text(encoding="utf-8"))
     for key, found in aggregate_stats(list(statistics)).items():
         stats[key] = {name: np.asarray(value).tolist() for name, value in found.items()}
     path.write_text(json.dumps(stats, indent=4), encoding="utf-8")

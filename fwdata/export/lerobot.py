@@ -194,9 +194,9 @@ def export_lerobot(
     return ExportReport(plan, time.monotonic() - began)
 
 
-def features(store: Store, plan: ExportPlan, pictures: Pictures) -> dict[str, dict[str, Any]]:
+def features(store: Store, plan: ExportPlan, pictures: Pictures) -> dict[str, dict[str, object]]:
     """The dataset's features, as LeRobotDataset.create takes them."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for key, names in (("observation.state", store.state_names), ("action", store.action_names)):
         found[key] = {"dtype": "float32", "shape": (len(names),), "names": list(names)}
     copied = {video.camera for video in plan.videos}
@@ -229,7 +229,7 @@ def write_dataset(
     features: Mapping[str, Any],
     fps: int,
     robot: str,
-    episodes: Iterable[Iterable[dict[str, Any]]],
+    episodes: Iterable[Iterable[dict[str, object]]],
     on_frames: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write frames, episode by episode, with lerobot's writer. FwdataError when it fails."""
@@ -256,7 +256,7 @@ def write_dataset(
         raise FwdataError(f"lerobot's writer failed: {error}") from error
 
 
-def episode_frames(episode: StoredEpisode, cameras: Sequence[str]) -> Iterator[dict[str, Any]]:
+def episode_frames(episode: StoredEpisode, cameras: Sequence[str]) -> Iterator[dict[str, object]]:
     """One dictionary per frame, as LeRobotDataset.add_frame takes it; images of `cameras` are decoded in blocks."""
     state, action, tasks = episode.state(), episode.action(), frame_tasks(episode)
     for low in range(0, episode.num_frames, FRAME_BLOCK):
@@ -290,7 +290,7 @@ def _write_provenance(request: ExportRequest, plan: ExportPlan, meta: Path) -> N
             file.write("\n")
 
 
-def _about(index: int, episode: StoredEpisode) -> dict[str, Any]:
+def _about(index: int, episode: StoredEpisode) -> dict[str, object]:
     return {
         "episode_index": index,
         "id": episode.id,

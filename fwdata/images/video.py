@@ -10,7 +10,7 @@ import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from fwdata.errors import needed_for
 
@@ -19,6 +19,23 @@ if TYPE_CHECKING:
 
 DECODERS = {"av1": "libdav1d", "h264": "h264", "hevc": "hevc", "vp9": "vp9", "mpeg4": "mpeg4"}
 """Codecs that are kept as recorded, and the decoder of each: FFmpeg's own "av1" works with hardware only."""
+
+
+class HeaderJson(TypedDict):
+    """A `VideoHeader` as JSON, bytes as base64."""
+
+    codec: str
+    """As of `VideoHeader`."""
+    extradata: str
+    """base64."""
+    init: str
+    """base64; empty: none."""
+    pix_fmt: str
+    """As of `VideoHeader`."""
+    matrix: int
+    """As of `VideoHeader`."""
+    range: int
+    """`VideoHeader.color_range`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,7 @@ class VideoHeader:
     color_range: int
     """AVColorRange of the stream: 2 is full range."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> HeaderJson:
         """Plain JSON, bytes as base64."""
         return {
             "codec": self.codec,
@@ -50,15 +67,15 @@ class VideoHeader:
         }
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> VideoHeader:
+    def from_json(cls, found: HeaderJson) -> VideoHeader:
         """The header that `to_json` wrote."""
         return cls(
-            codec=str(found["codec"]),
+            codec=found["codec"],
             extradata=base64.b64decode(found["extradata"]),
             init=base64.b64decode(found["init"]),
-            pix_fmt=str(found["pix_fmt"]),
-            matrix=int(found["matrix"]),
-            color_range=int(found["range"]),
+            pix_fmt=found["pix_fmt"],
+            matrix=found["matrix"],
+            color_range=found["range"],
         )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from fwdata.api import LeftOut
+from fwdata.api import Json, LeftOut
 from fwdata.evidence.records import DatasetVerdict
 from fwdata.pipeline.changes import ChangedRecording, check_sources, outdated_parts, outdated_sentence
 from fwdata.pipeline.discover import find_recordings
@@ -66,7 +65,7 @@ class DryRun:
     """What both are estimated from, one sentence."""
     skipped: tuple[tuple[str, str], ...]
     """(source, reason) of recordings that cannot be converted."""
-    decisions: dict[str, Any]
+    decisions: dict[str, Json]
     """What the converter decided about all recordings; open JSON, only shown."""
     warnings: tuple[str, ...]
     """Sentences about recordings that are converted."""

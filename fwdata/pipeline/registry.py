@@ -76,7 +76,7 @@ def options_model(source: str) -> type[BaseModel] | None:
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
-def filled_options(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def filled_options(source: str, options: Mapping[str, Any]) -> dict[str, object]:
     """A manifest's options with the defaults of the converter's `Options` for those it does not state.
 
     As they are where the converter declares none, or no longer takes one of them.

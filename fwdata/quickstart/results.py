@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from fwdata.console import human_bytes
 from fwdata.io import write_atomic
@@ -57,14 +57,14 @@ class Results:
         return Results(values, seconds, peak, total)
 
 
-_DID_NOTHING: dict[str, Callable[[dict[str, Any]], bool]] = {
+_DID_NOTHING: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "latents": lambda value: not value["first"],
     "train": lambda value: value["loss"] is None,
 }
 """Steps whose speed is in the report, and how their JSON says that there was nothing left to do."""
 
 
-def result_line(step: str, value: dict[str, Any]) -> str:
+def result_line(step: str, value: Mapping[str, Any]) -> str:
     """What a step's JSON says, in one line for people; empty for a step that has nothing to say."""
     match step:
         case "sample":
@@ -86,7 +86,44 @@ def result_line(step: str, value: dict[str, Any]) -> str:
     return ""
 
 
-def summary(results: Results) -> dict[str, Any]:
+class QuickstartSummary(TypedDict):
+    """The figures of the closing table; null where a rerun had nothing left to measure."""
+
+    episodes: int
+    """Episodes of the store."""
+    frames: int
+    """Their rows."""
+    bytes: int
+    """Size of the store."""
+    latents_per_second: float | None
+    """Latents encoded per second."""
+    vae_share: float | None
+    """Share of that time inside the VAE, 0 .. 1."""
+    steps_per_second: float | None
+    """Optimizer steps per second."""
+    samples_per_second: float | None
+    """Windows per second."""
+    data_wait: float | None
+    """Share of the time that training waited for data, 0 .. 1."""
+    loss: float | None
+    """Training loss of the last log interval."""
+    video_loss: float | None
+    """Its video part."""
+    action_loss: float | None
+    """Its action part."""
+    success_trained: float
+    """Success rate of the trained policy in the sample world, 0 .. 1."""
+    success_untrained: float
+    """The same before training."""
+    eval_episodes: int
+    """Episodes that both rates are of."""
+    seconds: float
+    """Time of all commands."""
+    peak_rss_bytes: int
+    """Largest resident memory any command used."""
+
+
+def summary(results: Results) -> QuickstartSummary:
     """The figures of the closing table."""
     value = results.values
     train = value["train"]

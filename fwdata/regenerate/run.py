@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
+
+from pydantic import TypeAdapter
 
 from fwdata.envs.replay import Replayed, Replayer, ReplayTask
 from fwdata.errors import UsageError
@@ -87,6 +88,56 @@ class RegenerateReport:
     """Time of this run."""
 
 
+class OutcomeRecord(TypedDict):
+    """One replay's result as it is kept; see `Replayed`."""
+
+    demo: str
+    """Name of the recording."""
+    reason: str | None
+    """Why nothing was written; null after a success."""
+    damaged: bool
+    """Whether the recording itself cannot be used."""
+    recorded: int
+    """Steps as recorded."""
+    rows: int
+    """Steps that were kept."""
+    initial_state: tuple[float, ...]
+    """The simulator state it began with."""
+
+
+class ProgressRecord(TypedDict):
+    """One finished replay of a task that is under way."""
+
+    outcome: OutcomeRecord
+    """Its result."""
+    random_state: list[Any]
+    """What the next replay's scene is drawn from; the simulator's own JSON."""
+
+
+class TaskRecord(TypedDict):
+    """One finished task: what is read again of its `ReplayTask`, and its replays."""
+
+    name: str
+    """The task, as its benchmark calls it."""
+    key: str
+    """What the metainfo calls it."""
+    num_bytes: int
+    """Size of the source file in bytes."""
+    outcomes: list[OutcomeRecord]
+    """Its replays, in the order of the recordings."""
+
+
+class MetainfoEntry(TypedDict):
+    """One recording in the metainfo, in the published form."""
+
+    success: bool
+    """Whether the replay solved the task."""
+    initial_state: list[float]
+    """The simulator state it began with."""
+    reason: NotRequired[str | None]
+    """Why it was not kept; absent for a success."""
+
+
 @dataclass(frozen=True)
 class RegeneratePlan:
     """What a regeneration would do."""
@@ -158,7 +209,7 @@ def _check_settings(request: RegenerateRequest, versions: dict[str, str]) -> Non
     path = request.folder / PROGRESS / SETTINGS
     decisive = {name: value for name, value in versions.items() if name != "renderer"}
     settings = {"resolution": request.resolution, "max_demos": request.max_demos, **decisive}
-    before = _read_json(path)
+    before = _read_record(path, dict[str, int | str | None])
     for name, value in settings.items():
         if before is not None and before.get(name) != value:
             raise UsageError(
@@ -183,12 +234,12 @@ def replay_task(request: RegenerateRequest, task: ReplayTask, *, link: Link) -> 
     replayer = load_replayer(request.source)
     progress = request.folder / PROGRESS / task.name
     progress.mkdir(parents=True, exist_ok=True)
-    outcomes: list[dict[str, Any]] = []
+    outcomes: list[OutcomeRecord] = []
     random_state: list[Any] | None = None
     session = None
     try:
         for demo in task.demos:
-            done = _read_json(progress / f"{demo}.json")
+            done = _read_record(progress / f"{demo}.json", ProgressRecord)
             if done is None:
                 if session is None:
                     session = replayer.open(request.raw, request.suite, task, request.resolution)
@@ -197,7 +248,7 @@ def replay_task(request: RegenerateRequest, task: ReplayTask, *, link: Link) -> 
                 outcome = session.replay(demo, progress / f"{demo}.hdf5")
                 if outcome.success:
                     sync(progress / f"{demo}.hdf5")
-                done = {"outcome": asdict(outcome), "random_state": session.random_state()}
+                done = {"outcome": outcome_record(outcome), "random_state": session.random_state()}
                 write_atomic(progress / f"{demo}.json", canonical_json(done))
                 link.report(1, outcome.rows)
             else:
@@ -223,7 +274,7 @@ def _record(request: RegenerateRequest, task: ReplayTask) -> Path:
 
 def _is_finished(request: RegenerateRequest, task: ReplayTask) -> bool:
     """Whether the task's file is there; UsageError when it was made from another source file."""
-    record = _read_json(_record(request, task))
+    record = _read_record(_record(request, task), TaskRecord)
     if record is None or not (request.folder / task.file).exists():
         return False
     if record["num_bytes"] != task.num_bytes:
@@ -234,14 +285,26 @@ def _is_finished(request: RegenerateRequest, task: ReplayTask) -> bool:
     return True
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_record[R](path: Path, kind: type[R]) -> R | None:
+    """A record of this module; None where there is no file. UsageError for a file that holds something else."""
     try:
-        value = json.loads(path.read_bytes())
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:
         raise UsageError(f"{path} is damaged; delete it to replay again what it stands for") from None
-    return value if isinstance(value, dict) else None
+
+
+def outcome_record(outcome: Replayed) -> OutcomeRecord:
+    """A replay's result as it is kept."""
+    return {
+        "demo": outcome.demo,
+        "reason": outcome.reason,
+        "damaged": outcome.damaged,
+        "recorded": outcome.recorded,
+        "rows": outcome.rows,
+        "initial_state": outcome.initial_state,
+    }
 
 
 def _write_reports(request: RegenerateRequest, tasks: Sequence[ReplayTask], report: RegenerateReport) -> None:
@@ -249,9 +312,9 @@ def _write_reports(request: RegenerateRequest, tasks: Sequence[ReplayTask], repo
     records = [
         record
         for path in sorted((request.folder / PROGRESS).glob("*.json"))
-        if path.name != SETTINGS and (record := _read_json(path)) is not None
+        if path.name != SETTINGS and (record := _read_record(path, TaskRecord)) is not None
     ]
-    metainfo: dict[str, dict[str, Any]] = {}
+    metainfo: dict[str, dict[str, MetainfoEntry]] = {}
     report.failed, report.damaged = [], []
     kept: list[Replayed] = []
     for record in records:
@@ -270,12 +333,12 @@ def _write_reports(request: RegenerateRequest, tasks: Sequence[ReplayTask], repo
     write_atomic(request.folder / REPORT, canonical_json({"suite": request.suite, **kept_report}))
 
 
-def _metainfo(outcome: Replayed) -> dict[str, Any]:
-    entry = {"success": outcome.success, "initial_state": list(outcome.initial_state)}
+def _metainfo(outcome: Replayed) -> MetainfoEntry:
+    entry: MetainfoEntry = {"success": outcome.success, "initial_state": list(outcome.initial_state)}
     return entry if outcome.success else {**entry, "reason": outcome.reason}
 
 
-def report_json(report: RegenerateReport) -> dict[str, Any]:
+def report_json(report: RegenerateReport) -> dict[str, object]:
     """The report as `--json` prints it."""
     return {
         "folder": str(report.folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -18,15 +18,137 @@ from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.metadata import has_record
 from fwdata.store.reader import Store
-from fwdata.store.records import LatentCacheRecord, TextCacheRecord
+from fwdata.store.records import JsonObject, LatentCacheRecord, TextCacheRecord
 from fwdata.store.sources import read_sources
-from fwdata.warning_kinds import WarningKind, group_warnings
+from fwdata.warning_kinds import WarningKind, WarningKindJson, group_warnings
 
 SAMPLED = 2000
 """Most episodes whose own decisions are read."""
 
 
-def describe(store: Store) -> dict[str, Any]:
+class ConverterInfo(TypedDict):
+    """Which converter made a store."""
+
+    versions: list[int]
+    """Versions that made its parts, ascending."""
+    installed: int | None
+    """The installed one's version; null: it is not installed here."""
+    outdated: bool
+    """Whether a part was made by an older version than the installed one."""
+
+
+class CameraDescription(TypedDict):
+    """One camera, as the first part holds it; all null before the first part."""
+
+    height: int | None
+    """Pixels."""
+    width: int | None
+    """Pixels."""
+    channel_order: str | None
+    """Order of the colours in what is stored."""
+    encoding: str | None
+    """How it is stored: raw, jpeg or video; several with commas where parts differ."""
+
+
+class StitchDescription(TypedDict):
+    """The stitched image of the current view."""
+
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    materialised: bool
+    """Whether it is stored (`fwdata stitch`), or made when it is read."""
+
+
+class LatentsDescription(TypedDict):
+    """A latent cache."""
+
+    name: str
+    """Its name."""
+    fingerprint: str
+    """Its identity, short."""
+    vae: str
+    """What loads its VAE again."""
+    stride: int
+    """Frames between window starts with future latents."""
+    windows: int
+    """Window starts with future latents."""
+    frames: int
+    """First-frame latents."""
+    complete: bool
+    """Whether every part has latents."""
+    differs_from_view: list[str]
+    """Settings in which it differs from the current view; empty: it fits."""
+
+
+class TextDescription(TypedDict):
+    """A text cache."""
+
+    name: str
+    """Its name."""
+    encoder: str
+    """What loads its encoder again."""
+    prompts: int
+    """Distinct prompts."""
+    differs_from_view: list[str]
+    """Settings in which it differs from the current view; empty: it fits."""
+
+
+class StoreDescription(TypedDict):
+    """The document of `fwdata inspect --json`."""
+
+    layout_version: int
+    """Version of the store's layout."""
+    source: str
+    """Name of the converter."""
+    converter: ConverterInfo
+    """Its versions."""
+    fps: float
+    """Rate of the rows, Hz."""
+    episodes: int
+    """Episodes."""
+    frames: int
+    """Rows of all episodes."""
+    complete: bool
+    """Whether every planned part is written."""
+    tasks: dict[str, int]
+    """Task -> episodes."""
+    cameras: dict[str, CameraDescription]
+    """By name."""
+    stitch_layout: str
+    """How cameras are arranged."""
+    stitched: StitchDescription
+    """The stitched image."""
+    state_names: list[str]
+    """One name per state column."""
+    action_names: list[str]
+    """One name per action column."""
+    latents: list[LatentsDescription]
+    """Latent caches."""
+    text: list[TextDescription]
+    """Text caches."""
+    stats: bool
+    """Whether statistics are stored."""
+    bytes: int | None
+    """Size of all files; null for a store that is not local."""
+    merged: list[JsonObject]
+    """Stores it was merged from, `OriginRecord`s."""
+    decisions: JsonObject
+    """What the converter decided about all recordings; each converter's own JSON."""
+    decided_per_episode: dict[str, dict[str, float]]
+    """Key of the episodes' metadata -> min, median, max of numbers, or episodes by value."""
+    evidence: list[JsonObject]
+    """Verdicts of the detectors, as `DatasetVerdict.to_json` has them."""
+    warning_kinds: list[WarningKindJson]
+    """Warnings of the episodes by kind."""
+    left_out: list[JsonObject]
+    """Recordings that were not taken although nothing is wrong with them, `CountRecord`s."""
+    quarantined: list[dict[str, str]]
+    """`source` and `reason` of recordings that were not converted."""
+
+
+def describe(store: Store) -> StoreDescription:
     """Everything `fwdata inspect` shows; reads metadata only (and sizes, for a local store)."""
     height, width = store.manifest.stitch.size
     evidence = read_evidence(store.files)
@@ -94,7 +216,7 @@ def _summary(values: list[Any]) -> dict[str, float]:
     return dict(Counter(str(value) for value in values).most_common())
 
 
-def _converter(store: Store) -> dict[str, Any]:
+def _converter(store: Store) -> ConverterInfo:
     """Versions of the converter that made the parts, and the installed one's (null: it is not installed here)."""
     from fwdata.pipeline.registry import converter_version
 
@@ -106,7 +228,7 @@ def _converter(store: Store) -> dict[str, Any]:
     return {"versions": made, "installed": installed, "outdated": installed is not None and made[:1] < [installed]}
 
 
-def _camera(store: Store, name: str) -> dict[str, Any]:
+def _camera(store: Store, name: str) -> CameraDescription:
     """Of the first part; where others hold another kind of camera, every encoding is listed."""
     parts = [part.record.cameras[name] for part in store.parts if name in part.record.cameras]
     if not parts:
@@ -120,7 +242,7 @@ def _camera(store: Store, name: str) -> dict[str, Any]:
     }
 
 
-def _latents(store: Store, record: LatentCacheRecord) -> dict[str, Any]:
+def _latents(store: Store, record: LatentCacheRecord) -> LatentsDescription:
     cache = LatentCache(store, record)
     return {
         "name": cache.name,
@@ -134,7 +256,7 @@ def _latents(store: Store, record: LatentCacheRecord) -> dict[str, Any]:
     }
 
 
-def _text(store: Store, record: TextCacheRecord) -> dict[str, Any]:
+def _text(store: Store, record: TextCacheRecord) -> TextDescription:
     cache = TextCache(store, record)
     differs = unlike(cache.identity, text_settings(store.manifest))
     return {

@@ -194,8 +194,8 @@ def _decisions(report: Report, title: str, decisions: Mapping[str, Any]) -> None
             report.table((key,), [(item,) for item in value])
 
 
-def _flatten(prefix: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(prefix: str, value: Mapping[str, Any]) -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
             flat |= _flatten(f"{prefix}{key}.", item)

@@ -33,7 +33,7 @@ class Described(Protocol):
     def metadata(self) -> Mapping[str, Any]: ...
 
 
-def schema(store: Described) -> dict[str, Any]:
+def schema(store: Described) -> dict[str, object]:
     """The facts two stores must agree on."""
     manifest = store.metadata["manifest"]
     names = {"state_names": list(store.state_names), "action_names": list(store.action_names)}

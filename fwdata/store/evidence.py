@@ -108,4 +108,4 @@ def read_part_evidence(files: Files, part: str) -> tuple[EpisodeMeasurement, ...
 
 def write_part_evidence(store: Path, part: str, measurements: Sequence[EpisodeMeasurement]) -> None:
     """Record the verdicts of a part's episodes."""
-    write_record(store / EVIDENCE / part, PartEvidenceRecord(episodes=tuple(m.to_json() for m in measurements)))
+    write_record(store / EVIDENCE / part, PartEvidenceRecord(episodes=tuple(dict(m.to_json()) for m in measurements)))

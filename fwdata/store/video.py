@@ -23,7 +23,7 @@ from fwdata.images.video import DecodeError, PacketDecoder, VideoHeader, VideoPa
 from fwdata.store.array import ChunkedArray
 from fwdata.store.files import Files
 from fwdata.store.layout import BYTES_CHUNK
-from fwdata.store.records import PartRecord
+from fwdata.store.records import PartRecord, VideoHeaderRecord
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -46,6 +46,19 @@ class HasArrays(Protocol):
     def array(self, key: str) -> ChunkedArray: ...
 
 
+def _header(record: VideoHeaderRecord) -> VideoHeader:
+    return VideoHeader.from_json(
+        {
+            "codec": record.codec,
+            "extradata": record.extradata,
+            "init": record.init,
+            "pix_fmt": record.pix_fmt,
+            "matrix": record.matrix,
+            "range": record.range,
+        }
+    )
+
+
 class VideoTrack:
     """The packets of one camera of one part. Thread-safe; its tables are read when first needed."""
 
@@ -53,7 +66,7 @@ class VideoTrack:
         self._part, self._key = part, f"cameras/{camera}"
         self.name = f"{part.files.location}/parts/{part.name}/{self._key}"
         record = part.record.cameras[camera]
-        self.headers = tuple(VideoHeader.from_json(header.to_json()) for header in record.headers)
+        self.headers = tuple(_header(header) for header in record.headers)
         self.swapped = record.channel_order == "bgr"
 
     def _table(self, name: str) -> NDArray[Any]:

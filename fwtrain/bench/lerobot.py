@@ -94,7 +94,7 @@ def _need(value: Tensor | None) -> Tensor:
     return value
 
 
-def _inputs(core: Any, batch: Batch, draws: Draws) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _inputs(core: Any, batch: Batch, draws: Draws) -> tuple[dict[str, object], dict[str, Tensor]]:
     """What the core's training step is given, made with its own schedulers."""
     latents = batch.latents
     schedulers = core.train_video_scheduler, core.train_action_scheduler
@@ -132,7 +132,7 @@ def _conditioning(core: Any, batch: Batch, draws: Draws, probability: float) -> 
 
 
 def _mixture(
-    core: Any, variant: str, batch: Batch, draws: Draws, inputs: dict[str, Any], targets: dict[str, Tensor]
+    core: Any, variant: str, batch: Batch, draws: Draws, inputs: dict[str, object], targets: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The core's mixture over the official token order with a boolean mask; one or two videos."""
     videos = [(targets["latents"], targets["timestep_video"])]

@@ -83,7 +83,7 @@ def _may_see(rules: Variant, mode: Mode) -> tuple[frozenset[str], frozenset[str]
 def recipe_structure(recipe: Recipe) -> ModelConfig:
     """The model of a recipe without a store: its own structure, LIBERO's shapes where the store would decide."""
     wanted = recipe.model
-    common: dict[str, Any] = {
+    common: dict[str, object] = {
         "variant": wanted.variant, "lambda_video": wanted.lambda_video, "action_idm_prob": wanted.action_idm_prob
     }  # fmt: skip
     actions, state = recipe.data.action_dim or 7, recipe.data.state_dim or 8
@@ -109,7 +109,7 @@ def shrunk(config: ModelConfig) -> ModelConfig:
     video, action = config.video_expert, config.action_expert
     head = min(video.head_dim, MAX_HEAD_DIM)
 
-    def narrow(expert: Any) -> dict[str, Any]:
+    def narrow(expert: Any) -> dict[str, object]:
         return {
             **expert.model_dump(), "head_dim": head, "text_dim": min(expert.text_dim, MAX_WIDTH),
             "hidden_dim": min(expert.hidden_dim, MAX_WIDTH), "ffn_dim": min(expert.ffn_dim, 2 * MAX_WIDTH),

@@ -11,14 +11,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fwdata.errors import StoreDamaged, UsageError
 from fwtrain.batch import Batch
-from fwtrain.checks.reference_folder import RecordedTensors, ReferenceFolder, recorded_draws
+from fwtrain.checks.reference_folder import RecordedScalars, RecordedTensors, ReferenceFolder, recorded_draws
 from fwtrain.model import (
     Denoising,
     Draws,
@@ -127,7 +126,7 @@ def _training_rows(reference: ReferenceFolder, run: str) -> Iterator[ReferenceRo
         action_is_pad=torch.zeros_like(batch.action_is_pad),
     )
     scalars = reference.recorded_scalars(run, "_nopad")
-    if scalars:
+    if scalars.values or scalars.norms:
         yield from _loss_rows(f"{title}, no padding", model, unpadded, draws, {}, scalars)
 
 
@@ -150,7 +149,7 @@ def _conditioning(config: ModelConfig, draws: Draws) -> dict[str, Tensor]:
 
 
 def _loss_rows(
-    title: str, model: FastWAM, batch: Batch, draws: Draws, expected: dict[str, Tensor], scalars: dict[str, Any]
+    title: str, model: FastWAM, batch: Batch, draws: Draws, expected: dict[str, Tensor], scalars: RecordedScalars
 ) -> Iterator[ReferenceRow]:
     """Loss totals, gradient tensors and gradient norms."""
     model.zero_grad()
@@ -162,15 +161,15 @@ def _loss_rows(
         if name.startswith("grad."):
             yield ReferenceRow(title, name, _relative(gradients.get(name.removeprefix("grad.")), value), GRADIENT_RTOL)
     for name, value in (("loss_total", found.total), ("loss_video", found.video), ("loss_action", found.action)):
-        if name in scalars:
-            yield ReferenceRow(title, name, _relative(value.detach(), torch.tensor(scalars[name])), PREDICTION_RTOL)
+        if name in scalars.values:
+            expected_loss = torch.tensor(scalars.values[name])
+            yield ReferenceRow(title, name, _relative(value.detach(), expected_loss), PREDICTION_RTOL)
     norms = {name: gradient.double().norm() for name, gradient in gradients.items()}
     total = torch.stack(list(norms.values())).norm()
-    if "grad_norm_total" in scalars:
-        yield ReferenceRow(
-            title, "grad_norm_total", _relative(total, torch.tensor(scalars["grad_norm_total"])), GRADIENT_RTOL
-        )
-    recorded = scalars.get("grad_norms", {})
+    if "grad_norm_total" in scalars.values:
+        expected_norm = torch.tensor(scalars.values["grad_norm_total"])
+        yield ReferenceRow(title, "grad_norm_total", _relative(total, expected_norm), GRADIENT_RTOL)
+    recorded = scalars.norms
     if recorded:
         errors = torch.tensor([_norm_error(norms, name, value, float(total)) for name, value in recorded.items()])
         yield ReferenceRow(title, f"grad_norms ({len(recorded)} parameters)", float(errors.max()), GRADIENT_RTOL)

@@ -7,8 +7,10 @@ training variant and sampler the random draws that went in and the tensors that 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -33,6 +35,16 @@ from fwtrain.variants import COND_NOISE, MODE_SHARE
 
 FORMAT = "fwtrain-reference-v1"
 FRAMES_PER_LATENT = 4
+
+
+@dataclass(frozen=True)
+class RecordedScalars:
+    """Numbers that were recorded of one training pass."""
+
+    values: Mapping[str, float]
+    """Losses and the total norm of the gradient, by name in SCALARS; what was not recorded is absent."""
+    norms: Mapping[str, float]
+    """Norm of every parameter's gradient by official name; empty: not recorded."""
 
 
 class ReferenceFiles(BaseModel):
@@ -161,25 +173,25 @@ class ReferenceFolder:
         except ValueError as error:
             raise ManifestError(f"{self.path}: run {run!r}: {error}") from None
 
-    def recorded_scalars(self, run: str, suffix: str = "") -> dict[str, Any]:
+    def recorded_scalars(self, run: str, suffix: str = "") -> RecordedScalars:
         """Of a training run, by its tensor file's name without `train_`; StoreDamaged for one that is not a number."""
         name = Path(self.files.train[run]).stem.removeprefix("train_") + suffix
-        found: dict[str, Any] = self.scalars.get(name, {})
+        found = self.scalars.get(name, {})
         norms = found.get("grad_norms", {}) if isinstance(found, dict) else None
-        if not isinstance(norms, dict):
+        if not isinstance(found, dict) or not isinstance(norms, dict):
             raise StoreDamaged(f"{self.folder / str(self.files.train_scalars)}: {name} is not a table; record it again")
         for key, value in {**found, **norms}.items():
             if (key in norms or key in SCALARS) and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise StoreDamaged(
                     f"{self.folder / str(self.files.train_scalars)}: {key} of {name} must be a number, found {value!r}"
                 )
-        return found
+        return RecordedScalars({key: found[key] for key in SCALARS if key in found}, dict(norms))
 
 
 SCALARS = ("loss_total", "loss_video", "loss_action", "grad_norm_total")
 
 
-def _json_table(path: Path) -> dict[str, Any]:
+def _json_table(path: Path) -> dict[str, object]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

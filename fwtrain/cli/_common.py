@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -141,7 +141,7 @@ def sampling_text(sampling: Denoising) -> str:
     )
 
 
-def answer(data: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
+def answer(data: Mapping[str, object], as_json: bool, text: Callable[[], str]) -> None:
     """The result on stdout."""
     if as_json:
         emit_json(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,7 +56,7 @@ def train(
     with progress_bar("bench", "runs") as bar:
         bar.start(10 * (repeats + 1))
         ratios = bench_steps(bench, repeats, bar.advance)
-    data: dict[str, Any] = {
+    data: dict[str, object] = {
         "size": size, "parameters": bench.parameters, "batch": wanted.batch, "threads": 1, "dtype": "float32",
         "ratios": [{**asdict(r), "ratio_best": r.best, "ratio_median": r.median} for r in ratios],
     }  # fmt: skip

@@ -177,12 +177,12 @@ class _Loading:
         own = self.options.load(steps, self.vae, untrained=self.untrained, seed=seed)
         return own, own.sampling
 
-    def about(self, policy: Deployed, sampling: Denoising, seed: int) -> dict[str, Any]:
+    def about(self, policy: Deployed, sampling: Denoising, seed: int) -> dict[str, object]:
         """What the policy is, as far as it decides actions."""
         from fwtrain.train.checkpoint import MARKER
         from fwtrain.train.folder import RunFolder
 
-        about: dict[str, Any] = {
+        about: dict[str, object] = {
             "variant": policy.info.model.variant,
             "sampling": asdict(sampling),
             "gripper_sign": list(policy.gripper_sign),

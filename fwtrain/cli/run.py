@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -122,7 +122,7 @@ def _planned_text(planned: Planned, recipe: Recipe) -> str:
     )
 
 
-def _outcome_json(outcome: TrainingOutcome, out: Path) -> dict[str, Any]:
+def _outcome_json(outcome: TrainingOutcome, out: Path) -> dict[str, object]:
     result = outcome.validation
     return {
         "run": str(out),

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -98,7 +98,7 @@ def _token(path: Path) -> str:
     return token
 
 
-def _text(data: dict[str, Any]) -> str:
+def _text(data: dict[str, object]) -> str:
     latency = (
         "no latencies"
         if data["p50_ms"] is None

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ def write_comparison(plan: ComparisonPlan, results: Sequence[CellResult]) -> Pat
     return _page(plan, summaries, panels).write(plan.out / REPORT)
 
 
-def to_json(plan: ComparisonPlan, summaries: Sequence[Summary]) -> dict[str, Any]:
+def to_json(plan: ComparisonPlan, summaries: Sequence[Summary]) -> dict[str, object]:
     """Everything as one JSON document; an interval that bounds nothing is null."""
     done = sum(len(item.runs) for item in summaries)
     return {
@@ -46,7 +45,7 @@ def to_json(plan: ComparisonPlan, summaries: Sequence[Summary]) -> dict[str, Any
     }
 
 
-def _arm_json(item: Summary) -> dict[str, Any]:
+def _arm_json(item: Summary) -> dict[str, object]:
     return {
         "name": item.arm.name,
         "variant": item.arm.variant,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from fwdata.envs.sample import SampleEnv
 from fwdata.io import write_json
@@ -64,7 +64,7 @@ def _state(plan: ComparisonPlan, cell: ComparedRun) -> CellState:
     newest = folder.latest()
     if newest is None:
         return CellState(cell, 0, plan.base.optim.steps, False)
-    total = int(newest.state()["total"])
+    total = newest.state()["total"]
     judged = newest.step == total and (plan.env == "none" or _known(plan, cell, newest.step) is not None)
     return CellState(cell, newest.step, total, judged)
 
@@ -175,18 +175,7 @@ def _known(plan: ComparisonPlan, cell: ComparedRun, step: int) -> EvalResult | N
     path: Path = plan.folder(cell) / EVALUATION
     if not path.is_file():
         return None
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    data: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     if {key: data.get(key) for key in (*plan.settings(), "step")} != {**plan.settings(), "step": step}:
         return None
-    found = data["result"]
-    return EvalResult(
-        successes=found["successes"],
-        episodes=found["episodes"],
-        mean_steps=found["mean_steps"],
-        by_task=_pairs(found["by_task"].items()),
-        outcomes=tuple(found["outcomes"]),
-    )
-
-
-def _pairs(items: Iterable[tuple[str, list[int]]]) -> dict[str, tuple[int, int]]:
-    return {task: (wins, count) for task, (wins, count) in items}
+    return TypeAdapter(EvalResult).validate_python(data["result"])

@@ -153,7 +153,7 @@ def _dtype(trained: Trained) -> torch.dtype:
     return torch.bfloat16 if trained.recipe.precision == "bf16" else torch.float32
 
 
-def _common(expert: Any) -> dict[str, Any]:
+def _common(expert: Any) -> dict[str, object]:
     return {
         "hidden_dim": expert.hidden_dim,
         "ffn_dim": expert.ffn_dim,
@@ -166,7 +166,7 @@ def _common(expert: Any) -> dict[str, Any]:
     }
 
 
-def _video(expert: Any, actions: int) -> dict[str, Any]:
+def _video(expert: Any, actions: int) -> dict[str, object]:
     return _common(expert) | {
         "patch_size": list(expert.patch_size),
         "in_dim": expert.in_channels,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,7 +43,7 @@ class Prediction:
         """Mean absolute error over the recorded steps, robot units."""
         return float(np.abs(self.action[: len(self.recorded)] - self.recorded).mean())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON."""
         return {
             "store": self.store,

@@ -149,9 +149,9 @@ class ModelConfig(Model):
         return {**data, **absent}
 
     @model_serializer(mode="wrap")
-    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Configurations of variants without modes to choose from look as they did before there were such variants."""
-        data: dict[str, Any] = handler(self)
+        data: dict[str, object] = handler(self)
         if data.get(MODE_SHARE, 0) is None:
             del data[MODE_SHARE]
         return data

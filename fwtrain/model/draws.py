@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,16 +35,28 @@ class Draws:
 
     def to(self, device: torch.device | str) -> Draws:
         """The same numbers on a device."""
-        moved: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            moved[item.name] = None if value is None else value.to(device, non_blocking=True)
-        return Draws(**moved)
+        return self.mapped(lambda value: value.to(device, non_blocking=True))
 
-    def rows(self, index: Tensor) -> Draws:
+    def rows(self, index: Tensor | slice) -> Draws:
         """The draws of some samples."""
-        chosen: dict[str, Any] = {name: None if v is None else v[index] for name, v in vars(self).items()}
-        return Draws(**chosen)
+        return self.mapped(lambda value: value[index])
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        """Changed draws; None stays None."""
+
+        def changed(value: Tensor | None) -> Tensor | None:
+            return None if value is None else change(value)
+
+        return Draws(
+            noise_video=changed(self.noise_video),
+            u_video=changed(self.u_video),
+            noise_action=change(self.noise_action),
+            u_action=change(self.u_action),
+            cond_uniform=changed(self.cond_uniform),
+            u_cond=changed(self.u_cond),
+            noise_cond=changed(self.noise_cond),
+            mode_uniform=changed(self.mode_uniform),
+        )
 
 
 def draw(batch: Batch, variant: str, generator: torch.Generator, *, cond_noise_prob: float | None = None) -> Draws:

@@ -6,8 +6,8 @@ official release.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -155,11 +155,19 @@ def _joined(parts: list[_Part], made: list[Terms]) -> Terms:
             whole, action_per_sample=whole.action_per_sample + 0 * idle.action_per_sample, video_per_sample=video
         )
     back = torch.cat([part.rows for part in parts if part.rows is not None]).argsort()
-    values: dict[str, Any] = {}
-    for item in fields(Terms):
-        pieces = [getattr(terms, item.name) for terms in made]
-        values[item.name] = None if pieces[0] is None else torch.cat(pieces)[back]
-    return Terms(**values)
+
+    def sorted_back(pieces: list[Tensor | None]) -> Tensor | None:
+        found = [piece for piece in pieces if piece is not None]
+        return torch.cat(found)[back] if found else None
+
+    return Terms(
+        pred_action=torch.cat([terms.pred_action for terms in made])[back],
+        action_per_sample=torch.cat([terms.action_per_sample for terms in made])[back],
+        action_weight=torch.cat([terms.action_weight for terms in made])[back],
+        pred_video=sorted_back([terms.pred_video for terms in made]),
+        video_per_sample=sorted_back([terms.video_per_sample for terms in made]),
+        video_weight=sorted_back([terms.video_weight for terms in made]),
+    )
 
 
 def _mode_terms(model: FastWAM, mode: Mode, batch: Batch, draws: Draws, all_frames: bool) -> Terms:

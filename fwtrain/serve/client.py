@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
 from fwdata.errors import FwdataError
-from fwtrain.serve.wire import pack, unpack
+from fwtrain.serve.wire import ServedActions, ServerMetadata, pack, unpack
 
 QUIET = logging.getLogger("fwtrain.serve.websockets")
 QUIET.setLevel(logging.CRITICAL + 1)
@@ -44,21 +44,21 @@ class PolicyClient:
                 address, compression=None, max_size=None, additional_headers=headers, open_timeout=timeout, proxy=None,
                 logger=QUIET,
             )  # fmt: skip
-            self.metadata: dict[str, Any] = unpack(_binary(self._socket.recv(timeout)))
+            self.metadata: ServerMetadata = unpack(_binary(self._socket.recv(timeout)))
         except InvalidStatus as error:
             body = (error.response.body or b"").decode(errors="replace").strip()
             raise ServerError(f"{address} refused the connection: {error.response.status_code} {body}") from None
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ServerError(f"no policy server at {address} ({str(error) or type(error).__name__})") from None
 
-    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(self, observation: Mapping[str, Any]) -> ServedActions:
         """The server's answer to one observation; see `fwtrain.serve`. Raises ServerError with its sentence."""
         try:
             self._socket.send(pack(dict(observation)))
             answer = self._socket.recv(self._timeout)
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ServerError(f"the policy server is gone ({str(error) or type(error).__name__})") from None
-        result: dict[str, Any] = unpack(_binary(answer))
+        result: ServedActions = unpack(_binary(answer))
         return result
 
     def act(
@@ -70,12 +70,11 @@ class PolicyClient:
         seed: int | None = None,
     ) -> NDArray[np.float32]:
         """float32 [n, a] as the robot takes them. cameras: name -> uint8 [H, W, 3] RGB; state: [Ds]."""
-        observation: dict[str, Any] = {f"observation/{name}": picture for name, picture in cameras.items()}
+        observation: dict[str, object] = {f"observation/{name}": picture for name, picture in cameras.items()}
         observation |= {"observation/state": state, "prompt": instruction}
         if seed is not None:
             observation["seed"] = seed
-        actions: NDArray[np.float32] = self.infer(observation)["actions"]
-        return actions
+        return self.infer(observation)["actions"]
 
     def close(self) -> None:
         """Leave."""

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fwdata.errors import FwdataError, UsageError
 from fwtrain.serve.client import PolicyClient, ServerError
 from fwtrain.serve.stats import Latencies
+from fwtrain.serve.wire import ServerMetadata
 
 SETTLED = 0.25
 """Share of the time after which memory has to be flat: allocators and caches have warmed up."""
@@ -57,7 +57,7 @@ class LoadResult:
     handles: tuple[int, int] | None = None
     """Open files of the server when settled and at the end."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON."""
         return asdict(self)
 
@@ -69,7 +69,7 @@ class _Totals:
     latencies: Latencies = field(default_factory=Latencies)
 
 
-def observations(metadata: dict[str, Any], seed: int, count: int = 4) -> list[dict[str, Any]]:
+def observations(metadata: ServerMetadata, seed: int, count: int = 4) -> list[dict[str, object]]:
     """Random observations that fit a server's metadata: pictures of the size its policy was trained on, few prompts."""
     random, (height, width) = np.random.default_rng(seed), metadata["camera_size"]
     return [

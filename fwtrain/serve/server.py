@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -28,7 +27,7 @@ from fwtrain.serve.client import QUIET
 from fwtrain.serve.observations import ObservationReader, Request, camera_keys
 from fwtrain.serve.stats import Stats
 from fwtrain.serve.vla_eval import HarnessSession, ServedAnswer, is_harness, suite_of
-from fwtrain.serve.wire import pack, unpack
+from fwtrain.serve.wire import ServerMetadata, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class PolicyServer:
         self._computing = 0
         self.address: tuple[str, int] | None = None
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> ServerMetadata:
         """What a client is told when it connects."""
         info = self.policy.info
         return {

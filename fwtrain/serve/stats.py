@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +59,7 @@ class Stats:
         """Count one request of a batch of `size`."""
         self._batches += 1 / size
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON; latencies in milliseconds, from a message's arrival to its answer's departure."""
         good = self.requests - self.failed
         quantiles = {f"p{round(100 * share)}_ms": self.latencies.quantile(share) for share in (0.5, 0.95, 0.99)}

@@ -64,13 +64,15 @@ class HarnessProtocol:
     """Actions of a chunk."""
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, object]:
         """Parameters that the harness merges into the benchmark's; those of its own configuration win."""
         if self.benchmark == "RoboTwinBenchmark":
             return {"instruction_type": "unseen", "render_every": self.execute}
         if not self.benchmark.startswith("LIBERO"):
             return {}
-        asked = dict(LIBERO) if self.benchmark in FOLDED else {**LIBERO, **LIBERO_MORE, "max_steps": self.limit}
+        asked: dict[str, object] = (
+            dict(LIBERO) if self.benchmark in FOLDED else {**LIBERO, **LIBERO_MORE, "max_steps": self.limit}
+        )
         return asked if self.suite is None else {**asked, "suite": self.suite}
 
     @property
@@ -152,7 +154,7 @@ class HarnessSession:
         except FwdataError as error:
             return ServedAnswer(_packed("error", {"error": str(error)}, seq), failed=True)
 
-    def _hello(self, payload: Mapping[Any, Any]) -> dict[str, Any]:
+    def _hello(self, payload: Mapping[Any, Any]) -> dict[str, object]:
         version = payload.get("protocol_version", PROTOCOL)
         if version != PROTOCOL:
             raise UsageError(f"the harness speaks protocol version {version}, this server {PROTOCOL} (vla-eval 0.8)")
@@ -185,14 +187,14 @@ class HarnessSession:
             self._queue.extend(chunk[: self.execute])
         return self._queue.popleft()
 
-    def _translated(self, payload: Mapping[Any, Any]) -> dict[str, Any]:
+    def _translated(self, payload: Mapping[Any, Any]) -> dict[str, object]:
         """The observation in the keys of `fwtrain.serve`."""
         images = payload.get("images")
         if not isinstance(images, Mapping):
             raise UsageError("the observation has no images, and no action of the last chunk is left")
         cameras = self.info.manifest.stitch.cameras
         chosen = {name: name if name in images else CAMERAS.get(name, name) for name in cameras}
-        found: dict[str, Any] = {
+        found: dict[str, object] = {
             "images": {name: _decoded(images[key], key) for name, key in chosen.items() if key in images},
             "prompt": payload.get("task_description"),
         }

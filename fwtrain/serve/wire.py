@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 
 from fwdata.errors import UsageError
 
@@ -27,6 +28,46 @@ MAX_ENTRIES = 256
 MAX_AXES = 8
 
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
+
+
+class ServerMetadata(TypedDict):
+    """What a server says of its policy when a client connects."""
+
+    policy: str
+    """Kind of policy: "fast-wam"."""
+    variant: str
+    """Variant of the model."""
+    sampling: NotRequired[dict[str, Any]]
+    """Fields of `fwtrain.model.Denoising`; absent from older servers."""
+    cameras: dict[str, str]
+    """Camera -> key of its image in an observation."""
+    camera_size: list[int]
+    """[height, width] of the images the policy was trained on, pixels."""
+    state_names: list[str]
+    """One name per state dimension."""
+    action_names: list[str]
+    """One name per action dimension."""
+    action_horizon: int
+    """Actions of a chunk."""
+    execute: int
+    """Actions of a chunk that are sent."""
+    fps: float
+    """Rate that actions are meant for, Hz."""
+    gripper_sign: NotRequired[list[int]]
+    """Dimensions that are sent as -1 open / +1 closed; absent from older servers."""
+    gripper_clip: NotRequired[list[int]]
+    """Dimensions that are clipped to 0 .. 1; absent from older servers."""
+
+
+class ServedActions(TypedDict):
+    """What a server answers to one observation."""
+
+    actions: NDArray[np.float32]
+    """float32 [n, a], as the robot takes them."""
+    server_timing: dict[str, float]
+    """Milliseconds: `infer_ms` of this answer, and `prev_total_ms` of the one before it, where there is one."""
+    policy_timing: dict[str, float]
+    """`infer_ms`, milliseconds of the batch, and `batch`, its number of requests."""
 
 
 def pack(value: Any, *, text_keys: bool = False) -> bytes:

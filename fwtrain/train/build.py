@@ -95,9 +95,8 @@ def sized_config(recipe: Recipe, sizes: Sizes) -> ModelConfig:
     length, text_dim = sizes.text_shape
     channels, height, width = sizes.latent_shape
     window, wanted = sizes.window, recipe.settled(ACTION_SHIFT).model
-    common: dict[str, Any] = {
+    common: dict[str, object] = {
         "variant": wanted.variant,
-        "proprio_dim": sizes.state,
         "action_horizon": window.action_horizon,
         "context_len": length,
         "latent_grid": (window.latent_frames, height, width),
@@ -118,7 +117,7 @@ def sized_config(recipe: Recipe, sizes: Sizes) -> ModelConfig:
                 f"preset {wanted.preset} reads text of width {WAN_TEXT_WIDTH}, the store's text cache has {text_dim}; "
                 "encode it with fwdata encode-text --encoder umt5-xxl"
             )
-        return ModelConfig.wan22_5b(action_dim, **common)
+        return ModelConfig.wan22_5b(action_dim, sizes.state, **common)
     shared = {
         "text_dim": text_dim,
         "freq_dim": wanted.freq_dim,
@@ -128,7 +127,7 @@ def sized_config(recipe: Recipe, sizes: Sizes) -> ModelConfig:
     }
     video = {"in_channels": channels, "out_channels": channels, **shared, **_size(wanted.video)}
     action = {"action_dim": action_dim, **shared, **_size(wanted.action)}
-    data = {**common, "video_expert": video, "action_expert": action}
+    data = {**common, "proprio_dim": sizes.state, "video_expert": video, "action_expert": action}
     return validate_model(ModelConfig, data, f"recipe {recipe.name}")
 
 

@@ -23,7 +23,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from fwdata.io import sync, write_json, write_synced
 from fwtrain.errors import CheckpointError
@@ -38,6 +38,32 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its checkpoints."""
 
 
+class TrainingState(TypedDict):
+    """What a run needs besides tensors to go on, and what its weights are of."""
+
+    total: int
+    """Optimizer steps of the whole run."""
+    identity: dict[str, str]
+    """What the run was made from; see `RunInfo.identity`."""
+    meter: list[float]
+    """Sums of the log interval that is under way."""
+    owes_validation: bool
+    """Whether a validation that was due has not been run."""
+    frozen: dict[str, int] | None
+    """Size and CRC-32 of the file of frozen weights; None: nothing is frozen."""
+    recipe: dict[str, object]
+    """The recipe, for readers of a checkpoint alone; JSON of `Recipe`."""
+
+
+class CheckpointState(TrainingState):
+    """state.json of a checkpoint."""
+
+    step: int
+    """Optimizer steps done."""
+    score: NotRequired[float]
+    """Validation score at this step, lower is better; absent in checkpoints that are not the best."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A complete checkpoint folder."""
@@ -47,16 +73,15 @@ class Checkpoint:
     step: int
     """Optimizer steps done."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> CheckpointState:
         """state.json."""
-        state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
+        state: CheckpointState = json.loads((self.path / STATE).read_text(encoding="utf-8"))
         return state
 
     @property
     def score(self) -> float | None:
         """Validation score at this step, lower is better; None where it was not validated."""
-        found = self.state().get("score")
-        return None if found is None else float(found)
+        return self.state().get("score")
 
     @property
     def sharded(self) -> bool:
@@ -94,8 +119,8 @@ class Content:
     """Optimizer state that this process holds."""
     config: str
     """JSON text of the model's sizes."""
-    state: Mapping[str, Any]
-    """What `state.json` holds: step, total and whatever else resuming needs; open JSON."""
+    state: TrainingState
+    """What `state.json` holds besides the step."""
 
 
 def checkpoints(folder: Path, kind: str = STEP) -> list[Checkpoint]:
@@ -169,7 +194,7 @@ def _outdated(folder: Path, keep_last: int | None) -> list[Checkpoint]:
 
 
 def _save(
-    folder: Path, name: str, files: Mapping[str, list[TensorPart]], config: str, state: Mapping[str, Any], team: Team
+    folder: Path, name: str, files: Mapping[str, list[TensorPart]], config: str, state: Mapping[str, object], team: Team
 ) -> None:
     temporary = begin(folder, name, team)
     if temporary is None:
@@ -193,7 +218,9 @@ def begin(folder: Path, name: str, team: Team) -> Path | None:
     return team.on_first(make)
 
 
-def publish(temporary: Path, path: Path, marker: Mapping[str, Any], config: str, state: Mapping[str, Any]) -> None:
+def publish(
+    temporary: Path, path: Path, marker: Mapping[str, object], config: str, state: Mapping[str, object]
+) -> None:
     """Give a written folder its name and then its marker: from then on it counts. marker: the digests of its tensors'
     files."""
     write_synced(temporary / CONFIG, f"{config}\n".encode())

@@ -54,7 +54,7 @@ class CacheInfo(Model):
     """What loads its VAE or text encoder again."""
     fingerprint: str
     """Its identity, short."""
-    identity: dict[str, Any]
+    identity: dict[str, object]
     """What the fingerprint is made of; open JSON, compared and shown key by key."""
 
 

@@ -27,7 +27,7 @@ from fwtrain.errors import TrainingDiverged
 from fwtrain.model import FastWAM, Losses, losses
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import DTYPES, build_model, compile_model, model_config, prepare
-from fwtrain.train.checkpoint import Checkpoint, Content, tidy
+from fwtrain.train.checkpoint import Checkpoint, Content, TrainingState, tidy
 from fwtrain.train.folder import FROZEN, RunFolder, RunInfo, refuse_difference
 from fwtrain.train.images import FuturePictures
 from fwtrain.train.logs import Clock, Sinks
@@ -198,9 +198,9 @@ class Trainer:
             load_parts(self.model, checkpoint_tensors(path), self.team, str(path), trained=False)
         load_parts(self.model, checkpoint.model_tensors(), self.team, str(checkpoint.path), trained=True)
         self.optimizer.load(checkpoint.optimizer_tensors())
-        self.step = int(state["step"])
+        self.step = state["step"]
         self.meter.load(state["meter"])
-        self.owes_validation = bool(state["owes_validation"])
+        self.owes_validation = state["owes_validation"]
 
     def save(self) -> None:
         """Write a checkpoint of the current step; several processes return when its copy in memory is made.
@@ -215,7 +215,7 @@ class Trainer:
         return self.saver.stop(self.step, self._content, until)
 
     def _content(self) -> Content:
-        state = {
+        state: TrainingState = {
             "total": self.total,
             "identity": self.info.identity(),
             "meter": self.meter.state(),

@@ -9,9 +9,8 @@ them its losses, are those of a single process. Parts are equally large, so mean
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,38 +87,46 @@ class PassLoader:
         parts = [self._part(item.step, number, plan) for number, plan in item.batches]
         if len(parts) == 1:
             return Loaded(item, *parts[0])
-        batch = Batch(**_joined([batch.tensors() for batch, _ in parts]))
-        return Loaded(item, batch, Draws(**_joined([vars(draws) for _, draws in parts])))
+        return Loaded(item, _joined_batch([batch for batch, _ in parts]), _joined_draws([draws for _, draws in parts]))
 
     def _part(self, step: int, number: int, plan: BatchPlan) -> tuple[Batch, Draws]:
         share = len(plan.windows) // self._size
         rows = slice(self._rank * share, (self._rank + 1) * share)
         batch = self._reader.fetch(plan, rows)
-        whole = Batch(**_shapes(batch, len(plan.windows)))
+        size = len(plan.windows)
+        whole = batch.mapped(lambda value: value.new_empty((size, *value.shape[1:]), device="meta"))
         generator = torch.Generator().manual_seed(derived_seed(self._seed, Stream.NOISE, step, number))
         draws = draw(whole, self._variant, generator, cond_noise_prob=self._prob)
-        return batch, Draws(**_cut(draws, rows))
+        return batch, draws.rows(rows)
 
 
-def _shapes(batch: Batch, size: int) -> dict[str, Any]:
-    """Tensors without memory, shaped like a batch of `size` samples."""
-    return {
-        name: None if value is None else value.new_empty((size, *value.shape[1:]), device="meta")
-        for name, value in batch.tensors().items()
-    }
+def _joined_batch(parts: Sequence[Batch]) -> Batch:
+    return Batch(
+        first=torch.cat([part.first for part in parts]),
+        future=_concatenated([part.future for part in parts]),
+        future_is_pad=_concatenated([part.future_is_pad for part in parts]),
+        context=torch.cat([part.context for part in parts]),
+        proprio=torch.cat([part.proprio for part in parts]),
+        action=torch.cat([part.action for part in parts]),
+        action_is_pad=torch.cat([part.action_is_pad for part in parts]),
+    )
 
 
-def _cut(draws: Draws, rows: slice) -> dict[str, Any]:
-    return {name: None if value is None else value[rows] for name, value in vars(draws).items()}
+def _joined_draws(parts: Sequence[Draws]) -> Draws:
+    return Draws(
+        noise_video=_concatenated([part.noise_video for part in parts]),
+        u_video=_concatenated([part.u_video for part in parts]),
+        noise_action=torch.cat([part.noise_action for part in parts]),
+        u_action=torch.cat([part.u_action for part in parts]),
+        cond_uniform=_concatenated([part.cond_uniform for part in parts]),
+        u_cond=_concatenated([part.u_cond for part in parts]),
+        noise_cond=_concatenated([part.noise_cond for part in parts]),
+        mode_uniform=_concatenated([part.mode_uniform for part in parts]),
+    )
 
 
-def _joined(parts: Sequence[Mapping[str, Tensor | None]]) -> dict[str, Any]:
-    """Fields one after the other. A field that only some parts have (idm's noise of the conditioning video, where no
-    sample of a batch is noised) is zero in the others, which do not read it."""
-    return {name: _concatenated([part[name] for part in parts]) for name in parts[0]}
-
-
-def _concatenated(values: Iterable[Tensor | None]) -> Tensor | None:
-    found = list(values)
-    like = next((value for value in found if value is not None), None)
-    return None if like is None else torch.cat([torch.zeros_like(like) if v is None else v for v in found])
+def _concatenated(values: Sequence[Tensor | None]) -> Tensor | None:
+    """One after the other. What only some parts have (idm's noise of the conditioning video, where no sample of a batch
+    is noised) is zero in the others, which do not read it."""
+    like = next((value for value in values if value is not None), None)
+    return None if like is None else torch.cat([torch.zeros_like(like) if v is None else v for v in values])

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 from fwtrain.model import ModelConfig
 from fwtrain.model.flops import forward_parts
@@ -87,7 +87,7 @@ class SettingRow:
     checkpoint: int
     """Bytes of one checkpoint."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON; bytes."""
         memory = {**vars(self.memory), "state": self.memory.state, "total": self.memory.total}
         return {
@@ -128,7 +128,7 @@ class Recommendation:
     host: int
     """Bytes of host memory while the weights are loaded."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON."""
         return {
             "gpu": self.gpu.name,

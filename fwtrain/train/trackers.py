@@ -81,7 +81,7 @@ def open_tracker(name: Tracker, folder: RunFolder, recipe: Recipe) -> TrackerLog
     """
     module = _module(name)
     identity = _identity(folder.path, name)
-    options: dict[str, Any] = {"name": identity}
+    options: dict[str, object] = {"name": identity}
     if name == "wandb":
         settings = {"disable_git": True, "disable_code": True, "console": "off", "silent": True}
         options = {"name": folder.path.resolve().name, "id": identity, "dir": str(folder.path), "settings": settings}

@@ -108,7 +108,7 @@ def _of_folder(folder: Path) -> Origin | None:
     return None
 
 
-def _table(config: Any, key: str) -> dict[str, Any]:
+def _table(config: Any, key: str) -> dict[str, object]:
     found = config.get(key) if isinstance(config, dict) else None
     return found if isinstance(found, dict) else {}
 

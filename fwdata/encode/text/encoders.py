@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class TextEncoder(Protocol):
     dim: int
     max_tokens: int
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """JSON values that say which rows this encoder makes: a cache with another identity must not be used."""
 
     def encode(self, prompts: Sequence[str]) -> list[NDArray[np.float16]]:
@@ -97,7 +97,7 @@ class TinyText:
         self._position = _sinusoids(self.max_tokens, self.dim)
         self._vectors: dict[str, NDArray[np.float64]] = {}
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """See TextEncoder."""
         weights = hashlib.sha256(_vector("w:press", self.dim).astype("<f8").tobytes()).hexdigest()
         return {"name": self.name, "weights": weights, "max_tokens": self.max_tokens, "code": TEXT_CODE_VERSION}

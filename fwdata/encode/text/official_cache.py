@@ -13,7 +13,6 @@ import hashlib
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +46,7 @@ class OfficialTextCache:
         context, _ = _read(first)
         self.max_tokens, self.dim = context.shape
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """See TextEncoder. The files do not say which weights made them: upstream's only are named so."""
         made_by = "files named t5 wan22ti2v5b"
         return {"name": self.name, "weights": made_by, "max_tokens": self.max_tokens, "code": TEXT_CODE_VERSION}

@@ -66,7 +66,7 @@ class Umt5Text:
         self._tokenizer = tokenizer
         self._model = model.to(device, getattr(torch, dtype)).eval().requires_grad_(False)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """See TextEncoder."""
         return dict(self._identity)
 

@@ -10,6 +10,7 @@ import hashlib
 import importlib.resources
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ class VaeWeights:
         return digest.hexdigest()
 
 
-def config_fields(config: VaeConfig) -> dict[str, Any]:
+def config_fields(config: VaeConfig) -> dict[str, object]:
     """The configuration fields that the latents depend on (all but the decoder's width), as JSON values."""
     values = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "decoder_base_dim"}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
@@ -214,7 +215,7 @@ def parse_config(raw: object, where: str) -> VaeConfig:
     return _checked_config(values, where)
 
 
-def _checked_config(values: dict[str, Any], where: str) -> VaeConfig:
+def _checked_config(values: Mapping[str, Any], where: str) -> VaeConfig:
     """VaeConfig from the free fields, with every value checked."""
     for key in ("latents_mean", "latents_std"):
         found = values.get(key)

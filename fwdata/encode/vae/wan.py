@@ -67,7 +67,7 @@ class LatentVae:
         """Whether the convolutions' tensors lie with their channels last: in bfloat16 on a GPU."""
         return self.on_gpu and self.dtype == "bfloat16"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """JSON values that say which latents this VAE makes: a cache with another identity must not be used.
 
         A GPU adds its name, and in bfloat16 the layout, which change bits; `distance_to_float32` is recorded beside
@@ -80,7 +80,7 @@ class LatentVae:
             found["memory_format"] = "channels_last_3d"
         return found
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, object]:
         return {
             "name": self.name,
             "weights": self.weights_sha256,

@@ -19,7 +19,7 @@ import json
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
@@ -115,10 +115,10 @@ class PolicyConnection:
         self._settings = settings
         self._address = settings.server if "://" in settings.server else f"ws://{settings.server}"
         self._socket: ClientConnection | None = None
-        self.metadata: dict[str, Any] = {}
+        self.metadata: dict[str, object] = {}
         self._connect()
 
-    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(self, observation: Mapping[str, Any]) -> dict[str, object]:
         """The answer to one observation. The server keeps nothing between observations, so that one whose connection
         broke is sent once more. RoboTwinPolicyError for a server that is gone, is too slow or answers with an error."""
         message = msgpack.packb(dict(observation), default=_packed)
@@ -174,14 +174,14 @@ class PolicyConnection:
         headers = {}
         if settings.token_file is not None:
             headers["Authorization"] = f"Api-Key {Path(settings.token_file).read_text(encoding='utf-8').strip()}"
-        options: dict[str, Any] = {}
+        options: dict[str, object] = {}
         if int(websockets_version.split(".")[0]) >= 15:
             # a scene's set-up can keep the interpreter busy for longer than a ping may take
             options = {"proxy": None, "ping_interval": None}
         options |= {"compression": None, "max_size": None, "additional_headers": headers, "logger": QUIET}
         return _from_daemon(partial(connect, self._address, **options))
 
-    def _read(self, data: str | bytes) -> dict[str, Any]:
+    def _read(self, data: str | bytes) -> dict[str, object]:
         if isinstance(data, str):
             raise self._error(f"answered: {data}")
         try:
@@ -231,25 +231,30 @@ class RolloutRecord:
 
     def __init__(self, path: str | None, about: Mapping[str, Any]) -> None:
         self._path = Path(path) if path is not None else None
-        self._current: dict[str, Any] = {}
+        self._current: dict[str, object] = {}
+        self._counts: Counter[str] = Counter()
         self._write({"evaluation": dict(about)})
         atexit.register(self.end)
 
     def observed(self, instruction: str) -> None:
         """The policy was asked once more."""
         self._current.setdefault("instruction", instruction)
-        self._current["chunks"] = self._current.get("chunks", 0) + 1
+        self._count("chunks")
 
     def acted(self, success: bool | None) -> None:
         """An action was carried out; success: whether the task is solved."""
-        self._current["actions"] = self._current.get("actions", 0) + 1
+        self._count("actions")
         self._current["success"] = success
+
+    def _count(self, what: str) -> None:
+        self._counts[what] += 1
+        self._current[what] = self._counts[what]
 
     def end(self, **more: Any) -> None:
         """The episode is over."""
         if self._current:
             self._write({**self._current, **more})
-        self._current = {}
+        self._current, self._counts = {}, Counter()
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._path is not None:
@@ -357,11 +362,11 @@ def _image(value: Any, name: str) -> NDArray[np.uint8]:
     return image
 
 
-def _message(images: Mapping[str, Any], state: Any) -> dict[str, Any]:
+def _message(images: Mapping[str, Any], state: Any) -> dict[str, object]:
     vector = np.asarray(state, np.float32).reshape(-1)
     if vector.shape != (JOINTS,):
         raise RoboTwinPolicyError(f"the state must have {JOINTS} values, found {len(vector)}")
-    found: dict[str, Any] = {f"observation/{name}": _image(value, name) for name, value in images.items()}
+    found: dict[str, object] = {f"observation/{name}": _image(value, name) for name, value in images.items()}
     return {**found, "observation/state": vector}
 
 
@@ -378,7 +383,7 @@ def reset_model(model: RoboTwinPolicy) -> None:
     model.reset()
 
 
-def encode_obs(observation: Mapping[str, Any]) -> dict[str, Any]:
+def encode_obs(observation: Mapping[str, Any]) -> dict[str, object]:
     """The server's keys for what `TASK_ENV.get_obs()` gives; the instruction is added by `eval`."""
     cameras = observation.get("observation", {})
     for name in CAMERAS:
@@ -409,7 +414,7 @@ class XPolicyLabModel:
             raise RoboTwinPolicyError(f"action_type must be joint, found {deploy_cfg['action_type']!r}")
         self.policy = RoboTwinPolicy(deploy_cfg)
         self._observations: list[Mapping[str, Any]] = []
-        self._case: dict[str, Any] = {}
+        self._case: dict[str, object] = {}
 
     def prepare_case(self, case_meta: Mapping[str, Any] | None = None) -> None:
         """Before an episode: its task, scene seed and instruction, for the record."""
@@ -445,7 +450,7 @@ class XPolicyLabModel:
     on_trial_end = trial_end
 
 
-def _from_xpolicylab(observation: Mapping[str, Any]) -> dict[str, Any]:
+def _from_xpolicylab(observation: Mapping[str, Any]) -> dict[str, object]:
     """The server's keys for an observation of XPolicyLab's format v1.0."""
     vision, state = observation.get("vision", {}), observation.get("state", {})
     images = {}

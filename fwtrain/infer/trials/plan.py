@@ -57,7 +57,7 @@ class EvalPlan:
     facts: Mapping[str, str]
     """Versions of the simulator."""
 
-    def settings(self, policy: Mapping[str, Any]) -> dict[str, Any]:
+    def settings(self, policy: Mapping[str, Any]) -> dict[str, object]:
         """Everything that decides a trial's outcome. policy: what the policy is."""
         protocol = asdict(self.protocol)
         del protocol["trials"]

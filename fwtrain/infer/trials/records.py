@@ -117,7 +117,7 @@ def _number(path: Path) -> int:
     return int(path.stem) if path.stem.isdigit() else -1
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, object]:
     try:
         found = json.loads(path.read_bytes())
     except ValueError:

@@ -50,7 +50,7 @@ class Evaluation:
     env_cpu_seconds: float
     """Mean CPU seconds of the environment per trial."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As `--json` prints it and result.json keeps it."""
         states = {f"{task.suite}/{task.task.name}": task.states.sha256 for task in self.plan.tasks}
         return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fwtrain.infer.intervals import Interval, wilson
 from fwtrain.infer.trials.plan import EvalPlan
@@ -32,9 +31,9 @@ class Tally:
         """Success rate with its 95 % Wilson interval."""
         return wilson(self.successes, self.trials)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Counts, and rate and interval where there are trials."""
-        counts = {"successes": self.successes, "trials": self.trials, "planned": self.planned}
+        counts: dict[str, object] = {"successes": self.successes, "trials": self.trials, "planned": self.planned}
         if not self.trials:
             return counts
         found = self.interval
@@ -114,7 +113,7 @@ def published_table(summary: EvalSummary, row: str) -> str:
     )
 
 
-def summary_json(summary: EvalSummary) -> dict[str, Any]:
+def summary_json(summary: EvalSummary) -> dict[str, object]:
     """Tallies by suite and task."""
     return {
         **summary.all.to_json(),
