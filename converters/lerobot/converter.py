@@ -105,7 +105,8 @@ class LerobotConverter:
         decisions = {"manifest": choosing.why(self.manifest, found), **self._decisions(collected.datasets)}
         warnings = (*choosing.doubts(self.manifest, found), *collected.warnings)
         refs, skipped = tuple(collected.refs), tuple(collected.skipped)
-        return Discovery(refs, skipped, decisions, warnings, per_episode=self._per_episode)
+        packed = finding.archives_below(root, found)
+        return Discovery(refs, skipped, decisions, warnings, packed, self._per_episode)
 
     def _add(self, place: finding.DatasetFolder, collected: _Collected, twice: frozenset[int]) -> None:
         """One dataset's episodes but those that are there `twice`; UsageError when it does not fit this manifest."""

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.lerobot import hub
 from converters.lerobot.info import INFO
 from converters.lerobot.meta import Dataset, EpisodeMeta
 from converters.lerobot.shared_video import overlaps
+from converters.lerobot.tree import tree_of
+from converters.shared import archives as packed
 from converters.shared.content import HEAD_BYTES, not_content
-from fwdata.api import EpisodeRef, Skipped
+from fwdata.api import EpisodeRef, LeftOut, Skipped
 from fwdata.errors import BadEpisode, UsageError
 
 
@@ -50,9 +53,34 @@ def list_datasets(root: Path) -> list[DatasetFolder]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
     if found:
         return sorted(found, key=lambda dataset: dataset.relative)
+    archives = packed_below(root)
+    if archives:
+        raise UsageError(
+            f"{root} holds no {INFO}, but {len(archives)} archives, such as {archives[0]}; unpack them first, in that "
+            f"folder: {packed.command(archives)}"
+        )
     above = next((p for p in (root.resolve(), *root.resolve().parents[:3]) if (p / INFO).exists()), None)
     hint = f"; the dataset's folder is {above}" if above else "; give a LeRobot dataset or a folder of several"
     raise UsageError(f"{root} holds no {INFO}{hint}")
+
+
+def packed_below(root: Path) -> tuple[str, ...]:
+    """Archives below a folder, also inside datasets; relative to it, POSIX, sorted."""
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [(Path(folder) / name).relative_to(root).as_posix() for name in files if packed.is_archive(name)]
+    return tuple(sorted(found))
+
+
+def archives_below(root: Path, places: Sequence[DatasetFolder]) -> tuple[LeftOut, ...]:
+    """What to say about archives below a folder of datasets. Cost: one walk over its folders."""
+    found = packed_below(root)
+    if not found:
+        return ()
+    listed = {place.place(path) for place in places for path in tree_of(place.folder).paths}
+    unpacked = packed.above(path for path in listed if not packed.is_archive(path))
+    return packed.left_out(found, unpacked | {place.relative for place in places if place.relative})
 
 
 def linked_datasets(root: Path) -> list[str]:
@@ -96,7 +124,8 @@ def references(
     for entry in dataset.episodes.values():
         rows.update(dict.fromkeys(_files(entry, cameras), max(1, entry.length)))
     refs: list[EpisodeRef] = []
-    skipped = []
+    skipped: list[Skipped] = []
+    lacking: dict[int, list[str]] = {}
     left_out = Counter[str]()
     for entry in dataset.episodes.values():
         if limit is not None and len(refs) >= limit:
@@ -107,18 +136,40 @@ def references(
             if name not in sizes:
                 sizes[name] = _size(dataset, name)
         reasons = {
-            "files missing or without content": next((x for n in files if isinstance(x := sizes[n], str)), None),
+            MISSING: next((x for n in files if isinstance(x := sizes[n], str)), None),
             "no place of a video in the metadata": _unplaced(entry, cameras),
             "frames that another episode claims": claimed.get(entry.index),
         }
         kind, reason = next(((kind, text) for kind, text in reasons.items() if text), ("", None))
         if reason is not None:
             left_out[kind] += 1
+            absent = [name for name in files if sizes[name] == _missing(name)]
+            if kind == MISSING and absent:
+                lacking[entry.index] = absent
             skipped.append(Skipped(f"{found.place(entry.data_file)}#episode_{entry.index:06d}", reason))
             continue
         shares = [int(sizes[name]) * max(1, entry.length) / rows[name] for name in files]
         refs.append(_reference(found, dataset, entry, files, max(1, round(sum(shares))), robot))
+    if len(lacking) > 1:
+        gone = {f"{found.place(dataset.episodes[index].data_file)}#episode_{index:06d}" for index in lacking}
+        skipped = [skip for skip in skipped if skip.source not in gone]
+        skipped.append(_incomplete(found, lacking, len(sizes), len(dataset.episodes)))
     return EpisodeListing(tuple(refs), tuple(skipped), dict(left_out))
+
+
+MISSING = "files missing or without content"
+"""Kind of reason for which episodes are left out."""
+
+
+def _incomplete(found: DatasetFolder, lacking: Mapping[int, Sequence[str]], files: int, episodes: int) -> Skipped:
+    """One entry for a download of which parts are missing. lacking: episode -> its missing files."""
+    names = list(dict.fromkeys(name for absent in lacking.values() for name in absent))
+    listed = ", ".join(names[:2]) + (", .." if len(names) > 2 else "")
+    reason = (
+        f"incomplete download: {len(names)} of {files} files are missing ({listed}), of {len(lacking)} of {episodes} "
+        f"episodes; fetch them: {hub.fetch_command(found.folder)}"
+    )
+    return Skipped(found.relative or "dataset", reason)
 
 
 def _overlaps(dataset: Dataset, cameras: Iterable[str]) -> dict[int, str]:
@@ -153,6 +204,10 @@ def _size(dataset: Dataset, name: str) -> int | str:
         return str(error)
     except OSError:
         pass
+    return _missing(name)
+
+
+def _missing(name: str) -> str:
     return f"{name} is missing; download it again"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
             "give its folder"
         ) from None
     return Path(found)
+
+
+def fetch_command(folder: Path) -> str:
+    """The command that downloads what is missing in a dataset folder, and leaves what is there."""
+    origin = provenance(folder)
+    if origin is not None:
+        return f"hf download {origin[0]} --repo-type dataset --revision {origin[1]}"
+    return f"hf download OWNER/NAME --repo-type dataset --local-dir {shlex.quote(str(folder))}"
 
 
 def provenance(folder: Path) -> tuple[str, str] | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENOENT
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TypeGuard
 
+from converters.lerobot import hub
 from converters.lerobot.entry import EpisodeMeta as EpisodeMeta
 from converters.lerobot.entry import VideoPlace as VideoPlace
 from converters.lerobot.info import INFO, Info, inside, read_info
@@ -107,12 +109,21 @@ def _stamps(folder: Path, info: Info) -> Iterator[tuple[str, int, int]]:
         except OSError as error:
             if is_recovering() and name != INFO:
                 continue
+            if error.errno == ENOENT:
+                raise UsageError(_absent(folder, name)) from None
             raise UsageError(f"{name} cannot be read: {error.strerror}") from None
         if not S_ISREG(status.st_mode):
             raise UsageError(f"{name} cannot be read: it is no regular file")
         if status.st_size > MAX_META_BYTES:
             raise UsageError(f"{name} holds {status.st_size >> 20} MiB, at most {MAX_META_BYTES >> 20} MiB are read")
         yield name, status.st_mtime_ns, status.st_size
+
+
+def _absent(folder: Path, name: str) -> str:
+    """What to do about a file of metadata that is not there."""
+    fetch = f"fetch it: {hub.fetch_command(folder)}"
+    killed = "" if name == INFO else ", or add --recover where the recording was killed"
+    return f"{name} is missing, without which no episode can be told: the download is incomplete; {fetch}{killed}"
 
 
 @lru_cache(maxsize=64)
@@ -292,8 +303,8 @@ def _tasks_v3(folder: Path) -> dict[int, str]:
 def _episodes_v3(folder: Path, info: Info, files: Sequence[str], problems: list[Skipped]) -> Iterator[EpisodeMeta]:
     if not files:
         raise UsageError(
-            "meta/episodes holds no parquet file; download the dataset again, or add --recover if its recording was "
-            "killed"
+            "meta/episodes holds no parquet file: the download is incomplete, or the recording was killed; fetch it: "
+            f"{hub.fetch_command(folder)}, or add --recover"
         )
     pictures = info.videos()
     for name in files:

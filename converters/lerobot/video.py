@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EACCES, EISDIR, ENOENT
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,8 +97,41 @@ def open_video(path: Path, name: str) -> Iterator[InputContainer]:
     except BadEpisode:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadEpisode(f"{name} cannot be read as video (truncated, damaged or no download): {reason}") from error
+        raise BadEpisode(f"{name} cannot be read as video: {_why(path, error)}") from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    """What is wrong with a file that FFmpeg does not open, without its error numbers."""
+    if isinstance(error, OSError) and error.errno in (ENOENT, EACCES, EISDIR):
+        return str(error.strerror)
+    if path.suffix.lower() in _INDEXED and _lacks_index(path):
+        return (
+            "it ends before its index (moov), so the download or the recording broke off; fetch it again, or leave "
+            "its episodes out"
+        )
+    return "it is truncated, damaged, or not a video; fetch it again"
+
+
+_INDEXED = (".mp4", ".m4v", ".mov")
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether a file begins as an MP4 does and holds no whole index (ISO 14496-12 4.2: boxes of size and type)."""
+    with path.open("rb") as file:
+        place, size = 0, path.stat().st_size
+        while place + 8 <= size:
+            file.seek(place)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if place == 0 and kind != b"ftyp":
+                return False
+            if kind == b"moov":
+                return place + length > size
+            length = int.from_bytes(head[8:16], "big") if length == 1 else length
+            if length < 8:
+                return True
+            place += length
+    return place > 0
 
 
 def timeline(path: Path, name: str) -> Timeline:

@@ -21,6 +21,7 @@ from converters.r1lite import images as pictures
 from converters.r1lite import rows as rowing
 from converters.r1lite.bags import Bags
 from converters.r1lite.mcap import Truncated
+from converters.shared import archives as packed
 from converters.shared import conventions as claims
 from converters.shared import galaxea_text as text
 from fwdata.api import (
@@ -146,7 +147,8 @@ class R1LiteConverter:
         if listing.ignored:
             warnings.append(f"{len(listing.ignored)} entries were not followed, the first is {listing.ignored[0]}")
         refs = finding.references(listing, kept, groups)
-        return Discovery(refs, tuple(skipped), self._decisions(), tuple(warnings), per_episode=self._per_episode)
+        archives = packed.left_out(listing.archives, packed.above(listing.files))
+        return Discovery(refs, tuple(skipped), self._decisions(), tuple(warnings), archives, self._per_episode)
 
     def _why_not(self, base: Path, recording: finding.BagRecording, warnings: list[str]) -> str | None:
         """Why a recording that was found must not be converted."""

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from converters.r1lite.bags import SUFFIXES
+from converters.shared import archives as packed
 from converters.shared import galaxea_text as text
 from converters.shared.links import is_file_inside
 from fwdata.api import EpisodeRef, Skipped, UsageError
@@ -45,6 +46,8 @@ class BagListing:
     """Folders and links that were not entered, with the reason."""
     endings: Counter[str] = field(default_factory=Counter)
     """Number of other files by ending."""
+    archives: list[str] = field(default_factory=list)
+    """Zip, tar, 7z and rar archives."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ def _take(entry: os.DirEntry[str], path: str, listing: BagListing) -> None:
     elif path.endswith(".bag.active"):
         reason = f"its recording was cut off; run `rosbag reindex {entry.name}` and rename it to .bag"
         listing.skipped.append(Skipped(path, reason))
+    elif packed.is_archive(entry.name):
+        listing.archives.append(path)
     elif path.endswith(_COMPRESSED):
         listing.skipped.append(Skipped(path, "the whole file is compressed; unpack it with zstd -d first"))
 
@@ -312,7 +317,10 @@ def nothing_found(root: Path, listing: BagListing) -> str:
     found = f"files found instead: {', '.join(parts)}" if parts else "the folder holds no files"
     if listing.skipped:
         found = f"{listing.skipped[0].source}: {listing.skipped[0].reason}"
-    return f"no {', '.join(SUFFIXES)} file below {root} ({found}); give the folder that holds the recordings"
+    advice = "give the folder that holds the recordings"
+    if listing.archives:
+        advice = f"unpack the archives first, in that folder: {packed.command(listing.archives)}"
+    return f"no {', '.join(SUFFIXES)} file below {root} ({found}); {advice}"
 
 
 def references(listing: BagListing, found: Sequence[BagRecording], group: Sequence[str]) -> tuple[EpisodeRef, ...]:

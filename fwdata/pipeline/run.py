@@ -52,6 +52,7 @@ from fwdata.store.reader import open_store
 from fwdata.store.records import StoreRecord
 from fwdata.store.sources import SOURCES, PartSources, write_sources
 from fwdata.store.view import VIEW, ViewRecord, changes, flat, given_keys, write_view
+from fwdata.warning_kinds import group_warnings
 
 type OnEpisode = Callable[[int, int], None]
 """Called with (episodes done, frames done) after every recording."""
@@ -348,7 +349,8 @@ def sample(
         reasons += unread
         if found is not None:
             return found
-    listed = "; ".join(reasons[:3]) + ("; .." if len(reasons) > 3 else "")
+    kinds = group_warnings((source, reason) for source, _, reason in (text.partition(": ") for text in reasons))
+    listed = "; ".join(kind.sentence() for kind in kinds[:3]) + ("; .." if len(kinds) > 3 else "")
     raise UsageError(f"none of the {len(reasons)} recordings below {request.where()} can be read: {listed}")
 
 

@@ -16,6 +16,9 @@ from lerobot_files import Recipe, edit_info, edit_table, frames, write_dataset, 
 from lerobot_reading import converter, manifest, pixels, read_all, reason, refusal
 from PIL import Image
 
+from converters.lerobot.converter import choose_manifest
+from fwdata.errors import UsageError
+
 PARQUET = "data/chunk-000/episode_000000.parquet"
 VIDEO = "videos/chunk-000/observation.images.head_rgb/episode_000000.mp4"
 EPISODES_V3 = "meta/episodes/chunk-000/file-000.parquet"
@@ -85,8 +88,8 @@ def test_info_json(root, changes, parts):
         ("meta/info.json", b"[]", "must be an object, found list"),
         ("meta/info.json", b"\xff\xfe", "meta/info.json is not valid JSON"),
         ("meta/info.json", b"[" * 100_000, "meta/info.json is not valid JSON"),
-        ("meta/tasks.jsonl", None, "meta/tasks.jsonl cannot be read: No such file"),
-        ("meta/episodes.jsonl", None, "meta/episodes.jsonl cannot be read: No such file"),
+        ("meta/tasks.jsonl", None, "meta/tasks.jsonl is missing, without which no episode can be told"),
+        ("meta/episodes.jsonl", None, "; fetch it: hf download OWNER/NAME --repo-type dataset --local-dir "),
         ("meta/episodes.jsonl", b"", "no episode"),
         ("meta/episodes.jsonl", b"no json\n", "line 1: not valid JSON"),
     ],
@@ -446,3 +449,39 @@ def test_a_column_that_expands_to_more_than_a_readers_memory_costs_its_episode_a
     report = run_convert(root, tmp_path / "s.zarr", manifest(), workers=1, memory=384 << 20)
     ((source, told),) = report.quarantined
     assert source == PARQUET and "memory" in told and report.episodes == 1
+
+
+def test_an_incomplete_download_is_one_sentence(tmp_path):
+    root = write_dataset(tmp_path / "set", Recipe(lengths=(5,) * 5, tasks=(0,) * 5))
+    for episode in (1, 3, 4):
+        (root / f"data/chunk-000/episode_00000{episode}.parquet").unlink()
+    next(root.rglob("episode_000004.mp4")).unlink()
+    found = converter().discover(root)
+    assert [ref.hints["episode"] for ref in found.episodes] == [0, 2]
+    [skip] = found.skipped
+    assert skip.reason.startswith("incomplete download: 4 of 20 files are missing (data/chunk-000/episode_000001.par")
+    assert "of 3 of 5 episodes; fetch them: hf download OWNER/NAME --repo-type dataset --local-dir " in skip.reason
+    assert str(root) in skip.reason
+
+
+def test_half_a_video_says_so_without_numbers(root):
+    path = root / VIDEO
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    told = reason(root)
+    assert told.count(VIDEO) == 1 and "Errno" not in told
+    assert "it ends before its index (moov), so the download or the recording broke off" in told
+    path.write_bytes(bytes(range(256)) * 9)
+    assert "it is truncated, damaged, or not a video" in reason(root)
+
+
+def test_archives_beside_and_inside_datasets_are_named(tmp_path):
+    root = write_dataset(tmp_path / "set", Recipe())
+    for name in ("videos.zip", "set/more.tar.gz", "set/videos.tar"):
+        (tmp_path / name).write_bytes(b"PK")
+    packed = {left.reason: left for left in converter().discover(tmp_path).left_out}
+    [told] = [left for reason, left in packed.items() if "not unpacked" in reason]
+    assert (told.count, told.examples) == (2, ("set/more.tar.gz", "videos.zip"))
+    assert "find . -name '*.zip' -execdir unzip -q {} \\;" in told.reason
+    shutil.rmtree(root)
+    with pytest.raises(UsageError, match=r"but 1 archives, such as videos.zip; unpack them first"):
+        choose_manifest([tmp_path], {})

@@ -101,7 +101,7 @@ def test_a_file_that_could_be_several_is_not_taken(tmp_path):
     edit_info(root, video_path="v/{video_key}/episode_{episode_index:06d}.mp4")
     check(root, Recipe(), "videos of 2 episodes")
     shutil.copytree(root / "videos", root / "copy")
-    assert "is missing; download it again" in refusal(root)
+    assert "incomplete download: 6 of 8 files are missing" in refusal(root)
 
 
 def test_a_linked_folder_of_videos(tmp_path):

@@ -267,3 +267,15 @@ def test_training_text(tmp_path, sent, written, options, instruction):
     assert episode.instructions[0] == instruction
     chinese = written.startswith("抬起") and "Lift" not in written and options.get("lang", "en") == "en"
     assert rd.warned(episode, "34 frames have Chinese text only") == chinese
+
+
+def test_archives_beside_recordings_are_named(tmp_path):
+    (tmp_path / "take.mcap").write_bytes(b"x")
+    (tmp_path / "take.zip").write_bytes(b"PK")
+    (tmp_path / "more.tar").write_bytes(b"x")
+    found = discover(tmp_path)
+    [left] = found.left_out
+    assert left.count == 2 and "find . -name '*.tar' -execdir tar xf {} \\;" in left.reason and not left.asked
+    (tmp_path / "take.mcap").unlink()
+    with pytest.raises(UsageError, match="unpack the archives first, in that folder: find"):
+        discover(tmp_path)
