@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.bench.timing import Timing, best
 from fwdata.errors import UsageError
+from fwdata.store.row_reader import OpenShard
 
 if TYPE_CHECKING:
     from fwdata.store.caches.latents import LatentCache
+    from fwdata.store.episode import Part
     from fwdata.store.reader import Store
+
+type _Call = tuple[OpenShard, int, NDArray[np.float16]]
+type _Shards = dict[tuple[str, int], OpenShard]
 
 MEMMAP_BYTES = 512 << 20
 """Size of the memory-mapped file: larger than a processor's cache, as a store is."""
@@ -30,8 +37,9 @@ def bench_read(
     """Random training windows (first-frame and future latents) per CPU second, in batches of `batch`.
 
     First `numpy.memmap` of written bytes of the same size, unchecked, gathered into buffers that are there already;
-    then the store's reader into the same buffers with every checksum on every read, with a checksum once per row and
-    open file, and one window per call; then zarr-python. UsageError when the store has no latents.
+    then nothing but the system's reads and the checksums of the same rows; then the store's reader into the same
+    buffers with every checksum on every read, with a checksum once per row and open file, and one window per call; then
+    zarr-python. UsageError when the store has no latents.
     """
     cache = store.latents()
     episodes = [e for e in store.episodes if len(cache.starts(e))]
@@ -64,13 +72,46 @@ def bench_read(
         return batch * batches
 
     window = (channels, cache.window.latent_frames, *size)
+    calls: list[_Call] = []
+    shards: _Shards = {}
+    for pick in picks:
+        wanted = [
+            (episodes[number], frame) for number, frame in zip(owner[pick].tolist(), start[pick].tolist(), strict=True)
+        ]
+        calls += _calls(cache, "first", [(e.part, e.start + frame) for e, frame in wanted], first, shards)
+        rows = [(e.part, cache.first_window(e) + frame // cache.stride) for e, frame in wanted]
+        calls += _calls(cache, "future", rows, future, shards)
     return [
         _memmap(window, batch, batches, repeats, memmap_bytes),
+        best("floor: pread and CRC-32C of the same rows", _floor(calls, batch * batches), repeats),
         best("fwdata, every checksum on every read", buffered("always"), repeats),
         best("fwdata, a checksum once per row and file", buffered("first-read"), repeats),
         best("fwdata, one window per call", single, repeats),
         best("zarr-python", _peer(store, cache), repeats),
     ]
+
+
+def _calls(
+    cache: LatentCache, name: str, rows: Sequence[tuple[Part, int]], out: NDArray[np.float16], shards: _Shards
+) -> Iterator[_Call]:
+    """(open shard, first byte, buffer) of each row. shards: those that are open; others are added."""
+    for (part, row), body in zip(rows, out, strict=True):
+        array = cache.array(part, name)
+        shard, slot = divmod(row, array.rows_per_shard)
+        opened = shards.get((array.key, shard)) or shards.setdefault((array.key, shard), OpenShard(array, shard))
+        yield opened, opened.offsets[slot], body
+
+
+def _floor(calls: Sequence[_Call], windows: int) -> Callable[[], int]:
+    """Only the calls that read and check rows, with every place known beforehand."""
+
+    def work() -> int:
+        for opened, offset, body in calls:
+            os.preadv(opened.fd, (body,), offset)
+            google_crc32c.value(body)
+        return windows
+
+    return work
 
 
 def _memmap(window: tuple[int, ...], batch: int, batches: int, repeats: int, num_bytes: int) -> Timing:

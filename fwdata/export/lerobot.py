@@ -31,13 +31,16 @@ import numpy as np
 from fwdata.errors import FwdataError, UsageError
 from fwdata.export.kept_videos import add_videos, take_back, write_videos
 from fwdata.export.remux import CameraVideos, plan_videos
-from fwdata.io import sync, write_atomic
+from fwdata.io import remove, sync, write_atomic
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.files import canonical_json, write_lock
 from fwdata.store.reader import Store
 
 FRAME_BLOCK = 32
 """Frames of each camera decoded together."""
+
+COPIED = ".videos"
+"""Folder of an unfinished export with the videos that it has copied."""
 
 MIN_VIDEO_SIDE = 64
 """Smallest side that lerobot's default video codec (SVT-AV1) takes."""
@@ -174,10 +177,8 @@ def export_lerobot(
     out = request.out
     beside = out.parent / f".{out.name}.export"
     with write_lock(beside):
-        dataset, copied = beside / "dataset", beside / "videos"
-        if dataset.exists():
-            take_back(copied, dataset)
-            shutil.rmtree(dataset)
+        dataset, copied = beside / "dataset", beside / COPIED
+        _start_again(beside)
         with quiet():
             _write(request, plan, dataset, copied, on_frames)
         shutil.rmtree(dataset / "images", ignore_errors=True)  # where the writer kept its pictures on the way
@@ -186,12 +187,22 @@ def export_lerobot(
             sync(path)
         if out.exists():
             raise UsageError(f"{out} appeared while it was being written; the export is in {dataset}")
-        dataset.rename(out)
-        sync(out.parent)
+        for path in sorted(dataset.iterdir()):
+            path.rename(beside / path.name)
+        dataset.rmdir()
         shutil.rmtree(copied, ignore_errors=True)
-    if beside.exists():  # made by an export that was killed
-        beside.rmdir()
+        beside.rename(out)  # last, so that a kill leaves the dataset whole or the folder beside it
+        sync(out.parent)
     return ExportReport(plan, time.monotonic() - began)
+
+
+def _start_again(beside: Path) -> None:
+    """Remove what a killed export left but the videos that it had copied."""
+    for place in (beside, beside / "dataset"):
+        take_back(beside / COPIED, place)
+    for path in beside.iterdir():
+        if path.name != COPIED:
+            remove(path)
 
 
 def features(store: Store, plan: ExportPlan, pictures: Pictures) -> dict[str, dict[str, object]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fwdata.errors import StoreDamaged
+from fwdata.io import remove
 from fwdata.pipeline.discover import find_recordings
 from fwdata.pipeline.part import convert_part
 from fwdata.pipeline.plan import PlannedPart, parts_again, plan_record
@@ -105,14 +106,6 @@ def kept_aside(store: Path) -> Iterator[Aside]:
         raise
     finally:
         remove(store / STAGING)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def survey(request: ConvertRequest, names: Collection[str], *, plan_lost: bool) -> Survey:

@@ -1,13 +1,15 @@
 """Random rows of latent arrays, read straight into the caller's memory.
 
 One `preadv` of a row's bytes into its place, and one CRC-32C of them, compared with the array's own list of checksums
-(`fwdata.store.codec`), which covers both the bytes and their position. Without locks, so that a process may fork at any
-time.
+(`fwdata.store.codec`), which covers both the bytes and their position. Mapping the files instead saves a fifth of the
+time and ends the process where a file is truncated, so only rows that the caller wants trusted are read that way.
+Without locks, so that a process may fork at any time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -37,11 +39,19 @@ def open_limit() -> int:
 class OpenShard:
     """One shard file, and where its rows lie. The file is closed when the last user lets go of it."""
 
-    def __init__(self, array: ChunkedArray, shard: int, verify: Verify) -> None:
+    def __init__(self, array: ChunkedArray, shard: int) -> None:
         table = array.row_table(shard)
         self.fd = os.open(table.path, os.O_RDONLY)
         self.offsets, self.checksums = table.offsets, table.checksums
-        self.unverified = bytearray(b"\1" * len(table.offsets)) if verify == "first-read" else None
+        self.unverified = bytearray(b"\1" * len(table.offsets))
+        self._mapped: memoryview | None = None
+
+    def mapped(self) -> memoryview:
+        """The file's bytes, mapped into memory at the first call. A file that is truncated afterwards, or that the
+        system cannot read any more, ends the process (SIGBUS)."""
+        if self._mapped is None:
+            self._mapped = memoryview(mmap.mmap(self.fd, 0, prot=mmap.PROT_READ))
+        return self._mapped
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, OSError):
@@ -51,45 +61,50 @@ class OpenShard:
 class RowReader:
     """Reads rows of several arrays of one row shape. Thread-safe, also while other threads read; not picklable.
 
-    verify: "always" checks every row on every read. "first-read" checks a row when its shard file is read first and
-    trusts it while the file stays open, so that later damage to the disk goes unnoticed.
+    verify: "always" checks every row on every read. "first-read" checks a row when it is read first, and copies it from
+    the mapped file from then on while that stays open: later damage to the disk goes unnoticed, and see
+    `OpenShard.mapped`.
     """
 
     def __init__(self, verify: Verify = "always") -> None:
-        self._verify: Verify = verify
+        self._always = verify == "always"
         self._arrays: dict[int, ChunkedArray] = {}
+        self._blocks: dict[int, int] = {}
         self._shards: dict[tuple[int, int], OpenShard] = {}
         self._limit = open_limit()
 
     def add(self, number: int, array: ChunkedArray) -> None:
         """Make an array readable as `number`."""
         self._arrays[number] = array
+        self._blocks[number] = array.rows_per_shard if array.has_row_tables else 0
 
     def read(self, numbers: Sequence[int], rows: Sequence[int], out: NDArray[Any]) -> None:
         """Fill out[i] with row rows[i] of array numbers[i]. out: C-contiguous [n, *row_shape] of the arrays' dtype.
 
         Raises StoreDamaged for a missing row or one whose checksum does not hold, IndexError outside an array.
         """
-        shards, crc32c, preadv, size = self._shards, google_crc32c.value, os.preadv, out[:1].nbytes
-        for position, (number, row) in enumerate(zip(numbers, rows, strict=True)):
-            array = self._arrays[number]
-            if not array.has_row_tables:
-                out[position] = array.take([row])[0]
+        shards, blocks, always = self._shards, self._blocks, self._always
+        found: list[tuple[OpenShard, int, NDArray[Any], int, int]] = []
+        for body, number, row in zip(out, numbers, rows, strict=True):
+            block = blocks[number]
+            if not block:
+                body[...] = self._arrays[number].take([row])[0]
                 continue
-            shard, slot = divmod(row, array.rows_per_shard)
+            shard, slot = divmod(row, block)
             opened = shards.get((number, shard)) or self._open(number, shard)
-            body, unverified = out[position], opened.unverified
-            found = preadv(opened.fd, (body,), opened.offsets[slot])
-            if unverified is None or unverified[slot]:
-                if found != size or crc32c(body) != opened.checksums[slot]:
-                    _damaged(array, row)
-                if unverified is not None:
-                    unverified[slot] = 0
-            elif found != size:
-                _damaged(array, row)
+            found.append((opened, slot, body, number, row))
+        crc32c, preadv, size = google_crc32c.value, os.preadv, out[:1].nbytes
+        for opened, slot, body, number, row in found:  # apart from the search, which the copies push out of the cache
+            offset = opened.offsets[slot]
+            if always or opened.unverified[slot]:
+                if preadv(opened.fd, (body,), offset) != size or crc32c(body) != opened.checksums[slot]:
+                    _damaged(self._arrays[number], row)
+                opened.unverified[slot] = 0
+            else:
+                memoryview(body).cast("B")[:] = opened.mapped()[offset : offset + size]
 
     def _open(self, number: int, shard: int) -> OpenShard:
-        opened = OpenShard(self._arrays[number], shard, self._verify)
+        opened = OpenShard(self._arrays[number], shard)
         self._shards[number, shard] = opened
         for key in list(self._shards)[: max(0, len(self._shards) - self._limit)]:
             self._shards.pop(key, None)  # another thread may still read from it and closes it then

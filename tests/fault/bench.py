@@ -64,7 +64,7 @@ class Bench:
         """The store as it is before a command runs: everything but what the command writes."""
         if out.exists():
             shutil.rmtree(out)
-        shutil.rmtree(out.parent / f".{out.name}.export", ignore_errors=True)  # of an export killed when it was whole
+        shutil.rmtree(out.parent / f".{out.name}.export", ignore_errors=True)  # of an export that failed
         if command in WRITES:
             shutil.copytree(self.whole, out)
             for pattern in WRITES[command]:

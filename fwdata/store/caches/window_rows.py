@@ -51,6 +51,7 @@ class WindowRows:
         self._window = np.full(len(self._owners), -1, np.int64)
         self._stride = self._owners[0][0].stride if self._owners else 1
         self._ready = np.zeros(len(self._parts), np.bool_)
+        self._waiting = len(self._parts)
         self._first, self._future = RowReader(verify), RowReader(verify)
 
     def __reduce__(self) -> tuple[type[WindowRows], tuple[list[Owner], Verify]]:
@@ -76,14 +77,14 @@ class WindowRows:
         if len(outside):
             self._refuse_frame(int(episode[outside[0]]), int(start[outside[0]]))
         part = self._part[episode]
-        if not self._ready[part].all():
+        if self._waiting and not self._ready[part].all():
             for number in np.unique(part[~self._ready[part]]).tolist():
                 self._open(number)
         numbers = part.tolist()
         self._first.read(numbers, (self._frame[episode] + start).tolist(), out_first)
         if out_future is not None:
-            step, rest = np.divmod(start, self._stride)
-            if rest.any():
+            step, rest = (start, None) if self._stride == 1 else np.divmod(start, self._stride)
+            if rest is not None and rest.any():
                 wrong = int(np.flatnonzero(rest)[0])
                 self._refuse_start(int(episode[wrong]), int(start[wrong]))
             self._future.read(numbers, (self._window[episode] + step).tolist(), out_future)
@@ -95,6 +96,7 @@ class WindowRows:
         for position in np.flatnonzero(self._part == number).tolist():
             self._window[position] = cache.first_window(self._owners[position][1])
         self._ready[number] = True
+        self._waiting = int(np.count_nonzero(~self._ready))
 
     def _refuse_frame(self, number: int, frame: int) -> None:
         episode = self._owners[number][1]

@@ -124,11 +124,42 @@ def test_a_killed_export_keeps_the_videos_it_has_copied(
     assert not list(tmp_path.glob(".set*"))
 
 
+def test_an_export_killed_at_any_rename_of_its_end_leaves_nothing_when_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = made(tmp_path, monkeypatch, "h264")
+    export_lerobot(ExportRequest(store, tmp_path / "whole"))
+    rename, kills = Path.rename, 0
+    for moment in range(20):  # renames of the dataset's folders, and of the whole
+        calls = 0
+
+        def dying(path: Path, target: Path, moment: int = moment) -> Path:
+            nonlocal calls
+            if ".set.export" in path.parts or path.name == ".set.export":
+                calls += path.suffix != ".mp4" and not path.name.endswith(".tmp")
+                if calls == moment + 1:
+                    raise KeyboardInterrupt
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", dying)
+        try:
+            export_lerobot(ExportRequest(store, tmp_path / "set"))
+        except KeyboardInterrupt:
+            kills += 1
+            assert not (tmp_path / "set").exists()
+            continue
+        break
+    assert kills == 4  # data, meta, videos, and the folder itself
+    assert {path.name for path in tmp_path.glob("*set*")} == {"set"}
+    whole, found = tree(tmp_path / "whole"), tree(tmp_path / "set")
+    assert whole.keys() == found.keys() and {name for name in whole if whole[name] != found[name]} <= {"meta/info.json"}
+
+
 def test_videos_of_another_export_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = made(tmp_path, monkeypatch, "h264")
     request = ExportRequest(store, tmp_path / "set")
     plan = plan_export(request)
-    folder = tmp_path / ".set.export/videos"
+    folder = tmp_path / ".set.export/.videos"
     kept_videos.write_videos(folder, plan.videos, 10, {"fingerprint": "another"}, lambda rows: None)
     for path in folder.rglob("*.mp4"):
         path.write_bytes(b"not this one")

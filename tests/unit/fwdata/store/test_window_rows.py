@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,25 @@ def test_few_open_files_and_a_pickled_reader_give_the_same(path: Path, monkeypat
     for reader in (rows, pickle.loads(pickle.dumps(rows))):  # noqa: S301 - our own
         assert all(np.array_equal(a, b) for a, b in zip(read_all(reader, episode, start), whole, strict=True))
     assert len(rows._first._shards) == 1
+
+
+def test_only_trusted_rows_are_read_from_the_mapped_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fwdata.open(path)
+    episode, start = all_windows(store)
+    reads = 0
+    preadv = os.preadv
+
+    def counted(*arguments: Any) -> int:
+        nonlocal reads
+        reads += 1
+        return preadv(*arguments)
+
+    monkeypatch.setattr(os, "preadv", counted)
+    for verify, expected in (("always", 4), ("first-read", 2)):
+        rows, reads = store.latents().windows(list(store.episodes), verify=verify), 0
+        one, other = read_all(rows, episode, start), read_all(rows, episode, start)
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+        assert reads == expected * len(episode), verify
 
 
 def test_a_forked_process_reads_on(path: Path) -> None:
