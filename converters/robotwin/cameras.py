@@ -14,6 +14,7 @@ from converters.shared.hdf5 import MAX_FRAME_BYTES, dataset, open_recording
 from fwdata.api import EncodedCamera, EncodedFrame, RawCamera
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE, decode_rgb, is_grey, is_marked_rgb, jpeg_size
+from fwdata.images.video import ffmpeg_words
 
 type Colour = Literal["auto", "rgb", "swapped"]
 type Order = Literal["swapped", "marked", "rgb"]
@@ -202,5 +203,5 @@ def _first_video_frame(video: Path) -> NDArray[np.uint8]:
             for frame in container.decode(stream):
                 return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
     except (av.FFmpegError, OSError, IndexError) as error:
-        raise ValueError(f"{video.name} cannot be decoded: {error}") from None
+        raise ValueError(f"{video.name} cannot be decoded: {ffmpeg_words(error)}") from None
     raise ValueError(f"{video.name} holds no frame")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.images.colour import tags_of
-from fwdata.images.video import DECODERS, VideoHeader, VideoPacket, is_hevc_entry
+from fwdata.images.video import DECODERS, VideoHeader, VideoPacket, ffmpeg_words, is_hevc_entry
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -139,11 +139,19 @@ def index_packets(open_file: Opener) -> PacketIndex:
 
 
 def _header(open_file: Opener) -> VideoHeader:
+    import av
+
     with open_file() as container:
         stream = container.streams.video[0]
         context = stream.codec_context
         extradata = bytes(context.extradata or b"")
-        frame = next(container.decode(stream))
+        try:
+            frame = next(container.decode(stream), None)
+        except av.FFmpegError as error:
+            words = ffmpeg_words(error)
+            raise ValueError(f"its first frame cannot be decoded, parameter sets may be missing: {words}") from None
+        if frame is None:
+            raise ValueError("none of its packets gives a frame")
         matrix, color_range = tags_of(frame)
         return VideoHeader(
             context.codec.canonical_name, extradata, init_segment(stream), frame.format.name, matrix, color_range

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fwdata.images.colour import tags_of
 from fwdata.images.demux import init_segment
-from fwdata.images.video import DecodeError, VideoHeader, VideoPacket
+from fwdata.images.video import DecodeError, VideoHeader, VideoPacket, ffmpeg_words
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -83,7 +83,7 @@ class _Encoding:
                 yield VideoPacket(bytes(packet), rank, packet.is_keyframe)
                 rank += 1
         except av.FFmpegError as error:
-            raise DecodeError(f"it cannot be coded again: {error}") from None
+            raise DecodeError(f"it cannot be coded again: {ffmpeg_words(error)}") from None
 
 
 def _with(first: VideoFrame, others: Iterator[VideoFrame]) -> Iterator[VideoFrame]:

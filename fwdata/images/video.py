@@ -91,6 +91,11 @@ class VideoPacket:
     """Whether decoding may start here."""
 
 
+def ffmpeg_words(error: Exception) -> str:
+    """What an error of FFmpeg says, without its number and the name of its function or file."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
 class DecodeError(ValueError):
     """A packet that the decoder does not take, or a frame that it marks as damaged; says what was found."""
 
@@ -136,7 +141,7 @@ class PacketDecoder:
         try:
             frames = self._context.decode(packet)
         except self._error as error:
-            raise DecodeError(" ".join(str(error).split()) or type(error).__name__) from None
+            raise DecodeError(ffmpeg_words(error)) from None
         for frame in frames:
             if frame.is_corrupt:
                 raise DecodeError("the decoder marks a frame as damaged")

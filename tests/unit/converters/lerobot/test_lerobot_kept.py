@@ -130,6 +130,9 @@ def test_a_damaged_video_loses_its_episode_alone(tmp_path: Path) -> None:
     report = run_convert(raw, tmp_path / "s.zarr", choose())
     [(source, reason)] = report.quarantined
     assert "episode_000001" in reason and "\n" not in reason and report.episodes == 1, (source, reason)
+    bad.write_bytes(data[: len(data) // 2])  # the index at its end is lost
+    [(source, reason)] = run_convert(raw, tmp_path / "t.zarr", choose()).quarantined
+    assert "it ends before its index (moov)" in reason
 
 
 def test_a_conversion_does_not_load_pandas(tmp_path: Path) -> None:

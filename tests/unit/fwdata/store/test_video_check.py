@@ -158,6 +158,51 @@ def test_a_damaged_packet_at_either_end_loses_one_episode(
     assert name == "task/bad.json" and "\n" not in reason
 
 
+def zero_parameter_sets(path: Path, box: bytes, skip: int, count: int) -> None:
+    """Overwrite parameter sets in the container's own box."""
+    data = bytearray(path.read_bytes())
+    start = data.index(box) + 4 + skip
+    data[start : start + count] = bytes(count)
+    path.write_bytes(data)
+
+
+def zero_packets(path: Path, count: int) -> None:
+    """Overwrite the first bytes of every packet; the sequence headers of AV1 are among them."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        places = [(p.pos, min(count, p.size)) for p in container.demux(video=0) if p.size]
+    for position, size in places:
+        data[position : position + size] = bytes(size)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("codec", "spoil"),
+    [
+        ("libx264", lambda path: zero_parameter_sets(path, b"avcC", 0, 40)),
+        ("libx264", lambda path: zero_parameter_sets(path, b"avcC", 8, 28)),
+        ("libx265", lambda path: zero_parameter_sets(path, b"hvcC", 0, 100)),
+        ("libsvtav1", lambda path: zero_packets(path, 14)),
+        ("libx264", lambda path: zero_packets(path, 1 << 20)),
+    ],
+    ids=["no avcC", "no SPS", "no hvcC", "no AV1 sequence header", "packets of zeros"],
+)
+def test_missing_parameter_sets_lose_one_episode(
+    codec: str, spoil: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "raw/task"
+    folder.mkdir(parents=True)
+    write_clip(folder / "bad.mp4", moving(FRAMES), codec, gop=8)
+    spoil(folder / "bad.mp4")
+    write_recording(folder, "bad", "bad.mp4", range(10))
+    report, _ = convert_beside_good(tmp_path / "raw", monkeypatch)
+    [(name, reason)] = report.quarantined
+    assert name == "task/bad.json" and "Errno" not in reason and "\n" not in reason
+    assert re.search(
+        "not begin with a keyframe|parameter sets may be missing|none of its packets gives a frame", reason
+    )
+
+
 def test_frames_that_are_not_rows_may_be_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged group that belongs to no row is not kept at all."""
     folder = tmp_path / "raw/task"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import ffmpeg_rgb, moving, write_clip
-from fixtures import FakeVae, flip_bit, tree
+from fixtures import FakeVae, flip_bit, killed, run_convert, tree
 from raw_metadata import read_attributes, write_attributes
-from video_stores import video_manifest, video_store
+from video_stores import video_manifest, video_store, write_recording
 
 import fwdata
 from fwdata.encode.latents import EncodeRequest, encode_latents, latent_identity
@@ -56,6 +57,34 @@ def test_merging_with_a_plain_store_gives_the_newer_layout(
         before = [e for path in inputs for e in fwdata.open(path).episodes]
         for old, new in zip(before, merged.episodes, strict=True):
             assert np.array_equal(old.frames("wrist"), new.frames("wrist"))
+
+
+def test_an_update_reads_the_episodes_of_a_part_of_video_again(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, manifest = tmp_path / "raw", video_manifest(monkeypatch)
+    shutil.copytree(store, tmp_path / "old.zarr")
+    write_clip(raw / "task/d.mp4", moving(FRAMES, seed=7), gop=6)
+    write_recording(raw / "task", "a", "d.mp4", range(5, 14))
+    before = tree(store)
+    assert [item.source for item in run_convert(raw, store, manifest).changed] == ["task/a.json"]
+    assert tree(store) == before
+    report = run_convert(raw, store, manifest, update=True)
+    assert report.changed == [] and verify_store(store).damaged == []
+    assert [part.name for part in fwdata.open(store).parts] == ["p00000-1"]
+    run_convert(raw, tmp_path / "new.zarr", manifest)
+    made = {name.replace("-1/", "/"): digest for name, digest in tree(store).items() if not name.startswith("plan")}
+    assert made.items() <= tree(tmp_path / "new.zarr").items()
+    first, second = fwdata.open(store).episodes
+    assert np.array_equal(first.frames("wrist"), ffmpeg_rgb(raw / "task/d.mp4")[5:14])
+    assert np.array_equal(second.frames("wrist"), ffmpeg_rgb(raw / "task/c.mp4")[16:38])
+    for at_write in (1, 12, 25, 38):
+        out = tmp_path / f"k{at_write}.zarr"
+        shutil.copytree(tmp_path / "old.zarr", out)
+        assert killed(lambda out=out: run_convert(raw, out, manifest, update=True), at_write)
+        assert [e.num_frames for e in fwdata.open(out).episodes] in ([13, 22], [9, 22])
+        run_convert(raw, out, manifest, update=True)
+        assert tree(out) == tree(store), at_write
 
 
 def test_stitching_encoding_and_preview_read_the_decoded_images(
