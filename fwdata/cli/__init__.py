@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import typer
 
-from fwdata.cli import bench, caches, convert, doctor, extend, plan, regenerate, repair, sample, schema, view
-from fwdata.cli import inspect_verify as look
+from fwdata.cli import bench, caches, convert, doctor, extend, look, plan, regenerate, repair, sample, schema, view
+from fwdata.cli import inspect_verify as check
 from fwdata.cli import merge_export as combine
 from fwdata.console import add_version, run_app
 
@@ -19,7 +19,22 @@ Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 add_version(app, "fwdata")
-for module in (convert, regenerate, look, doctor, view, repair, plan, caches, combine, sample, extend, schema, bench):
+for module in (
+    convert,
+    regenerate,
+    check,
+    look,
+    doctor,
+    view,
+    repair,
+    plan,
+    caches,
+    combine,
+    sample,
+    extend,
+    schema,
+    bench,
+):
     module.register(app)
 
 

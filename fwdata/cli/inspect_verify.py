@@ -1,4 +1,4 @@
-"""Commands that look at a store: `inspect`, `verify`, `preview`."""
+"""Commands that read a store: `inspect` and `verify`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(name="inspect")(inspect)
     app.command(name="verify")(verify)
-    app.command(name="preview")(preview)
 
 
 def inspect(store: StoreArgument, as_json: AsJson = False) -> None:
@@ -154,37 +153,3 @@ def _share(text: str) -> float:
     if not 0 < share <= 1:
         raise UsageError(f"--sample takes a share such as 10% or 0.1, found {text!r}")
     return share
-
-
-def preview(
-    store: StoreArgument,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and the page.")] = Path("preview"),
-    episodes: Annotated[
-        str, typer.Option(help="How many episodes, or their indices with commas: 0,2 (one alone: 7,).")
-    ] = "4",
-    as_json: AsJson = False,
-) -> None:
-    """Write contact sheets of a few episodes and an HTML page to look at them.
-
-    Example: fwdata preview data/robotwin.zarr --out preview
-    """
-    from fwdata import open as open_store
-    from fwdata.report.preview import choose_episodes, write_preview
-
-    wanted, opened = _episodes(episodes), open_store(store)
-    page = write_preview(opened, out, wanted)
-    if as_json:
-        shown = [episode.index for episode in choose_episodes(opened, wanted)]
-        emit_json({"page": str(page), "out": str(out), "episodes": shown})
-    else:
-        print(page)
-
-
-def _episodes(text: str) -> int | tuple[int, ...]:
-    """A count, or indices where there is a comma; UsageError for anything else."""
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) > 1 and not parts[-1]:
-        parts = parts[:-1]
-    if not all(part.isdecimal() for part in parts) or ("," not in text and int(text) < 1):
-        raise UsageError(f"--episodes takes a number from 1, or indices such as 0,2; found {text!r}")
-    return tuple(map(int, parts)) if "," in text else int(text)

@@ -36,6 +36,13 @@ def write_page(found: Checkup, album: Album, out: Path) -> Path:
             **{f"{severity} ({MEANING[severity]})": number for severity, number in counts.items()},
         }
     )
+    add_findings(report, found, album)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return report.write(path)
+
+
+def add_findings(report: Report, found: Checkup, album: Album) -> None:
+    """Every finding with its number, episodes, command and plots, and what could not be verified."""
     groups = found.groups()
     if groups:
         rows = [(g.severity, g.detector, len(g.findings), g.count or None) for g in groups]
@@ -48,8 +55,6 @@ def write_page(found: Checkup, album: Album, out: Path) -> Path:
         report.heading("Not verified")
         for line in found.not_verified:
             report.text(line.replace("; ", "\n"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return report.write(path)
 
 
 def _group(report: Report, group: FindingGroup, album: Album) -> None:

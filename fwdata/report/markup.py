@@ -100,7 +100,6 @@ svg text.name { fill: var(--ink); }
   h1 { font-size: 1.55rem; }
   svg.large text { font-size: 25px; }
   img.strip { max-width: none; width: 52rem; height: auto; }
-  svg.ranges { min-width: 52rem; }
   svg.large .ylabel { display: none; }
   th[scope=row] { white-space: normal; min-width: 7rem; }
   th, td { padding-right: .9rem; }

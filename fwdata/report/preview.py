@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fwdata.errors import UsageError
 from fwdata.images.stitch import tiles
 from fwdata.report import Band, Panel, Report, Tile, contact_sheet
+from fwdata.report.films import cursor_film, film_rows
 from fwdata.report.inspect_store import warning_kinds
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.reader import Store
@@ -24,12 +25,19 @@ LONG = 160
 """A decision with a longer text is folded away."""
 
 
-def write_preview(store: Store, out: Path, episodes: int | Sequence[int]) -> Path:
+type Extra = Callable[[Report, StoredEpisode], None]
+"""Adds to the page what else is known of an episode, below its facts."""
+
+
+def write_preview(
+    store: Store, out: Path, episodes: int | Sequence[int], extras: Sequence[Extra] = (), *, films: bool = False
+) -> Path:
     """Write `index.html` and one contact sheet per episode to `out`; returns the page's path.
 
-    episodes: how many to show, taken in turn from every task and spread over it, or their indices. Reads 8 frames per
-    camera and the rows of the chosen episodes. Same store, same bytes. Raises UsageError when `episodes` is below 1,
-    the store has no such index, or `out` is a file.
+    episodes: how many to show, taken in turn from every task and spread over it, or their indices. extras: add to each
+    episode. films: with a film of each, at most 48 frames with a cursor in the state. Reads 8 frames per camera and the
+    rows of the chosen episodes. Same store, same bytes. Raises UsageError when `episodes` is below 1, the store has no
+    such index, or `out` is a file.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder for the preview")
@@ -38,8 +46,18 @@ def write_preview(store: Store, out: Path, episodes: int | Sequence[int]) -> Pat
     _about_store(report, store, len(chosen))
     _quarantined(report, store)
     for episode in chosen:
-        _about_episode(report, store, episode)
+        _about_episode(report, store, episode, extras)
+        if films:
+            report.pictures([film_of(store, episode)])
     return report.write(out / "index.html")
+
+
+def film_of(store: Store, episode: StoredEpisode) -> tuple[bytes, str]:
+    """The stitched frames with the course of the state below them, as long as the episode took, and a caption."""
+    rows = film_rows(episode.num_frames)
+    fps = min(50.0, max(1.0, store.fps * len(rows) / episode.num_frames))
+    film = cursor_film(episode.stitched(rows), rows, episode.state(), fps)
+    return film, f"{episode.id}: {episode.instruction}"
 
 
 def choose_episodes(store: Store, wanted: int | Sequence[int]) -> list[StoredEpisode]:
@@ -95,7 +113,7 @@ def _about_store(report: Report, store: Store, shown: int) -> None:
         ("task", "episodes", "of them val", "frames"),
         [(task, n, val_counts[task], frames[task]) for task, n in counts.items()],
     )
-    _decisions(report, "Conventions decided", {**store.metadata["decisions"], "units": store.manifest.units})
+    add_decisions(report, "Conventions decided", {**store.metadata["decisions"], "units": store.manifest.units})
     for warning in store.plan.warnings:
         report.text(f"Warning: {warning}")
     kinds = warning_kinds(store)
@@ -121,7 +139,7 @@ def _quarantined(report: Report, store: Store) -> None:
         report.text(f"{len(found) - LISTED:,} more are listed by fwdata inspect.")
 
 
-def _about_episode(report: Report, store: Store, episode: StoredEpisode) -> None:
+def _about_episode(report: Report, store: Store, episode: StoredEpisode, extras: Sequence[Extra]) -> None:
     report.heading(f"{episode.index} · {episode.id}")
     valid, times = episode.valid(), episode.timestamps()
     report.facts(
@@ -134,6 +152,8 @@ def _about_episode(report: Report, store: Store, episode: StoredEpisode) -> None
             "recording": episode.source,
         }
     )
+    for extra in extras:
+        extra(report, episode)
     sheet = _sheet(store, episode, times, valid)
     caption = f"Stitched frames of episode {episode.index}, {episode.id}"
     report.pictures([(sheet, caption)], files=[f"episode-{episode.index:05d}.png"])
@@ -141,7 +161,7 @@ def _about_episode(report: Report, store: Store, episode: StoredEpisode) -> None
     with report.folded(f"{len(episode.instructions)} training instructions"):
         report.table(("instruction",), [(text,) for text in episode.instructions])
     with report.folded("Decisions for this episode"):
-        _decisions(report, "", episode.metadata)
+        add_decisions(report, "", episode.metadata)
 
 
 def _sheet(store: Store, episode: StoredEpisode, times: NDArray[np.float64], valid: NDArray[np.bool_]) -> bytes:
@@ -182,7 +202,7 @@ def _bands(times: NDArray[np.float64], marked: NDArray[np.bool_]) -> list[Band]:
     ]
 
 
-def _decisions(report: Report, title: str, decisions: Mapping[str, Any]) -> None:
+def add_decisions(report: Report, title: str, decisions: Mapping[str, Any]) -> None:
     """Decisions as facts, nested ones with dotted names; the long ones folded away."""
     if title:
         report.heading(title)

@@ -11,6 +11,8 @@ from fwdata.report.markup import STYLE, escape
 from fwdata.report.plots import Scale, value_range
 
 WIDTH, GAP, TOP, ROW, BOTTOM, FONT = 296, 28, 34, 30, 44, 13
+NARROWEST = 800
+"""A plot scrolls rather than being drawn narrower, in CSS pixels."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def range_plot(panels: Sequence[RangePanel]) -> str:
         parts += _panel(panel, left + number * (WIDTH + GAP), TOP + ROW * len(names))
     label = "; ".join(panel.title for panel in panels)
     return (
-        f'<svg class="chart ranges" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'<svg class="chart ranges" style="max-width:{width}px;min-width:{min(width, NARROWEST)}px" '
+        f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
 

@@ -147,6 +147,10 @@ DATA = [
     Refused("preview absent.zarr --out new", "absent.zarr"),
     Refused("preview toy.zarr --out notes.txt", "is a file", before=text("notes.txt")),
     Refused("preview toy.zarr --out new --episodes -1", "episodes"),
+    Refused("preview toy.zarr --out new --rerun notes.txt", "name a file ending in .rrd"),
+    Refused("preview second.zarr --out new --reconstruct", "no latent cache"),
+    Refused("report absent.zarr --out new.html", "absent.zarr"),
+    Refused("report toy.zarr --out notes.txt", "name a file ending in .html", before=text("notes.txt")),
 ]  # fmt: skip
 
 TRAIN = [
@@ -252,6 +256,7 @@ def writing_commands() -> set[str]:
         "bench",
         "check-converter",
         "doctor",
+        "schema",
         "plan",
         "recipes",
         "serve",

@@ -11,6 +11,9 @@ from fixtures import robotwin_store
 from training import run
 
 import fwdata
+from fwdata.doctor.checkup import check_store
+from fwdata.overview.page import write_overview
+from fwdata.overview.rows import measure
 from fwdata.report.preview import write_preview
 
 WIDTHS = (390, 1280)
@@ -29,11 +32,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     run(folder / "run", "optim.steps=24", store=FakeStore(instructions=("Press the red button",)))
     store = fwdata.open(robotwin_store(folder, frames=40))
-    return {"run": folder / "run" / "report.html", "preview": write_preview(store, folder / "preview", 2)}
+    return {
+        "run": folder / "run" / "report.html",
+        "preview": write_preview(store, folder / "preview", 2, films=True),
+        "store": write_overview(store, check_store(store), measure(store), folder / "store.html"),
+    }
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["run", "preview"])
+@pytest.mark.parametrize("name", ["run", "preview", "store"])
 def test_a_page_fits_its_window(pages: dict[str, Path], name: str, width: int):
     drawn = draw(pages[name], width)
     assert drawn.scroll <= drawn.client == width

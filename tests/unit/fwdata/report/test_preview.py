@@ -125,6 +125,7 @@ def test_preview_shows_the_episodes_that_are_named(converted: Path, tmp_path: Pa
         "page": str(tmp_path / "look" / "index.html"),
         "out": str(tmp_path / "look"),
         "episodes": [2, 0],
+        "rerun": None,
     }
     assert {p.name for p in (tmp_path / "look").glob("*.png")} == {"episode-00000.png", "episode-00002.png"}
     ran = run("preview", converted, "--out", tmp_path / "one", "--episodes", "3,", "--json")
@@ -293,4 +294,4 @@ def test_words_in_tables_are_not_broken_letter_by_letter(tmp_path: Path):
     page = report.write(tmp_path / "index.html").read_text(encoding="utf-8")
     rules = [rule for rule in page.split("}") if "overflow-wrap: anywhere" in rule]
     assert rules and not any({"td", "th"} & set(rule.split("{")[0].replace(",", " ").split()) for rule in rules)
-    assert '<div class="wide"><table>' in page and ".wide { overflow-x: auto" in page
+    assert '<div class="wide" tabindex="0"><table>' in page and ".wide { overflow-x: auto" in page
