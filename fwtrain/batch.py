@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -32,6 +32,8 @@ class Batch:
     text_rows: int | None = field(init=False, default=None)
     """Context rows before the zero rows that all samples end with. Counted where the batch is made, on the CPU (one
     pass over the context), so that a GPU is never asked; None: made elsewhere, and all rows are computed."""
+    text_length: int | None = field(init=False, default=None)
+    """L of a batch in page-locked memory, whose context is cut to the used rows (`pinned`); None: the context's."""
 
     def __post_init__(self) -> None:
         size = len(self.first)
@@ -48,7 +50,7 @@ class Batch:
 
     def tensors(self) -> dict[str, torch.Tensor | None]:
         """The tensors by name."""
-        return {name: value for name, value in vars(self).items() if name != "text_rows"}
+        return {name: value for name, value in vars(self).items() if not name.startswith("text_")}
 
     def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """A batch of changed tensors, without `text_rows`; None stays None."""
@@ -69,8 +71,23 @@ class Batch:
             return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
 
         moved = self.mapped(move)
+        if self.text_length is not None:
+            whole = moved.context.new_zeros(len(self), self.text_length, moved.context.shape[2])
+            whole[:, : moved.context.shape[1]] = moved.context
+            moved = replace(moved, context=whole)
         object.__setattr__(moved, "text_rows", self.text_rows)
         return moved
+
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, from which copies to a GPU do not wait.
+
+        Text is cut to its used rows and one zero row: those after it never leave the host, `to` makes them again.
+        """
+        rows = self.context if self.text_rows is None else self.context[:, : self.text_rows + 1].contiguous()
+        locked = replace(self, context=rows).mapped(lambda value: value.pin_memory())
+        object.__setattr__(locked, "text_rows", self.text_rows)
+        object.__setattr__(locked, "text_length", self.text_length or self.context.shape[1])
+        return locked
 
     def rows(self, index: torch.Tensor) -> Batch:
         """Some of the samples. index: int64 on the CPU."""

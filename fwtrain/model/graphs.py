@@ -36,22 +36,27 @@ class Captured:
 def capture(loop: Loop, inputs: Sequence[Tensor]) -> Captured:
     """Run a loop once, so that kernels are chosen and compiled and tables made, then capture it on copies of inputs."""
     kept = [value.clone() for value in inputs]
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        loop(kept)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = loop(kept)
+    with torch.cuda.device(kept[0].device):  # streams are the current device's, which need not be the model's
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            loop(kept)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = loop(kept)
     return Captured(kept, graph.replay, output)
 
 
 class Graphs:
-    """Captured loops by their shapes. Not for gradients, and for one thread at a time."""
+    """Captured loops by their shapes. Not for gradients, and for one thread at a time.
+
+    most: graphs kept; a server raises it to the batch sizes it warms up.
+    """
 
     def __init__(self, capture: Callable[[Loop, Sequence[Tensor]], Captured] = capture) -> None:
         self._capture = capture
+        self.most = GRAPHS_KEPT
         self._kept: dict[Hashable, Captured] = {}
 
     def run(self, loop: Loop, inputs: Sequence[Tensor], constants: Hashable) -> Tensor:
@@ -62,7 +67,7 @@ class Graphs:
         if found is None:
             found = self._capture(loop, inputs)
         self._kept[key] = found  # the latest used last
-        if len(self._kept) > GRAPHS_KEPT:
+        if len(self._kept) > self.most:
             del self._kept[next(iter(self._kept))]
         for kept, value in zip(found.inputs, inputs, strict=True):
             kept.copy_(value)

@@ -121,6 +121,9 @@ class PolicyServer:
         blank = {name: np.zeros(size, np.uint8) for name in info.manifest.stitch.cameras}
         middle = info.state.normaliser().invert(np.zeros(len(info.state.names), np.float32))
         seen = self.policy.encode(Observation(blank, middle, "warm up"))
+        graphs = self.policy.model.graphs
+        if graphs is not None:
+            graphs.most = max(graphs.most, self.max_batch)
         for count in range(1, self.max_batch + 1 if self.policy.model.device.type == "cuda" else 2):
             self.policy.act_batch([seen] * count, [0] * count, steps=self.steps)
 

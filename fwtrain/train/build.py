@@ -153,7 +153,9 @@ def _size(size: Any) -> dict[str, int]:
 
 
 def build_model(
-    config: ModelConfig, seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    config: ModelConfig, seed: int | None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> FastWAM:
-    """A freshly initialised model; the weights are a function of (config, seed)."""
-    return FastWAM(config, seed=derived_seed(seed, Stream.INIT), device=device, dtype=dtype)
+    """A freshly initialised model; the weights are a function of (config, seed), on GPUs of one model and torch version
+    too. seed: None leaves them uninitialised, for loading."""
+    chosen = None if seed is None else derived_seed(seed, Stream.INIT)
+    return FastWAM(config, seed=chosen, device=device, dtype=dtype)

@@ -72,12 +72,21 @@ def check_share(batch_size: int, size: int) -> None:
 class PassLoader:
     """Fetches the windows of passes and draws their noise. Thread-safe.
 
-    rank of size processes; seed, variant and cond_noise_prob decide the draws.
+    rank of size processes; seed, variant and cond_noise_prob decide the draws. pin: into page-locked memory, for a GPU.
     """
 
     def __init__(
-        self, reader: WindowReader, seed: int, variant: str, cond_noise_prob: float, rank: int = 0, size: int = 1
+        self,
+        reader: WindowReader,
+        seed: int,
+        variant: str,
+        cond_noise_prob: float,
+        rank: int = 0,
+        size: int = 1,
+        *,
+        pin: bool = False,
     ) -> None:
+        self._pin = pin
         self._reader, self._seed = reader, seed
         self._variant, self._prob = variant, cond_noise_prob
         self._rank, self._size = rank, size
@@ -85,9 +94,10 @@ class PassLoader:
     def fetch(self, item: Pass) -> Loaded:
         """Read this process's part of a pass. Costs the noise of whole batches, on the CPU."""
         parts = [self._part(item.step, number, plan) for number, plan in item.batches]
-        if len(parts) == 1:
-            return Loaded(item, *parts[0])
-        return Loaded(item, _joined_batch([batch for batch, _ in parts]), _joined_draws([draws for _, draws in parts]))
+        batch, draws = parts[0]
+        if len(parts) > 1:
+            batch, draws = _joined_batch([batch for batch, _ in parts]), _joined_draws([draws for _, draws in parts])
+        return Loaded(item, batch.pinned(), draws.pinned()) if self._pin else Loaded(item, batch, draws)
 
     def _part(self, step: int, number: int, plan: BatchPlan) -> tuple[Batch, Draws]:
         share = len(plan.windows) // self._size

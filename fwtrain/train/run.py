@@ -240,9 +240,24 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UsageError(f"--device {name!r} is not a device; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not gpu_usable():
-        raise UsageError("--device cuda: torch sees no GPU; use --device cpu")
+    if device.type == "cuda":
+        if not gpu_usable():
+            raise UsageError("--device cuda: torch sees no GPU; use --device cpu")
+        if device.index is not None:
+            if device.index >= torch.cuda.device_count():
+                raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs, numbered from 0")
+            torch.cuda.set_device(device)  # streams, graphs and generators that name no device are then this one's
     return device
+
+
+def be_deterministic() -> None:
+    """Let torch choose only kernels that give the same bits every time, and raise where an operation has none.
+
+    Before the first use of a GPU: cuBLAS reads its workspace's size once. A CPU is deterministic without it.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def set_threads(threads: int | None) -> int:

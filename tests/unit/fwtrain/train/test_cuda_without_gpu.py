@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from fake_cuda import Waits
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from fwtrain.model import VARIANTS, FastWAM, ModelConfig
 from fwtrain.model.training import losses
@@ -19,32 +17,6 @@ from fwtrain.train.loop import Meter
 from fwtrain.train.memory import empty_inputs
 from fwtrain.train.moments import code_list, code_values
 from fwtrain.train.optim import Optimizer
-
-READS = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.masked_select.default"}
-
-
-def devices(tree: object) -> set[str]:
-    return {leaf.device.type for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)}
-
-
-class Waits(TorchDispatchMode):
-    """Collects operations that make the host wait for the device, or copy between them without `non_blocking`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        crosses = {"cpu", "cuda"} <= devices((args, kwargs, out))
-        copies = str(func) in {"aten._to_copy.default", "aten.copy_.default"}
-        blocking = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2] is True))
-        if str(func) in READS or (copies and crosses and blocking):
-            self.found.append(f"{func} {[tuple(a.shape) for a in args if isinstance(a, torch.Tensor)]}")
-        return out
 
 
 def one_step(variant: str, layers: int, *overrides: str) -> tuple[list[str], torch.Tensor]:

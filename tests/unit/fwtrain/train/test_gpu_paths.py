@@ -1,0 +1,152 @@
+"""What is asked of torch for a GPU, seen on a CPU: pinned batches, the right device, draws, deterministic kernels."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from fake_cuda import Waits
+from fake_store import FakeStore
+from model_case import small_config
+from torch._subclasses.fake_tensor import FakeTensorMode
+from training import recipe
+
+from fwdata.errors import UsageError
+from fwtrain.data import open_source, training_order, training_reader
+from fwtrain.model import FastWAM, graphs
+from fwtrain.train.build import build_model
+from fwtrain.train.passes import Loaded, PassLoader, step_passes
+from fwtrain.train.run import be_deterministic, choose_device
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Addresses of the tensors that were pinned."""
+    found: list[int] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        copy = tensor.clone()
+        found.append(copy.data_ptr())
+        return copy
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    return found
+
+
+def loaded(pin: bool) -> Loaded:
+    chosen = recipe("optim.accumulation=2", "model.variant=optional-idm")
+    source = open_source(FakeStore(), chosen)
+    reader = training_reader(source, chosen)
+    plans = training_order(reader.index, chosen).step(0)
+    loader = PassLoader(reader, 42, chosen.model.variant, 0.5, 0, 2, pin=pin)
+    return loader.fetch(step_passes(0, plans, 2)[0])
+
+
+def test_every_tensor_of_a_pass_is_pinned_and_nothing_else_changes(pinned: list[int]) -> None:
+    plain, locked = loaded(pin=False), loaded(pin=True)
+    tensors = [*locked.batch.tensors().values(), *vars(locked.draws).values()]
+    assert all(value.data_ptr() in pinned for value in tensors if value is not None)
+    assert locked.batch.text_rows == plain.batch.text_rows
+    assert locked.batch.context.shape[1] < plain.batch.context.shape[1]  # only rows in use cross to the GPU
+    moved = locked.batch.to("cpu")
+    for name, value in plain.batch.tensors().items():
+        assert value is not None
+        assert torch.equal(moved.tensors()[name], value), name
+    for name, value in vars(plain.draws).items():
+        assert (value is None) == (vars(locked.draws)[name] is None)
+        assert value is None or torch.equal(vars(locked.draws)[name], value), name
+
+
+def test_a_pinned_batch_crosses_without_waiting_and_is_whole_there(pinned: list[int]) -> None:
+    batch, length = loaded(pin=True).batch, loaded(pin=False).batch.context.shape[1]
+    with FakeTensorMode(allow_non_fake_inputs=True), Waits() as waits:
+        moved = batch.to("cuda")
+        assert moved.context.shape[1] == length
+        assert moved.text_rows == batch.text_rows
+    assert waits.found == []
+
+
+def test_a_loop_is_captured_on_the_device_of_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[torch.device] = []
+    current: list[torch.device] = []
+
+    @contextmanager
+    def device(chosen: torch.device) -> Any:
+        current.append(chosen)
+        yield
+        current.pop()
+
+    class Stream:
+        def __init__(self) -> None:
+            entered.extend(current)
+
+        def wait_stream(self, other: object) -> None:
+            pass
+
+    @contextmanager
+    def within(*_: object) -> Any:
+        yield
+
+    class Graph:
+        def replay(self) -> None:
+            pass
+
+    for name, value in {
+        "device": device, "Stream": Stream, "current_stream": Stream, "stream": within, "graph": within,
+        "CUDAGraph": Graph,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(graphs.torch.cuda, name, value)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        graphs.capture(lambda inputs: inputs[0] + 1, [torch.empty(3, device="cuda:1")])
+    assert set(entered) == {torch.device("cuda", 1)}
+
+
+def test_graphs_are_kept_for_every_batch_size_that_is_served() -> None:
+    kept = graphs.Graphs(lambda loop, inputs: graphs.Captured(list(inputs), lambda: None, loop(inputs)))
+    kept.most = 12
+    for _ in range(2):
+        for size in range(1, 13):
+            kept.run(lambda inputs: inputs[0] + 1, [torch.zeros(size)], None)
+    assert len(kept._kept) == 12
+
+
+def test_a_gpu_draws_its_own_weights_and_weights_that_are_read_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.device] = []
+    generator = torch.Generator
+
+    def recorded(device: torch.device | str = "cpu") -> torch.Generator:
+        made.append(torch.device(device))
+        return generator()
+
+    monkeypatch.setattr("fwtrain.model.fastwam.torch.Generator", recorded)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        FastWAM(small_config(), seed=0, device="cuda:1")
+        assert made == [torch.device("cuda", 1)]
+        build_model(small_config(), None, "cuda")
+    assert len(made) == 1
+    FastWAM(small_config(), seed=0)
+    assert made[1:] == [torch.device("cpu")]
+
+
+def test_a_device_by_number_is_made_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr("fwtrain.train.run.gpu_usable", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert chosen == [torch.device("cuda", 1)]
+    with pytest.raises(UsageError, match=r"--device cuda:2: torch sees 2 GPUs, numbered from 0"):
+        choose_device("cuda:2")
+
+
+def test_deterministic_kernels_are_a_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        be_deterministic()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
