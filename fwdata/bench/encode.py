@@ -16,6 +16,7 @@ from fwdata.encode.devices import compute_devices
 from fwdata.encode.latent_part import PartJob, encode_rows
 from fwdata.encode.latents import default_dtype, latent_shape
 from fwdata.encode.vae.files import find_weights
+from fwdata.encode.vae.net import VaeConfig
 from fwdata.encode.vae.wan import DTYPES, LatentVae, load_vae
 from fwdata.errors import UsageError
 from fwdata.store.episode import StoredEpisode
@@ -106,8 +107,9 @@ def bench_encode(
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
         ours = EncodeTiming("fwdata", windows, len(todo) - windows, took, sum(spent), cpu)
     theirs = None
-    if peer and importlib.util.find_spec("diffusers") is not None:
-        theirs = _time_diffusers(loaded, vae, todo, windows)
+    config = loaded.config
+    if peer and isinstance(config, VaeConfig) and importlib.util.find_spec("diffusers") is not None:
+        theirs = _time_diffusers(loaded, config, vae, todo, windows)
     where = torch.cuda.get_device_name(name) if loaded.on_gpu else "cpu"
     return EncodeBench(where, loaded.dtype, alone, ours, theirs)
 
@@ -146,11 +148,10 @@ def _time_vae(vae: LatentVae, clips: list[NDArray[np.uint8]], batch: int, window
 
 
 def _time_diffusers(
-    vae: LatentVae, spec: str, todo: list[tuple[StoredEpisode, NDArray[np.int64]]], windows: int
+    vae: LatentVae, config: VaeConfig, spec: str, todo: list[tuple[StoredEpisode, NDArray[np.int64]]], windows: int
 ) -> EncodeTiming:
     from diffusers import AutoencoderKLWan
 
-    config = vae.config
     theirs = AutoencoderKLWan(
         base_dim=config.base_dim,
         decoder_base_dim=config.decoder_base_dim,

@@ -133,7 +133,10 @@ def encode_text(
 def encode_latents(
     store: StorePath,
     vae: Annotated[
-        str, typer.Option(help="tiny, wan2.2, a hub id, or a folder or file of either layout of Wan2.2.")
+        str,
+        typer.Option(
+            help="tiny-libero or tiny (embedded), wan2.2, a hub id, or a folder or file of either layout of Wan2.2."
+        ),
     ] = "wan2.2",
     stride: Annotated[int | None, typer.Option(min=1, help=_STRIDE)] = None,
     name: CacheName = "default",

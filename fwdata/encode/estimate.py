@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fwdata.encode.devices import compute_devices
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, is_cached, is_hub_id
 from fwdata.encode.latents import EncodeRequest, default_dtype, latent_shape, plan_latents
-from fwdata.encode.vae.files import ORIGINAL_NAMES, WEIGHTS_NAME
+from fwdata.encode.vae.files import EMBEDDED, ORIGINAL_NAMES, WEIGHTS_NAME
 from fwdata.encode.vae.net import TEMPORAL_STRIDE
 from fwdata.encode.vae.wan import LatentVae, load_vae
 from fwdata.errors import UsageError
@@ -106,7 +106,7 @@ def estimate_latents(
 
 def at_hand(vae: str) -> bool:
     """Whether a VAE can be loaded without downloading it."""
-    if vae == "tiny" or Path(vae).exists():
+    if vae in EMBEDDED or Path(vae).exists():
         return True
     hub_id = WAN22_DIFFUSERS_ID if vae == "wan2.2" else vae
     return is_hub_id(hub_id) and any(is_cached(hub_id, name) for name in (f"vae/{WEIGHTS_NAME}", *ORIGINAL_NAMES))

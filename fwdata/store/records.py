@@ -322,7 +322,7 @@ class LatentCacheRecord(CacheRecord):
     """A latent cache."""
 
     vae: str
-    """What loads the VAE again: "tiny", "wan2.2", a path or a hub id."""
+    """What loads the VAE again: "tiny-libero", "tiny", "wan2.2", a path or a hub id."""
     stride: Annotated[int, Field(strict=True, ge=1)]
     """Frames between two window starts that have future latents."""
     shape: tuple[Count, Count, Count]

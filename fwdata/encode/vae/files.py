@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, is_hub_id, matching, unknown
 from fwdata.encode.vae.net import LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig
+from fwdata.encode.vae.patch_net import PatchConfig
 from fwdata.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _WEIGHTS = "diffusion_pytorch_model*.safetensors*"
 ORIGINAL_NAMES = ("Wan2.2_VAE.pth", "Wan2.2_VAE.safetensors")
 """Files of the original release, as they lie in the folder Wan2.2-TI2V-5B."""
 ENCODER_SIDE = ("encoder.", "quant_conv.")
+EMBEDDED = {"tiny": "tiny_vae", "tiny-libero": "tiny_libero_vae"}
+"""Name -> folder of `fwdata.assets`: trained on the sample world, and on the LIBERO simulator."""
 
 WAN22_MEAN = (
     -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
@@ -60,8 +63,8 @@ class VaeWeights:
     """A checked VAE checkpoint."""
 
     name: str
-    """"tiny", "wan2.2" (any checkpoint of that architecture) or "custom"."""
-    config: VaeConfig
+    """"tiny", "tiny-libero", "wan2.2" (any checkpoint of that architecture) or "custom"."""
+    config: VaeConfig | PatchConfig
     """Its sizes."""
     tensors: dict[str, Tensor]
     """Parameters under diffusers' names, in the dtype of the file; the decoder's are absent if it was not asked for."""
@@ -81,7 +84,7 @@ class VaeWeights:
         return digest.hexdigest()
 
 
-def config_fields(config: VaeConfig) -> dict[str, object]:
+def config_fields(config: VaeConfig | PatchConfig) -> dict[str, object]:
     """The configuration fields that the latents depend on (all but the decoder's width), as JSON values."""
     values = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "decoder_base_dim"}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
@@ -90,9 +93,9 @@ def config_fields(config: VaeConfig) -> dict[str, object]:
 def find_weights(spec: str, decoder: bool) -> VaeWeights:
     """Read the checkpoint that `spec` names; see `vae.load_vae`. Raises UsageError when it cannot be
     found or downloaded."""
-    if spec == "tiny":
-        with importlib.resources.as_file(importlib.resources.files("fwdata.assets") / "tiny_vae") as folder:
-            return _from_folder(folder, "tiny", decoder, "tiny")
+    if spec in EMBEDDED:
+        with importlib.resources.as_file(importlib.resources.files("fwdata.assets") / EMBEDDED[spec]) as folder:
+            return _from_folder(folder, spec, decoder, spec)
     path = Path(spec)
     if path.is_file():
         return _from_file(path, decoder)
@@ -109,7 +112,7 @@ def _fetch(spec: str) -> Path:
     or, where the repository is a VAE alone, its configuration and weights."""
     hub_id, what = WAN22_DIFFUSERS_ID if spec == "wan2.2" else spec, f"VAE {spec!r}"
     if not is_hub_id(hub_id):
-        raise unknown("VAE", spec, ["tiny", "wan2.2"])
+        raise unknown("VAE", spec, [*EMBEDDED, "wan2.2"])
     names = file_names(hub_id, what)
     if "vae/config.json" in names:
         return fetch(hub_id, ["vae/config.json", *matching(names, f"vae/{_WEIGHTS}")], what)
@@ -134,7 +137,7 @@ def _from_folder(folder: Path, spec: str, decoder: bool, name: str | None) -> Va
     return VaeWeights(name or name_of(config), config, tensors)
 
 
-def _folder_config(folder: Path, spec: str) -> VaeConfig:
+def _folder_config(folder: Path, spec: str) -> VaeConfig | PatchConfig:
     """The checked configuration of a VAE folder."""
     path = folder / "config.json"
     if not path.is_file():
@@ -185,17 +188,20 @@ def _from_file(path: Path, decoder: bool) -> VaeWeights:
     return VaeWeights(name_of(config), config, tensors)
 
 
-def name_of(config: VaeConfig) -> str:
+def name_of(config: VaeConfig | PatchConfig) -> str:
     """ "wan2.2" for the release's widths, else "custom"; which weights they are is the fingerprint's business."""
     real = VaeConfig(base_dim=160, decoder_base_dim=256, latents_mean=WAN22_MEAN, latents_std=WAN22_STD)
     return "wan2.2" if config_fields(config) == config_fields(real) else "custom"
 
 
-def parse_config(raw: object, where: str) -> VaeConfig:
-    """Checked VaeConfig from diffusers' config.json; UsageError names the first field that does not fit."""
+def parse_config(raw: object, where: str) -> VaeConfig | PatchConfig:
+    """The checked configuration of diffusers' config.json, or of a patch VAE; UsageError names the first field that
+    does not fit."""
     if not isinstance(raw, dict):
         raise UsageError(f"{where}: expected a JSON object")
     kind = raw.get("_class_name", "AutoencoderKLWan")
+    if kind == "PatchVae":
+        return _patch_config(raw, where)
     if kind != "AutoencoderKLWan":
         raise UsageError(f"{where}: expected the Wan2.2 VAE (AutoencoderKLWan), found {kind}")
     values = {k: v for k, v in raw.items() if not k.startswith("_") and k not in _IGNORED}
@@ -217,13 +223,7 @@ def parse_config(raw: object, where: str) -> VaeConfig:
 
 def _checked_config(values: Mapping[str, Any], where: str) -> VaeConfig:
     """VaeConfig from the free fields, with every value checked."""
-    for key in ("latents_mean", "latents_std"):
-        found = values.get(key)
-        if not isinstance(found, list) or len(found) != LATENT_CHANNELS:
-            count = f"{len(found)} values" if isinstance(found, list) else "none"
-            raise UsageError(f"{where}: expected {LATENT_CHANNELS} values in {key}, found {count}")
-    if min(values["latents_std"]) <= 0:
-        raise UsageError(f"{where}: every value of latents_std must be positive")
+    _check_constants(values, where)
     downs = values.get("temperal_downsample", [False, True, True])
     mult = values.get("dim_mult", [1, 2, 4, 4])
     if len(mult) != 4 or len(downs) != 3 or sum(downs) != 2:
@@ -238,6 +238,28 @@ def _checked_config(values: Mapping[str, Any], where: str) -> VaeConfig:
         num_res_blocks=values.get("num_res_blocks", 2),
         temperal_downsample=tuple(bool(v) for v in downs),
     )
+
+
+def _patch_config(raw: dict[str, Any], where: str) -> PatchConfig:
+    """The configuration that `train_patch` writes."""
+    _check_constants(raw, where)
+    sizes = {key: raw.get(key) for key in ("frame_dim", "base_dim", "decoder_base_dim")}
+    for key, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{where}: expected a positive {key}, found {value}")
+    mean, std = (tuple(float(v) for v in raw[key]) for key in ("latents_mean", "latents_std"))
+    return PatchConfig(mean, std, raw["frame_dim"], raw["base_dim"], raw["decoder_base_dim"])
+
+
+def _check_constants(values: dict[str, Any], where: str) -> None:
+    """UsageError unless both constants of the normalisation have 48 values."""
+    for key in ("latents_mean", "latents_std"):
+        found = values.get(key)
+        if not isinstance(found, list) or len(found) != LATENT_CHANNELS:
+            count = f"{len(found)} values" if isinstance(found, list) else "none"
+            raise UsageError(f"{where}: expected {LATENT_CHANNELS} values in {key}, found {count}")
+    if min(values["latents_std"]) <= 0:
+        raise UsageError(f"{where}: every value of latents_std must be positive")
 
 
 def original_config(raw: dict[str, Tensor], where: str) -> VaeConfig:

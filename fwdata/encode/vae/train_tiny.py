@@ -37,6 +37,7 @@ from fwdata.encode.tensor_files import save_tensors
 from fwdata.encode.vae.files import WEIGHTS_NAME, find_weights
 from fwdata.encode.vae.net import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig, WanVae
 from fwdata.envs.sample import random_clips
+from fwdata.errors import UsageError
 from fwdata.images.stitch import stitch
 from fwdata.io import write_atomic
 from fwdata.manifest import load_manifest
@@ -136,6 +137,8 @@ def first_network(options: TinyVaeOptions) -> WanVae:
     """The network to train: fresh, with little posterior noise, or with the weights of an earlier run."""
     if options.start is not None:
         weights = find_weights(str(options.start), decoder=True)
+        if not isinstance(weights.config, VaeConfig):
+            raise UsageError(f"--start {options.start} is a VAE of another architecture")
         net = WanVae(weights.config)
         net.load_state_dict(weights.tensors)
         return net.train()

@@ -1,4 +1,4 @@
-"""Images to latents with the Wan2.2 VAE (or the embedded tiny one of the same architecture).
+"""Images to latents with the Wan2.2 VAE or an embedded small one: `tiny` of the same architecture, `tiny-libero`.
 
 A latent is the posterior mean, normalised per channel: z = (mu - mean) / std in float32, stored as float16. The number
 of clips per forward changes bits (up to 2e-6 in float32 with the tiny VAE on a CPU), their order and neighbours do not;
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fwdata.encode.devices import need_device
 from fwdata.encode.vae.files import VaeWeights, config_fields, find_weights
 from fwdata.encode.vae.net import CHUNK, LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, WanVae
+from fwdata.encode.vae.patch_net import PatchConfig, PatchVae
 from fwdata.errors import FwdataError, UsageError
 
 VAE_CODE_VERSION = 1
@@ -33,7 +34,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class LatentVae:
     """A loaded VAE. Keeps no state between calls.
 
-    name: "tiny", "wan2.2" or "custom"; spec: what `load_vae` was given, enough to load it again.
+    name: "tiny", "tiny-libero", "wan2.2" or "custom"; spec: what `load_vae` was given, enough to load it again; net:
+    the network, in inference mode.
     """
 
     channels = LATENT_CHANNELS
@@ -45,9 +47,9 @@ class LatentVae:
         self.dtype, self.device = dtype, device
         self.weights_sha256 = weights.fingerprint()
         decoder = any(name.startswith("decoder.") for name in weights.tensors)
-        self._net = _build(spec, weights, decoder).to(device, DTYPES[dtype]).eval().requires_grad_(False)
+        self.net = _build(spec, weights, decoder).to(device, DTYPES[dtype]).eval().requires_grad_(False)
         if self.channels_last:
-            use_channels_last(self._net)
+            use_channels_last(self.net)
         shape = (1, LATENT_CHANNELS, 1, 1, 1)
         self._mean = torch.tensor(weights.config.latents_mean, dtype=torch.float32, device=device).view(shape)
         self._std = torch.tensor(weights.config.latents_std, dtype=torch.float32, device=device).view(shape)
@@ -113,7 +115,7 @@ class LatentVae:
                 frames = frames.pin_memory()
             start = _mark(self.on_gpu)
             x = frames.to(self.device, non_blocking=True).permute(0, 4, 1, 2, 3).to(torch.float32) / 127.5 - 1.0
-            mean = self._net.moments(x.to(DTYPES[self.dtype]))[0]
+            mean = self.net.moments(x.to(DTYPES[self.dtype]))[0]
             z = ((mean.float() - self._mean) / self._std).to(torch.float16)
             out = torch.empty(z.shape, dtype=torch.float16, pin_memory=self.on_gpu)
             out.copy_(z, non_blocking=True)
@@ -141,12 +143,12 @@ class LatentVae:
         """
         if latents.ndim != 4 or latents.shape[0] != LATENT_CHANNELS:
             raise UsageError(f"expected latents of shape [48, frames, h, w], found {list(latents.shape)}")
-        if self._net.decoder is None:
+        if self.net.decoder is None:
             raise UsageError(f"VAE {self.spec!r} was loaded without its decoder; load it with decoder=True")
         with torch.inference_mode(), self._exact():
             z = torch.from_numpy(latents.astype(np.float32)).to(self.device)
             mean = z.unsqueeze(0) * self._std + self._mean
-            pictures = self._net.pictures(mean.to(DTYPES[self.dtype]))[0].float()
+            pictures = self.net.pictures(mean.to(DTYPES[self.dtype]))[0].float()
             pixels = ((pictures.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
             out: NDArray[np.uint8] = pixels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
         return out
@@ -217,10 +219,10 @@ def load_vae(
 ) -> LatentVae:
     """Load a VAE by name.
 
-    spec: "tiny" (embedded), "wan2.2" (hub id Wan-AI/Wan2.2-TI2V-5B-Diffusers), a folder in diffusers layout
-    (config.json and safetensors, directly or under vae/), the folder of the original release or its file Wan2.2_VAE.pth
-    (or the same tensors as safetensors), or a hub id of any of these, of which no other file is downloaded. decoder:
-    also load what `decode` needs.
+    spec: "tiny" or "tiny-libero" (embedded), "wan2.2" (hub id Wan-AI/Wan2.2-TI2V-5B-Diffusers), a folder in diffusers
+    layout (config.json and safetensors, directly or under vae/), the folder of the original release or its file
+    Wan2.2_VAE.pth (or the same tensors as safetensors), or a hub id of any of these, of which no other file is
+    downloaded. decoder: also load what `decode` needs.
 
     Raises UsageError when the VAE cannot be found or downloaded, or is not of the Wan2.2 kind (48 channels, strides 16
     and 4). The number of CPU threads is the caller's: it changes float32 bits, so fix it (one per process).
@@ -237,10 +239,11 @@ def use_channels_last(net: torch.nn.Module) -> None:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _build(spec: str, weights: VaeWeights, decoder: bool) -> WanVae:
+def _build(spec: str, weights: VaeWeights, decoder: bool) -> WanVae | PatchVae:
     """The network with the checkpoint's tensors; UsageError names the first missing, extra or misshapen one."""
     with torch.device("meta"):
-        net = WanVae(weights.config, decoder)
+        config = weights.config
+        net = PatchVae(config, decoder) if isinstance(config, PatchConfig) else WanVae(config, decoder)
     expected = {name: tuple(p.shape) for name, p in net.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in weights.tensors.items()}
     for name in sorted(expected.keys() | found.keys()):

@@ -62,7 +62,7 @@ class LatentCache(Cache[LatentCacheRecord]):
 
     @property
     def vae(self) -> str:
-        """What `fwdata.encode.vae.wan.load_vae` was given: "tiny", "wan2.2", a path or a hub id."""
+        """What `fwdata.encode.vae.wan.load_vae` was given: "tiny-libero", "tiny", "wan2.2", a path or a hub id."""
         return self.record.vae
 
     @property

@@ -153,8 +153,8 @@ def test_batches_refine_and_continue_to_the_same_bytes(tmp_path, monkeypatch):
 def test_channels_last_computes_the_same_function():
     vae = load_vae("tiny")
     expected = vae.encode(probe_clip()).astype(np.float64)
-    use_channels_last(vae._net)
-    assert vae._net.encoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    use_channels_last(vae.net)
+    assert vae.net.encoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last_3d)
     found = vae.encode(probe_clip()).astype(np.float64)
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-3
 

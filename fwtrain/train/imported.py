@@ -1,0 +1,214 @@
+"""A policy that was trained elsewhere as a run folder, so that eval, serve, predict and export take it like our own.
+
+An official checkpoint brings its weights; its normalisation is in the `dataset_stats.json` beside it. A lerobot folder
+brings its normalisation, its gripper rule and the number of actions that are carried out in its processors and
+configuration. Both record or imply their action shift (`fwtrain.weights.released`), or it has to be given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fwdata.encode.tensor_files import TensorFiles
+from fwdata.encode.text.encoders import load_text_encoder
+from fwdata.encode.vae.wan import load_vae
+from fwdata.errors import FwdataError, UsageError
+from fwdata.manifest import Manifest, validate_model
+from fwdata.normalise import Normaliser
+from fwtrain.export.files import whole
+from fwtrain.model import FastWAM
+from fwtrain.recipe import Recipe
+from fwtrain.train.build import DTYPES, Sizes, sized_config
+from fwtrain.train.checkpoint import Content, save_checkpoint
+from fwtrain.train.folder import CacheInfo, RunFolder, RunInfo, Scaling
+from fwtrain.train.parallel import Team
+from fwtrain.train.tensors import checkpoint_tensors
+from fwtrain.train.weights import model_parts
+from fwtrain.weights.initialise import initialise
+
+PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
+STATE, ACTION = "observation.state", "action"
+TEXT_TOKENS = 128
+"""Token rows of a prompt, as published."""
+EPS = 1e-8
+"""lerobot divides by std + EPS, and multiplies with std on the way back."""
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """One `fwtrain import` call."""
+
+    source: str
+    """What `model.init` takes after `fastwam:`: a file, a folder or a hub id."""
+    out: Path
+    """The run folder to write; must not exist."""
+    recipe: Recipe
+    """Sizes, variant and deployment rules; its action shift where it has one."""
+    manifest: Manifest
+    """How images are stitched and prompts are made."""
+    stats: Path | None = None
+    """Official `dataset_stats.json`; None for a lerobot folder, which has its own."""
+    vae: str = "wan2.2"
+    """What loads the VAE."""
+    encoder: str = "umt5-xxl"
+    """What loads the text encoder."""
+    tokens: int = TEXT_TOKENS
+    """Token rows of a prompt."""
+
+
+@dataclass(frozen=True)
+class ImportedRun:
+    """A run folder that was written."""
+
+    out: Path
+    """The folder."""
+    recipe: Recipe
+    """Its recipe, with the shift and the rules that were found."""
+
+
+def import_policy(asked: ImportRequest) -> ImportedRun:
+    """Write the run folder, whole or not at all.
+
+    Raises UsageError for a target that exists, statistics that are absent or unfit, encoders that cannot be loaded and
+    weights of which nothing says their action shift; StoreDamaged for tensors that do not fit the recipe's model.
+    Cost: one copy of the weights; both encoders are loaded for their identity.
+    """
+    if asked.out.exists():
+        raise UsageError(f"{asked.out} exists already; name a new one")
+    folder = Path(asked.source)
+    lerobot = folder.is_dir() and (folder / PREPROCESSOR).is_file()
+    if not lerobot and asked.stats is None:
+        raise UsageError(f"{asked.source} is not a lerobot folder: give its normalisation with --stats DATASET_STATS")
+    if lerobot and asked.stats is not None:
+        raise UsageError(f"{folder} has its own normalisation in {PREPROCESSOR}: leave out --stats")
+    recipe = _with(asked.recipe, {"model": {"init": f"fastwam:{asked.source}"}})
+    if lerobot:
+        state, action, deploy = of_lerobot(folder)
+        recipe = _with(recipe, {"deploy": deploy})
+    else:
+        assert asked.stats is not None
+        state, action = of_statistics(asked.stats, asked.manifest)
+    recipe = RunFolder(asked.out).settled(recipe)
+    vae, encoder = load_vae(asked.vae), load_text_encoder(asked.encoder)
+    height, width = (pixels // vae.spatial_stride for pixels in asked.manifest.stitch.size)
+    latents, text = (vae.channels, height, width), (asked.tokens, encoder.dim)
+    sizes = Sizes(len(state.names), len(action.names), asked.manifest.window, latents, text)
+    info = RunInfo(
+        source=asked.manifest.converter,
+        fps=asked.manifest.fps.hz,
+        manifest=asked.manifest,
+        model=sized_config(recipe, sizes),
+        latents=_cache(asked.vae, "vae", vae.identity()),
+        text=_cache(asked.encoder, "encoder", encoder.identity()),
+        state=state,
+        action=action,
+        latent_shape=latents,
+        text_shape=text,
+        episodes={"train": 0, "val": 0},
+    )
+    model = FastWAM(info.model, seed=None, device="cpu", dtype=DTYPES[recipe.precision])
+    initialise(model, f"fastwam:{asked.source}")
+    with whole(asked.out) as temporary:
+        run = RunFolder(temporary)
+        run.record(recipe, info)
+        kept = {"total": 0, "identity": info.identity(), "recipe": recipe.model_dump(mode="json"), "frozen": None}
+        content = Content(model_parts(model, trained=True), [], info.model.to_json(), kept)
+        save_checkpoint(run.checkpoints, 0, content, Team(model.device))
+    return ImportedRun(asked.out, recipe)
+
+
+def _with(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    data = recipe.model_dump(mode="json")
+    for section, values in changes.items():
+        data[section] = {**data[section], **values}
+    return validate_model(Recipe, data, f"recipe {recipe.name}")
+
+
+def _cache(spec: str, key: str, identity: dict[str, Any]) -> CacheInfo:
+    return CacheInfo(name="imported", spec=spec, fingerprint="imported", identity={key: identity})
+
+
+def of_statistics(path: Path, manifest: Manifest) -> tuple[Scaling, Scaling]:
+    """Scaling of state and action from an official `dataset_stats.json`, in the manifest's mode of normalisation."""
+    data = _read_json(path)
+    found = []
+    for what in ("state", "action"):
+        try:
+            entries = data[what]["default"]
+            columns = {key.removeprefix("global_"): v for key, v in entries.items() if key.startswith("global_")}
+            width = len(columns["mean"])
+        except (KeyError, TypeError, AttributeError):
+            raise UsageError(
+                f"{path} has no {what}.default.global_mean: expected an official dataset_stats.json"
+            ) from None
+        names = tuple(f"{what}_{number}" for number in range(width))
+        try:
+            scaling = Normaliser.from_statistics(_Columns(columns), manifest.normalisation.mode, names, what)
+        except (FwdataError, AttributeError, ValueError) as error:
+            raise UsageError(f"{path}: {error}") from None
+        found.append(_scaling(names, scaling))
+    return found[0], found[1]
+
+
+class _Columns:
+    """Statistics as attributes, as `Normaliser.from_statistics` reads them."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        vars(self).update(columns)
+
+
+def of_lerobot(folder: Path) -> tuple[Scaling, Scaling, dict[str, Any]]:
+    """Scaling of state and action, and keys of `deploy`, of a lerobot folder."""
+    before, after = (_steps(folder / name) for name in (PREPROCESSOR, POSTPROCESSOR))
+    state = _affine(folder, before, "normalizer_processor", STATE, EPS)
+    action = _affine(folder, after, "unnormalizer_processor", ACTION, 0.0)
+    toggled = after.get("fastwam_action_toggle_processor", {}).get("config", {}).get("toggle_dimensions", [])
+    config = _read_json(folder / "config.json")
+    return state, action, {"gripper_sign": toggled, "gripper_clip": [], "execute": config.get("n_action_steps")}
+
+
+def _steps(path: Path) -> dict[str, dict[str, Any]]:
+    return {step.get("registry_name", ""): step for step in _read_json(path).get("steps", [])}
+
+
+def _affine(folder: Path, steps: Mapping[str, dict[str, Any]], step: str, feature: str, eps: float) -> Scaling:
+    """The affine map of a normalising step: mean and std, or least and greatest to -1 .. 1."""
+    found = steps.get(step)
+    if found is None or "state_file" not in found:
+        raise UsageError(f"{folder} has no {step} with statistics")
+    kind = found["config"]["norm_map"]["STATE" if feature == STATE else "ACTION"]
+    tensors: TensorFiles = checkpoint_tensors(folder / found["state_file"])
+    keys = {"MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99")}.get(kind)
+    if keys is None or any(f"{feature}.{key}" not in tensors for key in keys):
+        raise UsageError(f"{folder}: {step} normalises {feature} by {kind}, which is not known or lacks statistics")
+    one, other = (tensors[f"{feature}.{key}"].double().numpy() for key in keys)
+    if kind == "MEAN_STD":
+        scale = 1 / (other + eps)
+        offset = -one * scale
+    else:
+        scale = 2 / np.where(other == one, EPS, other - one)
+        offset = -1 - one * scale
+    names = tuple(f"{feature.rsplit('.', 1)[-1]}_{number}" for number in range(len(scale)))
+    return _scaling(names, Normaliser(scale.astype(np.float32), offset.astype(np.float32)))
+
+
+def _scaling(names: tuple[str, ...], found: Normaliser) -> Scaling:
+    return Scaling(names=names, scale=tuple(found.scale.tolist()), offset=tuple(found.offset.tolist()))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is not a JSON object")
+    return found

@@ -1,0 +1,126 @@
+"""Official checkpoints and lerobot folders as runs: the same actions, evaluated by the same command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model_case import lively
+from serving import server
+from training import recipe
+
+from fwdata.envs.base import Observation
+from fwdata.errors import UsageError
+from fwdata.manifest import load_manifest
+from fwtrain.infer.policy import Policy
+from fwtrain.serve.server import background
+from fwtrain.train.build import Sizes, sized_config
+from fwtrain.train.imported import ImportRequest, import_policy
+
+MANIFEST = load_manifest("robotwin-sample")
+DEPLOY = "deploy={execute: 12, gripper_sign: [6]}"
+STATE = np.linspace(-0.5, 0.5, 14, dtype=np.float32)
+TOKENS = 24
+ENCODERS = {"vae": "tiny-libero", "encoder": "tiny", "tokens": TOKENS}
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory) -> Path:
+    """A folder with a small checkpoint in upstream's form and its statistics."""
+    folder = tmp_path_factory.mktemp("official")
+    sizes = Sizes(14, 14, MANIFEST.window, (48, 6, 4), (TOKENS, 64))
+    weights = lively(sized_config(recipe(), sizes)).state_dict()
+    proprio = {k.removeprefix("proprio_encoder."): v for k, v in weights.items() if k.startswith("proprio_encoder.")}
+    mot = {k: v for k, v in weights.items() if not k.startswith("proprio_encoder.")}
+    torch.save({"mot": mot, "proprio_encoder": proprio, "step": 7}, folder / "policy.pt")
+    low = {"min": [-1.0] * 14, "q01": [-0.9] * 14, "mean": [0.0] * 14}
+    high = {"max": [3.0] * 14, "q99": [2.9] * 14, "std": [0.5] * 14}
+    entries = {f"global_{name}": values for name, values in {**low, **high}.items()}
+    stats = {what: {"default": entries} for what in ("state", "action")}
+    (folder / "dataset_stats.json").write_text(json.dumps(stats))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imported(official: Path) -> Path:
+    chosen = recipe(DEPLOY, "model.action_shift=5")
+    asked = ImportRequest(
+        str(official / "policy.pt"), official / "run", chosen, MANIFEST, official / "dataset_stats.json", **ENCODERS
+    )
+    assert import_policy(asked).recipe.model.action_shift == 5
+    return official / "run"
+
+
+def seen(shade: int = 0) -> Observation:
+    random = np.random.default_rng(shade)
+    cameras = {name: random.integers(0, 256, (48, 64, 3), np.uint8) for name in MANIFEST.stitch.cameras}
+    return Observation(cameras, STATE, "lift the block")
+
+
+def test_an_official_checkpoint_acts_with_its_own_weights_shift_statistics_and_rules(official: Path, imported: Path):
+    policy = Policy.load(imported, device="cpu")
+    saved = torch.load(official / "policy.pt", weights_only=True)["mot"]
+    loaded = policy.model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in saved.items())
+    assert policy.sampling.action_shift == 5 and policy.execute == 12 and policy.gripper_sign == (6,)
+    mode = MANIFEST.normalisation.mode
+    expected = {"minmax": (2 / 4, -0.5), "quantile": (2 / 3.8, -1 + 0.9 * 2 / 3.8), "zscore": (2.0, 0.0)}[mode]
+    assert policy.info.state.scale[0] == pytest.approx(expected[0])
+    assert policy.info.action.offset[0] == pytest.approx(expected[1], abs=1e-6)
+    chunk = policy.commands(policy.act_batch([seen()], [0])[0])
+    assert chunk.shape == (32, 14) and set(np.unique(chunk[:, 6])) <= {-1.0, 0.0, 1.0}
+
+
+def test_what_is_imported_is_evaluated_by_the_same_command(imported: Path, tmp_path: Path, call):
+    """Alone and through a server of it, with equal outcomes."""
+    asked = ("eval", imported, "--env", "fake_benchmark:BENCHMARK", "--suite", "one", "--tasks", "drop", "--trials", 2)
+    code, out, err = call(*asked, "--steps", 2, "--out", tmp_path / "alone", "--device", "cpu", "--json")
+    alone = json.loads(out)
+    assert (code, err) == (0, "") and alone["trials"] == 2
+    assert alone["policy"]["sampling"]["action_shift"] == 5 and alone["policy"]["gripper_sign"] == [6]
+    with background(server(Policy.load(imported, device="cpu"))) as (host, port):
+        code, out, err = call(*asked, "--server", f"{host}:{port}", "--out", tmp_path / "served", "--json")
+    assert code == 0, err
+    assert json.loads(out)["policy"]["sampling"]["action_shift"] == 5
+    for trial in (0, 1):
+        one, two = (
+            json.loads((tmp_path / name / "trials" / "fake_one" / "drop" / f"{trial}.json").read_text())
+            for name in ("alone", "served")
+        )
+        assert one["actions"] == two["actions"] and one["success"] == two["success"]
+
+
+@pytest.mark.slow  # imports lerobot
+@pytest.mark.filterwarnings("ignore:CUDA is not available", "ignore:User provided device_type")
+def test_a_lerobot_folder_brings_its_own_rules(imported: Path, tmp_path: Path):
+    from fwtrain.export import export_lerobot
+
+    export_lerobot(imported, tmp_path / "lerobot", any_encoder=True)
+    again = ImportRequest(str(tmp_path / "lerobot"), tmp_path / "run", recipe(), MANIFEST, **ENCODERS)
+    assert import_policy(again).recipe.model.action_shift == 5
+    ours, theirs = (Policy.load(path, device="cpu") for path in (imported, tmp_path / "run"))
+    assert theirs.execute == 12 and theirs.gripper_sign == (6,)
+    one, two = (policy.act_batch([seen(1)], [3])[0] for policy in (ours, theirs))
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+def test_what_cannot_be_imported_is_refused(official: Path, tmp_path: Path):
+    source, stats = str(official / "policy.pt"), official / "dataset_stats.json"
+
+    def refused(words: str, shift: str = "model.action_shift=5", **changes) -> None:
+        asked = {"source": source, "out": tmp_path / "run", "stats": stats, **ENCODERS, **changes}
+        with pytest.raises(UsageError, match=words):
+            import_policy(ImportRequest(recipe=recipe(shift), manifest=MANIFEST, **asked))
+        assert not (tmp_path / "run").exists()
+
+    refused("give its normalisation with --stats", stats=None)
+    refused("nothing says which action shift policy.pt was trained with", shift="model.action_shift=null")
+    refused("cannot be read", stats=tmp_path / "absent.json")
+    (tmp_path / "odd.json").write_text("{}")
+    refused("expected an official dataset_stats.json", stats=tmp_path / "odd.json")
+    refused("no VAE 'tinny'", vae="tinny")
+    with pytest.raises(UsageError, match="exists already"):
+        import_policy(ImportRequest(source, official, recipe(), MANIFEST, stats, **ENCODERS))
