@@ -25,7 +25,7 @@ from fwtrain.export.files import whole
 from fwtrain.model import FastWAM
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import DTYPES, Sizes, sized_config
-from fwtrain.train.checkpoint import Content, save_checkpoint
+from fwtrain.train.checkpoint import Content, TrainingState, save_checkpoint
 from fwtrain.train.folder import CacheInfo, RunFolder, RunInfo, Scaling
 from fwtrain.train.parallel import Team
 from fwtrain.train.tensors import checkpoint_tensors
@@ -115,12 +115,24 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
     model = FastWAM(info.model, seed=None, device="cpu", dtype=DTYPES[recipe.precision])
     initialise(model, f"fastwam:{asked.source}")
     with whole(asked.out) as temporary:
-        run = RunFolder(temporary)
-        run.record(recipe, info)
-        kept = {"total": 0, "identity": info.identity(), "recipe": recipe.model_dump(mode="json"), "frozen": None}
-        content = Content(model_parts(model, trained=True), [], info.model.to_json(), kept)
-        save_checkpoint(run.checkpoints, 0, content, Team(model.device))
+        record_weights(temporary, recipe, info, model)
     return ImportedRun(asked.out, recipe)
+
+
+def record_weights(out: Path, recipe: Recipe, info: RunInfo, model: FastWAM) -> None:
+    """A run folder of weights that no training here made: one checkpoint, step 0, without an optimizer."""
+    run = RunFolder(out)
+    run.record(recipe, info)
+    state: TrainingState = {
+        "total": 0,
+        "identity": info.identity(),
+        "meter": [],
+        "owes_validation": False,
+        "frozen": None,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    content = Content(model_parts(model, trained=True), [], info.model.to_json(), state)
+    save_checkpoint(run.checkpoints, 0, content, Team(model.device))
 
 
 def _with(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:

@@ -240,7 +240,7 @@ def _checked_config(values: Mapping[str, Any], where: str) -> VaeConfig:
     )
 
 
-def _patch_config(raw: dict[str, Any], where: str) -> PatchConfig:
+def _patch_config(raw: Mapping[str, Any], where: str) -> PatchConfig:
     """The configuration that `train_patch` writes."""
     _check_constants(raw, where)
     sizes = {key: raw.get(key) for key in ("frame_dim", "base_dim", "decoder_base_dim")}
@@ -251,7 +251,7 @@ def _patch_config(raw: dict[str, Any], where: str) -> PatchConfig:
     return PatchConfig(mean, std, raw["frame_dim"], raw["base_dim"], raw["decoder_base_dim"])
 
 
-def _check_constants(values: dict[str, Any], where: str) -> None:
+def _check_constants(values: Mapping[str, Any], where: str) -> None:
     """UsageError unless both constants of the normalisation have 48 values."""
     for key in ("latents_mean", "latents_std"):
         found = values.get(key)

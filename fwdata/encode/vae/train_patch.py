@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fwdata.encode.tensor_files import save_tensors
 from fwdata.encode.vae.files import WEIGHTS_NAME
 from fwdata.encode.vae.libero_clips import load_clips
 from fwdata.encode.vae.net import CHUNK, LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE
@@ -191,14 +192,10 @@ def snapshot(averaged: dict[str, Tensor], batches: ClipBatches, asked: PatchTrai
 
 def write(net: PatchVae, out: Path) -> None:
     """Both files, each under a temporary name first and then moved into place."""
-    from safetensors.torch import save
-
     out.mkdir(parents=True, exist_ok=True)
     strides = {"scale_factor_spatial": SPATIAL_STRIDE, "scale_factor_temporal": TEMPORAL_STRIDE}
     fields = {"_class_name": "PatchVae", **asdict(net.config), **strides}
-    write_atomic(
-        out / WEIGHTS_NAME, save({name: value.half().contiguous() for name, value in net.state_dict().items()})
-    )
+    save_tensors(out / WEIGHTS_NAME, {name: value.half().contiguous() for name, value in net.state_dict().items()})
     write_atomic(out / "config.json", (json.dumps(fields, indent=1) + "\n").encode())
 
 
