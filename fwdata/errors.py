@@ -56,6 +56,7 @@ EXTRAS = {
     "fsspec": "cloud",
     "s3fs": "cloud",
     "decord": "decord",
+    "ray": "ray",
     "peft": "lora",
 }
 """Library -> the smallest extra of this package that brings it: `pip install 'fwdata[EXTRA]'`."""

@@ -7,7 +7,21 @@ from typing import NoReturn
 
 import typer
 
-from fwdata.cli import bench, caches, convert, doctor, extend, look, plan, regenerate, repair, sample, schema, view
+from fwdata.cli import (
+    bench,
+    caches,
+    convert,
+    doctor,
+    extend,
+    look,
+    machines,
+    plan,
+    regenerate,
+    repair,
+    sample,
+    schema,
+    view,
+)
 from fwdata.cli import inspect_verify as check
 from fwdata.cli import merge_export as combine
 from fwdata.console import add_version, run_app
@@ -32,6 +46,7 @@ for module in (
     combine,
     sample,
     extend,
+    machines,
     schema,
     bench,
 ):

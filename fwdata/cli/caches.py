@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from fwdata.cli.spread_options import (
+    AddressOption,
+    EngineOption,
+    GpusOption,
+    ShardOption,
+    finish,
+    shard_json,
+    spread_of,
+)
 from fwdata.console import default_workers, emit_json, print_table, progress_bar, warn
 from fwdata.errors import UsageError
 
@@ -31,21 +40,30 @@ def register(app: typer.Typer) -> None:
     app.command(name="encode-latents")(encode_latents)
 
 
-def stitch(store: StorePath, as_json: AsJson = False) -> None:
+def stitch(
+    store: StorePath,
+    shard: ShardOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    as_json: AsJson = False,
+) -> None:
     """Materialise stitched frames (optional: encode-latents stitches on the fly otherwise).
 
     They are lossless pixels, about 0.3 of height x width x 3 bytes a frame: many times what kept video takes.
 
     Example: fwdata stitch data/robotwin.zarr
     """
-    from fwdata.store.caches.stitched import materialise
+    from fwdata.pipeline.stitch import stitch as run
 
     with progress_bar("stitching", "frames") as bar:
-        frames = materialise(store, bar.start, bar.advance)
+        frames, units = run(store, spread_of(shard, engine, address), bar.start, bar.advance)
     if as_json:
-        emit_json({"frames": frames})
+        emit_json({"frames": frames, **shard_json(units)})
+    elif frames or units is not None:
+        print(f"{store}: {frames} frames stitched")
     else:
-        print(f"{store}: {frames} frames stitched" if frames else f"{store}: every frame is stitched already")
+        print(f"{store}: every frame is stitched already")
+    finish(store, units, as_json)
 
 
 def stats(
@@ -102,6 +120,10 @@ def encode_text(
         typer.Option("--short", help="Pad prompts to 16, 32, 64 or 128 tokens, not to 128: faster, other bits."),
     ] = False,
     replace: Replace = False,
+    shard: ShardOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    gpus: GpusOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Encode the instructions, each distinct prompt once. Running it again continues.
@@ -112,22 +134,33 @@ def encode_text(
 
     if instructions not in {"canonical", "all"}:
         raise UsageError(f"--instructions must be canonical or all, found {instructions!r}")
+    which: Literal["canonical", "all"] = "all" if instructions == "all" else "canonical"
+    spread = spread_of(shard, engine, address, gpus)
+    spread.refuse("--replace", replace)
     with progress_bar("encoding text", "prompts") as bar:
-        report = prompts.encode_text(
-            store,
-            encoder,
-            name=name,
-            which="all" if instructions == "all" else "canonical",
-            replace=replace,
-            device=device,
-            short=short,
-            on_plan=bar.start,
-            on_prompt=bar.advance,
-        )
+        if spread.shared:
+            from fwdata.encode.spread_prompts import TextRequest, encode_text_share
+
+            request = TextRequest(store, encoder, name, which, device, short)
+            report = encode_text_share(request, spread, bar.advance)
+        else:
+            report = prompts.encode_text(
+                store,
+                encoder,
+                name=name,
+                which=which,
+                replace=replace,
+                device=device,
+                short=short,
+                on_plan=bar.start,
+                on_prompt=bar.advance,
+            )
     if as_json:
-        emit_json({"name": report.name, "prompts": report.prompts, "encoded": report.encoded})
+        counts = {"name": report.name, "prompts": report.prompts, "encoded": report.encoded}
+        emit_json({**counts, **shard_json(report.units)})
     else:
         print(f"{store}: {report.prompts} distinct prompts, {report.encoded} newly encoded in {report.seconds:.1f} s")
+    finish(store, report.units, as_json)
 
 
 def encode_latents(
@@ -153,6 +186,10 @@ def encode_latents(
         int | None, typer.Option(min=1, help="Processes that encode on a CPU, or decode for GPUs; default: all cores.")
     ] = None,
     replace: Replace = False,
+    shard: ShardOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    gpus: GpusOption = None,
     dry_run: DryRunFlag = False,
     as_json: AsJson = False,
 ) -> None:
@@ -167,7 +204,8 @@ def encode_latents(
 
     chosen = tuple(part.strip() for part in devices.split(",")) if devices is not None else ()
     request = latents.EncodeRequest(
-        store, vae, name, stride, device, dtype, replace, workers or default_workers(), chosen, batch
+        *(store, vae, name, stride, device, dtype, replace, workers or default_workers(), chosen, batch),
+        spread=spread_of(shard, engine, address, gpus),
     )
     if dry_run:
         plan = latents.plan_latents(request)
@@ -177,7 +215,12 @@ def encode_latents(
             print(f"{plan.frames} first-frame latents, {plan.windows} windows, {plan.bytes:,} bytes in all")
         return
     with progress_bar("encoding latents", "frames") as bar:
-        report = latents.encode_latents(request, bar.start, lambda first, windows, seconds: bar.advance(first))
+        if request.spread.shared:
+            from fwdata.encode.spread_latents import encode_share
+
+            report = encode_share(request, lambda first, windows, seconds: bar.advance(first))
+        else:
+            report = latents.encode_latents(request, bar.start, lambda first, windows, seconds: bar.advance(first))
     if report.psnr is not None and report.psnr < LOW_PSNR:
         warn(
             f"VAE {vae} shows this store's images at {report.psnr:.1f} dB PSNR (below {LOW_PSNR:g}): a policy cannot "
@@ -196,9 +239,10 @@ def encode_latents(
                 "latents_per_second": round(rate, 2),
                 "vae_share": round(share, 4),
                 "psnr": None if report.psnr is None else round(report.psnr, 2),
+                **shard_json(report.units),
             }
         )
-    elif report.first:
+    elif report.first or report.units is not None:
         shown = "" if report.psnr is None else f"; decoded again: {report.psnr:.1f} dB PSNR"
         print(
             f"{store}: {report.first} first-frame latents and {report.windows} windows in {report.seconds:.1f} s "
@@ -207,3 +251,4 @@ def encode_latents(
         )
     else:
         print(f"{store}: latent cache {report.name}-{report.fingerprint} is complete already")
+    finish(store, report.units, as_json)

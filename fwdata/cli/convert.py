@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fwdata.cli.converter_options import OptionsCommand, chosen_options, parse_options
+from fwdata.cli.spread_options import AddressOption, EngineOption, ShardOption, finish, shard_json, spread_of
 from fwdata.console import (
     default_workers,
     emit_json,
@@ -84,6 +85,9 @@ def convert(
             "--accept", help='DETECTOR="why": keep what was decided though the data contradict it; repeatable.'
         ),
     ] = None,
+    shard: ShardOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -114,6 +118,7 @@ def convert(
         only=tuple(only or ()),
         evidence=not no_evidence,
         accept=_accepted(accept or []),
+        spread=spread_of(shard, engine, address),
     )
     if dry_run:
         from fwdata.pipeline.estimate import dry_run as estimate
@@ -127,6 +132,7 @@ def convert(
             lambda episodes, frames: bar.advance(episodes),
         )
     _print_report(report, as_json)
+    finish(out, report.units, as_json)
     if report.quarantined or report.changed or report.outdated:
         raise typer.Exit(EXIT_QUARANTINED)
 
@@ -269,6 +275,7 @@ def report_json(report: ConvertReport) -> dict[str, object]:
         "updated": report.updated,
         "outdated": report.outdated or None,
         "recordings": [{**vars(row), "warnings": list(row.warnings)} for row in report.rows],
+        **shard_json(report.units),
     }
 
 

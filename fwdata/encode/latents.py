@@ -24,6 +24,8 @@ from fwdata.images.colour import COLOUR_CODE_VERSION
 from fwdata.images.video import decoder_version
 from fwdata.io import check_free
 from fwdata.manifest import Manifest
+from fwdata.pipeline.jobs import end_job
+from fwdata.pipeline.units import ALONE, Spread, UnitsReport
 from fwdata.pipeline.workers import Link, WorkerPool
 from fwdata.store.caches.identity import find_caches, latent_settings
 from fwdata.store.caches.latents import LatentCache, create_latents, publish_latents
@@ -64,6 +66,8 @@ class EncodeRequest:
     """Clips per forward; another number makes other bits, so it is part of the cache's identity."""
     decoders: int = 0
     """On a CPU: processes per encoding process that decode and stitch ahead of it; changes no bit."""
+    spread: Spread = ALONE
+    """Which parts are encoded here, and by what; see `fwdata.encode.spread_latents`."""
 
 
 @dataclass
@@ -84,6 +88,8 @@ class EncodeReport:
     """Time that processes spent on parts, summed over them."""
     vae_seconds: float = 0.0
     """Of it inside the VAE: of a GPU by its own clock."""
+    units: UnitsReport | None = None
+    """Where other processes work on the same cache: what was done here, and what is left."""
     psnr: float | None = None
     """dB of a few images after encoding and decoding; None when nothing was encoded or the VAE has no decoder."""
 
@@ -137,6 +143,11 @@ def latent_shape(manifest: Manifest, vae: LatentVae) -> tuple[int, int, int]:
     return vae.channels, height // vae.spatial_stride, width // vae.spatial_stride
 
 
+def job_name(cache: str) -> str:
+    """Name of the job that encodes a cache."""
+    return f"encode-latents-{cache}"
+
+
 def pending_parts(store: Store, key: str) -> list[Part]:
     """Parts that have episodes and are not wholly encoded under a cache key."""
     found = []
@@ -167,11 +178,11 @@ def encode_latents(request: EncodeRequest, on_plan: Callable[[int], None], on_fr
     dtype = default_dtype(request.dtype, devices[0], found)
     vae = load_vae(request.vae, device=devices[0], dtype=dtype)
     latent_shape(store.manifest, vae)
-    vae_identity = _vae_identity(vae, devices, found)
+    own_identity = vae_identity(vae, devices, found)
     with write_lock(request.store):
         store = open_writable(request.store)  # again: the view may have changed until now
         stride = request.stride or (found.stride if found is not None else 1)
-        identity = latent_identity(store, vae_identity, stride, request.batch)
+        identity = latent_identity(store, own_identity, stride, request.batch)
         shape = latent_shape(store.manifest, vae)
         target = create_latents(store, request.name, identity, request.vae, shape, request.replace)
         known = None if target.coarser is None else LatentCache(store, target.coarser)
@@ -188,13 +199,14 @@ def encode_latents(request: EncodeRequest, on_plan: Callable[[int], None], on_fr
         for busy in _encode_parts(request, devices, dtype, jobs, vae, count):
             report.busy_seconds += busy
         publish_latents(request.store, target)
+        end_job(request.store, job_name(request.name))
     if report.first and isinstance(vae, LatentVae):
         report.psnr = reconstruction_psnr(store, request.vae, devices[0], dtype)
     report.seconds = time.monotonic() - began
     return report
 
 
-def _vae_identity(vae: LatentVae, devices: Sequence[str], found: LatentCacheRecord | None) -> JsonObject:
+def vae_identity(vae: LatentVae, devices: Sequence[str], found: LatentCacheRecord | None) -> JsonObject:
     """The VAE's part of the identity; of bfloat16 on a GPU with its measured distance from float32.
 
     A cache that is continued keeps the distance it was begun with, which takes no part in the comparison.
@@ -221,16 +233,12 @@ def _encode_parts(
     count: OnFrame,
 ) -> Iterator[float]:
     """Encode parts here, or in one worker process per GPU or core; yields the busy seconds of each."""
-    on_gpu = devices[0].startswith("cuda")
-    spread = len(devices) if on_gpu or len(devices) > 1 else request.workers
-    decoders = request.workers // len(devices) if on_gpu else request.decoders
-    if spread > 1 and len(jobs) > 1:
+    pool, where, decoders = local_pool(request, devices, len(jobs))
+    if pool.workers:
         del vae  # every worker has its own
-        places = [visible(device) for device in devices] if len(devices) > 1 else ()
-        where = "cuda:0" if on_gpu else "cpu"
         tasks = [(request.vae, where, dtype, replace(job, decoders=decoders)) for job in jobs]
-        with WorkerPool(min(spread, len(jobs)), places=places) as pool:
-            yield from pool.run(_encode_in_worker, tasks, count)
+        with pool:
+            yield from pool.run(encode_in_worker, tasks, count)
         return
     for job in jobs:
         began = time.monotonic()
@@ -238,15 +246,26 @@ def _encode_parts(
         yield time.monotonic() - began
 
 
+def local_pool(request: EncodeRequest, devices: Sequence[str], parts: int) -> tuple[WorkerPool, str, int]:
+    """(pool, device of each worker, its decoding processes): one worker per GPU or core; none where one is enough."""
+    on_gpu = devices[0].startswith("cuda")
+    spread = len(devices) if on_gpu or len(devices) > 1 else request.workers
+    decoders = request.workers // len(devices) if on_gpu else request.decoders
+    if spread > 1 and parts > 1:
+        places = [visible(device) for device in devices] if len(devices) > 1 else ()
+        return WorkerPool(min(spread, parts), places=places), "cuda:0" if on_gpu else "cpu", decoders
+    return WorkerPool(0), devices[0], decoders
+
+
 @lru_cache(maxsize=1)
-def _loaded(spec: str, device: str, dtype: Dtype) -> LatentVae:
+def loaded_vae(spec: str, device: str, dtype: Dtype) -> LatentVae:
     """The VAE of a worker process, loaded once."""
     return load_vae(spec, device=device, dtype=dtype)
 
 
-def _encode_in_worker(spec: str, device: str, dtype: Dtype, job: PartJob, *, link: Link) -> float:
+def encode_in_worker(spec: str, device: str, dtype: Dtype, job: PartJob, *, link: Link) -> float:
     """One part in a worker process. Returns its busy seconds."""
-    vae = _loaded(spec, device, dtype)
+    vae = loaded_vae(spec, device, dtype)
     began = time.monotonic()
     encode_part(job, vae, link.report)
     return time.monotonic() - began

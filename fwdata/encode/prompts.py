@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from fwdata.manifest import Manifest
+from fwdata.pipeline.jobs import end_job
+from fwdata.pipeline.units import UnitsReport
 from fwdata.store.caches.identity import text_settings
 from fwdata.store.caches.texts import TextSpec, write_texts
 from fwdata.store.files import write_lock
@@ -29,6 +31,13 @@ class TextReport:
     """Those new in this run."""
     seconds: float
     """Time of the whole call."""
+    units: UnitsReport | None = None
+    """Where other processes work on the same cache: what was done here, and what is left."""
+
+
+def text_job(cache: str) -> str:
+    """Name of the job that encodes a cache."""
+    return f"encode-text-{cache}"
 
 
 def text_identity(manifest: Manifest, encoder: JsonObject) -> JsonObject:
@@ -87,6 +96,7 @@ def encode_text(
             replace,
             on_prompt,
         )
+        end_job(path, text_job(name))
     del loaded
     release()
     return TextReport(name, len(prompts), encoded, time.monotonic() - began)

@@ -185,6 +185,11 @@ def planned_part(entry: PlannedPartRecord, by_id: Mapping[str, RootedRecording])
     )
 
 
+def unwritten(out: Path, parts: Iterable[PlannedPart]) -> list[str]:
+    """Names of the parts that are not whole in a store."""
+    return [part.name for part in parts if not _is_written(out, part)]
+
+
 def _is_written(out: Path, part: PlannedPart) -> bool:
     if not out.is_dir():
         return False

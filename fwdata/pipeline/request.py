@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwdata.manifest import Manifest
+from fwdata.pipeline.units import ALONE, Spread
 
 if TYPE_CHECKING:
     from fwdata.pipeline.evidence import EvidenceGate
@@ -58,6 +59,8 @@ class ConvertRequest:
     """Detector -> why what was decided is kept though the data contradict it."""
     gate: EvidenceGate | None = None
     """What the first recordings showed, for workers; set by `convert`."""
+    spread: Spread = ALONE
+    """Which parts are converted here, and by what."""
 
     def where(self) -> str:
         """The roots, for messages."""

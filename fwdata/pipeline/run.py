@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +14,7 @@ from fwdata.api import LeftOut
 from fwdata.errors import UsageError
 from fwdata.evidence.records import DatasetVerdict
 from fwdata.images.stitch import stitch_hash
-from fwdata.io import check_free
+from fwdata.io import among_writers, check_free
 from fwdata.manifest import Manifest
 from fwdata.pipeline.changes import (
     ChangedRecording,
@@ -26,10 +28,13 @@ from fwdata.pipeline.changes import (
 from fwdata.pipeline.discover import find_recordings
 from fwdata.pipeline.evidence import EvidenceGate, FirstLook, recorded_gate, shown_recordings
 from fwdata.pipeline.first_look import Outliers, forget_dropped, look_first, looks, refuse_late
+from fwdata.pipeline.jobs import Job, end_job
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan, write_plan
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery
+from fwdata.pipeline.spread_convert import convert_units, own_share, refuse_shared, seal, writing
+from fwdata.pipeline.units import UnitsReport
 from fwdata.pipeline.update import (
     Replacement,
     check_names,
@@ -44,7 +49,7 @@ from fwdata.pipeline.update import (
 from fwdata.pipeline.workers import RetryThenLeaveOut, Task, WorkerPool
 from fwdata.store.change_view import adopt_manifest
 from fwdata.store.evidence import EVIDENCE, read_evidence, write_evidence
-from fwdata.store.files import LocalFiles, ensure_groups, write_lock
+from fwdata.store.files import LocalFiles, ensure_groups
 from fwdata.store.layout import PLAIN_LAYOUT, VIDEO_LAYOUT
 from fwdata.store.metadata import has_record, write_record
 from fwdata.store.pooling import pool_store
@@ -112,12 +117,14 @@ class ConvertReport:
     """Verdicts of the data set on every convention; () where nothing was measured."""
     accepted: dict[str, str] = field(default_factory=dict)
     """Detector -> why its contradiction is kept."""
+    units: UnitsReport | None = None
+    """Where other processes work on the same store: what was done here, and what is left."""
 
 
 def part_losses(out: Path) -> RetryThenLeaveOut:
     """What to do about workers that end while they read recordings for a store."""
     return RetryThenLeaveOut(
-        lambda task: f"writing part {task[1].name} of {out}",
+        lambda task: f"writing part {task[-2].name} of {out}",
         "what is written is safe, run the same command again to continue, with fewer --workers if memory was short",
         "reading this recording",
     )
@@ -148,6 +155,7 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
     an older version of the converter made; without, such a store is left as it is.
     """
     began = time.monotonic()
+    refuse_shared(request)
     asked, request = request.manifest, _as_begun(request)
     check_free(request.out)
     older = outdated_parts(request)
@@ -161,15 +169,16 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
         if damaged is not None and request.on_error == "fail":
             raise UsageError(f"{damaged.source}: {damaged.reason}")
         look = look_first(request, found, pool) if looks(request) else None
-        with write_lock(request.out):
+        with writing(request), among_writers() if request.spread.shared else nullcontext():
             request = _as_begun(request)  # again: another process may have written until now
             plan = make_plan(request, found)
             check, update = _changes(request, plan, pool)
             plan = replace(plan, again=sum(len(item.again) for item in update))
-            on_plan(plan)
+            on_plan(own_share(request, plan))
             losses = part_losses(request.out)
             begun = has_record(LocalFiles(request.out), "")
             first = None if begun else sample(request, plan, pool, losses)  # before anything is written: may refuse
+            job = seal(request, plan) if request.spread.shared else None
             if first is not None:
                 forget_dropped(request.out)
             if look is not None and first is not None:
@@ -181,14 +190,21 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
             _ensure_records(request, asked, plan)
             if first is not None:
                 _write_root(request, plan, first)
-            new = _convert_parts(request, plan, pool, losses, on_episode) if plan.pending else {}
-            new |= _update_parts(request, found, update, pool, on_episode)
-            if request.update or not check.changed:
-                sweep(request)
-            record_touched(request, check)
-            if gate is not None:
-                _settle(request, gate, look, new, made_here=first is not None)
-            notes = _take_view(request.out, asked)
+            units: UnitsReport | None = None
+            notes: tuple[list[str], list[str]] = ([], [])
+            if job is not None:
+                new, units = _convert_share(request, plan, job, on_episode)
+            else:
+                new = _convert_parts(request, plan, pool, losses, on_episode) if plan.pending else {}
+                new |= _update_parts(request, found, update, pool, on_episode)
+                if request.update or not check.changed:
+                    sweep(request)
+            if units is None or not units.left:
+                record_touched(request, check)
+                if gate is not None:
+                    _settle(request, gate, look, new, made_here=first is not None and job is None)
+                notes = _take_view(request.out, asked)
+                end_job(request.out, "convert")
     report = _report(request.out, found.warnings, new, time.monotonic() - began)
     again = {item.id for item in check.changed} | {name for item in update for name in item.again}
     report.changed = [] if request.update else check.changed
@@ -196,7 +212,16 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
     report.left_out = list(found.left_out)
     report.view_changes, warnings = notes
     report.warnings += warnings
+    report.units = units
     return report
+
+
+def _convert_share(
+    request: ConvertRequest, plan: ConversionPlan, job: Job, on_episode: OnEpisode
+) -> tuple[dict[str, RecordingOutcome], UnitsReport]:
+    """Write what is pending of this process's share of the parts, beside others; outcomes by source."""
+    _ensure_shared_groups(request)
+    return convert_units(request, plan, job, partial(part_losses, request.out), _Progress(on_episode))
 
 
 def _settle(

@@ -42,6 +42,7 @@ ALLOWED = (
     ("fwdata/export/official_text.py", "train"),
     ("fwdata/export/", "lerobot"),
     ("fwdata/images/", "video"),
+    ("fwdata/pipeline/engines/ray_cluster.py", "ray"),
     ("fwdata/scaffold/", "convert"),
     ("fwdata/store/files.py", "cloud"),
     ("fwdata/", None),

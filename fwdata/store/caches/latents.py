@@ -219,18 +219,26 @@ def refines(identity: JsonObject, record: LatentCacheRecord) -> bool:
 def create_latents(
     store: StoreContents, name: str, identity: JsonObject, vae: str, shape: tuple[int, int, int], replace: bool
 ) -> LatentTarget:
-    """Make or find the cache called `name`. vae: the spec that loads the VAE again.
-
-    StaleCache with the differences named when one of that name has another identity, unless `replace` removes it or it
-    is the same with a coarser stride.
-    """
+    """Make or find the cache called `name`; see `find_target`. replace: remove the one that is there first."""
     assert isinstance(store.files, LocalFiles)
-    check_cache_name(name)
-    root = store.files.root
     found = find_caches(store.files, "latents", LatentCacheRecord).get(name)
     if found is not None and replace:
-        shutil.rmtree(root / "latents" / found.key())
-        found = None
+        shutil.rmtree(store.files.root / "latents" / found.key())
+    target = find_target(store, name, identity, vae, shape)
+    begin_target(store, target)
+    return target
+
+
+def find_target(
+    store: StoreContents, name: str, identity: JsonObject, vae: str, shape: tuple[int, int, int]
+) -> LatentTarget:
+    """Where latents of this identity belong in the cache called `name`; writes nothing. vae: loads the VAE again.
+
+    StaleCache with the differences named when one of that name has another identity, unless it is the same with a
+    coarser stride.
+    """
+    check_cache_name(name)
+    found = find_caches(store.files, "latents", LatentCacheRecord).get(name)
     window = store.manifest.window
     record = LatentCacheRecord(
         name=name,
@@ -246,15 +254,22 @@ def create_latents(
             action_horizon=window.action_horizon,
         ),
     )
-    if found is not None:
-        if refines(identity, found):
-            return LatentTarget(record, found)
-        advice = f"use --name NEW to keep both, or --replace to remove {name!r}"
-        refuse_if_different("latent cache", name, found.identity, identity, advice)
-        return LatentTarget(found)
-    ensure_groups(root, root / "latents")
-    write_record(root / "latents" / record.key(), record)
-    return LatentTarget(record)
+    if found is None:
+        return LatentTarget(record)
+    if refines(identity, found):
+        return LatentTarget(record, found)
+    advice = f"use --name NEW to keep both, or --replace to remove {name!r}"
+    refuse_if_different("latent cache", name, found.identity, identity, advice)
+    return LatentTarget(found)
+
+
+def begin_target(store: StoreContents, target: LatentTarget) -> None:
+    """Write the metadata of a new cache; one that refines another gets its own when it is published."""
+    assert isinstance(store.files, LocalFiles)
+    root = store.files.root
+    if target.coarser is None and not holds_record(store.files, f"latents/{target.key}", target.record):
+        ensure_groups(root, root / "latents")
+        write_record(root / "latents" / target.key, target.record)
 
 
 def publish_latents(root: Path, target: LatentTarget) -> None:

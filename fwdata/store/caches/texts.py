@@ -37,7 +37,7 @@ from fwdata.store.caches.identity import (
 )
 from fwdata.store.files import LocalFiles, ensure_groups, write_group
 from fwdata.store.layout import TEXT_PART, ArraySpec, part_name
-from fwdata.store.metadata import COMPLETE, names_dimensions, read_complete, write_record
+from fwdata.store.metadata import COMPLETE, holds_record, names_dimensions, read_complete, write_record
 from fwdata.store.records import JsonObject, TextCacheRecord, TextPartRecord
 
 if TYPE_CHECKING:
@@ -170,47 +170,68 @@ def write_texts(
     identity.
     """
     assert isinstance(store.files, LocalFiles)
-    check_cache_name(name)
-    root = store.files.root
     found = find_caches(store.files, "text", TextCacheRecord).get(name)
     if found is not None and replace:
-        shutil.rmtree(root / "text" / found.key())
-        found = None
+        shutil.rmtree(store.files.root / "text" / found.key())
+    record = find_texts(store, name, identity, spec)
+    begin_texts(store, record)
+    parts = missing_texts(store, record, prompts)
+    for part, own in parts:
+        write_text_part(store.files.root, record.key(), part, own, encode, spec.dim, progress)
+    return sum(len(own) for _, own in parts)
+
+
+def find_texts(store: StoreContents, name: str, identity: JsonObject, spec: TextSpec) -> TextCacheRecord:
+    """The cache called `name`, or the one to make; writes nothing. StaleCache when it has another identity."""
+    check_cache_name(name)
+    found = find_caches(store.files, "text", TextCacheRecord).get(name)
     if found is not None:
         advice = f"use --name NEW to keep both, or --replace to remove {name!r}"
         refuse_if_different("text cache", name, found.identity, identity, advice)
-    else:
-        found = TextCacheRecord(
-            name=name,
-            fingerprint=fingerprint(identity),
-            identity=identity,
-            encoder=spec.encoder,
-            dim=spec.dim,
-            max_tokens=spec.max_tokens,
-        )
+        return found
+    return TextCacheRecord(
+        name=name,
+        fingerprint=fingerprint(identity),
+        identity=identity,
+        encoder=spec.encoder,
+        dim=spec.dim,
+        max_tokens=spec.max_tokens,
+    )
+
+
+def begin_texts(store: StoreContents, record: TextCacheRecord) -> None:
+    """Write the metadata of a cache where they are missing."""
+    assert isinstance(store.files, LocalFiles)
+    root = store.files.root
+    if not holds_record(store.files, f"text/{record.key()}", record):
         ensure_groups(root, root / "text")
-        write_record(root / "text" / found.key(), found)
-    key = found.key()
-    cache = open_texts(store, name)
+        write_record(root / "text" / record.key(), record)
+
+
+def missing_texts(
+    store: StoreContents, record: TextCacheRecord, prompts: Sequence[str]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """(part, prompts) of the parts that a cache lacks, in order."""
+    refuse_stale("text cache", record.name, record.identity, text_settings(store.manifest), "encode-text")
+    cache = TextCache(store, record)
     known = set(cache.prompts)
     missing = [p for p in dict.fromkeys(prompts) if p not in known]
     taken = {name for name, _ in cache._parts}
     free = (part_name(number) for number in itertools.count() if part_name(number) not in taken)
-    named = names_dimensions(store.files)
-    for start in range(0, len(missing), TEXT_PART):
-        folder = root / "text" / key / next(free)
-        _write_part(folder, missing[start : start + TEXT_PART], encode, spec.dim, progress, named)
-    return len(missing)
+    return [(next(free), tuple(missing[i : i + TEXT_PART])) for i in range(0, len(missing), TEXT_PART)]
 
 
-def _write_part(
-    final: Path,
+def write_text_part(
+    root: Path,
+    key: str,
+    part: str,
     prompts: Sequence[str],
     encode: Callable[[Sequence[str]], list[NDArray[np.float16]]],
     dim: int,
     progress: Callable[[int], None],
-    named: bool,
 ) -> None:
+    """Encode one part of a text cache. key: the cache's folder below `text`."""
+    final, named = root / "text" / key / part, names_dimensions(LocalFiles(root))
     attempt = UnitAttempt.begin(final, final.parent, {})
     folder, spec = attempt.folder, ArraySpec("float16", (dim,), EMBEDDING_ROWS, EMBEDDING_ROWS * 128, "crc32c")
     writer = ArrayWriter(folder / "data", spec, named=named)

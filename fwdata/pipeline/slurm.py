@@ -1,0 +1,89 @@
+"""A Slurm array script for a command whose units can be spread, with the job that finishes it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fwdata.errors import UsageError
+
+COMMANDS = ("convert", "stitch", "encode-latents", "encode-text")
+"""Commands that take `--shard`."""
+
+
+@dataclass(frozen=True)
+class SlurmRequest:
+    """What a script asks Slurm for."""
+
+    command: tuple[str, ...]
+    """The command and its arguments, without "fwdata" and `--shard`."""
+    shards: int
+    """Tasks of the array."""
+    at_once: int | None = None
+    """Tasks that run at the same time at most; None: as many as Slurm lets."""
+    gpus: int = 0
+    """GPUs of a task."""
+    cpus: int = 8
+    """CPU cores of a task."""
+    memory: str = "32G"
+    """Host memory of a task, as Slurm writes it."""
+    time: str = "12:00:00"
+    """Longest time of a task, as Slurm writes it."""
+    partition: str | None = None
+    """Slurm partition; None: the default one."""
+    account: str | None = None
+    """Account that is charged; None: the default one."""
+
+
+def slurm_script(request: SlurmRequest) -> str:
+    """The script. `bash SCRIPT` submits the array and the finishing job, `sbatch SCRIPT` the array alone.
+
+    UsageError for a command without shards.
+    """
+    name = request.command[0] if request.command else ""
+    if name not in COMMANDS:
+        raise UsageError(f"fwdata slurm {name}: expected one of {', '.join(COMMANDS)}, with its arguments")
+    if any(word == "--shard" or word.startswith("--shard=") for word in request.command):
+        raise UsageError("fwdata slurm: leave --shard out, the script sets it")
+    if request.shards < 1:
+        raise UsageError(f"--shards must be at least 1, found {request.shards}")
+    most = f"%{request.at_once}" if request.at_once else ""
+    options = [
+        f"--job-name=fwdata-{name}",
+        f"--array=0-{request.shards - 1}{most}",
+        f"--cpus-per-task={request.cpus}",
+        f"--mem={request.memory}",
+        f"--time={request.time}",
+        *([f"--gpus-per-task={request.gpus}", "--ntasks=1"] if request.gpus else []),
+        *([f"--partition={request.partition}"] if request.partition else []),
+        *([f"--account={request.account}"] if request.account else []),
+        "--requeue",
+        "--open-mode=append",
+        "--signal=B:USR1@120",
+        "--output=fwdata-%x-%A_%a.out",
+    ]
+    head = "\n".join(f"#SBATCH {option}" for option in options)
+    return _SCRIPT.format(head=head, command=shlex.join(["fwdata", *_words(request.command)]))
+
+
+def _words(command: Sequence[str]) -> list[str]:
+    return [str(word) for word in command]
+
+
+_SCRIPT = """\
+#!/bin/bash
+{head}
+# bash THIS_FILE: submits the array, and one task that does what failed tasks left when all have ended.
+# sbatch THIS_FILE: submits the array alone; the store is complete when its last task ends.
+set -euo pipefail
+if [ -z "${{SLURM_JOB_ID:-}}" ]; then
+  array=$(sbatch --parsable "$0")
+  sbatch --dependency="afterany:${{array%%;*}}" --array=0-0 "$0"
+  exit
+fi
+export OMP_NUM_THREADS=1
+trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1  # two minutes before the time limit
+{command} --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" &
+wait $!
+"""
