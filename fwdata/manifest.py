@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
+from fwdata.images.layouts import BUILT_IN, checked_tiles, find_layout, layout_names
+from fwdata.plugins import plugin_dir
 from fwdata.validation import Model, parse_model, validate_model
 from fwdata.window import Window
 
@@ -60,14 +61,23 @@ def _only_one_size(schema: JsonDict) -> None:
     schema["anyOf"] = [{"required": ["size"]}, {"required": ["camera_size"]}]
 
 
+def _known_layout(name: str) -> str:
+    find_layout(name)
+    return name
+
+
+LayoutName = Annotated[str, AfterValidator(_known_layout), Field(examples=list(BUILT_IN))]
+"""The name of a stitch layout."""
+
+
 class StitchSpec(Model):
     """How camera frames become one image; see `fwdata.images.stitch`.
 
     With the layouts `horizontal` and `vertical`, one of camera_size and size follows from the other.
     """
 
-    layout: Literal["horizontal", "vertical", "robotwin"]
-    """How the cameras are arranged."""
+    layout: LayoutName
+    """How the cameras are arranged: horizontal, vertical, robotwin, or a layout of FWDATA_PLUGINS or of a package."""
     cameras: tuple[str, ...] = Field(min_length=1)
     """Names in stitching order; all layouts need them in this order. Default: the manifest's cameras."""
     camera_size: tuple[int, int]
@@ -89,22 +99,12 @@ class StitchSpec(Model):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> StitchSpec:
-        (h, w), n = self.camera_size, len(self.cameras)
+        n = len(self.cameras)
         if min(*self.camera_size, *self.size) < 1:
             raise ValueError(f"sizes must be at least 1, found camera_size {self.camera_size} and size {self.size}")
         if len(set(self.cameras)) != n:
             raise ValueError(f"cameras must be distinct, found {list(self.cameras)}")
-        if self.layout == "robotwin":
-            if n != 3:
-                raise ValueError(f"layout 'robotwin' needs exactly 3 cameras (head, left, right), found {n}")
-            if self.size[0] % 3 or self.size[1] % 2:
-                raise ValueError(
-                    f"layout 'robotwin' needs a height divisible by 3 and an even width, found {self.size}"
-                )
-            return self
-        joined = (h, w * n) if self.layout == "horizontal" else (h * n, w)
-        if joined != self.size:
-            raise ValueError(f"the joined size {joined} of {n} cameras differs from size {self.size}")
+        checked_tiles(self.layout, n, self.camera_size, self.size)
         return self
 
 
@@ -115,19 +115,19 @@ def _following_size(data: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """
     names, layout = data.get("cameras"), data.get("layout")
     given = [key for key in ("camera_size", "size") if data.get(key) is not None]
-    if layout not in ("horizontal", "vertical") or len(given) != 1 or not isinstance(names, list | tuple) or not names:
+    if not isinstance(layout, str) or layout not in layout_names() or len(given) != 1:
+        return {}
+    if not isinstance(names, list | tuple) or not names:
         return {}
     value, n = data[given[0]], len(names)
     if not isinstance(value, list | tuple) or [type(v) for v in value] != [int, int]:
         return {}
-    height, width = value
+    arrangement, known = find_layout(layout), (value[0], value[1])
     if given == ["camera_size"]:
-        return {"size": (height, width * n) if layout == "horizontal" else (height * n, width)}
-    shared = width if layout == "horizontal" else height
-    if shared % n:
-        side = "width" if layout == "horizontal" else "height"
-        raise ValueError(f"the {side} {shared} of size cannot be divided among {n} cameras")
-    return {"camera_size": (height, width // n) if layout == "horizontal" else (height // n, width)}
+        size = arrangement.size_of(n, known)
+        return {} if size is None else {"size": size}
+    each = arrangement.camera_size_of(n, known)
+    return {} if each is None else {"camera_size": each}
 
 
 class Split(Model):
@@ -294,12 +294,6 @@ def check_stitched_size(stitch: StitchSpec, where: str) -> None:
             f"{where}: stitch.size: the stitched image of {height}x{width} must be a multiple of {IMAGE_STEP} on both "
             f"sides (VAE stride 16, patch 2); the nearest such size is {near}"
         )
-
-
-def plugin_dir() -> Path | None:
-    """The user's own folder of converters and manifests, from the environment variable FWDATA_PLUGINS."""
-    value = os.environ.get("FWDATA_PLUGINS")
-    return Path(value) if value else None
 
 
 def manifest_names() -> list[str]:

@@ -13,17 +13,31 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.manifest import Model, validate_model
+from fwdata.plugins import TRACKERS
 from fwtrain.variants import COND_NOISE, MODE_SHARE, VARIANTS
 from fwtrain.weights.released import OLDER_ACTION_SHIFT
 
 LORA_LAYERS = (*(f"{a}_attn.{x}" for a in ("self", "cross") for x in "qkvo"), "ffn.0", "ffn.2")
 """Linear layers of a block."""
 
-type Tracker = Literal["wandb", "trackio"]
+TRACKER_MODULES = ("wandb", "trackio")
+"""Trackers that are built in, named as their packages are."""
+
+
+def _known_tracker(name: str) -> str:
+    known = [*TRACKER_MODULES, *TRACKERS.names()]
+    if name not in known:
+        *others, last = map(repr, known)
+        raise ValueError(f"must be {', '.join(others)} or {last}, found {name!r}")
+    return name
+
+
+Tracker = Annotated[str, AfterValidator(_known_tracker), Field(examples=list(TRACKER_MODULES))]
+"""The name of an experiment tracker: wandb, trackio, or one of FWDATA_PLUGINS or of an installed package."""
 
 
 class ExpertSize(Model):
@@ -274,7 +288,7 @@ class Recipe(Model):
     tensorboard: bool = True
     """Whether the log also goes to TensorBoard files in the run's folder."""
     trackers: tuple[Tracker, ...] = ()
-    """Experiment trackers that the log also goes to; they need the extra `track`."""
+    """Experiment trackers that the log also goes to: wandb and trackio (extra `track`), or plugins by name."""
 
     @model_validator(mode="after")
     def _official_is_bf16(self) -> Recipe:

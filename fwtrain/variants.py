@@ -5,7 +5,8 @@ Tokens come in four groups. `first`: the clean first latent frame. `future`: the
 No video token ever sees an action token. The first frame sees only itself, so the conditioning copy shares it.
 
 A variant is one `Variant` in `VARIANTS`; training, sampling, recipes, comparisons, plans, the attention check and the
-benchmarks take it from there. `register` adds one in a program; an installed package adds its own by an entry point:
+benchmarks take it from there. `register` adds one in a program; `variants/NAME.py` in FWDATA_PLUGINS with an object
+VARIANT adds one for every command, and so does an installed package by an entry point (see `fwdata.plugins`):
 
     [project.entry-points."fwtrain.variants"]
     later-only = "mypackage:LATER"
@@ -20,12 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import entry_points
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from fwdata import plugins
 from fwdata.errors import UsageError
 
 Group = Literal["future", "first", "copy", "action"]
@@ -148,9 +149,6 @@ VARIANTS: dict[str, Variant] = {
 }
 """Every variant by its name."""
 
-PLUGINS = "fwtrain.variants"
-"""Entry-point group: each entry is a `Variant` that an installed package adds."""
-
 
 def register(variant: Variant) -> None:
     """Add a variant to `VARIANTS`. ValueError for a name that is taken by another one."""
@@ -159,19 +157,18 @@ def register(variant: Variant) -> None:
 
 
 def register_plugins() -> None:
-    """Add the variants of the entry points `fwtrain.variants`, as importing this module does.
+    """Add the variants of FWDATA_PLUGINS and of installed packages, as importing this module does.
 
-    Raises UsageError for an entry that cannot be imported or is not a Variant of a free name.
+    Raises UsageError for one that cannot be imported or is not a Variant of a free name.
     """
-    for entry in entry_points(group=PLUGINS):
-        where = f"entry point {entry.name} = {entry.value!r} of group {PLUGINS}"
+    for name in plugins.VARIANTS.names():
+        found = plugins.VARIANTS.load(name)
         try:
-            found = entry.load()
             if not isinstance(found, Variant):
                 raise ValueError(f"expected a fwtrain.variants.Variant, found {type(found).__name__}")
             register(found)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UsageError(f"{where}: {error}; fix or uninstall its package") from None
+        except ValueError as error:
+            raise UsageError(f"variant {name!r} of group {plugins.VARIANTS.group}: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fwdata.encode.devices import compute_devices
 from fwdata.encode.latent_part import PartJob, encode_rows
 from fwdata.encode.latents import default_dtype, latent_shape
+from fwdata.encode.vae.base import Vae
 from fwdata.encode.vae.files import find_weights
 from fwdata.encode.vae.net import VaeConfig
 from fwdata.encode.vae.wan import DTYPES, LatentVae, load_vae
@@ -107,7 +108,7 @@ def bench_encode(
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
         ours = EncodeTiming("fwdata", windows, len(todo) - windows, took, sum(spent), cpu)
     theirs = None
-    config = loaded.config
+    config = loaded.config if isinstance(loaded, LatentVae) else None
     if peer and isinstance(config, VaeConfig) and importlib.util.find_spec("diffusers") is not None:
         theirs = _time_diffusers(loaded, config, vae, todo, windows)
     where = torch.cuda.get_device_name(name) if loaded.on_gpu else "cpu"
@@ -124,7 +125,7 @@ def _clips(store: Store, episodes: list[StoredEpisode], stride: int) -> list[tup
     ]
 
 
-def _time_vae(vae: LatentVae, clips: list[NDArray[np.uint8]], batch: int, windows: int) -> EncodeTiming:
+def _time_vae(vae: Vae, clips: list[NDArray[np.uint8]], batch: int, windows: int) -> EncodeTiming:
     """Forward after forward, as many under way as when encoding."""
     groups = [
         same[i : i + batch]
@@ -148,7 +149,7 @@ def _time_vae(vae: LatentVae, clips: list[NDArray[np.uint8]], batch: int, window
 
 
 def _time_diffusers(
-    vae: LatentVae, config: VaeConfig, spec: str, todo: list[tuple[StoredEpisode, NDArray[np.int64]]], windows: int
+    vae: Vae, config: VaeConfig, spec: str, todo: list[tuple[StoredEpisode, NDArray[np.int64]]], windows: int
 ) -> EncodeTiming:
     from diffusers import AutoencoderKLWan
 

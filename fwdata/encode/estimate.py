@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from fwdata.encode.devices import compute_devices
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, is_cached, is_hub_id
 from fwdata.encode.latents import EncodeRequest, default_dtype, latent_shape, plan_latents
+from fwdata.encode.vae.base import Vae
 from fwdata.encode.vae.files import EMBEDDED, ORIGINAL_NAMES, WEIGHTS_NAME
 from fwdata.encode.vae.net import TEMPORAL_STRIDE
-from fwdata.encode.vae.wan import LatentVae, load_vae
+from fwdata.encode.vae.wan import load_vae
 from fwdata.errors import UsageError
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.writable import open_writable
@@ -130,7 +131,7 @@ def _measured(store: Path, vae: str, device: str, dtype: str, devices: int | Non
     return Cost(window, frame, count, True, basis)
 
 
-def _seconds(vae: LatentVae, episode: StoredEpisode, indices: NDArray[np.int64]) -> float:
+def _seconds(vae: Vae, episode: StoredEpisode, indices: NDArray[np.int64]) -> float:
     clip = episode.stitched(indices)
     vae.encode(clip)
     began = time.perf_counter()

@@ -28,15 +28,15 @@ def reconstruction_psnr(store: Store, spec: str, device: str, dtype: Dtype) -> f
 
     Costs loading the VAE with its decoder and 4 to 5 encoded frames' time per frame.
     """
-    try:
-        vae = load_vae(spec, device=device, dtype=dtype, decoder=True)
-    except UsageError:
-        return None
     episodes = store.episodes
     found = []
-    for number in range(FRAMES):
-        episode = episodes[number * len(episodes) // FRAMES]
-        frame = number * episode.num_frames // FRAMES
-        image = episode.stitched([frame])[0]
-        found.append(psnr(image, vae.decode(vae.encode_first(image))[0]))
+    try:
+        vae = load_vae(spec, device=device, dtype=dtype, decoder=True)
+        for number in range(FRAMES):
+            episode = episodes[number * len(episodes) // FRAMES]
+            frame = number * episode.num_frames // FRAMES
+            image = episode.stitched([frame])[0]
+            found.append(psnr(image, vae.decode(vae.encode_first(image))[0]))
+    except UsageError:  # without a decoder
+        return None
     return float(np.mean(found))

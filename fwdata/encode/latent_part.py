@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fwdata.encode.frames import FramesAhead, FrameSource, OwnFrames, needed_blocks
+from fwdata.encode.vae.base import Forward, Vae
 from fwdata.errors import StoreError
 from fwdata.store.array import ChunkedArray
 from fwdata.store.caches.latents import LatentCache, LatentPartWriter
@@ -28,25 +28,6 @@ from fwdata.store.reader import Store
 
 type OnFrame = Callable[[int, int, float], None]
 """Called with (first-frame latents, windows, seconds inside the VAE) that were made."""
-
-
-class Forward(Protocol):
-    """A forward under way."""
-
-    def result(self) -> NDArray[np.float16]:
-        """float16 [n, C, 1 + k, h, w]; waits for the device."""
-
-    @property
-    def seconds(self) -> float: ...
-
-
-class ClipEncoder(Protocol):
-    """What encoding a part asks of a VAE. ahead: forwards that may be under way while the next one is prepared."""
-
-    @property
-    def ahead(self) -> int: ...
-    def submit(self, clips: list[NDArray[np.uint8]]) -> Forward:
-        """Begin a forward of clips, uint8 [1 + 4k, H, W, 3] each, of equal length."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +114,7 @@ class _Known:
         return found
 
 
-def encode_part(job: PartJob, vae: ClipEncoder, on_frame: OnFrame) -> None:
+def encode_part(job: PartJob, vae: Vae, on_frame: OnFrame) -> None:
     """Encode what a part lacks. A killed run continues at the next unwritten shard of 256 rows.
 
     On a CPU it runs on one thread, whose number changes float32 bits. Memory: some blocks of stitched frames and one
@@ -144,7 +125,7 @@ def encode_part(job: PartJob, vae: ClipEncoder, on_frame: OnFrame) -> None:
 
 
 def encode_rows(
-    job: PartJob, vae: ClipEncoder, on_frame: OnFrame, limit: int | None = None
+    job: PartJob, vae: Vae, on_frame: OnFrame, limit: int | None = None
 ) -> tuple[LatentPartWriter, NDArray[np.int64]]:
     """Encode what a part lacks, at most `limit` rows of it, without marking it complete.
 
@@ -192,7 +173,7 @@ class _PartForwards:
     def __init__(
         self,
         job: PartJob,
-        vae: ClipEncoder,
+        vae: Vae,
         frames: FrameSource,
         known: _Known,
         writer: LatentPartWriter,

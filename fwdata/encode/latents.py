@@ -18,7 +18,8 @@ import torch
 from fwdata.encode.devices import compute_devices, visible
 from fwdata.encode.fidelity import reconstruction_psnr
 from fwdata.encode.latent_part import OnFrame, PartJob, encode_part
-from fwdata.encode.vae.wan import Dtype, LatentVae, distance_to_float32, load_vae
+from fwdata.encode.vae.base import Vae
+from fwdata.encode.vae.wan import Dtype, distance_to_float32, load_vae
 from fwdata.errors import UsageError
 from fwdata.images.colour import COLOUR_CODE_VERSION
 from fwdata.images.video import decoder_version
@@ -131,7 +132,7 @@ def latent_identity(store: Store, vae: JsonObject, stride: int, batch: int = 1) 
     return {**settings, "video": {"colour": COLOUR_CODE_VERSION, "decoder": decoder_version()}}
 
 
-def latent_shape(manifest: Manifest, vae: LatentVae) -> tuple[int, int, int]:
+def latent_shape(manifest: Manifest, vae: Vae) -> tuple[int, int, int]:
     """(channels, h, w) of one latent frame of the stitched picture. UsageError when the picture does not fit."""
     height, width = manifest.stitch.size
     step = vae.spatial_stride * 2
@@ -200,13 +201,13 @@ def encode_latents(request: EncodeRequest, on_plan: Callable[[int], None], on_fr
             report.busy_seconds += busy
         publish_latents(request.store, target)
         end_job(request.store, job_name(request.name))
-    if report.first and isinstance(vae, LatentVae):
+    if report.first and isinstance(vae, Vae):
         report.psnr = reconstruction_psnr(store, request.vae, devices[0], dtype)
     report.seconds = time.monotonic() - began
     return report
 
 
-def vae_identity(vae: LatentVae, devices: Sequence[str], found: LatentCacheRecord | None) -> JsonObject:
+def vae_identity(vae: Vae, devices: Sequence[str], found: LatentCacheRecord | None) -> JsonObject:
     """The VAE's part of the identity; of bfloat16 on a GPU with its measured distance from float32.
 
     A cache that is continued keeps the distance it was begun with, which takes no part in the comparison.
@@ -229,7 +230,7 @@ def _encode_parts(
     devices: Sequence[str],
     dtype: Dtype,
     jobs: list[PartJob],
-    vae: LatentVae,
+    vae: Vae,
     count: OnFrame,
 ) -> Iterator[float]:
     """Encode parts here, or in one worker process per GPU or core; yields the busy seconds of each."""
@@ -258,7 +259,7 @@ def local_pool(request: EncodeRequest, devices: Sequence[str], parts: int) -> tu
 
 
 @lru_cache(maxsize=1)
-def loaded_vae(spec: str, device: str, dtype: Dtype) -> LatentVae:
+def loaded_vae(spec: str, device: str, dtype: Dtype) -> Vae:
     """The VAE of a worker process, loaded once."""
     return load_vae(spec, device=device, dtype=dtype)
 

@@ -21,7 +21,8 @@ from fwdata.encode.latents import (
     pending_parts,
     vae_identity,
 )
-from fwdata.encode.vae.wan import Dtype, LatentVae
+from fwdata.encode.vae.base import Vae
+from fwdata.encode.vae.wan import Dtype
 from fwdata.io import among_writers
 from fwdata.pipeline.jobs import Job, UnitRecord
 from fwdata.pipeline.units import UnitPool, Units, unit_pool
@@ -76,7 +77,7 @@ def encode_share(request: EncodeRequest, on_frame: OnFrame) -> EncodeReport:
             report = _encode(request, facts, pool, on_frame)
     if report.first and alone and report.units is not None and not report.units.left:
         vae = loaded_vae(request.vae, facts.devices[0], facts.dtype)
-        if isinstance(vae, LatentVae):
+        if isinstance(vae, Vae):
             store = open_writable(request.store)
             report.psnr = reconstruction_psnr(store, request.vae, facts.devices[0], facts.dtype)
     report.seconds = time.monotonic() - began

@@ -5,11 +5,7 @@ filter; tiles are joined and rounded to uint8 once: floor(255 * x + 0.5). Nothin
 filter is linear and separable, so both steps of one axis are a single matrix, and a frame costs two matrix products per
 camera. Result: within 0.51 grey levels of the official float result at every pixel.
 
-Layouts (cameras in the order of the spec):
-
-    horizontal   [ c0 | c1 | .. ]            size = (h, n * w)
-    vertical     c0 over c1 over ..          size = (n * h, w)
-    robotwin     head over [left | right]    size = (H, W): head 2H/3 x W, wrists H/3 x W/2 each
+Where the tiles are is the layout's (`fwdata.images.layouts`); cameras come in the order of the spec.
 
 Sources: FastWAM robot_video_dataset.py and transforms/image.py; torchvision's `Resize(antialias=True)`.
 """
@@ -25,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import UsageError
+from fwdata.images.layouts import BUILT_IN, Tile, checked_tiles
 from fwdata.manifest import StitchSpec
 
 STITCH_CODE_VERSION = 1
@@ -73,16 +70,9 @@ def _resize(frames: NDArray[np.uint8], step: tuple[int, int], tile: tuple[int, i
     return out
 
 
-def tiles(spec: StitchSpec) -> list[tuple[int, int, int, int]]:
-    """(top, left, height, width) in pixels of every camera's place in the stitched picture, in camera order."""
-    h, w = spec.camera_size
-    if spec.layout == "horizontal":
-        return [(0, i * w, h, w) for i in range(len(spec.cameras))]
-    if spec.layout == "vertical":
-        return [(i * h, 0, h, w) for i in range(len(spec.cameras))]
-    full_h, full_w = spec.size
-    top, half = full_h * 2 // 3, full_w // 2
-    return [(0, 0, top, full_w), (top, 0, full_h - top, half), (top, half, full_h - top, half)]
+def tiles(spec: StitchSpec) -> list[Tile]:
+    """(top, left, height, width) in pixels of every camera's place in the stitched image, in camera order."""
+    return checked_tiles(spec.layout, len(spec.cameras), spec.camera_size, spec.size)
 
 
 def stitch(frames: Mapping[str, NDArray[np.uint8]], spec: StitchSpec) -> NDArray[np.uint8]:
@@ -98,8 +88,10 @@ def stitch(frames: Mapping[str, NDArray[np.uint8]], spec: StitchSpec) -> NDArray
     counts = {name: len(frames[name]) for name in spec.cameras}
     if len(set(counts.values())) != 1:
         raise UsageError(f"cameras to be stitched must have equal frame counts, found {counts}")
-    out = np.empty((len(frames[spec.cameras[0]]), *spec.size, 3), np.uint8)
-    for name, (top, left, height, width) in zip(spec.cameras, tiles(spec), strict=True):
+    places = tiles(spec)
+    covered = sum(height * width for _, _, height, width in places) >= spec.size[0] * spec.size[1]
+    out = (np.empty if covered else np.zeros)((len(frames[spec.cameras[0]]), *spec.size, 3), np.uint8)
+    for name, (top, left, height, width) in zip(spec.cameras, places, strict=True):
         camera = frames[name]
         if camera.dtype != np.uint8 or camera.ndim != 4 or camera.shape[3] != 3:
             raise UsageError(f"camera {name!r} must be uint8 [n, h, w, 3], found {camera.dtype} {list(camera.shape)}")
@@ -114,7 +106,9 @@ def stitch(frames: Mapping[str, NDArray[np.uint8]], spec: StitchSpec) -> NDArray
 
 def stitch_identity(spec: StitchSpec) -> dict[str, object]:
     """Every choice that can change a stitched pixel, as JSON; part of the identity of latents."""
+    own = {} if spec.layout in BUILT_IN else {"tiles": [list(tile) for tile in tiles(spec)]}
     return {
+        **own,
         "layout": spec.layout,
         "cameras": list(spec.cameras),
         "camera_size": list(spec.camera_size),

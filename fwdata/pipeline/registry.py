@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
-import sys
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,11 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from fwdata.api import ChooseManifest, Converter, Fetch, StoredConventions
 from fwdata.errors import UsageError, did_you_mean
-from fwdata.manifest import Manifest, manifest_names, plugin_dir
+from fwdata.manifest import Manifest, manifest_names
+from fwdata.plugins import CONVERTERS
 from fwdata.store.sources import FIRST_VERSION
-
-ENTRY_POINTS = "fwdata.converters"
-"""Group of entry points by which an installed package adds converters: NAME = "package.module"."""
 
 NOT_CONVERTERS = {"shared"}
 """Packages below `converters/` that read no format of their own."""
@@ -28,7 +23,7 @@ NOT_CONVERTERS = {"shared"}
 
 def converter_names() -> list[str]:
     """Names that `fwdata convert` takes: built-in converters, installed ones and those of FWDATA_PLUGINS."""
-    return sorted({*_built_in(), *_installed(), *_plugins()})
+    return sorted({*_built_in(), *CONVERTERS.names()})
 
 
 def _built_in() -> set[str]:
@@ -36,21 +31,6 @@ def _built_in() -> set[str]:
 
     names = {m.name for m in pkgutil.iter_modules(converters.__path__)} - NOT_CONVERTERS
     return {name for name in names if not name.startswith("_")}
-
-
-def _installed() -> dict[str, EntryPoint]:
-    """Converters that installed packages offer, by name."""
-    return {found.name: found for found in entry_points(group=ENTRY_POINTS)}
-
-
-def _plugins() -> dict[str, Path]:
-    """Converters of FWDATA_PLUGINS by name: NAME.py, or the __init__.py of a folder NAME."""
-    folder = plugin_dir()
-    if folder is None or not folder.is_dir():
-        return {}
-    packages = {p.parent.name: p for p in folder.glob("*/__init__.py")}
-    found = {**packages, **{p.stem: p for p in folder.glob("*.py")}}
-    return {name: path for name, path in found.items() if not name.startswith(("_", "test_", "conftest"))}
 
 
 def load_converter(manifest: Manifest) -> Converter:
@@ -95,30 +75,13 @@ def converter_module(name: str) -> ModuleType:
 
     UsageError with the closest name when there is none, or when an installed one cannot be imported.
     """
-    plugin = _plugins().get(name)
-    if plugin is not None:
-        return _load_plugin(name, plugin)
-    if name in _built_in():
-        return importlib.import_module(f"converters.{name}")
-    installed = _installed().get(name)
-    if installed is None:
+    module: ModuleType | None
+    if name not in CONVERTERS.files() and name in _built_in():
+        module = importlib.import_module(f"converters.{name}")
+    else:
+        module = CONVERTERS.load(name)
+    if module is None:
         raise UsageError(f"no converter {name!r}{did_you_mean(name, converter_names())}")
-    try:
-        module = installed.load()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"converter {name!r} of an installed package cannot be loaded: {error}") from None
-    if not isinstance(module, ModuleType):
-        raise UsageError(f"entry point {name!r} of {ENTRY_POINTS} must name a module, found {installed.value}")
-    return module
-
-
-def _load_plugin(name: str, path: Path) -> ModuleType:
-    inside = [str(path.parent)] if path.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(f"fwdata_plugin_{name}", path, submodule_search_locations=inside)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses and pickle look it up
-    spec.loader.exec_module(module)
     return module
 
 

@@ -2,6 +2,9 @@
 
 They get the recipe, the logged numbers and pictures. Code, git state, console output and environment variables stay
 here; wandb adds its own facts of the machine and the list of installed packages.
+Another tracker is one file: `trackers/NAME.py` in FWDATA_PLUGINS, or an entry point of `fwtrain.trackers`, with a
+function `open_sink(folder: Path, config: dict[str, Any], identity: str)` that returns a `fwtrain.train.logs.Sink`;
+identity is the run's id, the same when the run is continued (see `fwdata.plugins`). Recipes then take its name.
 Offline: `WANDB_MODE=offline` keeps the log in RUN/wandb for `wandb sync`; Trackio is local by itself.
 """
 
@@ -17,10 +20,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fwdata import plugins
 from fwdata.errors import FwdataError, UsageError
 from fwdata.io import write_json
-from fwtrain.recipe import Recipe, Tracker, flatten
-from fwtrain.train.logs import TRACKERS, Picture
+from fwtrain.recipe import TRACKER_MODULES, Recipe, flatten
+from fwtrain.train.logs import TRACKERS, Picture, Sink
 
 if TYPE_CHECKING:
     from fwtrain.train.folder import RunFolder
@@ -31,7 +35,7 @@ PROJECT = "fwtrain"
 class TrackerLog:
     """A sink around a module with wandb's `log`, `Image` and `finish`."""
 
-    def __init__(self, name: Tracker, module: Any) -> None:
+    def __init__(self, name: str, module: Any) -> None:
         self._name, self._module = name, module
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
@@ -59,10 +63,13 @@ class TrackerLog:
 def check_installed(recipe: Recipe) -> None:
     """UsageError when a tracker of the recipe is not installed."""
     for name in recipe.trackers:
-        _module(name)
+        if name in TRACKER_MODULES:
+            _module(name)
+        else:
+            plugins.TRACKERS.load(name)
 
 
-def _module(name: Tracker) -> Any:
+def _module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -74,13 +81,16 @@ def _module(name: Tracker) -> Any:
         ) from None
 
 
-def open_tracker(name: Tracker, folder: RunFolder, recipe: Recipe) -> TrackerLog:
+def open_tracker(name: str, folder: RunFolder, recipe: Recipe) -> Sink:
     """Start or continue the run's log at a tracker; the project is $WANDB_PROJECT or "fwtrain".
 
     Raises UsageError when the tracker is not installed, FwdataError when it does not start (no login, no network).
     """
-    module = _module(name)
     identity = _identity(folder.path, name)
+    if name not in TRACKER_MODULES:
+        sink: Sink = plugins.TRACKERS.load(name)(folder.path, flatten(recipe), identity)
+        return sink
+    module = _module(name)
     options: dict[str, object] = {"name": identity}
     if name == "wandb":
         settings = {"disable_git": True, "disable_code": True, "console": "off", "silent": True}

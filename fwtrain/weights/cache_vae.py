@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from fwtrain.errors import RunMismatch
 
 if TYPE_CHECKING:
-    from fwdata.encode.vae.wan import LatentVae
+    from fwdata.encode.vae.base import Vae
 
 
-def cache_vae(spec: str, identity: Mapping[str, Any], *, device: str = "cpu", decoder: bool = False) -> LatentVae:
+def cache_vae(spec: str, identity: Mapping[str, Any], *, device: str = "cpu", decoder: bool = False) -> Vae:
     """Load the VAE `spec`, which must have the weights that a latent cache of this identity was made with.
 
     Raises UsageError when it cannot be had, RunMismatch for other weights.

@@ -15,7 +15,15 @@ from paths import ROOT
 CONVERTER_MAY = ("fwdata.api", "fwdata.manifest", "fwdata.errors", "fwdata.images", "fwdata.envs")
 TRAINING_MAY = (
     *("fwdata.manifest", "fwdata.window", "fwdata.window_batches", "fwdata.normalise", "fwdata.errors"),
-    *("fwdata.images", "fwdata.envs", "fwdata.encode", "fwdata.report", "fwdata.io", "fwdata.console"),
+    *(
+        "fwdata.images",
+        "fwdata.envs",
+        "fwdata.encode",
+        "fwdata.report",
+        "fwdata.io",
+        "fwdata.console",
+        "fwdata.plugins",
+    ),
 )
 """Besides `fwdata` itself, which offers the public reader."""
 PROJECT = {"converters", "fwdata", "fwtrain"}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fwdata.encode.hub import is_hub_id, unknown
 from fwdata.encode.text.prompt_cleaning import clean_prompt
 from fwdata.errors import UsageError
+from fwdata.plugins import TEXT_ENCODERS
 from fwdata.store.caches.identity import TEXT_CODE_VERSION
 
 
@@ -55,19 +56,24 @@ def load_text_encoder(
     text_encoder/ and tokenizer/, or both in one; or the original Wan2.2-TI2V-5B folder), the original
     models_t5_umt5-xxl-enc-bf16.pth with its tokenizer in google/umt5-xxl beside it, a hub id of any of these such as
     google/umt5-xxl, of which no other file is downloaded, or fastwam-text:FOLDER for embeddings that upstream's script
-    made (see `fwdata.encode.text.official_cache`). device, dtype: of the computation (not of tiny). short: pad prompts
-    to 16, 32, 64 or 128 tokens instead of 128, which is part of the identity.
+    made (see `fwdata.encode.text.official_cache`), or the name of `text_encoders/NAME.py` in FWDATA_PLUGINS or of an
+    entry point of `fwdata.text_encoders`, whose `load(device)` makes a TextEncoder (see `fwdata.plugins`).
+    device, dtype: of the computation (not of tiny). short: pad prompts to 16, 32, 64 or 128 tokens instead of 128,
+    which is part of the identity.
 
     Raises UsageError when the encoder cannot be found or downloaded.
     """
     if spec == "tiny":
         return TinyText()
+    if spec in TEXT_ENCODERS.names():
+        made: TextEncoder = TEXT_ENCODERS.load(spec)(device)
+        return made
     if spec.startswith("fastwam-text:"):
         from fwdata.encode.text.official_cache import SPEC, OfficialTextCache
 
         return OfficialTextCache(Path(spec.removeprefix(SPEC)))
     if spec != "umt5-xxl" and not Path(spec).exists() and not is_hub_id(spec):
-        raise unknown("text encoder", spec, ["tiny", "umt5-xxl"])
+        raise unknown("text encoder", spec, ["tiny", "umt5-xxl", *TEXT_ENCODERS.names()])
     if dtype not in ("bfloat16", "float32"):
         raise UsageError(f"text encoder dtype must be 'bfloat16' or 'float32', found {dtype!r}")
     from fwdata.encode.text.umt5 import MAX_TOKENS, SHORT_LENGTHS, load_umt5

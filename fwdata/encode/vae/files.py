@@ -19,6 +19,7 @@ from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, is_hub_id, 
 from fwdata.encode.vae.net import LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig
 from fwdata.encode.vae.patch_net import PatchConfig
 from fwdata.errors import UsageError, did_you_mean
+from fwdata.plugins import VAES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +113,7 @@ def _fetch(spec: str) -> Path:
     or, where the repository is a VAE alone, its configuration and weights."""
     hub_id, what = WAN22_DIFFUSERS_ID if spec == "wan2.2" else spec, f"VAE {spec!r}"
     if not is_hub_id(hub_id):
-        raise unknown("VAE", spec, [*EMBEDDED, "wan2.2"])
+        raise unknown("VAE", spec, [*EMBEDDED, "wan2.2", *VAES.names()])
     names = file_names(hub_id, what)
     if "vae/config.json" in names:
         return fetch(hub_id, ["vae/config.json", *matching(names, f"vae/{_WEIGHTS}")], what)

@@ -233,11 +233,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--steps and --minutes must be positive")
     torch.set_num_threads(1)
     if given.measure is not None:
-        from fwdata.encode.vae.wan import load_vae
+        from fwdata.encode.vae.wan import LatentVae, load_vae
 
-        net = load_vae(str(given.measure), decoder=True).net
-        assert isinstance(net, PatchVae)
-        print(json.dumps(psnr(net, given.clips)))
+        measured = load_vae(str(given.measure), decoder=True)
+        assert isinstance(measured, LatentVae) and isinstance(measured.net, PatchVae)
+        print(json.dumps(psnr(measured.net, given.clips)))
         return 0
     steps = None if given.minutes else given.steps or 6000
     train(PatchTraining(given.clips, given.out, given.seed, steps, given.minutes))

@@ -8,6 +8,7 @@ so does the number of CPU threads.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from fwdata.encode.devices import need_device
+from fwdata.encode.vae.base import Vae
 from fwdata.encode.vae.files import VaeWeights, config_fields, find_weights
 from fwdata.encode.vae.net import CHUNK, LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, WanVae
 from fwdata.encode.vae.patch_net import PatchConfig, PatchVae
 from fwdata.errors import FwdataError, UsageError
+from fwdata.plugins import VAES
 
 VAE_CODE_VERSION = 1
 """Raised whenever this code's latents can change for the same weights and pictures; part of a cache's identity."""
@@ -31,7 +34,7 @@ type Dtype = Literal["float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class LatentVae:
+class LatentVae(Vae):
     """A loaded VAE. Keeps no state between calls.
 
     name: "tiny", "tiny-libero", "wan2.2" or "custom"; spec: what `load_vae` was given, enough to load it again; net:
@@ -53,11 +56,6 @@ class LatentVae:
         shape = (1, LATENT_CHANNELS, 1, 1, 1)
         self._mean = torch.tensor(weights.config.latents_mean, dtype=torch.float32, device=device).view(shape)
         self._std = torch.tensor(weights.config.latents_std, dtype=torch.float32, device=device).view(shape)
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it computes on a GPU."""
-        return self.device.startswith("cuda")
 
     @property
     def ahead(self) -> int:
@@ -100,7 +98,7 @@ class LatentVae:
         )
         return flags
 
-    def submit(self, clips: list[NDArray[np.uint8]]) -> PendingLatents:
+    def submit(self, clips: Sequence[NDArray[np.uint8]]) -> PendingLatents:
         """Begin a forward of n clips of equal shape, uint8 [1 + 4k, H, W, 3] RGB each; a GPU goes on with it.
 
         H and W must be multiples of 32. Raises UsageError for a clip of another shape or dtype. The bits of a clip's
@@ -202,7 +200,7 @@ def probe_clip() -> NDArray[np.uint8]:
     return np.clip(127.5 + 60 * np.stack(waves, axis=-1), 0, 255).astype(np.uint8)
 
 
-def distance_to_float32(vae: LatentVae) -> float:
+def distance_to_float32(vae: Vae) -> float:
     """Relative distance (L2 norms, two digits) of a VAE's latents of `probe_clip` from those of the same weights on the
     same device in float32."""
     exact = load_vae(vae.spec, device=vae.device, dtype="float32").encode(probe_clip()).astype(np.float64)
@@ -216,19 +214,23 @@ def load_vae(
     device: str = "cpu",
     dtype: Dtype = "float32",
     decoder: bool = False,
-) -> LatentVae:
+) -> Vae:
     """Load a VAE by name.
 
     spec: "tiny" or "tiny-libero" (embedded), "wan2.2" (hub id Wan-AI/Wan2.2-TI2V-5B-Diffusers), a folder in diffusers
     layout (config.json and safetensors, directly or under vae/), the folder of the original release or its file
-    Wan2.2_VAE.pth (or the same tensors as safetensors), or a hub id of any of these, of which no other file is
-    downloaded. decoder: also load what `decode` needs.
+    Wan2.2_VAE.pth (or the same tensors as safetensors), a hub id of any of these, of which no other file is downloaded,
+    or the name of a plugin (`fwdata.encode.vae.base`). decoder: also load what `decode` needs.
 
     Raises UsageError when the VAE cannot be found or downloaded, or is not of the Wan2.2 kind (48 channels, strides 16
     and 4). The number of CPU threads is the caller's: it changes float32 bits, so fix it (one per process).
     """
     if dtype not in DTYPES:
         raise UsageError(f"VAE dtype must be one of {', '.join(sorted(DTYPES))}, found {dtype!r}")
+    if spec in VAES.names():
+        made: Vae = VAES.load(spec)(need_device(device), dtype, decoder)
+        made.spec = spec
+        return made
     return LatentVae(spec, find_weights(spec, decoder), dtype, need_device(device))
 
 

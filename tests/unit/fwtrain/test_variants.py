@@ -227,7 +227,7 @@ def later(monkeypatch):
     monkeypatch.setattr(variants, "VARIANTS", VARIANTS)
     before = dict(VARIANTS)
     entry = type("Entry", (), {"name": "later", "value": "mypackage:LATER", "load": lambda self: LATER})()
-    monkeypatch.setattr(variants, "entry_points", lambda group: [entry] if group == "fwtrain.variants" else [])
+    monkeypatch.setattr("fwdata.plugins.entry_points", lambda group: [entry] if group == "fwtrain.variants" else [])
     variants.register_plugins()
     yield LATER.name
     VARIANTS.clear()
@@ -301,7 +301,7 @@ def installed(folder: Path, text: str) -> dict[str, str]:
         ("from fwtrain.variants import *\nMINE = Variant('mine', (Mode('mine', ('future',), 'joint'),))", ""),
         (
             "MINE = 3",
-            "entry point mine = 'mypackage:MINE' of group fwtrain.variants: expected a fwtrain.variants.Variant",
+            "variant 'mine' of group fwtrain.variants: expected a fwtrain.variants.Variant",
         ),
         ("", "has no attribute 'MINE'; fix or uninstall its package"),
     ],

@@ -58,7 +58,10 @@ def test_an_installed_package_adds_a_converter(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [("absent_package", "cannot be loaded: No module named"), ("json:loads", "must name a module, found json:loads")],
+    [
+        ("absent_package", "group fwdata.converters: No module named"),
+        ("json:loads", "must name a module, found function"),
+    ],
 )
 def test_a_wrong_entry_point_is_named(tmp_path, monkeypatch, value: str, message: str) -> None:
     install(tmp_path, "broken", value, monkeypatch)
