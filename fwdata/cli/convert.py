@@ -101,36 +101,39 @@ def convert(
     from fwdata.pipeline.choose import manifest_for
     from fwdata.pipeline.registry import located
     from fwdata.pipeline.request import ConvertRequest
+    from fwdata.pipeline.workers import WorkerPool
 
     if on_error not in {"skip", "fail"}:
         raise UsageError(f"--on-error must be skip or fail, found {on_error!r}")
     given = parse_options(options or []) | chosen_options(context)
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
-    chosen = manifest_for(source, manifest, given, roots, count)
-    if manifest is None and chosen.name != source:
-        say(f"manifest {chosen.name}: {chosen.description}")
-    request = ConvertRequest(
-        *(source, roots, out, chosen, count, on_error, episode_seconds, memory << 20),
-        retry=retry,
-        update=update,
-        exclude=(*(exclude or ()), *_names_in(exclude_file)),
-        only=tuple(only or ()),
-        evidence=not no_evidence,
-        accept=_accepted(accept or []),
-        spread=spread_of(shard, engine, address),
-    )
-    if dry_run:
-        from fwdata.pipeline.estimate import dry_run as estimate
-
-        _print_dry_run(estimate(request), as_json, request.accept)
-        return
-    with progress_bar("converting", "episodes") as bar:
-        report = pipeline.convert(
-            request,
-            lambda plan: bar.start(sum(len(part.recordings) for part in plan.pending) + plan.again),
-            lambda episodes, frames: bar.advance(episodes),
+    with WorkerPool(count, memory << 20) as pool:
+        chosen = manifest_for(source, manifest, given, roots, pool)
+        if manifest is None and chosen.name != source:
+            say(f"manifest {chosen.name}: {chosen.description}")
+        request = ConvertRequest(
+            *(source, roots, out, chosen, count, on_error, episode_seconds, memory << 20),
+            retry=retry,
+            update=update,
+            exclude=(*(exclude or ()), *_names_in(exclude_file)),
+            only=tuple(only or ()),
+            evidence=not no_evidence,
+            accept=_accepted(accept or []),
+            spread=spread_of(shard, engine, address),
         )
+        if dry_run:
+            from fwdata.pipeline.estimate import dry_run as estimate
+
+            _print_dry_run(estimate(request), as_json, request.accept)
+            return
+        with progress_bar("converting", "episodes") as bar:
+            report = pipeline.convert(
+                request,
+                lambda plan: bar.start(sum(len(part.recordings) for part in plan.pending) + plan.again),
+                lambda episodes, frames: bar.advance(episodes),
+                pool,
+            )
     _print_report(report, as_json)
     finish(out, report.units, as_json)
     if report.quarantined or report.changed or report.outdated:

@@ -92,12 +92,14 @@ def _request(source: str, where: str, manifest: str | None, options: list[str], 
     """A conversion that is not done."""
     from fwdata.pipeline.choose import manifest_for
     from fwdata.pipeline.registry import located
-    from fwdata.pipeline.request import ConvertRequest
+    from fwdata.pipeline.request import WORKER_MEMORY, ConvertRequest
+    from fwdata.pipeline.workers import WorkerPool
 
     given = parse_options(options)
     roots = (located(source, Path(where), manifest, given),)
     count = default_workers() if workers is None else workers
-    chosen = manifest_for(source, manifest, given, roots, count)
+    with WorkerPool(min(1, count), WORKER_MEMORY) as pool:
+        chosen = manifest_for(source, manifest, given, roots, pool)
     return ConvertRequest(source, roots, Path(os.devnull), chosen, count)
 
 

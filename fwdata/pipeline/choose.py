@@ -10,20 +10,25 @@ from fwdata.errors import UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.discover import choose_manifest
 from fwdata.pipeline.registry import chooser, default_manifest
+from fwdata.pipeline.workers import WorkerPool
 
 
 def manifest_for(
-    source: str, manifest: str | None, options: Mapping[str, Any], roots: Sequence[Path] = (), workers: int = 0
+    source: str,
+    manifest: str | None,
+    options: Mapping[str, Any],
+    roots: Sequence[Path] = (),
+    pool: WorkerPool | None = None,
 ) -> Manifest:
     """The manifest of a conversion: by name or path, else the one that the converter chooses for these roots (function
     `choose_manifest`), else the one called like the source; options override its own.
 
-    workers: above 0, the converter looks at the roots in a supervised process. UsageError when the manifest belongs to
-    another converter.
+    pool: where the converter looks at the roots, None: in this process. UsageError when the manifest belongs to another
+    converter.
     """
     chooses = chooser(source) is not None
     if manifest is None and roots and chooses:
-        found = choose_manifest(source, roots, options, workers)
+        found = choose_manifest(source, roots, options, pool or WorkerPool(0))
     else:
         found = load_manifest(manifest or default_manifest(source))
     if found.converter != source:

@@ -13,7 +13,7 @@ from fwdata.manifest import Manifest
 from fwdata.pipeline.guarded_open import Watch, watched
 from fwdata.pipeline.pick import pick_recordings
 from fwdata.pipeline.registry import chooser, load_converter
-from fwdata.pipeline.request import EPISODE_SECONDS, WORKER_MEMORY, ConvertRequest
+from fwdata.pipeline.request import EPISODE_SECONDS, ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, Root, discover, name_roots, together
 from fwdata.pipeline.workers import LeftOut, Link, RetryThenLeaveOut, Task, WorkerPool
 
@@ -53,12 +53,11 @@ def _check_robots(request: ConvertRequest, found: CombinedDiscovery) -> None:
         )
 
 
-def choose_manifest(source: str, roots: Sequence[Path], options: Mapping[str, Any], workers: int) -> Manifest:
-    """The manifest that a converter chooses for these roots. Starts a process of its own where `workers` allows."""
-    with WorkerPool(min(1, workers), WORKER_MEMORY) as pool:
-        task: Task = (source, tuple(roots), dict(options), {})
-        chosen: Manifest
-        [chosen] = pool.run(_choose, [task], lambda: None, _losses(lambda task: ", ".join(map(str, task[1]))))
+def choose_manifest(source: str, roots: Sequence[Path], options: Mapping[str, Any], pool: WorkerPool) -> Manifest:
+    """The manifest that a converter chooses for these roots."""
+    task: Task = (source, tuple(roots), dict(options), {})
+    chosen: Manifest
+    [chosen] = pool.run(_choose, [task], lambda: None, _losses(lambda task: ", ".join(map(str, task[1]))))
     return chosen
 
 

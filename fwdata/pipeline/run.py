@@ -143,7 +143,12 @@ class _Progress:
             self._on_episode(1, frames)
 
 
-def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], on_episode: OnEpisode) -> ConvertReport:
+def convert(
+    request: ConvertRequest,
+    on_plan: Callable[[ConversionPlan], None],
+    on_episode: OnEpisode,
+    shared: WorkerPool | None = None,
+) -> ConvertReport:
     """Convert all recordings of the roots that the store does not hold yet.
 
     on_plan: called once with the plan, before the first recording. on_episode: called with increments of (episodes,
@@ -152,7 +157,8 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
     decoded once to check them. Raises UsageError for a wrong root, output or decision (`fwdata.evidence`), and with the
     bad recording's reason with on_error "fail"; StoreBusy when another process writes.
     Recordings whose files changed are reported, and converted again with `request.update`, as are those of a store that
-    an older version of the converter made; without, such a store is left as it is.
+    an older version of the converter made; without, such a store is left as it is. shared: workers that are there
+    already and stay, None: those that the request asks for.
     """
     began = time.monotonic()
     refuse_shared(request)
@@ -163,7 +169,7 @@ def convert(request: ConvertRequest, on_plan: Callable[[ConversionPlan], None], 
         report = _report(request.out, (), {}, time.monotonic() - began)
         report.outdated = outdated_sentence(request, older)
         return report
-    with WorkerPool(request.workers, request.memory) as pool:
+    with nullcontext(shared) if shared else WorkerPool(request.workers, request.memory) as pool:
         found = find_recordings(request, pool)
         damaged = next((skip for skip in found.skipped if skip.damaged), None)
         if damaged is not None and request.on_error == "fail":

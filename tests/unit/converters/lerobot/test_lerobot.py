@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +25,12 @@ from lerobot_files import (
 )
 from lerobot_reading import converter, joined, manifest, pixels, read_all, refusal
 from paths import DATA
+from typer.testing import CliRunner
 
 import fwdata
 from fwdata.api import EncodedCamera
+from fwdata.cli import app
+from fwdata.pipeline import workers
 
 FIXTURE = DATA / "lerobot_v21"
 VERSIONS = ("v2.1", "v3.0")
@@ -262,6 +267,8 @@ def test_against_lerobots_own_writer_and_reader(tmp_path, video):
 def test_columns_are_read_as_numbers_without_pandas_and_pyarrow_compute() -> None:
     code = """
 import sys
+from pathlib import Path
+from typing import Any
 import numpy as np, pyarrow as pa
 from converters.lerobot.parquet import numbers
 flags = [i % 3 == 0 for i in range(21)]
@@ -277,3 +284,17 @@ for table in (pa.table(columns), pa.concat_tables([pa.table(columns).slice(0, 9)
 assert not {"pandas", "pyarrow.compute"} & sys.modules.keys(), "imported"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_worker_chooses_the_manifest_and_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker imports the converter's libraries, half a second of CPU."""
+    raw, started, start = write_dataset(tmp_path / "set", Recipe()), [], workers._Worker.start
+
+    def counted(*arguments: Any) -> workers._Worker:
+        started.append(arguments)
+        return start(*arguments)
+
+    monkeypatch.setattr(workers._Worker, "start", counted)
+    arguments = ["convert", "lerobot", str(raw), "--out", str(tmp_path / "s.zarr"), "--workers", "1"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert len(started) == 1 and len(fwdata.open(tmp_path / "s.zarr").episodes) == 2
