@@ -58,6 +58,7 @@ EXTRAS = {
     "decord": "decord",
     "ray": "ray",
     "peft": "lora",
+    "rerun": "rerun",
 }
 """Library -> the smallest extra of this package that brings it: `pip install 'fwdata[EXTRA]'`."""
 

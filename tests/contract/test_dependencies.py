@@ -27,6 +27,7 @@ NAMES = {
     "decord": "decord2",
     "lerobot": "lerobot",
     "google_crc32c": "google-crc32c",
+    "rerun": "rerun-sdk",
     "huggingface_hub": "huggingface-hub",
     "pydantic_core": "pydantic-core",
 }
@@ -40,6 +41,7 @@ ALLOWED = (
     ("fwdata/encode/", "train"),
     ("fwdata/envs/", "convert"),
     ("fwdata/export/official_text.py", "train"),
+    ("fwdata/export/rerun.py", "rerun"),
     ("fwdata/export/", "lerobot"),
     ("fwdata/images/", "video"),
     ("fwdata/pipeline/engines/ray_cluster.py", "ray"),
