@@ -187,6 +187,8 @@ def _print_dry_run(plan: DryRun, as_json: bool, accepted: Mapping[str, str]) -> 
         say(f"outdated: {plan.outdated}")
     _say_evidence(plan.evidence, accepted)
     if as_json:
+        from fwdata.report.conversion import dry_run_json
+
         emit_json(dry_run_json(plan))
         return
     rows: list[tuple[str, ...]] = [
@@ -205,31 +207,9 @@ def _print_dry_run(plan: DryRun, as_json: bool, accepted: Mapping[str, str]) -> 
     print(f"  from {plan.basis}")
 
 
-def dry_run_json(plan: DryRun) -> dict[str, object]:
-    """The plan as `--dry-run --json` prints it."""
-    return {
-        "episodes": plan.episodes,
-        "frames": plan.frames,
-        "parts": plan.parts,
-        "pending_parts": plan.pending_parts,
-        "bytes": plan.bytes,
-        "expected": {
-            "store_bytes": plan.store_bytes,
-            "seconds": round(plan.expected_seconds, 1),
-            "basis": plan.basis,
-        },
-        "groups": [vars(group) for group in plan.groups],
-        "skipped": [{"source": source, "reason": reason} for source, reason in plan.skipped],
-        "decisions": plan.decisions,
-        "warnings": list(plan.warnings),
-        "left_out": [_count_json(left) for left in plan.left_out],
-        "changed": [{"source": item.source, "files": list(item.files)} for item in plan.changed],
-        "outdated": plan.outdated or None,
-        "evidence": [verdict.to_json() for verdict in plan.evidence],
-    }
-
-
 def _print_report(report: ConvertReport, as_json: bool) -> None:
+    from fwdata.report.conversion import report_json, warning_kinds
+
     _say_kinds(warning_kinds(report))
     _say_left_out(report.left_out)
     _list("quarantined", report.quarantined)
@@ -238,7 +218,7 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
         say(f"outdated: {report.outdated}")
     _say_evidence(report.evidence, report.accepted)
     if as_json:
-        emit_json(report_json(report))
+        emit_json({**report_json(report), **shard_json(report.units)})
         return
     speed = f", {report.new_frames / report.seconds:,.0f} frames/s" if report.new_frames else ""
     print(f"{report.out}: {report.episodes} episodes, {report.frames} frames")
@@ -253,40 +233,6 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
         print(f"  quarantined: {len(report.quarantined)} recordings, listed above and in `fwdata inspect {report.out}`")
     if any(row.outcome == "quarantined" for row in report.rows):
         print("  after you fix them, the same command with --retry-quarantined converts them")
-
-
-def report_json(report: ConvertReport) -> dict[str, object]:
-    """The report as `--json` prints it.
-
-    recordings: one row per recording of the store, earlier runs included: source, outcome (converted, quarantined when
-    it was read, skipped before), frames, reason, warnings (of this run's), new (whether this run did it).
-    """
-    return {
-        "out": str(report.out),
-        "episodes": report.episodes,
-        "frames": report.frames,
-        "new_episodes": report.new_episodes,
-        "new_frames": report.new_frames,
-        "seconds": round(report.seconds, 3),
-        "quarantined": [{"source": source, "reason": reason} for source, reason in report.quarantined],
-        "warnings": report.warnings,
-        "warning_kinds": [kind.to_json() for kind in warning_kinds(report)],
-        "left_out": [_count_json(left) for left in report.left_out],
-        "evidence": [verdict.to_json() for verdict in report.evidence],
-        "view_changed": report.view_changes,
-        "changed": [{"source": item.source, "files": list(item.files)} for item in report.changed],
-        "updated": report.updated,
-        "outdated": report.outdated or None,
-        "recordings": [{**vars(row), "warnings": list(row.warnings)} for row in report.rows],
-        **shard_json(report.units),
-    }
-
-
-def warning_kinds(report: ConvertReport) -> list[WarningKind]:
-    """The warnings of a conversion, those of its recordings grouped by kind."""
-    own = [(row.source, text) for row in report.rows if row.new for text in row.warnings]
-    said = {f"{source}: {text}" for source, text in own}
-    return group_warnings([*(("", text) for text in report.warnings if text not in said), *own])
 
 
 def _say_kinds(kinds: list[WarningKind]) -> None:
@@ -307,10 +253,6 @@ def _say_left_out(left_out: Sequence[LeftOut]) -> None:
             say(text)
         else:
             warn(text)
-
-
-def _count_json(left: LeftOut) -> dict[str, object]:
-    return {**vars(left), "examples": list(left.examples)}
 
 
 def _list(kind: str, items: list[tuple[str, str]]) -> None:

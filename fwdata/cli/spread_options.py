@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,7 +34,7 @@ def spread_of(shard: str | None, engine: str, address: str | None = None, gpus: 
     return spread
 
 
-def shard_json(units: UnitsReport | None) -> dict[str, Any]:
+def shard_json(units: UnitsReport | None) -> dict[str, object]:
     """What `--json` adds where other processes work on the same job."""
     return {} if units is None else {"shard": units.to_json()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 from fwdata.errors import EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE
 from fwdata.evidence.records import MAX_LISTED, Severity
@@ -16,6 +16,50 @@ type FailOn = Literal["warn", "stop"]
 
 EXAMPLES = 2
 """Findings of one kind that are printed in full; the others are counted."""
+
+
+class FindingJson(TypedDict):
+    """A finding as `fwdata doctor --json` prints it; see `DoctorFinding`."""
+
+    severity: Severity
+    """stop, warn or note."""
+    detector: str
+    """Name of the detector or check."""
+    subject: str
+    """Gripper, camera, column or cache; empty for the data set."""
+    sentence: str
+    """What is wrong, with the measured number."""
+    value: float | None
+    """The number that decided, six significant digits; null: none."""
+    episodes: list[str]
+    """Ids of the episodes concerned, at most 12."""
+    count: int
+    """Episodes concerned in all."""
+    command: str
+    """The command that fixes it; empty where nothing has to be done."""
+    row: int | None
+    """Row of the first listed episode to look at; null: the whole episode."""
+
+
+class CheckupJson(TypedDict):
+    """The document of `fwdata doctor --json`."""
+
+    where: str
+    """The store or the recordings that were looked at."""
+    kind: str
+    """"store" or "recordings"."""
+    episodes: int
+    """Episodes that were looked at."""
+    frames: int
+    """Their rows."""
+    images_of: dict[str, int]
+    """Camera -> episodes whose images were looked at."""
+    counts: dict[Severity, int]
+    """Findings by severity."""
+    findings: list[FindingJson]
+    """The findings, the gravest first."""
+    not_verified: list[str]
+    """What could not be measured, one sentence each."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +85,7 @@ class DoctorFinding:
     row: int | None = None
     """Row of the first listed episode to look at; None: the whole episode."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> FindingJson:
         """As `--json` prints it; empty fields stay, so that every finding has the same keys."""
         return {
             "severity": self.severity,
@@ -111,7 +155,7 @@ class Checkup:
             return EXIT_USAGE
         return EXIT_UNEXPECTED if fail_on == "warn" and counts["warn"] else EXIT_OK
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> CheckupJson:
         """The document of `--json`."""
         return {
             "where": self.where,

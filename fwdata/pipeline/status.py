@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fwdata.pipeline.jobs import Job, UnitRecord, read_jobs
 from fwdata.store.caches.identity import find_caches
@@ -42,7 +41,7 @@ class WorkStatus:
         """Units that are not whole."""
         return self.total - self.done
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """For `--json`."""
         return {
             "name": self.name,
@@ -56,7 +55,7 @@ class WorkStatus:
         }
 
 
-def _attempt_json(seen: SeenLease) -> dict[str, Any]:
+def _attempt_json(seen: SeenLease) -> dict[str, object]:
     lease = seen.lease
     return {
         "unit": lease.unit,

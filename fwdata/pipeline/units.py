@@ -138,7 +138,7 @@ class UnitsReport:
     left: int = 0
     """Units of the job that are still to do, by whomever."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """For `--json`."""
         failed = [{"unit": item.unit, "reason": item.reason} for item in self.failed]
         return {"units": self.units, "mine": self.mine, "done": self.done, "left": self.left, "failed": failed}

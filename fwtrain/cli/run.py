@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -132,7 +132,42 @@ def _planned_text(planned: Planned, recipe: Recipe) -> str:
     )
 
 
-def _outcome_json(outcome: TrainingOutcome, out: Path) -> dict[str, object]:
+class OutcomeJson(TypedDict):
+    """The document of `fwtrain run --json`; null where nothing was trained or validated."""
+
+    run: str
+    """Folder of the run."""
+    step: int
+    """Optimizer steps done."""
+    total: int
+    """Steps of the whole run."""
+    loss: float | None
+    """Mean of the last log interval."""
+    video_loss: float | None
+    """Its video part."""
+    action_loss: float | None
+    """Its action part."""
+    val_action_mae: float | None
+    """Mean absolute error of sampled actions, robot's units."""
+    val_action_rmse: float | None
+    """Root mean square error of sampled actions, robot's units."""
+    validation: dict[str, float] | None
+    """All numbers of the last validation by name."""
+    best_step: int | None
+    """Step with the lowest validation score."""
+    best_score: float | None
+    """That score."""
+    steps_per_s: float
+    """Optimizer steps per second."""
+    samples_per_s: float
+    """Windows per second."""
+    data_wait: float
+    """Share of the time that training waited for data, 0 .. 1."""
+    seconds: float
+    """Time of this call."""
+
+
+def _outcome_json(outcome: TrainingOutcome, out: Path) -> OutcomeJson:
     result = outcome.validation
     return {
         "run": str(out),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -31,7 +32,77 @@ def write_comparison(plan: ComparisonPlan, results: Sequence[CellResult]) -> Pat
     return _page(plan, summaries, panels).write(plan.out / REPORT)
 
 
-def to_json(plan: ComparisonPlan, summaries: Sequence[Summary]) -> dict[str, object]:
+class IntervalJson(TypedDict):
+    """A value with its 95 % interval; null where nothing bounds it."""
+
+    value: float | None
+    """The estimate."""
+    low: float | None
+    """Lower bound."""
+    high: float | None
+    """Upper bound."""
+
+
+class ComparedRunJson(TypedDict):
+    """One run of an arm."""
+
+    seed: int
+    """Its seed."""
+    folder: str
+    """Its folder below that of the comparison."""
+    steps: int
+    """Optimizer steps trained."""
+    validation: dict[str, float]
+    """The last validation's numbers by name; empty without."""
+    closed_loop: dict[str, object] | None
+    """Fields of `EvalResult`; null without a world."""
+
+
+class ArmJson(TypedDict):
+    """One arm over all its seeds; see `Summary`."""
+
+    name: str
+    """What tables call it."""
+    variant: str
+    """Name of the variant."""
+    lambda_video: float
+    """Weight of the video loss."""
+    success: IntervalJson | None
+    """Success rate of the closed loop; null without a world."""
+    score: IntervalJson | None
+    """Open-loop action error, normalised units; null without validation."""
+    action_mae: IntervalJson | None
+    """The same in the robot's units."""
+    video_by_horizon: tuple[float, ...] | None
+    """Video loss of each later latent frame; null without a video loss."""
+    success_against_first: IntervalJson | None
+    """`success` minus the first arm's; null for the first."""
+    score_against_first: IntervalJson | None
+    """`score` minus the first arm's; null for the first."""
+    runs: list[ComparedRunJson]
+    """Its runs."""
+
+
+class ComparisonJson(TypedDict):
+    """A comparison as one document."""
+
+    recipe: dict[str, object]
+    """The base recipe, JSON of `Recipe`."""
+    seeds: list[int]
+    """Seeds that every arm is trained with."""
+    closed_loop: Mapping[str, object]
+    """Settings of the closed loop."""
+    complete: bool
+    """Whether all runs are done."""
+    machine: dict[str, object]
+    """Version of torch, threads and processor."""
+    arms: list[ArmJson]
+    """The arms; the first is the one others are compared with."""
+    findings: list[str]
+    """Sentences for people."""
+
+
+def to_json(plan: ComparisonPlan, summaries: Sequence[Summary]) -> ComparisonJson:
     """Everything as one JSON document; an interval that bounds nothing is null."""
     done = sum(len(item.runs) for item in summaries)
     return {
@@ -45,7 +116,7 @@ def to_json(plan: ComparisonPlan, summaries: Sequence[Summary]) -> dict[str, obj
     }
 
 
-def _arm_json(item: Summary) -> dict[str, object]:
+def _arm_json(item: Summary) -> ArmJson:
     return {
         "name": item.arm.name,
         "variant": item.arm.variant,
@@ -69,10 +140,11 @@ def _arm_json(item: Summary) -> dict[str, object]:
     }
 
 
-def _interval(found: Interval | None) -> dict[str, float | None] | None:
+def _interval(found: Interval | None) -> IntervalJson | None:
     if found is None:
         return None
-    return {key: value if np.isfinite(value) else None for key, value in asdict(found).items()}
+    value, low, high = (x if np.isfinite(x) else None for x in (found.value, found.low, found.high))
+    return {"value": value, "low": low, "high": high}
 
 
 def plot_panels(summaries: Sequence[Summary]) -> list[RangePanel]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,6 +16,29 @@ from fwtrain.errors import RunMismatch
 from fwtrain.infer.policy import LatentObserved, Policy
 from fwtrain.model import Denoising
 from fwtrain.model.sampling import USUAL
+
+
+class PredictionJson(TypedDict):
+    """The document of `fwtrain predict --json`."""
+
+    store: str
+    """Name of the episode's store."""
+    episode: str
+    """Id of the episode."""
+    frame: int
+    """Row of the episode."""
+    instruction: str
+    """Text that was given to the policy."""
+    names: list[str]
+    """One name per action dimension."""
+    action: list[list[float]]
+    """[A][a], predicted, robot units."""
+    recorded: list[list[float]]
+    """[n][a], robot units; fewer than A where the episode ends."""
+    mae: float
+    """Mean absolute error over the recorded steps, robot units."""
+    sampling: dict[str, object]
+    """Steps, mode and shifts that were used; fields of `fwtrain.model.Denoising`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,7 @@ class Prediction:
         """Mean absolute error over the recorded steps, robot units."""
         return float(np.abs(self.action[: len(self.recorded)] - self.recorded).mean())
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> PredictionJson:
         """Plain JSON."""
         return {
             "store": self.store,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 from fwtrain.infer.intervals import Interval, wilson
 from fwtrain.infer.trials.plan import EvalPlan
@@ -11,6 +12,39 @@ from fwtrain.infer.trials.records import TrialRecord
 
 SHORT = {"libero_spatial": "Spatial", "libero_object": "Object", "libero_goal": "Goal", "libero_10": "Long"}
 """Columns of the published table; other suites keep their names."""
+
+
+class TallyJson(TypedDict):
+    """Successes among trials; the last three are absent before the first trial."""
+
+    successes: int
+    """Trials that solved their task."""
+    trials: int
+    """Finished trials."""
+    planned: int
+    """Trials that were asked for."""
+    rate: NotRequired[float]
+    """Success rate, 0 .. 1."""
+    interval: NotRequired[list[float]]
+    """Its 95 % Wilson interval, [low, high]."""
+    mean_steps: NotRequired[float]
+    """Steps of the policy on average, limits included."""
+
+
+class SuiteTallyJson(TallyJson):
+    """A suite's trials."""
+
+    by_task: dict[str, TallyJson]
+    """By name of the task."""
+
+
+class EvalSummaryJson(TallyJson):
+    """All trials of an evaluation."""
+
+    average: float | None
+    """Mean of the suites' rates; null where a suite has no finished trial."""
+    by_suite: dict[str, SuiteTallyJson]
+    """By name of the suite."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +65,9 @@ class Tally:
         """Success rate with its 95 % Wilson interval."""
         return wilson(self.successes, self.trials)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> TallyJson:
         """Counts, and rate and interval where there are trials."""
-        counts: dict[str, object] = {"successes": self.successes, "trials": self.trials, "planned": self.planned}
+        counts: TallyJson = {"successes": self.successes, "trials": self.trials, "planned": self.planned}
         if not self.trials:
             return counts
         found = self.interval
@@ -113,7 +147,7 @@ def published_table(summary: EvalSummary, row: str) -> str:
     )
 
 
-def summary_json(summary: EvalSummary) -> dict[str, object]:
+def summary_json(summary: EvalSummary) -> EvalSummaryJson:
     """Tallies by suite and task."""
     return {
         **summary.all.to_json(),
