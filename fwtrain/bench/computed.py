@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fwtrain.model import VARIANTS, FastWAM, Mode, ModelConfig
 from fwtrain.model.flops import chunk_flops, forward_flops, weight_reads
+from fwtrain.train.plan import MFU
 from fwtrain.variants import title
 
 
@@ -27,8 +28,8 @@ class Gpu:
 
 
 GPUS = (Gpu("H100 SXM", 989e12, 3.35e12), Gpu("A800/A100 SXM 80 GB", 312e12, 2.04e12))
-FLOP_USE, BYTE_USE = 0.45, 0.7
-"""Assumed shares of the peaks: usual for dense transformers of this width in bf16, and for streaming kernels."""
+FLOP_USE, BYTE_USE = MFU, 0.7
+"""Assumed shares of the peaks: what published trainers of this size reach, and usual for streaming kernels."""
 OPTIMIZER_BYTES = 4 * 2 + 4 * 6
 """AdamW per parameter: bf16 gradient and weight, and float32 master and two moments read and written."""
 

@@ -28,19 +28,36 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    size: SizeName = "tiny",
+    size: Annotated[
+        str | None, typer.Option("--size", help="tiny (1 M parameters, the default) or 50m; with --peers full or tiny.")
+    ] = None,
     repeats: Repeats = 5,
     vae: Annotated[bool, typer.Option("--vae", help="Also encode one window online, at real width (minutes).")] = False,
     store: Annotated[str | None, typer.Option(help="Store whose latents are trained on for the data wait.")] = None,
     computed: Annotated[
         bool, typer.Option("--computed", help="Only the full-size table for GPUs, from counts; measures nothing.")
     ] = False,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers", help="One whole step as other trainers publish theirs: 6 B model, 16 windows per GPU, LIBERO."
+        ),
+    ] = False,
+    steps: Annotated[int, typer.Option(help="With --peers: steps that are timed.", min=1)] = 20,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """CPU time of our step and action loop on one thread, against lerobot's core and the same without our savings.
 
     Forward and backward passes in float32 on equal weights, LIBERO's shapes, repetitions interleaved.
+
+    --peers measures a GPU and compares with what EasyWAM and LoongForge publish; on several GPUs:
+    torchrun --nproc-per-node 8 -m fwtrain bench train --peers
     """
+    if peers:
+        _peers(size, steps, device, as_json)
+        return
+    size = size or "tiny"
     if computed:
         _computed(as_json)
         return
@@ -77,6 +94,51 @@ def train(
     _print_ratios(f"{size}: {bench.parameters:,} parameters, batch {wanted.batch}, one thread", ratios)
     for line in extra:
         print(line)
+
+
+def _peers(size: str | None, steps: int, device: str, as_json: bool) -> None:
+    from fwdata.errors import UsageError
+    from fwtrain.bench.peers import PUBLISHED, bench_peers
+    from fwtrain.train.parallel import join
+    from fwtrain.train.run import choose_device
+
+    where = choose_device(device)
+    if size not in (None, "full", "tiny"):
+        raise UsageError(f"--peers --size takes full or tiny, found {size!r}")
+    if size != "tiny" and where.type == "cpu":
+        raise UsageError("--peers trains 6 B parameters on a GPU, and none is here; --size tiny tries it on a CPU")
+    with join("fsdp", where) as team, progress_bar("bench", "steps") as bar:
+        bar.start(steps)
+        found = bench_peers(team, full=size != "tiny", steps=steps, done=bar.advance)
+    if not team.first:
+        return
+    ratios = {peer.name: None if size == "tiny" else found.ratio(peer) for peer in PUBLISHED}
+    if as_json:
+        rates = {"samples_per_second_per_gpu": found.samples, "samples_per_second_per_gpu_with_vae": found.online}
+        emit_json({**asdict(found), **rates, "published": [asdict(p) for p in PUBLISHED], "ratios": ratios})
+        return
+    used = "MFU not known" if found.mfu is None else f"{found.mfu:.0%} of the bf16 peak"
+    rows: list[tuple[str, ...]] = [
+        (found.card, "from cached latents", f"{1e3 * found.seconds:.0f}", f"{found.samples:.1f}", "", used),
+        (
+            found.card, "with the VAE in the step", f"{1e3 * found.online_seconds:.0f}", f"{found.online:.1f}", "",
+            f"the VAE is {found.vae / found.online_seconds:.0%} of it",
+        ),
+    ]  # fmt: skip
+    for peer in PUBLISHED:
+        ratio = ratios[peer.name]
+        note = "published; another card" if ratio is None else "published"
+        rows.append(
+            (
+                peer.card, peer.name, f"{1e3 * found.windows / peer.samples:.0f}", f"{peer.samples:.1f}",
+                "-" if ratio is None else f"{ratio:.2f}", note,
+            )
+        )  # fmt: skip
+    title = (
+        f"{found.parameters:,} parameters, {found.processes} GPU{'s' * (found.processes > 1)}, {found.windows} windows "
+        f"each, {found.setting}, {found.peak_bytes / 2**30:.1f} GiB"
+    )
+    print_table(title, ("card", "trainer", "ms a step", "samples/s per GPU", "ours / theirs", ""), rows)
 
 
 def latency(

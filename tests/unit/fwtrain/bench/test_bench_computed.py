@@ -37,7 +37,7 @@ def test_the_table_is_marked_as_computed(call):
     code, out, err = call("bench", "train", "--computed")
     assert code == 0
     assert "COMPUTED, not measured" in out
-    assert "assumed: 45% of the bf16 peak" in err
+    assert "assumed: 20% of the bf16 peak" in err
     code, out, _ = call("bench", "train", "--computed", "--json")
     data = json.loads(out)
     assert data["measured"] is False

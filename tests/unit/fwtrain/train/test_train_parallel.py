@@ -176,7 +176,7 @@ def test_a_run_on_a_slow_disk_answers_sigterm_in_time_and_keeps_the_checkpoint_b
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["file half written", "before rename", "before marker", "marker half written"])
+@pytest.mark.parametrize("moment", ["tensor half written", "files written", "before rename", "before marker"])
 def test_processes_killed_in_a_save_continue_from_the_one_before(tmp_path: Path, moment: str):
     killed = torchrun(tmp_path, "parallel=fsdp", FAKE_KILL=f"{moment},step-00000004")
     assert killed.returncode != 0
