@@ -24,19 +24,42 @@ def register(app: typer.Typer) -> None:
     app.command(name="verify")(verify)
 
 
-def inspect(store: StoreArgument, as_json: AsJson = False) -> None:
-    """Show what a store holds and every convention that was decided.
+def inspect(
+    store: StoreArgument,
+    episode: Annotated[
+        str | None, typer.Option(help="Show one episode, by id or index: its warnings, verdicts and decisions.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a store holds and every convention that was decided, or what it holds of one episode.
 
     Example: fwdata inspect data/robotwin.zarr --json
     """
     from fwdata import open as open_store
     from fwdata.report.inspect_store import describe
 
+    if episode is not None:
+        _inspect_episode(store, episode, as_json)
+        return
     found = describe(open_store(store))
     if as_json:
         emit_json(found)
     else:
         _print_description(store, found)
+
+
+def _inspect_episode(store: str, episode: str, as_json: bool) -> None:
+    from fwdata import open as open_store
+    from fwdata.report.inspect_episode import describe_episode
+
+    found = describe_episode(open_store(store), episode)
+    if as_json:
+        emit_json(found.to_json())
+        return
+    for text in found.lines():
+        print(text)
+    for key, value in found.decisions.items():
+        print(f"  decided {key}: {_plain(value)}")
 
 
 def _print_description(store: str, found: StoreDescription) -> None:

@@ -84,6 +84,15 @@ def not_verified(verdicts: Sequence[DatasetVerdict]) -> str | None:
     return f"not verified: {'; '.join(parts.values())}" if parts else None
 
 
+def episode_line(verdict: Verdict) -> str:
+    """One line about a verdict of a single episode, as far as a store keeps it."""
+    name = f"{find_detector(verdict.detector).question}{f' {verdict.subject}' if verdict.subject else ''}"
+    value = f" ({verdict.value:.4g})" if verdict.value is not None else ""
+    if verdict.verdict == "contradicted":
+        return f"{name}: decided {verdict.decided!r}, measured {verdict.measured!r} ({verdict.detail}) - contradicted"
+    return f"{name}: {verdict.verdict}{value}{f', {verdict.detail}' if verdict.detail else ''}"
+
+
 def line(verdict: DatasetVerdict) -> str:
     """One line for `fwdata inspect`: convention, what was decided, the verdict and its number."""
     question = f"{find_detector(verdict.detector).question}{subject(verdict)}"

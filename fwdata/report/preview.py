@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import UsageError
+from fwdata.evidence import sentences
 from fwdata.images.stitch import tiles
 from fwdata.report import Band, Panel, Report, Tile, contact_sheet
 from fwdata.report.films import cursor_film, film_rows
 from fwdata.report.inspect_store import warning_kinds
 from fwdata.store.episode import StoredEpisode
+from fwdata.store.evidence import read_evidence, read_part_evidence
 from fwdata.store.reader import Store
 
 SHEET_FRAMES = 8
@@ -114,6 +116,7 @@ def _about_store(report: Report, store: Store, shown: int) -> None:
         [(task, n, val_counts[task], frames[task]) for task, n in counts.items()],
     )
     add_decisions(report, "Conventions decided", {**store.metadata["decisions"], "units": store.manifest.units})
+    _evidence(report, store)
     for warning in store.plan.warnings:
         report.text(f"Warning: {warning}")
     kinds = warning_kinds(store)
@@ -126,6 +129,23 @@ def _about_store(report: Report, store: Store, shown: int) -> None:
             ("reason", "recordings", "for example"),
             [(left.reason, left.count, ", ".join(left.examples)) for left in store.plan.left_out],
         )
+
+
+def _evidence(report: Report, store: Store) -> None:
+    """What the detectors say about the conventions of the data set, contradictions first."""
+    record = read_evidence(store.files)
+    report.heading("Conventions measured on the data")
+    if record is None:
+        report.text("No convention was measured; fwdata doctor measures them.")
+        return
+    order = {"contradicted": 0, "mixed": 1, "no evidence": 3}
+    found = sorted(record.verdicts(), key=lambda verdict: order.get(verdict.verdict, 2))
+    report.table(
+        ("verdict", "convention", "episodes for", "against", "without evidence"),
+        [(v.verdict, sentences.line(v), v.episodes_for, v.against, v.abstained) for v in found],
+    )
+    for name, reason in record.accepted().items():
+        report.text(f"Accepted contradiction of {name}: {reason}")
 
 
 def _quarantined(report: Report, store: Store) -> None:
@@ -160,6 +180,12 @@ def _about_episode(report: Report, store: Store, episode: StoredEpisode, extras:
     _rows(report, store, episode, times, valid)
     with report.folded(f"{len(episode.instructions)} training instructions"):
         report.table(("instruction",), [(text,) for text in episode.instructions])
+    measured = {m.episode: m.verdicts for m in read_part_evidence(store.files, episode.part.name)}
+    for verdict in measured.get(episode.id, ()):
+        if verdict.verdict == "contradicted":
+            report.text(f"Contradicted: {sentences.episode_line(verdict)}")
+    for warning in episode.metadata.get("warnings", ()):
+        report.text(f"Warning: {warning}")
     with report.folded("Decisions for this episode"):
         add_decisions(report, "", episode.metadata)
 

@@ -31,6 +31,7 @@ from fwdata.pipeline.first_look import Outliers, look_first
 from fwdata.pipeline.part import RecordingOutcome
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.report.inspect_store import describe
+from fwdata.report.preview import write_preview
 from fwdata.store.evidence import read_evidence
 from fwdata.store.verify import verify_store
 from fwdata.store.writer import check_jpeg
@@ -230,6 +231,29 @@ def test_plain_sources_claim_nothing_and_say_what_is_not_verified(
     main(["convert", "toy", str(raw), "--out", str(tmp_path / "p.zarr"), "--workers", "0"])
     said = capsys.readouterr().err
     assert said.count("not verified:") == 1
+
+
+def test_an_episode_shows_its_warnings_and_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = write_libero(tmp_path / "raw", 5, lambda number, demo: blacken(demo) if number == 3 else None)
+    out = tmp_path / "o.zarr"
+    libero(raw, out)
+    name = f"libero_object/{TASK}/demo_3"
+    for asked in (name, "3"):
+        assert main(["inspect", str(out), "--episode", asked, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["index"], found["id"], found["frames"]) == (3, name, ROWS)
+        black = [v for v in found["verdicts"] if v["verdict"] == "contradicted"]
+        assert [(v["detector"], v["subject"], v["measured"]) for v in black] == [("camera_content", "image", "black")]
+        assert found["warnings"] == fwdata.open(out).episodes[3].metadata["warnings"]
+    assert main(["inspect", str(out), "--episode", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "evidence camera content image: decided 'an image of the scene', measured 'black'" in printed
+    assert "evidence gripper gripper: confirmed (1)" in printed and "decided rotation: " in printed
+    for wrong in ("9", "nothing"):
+        assert main(["inspect", str(out), "--episode", wrong]) == 2
+        assert "has no such episode; give an id, or an index of 0 .. 4" in " ".join(capsys.readouterr().err.split())
+    page = write_preview(fwdata.open(out), tmp_path / "page", [3]).read_text()
+    assert "Conventions measured on the data" in page and "Contradicted: camera content image" in page
 
 
 def test_images_of_a_small_set_are_measured_as_they_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
