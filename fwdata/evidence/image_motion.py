@@ -13,6 +13,9 @@ from fwdata.evidence.signals import Floats
 NOISE_LEVELS = 2
 """Grey levels of change that count as noise."""
 
+COMPARED = 9
+"""Frames that brightness and content are told from."""
+
 MOVING_PIXEL = 4.0
 RIDGE = 1.0
 
@@ -22,6 +25,16 @@ class ImageMotion:
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self.images = images
+
+    @cached_property
+    def spread(self) -> NDArray[np.uint8]:
+        """uint8 [n, h, w], at most nine frames, evenly spread."""
+        return self.images[np.unique(np.linspace(0, len(self.images) - 1, COMPARED).round().astype(np.int64))]
+
+    @cached_property
+    def brightness(self) -> tuple[float, float]:
+        """Mean of those frames, and the largest standard deviation within one of them, in grey levels."""
+        return float(self.spread.mean()), float(self.spread.std(axis=(1, 2)).max())
 
     @cached_property
     def energy(self) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, PooledOutcome, Severity, Verdict
+from fwdata.evidence.signals import middle
 
 MIN_EPISODES = 3
 AGREEMENT = 0.9
@@ -59,7 +60,7 @@ def _pooled(detector: str, subject: str, told: Sequence[Told], min_episodes: int
         detector=detector,
         verdict=outcome,
         subject=subject,
-        value=float(np.median(values)) if values else None,
+        value=middle(np.asarray(values, np.float64)) if values else None,
         episodes_for=len(good),
         against=len(bad),
         abstained=len(silent),

@@ -70,6 +70,10 @@ class MotionTrace:
     """float64 [T, D], square root of the speed of every state dimension, divided by its 95th percentile."""
     simulated: bool
     """Whether the image is rendered in step with the rows."""
+    commands: NDArray[np.float64] | None = None
+    """float64 [T, Da], as `speeds` of the action, where that is an absolute target; None where it is not."""
+    state_lag: float = 0.0
+    """Rows by which the state follows the action, where `commands` are there."""
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,13 @@ def active_columns(rows: Floats) -> NDArray[np.int64]:
     return np.flatnonzero((spans > CONSTANT) & (spans >= QUIET_STEPS * steps))
 
 
-def relative_speeds(rows: Floats, step: int = 1) -> Floats:
+def relative_speeds(rows: Floats, step: int = 1, active: NDArray[np.int64] | None = None) -> Floats:
     """float64 [T, D]: min(3, |step| / its 95th percentile) of every column, centred; zero for columns that are noise.
 
     Row t holds s[t] - s[t - 1] for step 1, s[t + step/2] - s[t - step/2] for an even step; borders repeat the nearest.
+    active: `active_columns(rows)`, where they are known.
     """
-    found, active = np.zeros(rows.shape), active_columns(rows)
+    found, active = np.zeros(rows.shape), active_columns(rows) if active is None else active
     if not len(active) or len(rows) <= step:
         return found
     changes = np.abs(rows[step:, active] - rows[:-step, active])
@@ -48,8 +49,8 @@ def relative_speeds(rows: Floats, step: int = 1) -> Floats:
 
 def speed(rows: Floats) -> Floats:
     """float64 [T], root mean square over the active columns of their relative speeds; zeros where nothing moves."""
-    count = len(active_columns(rows))
-    found: Floats = np.sqrt((relative_speeds(rows) ** 2).sum(axis=1) / max(1, count))
+    active = active_columns(rows)
+    found: Floats = np.sqrt((relative_speeds(rows, active=active) ** 2).sum(axis=1) / max(1, len(active)))
     return found
 
 
@@ -144,8 +145,16 @@ def _solved(gram: Floats, moments: Floats, weights: Floats, free: NDArray[np.boo
     return np.zeros_like(weights)
 
 
+def middle(values: NDArray[np.float64]) -> float:
+    """The median, NaN where a value is. `np.median` imports numpy.ma first, which costs 60 ms in every process."""
+    ordered = np.sort(values)
+    if not len(ordered) or np.isnan(ordered[-1]):
+        return float("nan")
+    return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
+
+
 def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
     """95 % interval of the median of [n] values, by resampling; deterministic."""
     rng = np.random.default_rng(seed)
-    drawn = np.median(rng.choice(values, (BOOTSTRAPS, len(values))), axis=1)
+    drawn = np.percentile(rng.choice(values, (BOOTSTRAPS, len(values))), 50, axis=1)
     return float(np.percentile(drawn, 2.5)), float(np.percentile(drawn, 97.5))

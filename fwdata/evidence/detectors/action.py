@@ -13,7 +13,7 @@ from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Verdict
-from fwdata.evidence.signals import Floats, active_columns, lagged, peak, smooth
+from fwdata.evidence.signals import Floats, active_columns, lagged, middle, peak, smooth
 
 COPY, NEXT_STATE = 1e-5, 1e-4
 EARLIEST, LATEST_SECONDS = -3, 1.5
@@ -64,7 +64,7 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
     change = np.gradient(smooth(state), axis=0)
     derived = _better_half(lagged(smooth(action), change, lags))
     absolute, delta = float(direct.max()), float(derived.max())
-    ratio = float(np.median(action.std(axis=0) / state.std(axis=0)))
+    ratio = middle(action.std(axis=0) / state.std(axis=0))
     meaning: Meaning | None = None
     if absolute > ABSOLUTE and absolute > delta + MARGIN:
         meaning = "absolute"

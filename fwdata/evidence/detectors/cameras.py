@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.image_motion import ImageMotion
 from fwdata.evidence.records import Verdict
 from fwdata.evidence.signals import Floats, correlation, lagged, moving_rows, speed
 
@@ -20,7 +21,7 @@ MIN_MOVING, WHOLE = 10, 0.9
 BLACK_MEAN, BLACK_STD = 8.0, 4.0
 SATURATED_VALUE, SATURATED_SHARE = 254, 0.5
 ALIKE = 2.0
-MIN_FRAMES, COMPARED = 5, 9
+MIN_FRAMES = 5
 EXCHANGED, EXCHANGED_LAGS = 0.2, range(-3, 4)
 REPEATED = 0.4
 
@@ -45,7 +46,7 @@ class FrozenCamera(Detector):
         moving, limit = own_motion(episode, camera), max(FROZEN_ROWS, round(FROZEN_SECONDS * episode.hz))
         if moving.sum() < MIN_MOVING:
             return self.abstain(f"{moving.sum()} moving rows, {MIN_MOVING} are needed", subject=camera, decided=DECIDED)
-        if is_black(episode.thumbnails[camera]):
+        if is_black(episode.motion[camera]):
             return self.abstain("the image is black", subject=camera, decided=DECIDED)
         still = episode.motion[camera].energy < STILL
         longest, share = _longest_run(still[moving]), float(still[moving].mean())
@@ -81,14 +82,14 @@ class DeadCamera(Detector):
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per camera, and one per pair of cameras that are alike."""
-        seen = {name: spread(images) for name, images in episode.thumbnails.items() if len(images) >= MIN_FRAMES}
-        found = [self._one(name, images) for name, images in seen.items()]
+        seen = {name: motion for name, motion in episode.motion.items() if len(motion.images) >= MIN_FRAMES}
+        found = [self._one(name, motion) for name, motion in seen.items()]
         return (*found, *(v for a, b in combinations(seen, 2) if (v := self._alike(a, b, seen[a], seen[b]))))
 
-    def _one(self, camera: str, images: NDArray[np.uint8]) -> Verdict:
-        mean, std = brightness(images)
+    def _one(self, camera: str, motion: ImageMotion) -> Verdict:
+        images, (mean, std) = motion.spread, motion.brightness
         full = float((images >= SATURATED_VALUE).mean())
-        black, saturated = is_black(images), full > SATURATED_SHARE
+        black, saturated = is_black(motion), full > SATURATED_SHARE
         return self.verdict(
             "contradicted" if black or saturated else "confirmed",
             f"mean {mean:.0f}, contrast {std:.0f} of 255, {full:.0%} saturated",
@@ -100,11 +101,12 @@ class DeadCamera(Detector):
             action="stop" if black else "warn",
         )
 
-    def _alike(self, one: str, other: str, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Verdict | None:
-        if a.shape != b.shape:
-            return None
+    def _alike(self, one: str, other: str, left: ImageMotion, right: ImageMotion) -> Verdict | None:
+        a, b = left.spread, right.spread
+        if a.shape != b.shape or abs(left.brightness[0] - right.brightness[0]) >= ALIKE:
+            return None  # the means cannot be farther apart than the images are
         difference = float(np.abs(a.astype(np.int16) - b).mean())
-        if difference >= ALIKE or float(a.std(axis=(1, 2)).max()) < BLACK_STD:
+        if difference >= ALIKE or left.brightness[1] < BLACK_STD:
             return None
         return self.verdict(
             "contradicted",
@@ -118,20 +120,10 @@ class DeadCamera(Detector):
         )
 
 
-def brightness(images: NDArray[np.uint8]) -> tuple[float, float]:
-    """Mean, and the largest standard deviation within one of the images."""
-    return float(images.mean()), float(images.std(axis=(1, 2)).max())
-
-
-def is_black(images: NDArray[np.uint8]) -> bool:
-    """Whether nine of the images, evenly spread, show nothing."""
-    mean, std = brightness(spread(images))
+def is_black(motion: ImageMotion) -> bool:
+    """Whether the images, as far as they are compared, show nothing."""
+    mean, std = motion.brightness
     return mean < BLACK_MEAN and std < BLACK_STD
-
-
-def spread(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """At most nine frames, evenly spread."""
-    return images[np.unique(np.linspace(0, len(images) - 1, COMPARED).round().astype(np.int64))]
 
 
 class ExchangedWrists(Detector):

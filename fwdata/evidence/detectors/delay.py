@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from fwdata.evidence.signals import (
     bootstrap_interval,
     correlation,
     lagged,
+    middle,
     non_negative_fit,
     peak,
     relative_speeds,
@@ -33,6 +35,8 @@ MIN_SCORE, FOLDS, WIDEST_SECONDS, MAX_INTERVAL = 0.5, 4, 1.5, 2.0
 MIN_SIMULATED, MIN_REAL = 5, 10
 SMOOTH_STEP, REPEATS = 4, 0.3
 STILL = 0.02
+CLOSES = 1.5
+"""Rows by which the lags of camera, state and action may disagree, besides their intervals."""
 
 
 class StateDelay(Detector):
@@ -50,7 +54,7 @@ class StateDelay(Detector):
         lags = column_lags(episode)
         if not len(lags):
             return (self.abstain("every state column that moves is a copy of the action", decided=DECIDED),)
-        rows = float(np.median(lags))
+        rows = middle(lags)
         seconds = rows / episode.hz
         late = seconds > LATE_WARN
         return (
@@ -71,7 +75,7 @@ class StateDelay(Detector):
         if not found or len(told) < self.min_episodes:
             return found
         values = np.asarray([v.value for v in told], np.float64)
-        median, interval = float(np.median(values)), bootstrap_interval(values)
+        median, interval = middle(values), bootstrap_interval(values)
         action: Severity = "note" if interval[0] <= LATE_WARN else "stop" if interval[0] > LATE_STOP else "warn"
         verdict = found[0]
         return (
@@ -149,6 +153,9 @@ class CameraDelay(Detector):
             )
         wrong = abs(found.lag) >= CAMERA_LAG and (low > 0.5 or high < -0.5)
         right = low > -1 and high < 1
+        closing = _triangle(traces, found) if wrong else None
+        if closing is not None and not closing.closes:
+            return self._silent(camera, traces, f"{_words(found.lag, low, high, hz)}, but {closing.words}")
         return DatasetVerdict(
             self.name,
             "contradicted" if wrong else "confirmed" if right else "no evidence",
@@ -160,12 +167,50 @@ class CameraDelay(Detector):
             action=("stop" if min(abs(low), abs(high)) >= CAMERA_STOP else "warn") if wrong else "note",
             decided="image and state of one row belong together",
             measured=_words(found.lag, low, high, hz),
-            detail=f"r {found.score:.2f}",
+            detail=f"r {found.score:.2f}{f'; {closing.words}' if closing else ''}",
         )
 
     def _silent(self, camera: str, traces: Sequence[MotionTrace], reason: str) -> DatasetVerdict:
         decided = "image and state of one row belong together"
         return DatasetVerdict(self.name, "no evidence", camera, abstained=len(traces), decided=decided, detail=reason)
+
+
+@dataclass(frozen=True)
+class Triangle:
+    """Camera, state and action of a data set: three lags of which each follows from the others."""
+
+    camera_action: float
+    """Rows by which the image follows the action, measured."""
+    expected: float
+    """The same by way of the state."""
+    allowed: float
+    """Largest difference of both that the intervals allow."""
+
+    @property
+    def closes(self) -> bool:
+        """Whether the three lags agree."""
+        return abs(self.camera_action - self.expected) <= self.allowed
+
+    @property
+    def words(self) -> str:
+        """Both lags in words."""
+        verb = "agree" if self.closes else "do not agree"
+        return (
+            f"image against action {self.camera_action:+.1f} rows and by way of the state {self.expected:+.1f} {verb}"
+        )
+
+
+def _triangle(traces: Sequence[MotionTrace], found: LagEstimate) -> Triangle | None:
+    """The check of a camera's lag by the action; None where the action is no absolute target, or shows no lag."""
+    told = [replace(t, speeds=t.commands) for t in traces if t.commands is not None]
+    if len(told) < MIN_SIMULATED:
+        return None
+    other = estimate_lag(told, max(6, round(WIDEST_SECONDS * told[0].hz)))
+    if other is None or not other.interior or other.score < MIN_SCORE:
+        return None
+    behind = middle(np.asarray([t.state_lag for t in told], np.float64))
+    widths = sum((estimate.interval[1] - estimate.interval[0]) / 2 for estimate in (found, other))
+    return Triangle(other.lag, found.lag + behind, CLOSES + widths)
 
 
 def _words(lag: float, low: float, high: float, hz: float) -> str:
@@ -184,7 +229,18 @@ def _trace(episode: EpisodeInput, camera: str) -> MotionTrace | None:
     speeds, energy = relative_speeds(rows, step), motion.energy_over(step)
     if not speeds.any() or float(energy.max(initial=0.0)) < STILL:
         return None
-    return MotionTrace(camera, episode.hz, np.sqrt(energy), np.sqrt(speeds), episode.claims.simulated)
+    commands, behind = _commands(episode, step)
+    signals = np.sqrt(energy), np.sqrt(speeds)
+    return MotionTrace(camera, episode.hz, *signals, episode.claims.simulated, commands, behind)
+
+
+def _commands(episode: EpisodeInput, step: int) -> tuple[Floats | None, float]:
+    """(square root of the action's speeds, rows by which the state follows it), of an absolute action that moves."""
+    fit = fit_action(episode) if episode.pairs else None
+    if fit is None or fit.meaning != "absolute" or not fit.interior:
+        return None, 0.0
+    speeds = relative_speeds(episode.action64, step)
+    return (np.sqrt(speeds), fit.lag) if speeds.any() else (None, 0.0)
 
 
 class LagEstimate:

@@ -7,6 +7,7 @@ import numpy as np
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
+from fwdata.evidence.signals import middle
 
 TOLERANCE = 0.02
 
@@ -25,7 +26,7 @@ class RowRate(Detector):
             return ()
         told = {"label": rate.label, "video": rate.container}
         if rate.measured_times and len(episode.timestamp_s) > 2:
-            step = float(np.median(np.diff(episode.timestamp_s)))
+            step = middle(np.diff(episode.timestamp_s))
             told["time stamps"] = 1 / step if step > 0 else None
         known = [(name, value) for name, value in told.items() if value]
         decided = f"{rate.decided:.5g} Hz"

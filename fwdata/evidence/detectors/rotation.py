@@ -11,7 +11,7 @@ from fwdata.evidence.claims import RotationClaim, RotationForm
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Severity, Verdict
-from fwdata.evidence.signals import Floats, lagged, smooth
+from fwdata.evidence.signals import Floats, lagged, middle, smooth
 
 ANGLE_LIMIT = 0.01
 MIN_SCORE, MARGIN = 0.3, 0.1
@@ -109,7 +109,7 @@ class RotationForms(Detector):
             return self.abstain("the file holds no quaternion to compare with", subject=subject, decided=claim.form)
         written = READ[claim.form](episode.state64[:, list(claim.columns)])
         reference = READ["quaternion_xyzw"](claim.reference.astype(np.float64))
-        angle = float(np.median(angles_between(written, reference)))
+        angle = middle(angles_between(written, reference))
         return self.verdict(
             "confirmed" if angle <= ANGLE_LIMIT else "contradicted",
             f"median angle to the quaternion {angle:.4f} rad",

@@ -10,7 +10,7 @@ import numpy as np
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
-from fwdata.evidence.signals import CONSTANT, Floats
+from fwdata.evidence.signals import CONSTANT, Floats, middle
 
 JUMP = 20.0
 IDLE_SECONDS = 3.0
@@ -125,8 +125,8 @@ def outlying(lengths: Sequence[float]) -> list[int]:
     if len(lengths) < MIN_LENGTHS:
         return []
     logs = np.log(np.asarray(lengths))
-    distance = np.abs(logs - np.median(logs))
-    spread = 1.4826 * float(np.median(distance))
+    distance = np.abs(logs - middle(logs))
+    spread = 1.4826 * middle(distance)
     return [int(i) for i in np.flatnonzero(distance > LENGTH_LIMIT * max(spread, 0.05))]
 
 

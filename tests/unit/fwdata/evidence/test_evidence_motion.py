@@ -10,6 +10,8 @@ from evidence_episodes import HZ, changed, clean_set, delayed, libero_rows, pool
 
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, product, to_axis_angle
+from fwdata.evidence.records import EpisodeMeasurement, MotionTrace
+from fwdata.evidence.registry import find_detector
 
 OTHERS = {"absolute": "next_state", "next_state": "delta", "delta": "absolute"}
 
@@ -167,3 +169,14 @@ def test_a_rate_that_differs_from_the_label_contradicts() -> None:
     assert told("row_rate", with_claims(episode, rate=RateClaim(HZ)))[""].verdict == "no evidence"
     slow = with_claims(changed(episode, timestamp_s=episode.timestamp_s * 2), rate=RateClaim(HZ, measured_times=True))
     assert told("row_rate", slow)[""].verdict == "contradicted"
+
+
+def test_a_lag_that_the_action_contradicts_is_no_verdict() -> None:
+    late = [changed(e, thumbnails={"head": delayed(e.thumbnails["head"], 3)}) for e in clean_set()]
+    found = pooled("camera_delay", late)["head"]
+    assert found.verdict == "contradicted" and found.detail.endswith(" agree") and "not agree" not in found.detail
+    traces = [trace for e in late for trace in find_detector("camera_delay").trace(e)]
+    stale = [replace(t, state_lag=t.state_lag + 12) for t in traces if isinstance(t, MotionTrace)]
+    measured = [EpisodeMeasurement(f"e{n}", "", (), (trace,)) for n, trace in enumerate(stale)]
+    [verdict] = find_detector("camera_delay").pool(measured)
+    assert verdict.verdict == "no evidence" and "do not agree" in verdict.detail
