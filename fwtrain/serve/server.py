@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -94,11 +94,16 @@ class PolicyServer:
 
     def metadata(self) -> ServerMetadata:
         """What a client is told when it connects."""
-        info = self.policy.info
+        info, sampling = self.policy.info, self.policy.sampling
         return {
             "policy": "fast-wam",
             "variant": info.model.variant,
-            "sampling": {**asdict(self.policy.sampling), "steps": self.steps},
+            "sampling": {
+                "steps": self.steps,
+                "mode": sampling.mode,
+                "video_shift": sampling.video_shift,
+                "action_shift": sampling.action_shift,
+            },
             "cameras": {name: camera_keys(name)[0] for name in info.manifest.stitch.cameras},
             "camera_size": list(info.manifest.stitch.camera_size),
             "state_names": list(info.state.names),

@@ -30,6 +30,19 @@ MAX_AXES = 8
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
 
+class SamplingJson(TypedDict, total=False):
+    """How a server samples, as `fwtrain.model.Denoising`; a key that an older server does not send is its default."""
+
+    steps: int
+    """Denoising steps."""
+    mode: str | None
+    """Mode of a variant with several; null: its first."""
+    video_shift: float | None
+    """Shift of the video's grid; null: that of the training."""
+    action_shift: float | None
+    """Shift of the actions' grid; null: that of the training."""
+
+
 class ServerMetadata(TypedDict):
     """What a server says of its policy when a client connects."""
 
@@ -37,8 +50,8 @@ class ServerMetadata(TypedDict):
     """Kind of policy: "fast-wam"."""
     variant: str
     """Variant of the model."""
-    sampling: NotRequired[dict[str, Any]]
-    """Fields of `fwtrain.model.Denoising`; absent from older servers."""
+    sampling: NotRequired[SamplingJson]
+    """How it samples; absent from older servers."""
     cameras: dict[str, str]
     """Camera -> key of its image in an observation."""
     camera_size: list[int]

@@ -3,7 +3,7 @@
 They get the recipe, the logged numbers and pictures. Code, git state, console output and environment variables stay
 here; wandb adds its own facts of the machine and the list of installed packages.
 Another tracker is one file: `trackers/NAME.py` in FWDATA_PLUGINS, or an entry point of `fwtrain.trackers`, with a
-function `open_sink(folder: Path, config: dict[str, Any], identity: str)` that returns a `fwtrain.train.logs.Sink`;
+function `open_sink(folder: Path, config: dict[str, object], identity: str)` that returns a `fwtrain.train.logs.Sink`;
 identity is the run's id, the same when the run is continued (see `fwdata.plugins`). Recipes then take its name.
 Offline: `WANDB_MODE=offline` keeps the log in RUN/wandb for `wandb sync`; Trackio is local by itself.
 """

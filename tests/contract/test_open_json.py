@@ -15,7 +15,6 @@ OPEN = {
     "fwdata/report/manifest_reference.py": "a JSON schema",
     "fwtrain/cli/schema.py": "a JSON schema",
     "fwdata/quickstart/results.py": "what other commands printed",
-    "fwtrain/serve/wire.py": "how a server of another version samples",
     "fwtrain/train/imported.py": "files of other programs: a lerobot folder, an official dataset_stats.json",
     "fwtrain/infer/trials/plan.py": "values of a protocol by the names of its fields, for dataclasses.replace",
 }

@@ -58,7 +58,7 @@ class Vae(ABC):
         """Images of latents: float [channels, 1 + k, h, w] to uint8 [1 + 4k, H, W, 3] RGB. UsageError without one."""
         raise UsageError(f"VAE {self.spec!r} has no decoder")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """JSON values that say which latents this VAE makes: a cache with another identity must not be used."""
         return {"name": self.name, "weights": self.weights_sha256, "compute_dtype": self.dtype}
 
