@@ -1,0 +1,161 @@
+"""Many processes on one store, as on many machines: some are killed, the end has the bytes of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fixtures import PLUGINS, tree, write_toy
+from paths import ROOT
+
+from fwdata.pipeline.status import store_status
+from fwdata.store.leases import seen_leases
+from fwdata.store.verify import verify_store
+
+RAW = {"lift": [3, 4], "push": [5], "pull": [4, 2], "turn": [6], "fold": [3]}
+"""Five tasks, a part each."""
+
+HELD = """
+import os, sys, time
+from pathlib import Path
+
+mark, wanted = Path(sys.argv[1]), int(sys.argv[2])
+real, count = os.fsync, 0
+
+def fsync(descriptor):  # the n-th write of a unit lasts until the process is killed
+    global count
+    count += 1
+    if count == wanted:
+        mark.touch()
+        time.sleep(600)
+    real(descriptor)
+
+os.fsync = fsync
+from fwdata.cli import main
+sys.argv = ["fwdata", *sys.argv[3:]]
+main()
+"""
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "tests" / "support"))
+    return {**os.environ, "FWDATA_PLUGINS": str(PLUGINS), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def start(*command: object) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "fwdata", *map(str, command)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(arguments, env=environment(), stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+
+
+def done(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return out
+
+
+def run(*command: object) -> str:
+    return done(start(*command))
+
+
+@contextmanager
+def held(folder: Path, write: int, *command: object) -> Iterator[subprocess.Popen[str]]:
+    """A process that stops at its n-th write, and is killed in the end."""
+    (folder / "held.py").write_text(HELD)
+    arguments = [sys.executable, folder / "held.py", folder / "held", write, *command]
+    process = subprocess.Popen(list(map(str, arguments)), env=environment(), text=True, cwd=ROOT)
+    try:
+        wait_for(lambda: (folder / "held").exists() or process.poll() is not None)
+        assert process.poll() is None
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(ready: Callable[[], object], seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def busy(store: Path, raylets: Iterable[int], found: list[int]) -> bool:
+    """Whether a unit is under way below one of the processes `raylets`, which is added to `found`."""
+    for seen in seen_leases(store):
+        pid = seen.lease.pid
+        while pid > 1 and pid not in raylets:
+            try:
+                pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            except FileNotFoundError:
+                break
+        if pid in raylets:
+            found.append(pid)
+    return bool(found)
+
+
+def commands(raw: Path, store: Path) -> list[list[object]]:
+    return [
+        ["convert", "toy", raw, "--out", store, "--workers", 1],
+        ["encode-latents", store, "--vae", "tiny", "--stride", 2, "--workers", 1],
+    ]
+
+
+@pytest.mark.slow
+def test_four_shards_at_once_one_killed_and_run_again(tmp_path: Path) -> None:
+    raw, one, many = write_toy(tmp_path / "raw", RAW), tmp_path / "one.zarr", tmp_path / "many.zarr"
+    for number, (alone, spread) in enumerate(zip(commands(raw, one), commands(raw, many), strict=True)):
+        run(*alone)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        command = [*spread, "--workers", 0] if number == 0 else spread
+        with held(folder, 14, *command, "--shard", "1/4") as killed:
+            others = [start(*spread, "--shard", f"{index}/4") for index in (0, 2, 3)]
+            for process in others:
+                done(process)
+            said = store_status(many)[0]
+            assert (said.left, said.done) == (1, 4), said
+            assert [seen.lease.pid for seen in said.running] == [killed.pid]
+            assert list(many.glob("**/.attempt-*"))
+        lost = store_status(many)[0]
+        assert not lost.running and [seen.lease.pid for seen in lost.lost] == [killed.pid]
+        run(*spread, "--shard", "1/4")
+        assert tree(many) == tree(one)
+        assert not list(many.glob("**/.*"))
+    assert not verify_store(many).findings
+
+
+@pytest.mark.slow
+def test_two_nodes_of_a_ray_cluster_one_killed_half_way(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    for name, value in environment().items():
+        os.environ[name] = value
+    raw, one, many = write_toy(tmp_path / "raw", RAW), tmp_path / "one.zarr", tmp_path / "many.zarr"
+    small = {"object_store_memory": 80 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    try:
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
+        raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+        working: list[int] = []
+        for number, (alone, spread) in enumerate(zip(commands(raw, one), commands(raw, many), strict=True)):
+            run(*alone)
+            driver = start(*spread, "--json", "--engine", "ray", "--address", cluster.address)
+            if number == 0:
+                wait_for(lambda ran=driver: busy(many, raylets, working) or ran.poll() is not None)
+                assert driver.poll() is None, driver.communicate()
+                cluster.remove_node(raylets[working[0]], allow_graceful=False)
+            report = json.loads(done(driver))  # nothing but one document on stdout
+            assert report["shard"]["left"] == 0 and not report["shard"]["failed"]
+            assert tree(many) == tree(one)
+            assert not list(many.glob("**/.*"))
+    finally:
+        cluster.shutdown()
