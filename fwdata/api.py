@@ -177,13 +177,13 @@ MAX_TEXT = 10_000
 """Characters of a task or instruction; text encoders read some 2,000 of them."""
 
 MAX_EPISODE_PIXELS = 1 << 40
-"""Pixels of one picture (8192x8192) and of one camera of an episode (14 days of 720p at 15 Hz): a header that claims
+"""Pixels of one image (8192x8192) and of one camera of an episode (14 days of 720p at 15 Hz): a header that claims
 more is damaged, and is refused before anything is allocated for it."""
 
 
 def _check_size(height: int, width: int) -> None:
     if height < 1 or width < 1 or height * width > MAX_PICTURE_PIXELS:
-        raise BadEpisode(f"pictures of {height}x{width} pixels; between 1 and {MAX_PICTURE_PIXELS} pixels are possible")
+        raise BadEpisode(f"images of {height}x{width} pixels; between 1 and {MAX_PICTURE_PIXELS} pixels are possible")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The cameras of one episode, each a video or an image feature, opened without decoding a picture."""
+"""The cameras of one episode, each a video or an image feature, opened without decoding an image."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def open_cameras(
 
 
 def check_plain_scene(camera: Camera, warnings: list[str]) -> dict[str, Json]:
-    """Whether the bright pixels of the first picture are bluish: RoboTwin's plain wall and table are reddish.
+    """Whether the bright pixels of the first image are bluish: RoboTwin's plain wall and table are reddish.
 
     Tells sets whose red and blue were exchanged on the way; says nothing about scenes of random textures.
     """
@@ -100,7 +100,7 @@ def _first_picture(camera: Camera) -> NDArray[np.uint8]:
         try:
             return decode_rgb(first.data, first.red_blue_swapped)
         except ValueError as error:
-            raise BadEpisode(f"the first picture cannot be decoded: {error}") from None
+            raise BadEpisode(f"the first image cannot be decoded: {error}") from None
     if isinstance(camera, VideoCamera):
         rgb = ToRgb()(next(iter(camera.frames())))
         return rgb[..., ::-1] if camera.swapped else rgb
@@ -160,7 +160,7 @@ def _beside(dataset: Dataset, index: int, key: str) -> video.Timeline | None:
 
 
 def _declared_size(info: Info, key: str) -> tuple[int, int] | None:
-    """(height, width) of a picture's feature, channels first or last."""
+    """(height, width) of an image's feature, channels first or last."""
     shape = info.features[key].shape
     if len(shape) != 3:
         return None

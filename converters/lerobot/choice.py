@@ -2,7 +2,7 @@
 
 The one that fits of the built-in manifests and the user's own: its features, sizes, rate and robot and, for RoboTwin,
 the rule of its rows (real ALOHA robots are published with the same features). Where none fits and the features are
-plain (pictures, one state, one action), a manifest is made from meta/info.json.
+plain (images, one state, one action), a manifest is made from meta/info.json.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _plain_cameras(info: Info) -> dict[str, str]:
     """Our name -> key of every colour camera, in the order of info.json."""
     keys = info.pictures()
     if not keys:
-        raise UsageError("it has no pictures")
+        raise UsageError("it has no images")
     short = [re.sub(r"\W", "_", key.rpartition(".")[2]) for key in keys]
     names = short if len(set(short)) == len(keys) else [re.sub(r"\W", "_", key) for key in keys]
     return dict(zip(names, keys, strict=True))

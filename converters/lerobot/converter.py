@@ -220,9 +220,9 @@ class LerobotConverter:
         )
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:
-        """Read one episode; pictures stay in their files until the iterators are used.
+        """Read one episode; images stay in their files until the iterators are used.
 
-        Raises BadEpisode with the file and what was found. Cost: the episode's rows without pictures, and once per
+        Raises BadEpisode with the file and what was found. Cost: the episode's rows without images, and once per
         process and video file a pass over its packets.
         """
         try:

@@ -1,4 +1,4 @@
-"""Image features: JPEG buffers as they are, other pictures (PNG) decoded."""
+"""Image features: JPEG buffers as they are, other images (PNG) decoded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Pictures:
 
 
 def open_images(span: Span, key: str, swapped: bool) -> EncodedCamera | RawCamera:
-    """The camera of an image feature; only its first picture is read. BadEpisode when that is none."""
+    """The camera of an image feature; only its first image is read. BadEpisode when that is none."""
     data = next(read_pictures(span, key))
     where = f"{key} frame 0"
     if data[:2] != JPEG:
@@ -86,7 +86,7 @@ def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
             if not (0 < picture.width <= MAX_SIDE and 0 < picture.height <= MAX_SIDE):
                 raise BadEpisode(f"{where} claims {picture.height}x{picture.width} pixels; sides are 1 to {MAX_SIDE}")
             if picture.mode not in _MODES:
-                raise BadEpisode(f"{where} is a picture of mode {picture.mode}, expected 8-bit colours")
+                raise BadEpisode(f"{where} is an image of mode {picture.mode}, expected 8-bit colours")
             return np.array(picture.convert("RGB"), np.uint8)
     except BadEpisode:
         raise

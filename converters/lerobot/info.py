@@ -93,7 +93,7 @@ class Info:
         return [f.key for f in self.features.values() if f.dtype in {"video", "image"} and not (f.depth or f.absent)]
 
     def videos(self) -> list[str]:
-        """Keys of colour cameras whose pictures are in video files."""
+        """Keys of colour cameras whose images are in video files."""
         return [key for key in self.pictures() if self.features[key].dtype == "video"]
 
     def vectors(self) -> list[str]:

@@ -306,7 +306,7 @@ def _fixed(kind: pa.DataType) -> bool:
 
 
 def read_pictures(span: Span, key: str) -> Iterator[bytes]:
-    """Encoded pictures of an image feature, one per row, a batch of rows in memory at a time.
+    """Encoded images of an image feature, one per row, a batch of rows in memory at a time.
 
     LeRobot stores {bytes, path}; plain binary columns are read too. BadEpisode names the frame without bytes.
     """
@@ -327,7 +327,7 @@ def _picture(cell: Any, span: Span, key: str, frame: int) -> bytes:
     if not isinstance(data, bytes) or not data:
         path = cell.get("path") if isinstance(cell, dict) else None
         found = f"only the path {path!r}" if path else f"{type(cell).__name__}"
-        raise BadEpisode(f"{span.name}: {key} frame {frame} holds no picture, found {found}")
+        raise BadEpisode(f"{span.name}: {key} frame {frame} holds no image, found {found}")
     if len(data) > MAX_PICTURE_BYTES:
-        raise BadEpisode(f"{span.name}: {key} frame {frame} holds {len(data) >> 20} MiB, more than any picture")
+        raise BadEpisode(f"{span.name}: {key} frame {frame} holds {len(data) >> 20} MiB, more than any image")
     return data

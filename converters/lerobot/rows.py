@@ -34,7 +34,7 @@ class TableRows:
 
 
 def read_rows(span: Span, info: Info, mapping: Fit) -> TableRows:
-    """Read an episode's rows without its pictures. BadEpisode names the file, column and what was found."""
+    """Read an episode's rows without its images. BadEpisode names the file, column and what was found."""
     keys = list(dict.fromkeys(part.key for part in (*mapping.state, *mapping.action)))
     there = set(parquet.column_names(span))
     extra = [k for k in ("frame_index", "timestamp", "task_index", *_LABELS) if k in there and k not in keys]

@@ -78,7 +78,7 @@ def resize(frames: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 
 def picture_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
-    """The dataset, if it holds `rows` RGB pictures; BadEpisode otherwise."""
+    """The dataset, if it holds `rows` RGB images; BadEpisode otherwise."""
     node = dataset(file, key)
     if node is None:
         raise BadEpisode(f"{key} is missing; to convert without it, use a manifest whose cameras do not name it")
@@ -87,7 +87,5 @@ def picture_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
     if node.shape[0] != rows:
         raise BadEpisode(f"{key} has {node.shape[0]} frames, the actions have {rows}; refusing to cut either")
     if not all(0 < side <= MAX_SIDE for side in node.shape[1:3]) or np.prod(node.shape[1:]) > MAX_FRAME_BYTES:
-        raise BadEpisode(
-            f"{key} has pictures of {node.shape[1]} x {node.shape[2]} pixels; 1 to {MAX_SIDE} is plausible"
-        )
+        raise BadEpisode(f"{key} has images of {node.shape[1]} x {node.shape[2]} pixels; 1 to {MAX_SIDE} is plausible")
     return node

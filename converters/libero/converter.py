@@ -116,7 +116,7 @@ class LiberoConverter:
         return chosen
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:
-        """Read one demonstration; pictures stay in the file until their iterators are used.
+        """Read one demonstration; images stay in the file until their iterators are used.
 
         Raises BadEpisode with the key and what was found. Cost: some 20 ms of CPU, nine wrist frames included.
         """

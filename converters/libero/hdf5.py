@@ -229,7 +229,7 @@ def read_masks(file: h5py.File) -> dict[str, tuple[str, ...]]:
 
 
 def demo_size(file: h5py.File, name: str, obs: Sequence[str]) -> tuple[int, int]:
-    """(rows, stored bytes of actions and pictures) without reading any; (0, 0) where something is wrong with it."""
+    """(rows, stored bytes of actions and images) without reading any; (0, 0) where something is wrong with it."""
     try:
         nodes = [dataset(file, f"data/{name}/{key}") for key in ("actions", *(f"obs/{key}" for key in obs))]
         rows = nodes[0].shape[0] if nodes[0] is not None and nodes[0].ndim else 0

@@ -118,7 +118,7 @@ def orient(
     The option decides; with "auto" the attribute `macros_image_convention`, then the gripper's place in this
     demonstration or another one of the file, then the motion in the fixed camera, then the default rot180, with a
     warning. In files without the attribute the fixed camera's motion also decides that camera alone where it differs.
-    BadEpisode when attribute and frames contradict each other. pictures: camera -> dataset name in `obs`. Cost: reads
+    BadEpisode when attribute and frames contradict each other. images: camera -> dataset name in `obs`. Cost: reads
     at most nine frames of a few demonstrations, and once for every file without the attribute 48 of one.
     """
     band = gripper_band(file, demo)

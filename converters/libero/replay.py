@@ -5,9 +5,9 @@ per demonstration: reset, simulator state `states[0]`, 10 settling steps with th
 is no no-op: the observation from before it is kept, then it is taken. Demonstrations whose last step does not report
 success are left out, so numbers have gaps.
 
-Pictures are kept as the simulator renders them, bottom row first, which is how raw files and openvla's regenerated ones
+Images are kept as the simulator renders them, bottom row first, which is how raw files and openvla's regenerated ones
 hold them (any4lerobot's are rotated already): one rule, a rotation by 180 degrees, fits both, and option rotation
-"auto" sees it by the gripper. The layout has no attributes. Pictures are compressed with gzip, one frame per chunk.
+"auto" sees it by the gripper. The layout has no attributes. Images are compressed with gzip, one frame per chunk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LiberoReplayer:
     def find(
         self, raw: Path, suite: str, tasks: Sequence[str] | None, max_demos: int | None
     ) -> tuple[tuple[ReplayTask, ...], tuple[Skipped, ...]]:
-        """Raw task files of a suite below a folder of any level. Reads actions, no pictures: 1 ms per demonstration."""
+        """Raw task files of a suite below a folder of any level. Reads actions, no images: 1 ms per demonstration."""
         if suite not in SUITE_TASKS:
             raise UsageError(f"there is no LIBERO suite {suite!r}{did_you_mean(suite, SUITE_TASKS)}")
         listing = paths.list_files(raw)
@@ -84,7 +84,7 @@ class LiberoReplayer:
         return TaskSession(path, simulators.open_simulator(suite, task.name, resolution))
 
     def assemble(self, demos: Sequence[tuple[str, Path]], path: Path) -> None:
-        """One task file; compressed pictures are copied as they are. Without demonstrations its group is empty."""
+        """One task file; compressed images are copied as they are. Without demonstrations its group is empty."""
         import h5py
 
         with h5py.File(path, "w") as file:

@@ -1,7 +1,7 @@
 """Galaxea R1 Lite teleoperation: ROS 2 .mcap and .db3, ROS 1 .bag, read without a ROS installation.
 
 Rows follow the head-left camera: one row per frame, at its header stamp. State is the feedback and action the target
-of arms and grippers, interpolated to that stamp in float64; the other cameras show their nearest picture. JPEG buffers
+of arms and grippers, interpolated to that stamp in float64; the other cameras show their nearest image. JPEG buffers
 are kept byte for byte. Nothing is interpolated or joined across pauses longer than 0.25 s.
 """
 
@@ -215,7 +215,7 @@ class R1LiteConverter:
         )
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:
-        """Read one recording; pictures stay in the file until their iterators are used (one pass per camera).
+        """Read one recording; images stay in the file until their iterators are used (one pass per camera).
 
         Raises BadEpisode with the topic and what was found. Cost: one pass that decodes all numbers, and every JPEG at
         an eighth of its size; memory is one chunk of the file and the numbers, whatever the pictures' size.

@@ -1,6 +1,6 @@
 """Pictures of R1 Lite recordings: what a message holds, and second passes that stream the frames of one camera.
 
-JPEG buffers pass through byte for byte; plain pictures become RGB; H.264 and H.265 are decoded once, in order.
+JPEG buffers pass through byte for byte; plain images become RGB; H.264 and H.265 are decoded once, in order.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Look(NamedTuple):
 
 
 def look_at(message: Any) -> Look:
-    """Recognise a picture by its bytes (the `format` text of real recordings cannot be trusted) and check it.
+    """Recognise an image by its bytes (the `format` text of real recordings cannot be trusted) and check it.
 
     Cost: every coded bit of a JPEG is decoded once, at an eighth of its size (1.8 ms for 1280x720 pixels).
     """
@@ -63,7 +63,7 @@ def look_at(message: Any) -> Look:
     if codec:
         return Look(codec, 0, 0, "", is_key(data, codec))
     if data[:4] == b"\x89PNG":
-        return Look("unsupported", 0, 0, "PNG pictures; only JPEG, plain pictures and H.264/H.265 video are read")
+        return Look("unsupported", 0, 0, "PNG images; only JPEG, plain images and H.264/H.265 video are read")
     return Look(None, 0, 0, f"no JPEG: starts with {data[:4].hex(' ')}, format {message.format[:40]!r}")
 
 
@@ -97,7 +97,7 @@ def _video_codec(name: str, start: bytes) -> Kind | None:
 
 
 def is_key(data: bytes, codec: Kind) -> bool:
-    """Whether an Annex B buffer holds a picture that decoding can start with (ITU H.264 7.4.1, H.265 7.4.2.2)."""
+    """Whether an Annex B buffer holds an image that decoding can start with (ITU H.264 7.4.1, H.265 7.4.2.2)."""
     position = data.find(b"\0\0\1")
     while 0 <= position < len(data) - 3:
         head = data[position + 3]
@@ -147,7 +147,7 @@ class BagJpegs(BagFrames):
 
 @dataclass(frozen=True)
 class BagPixels(BagFrames):
-    """Plain pictures or decoded video: RGB, uint8 [n, H, W, 3]."""
+    """Plain images or decoded video: RGB, uint8 [n, H, W, 3]."""
 
     def __call__(self) -> Iterator[Picture]:
         frames = self._video() if self.kind in ("h264", "hevc") else self._plain()
@@ -229,7 +229,7 @@ def _wanted(frames: list[VideoFrame], wanted: frozenset[int]) -> Iterator[tuple[
 
 
 def rgb_of(message: Any) -> Picture:
-    """A plain picture (sensor_msgs Image: rgb8, bgr8 or mono8) as RGB, uint8 [H, W, 3]."""
+    """A plain image (sensor_msgs Image: rgb8, bgr8 or mono8) as RGB, uint8 [H, W, 3]."""
     channels, height, width = _CHANNELS[message.encoding], int(message.height), int(message.width)
     lines = np.asarray(message.data, np.uint8)[: message.step * height].reshape(height, message.step)
     picture = lines[:, : width * channels].reshape(height, width, channels)
@@ -241,7 +241,7 @@ def in_row_order[T](rows: tuple[int, ...], items: Iterator[tuple[int, T]], camer
     """The item of every row, from items that come in written order.
 
     Holds an item only from where it is read to its last row: one, unless stamps were out of order. BadEpisode when an
-    item is missing, so that no row is ever filled with another's picture.
+    item is missing, so that no row is ever filled with another's image.
     """
     left = Counter(rows)
     held: dict[int, T] = {}

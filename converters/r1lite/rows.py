@@ -1,4 +1,4 @@
-"""From topics to rows: one row per head frame, with state, action, the picture of every camera, and what is valid."""
+"""From topics to rows: one row per head frame, with state, action, the image of every camera, and what is valid."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class AlignedRows:
         return valid
 
     def skew(self, camera: str) -> Skew:
-        """How far a camera's pictures are from their rows."""
+        """How far a camera's images are from their rows."""
         distances = self.distances[camera]
         return Skew(int(distances.max()), float(np.percentile(distances, 95)))
 
@@ -178,7 +178,7 @@ def _aligned(series: Series, stamps: align.Stamps) -> tuple[align.Values, align.
 
 
 def _pictures(track: Track, stamps: align.Stamps) -> tuple[NDArray[np.int64], NDArray[np.int64], align.Mask]:
-    """Message, distance, and whether the nearest picture was damaged and its neighbour is taken."""
+    """Message, distance, and whether the nearest image was damaged and its neighbour is taken."""
     own = track.timing.stamps
     video = track.kind in ("h264", "hevc")
     usable = np.flatnonzero(track.good)
@@ -193,13 +193,12 @@ def _warn_pictures(
     far = int((distances > period_ns).sum())
     if far:
         warnings.append(
-            f"{track.camera}: {far} frames have no picture within {period_ns / 1e6:.1f} ms "
+            f"{track.camera}: {far} frames have no image within {period_ns / 1e6:.1f} ms "
             f"(largest distance {distances.max() / 1e6:.1f} ms)"
         )
     if replaced.any():
         warnings.append(
-            f"{track.camera}: {int(replaced.sum())} frames show a neighbouring picture and are invalid "
-            f"({track.problem})"
+            f"{track.camera}: {int(replaced.sum())} frames show a neighbouring image and are invalid ({track.problem})"
         )
     elif track.problem:
         warnings.append(f"{track.camera}: {track.problem}")

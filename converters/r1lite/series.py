@@ -1,4 +1,4 @@
-"""First pass over a recording: stamps and numbers of every needed topic, and what each picture is."""
+"""First pass over a recording: stamps and numbers of every needed topic, and what each image is."""
 
 from __future__ import annotations
 
@@ -135,10 +135,10 @@ class RecordedSeries:
 def read_recording(
     bags: Bags, parts: Sequence[TopicPart], cameras: Sequence[str], shift_clocks: bool
 ) -> RecordedSeries:
-    """Read all numbers and look at all pictures once. HEAD is always read.
+    """Read all numbers and look at all images once. HEAD is always read.
 
     shift_clocks: correct topics whose clock differs from the head camera's by their median offset. Raises BadEpisode
-    for absent topics, stamps that cannot be trusted, too many damaged pictures, and damaged files. Memory: the numbers
+    for absent topics, stamps that cannot be trusted, too many damaged images, and damaged files. Memory: the numbers
     (some 50 kB per second) and one chunk of the file. Cost: reading, and decoding every JPEG at an eighth of its size.
     """
     wanted = list(dict.fromkeys((HEAD, *cameras)))
@@ -280,10 +280,10 @@ def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, warnings
 
 
 def _track(camera: str, collector: _Collector, timing: TopicTiming, bags: Bags) -> Track:
-    """What a topic's pictures have in common; those that differ are bad. BadEpisode when too many are."""
+    """What a topic's images have in common; those that differ are bad. BadEpisode when too many are."""
     first = next((look for look in collector.looks if look.kind is not None), None)
     if first is None:
-        raise BadEpisode(f"{camera}: none of {timing.messages} pictures is readable: {collector.looks[0].problem}")
+        raise BadEpisode(f"{camera}: none of {timing.messages} images is readable: {collector.looks[0].problem}")
     if first.kind is not None and first.kind.startswith("unsupported"):
         raise BadEpisode(f"{camera}: {timing.topic} holds {first.problem}")
     problems = [_problem(look, first) for look in collector.looks]
@@ -292,7 +292,7 @@ def _track(camera: str, collector: _Collector, timing: TopicTiming, bags: Bags) 
     bad = [i for i, problem in enumerate(problems) if problem]
     if len(bad) > MAX_DAMAGED * timing.messages:
         raise BadEpisode(
-            f"{camera}: {len(bad)} of {timing.messages} pictures are damaged (message {bad[0]}: {problems[bad[0]]}); "
+            f"{camera}: {len(bad)} of {timing.messages} images are damaged (message {bad[0]}: {problems[bad[0]]}); "
             f"at most {MAX_DAMAGED:.0%} are replaced by their neighbours"
         )
     good = np.array([not problem for problem in problems])[timing.index]
@@ -306,7 +306,7 @@ def _video_track(
 ) -> Track:
     """A compressed video, in stamp order. Usable from its first keyframe on, and after a hole from the next one.
 
-    A frame that builds on one that was not recorded decodes without an error, to a wrong picture.
+    A frame that builds on one that was not recorded decodes without an error, to a wrong image.
     """
     keys = np.array([look.key for look in collector.looks])
     if not keys.any():

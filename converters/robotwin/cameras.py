@@ -1,4 +1,4 @@
-"""RoboTwin 2.0 pictures: buffers or pixels streamed from HDF5, their true colours, and a check against the video."""
+"""RoboTwin 2.0 images: buffers or pixels streamed from HDF5, their true colours, and a check against the video."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class CameraInfo:
 
 
 def checked(node: Any, key: str, rows: int) -> Any:
-    """The dataset, if it can hold pictures and has the expected number of rows; BadEpisode otherwise."""
+    """The dataset, if it can hold images and has the expected number of rows; BadEpisode otherwise."""
     if node is None:
         raise BadEpisode(f"{key} is missing")
     shape, dtype = node.shape, node.dtype
@@ -114,7 +114,7 @@ def checked(node: Any, key: str, rows: int) -> Any:
             f"{key} must hold JPEG buffers or uint8 (frames, H, W, 3) or (frames, H, W), found {dtype} of shape {shape}"
         )
     if pixels and not all(0 < side <= MAX_SIDE for side in shape[1:3]):
-        raise BadEpisode(f"{key} has pictures of {shape[1]} x {shape[2]} pixels; sides must be 1 to {MAX_SIDE}")
+        raise BadEpisode(f"{key} has images of {shape[1]} x {shape[2]} pixels; sides must be 1 to {MAX_SIDE}")
     if dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64)) > MAX_FRAME_BYTES:
         raise BadEpisode(f"{key} has frames of shape {shape[1:]} {dtype}, more than {MAX_FRAME_BYTES >> 20} MiB each")
     return node
@@ -171,7 +171,7 @@ type Verdict = Literal["agrees", "contradicts", "not coloured enough", "undecide
 
 
 def compare_with_video(picture: NDArray[np.uint8], video: Path) -> tuple[Verdict, float, float]:
-    """Compare a picture with frame 0 of the collector's video, which always has true colours.
+    """Compare an image with frame 0 of the collector's video, which always has true colours.
 
     Returns the verdict and the mean differences in grey levels as read and with red and blue exchanged, over pixels
     with |R - B| > 40 (1 to 8 levels for the right order, 40 to 119 for the wrong one). Raises ValueError with a reason
@@ -180,7 +180,7 @@ def compare_with_video(picture: NDArray[np.uint8], video: Path) -> tuple[Verdict
     shown = _first_video_frame(video).astype(np.int16)
     ours = picture.astype(np.int16)
     if shown.shape != ours.shape:
-        raise ValueError(f"{video.name} has pictures of {shown.shape[:2]}, the head camera of {ours.shape[:2]}")
+        raise ValueError(f"{video.name} has images of {shown.shape[:2]}, the head camera of {ours.shape[:2]}")
     coloured = np.abs(shown[..., 0] - shown[..., 2]) > 40
     if coloured.mean() < 0.002:
         return "not coloured enough", 0.0, 0.0

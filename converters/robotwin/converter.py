@@ -1,7 +1,7 @@
 """RoboTwin 2.0 recordings, every variant: classic, and v1.0 native, converted, interim and marked.
 
 What a file is, is decided by its content; its folders tell task, embodiment and setting. Rows follow the rule of all
-RoboTwin converters and of Fast-WAM's own data: state = row t of the joint targets, action = row t + 1, the picture of
+RoboTwin converters and of Fast-WAM's own data: state = row t of the joint targets, action = row t + 1, the image of
 row t; T recorded frames give T - 1 rows. Unmarked JPEG streams hold red and blue exchanged (the collector handed RGB
 to an encoder that takes BGR); streams with the COM segment `XPL-RGB1` are standard. This is decided for every buffer.
 """
@@ -151,7 +151,7 @@ class RobotwinConverter:
         )
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:
-        """Read one recording; pictures stay in the file until their iterators are used.
+        """Read one recording; images stay in the file until their iterators are used.
 
         Raises BadEpisode with the key and what was found. Cost: some 20 ms of CPU, half of it to check the
         colours where the collector's video is there.
@@ -215,7 +215,7 @@ class RobotwinConverter:
     ) -> dict[str, cameras.CameraInfo]:
         """Every camera of the file, checked; BadEpisode when one of the manifest's is absent.
 
-        Lengths must agree for all of them; an unreadable picture only matters in those that are used.
+        Lengths must agree for all of them; an unreadable image only matters in those that are used.
         """
         keys = hdf5.camera_keys(file, variant)
         missing = [name for name in self.manifest.cameras if name not in keys]

@@ -97,7 +97,7 @@ def texts(file: h5py.File, key: str) -> list[str] | None:
 
 
 def frequency(file: h5py.File) -> float | None:
-    """The rate label of v1.0 files (the number of physics steps per picture, not the true rate)."""
+    """The rate label of v1.0 files (the number of physics steps per image, not the true rate)."""
     node = dataset(file, "additional_info/frequency")
     if node is None or node.size != 1 or node.dtype.kind not in "iuf":
         return None
@@ -221,7 +221,7 @@ def _check_lengths(file: h5py.File, keys: tuple[str, ...], rows: int, what: str)
 
 
 def camera_keys(file: h5py.File, variant: Variant) -> dict[str, str]:
-    """Dataset key of every camera's pictures, by classic camera name; groups without pictures are left out."""
+    """Dataset key of every camera's images, by classic camera name; groups without images are left out."""
     keys: dict[str, str] = {}
     group, name = ("observation", "rgb") if variant == "classic" else ("vision", "colors")
     for camera in group_keys(file, group):

@@ -1,4 +1,4 @@
-"""Recordings of every source format at its real picture sizes, with moving textured pictures, for benchmarks.
+"""Recordings of every source format at its real image sizes, with moving textured images, for benchmarks.
 
 robotwin   classic HDF5, three 320x240 JPEG cameras        libero    raw HDF5, two 128x128 cameras, uncompressed
 r1lite     .mcap, 1280x720 head and 640x360 wrist JPEGs    lerobot   v3.0 with three 320x240 videos, by lerobot's writer

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def preview(
     store: StoreArgument,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and the page.")] = Path("preview"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the images and the page.")] = Path("preview"),
     episodes: Annotated[
         str, typer.Option(help="How many episodes, or their indices with commas: 0,2 (one alone: 7,).")
     ] = "4",

@@ -34,9 +34,9 @@ def regenerate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Replay recordings in their simulator: sharper pictures, no no-ops, only what solves its task.
+    """Replay recordings in their simulator: sharper images, no no-ops, only what solves its task.
 
-    Running it again continues. Needs the extra libero-sim; docs/LIBERO.md says more. Pictures are stored like those of
+    Running it again continues. Needs the extra libero-sim; docs/LIBERO.md says more. Images are stored like those of
     raw files, bottom row first; `fwdata convert libero` turns both. Failed replays are expected (some 15 % of LIBERO)
     and listed in <suite>_metainfo.json; exit code 3 says that files or recordings could not be read.
 
@@ -84,7 +84,7 @@ def _print_plan(plan: RegeneratePlan, as_json: bool) -> None:
     for source, reason in plan.skipped:
         say(f"would skip: {source}: {reason}")
     print(f"{len(plan.tasks)} tasks, {len(plan.pending)} still to replay: {demos} demos, {recorded} recorded steps")
-    print(f"  {rows} steps without no-ops, at most {human_bytes(plan.bytes)} of pictures (about half when compressed)")
+    print(f"  {rows} steps without no-ops, at most {human_bytes(plan.bytes)} of images (about half when compressed)")
 
 
 def _print_report(report: RegenerateReport) -> None:

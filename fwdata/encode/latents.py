@@ -133,7 +133,7 @@ def latent_identity(store: Store, vae: JsonObject, stride: int, batch: int = 1) 
 
 
 def latent_shape(manifest: Manifest, vae: Vae) -> tuple[int, int, int]:
-    """(channels, h, w) of one latent frame of the stitched picture. UsageError when the picture does not fit."""
+    """(channels, h, w) of one latent frame of the stitched image. UsageError when the image does not fit."""
     height, width = manifest.stitch.size
     step = vae.spatial_stride * 2
     if height % step or width % step:

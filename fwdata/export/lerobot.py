@@ -94,7 +94,7 @@ class ExportReport:
 def plan_export(request: ExportRequest) -> ExportPlan:
     """Check what an export will write; reads metadata only.
 
-    UsageError for episodes that are not there, pictures whose size changes between episodes or is too small for video,
+    UsageError for episodes that are not there, images whose size changes between episodes or is too small for video,
     an unfinished store, and an output that exists.
     """
     store = request.store
@@ -168,7 +168,7 @@ def export_lerobot(
 ) -> ExportReport:
     """Write the dataset; see the module.
 
-    Cost: lerobot's writer, some 50 to 300 frames a second per camera; memory: one episode's rows, and with pictures
+    Cost: lerobot's writer, some 50 to 300 frames a second per camera; memory: one episode's rows, and with images
     "image" its PNG files. No network. Raises what `plan_export` raises, and FwdataError when the writer fails.
     """
     began = time.monotonic()
@@ -181,7 +181,7 @@ def export_lerobot(
         _start_again(beside)
         with quiet():
             _write(request, plan, dataset, copied, on_frames)
-        shutil.rmtree(dataset / "images", ignore_errors=True)  # where the writer kept its pictures on the way
+        shutil.rmtree(dataset / "images", ignore_errors=True)  # where the writer kept its images on the way
         _write_provenance(request, plan, dataset / "meta")
         for path in sorted(p for p in dataset.rglob("*") if p.is_file()):
             sync(path)

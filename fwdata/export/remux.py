@@ -108,7 +108,7 @@ def _count(track: VideoTrack, low: int, end: int) -> int:
 
 
 def _begins_anew(track: VideoTrack, header: VideoHeader, low: int) -> bool:
-    """Whether a run can follow another one: not where its first picture only allows to tune in."""
+    """Whether a run can follow another one: not where its first image only allows to tune in."""
     data = track.data.rows(int(track.offset[low]), int(track.offset[low + 1])).tobytes()
     kinds = list(nal_types(data, header.extradata, header.codec)) if header.codec in ("h264", "hevc") else []
     if header.codec == "h264":

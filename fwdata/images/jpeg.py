@@ -1,6 +1,6 @@
 """JPEG buffers: size and colour marker from the header alone, and strict decoding to true RGB.
 
-Cheap to import: simplejpeg (libjpeg-turbo) is loaded with the first decoded picture.
+Cheap to import: simplejpeg (libjpeg-turbo) is loaded with the first decoded image.
 """
 
 from __future__ import annotations

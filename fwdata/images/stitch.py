@@ -1,4 +1,4 @@
-"""Multi-camera stitching: camera frames to one picture, as the Fast-WAM loader builds it.
+"""Multi-camera stitching: camera frames to one image, as the Fast-WAM loader builds it.
 
 Each camera is resized to `camera_size`, then (layout `robotwin`) to its tile, with torchvision's antialiased bilinear
 filter; tiles are joined and rounded to uint8 once: floor(255 * x + 0.5). Nothing is rounded between the two steps. The
@@ -76,10 +76,10 @@ def tiles(spec: StitchSpec) -> list[Tile]:
 
 
 def stitch(frames: Mapping[str, NDArray[np.uint8]], spec: StitchSpec) -> NDArray[np.uint8]:
-    """Join camera frames into one picture per time step. Pure; batching changes no value.
+    """Join camera frames into one image per time step. Pure; batching changes no value.
 
     frames: for every camera of the spec, uint8 [n, h, w, 3] true RGB; sizes may differ between cameras.
-    Returns uint8 [n, H, W, 3]. Cost: about 2 ms per 384x320 picture from three 320x240 cameras on one core.
+    Returns uint8 [n, H, W, 3]. Cost: about 2 ms per 384x320 image from three 320x240 cameras on one core.
     Raises UsageError for a missing camera, a frame of the wrong type, or cameras with different frame counts.
     """
     missing = [name for name in spec.cameras if name not in frames]

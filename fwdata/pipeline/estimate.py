@@ -1,4 +1,4 @@
-"""What a conversion would do, with its expected size and time; nothing is written and no picture is decoded."""
+"""What a conversion would do, with its expected size and time; nothing is written and no image is decoded."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ RAW_RATIO = 0.30
 
 PIXEL_RATE = {"jpeg": 200e6, "raw": 60e6, "video": 58e6, "lerobot": 58e6}
 """Pixels that a worker stores per second of CPU time, beside reading the numbers: JPEG buffers checked and copied, raw
-pixels unpacked and packed again, LeRobot's pictures decoded from video too.
+pixels unpacked and packed again, LeRobot's images decoded from video too.
 
 Measured on the recordings of `fwdata bench convert` (4 of 120 rows), one thread of an AMD EPYC that other programs
 shared, the fastest of 4 conversions less the fastest of 4 readings: 208 Mpixel/s for 320x240 JPEG, 412 for 1280x720,
-59.5 for 128x128 raw, 58.1 for 320x240 video. Small pictures count here; large ones are faster."""
+59.5 for 128x128 raw, 58.1 for 320x240 video. Small images count here; large ones are faster."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _store_bytes(recordings: Sequence[RootedRecording], first: SampledRecording)
 
 
 def _work_seconds(request: ConvertRequest, recordings: Sequence[RootedRecording], first: SampledRecording) -> float:
-    """Seconds of one worker: reading as the sample took, and pictures by PIXEL_RATE."""
+    """Seconds of one worker: reading as the sample took, and images by PIXEL_RATE."""
     per_frame = sum(c.height * c.width / _pixel_rate(request, c.encoding) for c in first.cameras)
     per_frame += first.seconds / first.rows
     return sum(_frames(r, first) for r in recordings) * per_frame
@@ -162,6 +162,6 @@ def _basis(request: ConvertRequest, first: SampledRecording) -> str:
     sizes = ", ".join(dict.fromkeys(f"{c.width}x{c.height} {c.encoding}" for c in first.cameras))
     rates = sorted({_pixel_rate(request, c.encoding) / 1e6 for c in first.cameras})
     return (
-        f"the numbers of {first.recording.source} read in {first.seconds:.2f} s (its pictures, {sizes}, were not), and "
+        f"the numbers of {first.recording.source} read in {first.seconds:.2f} s (its images, {sizes}, were not), and "
         f"{' or '.join(f'{rate:g}' for rate in rates)} Mpixel/s per worker, measured on one shared EPYC core"
     )

@@ -1,4 +1,4 @@
-"""The quickstart's report: what each command did, the figures, and pictures of what the model sees and does."""
+"""The quickstart's report: what each command did, the figures, and images of what the model sees and does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fwdata.report import Report, animate, frames_strip
 from fwdata.store.reader import Store
 
 SCALE = 2
-"""Pixels of a picture per pixel of a frame."""
+"""Pixels of an image per pixel of a frame."""
 
 
 def write_report(out: Path, steps: list[Step], results: Results) -> Path:

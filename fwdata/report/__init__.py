@@ -1,4 +1,4 @@
-"""HTML reports: one self-contained page with tables, line plots (inline SVG) and pictures, without scripts.
+"""HTML reports: one self-contained page with tables, line plots (inline SVG) and images, without scripts.
 
     report = Report("Quickstart")
     report.facts({"episodes": 60, "frames": 2000})

@@ -93,15 +93,15 @@ def animate(
 
 
 def picture_size(data: bytes) -> tuple[int, int, str]:
-    """(width, height, media type) of an encoded picture. ValueError when it is none that browsers show."""
+    """(width, height, media type) of an encoded image. ValueError when it is none that browsers show."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             found = Image.MIME.get(image.format or "", "")
             width, height = image.size
     except OSError:
-        raise ValueError(f"not a picture: {len(data)} bytes that no decoder knows") from None
+        raise ValueError(f"not an image: {len(data)} bytes that no decoder knows") from None
     if found not in {"image/png", "image/apng", "image/gif", "image/jpeg", "image/webp"}:
-        raise ValueError(f"browsers show no pictures of type {found or 'unknown'}")
+        raise ValueError(f"browsers show no images of type {found or 'unknown'}")
     return width, height, found
 
 

@@ -20,13 +20,13 @@ POLICY = (
 """What a browser may do with the page, should a text ever escape its escaping."""
 
 STRIP = 2.5
-"""A picture that is so many times as wide as high scrolls in a narrow window, instead of being shown too small."""
+"""An image that is so many times as wide as high scrolls in a narrow window, instead of being shown too small."""
 
 
 class Report:
     """One HTML page, built block by block and written whole.
 
-    Every text is escaped; the page holds no scripts and loads nothing from elsewhere. Pictures are embedded unless they
+    Every text is escaped; the page holds no scripts and loads nothing from elsewhere. Images are embedded unless they
     are given file names. The same calls give the same bytes.
     """
 
@@ -72,10 +72,10 @@ class Report:
         self._blocks.append(f'<div class="wide" tabindex="0"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>')
 
     def pictures(self, pictures: Sequence[tuple[bytes, str]], files: Sequence[str] = ()) -> None:
-        """Encoded pictures (PNG, GIF, JPEG) in a grid, each with its caption.
+        """Encoded images (PNG, GIF, JPEG) in a grid, each with its caption.
 
-        files: plain names to write the pictures under, beside the page; embedded when there are none. Raises ValueError
-        for bytes that are no picture, and for names that are taken or not plain.
+        files: plain names to write the images under, beside the page; embedded when there are none. Raises ValueError
+        for bytes that are no image, and for names that are taken or not plain.
         """
         names = list(files) or [""] * len(pictures)
         figures = []
@@ -92,9 +92,9 @@ class Report:
 
     def _beside(self, name: str, data: bytes) -> str:
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not name.isascii():
-            raise ValueError(f"a picture's file name must be plain letters, digits, '.', '-' and '_', found {name!r}")
+            raise ValueError(f"an image's file name must be plain letters, digits, '.', '-' and '_', found {name!r}")
         if self._files.setdefault(name, data) != data:
-            raise ValueError(f"two pictures are to be written as {name}")
+            raise ValueError(f"two images are to be written as {name}")
         return name
 
     def plot(self, title: str, lines: Mapping[str, Values], x_label: str, y_label: str, log: bool = False) -> None:
@@ -149,7 +149,7 @@ class Report:
 """
 
     def write(self, path: Path) -> Path:
-        """Write the pictures that have file names, then the page, each whole or not at all. Returns `path`."""
+        """Write the images that have file names, then the page, each whole or not at all. Returns `path`."""
         for name, data in self._files.items():
             write_atomic(path.parent / name, data)
         write_atomic(path, self.html().encode())

@@ -1,4 +1,4 @@
-"""`fwdata preview`: a page to look at a few episodes, their pictures, states and actions."""
+"""`fwdata preview`: a page to look at a few episodes, their images, states and actions."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _about_store(report: Report, store: Store, shown: int) -> None:
             "frames": store.num_frames,
             "rate": f"{store.fps:.4g} Hz" + (f" (labelled {nominal:g})" if nominal else ""),
             "cameras": list(store.cameras),
-            "stitched picture": f"{spec.layout}, {spec.size[1]} x {spec.size[0]} pixels (width x height)",
+            "stitched image": f"{spec.layout}, {spec.size[1]} x {spec.size[0]} pixels (width x height)",
             "state, action": f"{len(store.state_names)} and {len(store.action_names)} dimensions",
             "complete": store.complete,
             "written by": store.metadata.get("writer"),

@@ -8,7 +8,7 @@
         details/{data,offset}               one JSON document per episode (instructions, decisions)
         cameras/<camera>/{data,offset,swapped}   recorded JPEG buffers, byte for byte
         cameras/<camera>/frames                  or raw pixels
-        frames/stitched                          optional, materialised stitched pictures
+        frames/stitched                          optional, materialised stitched images
       latents/<key>/p00000/{first,future,window_start}
       text/<key>/p00000/{data,offset,prompts}
       stats/                  zarr.json attributes: normalisation statistics

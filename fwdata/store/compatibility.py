@@ -1,7 +1,7 @@
 """What stores must share to be joined, merged on disk or read side by side in training; each difference in a sentence.
 
 Joined stores describe one robot in one way: equal rate, state and action dimensions, cameras in order, stitching,
-window, split, normalisation, prompt and units, and one embodiment. Picture sizes of single cameras may differ.
+window, split, normalisation, prompt and units, and one embodiment. Image sizes of single cameras may differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fwdata.errors import UsageError
 from fwdata.store.caches.identity import differing
 
 MANIFEST_KEYS = ("cameras", "stitch", "window", "split", "normalisation", "prompt", "units")
-"""Manifest keys that give rows, pictures and windows their meaning."""
+"""Manifest keys that give rows, images and windows their meaning."""
 
 
 class Described(Protocol):

@@ -255,7 +255,7 @@ class StoredEpisode:
         return [data.rows(int(offsets[i]), int(offsets[i + 1])).tobytes() for i in wanted]
 
     def stitched(self, indices: Indices = None) -> NDArray[np.uint8]:
-        """uint8 [n, Hs, Ws, 3], the cameras joined into one picture; read when materialised, else computed."""
+        """uint8 [n, Hs, Ws, 3], the cameras joined into one image; read when materialised, else computed."""
         from fwdata.images.stitch import stitch
 
         wanted = self._wanted(indices)

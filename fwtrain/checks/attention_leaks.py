@@ -102,7 +102,7 @@ def recipe_structure(recipe: Recipe) -> ModelConfig:
 
 
 def shrunk(config: ModelConfig) -> ModelConfig:
-    """The same structure (variant, layers, heads, frames) at small widths, picture and text, for a check in seconds.
+    """The same structure (variant, layers, heads, frames) at small widths, image and text, for a check in seconds.
 
     At least two layers: what a token saw in one layer shows in the keys and values of the next.
     """

@@ -84,7 +84,7 @@ def check_mask_command(
 ) -> None:
     """Follow gradients from every token group to every input, in training and in sampling; exit code 1 on a leak.
 
-    The model keeps its variant, layers, heads and frames (at least two layers); its widths, picture and text are made
+    The model keeps its variant, layers, heads and frames (at least two layers); its widths, image and text are made
     small and its weights random, so that the published size is checked in seconds too.
     """
     from fwtrain.checks.attention_leaks import check_reach

@@ -126,7 +126,7 @@ def _listed[T](text: str, option: str, kind: Callable[[str], T]) -> list[T]:
 
 
 def report_command(run: RunArgument, as_json: Json = False) -> None:
-    """Write RUN/report.html: losses, validation, and pictures of predicted futures on one page."""
+    """Write RUN/report.html: losses, validation, and images of predicted futures on one page."""
     from fwtrain.train.folder import RunFolder
     from fwtrain.train.report import write_run_report
 

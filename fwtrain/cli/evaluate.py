@@ -89,7 +89,7 @@ def eval_command(
     steps: Annotated[int | None, typer.Option(help=f"Denoising steps (default {STEPS}, or the protocol's).")] = None,
     vae: Vae = None,
     record: Annotated[
-        Path | None, typer.Option(help="Sample world: folder for the pictures of a few episodes (npz).")
+        Path | None, typer.Option(help="Sample world: folder for the images of a few episodes (npz).")
     ] = None,
     server: Annotated[
         str | None,

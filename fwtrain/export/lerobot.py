@@ -93,7 +93,7 @@ def _encoders(info: RunInfo) -> tuple[str, str]:
 
 def _cameras(info: RunInfo) -> dict[str, tuple[int, int]]:
     """(height, width) by feature name. lerobot joins cameras from left to right in the order of their names; any other
-    picture has to be stitched before it."""
+    image has to be stitched before it."""
     spec = info.manifest.stitch
     if spec.layout == "horizontal" and list(spec.cameras) == sorted(spec.cameras):
         return {f"observation.images.{name}": spec.camera_size for name in spec.cameras}
@@ -203,7 +203,7 @@ def _notes(trained: Trained, config: Any) -> tuple[str, ...]:
     notes = ["lerobot does not clip normalised states to -5 .. 5"]
     if STITCHED in config.input_features:
         notes.append(
-            f"lerobot joins cameras side by side only: give it the {spec.layout} picture of fwdata.images.stitch, "
+            f"lerobot joins cameras side by side only: give it the {spec.layout} image of fwdata.images.stitch, "
             f"{spec.size[0]} x {spec.size[1]}, as {STITCHED}"
         )
     else:

@@ -21,7 +21,7 @@ from fwtrain.infer.intervals import wilson
 from fwtrain.train.folder import RunInfo
 
 RECORDED = 4
-"""Episodes whose pictures are kept with `record`."""
+"""Episodes whose images are kept with `record`."""
 
 LOCKSTEP = 16
 """Episodes that run side by side, so that their observations are one batch."""
@@ -142,7 +142,7 @@ def _execute(item: _RunningEpisode, actions: Float32) -> None:
 
 
 def _save_films(folder: Path, policy: Actor, items: list[_RunningEpisode]) -> None:
-    """Write the pictures of finished episodes, stitched, as npz files without pickles."""
+    """Write the images of finished episodes, stitched, as npz files without pickles."""
     folder.mkdir(parents=True, exist_ok=True)
     for item in items:
         assert item.film is not None

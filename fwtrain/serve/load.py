@@ -70,7 +70,7 @@ class _Totals:
 
 
 def observations(metadata: ServerMetadata, seed: int, count: int = 4) -> list[dict[str, object]]:
-    """Random observations that fit a server's metadata: pictures of the size its policy was trained on, few prompts."""
+    """Random observations that fit a server's metadata: images of the size its policy was trained on, few prompts."""
     random, (height, width) = np.random.default_rng(seed), metadata["camera_size"]
     return [
         {key: random.integers(0, 256, (height, width, 3), np.uint8) for key in metadata["cameras"].values()}

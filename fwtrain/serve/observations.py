@@ -18,11 +18,11 @@ PROMPT_KEYS = ("prompt", "task")
 MAX_PROMPT = 2000
 """Characters of an instruction."""
 MAX_SIDE = 8192
-"""Pixels of a picture's side."""
+"""Pixels of an image's side."""
 
 
 def camera_keys(name: str) -> tuple[str, ...]:
-    """Keys a camera's picture may have, the first found counts; a map `images` may hold it too."""
+    """Keys a camera's image may have, the first found counts; a map `images` may hold it too."""
     return f"observation/{name}", f"observation.images.{name}", name
 
 
@@ -59,11 +59,11 @@ class ObservationReader:
         else:
             key, value = _first(message, camera_keys(name), f"camera {name!r}")
         if not isinstance(value, np.ndarray) or value.dtype != np.uint8:
-            raise UsageError(f"{key} must be a uint8 picture [H, W, 3], found {_kind(value)}")
+            raise UsageError(f"{key} must be a uint8 image [H, W, 3], found {_kind(value)}")
         if value.ndim == 3 and value.shape[0] == 3 and value.shape[2] != 3:
             value = value.transpose(1, 2, 0)
         if value.ndim != 3 or value.shape[2] != 3 or not 0 < min(value.shape) <= max(value.shape) <= MAX_SIDE:
-            raise UsageError(f"{key} must be a uint8 picture [H, W, 3] or [3, H, W], found {_kind(value)}")
+            raise UsageError(f"{key} must be a uint8 image [H, W, 3] or [3, H, W], found {_kind(value)}")
         return np.ascontiguousarray(value)
 
     def _state(self, message: Mapping[Any, Any]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
-"""Predicted futures of held-out windows as pictures, beside the true ones, both decoded from latents.
+"""Predicted futures of held-out windows as images, beside the true ones, both decoded from latents.
 
-Decoding never happens inside a training step: the VAE is loaded at the first validation that shows pictures, and only
+Decoding never happens inside a training step: the VAE is loaded at the first validation that shows images, and only
 when a recipe asks for them (`validation.pictures`).
 """
 
@@ -29,13 +29,13 @@ HEIGHT = 192
 
 
 class FrameDecoder(Protocol):
-    """What pictures ask of the VAE: float [C, F, h, w] to uint8 [frames, H, W, 3]."""
+    """What images ask of the VAE: float [C, F, h, w] to uint8 [frames, H, W, 3]."""
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]: ...
 
 
 class FuturePictures:
-    """Makes the pictures of a run's validations: the same windows and noise every time.
+    """Makes the images of a run's validations: the same windows and noise every time.
 
     decoder: a loaded VAE; None = the one of the latent cache, loaded when first needed.
     """
@@ -81,7 +81,7 @@ class FuturePictures:
         _, plans = self._found
         if not trains_video(self._recipe) or not plans[0].video:
             self._count = 0
-            note("no pictures: the run has no video loss, so its video expert predicts nothing")
+            note("no images: the run has no video loss, so its video expert predicts nothing")
             return None
         windows = np.concatenate([plan.windows for plan in plans])
         count = min(self._count, len(windows))
@@ -93,9 +93,9 @@ class FuturePictures:
             cache = self._source.cache
             try:
                 self._decoder = cache_vae(cache.vae, cache.identity, device=str(self._device), decoder=True)
-            except UsageError as error:  # a run of days does not end because a picture cannot be drawn
+            except UsageError as error:  # a run of days does not end because an image cannot be drawn
                 self._count = 0
-                note(f"no pictures: {error}")
+                note(f"no images: {error}")
         return self._decoder
 
     def _sample(self, model: FastWAM, batch: Batch) -> NDArray[np.float32]:
@@ -127,6 +127,6 @@ def _picture(
 
 
 def _psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """dB; 99 for equal pictures."""
+    """dB; 99 for equal images."""
     error = float(np.square(one.astype(np.float64) - other).mean())
     return min(99.0, 10 * float(np.log10(255.0**2 / max(error, 1e-12))))

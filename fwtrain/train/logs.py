@@ -1,4 +1,4 @@
-"""Where the numbers and pictures of a run go.
+"""Where the numbers and images of a run go.
 
 log.jsonl and pictures/ always, TensorBoard unless switched off, trackers (see `fwtrain.train.trackers`) where asked
 for, progress on a terminal.
@@ -44,7 +44,7 @@ class Picture:
 
 
 class Sink(Protocol):
-    """Takes the numbers and pictures of one step. `kind` is "train" or "val"; pictures come from validation."""
+    """Takes the numbers and images of one step. `kind` is "train" or "val"; images come from validation."""
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None: ...
     def pictures(self, step: int, pictures: Sequence[Picture]) -> None: ...
@@ -54,8 +54,8 @@ class Sink(Protocol):
 class JsonLines:
     """log.jsonl and pictures/: one object per line, `{"kind", "step", ..numbers}`.
 
-    A picture is a file `pictures/step-00000320/NAME.png` and a line `{"kind": "picture", "step", "file", "caption"}`.
-    A resumed run drops the lines and pictures after its first step.
+    An image is a file `pictures/step-00000320/NAME.png` and a line `{"kind": "picture", "step", "file", "caption"}`.
+    A resumed run drops the lines and images after its first step.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -105,7 +105,7 @@ def read_log(folder: Path, kind: str = "train") -> list[dict[str, float]]:
 
 
 def read_pictures(folder: Path) -> list[tuple[int, Path, str]]:
-    """(step, file, caption) of the pictures of a run, oldest first."""
+    """(step, file, caption) of the images of a run, oldest first."""
     lines = [line for line in map(json.loads, _lines(folder / LOG)) if line["kind"] == "picture"]
     return [(line["step"], folder / line["file"], line["caption"]) for line in lines]
 
@@ -181,7 +181,7 @@ class Sinks:
             sink.write(kind, step, values)
 
     def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
-        """Pass the pictures to every sink."""
+        """Pass the images to every sink."""
         for sink in self._sinks:
             sink.pictures(step, pictures)
 

@@ -383,7 +383,7 @@ class Trainer:
         note: Callable[[str], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> ValidationResult | None:
-        """Validation on the held-out episodes, logged, with pictures where asked for; None when there are none, or when
+        """Validation on the held-out episodes, logged, with images where asked for; None when there are none, or when
         it was given up to stop: then it is still owed. The weights are kept when none before had a better score."""
         self.owes_validation = False
         if self.validator is None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fwdata.report.plots import Values
 
 EARLIER = 3
-"""Validations whose pictures are shown, folded away, besides the newest."""
+"""Validations whose images are shown, folded away, besides the newest."""
 
 
 def write_run_report(folder: RunFolder) -> Path:

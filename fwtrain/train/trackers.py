@@ -1,6 +1,6 @@
 """Optional trackers: a run's log in Weights & Biases or Trackio, beside log.jsonl. Both speak the same calls.
 
-They get the recipe, the logged numbers and pictures. Code, git state, console output and environment variables stay
+They get the recipe, the logged numbers and images. Code, git state, console output and environment variables stay
 here; wandb adds its own facts of the machine and the list of installed packages.
 Another tracker is one file: `trackers/NAME.py` in FWDATA_PLUGINS, or an entry point of `fwtrain.trackers`, with a
 function `open_sink(folder: Path, config: dict[str, object], identity: str)` that returns a `fwtrain.train.logs.Sink`;

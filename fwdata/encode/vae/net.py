@@ -2,7 +2,7 @@
 
 Parameter names and arithmetic are those of diffusers' `AutoencoderKLWan` (is_residual = True, patch_size = 2), so its
 checkpoints load unchanged and the latents have the same bits; the tests hold both side by side. Written out here
-because importing diffusers takes several seconds, which every command that touches a picture would pay.
+because importing diffusers takes several seconds, which every command that touches an image would pay.
 
 Letters in shapes: B batch, C channels, T frames of one chunk, H W rows and columns at that depth.
 
@@ -386,7 +386,7 @@ class WanVae(nn.Module):
         return mean, log_variance
 
     def pictures(self, mean: Tensor) -> Tensor:
-        """Unnormalised latents [B, 48, 1 + k, h, w] to pictures [B, 3, 1 + 4k, H, W], nominally in -1..1."""
+        """Unnormalised latents [B, 48, 1 + k, h, w] to images [B, 3, 1 + 4k, H, W], nominally in -1..1."""
         if self.decoder is None or self.post_quant_conv is None:
             raise ValueError("this VAE was loaded without its decoder")
         memory: Memory = {}

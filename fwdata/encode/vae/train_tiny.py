@@ -1,4 +1,4 @@
-"""Trains the tiny VAE that ships with the package, on pictures of the sample world.
+"""Trains the tiny VAE that ships with the package, on images of the sample world.
 
     python -m fwdata.encode.vae.train_tiny --out OUT [--steps N | --minutes M] [--seed S] [--start FOLDER]
 
@@ -6,10 +6,10 @@ Writes OUT/config.json and OUT/diffusion_pytorch_model.safetensors (float16, ato
 `load_vae(OUT)` and diffusers' `AutoencoderKLWan.from_pretrained` read. With --steps the result depends on the seed and
 the machine's arithmetic alone; with --minutes the learning rate follows the clock.
 
-Loss: weighted L1 + 2 x squared error + L1 of picture gradients + a small KL term. Coloured pixels (buttons, hands)
+Loss: weighted L1 + 2 x squared error + L1 of image gradients + a small KL term. Coloured pixels (buttons, hands)
 weigh up to 6 times as much as the table: they are few and all that matters for control. Clips are single frames first,
 then also 5 and 9 frames. The weights written are an exponential moving average, and latents_mean and
-latents_std are measured with them on fresh pictures. A run that is stopped leaves the snapshot of its last full
+latents_std are measured with them on fresh images. A run that is stopped leaves the snapshot of its last full
 thousand steps.
 
 The shipped weights: 4500 steps with seed 0, then, after the world's scenes had changed, 1300 more with --start and seed
@@ -79,7 +79,7 @@ def clips(rng: np.random.Generator, count: int) -> Iterator[NDArray[np.uint8]]:
 
 
 class Pool:
-    """A changing set of clips: drawing a batch replaces `fresh` of them, so that no picture is seen for long."""
+    """A changing set of clips: drawing a batch replaces `fresh` of them, so that no image is seen for long."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self._rng = rng

@@ -26,7 +26,7 @@ from fwdata.errors import FwdataError, UsageError
 from fwdata.plugins import VAES
 
 VAE_CODE_VERSION = 1
-"""Raised whenever this code's latents can change for the same weights and pictures; part of a cache's identity."""
+"""Raised whenever this code's latents can change for the same weights and images; part of a cache's identity."""
 
 type Dtype = Literal["float32", "bfloat16"]
 """What a VAE computes in."""
@@ -130,7 +130,7 @@ class LatentVae(Vae):
         return latents
 
     def encode_first(self, frame: NDArray[np.uint8]) -> NDArray[np.float16]:
-        """Latents of one picture: uint8 [H, W, 3] to float16 [48, 1, H/16, W/16]."""
+        """Latents of one image: uint8 [H, W, 3] to float16 [48, 1, H/16, W/16]."""
         return self.encode(frame[None])
 
     def decode(self, latents: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -268,6 +268,6 @@ def _check_clip(clip: NDArray[np.uint8]) -> None:
     unit = SPATIAL_STRIDE * PATCH
     if height % unit or width % unit or not height or not width:
         raise UsageError(
-            f"the picture's height and width must be multiples of {unit} (VAE stride 16, model patch 2), "
+            f"the image's height and width must be multiples of {unit} (VAE stride 16, model patch 2), "
             f"found {height} x {width}; change stitch.size in the manifest"
         )

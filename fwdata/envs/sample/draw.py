@@ -1,7 +1,7 @@
 """Pictures of the sample world: soft-edged shapes on the table plane, seen straight from above.
 
 Every camera looks down on the table: the head camera sees all of it, a wrist camera sees the surroundings of its hand.
-All shapes lie in the plane z = 0, so a pinhole above the table sees exactly these pictures (`Viewpoint.intrinsic`,
+All shapes lie in the plane z = 0, so a pinhole above the table sees exactly these images (`Viewpoint.intrinsic`,
 `Viewpoint.position`). Drawing a 64x48 frame takes about 0.6 ms on one core.
 """
 
@@ -63,7 +63,7 @@ class Viewpoint:
         return np.array(rows, np.float32)
 
     def position(self) -> tuple[float, float, float]:
-        """Place of the camera in the world; it looks along -z with world y up in the picture."""
+        """Place of the camera in the world; it looks along -z with world y up in the image."""
         return self.centre[0], self.centre[1], self.height_above
 
 
@@ -120,7 +120,7 @@ def _draw_hand(canvas: _Canvas, hand: Point, pose: NDArray[np.floating]) -> None
 
 
 class _Canvas:
-    """A float picture of the table that shapes are laid on, edges blended over 1.2 pixels."""
+    """A float image of the table that shapes are laid on, edges blended over 1.2 pixels."""
 
     def __init__(self, view: Viewpoint) -> None:
         self._view = view
@@ -152,7 +152,7 @@ class _Canvas:
         target += cover[:, :, None] * (np.array(colour, np.float32) - target)
 
     def image(self) -> Image:
-        """The finished picture, uint8."""
+        """The finished image, uint8."""
         return (self._pixels + 0.5).astype(np.uint8)
 
     def _box(self, start: Point, end: Point, margin: float) -> tuple[slice, slice]:

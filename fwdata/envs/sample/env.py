@@ -1,4 +1,4 @@
-"""The sample world in closed loop: a policy or the scripted expert acts, the world answers with pictures."""
+"""The sample world in closed loop: a policy or the scripted expert acts, the world answers with images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SampleEnv:
 
     success: the button that the instruction names was pressed for `HOLD_STEPS` steps in a row, and no other before.
     done: success, the wrong button was pressed, or `step_limit` steps are over; later steps still move the world.
-    Each step costs about 2 ms (three 64x48 pictures). Not for use from several threads.
+    Each step costs about 2 ms (three 64x48 images). Not for use from several threads.
     """
 
     step_limit: int = STEP_LIMIT

@@ -73,7 +73,7 @@ def write_robotwin(
     """Write expert recordings as RoboTwin 2.0 files, shared evenly among the tasks; see `writer.write_sample`.
 
     camera_size: (height, width) of every camera. Finished recordings of the same seed are kept as they are; a folder
-    with recordings of another seed, number or picture size is refused with UsageError.
+    with recordings of another seed, number or image size is refused with UsageError.
     """
     check_request(out, episodes, seed, camera_size)
     if variant not in VARIANTS:
@@ -139,7 +139,7 @@ def _check_not_mixed(folder: _Folder, variant: str) -> None:
 def _finished_frames(path: Path, camera_size: tuple[int, int]) -> int | None:
     """Camera instants of a finished recording; None when it is absent or not readable and must be written (again).
 
-    Raises UsageError when its pictures have another size.
+    Raises UsageError when its images have another size.
     """
     if not path.is_file():
         return None
@@ -153,7 +153,7 @@ def _finished_frames(path: Path, camera_size: tuple[int, int]) -> int | None:
     height, width = simplejpeg.decode_jpeg_header(first)[:2]
     if (height, width) != camera_size:
         raise UsageError(
-            f"{path} holds {width}x{height} pictures, but {camera_size[1]}x{camera_size[0]} were asked for; choose "
+            f"{path} holds {width}x{height} images, but {camera_size[1]}x{camera_size[0]} were asked for; choose "
             "another folder or remove it"
         )
     return count
@@ -276,13 +276,13 @@ def hand_poses(states: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _world_to_camera(view: Viewpoint) -> NDArray[np.float32]:
-    """float32 [3, 4]: world to camera, OpenCV axes (x right, y down, z into the picture)."""
+    """float32 [3, 4]: world to camera, OpenCV axes (x right, y down, z into the image)."""
     rotation = np.diag([1.0, -1.0, -1.0])
     return np.hstack([rotation, -rotation @ np.array(view.position())[:, None]]).astype(np.float32)
 
 
 def _camera_to_world(view: Viewpoint) -> NDArray[np.float32]:
-    """float32 [4, 4]: camera to world, OpenGL axes (x right, y up, z out of the picture)."""
+    """float32 [4, 4]: camera to world, OpenGL axes (x right, y up, z out of the image)."""
     pose = np.eye(4, dtype=np.float32)
     pose[:3, 3] = view.position()
     return pose

@@ -1,4 +1,4 @@
-"""Random pictures of the sample world without any files, for training a VAE on them."""
+"""Random images of the sample world without any files, for training a VAE on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EPISODE = 45
 def random_views(
     rng: np.random.Generator, count: int, *, layout: Layout = TWO_ARMS, pixels: tuple[int, int] = (48, 64)
 ) -> Iterator[dict[str, Image]]:
-    """`count` times the pictures of one instant: camera name -> uint8 [H, W, 3] true RGB. About 1.5 ms each."""
+    """`count` times the images of one instant: camera name -> uint8 [H, W, 3] true RGB. About 1.5 ms each."""
     for clip in random_clips(rng, count, 1, 1, layout=layout, pixels=pixels):
         yield {name: frames[0] for name, frames in clip.items()}
 

@@ -349,13 +349,13 @@ def _png(mode, size):
 @pytest.mark.parametrize(
     ("data", "frame", "part"),
     [
-        (None, 0, "head_rgb frame 0 holds no picture, found only the path 'p.png'"),
-        ({"bytes": None, "path": None}, 2, "head_rgb frame 2 holds no picture, found dict"),
+        (None, 0, "head_rgb frame 0 holds no image, found only the path 'p.png'"),
+        ({"bytes": None, "path": None}, 2, "head_rgb frame 2 holds no image, found dict"),
         (b"GIF89a", 0, "frame 0 is neither JPEG nor PNG (starts with 47 49 46 38)"),
         (b"\xff\xd8\xff\xe0", 0, "frame 0: JPEG of 4 bytes without a frame header"),
         (_png("RGB", (32, 24))[:50], 1, "frame 1 is neither JPEG nor PNG"),
         (_png("RGB", (32, 24)).replace(b"IDATx", b"IDATy"), 4, "frame 4 is neither JPEG nor PNG"),
-        (_png("I;16", (32, 24)), 0, "frame 0 is a picture of mode I;16, expected 8-bit colours"),
+        (_png("I;16", (32, 24)), 0, "frame 0 is an image of mode I;16, expected 8-bit colours"),
         (_png("RGB", (16, 24)), 3, "frame 3 is 24x16 pixels, frame 0 24x32"),
         (_png("1", (9000, 8)), 0, "frame 0 claims 8x9000 pixels"),
     ],

@@ -57,7 +57,7 @@ def test_far_pictures_are_reported_and_very_far_ones_invalid(tmp_path, sent):
     messages = r1.edit(sent, r1.WRISTS["left"], lambda i, s: None if 10 <= i < 15 else s)
     episode = read_sent(tmp_path, messages)
     assert np.flatnonzero(~episode.valid).tolist() == [12, 13]  # 3 periods, and 2 periods and 13 ms
-    assert rd.warned(episode, "left_wrist_rgb", "frames have no picture within 66.7 ms")
+    assert rd.warned(episode, "left_wrist_rgb", "frames have no image within 66.7 ms")
     skew = episode.metadata["camera_skew_ms"]["left_wrist_rgb"]
     assert 2 * FRAME * 1e3 < skew["max"] < 3.5 * FRAME * 1e3 and skew["p95"] < skew["max"]
     few = read_sent(tmp_path, r1.edit(sent, r1.WRISTS["left"], lambda i, s: None if i == 10 else s))

@@ -45,7 +45,7 @@ def test_one_damaged_picture_is_replaced(tmp_path, long, damage, topic, camera, 
     assert len(episode.state) == 60 and np.flatnonzero(~episode.valid).tolist() == [20]
     shown = rd.buffers(episode, camera)
     assert shown[20] in (shown[19], shown[21]) and shown[19] == r1.jpeg(19, hue)
-    assert rd.warned(episode, camera, "message 20", "1 frames show a neighbouring picture")
+    assert rd.warned(episode, camera, "message 20", "1 frames show a neighbouring image")
     assert episode.metadata["invalid_frames"]["picture damaged"] == 1
 
 
@@ -54,11 +54,11 @@ def test_many_damaged_pictures(tmp_path, long):
         long, r1.WRISTS["right"], lambda i, s: replace(s, value=r1.compressed(b"")) if i in (3, 9) else s
     )
     found = refused(tmp_path, messages)
-    assert "right_wrist_rgb: 2 of 60 pictures are damaged (message 3: the buffer is empty)" in found
+    assert "right_wrist_rgb: 2 of 60 images are damaged (message 3: the buffer is empty)" in found
     nothing = r1.edit(long, r1.WRISTS["right"], lambda i, s: replace(s, value=r1.compressed(b"xyz")))
-    assert "none of 60 pictures is readable: no JPEG: starts with 78 79 7a" in refused(tmp_path, nothing)
+    assert "none of 60 images is readable: no JPEG: starts with 78 79 7a" in refused(tmp_path, nothing)
     png = r1.edit(long, r1.HEAD, lambda i, s: replace(s, value=r1.compressed(b"\x89PNG\r\n\x1a\n", "png")))
-    assert "holds PNG pictures" in refused(tmp_path, png)
+    assert "holds PNG images" in refused(tmp_path, png)
 
 
 # 15, 16: video and plain pictures

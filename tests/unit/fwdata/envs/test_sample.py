@@ -222,7 +222,7 @@ def test_other_recordings_in_the_folder_are_refused(classic: Path, tmp_path: Pat
         write_sample("robotwin", classic, 3, seed=6)
     with pytest.raises(UsageError, match="already holds aloha-agilex_clean_2"):
         write_sample("robotwin", classic, 6, seed=5)
-    with pytest.raises(UsageError, match="64x48 pictures, but 80x60"):
+    with pytest.raises(UsageError, match="64x48 images, but 80x60"):
         write_sample("robotwin", classic, 3, seed=5, camera_size=(60, 80))
     assert tree(classic) == before
     (tmp_path / "press_red_button" / "aloha-agilex_clean_1" / "data").mkdir(parents=True)

@@ -248,7 +248,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated() -> None:
         Episode(
             {"wrist": camera}, rows, rows, np.arange(1 << 17), np.ones(1 << 17, np.bool_), "xy", "xy", "task", ["text"]
         )
-    with pytest.raises(BadEpisode, match=r"pictures of 0x4 pixels"):
+    with pytest.raises(BadEpisode, match=r"images of 0x4 pixels"):
         EncodedCamera(lambda: iter(()), 0, 4)
 
 

@@ -60,7 +60,7 @@ BAD: list[tuple[str, dict[str, object], str]] = [
     (
         "huge picture",
         {"wrist": np.zeros((4, 1 << 14, 1 << 13, 0), np.uint8)},
-        "pictures of 16384x8192 pixels; between 1",
+        "images of 16384x8192 pixels; between 1",
     ),
     ("no frames", {"state": np.zeros((0, 2), np.float32), "action": np.zeros((0, 2), np.float32)}, "no frame"),
     ("no text", {"text": np.array(" ")}, "no instruction text"),

@@ -240,9 +240,9 @@ def test_pictures_beside_the_page(tmp_path: Path):
     for name in ("../one.png", "a/b.png", "a b.png", "a\x00.png"):
         with pytest.raises(ValueError, match="plain"):
             report.pictures([(data, "")], files=[name])
-    with pytest.raises(ValueError, match="two pictures"):
+    with pytest.raises(ValueError, match="two images"):
         report.pictures([(frames_strip(noise(2)), "")], files=["one.png"])
-    with pytest.raises(ValueError, match="not a picture"):
+    with pytest.raises(ValueError, match="not an image"):
         report.pictures([(b"nothing", "")])
 
 

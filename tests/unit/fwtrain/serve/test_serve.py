@@ -124,7 +124,7 @@ def test_a_mistake_is_one_sentence_and_the_connection_goes_on(shared):
     with PolicyClient(host, port) as client:
         for change, message in (
             ({"observation/state": STATE[:3]}, "observation/state must be an array of 14 numbers"),
-            ({f"observation/{CAMERAS[1]}": np.zeros((4, 4, 3))}, f"observation/{CAMERAS[1]} must be a uint8 picture"),
+            ({f"observation/{CAMERAS[1]}": np.zeros((4, 4, 3))}, f"observation/{CAMERAS[1]} must be a uint8 image"),
             ({"prompt": ""}, "prompt must be a text"),
         ):
             with pytest.raises(ServerError, match=message) as error:

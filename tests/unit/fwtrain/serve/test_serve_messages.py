@@ -134,8 +134,8 @@ FIRST = f"observation/{CAMERAS[0]}"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({FIRST: None}, rf"{FIRST} must be a uint8 picture \[H, W, 3\], found NoneType"),
-        ({FIRST: np.zeros((4, 4, 3), np.float32)}, rf"{FIRST} must be a uint8 picture .* found float32 \[4, 4, 3\]"),
+        ({FIRST: None}, rf"{FIRST} must be a uint8 image \[H, W, 3\], found NoneType"),
+        ({FIRST: np.zeros((4, 4, 3), np.float32)}, rf"{FIRST} must be a uint8 image .* found float32 \[4, 4, 3\]"),
         ({FIRST: np.zeros((4, 4), np.uint8)}, rf"{FIRST} must be .* found uint8 \[4, 4\]"),
         ({FIRST: np.zeros((4, 4, 4), np.uint8)}, rf"{FIRST} must be .* found uint8 \[4, 4, 4\]"),
         ({FIRST: np.zeros((0, 4, 3), np.uint8)}, rf"{FIRST} must be .* found uint8 \[0, 4, 3\]"),

@@ -163,7 +163,7 @@ def test_a_run_without_video_loss_or_vae_says_why_it_has_no_pictures(tmp_path: P
     store = FakeStore()
     store.cache.vae, store.cache.identity = "nowhere", {"vae": {"compute_dtype": "float32", "weights": "?"}}
     run(tmp_path / "b", "validation.pictures=2", note=notes.append, store=store)
-    found = [note for note in notes if note.startswith("no pictures")]
+    found = [note for note in notes if note.startswith("no images")]
     assert len(found) == 2  # once per run, not once per validation
     assert "no video loss" in found[0] and "nowhere" in found[1]
     assert not (tmp_path / "a" / "pictures").exists()
