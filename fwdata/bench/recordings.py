@@ -33,14 +33,18 @@ def write_recordings(source: str, root: Path, episodes: int, rows: int) -> Path:
 
 
 def _pictures(height: int, width: int, seed: int, noise: float = 4) -> Callable[[int], Image]:
-    """Frame number -> uint8 [H, W, 3]: soft shapes that move, with the noise of a sensor, or flat as a simulator's."""
+    """Frame number -> uint8 [H, W, 3]: soft shapes that move, with the noise of a sensor, or flat as a simulator's.
+
+    They move by 2 pixels and a hundredth of the width per frame, so that no detector takes a large camera for frozen.
+    """
+    step = max(2, width // 100)
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: height + 64, : width + 64].astype(np.float64)
     waves = [np.sin(x / a + c) + np.sin(y / b + c) for a, b, c in rng.uniform((9, 9, 0), (90, 90, 6), (3, 3))]
     soft = 128 + 50 * np.stack(waves, -1)
     grain = rng.normal(0, noise, soft.shape) if noise else -(soft % 6)
     whole = np.clip(soft + grain, 0, 255).astype(np.uint8)
-    return lambda frame: np.ascontiguousarray(np.roll(whole, 2 * frame, axis=1)[:height, :width])
+    return lambda frame: np.ascontiguousarray(np.roll(whole, step * frame, axis=1)[:height, :width])
 
 
 def _joints(rows: int, width: int, seed: int) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Command
 from fixtures import (
@@ -18,8 +19,12 @@ from latent_caches import random_latents
 
 import fwdata
 from fwdata.bench import SOURCES, Timing, bench_convert, bench_read, write_recordings
+from fwdata.bench.recordings import _pictures
 from fwdata.bench.timing import timed
 from fwdata.errors import FwdataError, UsageError
+from fwdata.evidence.detectors.cameras import STILL
+from fwdata.evidence.image_motion import ImageMotion
+from fwdata.evidence.thumbnails import from_rgb
 from fwdata.pipeline.choose import manifest_for
 
 SIZES = {"robotwin": (240, 320), "libero": (128, 128), "r1lite": (720, 1280), "lerobot": (240, 320)}
@@ -40,6 +45,13 @@ def test_made_recordings_convert_whole(source: str, tmp_path: Path) -> None:
     assert first.frames(store.cameras[0], [3]).shape == (1, *SIZES[source], 3)
     assert (first.frames(store.cameras[0], [3]) != first.frames(store.cameras[0], [4])).mean() > 0.1
     assert len(store.parts) == (1 if source in ("r1lite", "lerobot") else 2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (360, 640), (240, 320)])
+def test_no_detector_takes_made_images_for_frozen(height: int, width: int) -> None:
+    view = _pictures(height, width, 3)
+    images = from_rgb(np.stack([view(frame) for frame in range(6)]))
+    assert ImageMotion(images).energy.min() > 4 * STILL
 
 
 def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path) -> None:
