@@ -20,6 +20,7 @@ from fwdata.cli import (
     repair,
     sample,
     schema,
+    share,
     view,
 )
 from fwdata.cli import inspect_verify as check
@@ -48,6 +49,7 @@ for module in (
     extend,
     machines,
     schema,
+    share,
     bench,
 ):
     module.register(app)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from fwdata.errors import UsageError
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
@@ -14,6 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page of all keys instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As without: a schema is JSON.")] = False,
 ) -> None:
     """Print the JSON schema of a manifest: its keys, types, defaults, and the options of every converter.
 
@@ -21,6 +24,8 @@ def schema(
 
     Example: fwdata schema > manifest-schema.json
     """
+    if markdown and as_json:
+        raise UsageError("--markdown and --json exclude each other")
     from fwdata.report.manifest_reference import manifest_page, manifest_schema
     from fwdata.report.model_reference import schema_text
 

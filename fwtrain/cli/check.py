@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,7 +66,7 @@ def check_reference_command(
         ]
         print_table(str(folder), ("run", "quantity", "error", "tolerance", ""), cells)
         if good:
-            nearest = max(rows, key=lambda row: row.error / row.tolerance)
+            nearest = max(rows, key=lambda row: row.error / (row.tolerance or math.inf))
             print(
                 f"ok: all {len(rows)} comparisons are within tolerance; nearest to it is {nearest.run} "
                 f"{nearest.quantity} with {nearest.error:.2e} of {nearest.tolerance:.0e}"

@@ -155,6 +155,11 @@ DATA = [
     Refused("preview toy.zarr --out new --episodes -1", "episodes"),
     Refused("preview toy.zarr --out new --rerun notes.txt", "name a file ending in .rrd"),
     Refused("preview second.zarr --out new --reconstruct", "no latent cache"),
+    Refused("push absent.zarr me/x --license mit", "absent.zarr"),
+    Refused("push toy.zarr me/x", "name the licence of the recordings"),
+    Refused("push toy.zarr me/x --license mit --only nonsense", "no such caches"),
+    Refused("pull me/x", "name a folder for the store"),
+    Refused("pull me/x toy.zarr", "exists already"),
     Refused("report absent.zarr --out new.html", "absent.zarr"),
     Refused("report toy.zarr --out notes.txt", "name a file ending in .html", before=text("notes.txt")),
 ]  # fmt: skip

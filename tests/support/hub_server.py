@@ -1,0 +1,128 @@
+"""A hub on this machine: the calls that uploads and downloads make, for small files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class HubServer:
+    """Its repositories: `datasets/OWNER/NAME` -> files. fail_after: commits that are taken before one is refused."""
+
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    commits: list[tuple[str, list[str]]] = field(default_factory=list)
+    downloads: list[str] = field(default_factory=list)
+    fail_after: int | None = None
+    address: str = ""
+
+    def create(self, body: dict) -> dict:
+        kind = {"dataset": "datasets/", "model": ""}[body.get("type", "model")]
+        name = "/".join(part for part in (body.get("organization"), body["name"]) if part)
+        self.repositories.setdefault(f"{kind}{name}", {})
+        return {"url": f"{self.address}/{kind}{name}", "name": name, "id": name}
+
+    def commit(self, repo: str, lines: list[dict]) -> dict:
+        if self.fail_after is not None and len(self.commits) >= self.fail_after:
+            raise PermissionError("the hub is full")
+        names = []
+        for line in lines:
+            if line["key"] == "file":
+                names.append(line["value"]["path"])
+                self.repositories[repo][names[-1]] = base64.b64decode(line["value"]["content"])
+        self.commits.append((repo, names))
+        return {"commitUrl": f"{self.address}/{repo}/commit/{'0' * 40}", "commitOid": "0" * 40, "commitMessage": ""}
+
+    def tree(self, repo: str) -> list[dict]:
+        return [
+            {"type": "file", "path": path, "size": len(data), "oid": blob(data)}
+            for path, data in sorted(self.repositories[repo].items())
+        ]
+
+
+def blob(data: bytes) -> str:
+    """git's name of a file's bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Requests of huggingface_hub."""
+
+    protocol_version = "HTTP/1.1"
+    hub: HubServer
+
+    def do_POST(self) -> None:
+        path = urlsplit(self.path).path
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        try:
+            if path == "/api/repos/create":
+                self.answer(self.hub.create(json.loads(body)))
+            elif path == "/api/validate-yaml":
+                self.answer({"errors": [], "warnings": []})
+            elif found := re.fullmatch(r"/api/(?:models/)?(.+)/preupload/.+", path):
+                files = [{**f, "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
+                self.answer({"files": files})
+            elif found := re.fullmatch(r"/api/(?:models/)?(.+)/commit/.+", path):
+                self.answer(self.hub.commit(found[1], [json.loads(line) for line in body.splitlines()]))
+            else:
+                self.answer({"error": path}, 404)
+        except PermissionError as error:
+            self.answer({"error": str(error)}, 403)
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if found := re.fullmatch(r"/api/(?:models/)?(.+)/tree/[^/]+", path):
+            known = found[1] in self.hub.repositories
+            self.answer(self.hub.tree(found[1]) if known else {"error": "no such repository"}, 200 if known else 404)
+        elif found := re.fullmatch(r"/(.+)/resolve/[^/]+/(.+)", path):
+            self.file(self.hub.repositories.get(found[1], {}).get(found[2]), found[2])
+        else:
+            self.answer({"error": path}, 404)
+
+    do_HEAD = do_GET
+
+    def file(self, data: bytes | None, name: str) -> None:
+        if data is None:
+            self.answer({"error": "no such file"}, 404, {"X-Error-Code": "EntryNotFound"})
+            return
+        if self.command == "GET":
+            self.hub.downloads.append(name)
+        self.answer(data, 200, {"ETag": f'"{blob(data)}"', "X-Repo-Commit": "0" * 40, "Accept-Ranges": "bytes"})
+
+    def answer(self, value: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        for key, text in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(key, text)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def hub_server() -> Iterator[HubServer]:
+    """A hub that listens on this machine alone."""
+    hub = HubServer()
+    handler = type("BoundHandler", (Handler,), {"hub": hub})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

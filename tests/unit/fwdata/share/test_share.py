@@ -1,0 +1,117 @@
+"""Stores and caches to a hub on this machine and back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from fixtures import robotwin_store, tree
+from hub_server import HubServer, hub_server
+
+import fwdata
+from fwdata.errors import StaleCache, StoreDamaged, UsageError
+from fwdata.share import hub as hub_module
+from fwdata.share.stores import IDENTITY, pull_caches, pull_store, push_store
+from fwdata.store.caches.stats import save_statistics
+from fwdata.store.verify import verify_store
+
+REPO = "me/mybot"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    from huggingface_hub import constants
+
+    with hub_server() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = robotwin_store(tmp_path_factory.mktemp("store"))
+    store = fwdata.open(found)
+    save_statistics(store, store.stats())
+    return found
+
+
+def test_a_store_comes_back_byte_for_byte(hub: HubServer, path: Path, tmp_path: Path):
+    sent, identity = push_store(fwdata.open(path), REPO, "cc-by-4.0")
+    assert sent == len(identity.files) > 10 and identity.whole
+    fetched, _ = pull_store(REPO, tmp_path / "back.zarr")
+    assert fetched == sent and tree(tmp_path / "back.zarr") == tree(path)
+    assert [item.name for item in tmp_path.iterdir()] == ["back.zarr"]
+    assert not verify_store(tmp_path / "back.zarr", lambda _: None, lambda _: None).findings
+    assert push_store(fwdata.open(path), REPO, "cc-by-4.0")[0] == 0
+
+
+def test_the_card_is_made_from_metadata(hub: HubServer, path: Path):
+    store = fwdata.open(path)
+    push_store(store, REPO, "cc-by-4.0")
+    text = hub.repositories[f"datasets/{REPO}"]["README.md"].decode()
+    head = yaml.safe_load(text.split("---")[1])
+    assert head["license"] == "cc-by-4.0" and "robotics" in head["tags"] and head["size_categories"] == ["n<1K"]
+    for word in (store.fingerprint, "left_joint_1", "gripper", f"fwdata pull {REPO}", "4 episodes"):
+        assert word in text
+
+
+def test_a_killed_push_and_pull_continue(hub: HubServer, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hub_module, "COMMIT_FILES", 5)
+    hub.fail_after = 2
+    with pytest.raises(UsageError, match=r"on the hub: .*run the same command again"):
+        push_store(fwdata.open(path), REPO, "cc-by-4.0")
+    assert IDENTITY not in hub.repositories[f"datasets/{REPO}"]
+    with pytest.raises(UsageError, match="me/mybot on the hub"):  # never wholly pushed
+        pull_store(REPO, tmp_path / "early.zarr")
+    hub.fail_after = None
+    sent, identity = push_store(fwdata.open(path), REPO, "cc-by-4.0")
+    assert sent == len(identity.files) - 10
+    (tmp_path / ".back.zarr.pull").mkdir()
+    first = sorted(identity.files)[0]
+    shutil.copyfile(path / first, tmp_path / ".back.zarr.pull" / first) if "/" not in first else None
+    begun = 1 if "/" not in first else 0
+    assert pull_store(REPO, tmp_path / "back.zarr")[0] == len(identity.files) - begun
+
+
+def test_damaged_bytes_are_not_taken_for_a_store(hub: HubServer, path: Path, tmp_path: Path):
+    push_store(fwdata.open(path), REPO, "cc-by-4.0")
+    files = hub.repositories[f"datasets/{REPO}"]
+    name = next(name for name in files if name.startswith("parts/") and name.endswith("zarr.json"))
+    files[name] += b" "
+    with pytest.raises(StoreDamaged, match="is damaged: its sha256 is not the one that was pushed"):
+        pull_store(REPO, tmp_path / "back.zarr")
+    assert not (tmp_path / "back.zarr").exists()
+
+
+def test_caches_alone_fit_the_store_they_were_made_from_and_no_other(hub: HubServer, path: Path, tmp_path: Path):
+    push_store(fwdata.open(path), REPO, "cc-by-4.0", only=("stats",))
+    with pytest.raises(UsageError, match="holds caches alone"):
+        pull_store(REPO, tmp_path / "back.zarr")
+    bare = tmp_path / "bare.zarr"
+    shutil.copytree(path, bare, ignore=lambda folder, names: ["stats"] if Path(folder) == path else [])
+    assert pull_caches(REPO, bare)[1].fingerprint == fwdata.open(path).fingerprint
+    assert tree(bare / "stats") == tree(path / "stats")
+    with pytest.raises(UsageError, match="has stats already"):
+        pull_caches(REPO, bare)
+    other = robotwin_store(tmp_path / "other", episodes=2)
+    before = tree(other)
+    with pytest.raises(StaleCache, match="were made from other episodes"):
+        pull_caches(REPO, other)
+    assert tree(other) == before
+
+
+def test_a_file_outside_of_the_store_is_refused(hub: HubServer, path: Path, tmp_path: Path):
+    push_store(fwdata.open(path), REPO, "cc-by-4.0")
+    files = hub.repositories[f"datasets/{REPO}"]
+    files[IDENTITY] = files[IDENTITY].replace(b'"zarr.json"', b'"../evil.json"')
+    with pytest.raises(UsageError, match="names a file outside of the store"):
+        pull_store(REPO, tmp_path / "back.zarr")
