@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.evidence import sentences
@@ -40,7 +39,7 @@ class EpisodeDescription:
     decisions: JsonObject
     """Its metadata: what was decided for it."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON."""
         verdicts = [verdict.to_json() for verdict in self.verdicts]
         return {**asdict(self), "instructions": list(self.instructions), "warnings": list(self.warnings)} | {
