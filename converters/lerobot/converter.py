@@ -31,6 +31,7 @@ from converters.lerobot.rates import check_rate
 from converters.lerobot.recognise import fitting_manifests
 from converters.lerobot.recover import recovering
 from converters.lerobot.rows import TableRows, read_rows
+from converters.lerobot.survey import agreed
 from converters.lerobot.twins import twins
 from converters.shared.galaxea_text import META_NAMES
 from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, Skipped, UsageError, is_hub_id
@@ -226,7 +227,7 @@ class LerobotConverter:
         process and video file a pass over its packets.
         """
         try:
-            with recovering(self.options.recover):
+            with recovering(self.options.recover), agreed("features" not in ref.hints):
                 dataset = load_dataset(root / str(ref.hints["dataset"]))
                 mapping = self._fit(dataset.info)
                 rules = self._grippers(dataset, mapping)

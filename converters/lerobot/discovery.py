@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.lerobot import hub
-from converters.lerobot.info import INFO
+from converters.lerobot.info import INFO, read_info
 from converters.lerobot.meta import Dataset, EpisodeMeta
 from converters.lerobot.shared_video import overlaps
 from converters.lerobot.tree import tree_of
@@ -211,6 +211,11 @@ def _missing(name: str) -> str:
     return f"{name} is missing; download it again"
 
 
+def _differs(dataset: Dataset) -> dict[str, str]:
+    """The hint that features are not as meta/info.json says, so that whoever reads an episode has to look as well."""
+    return {"features": "corrected"} if dataset.info != read_info(dataset.folder) else {}
+
+
 def _reference(
     found: DatasetFolder, dataset: Dataset, entry: EpisodeMeta, files: Sequence[str], num_bytes: int, robot: str
 ) -> EpisodeRef:
@@ -222,7 +227,7 @@ def _reference(
         files=tuple(found.place(file) for file in files),
         group=found.relative or "dataset",
         num_bytes=num_bytes,
-        hints={"dataset": found.relative, "episode": entry.index, "length": entry.length},
+        hints={"dataset": found.relative, "episode": entry.index, "length": entry.length, **_differs(dataset)},
         num_frames=entry.length,
         embodiment=robot,
     )

@@ -18,7 +18,7 @@ from converters.lerobot.info import INFO, Info, inside, read_info
 from converters.lerobot.parquet import Span, TableColumns, columns_of, find_rows, open_parquet, read_columns
 from converters.lerobot.recover import is_recovering, recover
 from converters.lerobot.shared_video import Slot, slots_of
-from converters.lerobot.survey import survey
+from converters.lerobot.survey import is_agreed, survey
 from converters.lerobot.tree import Tree, tree_of
 from converters.shared.content import not_content
 from fwdata.api import Skipped
@@ -73,7 +73,8 @@ def load_dataset(folder: Path) -> Dataset:
     """
     info, tree = read_info(folder), tree_of(folder)
     stamps = tuple(_stamps(folder, info))
-    return _load(folder, info.version, stamps, tree, _table_stamps(folder, info, tree), is_recovering())
+    tables = _table_stamps(folder, info, tree)
+    return _load(folder, info.version, stamps, tree, tables, (is_recovering(), is_agreed()))
 
 
 def corrected_info(folder: Path) -> Info:
@@ -133,8 +134,10 @@ def _load(
     stamps: tuple[tuple[str, int, int], ...],
     tree: Tree,
     tables: tuple[tuple[int, int], ...],
-    recovering: bool,
+    modes: tuple[bool, bool],
 ) -> Dataset:
+    """Kept by what it depends on. modes: `is_recovering`, `is_agreed`."""
+    recovering, _ = modes
     info = read_info(folder)
     files = [name for name, _, _ in stamps]
     problems, warnings = list[Skipped](), list[str]()

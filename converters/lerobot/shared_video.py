@@ -46,14 +46,38 @@ def slots_of(entries: Iterable[EpisodeMeta], fps: float) -> dict[tuple[str, str]
 def tiling(slots: Sequence[Slot]) -> NDArray[np.int64] | None:
     """First frame of each episode where they follow each other without gaps, int64 [n]; None where they cannot.
 
-    Their times may be off by less than half an episode: tables that count the last frame's time as the end of an
-    episode are one frame more off with each.
+    Their times may be off by less than half an episode where they come in the order of their numbers: tables that
+    count the last frame's time as the end of an episode are one frame more off with each. In another order each time
+    has to be right. One time beyond the end is wrong for sure: its episode has the gap that the others leave, so that
+    it alone is in doubt.
     """
     rows = np.array([slot.rows for slot in slots], np.int64)
     first = np.concatenate([[0], np.cumsum(rows)[:-1]])
-    off = np.abs(np.array([slot.start for slot in slots]) - first)
-    room = np.minimum(rows, np.concatenate([rows[:1], rows[:-1]])) / 2
-    return first if bool((off < np.maximum(room, 0.5)).all()) else None
+    starts = np.array([slot.start for slot in slots])
+    off = np.abs(starts - first)
+    numbers = [slot.episode for slot in slots]
+    room = (
+        np.minimum(rows, np.concatenate([rows[:1], rows[:-1]])) / 2
+        if numbers == sorted(numbers)
+        else np.full(len(rows), 0.5)
+    )
+    if bool((off < np.maximum(room, 0.5)).all()):
+        return first
+    return _with_one_in_the_gap(starts, rows)
+
+
+def _with_one_in_the_gap(starts: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """`tiling` where only the last episode's time is wrong, being beyond the end; None where more is."""
+    if len(rows) < 2 or starts[-1] + rows[-1] < rows.sum() + 0.5:
+        return None
+    rest = rows[:-1]
+    first = np.concatenate([[0], np.cumsum(rest)[:-1]])
+    later = starts[:-1] - first >= 0.5  # those behind the gap
+    gap = int(later.argmax()) if later.any() else len(rest)
+    first[gap:] += rows[-1]
+    if bool((np.abs(starts[:-1] - first) >= 0.5).any()):
+        return None
+    return np.append(first, int(rest[:gap].sum()))
 
 
 def overlaps(slots: Sequence[Slot], name: str, fps: float) -> dict[int, str]:
@@ -85,7 +109,8 @@ def assign_shared(found: Timeline, name: str, slots: Sequence[Slot], episode: in
     first = tiling(slots)
     total = int(sum(s.rows for s in slots))
     even, step = _grid(found.times, fps)
-    if first is not None and frames == total and even:
+    near = first is not None and abs(slot.start - first[number]) < max(slot.rows / 2, 0.5)
+    if first is not None and near and frames == total and even:
         begin = int(first[number])
         times = found.times[begin : begin + slot.rows]
         wanted = (slot.start + np.arange(slot.rows)) / fps

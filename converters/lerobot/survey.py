@@ -6,7 +6,9 @@ episodes that point to the wrong parquet file, cameras that were never recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +18,26 @@ from converters.lerobot.info import NUMBER_TYPES, Info, inside
 from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
 from fwdata.api import BadEpisode
 from fwdata.errors import UsageError
+
+_agreed: ContextVar[bool] = ContextVar("agreed", default=False)
+
+
+@contextmanager
+def agreed(on: bool) -> Iterator[None]:
+    """Load datasets inside without the first and the last table, whose features were found to be as info.json says.
+
+    So an episode that no process survives costs its own reading only, and none but the discovery looks at it.
+    """
+    token = _agreed.set(on)
+    try:
+        yield
+    finally:
+        _agreed.reset(token)
+
+
+def is_agreed() -> bool:
+    """Whether an `agreed` block is entered."""
+    return _agreed.get()
 
 
 @dataclass(frozen=True)
@@ -58,8 +80,9 @@ def survey(
         if told
     ]
     tables = list(dict.fromkeys(e.data_file for e in located if tree.holds(e.data_file)))
-    absent = _absent_videos(keys, located, tree) | _absent_images(folder, info, tables)
-    sizes = _sizes(folder, info, tables)
+    ends = [] if is_agreed() else _ends(tables)
+    absent = _absent_videos(keys, located, tree) | _absent_images(folder, info, ends)
+    sizes = _sizes(folder, info, ends)
     warnings += [f"camera {key} is listed in meta/info.json and has no images; it is left out" for key in absent]
     warnings += [
         f"{key} has {size} values in a row of {tables[0]}, meta/info.json says {info.features[key].size}; all are kept"
@@ -116,10 +139,9 @@ def _absent_videos(keys: Iterable[str], entries: Sequence[EpisodeMeta], tree: Tr
     return {key: None for key in keys if there and key not in there}
 
 
-def _absent_images(folder: Path, info: Info, tables: Sequence[str]) -> dict[str, None]:
+def _absent_images(folder: Path, info: Info, ends: Sequence[str]) -> dict[str, None]:
     """Image features that the first and the last table have no column or no image for."""
     keys = [key for key in info.pictures() if info.features[key].dtype == "image"]
-    ends = _ends(tables)
     if not keys or not ends:
         return {}
     try:
@@ -129,11 +151,11 @@ def _absent_images(folder: Path, info: Info, tables: Sequence[str]) -> dict[str,
     return {key: None for key in keys if all(key in names for names in missing)}
 
 
-def _sizes(folder: Path, info: Info, tables: Sequence[str]) -> dict[str, int]:
+def _sizes(folder: Path, info: Info, ends: Sequence[str]) -> dict[str, int]:
     """Features of numbers whose rows have another size in the first and the last table than meta/info.json says."""
     keys = [f.key for f in info.features.values() if f.dtype in NUMBER_TYPES and len(f.shape) <= 1]
     try:
-        found = [parquet.widths(inside(folder, name), name, keys) for name in _ends(tables)]
+        found = [parquet.widths(inside(folder, name), name, keys) for name in ends]
     except (BadEpisode, UsageError):
         return {}
     if not found:

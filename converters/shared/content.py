@@ -22,10 +22,12 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 def not_content(path: Path, name: str) -> str | None:
     """Why a file is not the recording that its name says, as a sentence that ends in what to do; None otherwise.
 
-    name: how the message calls the file. Also None for what cannot be opened: the reader's own message is better. Reads
-    the first 1024 bytes.
+    name: how the message calls the file. Also None for what cannot be opened: the reader's own message is better. A
+    pipe or device is never opened: that could wait for ever. Reads the first 1024 bytes.
     """
     try:
+        if not path.is_file():
+            return f"{name} is not a regular file" if path.exists() else None
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError:

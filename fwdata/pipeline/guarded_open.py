@@ -25,9 +25,17 @@ def opening(path: Path) -> Iterator[None]:
         watch(path)
     try:
         yield
-    finally:
-        if watch is not None:
-            watch(None)
+    except MemoryError:  # the process ends of it, and it was this file
+        raise
+    except BaseException:
+        _closed(watch)
+        raise
+    _closed(watch)
+
+
+def _closed(watch: Watch | None) -> None:
+    if watch is not None:
+        watch(None)
 
 
 @contextmanager

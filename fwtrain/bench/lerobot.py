@@ -61,7 +61,12 @@ def lerobot_core(model: FastWAM) -> Any:
         eps=a.eps, num_heads=a.num_heads, attn_head_dim=a.head_dim, num_layers=a.num_layers,
     )  # fmt: skip
     mot = MoT({"video": video, "action": action}, mot_checkpoint_mixed_attn=False)
-    core = Core(video, action, mot, LatentsOnly(), text_dim=v.text_dim, proprio_dim=model.config.proprio_dim)
+    schedule = model.config.schedule
+    core = Core(
+        video, action, mot, LatentsOnly(), text_dim=v.text_dim, proprio_dim=model.config.proprio_dim,
+        video_train_shift=schedule.video_shift, video_infer_shift=schedule.video_shift,
+        action_train_shift=schedule.action_shift, action_infer_shift=schedule.action_shift,
+    )  # fmt: skip
     tensors = model.state_dict()
     inner = {name: value for name, value in tensors.items() if name.startswith("mixtures.")}
     core.mot.load_state_dict(inner, strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,8 +132,10 @@ def _parts(model: FastWAM, draws: Draws) -> list[_Part]:
         return [_Part(modes[0])]
     if draws.mode_uniform is None:
         raise ValueError(f"variant {model.config.variant!r} needs mode_uniform, the draws have none")
-    first = (draws.mode_uniform < share).cpu()
-    found = [_Part(mode, chosen.nonzero().squeeze(1)) for mode, chosen in zip(modes, (first, ~first), strict=True)]
+    bound = float(np.float32(share))  # the comparison of float32 numbers
+    first = [uniform < bound for uniform in draws.mode_uniform.tolist()]
+    rows = [[i for i, is_first in enumerate(first) if is_first is wanted] for wanted in (True, False)]
+    found = [_Part(mode, torch.tensor(chosen, dtype=torch.int64)) for mode, chosen in zip(modes, rows, strict=True)]
     held = [part for part in found if part.rows is not None and len(part.rows)]
     if len(held) == len(found):
         return found

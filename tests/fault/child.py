@@ -39,11 +39,13 @@ class Trap:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: exit code (negative: the signal that killed it), operations counted, what it printed."""
+    """How a child ended: exit code (negative: the signal that killed it), operations counted, what it printed, and the
+    memory in MB that it or a process of its own took above this one's."""
 
     code: int
     operations: int
     output: str
+    megabytes: int = 0
 
 
 def run_command(
@@ -61,6 +63,7 @@ def run_command(
     """
     said, say = os.pipe()
     ours, theirs = os.pipe()
+    before = _resident()
     child = os.fork()
     if child == 0:
         os.close(ours)
@@ -72,10 +75,15 @@ def run_command(
         output, counts = pool.submit(_all_of, said), pool.submit(_all_of, ours)
         if kill_after is not None:
             _kill_later(child, kill_after)
-        status = os.waitpid(child, 0)[1]
+        _, status, usage = os.wait4(child, 0)
         text, counted = output.result().decode(errors="replace"), counts.result()
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    return Ended(code, len(counted), text)
+    return Ended(code, len(counted), text, max(0, usage.ru_maxrss // 1024 - before))
+
+
+def _resident() -> int:
+    """MB of memory that this process holds now; a fork begins with them."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
 
 
 def _all_of(descriptor: int) -> bytes:

@@ -67,7 +67,8 @@ def try_all(on: Bench, command: str, out: Path, share: float) -> dict[str, int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_failing_operations(bench: Bench, command: str, tmp_path: Path) -> None:
-    totals = try_all(bench, command, tmp_path / "toy.zarr", share=0.01)
+    share = 0.05 if command == "encode-text" else 0.01  # it makes few
+    totals = try_all(bench, command, tmp_path / "toy.zarr", share=share)
     assert totals["failed"] > 0
 
 

@@ -26,6 +26,10 @@ def write_suite(root: Path, suite: str) -> Recipe:
         actions = np.random.default_rng([episode, len(suite)]).uniform(-0.9, 0.9, (length, 7))
         actions[:, 6] = np.arange(length) % 2
         values[ACTION, episode] = actions
+        states = np.random.default_rng([episode, len(suite), 1]).uniform(-0.5, 0.5, (length, 8))
+        states[:, 6] = np.linspace(0.04, 0.01, length)  # two fingers, opposite
+        states[:, 7] = -states[:, 6]
+        values[STATE, episode] = states
     recipe = Recipe(
         version="v3.0",
         fps=20,

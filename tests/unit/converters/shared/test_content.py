@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from converters.shared.content import not_content
@@ -52,3 +54,8 @@ def test_content_is_left_to_its_reader(tmp_path, data):
 
 def test_what_cannot_be_opened_is_left_to_its_reader(tmp_path):
     assert not_content(tmp_path / "none", "none") is None
+
+
+def test_a_pipe_is_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "take.mcap")  # opening it would wait for whoever writes
+    assert not_content(tmp_path / "take.mcap", "take.mcap") == "take.mcap is not a regular file"

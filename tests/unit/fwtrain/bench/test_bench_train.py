@@ -101,10 +101,10 @@ def test_the_bench_compares_equal_work():
 
     done = []
     ratios = bench_steps(Bench(LITTLE), 1, done.append)
-    assert len(ratios) == 6
+    assert len(ratios) == 8
     assert all(r.difference is None or r.difference < AGREE for r in ratios), ratios
     assert all(r.ours.best > 0 and r.best > 0 and r.median > 0 for r in ratios)
-    assert sum(done) == 2 * 10
+    assert sum(done) == 2 * 12
     assert 0 <= bench_data_wait(FakeStore(), LITTLE, steps=3) <= 1
 
 
