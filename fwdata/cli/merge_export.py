@@ -1,4 +1,4 @@
-"""Commands that join stores or hand them on: `merge`, `export`."""
+"""Commands that join stores or hand them on: `merge`, `copy`, `export`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,32 @@ DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be d
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(name="merge")(merge)
+    app.command(name="copy")(copy)
     group = typer.Typer(help="Export a store in another format.", no_args_is_help=True)
     group.command(name="lerobot")(export_lerobot)
     group.command(name="fastwam-text")(export_fastwam_text)
     app.add_typer(group, name="export")
+
+
+def copy(
+    source: Annotated[str, typer.Argument(help="The store: a path or a URL (s3://, gs://, https://, memory://).")],
+    target: Annotated[str, typer.Argument(help="Where to: a path or a URL.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a store byte for byte between paths and URLs, every file checked. Running it again continues.
+
+    Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ..), never from the URL.
+
+    Example: fwdata copy data/robotwin.zarr s3://bucket/robotwin.zarr
+    """
+    from fwdata.store.copying import copy_store
+
+    with progress_bar("copying", "files") as bar:
+        report = copy_store(source, target, bar.start, bar.advance)
+    if as_json:
+        emit_json({"files": report.files, "copied": report.copied, "bytes": report.bytes})
+    else:
+        print(f"{target}: {report.files} files, {report.copied} copied now ({report.bytes:,} bytes)")
 
 
 def merge(

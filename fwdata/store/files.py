@@ -200,6 +200,15 @@ class LocalFiles:
             raise StoreDamaged(f"{self.root / key} holds {size} bytes, expected at least {length}")
         return self.read_range(key, size - length, length)
 
+    def keys(self) -> list[str]:
+        """Every file, sorted; hidden ones and those in hidden folders left out."""
+        found = (p.relative_to(self.root) for p in self.root.rglob("*") if p.is_file())
+        return sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a file, whole or not at all."""
+        write_atomic(self.root / key, data)
+
 
 class RemoteFiles:
     """A store behind a URL, through fsspec. Slower than local; meant for reading what was written elsewhere."""
@@ -269,6 +278,24 @@ class RemoteFiles:
             raise StoreDamaged(f"{self.location}/{key} is missing") from None
         return self.read_range(key, size - length, length)
 
+    def keys(self) -> list[str]:
+        """Every file, sorted; hidden ones and those in hidden folders left out."""
+        filesystem, path = self._open()
+        with reaching(self.location):
+            found = filesystem.find(path)
+        base = path.rstrip("/") + "/"
+        keys = (str(name).removeprefix(base) for name in found)
+        return sorted(key for key in keys if not any(part.startswith(".") for part in key.split("/")))
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object in one request, which is whole or absent on object stores."""
+        filesystem, path = self._open()
+        try:
+            with reaching(self.location):
+                filesystem.pipe_file(f"{path}/{key}", data)
+        except NotImplementedError:
+            raise UsageError(f"{self.location} can only be read") from None
+
 
 @contextlib.contextmanager
 def reaching(location: str) -> Iterator[None]:
@@ -286,6 +313,14 @@ def refuse_url(path: Path, what: str) -> None:
     found = re.match(r"([a-z][a-z0-9+]+):/+(.*)", str(path))
     if found:
         raise UsageError(f"{found[1]}://{found[2]} is a URL; {what} local stores only")
+
+
+def open_target(location: str | Path) -> LocalFiles | RemoteFiles:
+    """Files of a local folder or of a URL that a store is copied to, there or not."""
+    text = str(location)
+    if "://" in text and not text.startswith("file://"):
+        return RemoteFiles(text)
+    return LocalFiles(Path(text.removeprefix("file://")))
 
 
 def open_files(location: str | Path) -> Files:

@@ -112,6 +112,8 @@ DATA = [
     Refused("stitch toy.zarr --engine spark", "--engine must be local or ray"),
     Refused("stitch toy.zarr --address localhost:1", "--engine ray"),
     Refused("clean absent.zarr", "absent.zarr"),
+    Refused("copy absent.zarr new.zarr", "absent.zarr"),
+    Refused("copy toy.zarr toy.zarr", "to itself"),
     Refused("encode-text toy.zarr --encoder tiny --shard 0/2 --replace", "--replace needs the store for itself"),
     Refused("encode-latents toy.zarr --vae tiny --stride 3 --shard 0/2", "does not match", EXIT_DAMAGED),
     Refused("encode-latents toy.zarr --vae nonsense", "nonsense"),
