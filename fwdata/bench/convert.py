@@ -104,11 +104,13 @@ def bench_convert(
     repeats: int = 3,
     peer: bool = True,
     workers: tuple[int, ...] = (1, 2),
+    evidence: bool = True,
 ) -> ConvertBench:
     """Measure the conversion of a folder of recordings.
 
     Floor and conversion take turns, and the fastest run of each counts, so that other programs disturb both alike.
-    workers: whole conversions timed on the wall; needs idle cores to say anything. UsageError when nothing is found.
+    workers: whole conversions timed on the wall; needs idle cores to say anything. evidence: conventions are measured
+    too, of 20 recordings by every detector. UsageError when nothing is found.
     """
     converter = load_converter(manifest)
     if not converter.discover(raw).episodes:
@@ -116,7 +118,7 @@ def bench_convert(
     floors, conversions, sizes = [], [], [0]
     for _ in range(repeats):
         floors.append(timed("read and decode only", lambda: _read_and_decode(converter, raw)))
-        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, 0, sizes.append)))
+        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, 0, evidence, sizes.append)))
     load = os.getloadavg()[0]
     return ConvertBench(
         source=source,
@@ -124,7 +126,7 @@ def bench_convert(
         floor=min(floors, key=lambda t: t.cpu_seconds),
         conversion=min(conversions, key=lambda t: t.cpu_seconds),
         peer=_lerobot(converter, raw) if peer else None,
-        whole=tuple(_whole(source, raw, manifest, count) for count in workers),
+        whole=tuple(_whole(source, raw, manifest, count, evidence) for count in workers),
         load=load,
         source_bytes=folder_bytes(raw) if raw.is_dir() else raw.stat().st_size,
         store_bytes=sizes[-1],
@@ -137,14 +139,19 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _whole(source: str, raw: Path, manifest: Manifest, workers: int) -> Whole:
+def _whole(source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool) -> Whole:
     began = time.monotonic()
-    timing = timed("whole", lambda: _convert(source, raw, manifest, workers))
+    timing = timed("whole", lambda: _convert(source, raw, manifest, workers, evidence))
     return Whole(workers, time.monotonic() - began, timing.cpu_seconds)
 
 
 def _convert(
-    source: str, raw: Path, manifest: Manifest, workers: int, on_bytes: Callable[[int], None] = lambda _: None
+    source: str,
+    raw: Path,
+    manifest: Manifest,
+    workers: int,
+    evidence: bool = True,
+    on_bytes: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Camera frames of one conversion, in this process with 0 workers; with more, of small parts that they can share.
 
@@ -152,7 +159,9 @@ def _convert(
     """
     with _scratch() as folder:
         parts = 2 if workers else None
-        request = ConvertRequest(source, (raw,), folder / "store.zarr", manifest, workers, part_episodes=parts)
+        request = ConvertRequest(
+            *(source, (raw,), folder / "store.zarr", manifest, workers), part_episodes=parts, evidence=evidence
+        )
         report = convert(request, lambda plan: None, lambda episodes, frames: None)
         on_bytes(folder_bytes(request.out))
     if report.quarantined:

@@ -35,6 +35,7 @@ def convert(
     rows: Annotated[int, typer.Option(min=16, help="Frames of each.")] = 120,
     peer: Annotated[bool, typer.Option("--peer/--no-peer", help="Also time lerobot's own writer.")] = True,
     workers: Annotated[bool, typer.Option("--workers/--no-workers", help="Also time two workers.")] = True,
+    evidence: Annotated[bool, typer.Option("--evidence/--no-evidence", help="Measure conventions, too.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Frames per CPU second of a conversion, against only reading and decoding the same frames, and lerobot's writer.
@@ -50,7 +51,8 @@ def convert(
             say(f"{name}: {'measuring' if raw else 'recording, then measuring'}")
             place = raw or write_recordings(name, Path(folder) / "raw", episodes, rows)
             chosen = manifest_for(name, manifest, {}, [place])
-            found.append(bench_convert(name, place, chosen, peer=peer, workers=(1, 2) if workers else ()))
+            counts = (1, 2) if workers else ()
+            found.append(bench_convert(name, place, chosen, peer=peer, workers=counts, evidence=evidence))
     if as_json:
         emit_json({"unit": "camera frames", "rows": [item.to_json() for item in found]})
         return

@@ -104,8 +104,9 @@ def test_time_is_that_of_this_process_and_its_threads() -> None:
     assert Timing("x", 10, 2.0).rate == 5.0
 
 
-def test_the_command_prints_a_table(run: Command, tmp_path: Path) -> None:
-    flags = ("--episodes", 2, "--rows", 16, "--no-peer", "--no-workers")
+def test_the_command_prints_a_table(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ("--episodes", 2, "--rows", 16, "--no-peer", "--no-workers", "--no-evidence")
+    monkeypatch.setattr("fwdata.pipeline.run.look_first", lambda *_: pytest.fail("conventions were measured"))
     ran = run("bench", "convert", "libero", *flags, "--json")
     assert ran.code == 0 and ran.json["rows"][0]["frames"] == 2 * 16 * 2
     shown = run("bench", "convert", "libero", *flags).out
