@@ -12,7 +12,7 @@ import os
 import typer
 
 from fwdata.console import add_version, run_app
-from fwtrain.cli import bench, check, compare, evaluate, export, imports, plan, run, schema, serve
+from fwtrain.cli import bench, check, compare, distil, evaluate, export, imports, plan, run, schema, serve
 from fwtrain.cli import infer as use
 
 HELP = """Train Fast-WAM from cached latents and use the result.
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 add_version(app, "fwtrain")
-for module in (run, compare, plan, use, evaluate, export, imports, check, schema, bench, serve):
+for module in (run, compare, distil, plan, use, evaluate, export, imports, check, schema, bench, serve):
     module.register(app)
 
 

@@ -198,8 +198,8 @@ def test_check_reference_ends_with_a_verdict(call, monkeypatch):
 
 
 COMMANDS = (
-    "run", "plan", "compare", "report", "predict", "eval", "recipes", "check-reference", "check-mask", "serve",
-    "export lerobot", "bench train", "bench latency", "bench serve",
+    "run", "plan", "compare", "distil", "import", "report", "predict", "eval", "recipes", "check-reference",
+    "check-mask", "serve", "export lerobot", "bench train", "bench latency", "bench serve",
 )  # fmt: skip
 
 

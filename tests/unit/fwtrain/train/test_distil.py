@@ -1,0 +1,77 @@
+"""Few-step students: closer to the teacher than its own few steps, runs like any other, kept and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from fake_store import FakeStore
+from fixtures import tree
+from training import recipe
+
+from fwdata.errors import UsageError
+from fwtrain.errors import RunMismatch
+from fwtrain.infer.policy import Policy
+from fwtrain.train import distil as module
+from fwtrain.train.distil import DistilRequest, distil
+from fwtrain.train.folder import RunFolder
+from fwtrain.train.run import train
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("distil") / "run"
+    train(FakeStore(), recipe("optim.steps=30", "optim.lr=0.01"), out)
+    return out
+
+
+def asked(teacher: Path, out: Path, **changes) -> DistilRequest:
+    usual = {"steps": (1, 2), "train_steps": 60, "lr": 3e-3, "device": "cpu"}
+    return DistilRequest(teacher, out, **{**usual, **changes})
+
+
+def test_students_end_where_the_teacher_ends(teacher: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(module, "COMPARED", 2)
+    rows = {(row.name, row.steps): row for row in distil(FakeStore(), asked(teacher, tmp_path / "out"))}
+    assert list(rows) == [("teacher", 10), ("teacher", 1), ("teacher", 2), ("student", 1), ("student", 2)]
+    assert rows["teacher", 10].to_teacher == 0
+    for count in (1, 2):
+        assert rows["student", count].to_teacher < 0.7 * rows["teacher", count].to_teacher
+    assert rows["student", 1].milliseconds < rows["teacher", 10].milliseconds
+    assert all(row.error is not None and row.error > 0 for row in rows.values())
+    before, after = (Policy.load(path, device="cpu").model for path in (teacher, tmp_path / "out" / "steps-1"))
+    changed = {name for name, p in before.named_parameters() if not torch.equal(p, after.state_dict()[name])}
+    assert changed and all(name.startswith("mot.action") or ".action" in name for name in changed)
+    kept = tree(tmp_path / "out")
+    distil(FakeStore(), asked(teacher, tmp_path / "out"))
+    assert tree(tmp_path / "out") == kept, "a finished student is not trained again"
+    with pytest.raises(RunMismatch, match=r"steps-1 was made with train_steps 60, now it is 61"):
+        distil(FakeStore(), asked(teacher, tmp_path / "out", train_steps=61))
+    assert RunFolder(tmp_path / "out" / "steps-2").recipe().description == "student of 2 steps of run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": (10,)}, "from 1 to 9, below the teacher's 10; found 10"),
+        ({"steps": ()}, "found none"),
+        ({"train_steps": 0}, "must be positive"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(teacher: Path, tmp_path: Path, changes, words: str):
+    with pytest.raises(UsageError, match=words):
+        distil(FakeStore(), asked(teacher, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_a_table_and_json(teacher: Path, tmp_path: Path, call, memory_store, monkeypatch):
+    monkeypatch.setattr(module, "COMPARED", 1)
+    words = ("distil", teacher, "--store", "memory", "--out", tmp_path / "out", "--steps", "1", "--train-steps", 2)
+    code, out, err = call(*words, "--device", "cpu")
+    assert code == 0 and "distance to teacher" in out and "training the student of 1 step" in err
+    code, out, _ = call(*words, "--device", "cpu", "--json")
+    assert code == 0 and [row["policy"] for row in json.loads(out)["rows"]] == ["teacher", "teacher", "student"]
+    code, _, err = call(*words, "--env", "mars")
+    assert code == 2 and "--env 'mars' is unknown" in err
