@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def sample(
-    kind: Annotated[str, typer.Argument(help="Source format to record in: robotwin, or libero with --simulator.")],
+    kind: Annotated[
+        str, typer.Argument(help="Source format to record in: robotwin, lerobot, or libero with --simulator.")
+    ],
     episodes: Annotated[int, typer.Option(min=1, help="Recordings to write; of every task with --simulator.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the scenes and the expert.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Folder for the recordings.")] = Path("sample"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fwdata.envs.sample.env import check_kind
 from fwdata.envs.sample.request import SampleReport
+from fwdata.errors import UsageError
+
+FORMATS = ("robotwin", "lerobot")
+"""Formats that recordings of the world are written in; its robot is RoboTwin's in all of them."""
 
 
 def write_sample(
@@ -25,7 +28,14 @@ def write_sample(
     Raises UsageError for an unknown kind or variant, a wrong number, or a folder that holds other recordings;
     FwdataError when the disk refuses a file. About 0.12 s of one core per episode at 64x48.
     """
-    check_kind(kind)
+    if kind not in FORMATS:
+        raise UsageError(f"the sample world has no kind {kind!r}; available: {', '.join(FORMATS)}")
+    if kind == "lerobot":
+        if variant is not None:
+            raise UsageError(f"lerobot has no variant {variant!r} here: version v2.1 is written")
+        from fwdata.envs.sample.record_lerobot import write_lerobot
+
+        return write_lerobot(out, episodes, seed, camera_size=camera_size)
     from fwdata.envs.sample.record_robotwin import write_robotwin
 
     return write_robotwin(out, episodes, seed, camera_size=camera_size, variant=variant or "classic")
