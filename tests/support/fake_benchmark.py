@@ -47,6 +47,7 @@ class FakeEnvironment:
 
     def step(self, action, look=True) -> Observation:
         assert np.shape(action) == (14,) and action[6] in (-1, 0, 1), action
+        time.sleep(float(os.environ.get("FAKE_PACE", "0")))
         self.place += float(action[0]) + 0.01 * float(action[6])
         self.steps += 1
         self.success = self.steps == 3 + self.scene % 30

@@ -5,7 +5,7 @@ queue of trials ──> worker (one environment) ──observation──> batch 
 A trial depends on (settings, suite, task, trial) alone: the environment restores its draw of the fixtures by itself,
 noise is seeded per chunk. So its outcome is the same whatever ran before it, in which process, or beside it, in every
 bit. Arithmetic rounds differently in a batch of another size and in another row of a batch, so batches have a fixed
-number of rows, trial n is always in row n modulo that number, and rows that nobody waits for hold copies.
+number of rows, trial n of task t is always in row (t + n) modulo that number, and rows without a trial hold copies.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def in_rows(seats: Sequence[_Seat], rows: int) -> list[dict[int, _Seat]]:
     """Row -> seat, batch by batch: as few batches as the rows of the seats' trials allow."""
     batches: list[dict[int, _Seat]] = []
     for seat in seats:
-        row = seat.trial % rows
+        row = (seat.task.task.number + seat.trial) % rows  # so that workers at different tasks do not meet
         batch = next((batch for batch in batches if row not in batch), None)
         if batch is None:
             batches.append(batch := {})

@@ -107,23 +107,27 @@ class Waits(RowPolicy):
 def test_waiting_observations_of_all_environments_are_one_batch(policy: Policy, tmp_path: Path, monkeypatch):
     (tmp_path / "started").mkdir()
     monkeypatch.setenv("FAKE_STARTED", str(tmp_path / "started"))
+    monkeypatch.setenv("FAKE_PACE", "0.1")
     waits = Waits(policy.info)
-    evaluate(waits, tmp_path / "out", trials="2", workers=2, rows=2)
+    evaluate(waits, tmp_path / "out", tasks="drop", trials="4", workers=2, rows=4)
     chunks = sum(record["chunks"] for record in outcomes(tmp_path / "out").values())
-    assert set(waits.batches) == {2} and len(waits.batches) < chunks, "some of them held two observations"
+    assert set(waits.batches) == {4} and len(waits.batches) < chunks, "some of them held two observations"
 
 
 def test_workers_change_no_bit_with_a_real_network(policy: Policy, tmp_path: Path):
-    """Batches have 3 rows and trial n is in row n % 3, whoever else waits; in another row it rounds differently."""
+    """Batches have 3 rows and a trial is always in the same one, whoever waits; elsewhere it rounds differently."""
     evaluate(policy, tmp_path / "one", tasks="drop", trials="3", rows=3)
     evaluate(policy, tmp_path / "two", tasks="drop", trials="3", rows=3, workers=3)
     assert outcomes(tmp_path / "one") == outcomes(tmp_path / "two")
 
 
 def test_trials_keep_their_rows():
-    seats = [SimpleNamespace(trial=trial) for trial in (4, 1, 7, 2, 5)]
+    def seat(task: int, trial: int) -> SimpleNamespace:
+        return SimpleNamespace(task=SimpleNamespace(task=SimpleNamespace(number=task)), trial=trial)
+
+    seats = [seat(0, 4), seat(0, 1), seat(0, 7), seat(1, 1), seat(1, 4)]
     found = [{row: seat.trial for row, seat in batch.items()} for batch in in_rows(seats, 3)]
-    assert found == [{1: 4, 2: 2}, {1: 1, 2: 5}, {1: 7}]
+    assert found == [{1: 4, 2: 1}, {1: 1, 2: 4}, {1: 7}]
     assert [list(batch) for batch in in_rows(seats, 1)] == [[0]] * 5
 
 
