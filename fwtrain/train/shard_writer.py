@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -25,7 +26,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.futures import Future
 
 from fwtrain.train.parallel import Team
-from fwtrain.train.shards import ShardRows, shard_name
+from fwtrain.train.shards import MODEL, ShardRows, shard_name
 from fwtrain.train.tensors import DTYPES, TensorPart, write_tensors
 
 
@@ -150,11 +151,22 @@ class ShardWriter(StorageWriter):
         return False
 
 
+class StepPlanner(DefaultSavePlanner):
+    """torch's planner, which remembers the plans of this class: those of the next save of the same tensors need no
+    exchange of 50,000 items."""
+
+
+class WeightsPlanner(DefaultSavePlanner):
+    """The same for weights alone, whose plans are others."""
+
+
 def write_shards(state: dict[str, Tensor], writer: ShardWriter, team: Team) -> None:
     """Write what `Snapshot.take` gave, in every process; raises in all what went wrong in the first that failed."""
     assert team.saving is not None
     try:
-        save(state, storage_writer=writer, process_group=team.saving.get_group())
+        group = team.saving.get_group()
+        kind = WeightsPlanner if all(name.startswith(MODEL) for name in state) else StepPlanner
+        save(state, storage_writer=writer, planner=kind(enable_plan_caching=True), process_group=group)
     except CheckpointException as error:
         rank, (cause, _) = min(error.failures.items())
         cause.add_note(f"in process {rank}")

@@ -46,10 +46,15 @@ def kill_at(moment: str, name: str) -> None:
     def patched_synced(path, data):
         if name in str(path) and moment == "files written":
             die()
-        if name in str(path) and moment == "marker half written" and path.name.startswith(".complete"):
-            path.write_bytes(data[: len(data) // 2])
-            die()
         write_synced(path, data)
+
+    write_bytes = Path.write_bytes
+
+    def patched_bytes(self, data):
+        if name in str(self) and moment == "marker half written" and self.name.startswith(".complete"):
+            write_bytes(self, data[: len(data) // 2])
+            die()
+        return write_bytes(self, data)
 
     def patched_rename(self, target):
         if name in str(target) and moment == "before rename":
@@ -73,7 +78,7 @@ def kill_at(moment: str, name: str) -> None:
     tensors.write_block = patched_block
     checkpoint.write_tensors = patched_tensors
     checkpoint.write_synced = io.write_synced = patched_synced
-    checkpoint.write_json, Path.rename = patched_json, patched_rename
+    checkpoint.write_json, Path.rename, Path.write_bytes = patched_json, patched_rename, patched_bytes
 
 
 def stop_in(step: int, rank: int) -> None:

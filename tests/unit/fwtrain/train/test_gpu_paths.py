@@ -10,13 +10,13 @@ import pytest
 import torch
 from fake_cuda import Waits
 from fake_store import FakeStore
-from model_case import small_config
+from model_case import random_batch, small_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from training import recipe
 
 from fwdata.errors import UsageError
 from fwtrain.data import open_source, training_order, training_reader
-from fwtrain.model import FastWAM, graphs
+from fwtrain.model import VARIANTS, Denoising, FastWAM, Noise, graphs, sample
 from fwtrain.train.build import build_model
 from fwtrain.train.passes import Loaded, PassLoader, step_passes
 from fwtrain.train.run import be_deterministic, choose_device
@@ -150,3 +150,51 @@ def test_deterministic_kernels_are_a_switch(monkeypatch: pytest.MonkeyPatch) -> 
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+class Numbers(list[float]):
+    """Stands for a tensor on the host."""
+
+    def tolist(self) -> list[float]:
+        return list(self)
+
+
+class KnownGrid:
+    """A grid of Euler steps whose numbers are known, as the host knows them outside of fake tensors."""
+
+    def __init__(self, deltas: list[float]) -> None:
+        self.timesteps, self.deltas = torch.empty(len(deltas)), Numbers(deltas)
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "joint"])
+def test_nothing_inside_a_captured_loop_waits(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    """A capture forbids what waits for the device: a copy from the host inside it would fail, or replay one value."""
+    config = small_config(variant)
+    batch = random_batch(config, 2)
+    noise = Noise(
+        torch.zeros(2, config.action_horizon, config.action_expert.action_dim), torch.zeros_like(batch.latents)
+    )
+    waits: list[str] = []
+
+    def capture(loop: graphs.Loop, inputs: Any) -> graphs.Captured:
+        kept = [value.clone() for value in inputs]
+        with Waits() as seen:
+            output = loop(kept)
+        waits.extend(seen.found)
+        return graphs.Captured(kept, lambda: None, output)
+
+    monkeypatch.setattr("fwtrain.model.fastwam.used_rows", lambda context: 5)
+    monkeypatch.setattr("fwtrain.model.flow.euler_grid", lambda *_: KnownGrid([-0.5, -0.5]))
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        model = FastWAM(config, seed=None, device="cuda", dtype=torch.bfloat16).eval()
+        model.graphs = graphs.Graphs(capture)
+        first = torch.empty(batch.first.shape, device="cuda", dtype=torch.bfloat16)
+        state = torch.empty(batch.proprio.shape, device="cuda", dtype=torch.bfloat16)
+        instructions = [model.read_instruction(torch.empty(config.context_len, config.video_expert.text_dim))] * 2
+        found = sample(model, first, instructions, state, noise, Denoising(steps=2), video=False)
+        assert found.action.device.type == "cuda"
+        assert len(model.graphs._kept) == 1
+    assert waits == []
