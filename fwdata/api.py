@@ -10,7 +10,7 @@ the folder FWDATA_PLUGINS, or in an installed package with an entry point `<name
 It may have functions besides, for sources that are found on a hub or come in many forms, and for `fwdata doctor` (see
 `Fetch`, `ChooseManifest` and `StoredConventions`):
 
-    fetch(name, manifest, options)  -> Path       where a root that is no path on disk was downloaded to
+    fetch(name, manifest, options)  -> Path       where a root that is not a path on disk was downloaded to
     choose_manifest(roots, options) -> Manifest   when the user names none
     stored_conventions(manifest, names, metadata) -> Conventions   what was decided about an episode of a store
 
@@ -100,7 +100,7 @@ type ChooseManifest = Callable[[Sequence[Path], Mapping[str, Any]], Manifest]
 
 type StoredConventions = Callable[[Manifest, tuple[tuple[str, ...], tuple[str, ...]], Mapping[str, Json]], Conventions]
 """Module-level `stored_conventions`: (manifest of the store, names of its state and action columns, `Episode.metadata`)
--> `Episode.conventions` as far as they can be told without the recording, so that a store can be measured again."""
+-> `Episode.conventions` as far as they are known without the recording, so that a store can be measured again."""
 
 type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 

@@ -1,6 +1,6 @@
 """LeRobot datasets, v2.0, v2.1 and v3.0: one dataset folder, or several below one folder into one store.
 
-Which features become cameras, state and action is told by the manifest (`_lerobot_mapping`); the manifests called
+Which features become cameras, state and action is stated by the manifest (`_lerobot_mapping`); the manifests called
 lerobot-* fit the published sets. Rows are kept as they are: the image, state and action of frame k. LeRobot's
 timestamps are k / fps, so they are recorded as nominal. Packets of videos and JPEG buffers of image features pass
 through untouched.

@@ -141,7 +141,7 @@ def read_json(path: Path, name: str, max_bytes: int) -> Any:
     try:
         status = path.stat()
         if not S_ISREG(status.st_mode):
-            raise UsageError(f"{name} cannot be read: it is no regular file")
+            raise UsageError(f"{name} cannot be read: it is not a regular file")
         if status.st_size > max_bytes:
             raise UsageError(f"{name} holds {status.st_size >> 20} MiB, at most {max_bytes >> 20} MiB are read")
         reason = not_content(path, name)
@@ -220,7 +220,7 @@ def _template(found: object, key: str, generation: str) -> str:
     try:
         pieces = list(string.Formatter().parse(found))
     except ValueError as error:
-        raise UsageError(f"{INFO}: {key} {found!r} is no path template: {error}") from None
+        raise UsageError(f"{INFO}: {key} {found!r} is not a path template: {error}") from None
     for _, field, spec, conversion in pieces:
         if field is None:
             continue

@@ -100,7 +100,7 @@ def split_part(part: str) -> tuple[str, int | None, int | None]:
     """`key[0:6]` -> (key, 0, 6), `key` -> (key, None, None); ValueError for anything else."""
     match = _PART.fullmatch(part)
     if match is None:
-        raise ValueError(f"{part!r} is no feature: expected a key such as 'observation.state', or 'key[0:6]'")
+        raise ValueError(f"{part!r} is not a feature: expected a key such as 'observation.state', or 'key[0:6]'")
     if match["start"] is None:
         return match["key"], None, None
     start, stop = int(match["start"]), int(match["stop"])

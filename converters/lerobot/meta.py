@@ -114,7 +114,7 @@ def _stamps(folder: Path, info: Info) -> Iterator[tuple[str, int, int]]:
                 raise UsageError(_absent(folder, name)) from None
             raise UsageError(f"{name} cannot be read: {error.strerror}") from None
         if not S_ISREG(status.st_mode):
-            raise UsageError(f"{name} cannot be read: it is no regular file")
+            raise UsageError(f"{name} cannot be read: it is not a regular file")
         if status.st_size > MAX_META_BYTES:
             raise UsageError(f"{name} holds {status.st_size >> 20} MiB, at most {MAX_META_BYTES >> 20} MiB are read")
         yield name, status.st_mtime_ns, status.st_size
@@ -124,7 +124,7 @@ def _absent(folder: Path, name: str) -> str:
     """What to do about a file of metadata that is not there."""
     fetch = f"fetch it: {hub.fetch_command(folder)}"
     killed = "" if name == INFO else ", or add --recover where the recording was killed"
-    return f"{name} is missing, without which no episode can be told: the download is incomplete; {fetch}{killed}"
+    return f"{name} is missing, without which no episode can be identified: the download is incomplete; {fetch}{killed}"
 
 
 @lru_cache(maxsize=64)

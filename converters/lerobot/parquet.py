@@ -127,7 +127,7 @@ def find_rows(
         raise BadEpisode(f"{name} cannot be read: {error.strerror}") from None
     rows, numbers = _episode_column(path, name, status.st_mtime_ns, status.st_size, columns)
     if numbers is None and shared:
-        raise BadEpisode(f"{name} has no column 'episode_index'; its rows cannot be told apart")
+        raise BadEpisode(f"{name} has no column 'episode_index'; its rows cannot be assigned to episodes")
     if numbers is not None and len(numbers) != rows:
         raise BadEpisode(f"{name} holds {len(numbers)} values of episode_index, its index lists {rows}; it is damaged")
     places = np.arange(rows) if numbers is None else np.flatnonzero(numbers == episode)

@@ -137,7 +137,7 @@ def _lacks_index(path: Path) -> bool:
 def timeline(path: Path, name: str) -> Timeline:
     """Times of a video's frames, from the packets alone: nothing is decoded. Kept until the file changes.
 
-    BadEpisode when it is no video or has frames without times. Cost: one pass over the file's bytes.
+    BadEpisode when it is not a video or has frames without times. Cost: one pass over the file's bytes.
     """
     try:
         status = path.stat()

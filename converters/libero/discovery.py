@@ -253,7 +253,7 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
         *_about("the group mask has filters that are not used (option mask takes some)", [] if masked else masks),
         *_about("attributes and content disagree on the number of demonstrations or rows, the content counts", counts),
         *_about(f"recorded at another rate than the manifest's {hz:g} Hz", rates),
-        *_about("the file's name ends in a perturbation or number, which is no part of the instruction", named),
+        *_about("the file's name ends in a perturbation or number, which is not part of the instruction", named),
         *_about("problem_info has another instruction than the file name", texts),
     ]
 

@@ -31,7 +31,7 @@ CORRELATION, LAGS = 0.3, range(11)
 HYSTERESIS = 0.1
 OTHER_DEMOS = 5
 LARGEST, OUTLIERS = 1.5, 0.2
-"""Size that no command has, and the share of rows beyond it that is no accident."""
+"""Size that no command has, and the share of rows beyond it that is not an accident."""
 WIDTH = 0.12
 """Largest opening in m of a gripper's fingers: commands that never exceed it are widths."""
 

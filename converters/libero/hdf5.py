@@ -366,7 +366,7 @@ def _end_effector(file: h5py.File, where: str) -> NDArray[np.float64]:
 
 
 def _timing(file: h5py.File, where: str, rows: int, layout_timing: Timing) -> tuple[Timing, str]:
-    """Whether observation t is from before or after action t, and what told.
+    """Whether observation t is from before or after action t, and what showed it.
 
     `states[t]` is always from before action t and holds the arm joints in columns 1 to 7; in raw files row t of
     `joint_states` is close to row t + 1 of it (0.002 rad against 0.05), in regenerated ones to row t.

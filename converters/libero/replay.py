@@ -2,7 +2,7 @@
 
 Source: openvla experiments/robot/libero/regenerate_libero_dataset.py. Per task the environment is seeded once with 0;
 per demonstration: reset, simulator state `states[0]`, 10 settling steps with the gripper open, then every action that
-is no no-op: the observation from before it is kept, then it is taken. Demonstrations whose last step does not report
+is not a no-op: the observation from before it is kept, then it is taken. Demonstrations whose last step does not report
 success are left out, so numbers have gaps.
 
 Images are kept as the simulator renders them, bottom row first, which is how raw files and openvla's regenerated ones

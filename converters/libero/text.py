@@ -31,7 +31,7 @@ class TaskInstruction:
     bddl: str | None
     """`(:language ..)` of the task's BDDL text; None: nothing."""
     dropped: str = ""
-    """End of the file's name that is no part of the instruction, e.g. `_table_14`."""
+    """End of the file's name that is not part of the instruction, e.g. `_table_14`."""
 
     @property
     def differs(self) -> bool:

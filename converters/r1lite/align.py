@@ -16,7 +16,7 @@ type Mask = NDArray[np.bool_]
 
 SECOND = 10**9
 HOLE_NS = SECOND // 4
-"""A pause longer than this is no pair of neighbours: nothing is interpolated across it."""
+"""A pause longer than this is not a pair of neighbours: nothing is interpolated across it."""
 
 SPARSE = 0.2
 """A topic with fewer messages per head frame is a command published now and then: its last value holds."""

@@ -81,7 +81,7 @@ def list_files(root: Path) -> BagListing:
     listing, base = BagListing(), base_folder(root)
     if root.is_file():
         if root.suffix not in SUFFIXES:
-            raise UsageError(f"{root} is no recording: its name must end in {', '.join(SUFFIXES)}")
+            raise UsageError(f"{root} is not a recording: its name must end in {', '.join(SUFFIXES)}")
         listing.files[root.name] = root.stat().st_size
         for name in sorted(os.listdir(base)):  # noqa: PTH208 (names only)
             if name.endswith(".json"):
@@ -241,7 +241,7 @@ def _split_name(name: str) -> _Split | None:
         match = form.fullmatch(name)
         if match:
             return _Split(match["stem"].rstrip("_"), int(match["number"]), match["date"])
-    match = None if _DATED.fullmatch(name) else _SPLITS[2].fullmatch(name)  # a date is no split number
+    match = None if _DATED.fullmatch(name) else _SPLITS[2].fullmatch(name)  # a date is not a split number
     return _Split(match["stem"], int(match["number"]), "") if match else None
 
 

@@ -97,7 +97,7 @@ def _from_hdf5(stored: Sequence[str], warnings: list[str]) -> list[object]:
                 parsed = json.loads(text)
                 json.dumps(parsed, ensure_ascii=False).encode()
             except (ValueError, RecursionError):
-                warnings.append(f"instructions in the recording are no valid JSON: {text[:40]!r}; dropped")
+                warnings.append(f"instructions in the recording are not valid JSON: {text[:40]!r}; dropped")
                 continue
             values.extend(parsed if isinstance(parsed, list) else [parsed])
         else:
@@ -168,7 +168,7 @@ def read_seed(path: Path | None, index: int) -> tuple[int | None, str | None]:
     if index >= len(tokens):
         return None, f"seed.txt holds {len(tokens)} seeds, none for episode {index}"
     if not re.fullmatch(rb"-?[0-9]{1,18}", tokens[index]):
-        return None, f"seed.txt: token {index} is no number: {tokens[index][:20]!r}"
+        return None, f"seed.txt: token {index} is not a number: {tokens[index][:20]!r}"
     return int(tokens[index]), None
 
 

@@ -1,4 +1,4 @@
-"""Files that are there but do not hold what their name says: pointers, web pages and empty files, told by their bytes.
+"""Files that do not hold what their name says: pointers, web pages and empty files, recognised by their bytes.
 
 A dataset that was cloned without Git LFS, downloaded without permission, or whose download broke off leaves such files
 behind. Every format library calls them damaged; what helps is the command that fetches the content.

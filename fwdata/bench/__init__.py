@@ -1,7 +1,7 @@
 """Benchmarks: each compares with a limit, or with another library, measured in the same run.
 
 timing       CPU seconds
-recordings   recordings of every source format at their real image sizes, for want of real ones
+recordings   recordings of every source format at their real image sizes, as no real ones are at hand
 convert      conversion against only reading and decoding, lerobot's own writer, and itself with two workers
 video        frames of kept video, at random and in order, by group length
 read         random training windows against memory-mapped bytes and zarr-python

@@ -181,7 +181,7 @@ class OptionsCommand(TyperCommand):
         return found
 
     def _source(self, args: Sequence[str]) -> str | None:
-        """The first argument that is no flag and no flag's value, where there is a converter of that name."""
+        """The first argument that is neither a flag nor a flag's value, where there is a converter of that name."""
         from fwdata.pipeline.registry import converter_names
 
         own, todo = self._own(), iter(args)

@@ -73,7 +73,7 @@ def encode_text(
     "all" every wording. device: see `fwdata.encode.devices.compute_devices`, of which the first one works. short: pad
     prompts to their own length, rounded up, as part of the identity. The encoder's memory is free again afterwards.
     StaleCache when the cache of that name was made with other settings, UsageError for an encoder
-    that cannot be had or a store that is not wholly converted.
+    that cannot be found or downloaded, or a store that is not wholly converted.
     """
     from fwdata.encode.devices import compute_devices, release
     from fwdata.encode.text.encoders import LimitedTextEncoder, load_text_encoder

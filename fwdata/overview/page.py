@@ -119,7 +119,7 @@ def _lengths(report: Report, store: Store, measured: Measured) -> None:
         f"{lengths.max() / store.fps:.1f} s), median {median:,.0f}, 90 % of them from {low:,.0f} to {high:,.0f}."
     )
     share = np.arange(1, len(lengths) + 1) / len(lengths)
-    report.plot("Episodes that are no longer than", {"share": (np.sort(lengths), share)}, "frames", "share of episodes")
+    report.plot("Episodes not longer than", {"share": (np.sort(lengths), share)}, "frames", "share of episodes")
     if measured.odd_lengths:
         report.text(f"{len(measured.odd_lengths)} episodes are much shorter or longer than most:")
         _long_table(report, ("episode", "frames"), measured.odd_lengths, "episodes")

@@ -1,4 +1,4 @@
-"""Which file a discovery is reading: told to whoever supervises it, so that one damaged file ends no conversion."""
+"""Which file a discovery is reading, reported to the supervising process: one damaged file ends no conversion."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
     .jobs/encode-latents-default/<unit>.failed    why a unit failed
 
 The folder is there while the job runs and is removed with its last unit: a finished store has the bytes that one
-process makes. What is done is told by the units themselves, which appear whole (`fwdata.store.attempts`).
+process makes. The units themselves show what is done: they appear whole (`fwdata.store.attempts`).
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def repair(request: RepairRequest, on_step: OnStep = lambda _: None) -> RepairRe
 
     Raises, with every byte of the store as it was: UsageError when parts are damaged and no recordings are given, or
     for a merged store; StoreDamaged when the store's own metadata are damaged, or when the recordings are not those it
-    was converted from; what the commands that make caches raise, such as UsageError for a VAE that cannot be had.
+    was converted from; what the commands that make caches raise, such as UsageError for a missing VAE.
     """
     store = _opened(request.store)
     found = verify_store(request.store)

@@ -287,7 +287,7 @@ def _update_parts(
 
 
 def _as_begun(request: ConvertRequest) -> ConvertRequest:
-    """The request with the manifest that its store was begun with, so that all its parts are made alike."""
+    """The request with the manifest that its store was begun with, so that all its parts follow the same rules."""
     manifest = check_output(request)
     return request if manifest is None else replace(request, manifest=manifest)
 

@@ -162,7 +162,7 @@ class UnitsReport:
 def do_unit(store: Path, job: str, unit: str, function: Callable[..., Any], *task: Any, link: Link) -> UnitOutcome:
     """One unit in an attempt of its own, with a lease while it runs. Runs in the process that does the work.
 
-    An error of the unit's is kept in the job and told in the outcome; the other units go on.
+    An error of the unit's is kept in the job and reported in the outcome; the other units go on.
     """
     failed = store / JOBS / job / f"{unit}.failed"
     with among_writers() as token, hold_lease(store, job, unit, token):

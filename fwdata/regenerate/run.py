@@ -25,7 +25,7 @@ PROGRESS = ".regenerate"
 SETTINGS = "settings.json"
 REPORT = "regenerate.json"
 THIS_RUN = {"folder", "new_steps", "seconds"}
-"""Keys of the printed report that are no part of the one that is kept: a repeated run changes nothing."""
+"""Keys of the printed report that are not part of the one that is kept: a repeated run changes nothing."""
 
 type OnDemo = Callable[[int, int], None]
 """Called with (recordings done, steps done) after every recording."""

@@ -75,7 +75,7 @@ class Report:
         """Encoded images (PNG, GIF, JPEG) in a grid, each with its caption.
 
         files: plain names to write the images under, beside the page; embedded when there are none. Raises ValueError
-        for bytes that are no image, and for names that are taken or not plain.
+        for bytes that are not an image, and for names that are taken or not plain.
         """
         names = list(files) or [""] * len(pictures)
         figures = []

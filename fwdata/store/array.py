@@ -1,7 +1,7 @@
 """Arrays of a store: a checked reader of Zarr v3 arrays that are chunked along their first axis, and their writer.
 
 The reader parses `zarr.json` once and reads chunks with `pread`, checking every crc32c or zstd checksum; a missing
-file or chunk is an error, never a fill value, and so is a whole chunk that belongs elsewhere (`fwdata.store.codec`).
+file or chunk is an error, never a fill value, and so is a chunk written for another position (`fwdata.store.codec`).
 One random latent row costs about 15 us plus the copy, against 560 us and more through zarr-python. An array with
 another codec chain is refused: no version of fwdata has written one.
 """

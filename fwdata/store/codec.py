@@ -47,7 +47,7 @@ def decode_chunk(data: bytes, codec: str, size: int, seal: int | None, where: st
 def check_seal(found: int, seal: int | None, where: str, advice: str) -> None:
     """StoreDamaged when a whole chunk is not the one that was written there. found: what `chunk_seal` gives for it."""
     if seal is not None and found != seal:
-        raise StoreDamaged(f"{where} is whole but belongs elsewhere; {advice}")
+        raise StoreDamaged(f"{where} is whole but was written for another position; {advice}")
 
 
 def chunk_seal(data: bytes, codec: str) -> int:

@@ -64,7 +64,7 @@ def _compared(store: Store, detector: Detector) -> list[DatasetVerdict]:
 def _with_words(pooled: Sequence[DatasetVerdict], before: Sequence[DatasetVerdict], keep: bool) -> list[DatasetVerdict]:
     """Pooled verdicts of brief records, with the words of those before where theirs are left out.
 
-    keep: verdicts before stay where nothing is told now: images of parts that an earlier run wrote are not read again.
+    keep: verdicts stay where nothing is measured now: images of parts that an earlier run wrote are not read again.
     """
     words = {verdict.subject: verdict for verdict in before}
     seen = {verdict.subject for verdict in pooled}

@@ -2,7 +2,7 @@
 
     sources/p00000/zarr.json    attributes: the version of the converter, and mtime_ns of every source file
 
-These are no part of a store's identity: a copy of the recordings has other times and converts to the same bytes. A
+These are not part of a store's identity: a copy of the recordings has other times and converts to the same bytes. A
 store of an earlier release has no such group; its parts were made by version 1, and its files are compared by size.
 """
 

@@ -79,7 +79,7 @@ def run_comparison(
     finished: Callable[[list[CellResult]], object] = lambda _: None,
     progress: bool = False,
 ) -> list[CellResult]:
-    """Every run's result, in the plan's order. finished: told all results so far after every run.
+    """Every run's result, in the plan's order. finished: called with all results so far after every run.
 
     Raises Interrupted when `should_stop` asked for the end: what was done is kept, the same call continues; RunMismatch
     when `plan.out` holds runs of another comparison; UsageError for a store whose robot the world does not have; what

@@ -1,4 +1,4 @@
-"""Results per arm over seeds, with 95 % intervals, and what can be told from them."""
+"""Results per arm over seeds, with 95 % intervals, and what can be concluded from them."""
 
 from __future__ import annotations
 

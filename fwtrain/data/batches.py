@@ -138,7 +138,7 @@ class WindowReader:
         return np.stack(chunks)
 
     def _texts(self, number: int, start: int) -> tuple[str, ...]:
-        """What the window may be told: its frame's text where the recording's changes, else the episode's wordings."""
+        """Possible instructions: its frame's text where the recording's changes, else the episode's wordings."""
         episode = self.episodes[number]
         at = episode.instruction_at(start)
         return episode.instructions if self._sample and at == episode.instructions[0] else (at,)

@@ -90,7 +90,7 @@ def evaluate_sample(
     """Run episodes 0..episodes-1 of the sample world.
 
     execute: actions of a chunk carried out before the next observation is encoded (24 of 32 as published for RoboTwin).
-    steps: denoising steps. done: told how many more episodes have ended. Noise is a function of (seed, episode, chunk).
+    steps: denoising steps. done: gets the count of newly ended episodes. Noise is a function of (seed, episode, chunk).
     record: a folder that gets the first `RECORDED` episodes as `episode_0.npz` (frames uint8 [n, H, W, 3] stitched,
     instruction, success). Raises UsageError for numbers out of range or a robot the sample world does not have.
     """

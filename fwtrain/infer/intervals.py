@@ -28,7 +28,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference with this interval can be told from none."""
+        """Whether a difference with this interval is distinguishable from none."""
         return self.low > 0 or self.high < 0
 
 

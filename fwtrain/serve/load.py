@@ -135,7 +135,7 @@ def _ask(client: PolicyClient, number: int, totals: _Totals, stop: threading.Eve
 
 
 def _process(pid: int | None) -> tuple[float, int]:
-    """(resident memory in MB, open files) of a process; (nan, -1) where it cannot be told."""
+    """(resident memory in MB, open files) of a process; (nan, -1) where it cannot be determined."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
         found = re.search(r"VmRSS:\s+(\d+) kB", text)

@@ -93,7 +93,7 @@ class PolicyServer:
         self.address: tuple[str, int] | None = None
 
     def metadata(self) -> ServerMetadata:
-        """What a client is told when it connects."""
+        """What a client receives when it connects."""
         info, sampling = self.policy.info, self.policy.sampling
         return {
             "policy": "fast-wam",
@@ -133,9 +133,9 @@ class PolicyServer:
             self.policy.act_batch([seen] * count, [0] * count, steps=self.steps)
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str, int], None] = lambda host, port: None) -> None:
-        """Listen until `stop` is set; requests under way are then answered first. ready: told host and port.
+        """Listen until `stop` is set; requests under way are then answered first. ready: called with host and port.
 
-        Raises UsageError when the address cannot be had.
+        Raises UsageError when the address is not available.
         """
         batcher = Batcher(
             self.policy, steps=self.steps, max_batch=self.max_batch, window=self.window,
@@ -193,7 +193,9 @@ class PolicyServer:
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if self.token is not None and not _holds(request.headers.get_all("Authorization"), self.token):
             self.stats.refused += 1
-            return connection.respond(http.HTTPStatus.UNAUTHORIZED, "this server wants a token\n")
+            return connection.respond(
+                http.HTTPStatus.UNAUTHORIZED, "authentication required: send Authorization: Api-Key TOKEN\n"
+            )
         if len(self._active) >= self.limits.clients:
             self.stats.refused += 1
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many clients; try again later\n")

@@ -49,7 +49,7 @@ class FuturePictures:
         self._found = validation_plans(source, recipe) if self._count else None
 
     def make(self, model: FastWAM, note: Callable[[str], None] = lambda _: None) -> list[Picture]:
-        """Pictures of the model's predictions, none where they are not wanted or cannot be made; `note` is told why.
+        """Images of the model's predictions, none where they are not wanted or cannot be made; `note` gets the reason.
 
         Cost: one video sampling of `validation.pictures` windows, and two decodings each.
         """

@@ -20,7 +20,7 @@ EARLIER = 3
 
 
 def write_run_report(folder: RunFolder) -> Path:
-    """Write the page and return its path. Raises UsageError when this is no run folder. Costs well under a second."""
+    """Write the page and return its path. Raises UsageError when this is not a run folder. Takes less than a second."""
     train, validations = read_log(folder.path), read_log(folder.path, "val")
     report = Report(f"{folder.recipe().name} trained in {folder.path.resolve().name}")
     _result(report, folder, train, validations)

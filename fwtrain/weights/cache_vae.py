@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def cache_vae(spec: str, identity: Mapping[str, Any], *, device: str = "cpu", decoder: bool = False) -> Vae:
     """Load the VAE `spec`, which must have the weights that a latent cache of this identity was made with.
 
-    Raises UsageError when it cannot be had, RunMismatch for other weights.
+    Raises UsageError when it cannot be found or downloaded, RunMismatch for other weights.
     """
     from fwdata.encode.vae.wan import load_vae
 

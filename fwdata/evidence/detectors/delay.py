@@ -201,7 +201,7 @@ class Triangle:
 
 
 def _triangle(traces: Sequence[MotionTrace], found: LagEstimate) -> Triangle | None:
-    """The check of a camera's lag by the action; None where the action is no absolute target, or shows no lag."""
+    """The check of a camera's lag by the action; None where the action is not an absolute target, or shows no lag."""
     told = [replace(t, speeds=t.commands) for t in traces if t.commands is not None]
     if len(told) < MIN_SIMULATED:
         return None

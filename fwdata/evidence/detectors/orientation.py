@@ -79,7 +79,7 @@ class LeftRight(ImageDirection):
 
 
 class WristLeftRight(ImageDirection):
-    """f3: the scene in a wrist camera moves against the end effector. Up/down cannot be told for a wrist camera."""
+    """f3: the scene in a wrist camera moves against the end effector. Says nothing of up/down for a wrist camera."""
 
     name, code, question, action = "wrist_left_right", "f3", "wrist camera left/right", "warn"
     direction, mounted = "right", True

@@ -1,4 +1,4 @@
-"""Rate: the rates that are told for the rows must be one (c1)."""
+"""Rate: the rates that are stated for the rows must be one (c1)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Units on a Ray cluster: one actor per worker, which keeps its model or its supervised reader between units.
 
 Ray is trusted with nothing but running: a unit whose node is lost goes back to the end of the queue and is done by
-another actor, and what is done is told by the store. Arrays never travel, only paths and names; every node has the same
+another actor, and the store shows what is done. Arrays never travel, only paths and names; every node has the same
 fwdata installed.
 """
 

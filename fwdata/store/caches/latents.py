@@ -283,7 +283,7 @@ def publish_latents(root: Path, target: LatentTarget) -> None:
     for left in folder.glob(f"{target.record.name}-*"):
         suffix = left.name.removeprefix(f"{target.record.name}-")
         if left.name != target.key and re.fullmatch("[0-9a-f]{12}", suffix):
-            (left / "zarr.json").unlink(missing_ok=True)  # it is no cache from here on
+            (left / "zarr.json").unlink(missing_ok=True)  # it is not a cache from here on
             shutil.rmtree(left)
 
 

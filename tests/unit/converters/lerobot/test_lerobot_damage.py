@@ -66,7 +66,7 @@ def images(whole, tmp_path):
         ({"data_path": "/etc/{episode_index}"}, ["leads out of the dataset's folder"]),
         ({"data_path": "data/{episode_index.__class__}"}, ["has the field 'episode_index.__class__'"]),
         ({"data_path": "data/{episode_index:0999999999d}"}, ["'0999999999d'"]),
-        ({"data_path": "data/{episode_index"}, ["no path template"]),
+        ({"data_path": "data/{episode_index"}, ["not a path template"]),
         ({"video_path": "v/{file_index}.mp4"}, ["has the field 'file_index'", "known are episode_chunk"]),
         ({"features": {"../../x": {"dtype": "video", "shape": [1, 1, 3]}}}, ["feature '../../x' leads out"]),
         (
@@ -88,7 +88,7 @@ def test_info_json(root, changes, parts):
         ("meta/info.json", b"[]", "must be an object, found list"),
         ("meta/info.json", b"\xff\xfe", "meta/info.json is not valid JSON"),
         ("meta/info.json", b"[" * 100_000, "meta/info.json is not valid JSON"),
-        ("meta/tasks.jsonl", None, "meta/tasks.jsonl is missing, without which no episode can be told"),
+        ("meta/tasks.jsonl", None, "meta/tasks.jsonl is missing, without which no episode can be identified"),
         ("meta/episodes.jsonl", None, "; fetch it: hf download OWNER/NAME --repo-type dataset --local-dir "),
         ("meta/episodes.jsonl", b"", "no episode"),
         ("meta/episodes.jsonl", b"no json\n", "line 1: not valid JSON"),

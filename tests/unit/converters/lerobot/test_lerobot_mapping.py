@@ -248,7 +248,7 @@ def test_a_mapping_of_ones_own(tmp_path):
         ({**OWN, "cameras": {"heat": "x"}}, "option cameras maps 'heat', which is none of the manifest's cameras; did"),
         ({**OWN, "cameras": {"head": "x", "left_wrist": "y"}}, "names no feature for camera 'right_wrist'"),
         ({**OWN, "state": "arm[3:3]"}, "'arm[3:3]' takes no column"),
-        ({**OWN, "state": "arm[3"}, "'arm[3' is no feature"),
+        ({**OWN, "state": "arm[3"}, "'arm[3' is not a feature"),
         ({**OWN, "state": []}, "needs at least one key"),
         ({"colour": "red"}, "colour"),
         ({"vectors": [{"state": "x", "action": "y", "size": {}}]}, "unknown key 'vectors.0.size'"),

@@ -38,7 +38,7 @@ def test_empty_folders_are_one_sentence(tmp_path):
     touch(tmp_path / "a.hdf5")
     with pytest.raises(UsageError, match=r"files found instead: 1 \.hdf5"):
         discover(tmp_path)
-    with pytest.raises(UsageError, match=r"a\.hdf5 is no recording: its name must end in \.mcap"):
+    with pytest.raises(UsageError, match=r"a\.hdf5 is not a recording: its name must end in \.mcap"):
         discover(tmp_path / "a.hdf5")
     touch(tmp_path / "b.bag.active")
     with pytest.raises(UsageError, match=r"b\.bag\.active: its recording was cut off; run `rosbag reindex"):

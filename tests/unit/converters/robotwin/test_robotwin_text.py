@@ -76,7 +76,7 @@ def test_canonical_instruction_by_seed(tmp_path):
     assert all(sorted(pick) == sorted(texts) for pick in picks)
 
 
-@pytest.mark.parametrize(("content", "part"), [("7", "1 seeds, none for episode 1"), ("7 x", "no number")])
+@pytest.mark.parametrize(("content", "part"), [("7", "1 seeds, none for episode 1"), ("7 x", "not a number")])
 def test_seeds_that_do_not_fit(tmp_path, content, part):
     folder = write_task(tmp_path, "archive", TASK, [1])
     (folder / "seed.txt").write_text(content)

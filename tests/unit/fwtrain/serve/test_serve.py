@@ -212,7 +212,7 @@ def test_a_token_is_asked_for_and_never_shown(caplog):
     made = server(token=token)
     with caplog.at_level(logging.DEBUG), background(made) as (host, port):
         for wrong in (None, "", "wrong", token[:-1], token + "x", "ünicode"):
-            with pytest.raises(ServerError, match="401 this server wants a token"):
+            with pytest.raises(ServerError, match="401 authentication required"):
                 PolicyClient(host, port, wrong)
         for scheme in ("Basic", "api-key", ""):
             with pytest.raises(InvalidStatus):
