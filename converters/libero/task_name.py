@@ -65,10 +65,27 @@ def parse_task(task: str) -> TaskName:
         if shorter is None:
             break
         base, rewritten = shorter["rest"], rewritten or language is not None
+    base = _published_start(scene, base) or base
     if not _is_published(scene, base) and (numbers := _NUMBERS.fullmatch(base)):
         base = numbers["rest"]
     words = base.replace("_", " ") if _WORDS.fullmatch(base) else None
     return TaskName(scene, words, rest[len(base) :], rewritten, _is_published(scene, base))
+
+
+UNKNOWN_WORDS = 3
+"""Most words of a perturbation that is not known, besides its numbers."""
+
+
+def _published_start(scene: str | None, base: str) -> str | None:
+    """The longest published task that a name begins with, where a few words with a number follow (`_texture_2`)."""
+    tokens = base.split("_")
+    for length in range(len(tokens) - 1, 0, -1):
+        extra = tokens[length:]
+        words = [token for token in extra if not token.isdigit()]
+        if _is_published(scene, "_".join(tokens[:length])):
+            numbered = any(token[-1:].isdigit() for token in extra)
+            return "_".join(tokens[:length]) if numbered and len(words) <= UNKNOWN_WORDS else None
+    return None
 
 
 def _is_published(scene: str | None, base: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -95,6 +96,7 @@ class StateDelay(Detector):
         )
 
 
+@lru_cache(maxsize=1)
 def column_lags(episode: EpisodeInput) -> Floats:
     """Lags in rows of every paired column that follows its action closely, copies of the command left out."""
     action, state = paired(episode)
@@ -239,8 +241,9 @@ def _commands(episode: EpisodeInput, step: int) -> tuple[Floats | None, float]:
     fit = fit_action(episode) if episode.pairs else None
     if fit is None or fit.meaning != "absolute" or not fit.interior:
         return None, 0.0
-    speeds = relative_speeds(episode.action64, step)
-    return (np.sqrt(speeds), fit.lag) if speeds.any() else (None, 0.0)
+    speeds, lags = relative_speeds(episode.action64, step), column_lags(episode)
+    behind = middle(lags) if len(lags) else fit.lag  # columns that copy the command would hide a late stream
+    return (np.sqrt(speeds), behind) if speeds.any() else (None, 0.0)
 
 
 class LagEstimate:

@@ -106,6 +106,16 @@ def test_a_text_made_from_a_perturbed_name_counts_as_the_name(tmp_path):
         assert read_one(tmp_path, instruction=preference).instructions == (BOWL.replace("_", " "),)
 
 
+@pytest.mark.parametrize("suffix", ["_texture_2", "_robot_init_3", "_bg4", "_moved_1_camera_7"])
+@pytest.mark.parametrize("task", [BOWL, "KITCHEN_SCENE10_close_the_top_drawer_of_the_cabinet"])
+def test_perturbations_of_unknown_names_never_end_in_the_instruction(task, suffix):
+    found = parse_task(task + suffix)
+    assert (found.published, found.dropped, found.rewritten) == (True, suffix, False)
+    assert found.words == parse_task(task).words
+    longer = parse_task(f"{BOWL}_and_then_close_the_top_drawer_2")  # a task of one's own
+    assert not longer.published and longer.words.endswith("close the top drawer")
+
+
 @pytest.mark.parametrize("suffix", ["_language_5", "_language_5_view_0_0_100_0_0_initstate_0"])
 def test_a_rewritten_instruction_is_taken_from_the_file_or_refused(tmp_path, suffix):
     path = tmp_path / "libero_spatial" / f"{BOWL}{suffix}_demo.hdf5"

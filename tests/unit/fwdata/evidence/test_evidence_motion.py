@@ -180,3 +180,12 @@ def test_a_lag_that_the_action_contradicts_is_no_verdict() -> None:
     measured = [EpisodeMeasurement(f"e{n}", "", (), (trace,)) for n, trace in enumerate(stale)]
     [verdict] = find_detector("camera_delay").pool(measured)
     assert verdict.verdict == "no evidence" and "do not agree" in verdict.detail
+
+
+def test_columns_that_copy_the_command_do_not_hide_a_late_state() -> None:
+    episode = two_arms(1, delay=14)
+    state = episode.state.copy()
+    state[:, :4] = delayed(episode.action[:, :4], 1)
+    mixed = changed(episode, state=state.astype(np.float32))
+    [trace, *_] = find_detector("camera_delay").trace(mixed)
+    assert isinstance(trace, MotionTrace) and trace.state_lag == pytest.approx(14, abs=1)
