@@ -10,6 +10,7 @@ import pytest
 from commands import call as call
 from commands import memory_store as memory_store
 from commands import run as run
+from hub_server import hub as hub
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before anything loads numpy
     os.environ[_name] = "1"

@@ -108,6 +108,7 @@ def slurm(
     limit: Annotated[str, typer.Option("--time", help="Longest time of a task.")] = "12:00:00",
     partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None,
     account: Annotated[str | None, typer.Option(help="Slurm account.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document with the script.")] = False,
 ) -> None:
     """Print a Slurm array script for a command; `bash SCRIPT` submits the array and the job that finishes it.
 
@@ -116,4 +117,8 @@ def slurm(
     from fwdata.pipeline.slurm import SlurmRequest, slurm_script
 
     request = SlurmRequest(tuple(command), shards, at_once, gpus, cpus, memory, limit, partition, account)
-    print(slurm_script(request), end="")
+    script = slurm_script(request)
+    if as_json:
+        emit_json({"script": script, "shards": shards})
+    else:
+        print(script, end="")

@@ -109,6 +109,10 @@ def export_lerobot(
     video: Annotated[
         bool, typer.Option("--video/--image", help="Lossy video as lerobot encodes it, or exact PNG.")
     ] = True,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Also upload it to the hub.")] = None,
+    license_name: Annotated[
+        str | None, typer.Option("--license", help="With --push: licence of the recordings.")
+    ] = None,
     dry_run: DryRunFlag = False,
     as_json: AsJson = False,
 ) -> None:
@@ -119,6 +123,8 @@ def export_lerobot(
     from fwdata import open as open_store
     from fwdata.export import lerobot
 
+    if push is not None and license_name is None:
+        raise UsageError("--push needs the licence of the recordings: --license apache-2.0, cc-by-4.0, ..")
     chosen = None if episodes is None else parse_numbers(episodes)
     request = lerobot.ExportRequest(open_store(store), out, chosen, "video" if video else "image")
     if dry_run:
@@ -127,10 +133,14 @@ def export_lerobot(
         with progress_bar("exporting", "frames") as bar:
             report = lerobot.export_lerobot(request, lambda plan: bar.start(plan.frames), bar.advance)
         plan, seconds = report.plan, report.seconds
+        if push is not None and license_name is not None:
+            from fwdata.share.lerobot import push_lerobot
+
+            push_lerobot(out, push, license_name)
     if as_json:
         counts = {"episodes": len(plan.episodes), "frames": plan.frames, "fps": plan.fps, "cameras": plan.sizes}
         took = {} if seconds is None else {"seconds": round(seconds, 3)}
-        emit_json({"out": str(out), **counts, "decisions": list(plan.decisions), **took})
+        emit_json({"out": str(out), **counts, "decisions": list(plan.decisions), **took, "repository": push})
         return
     for decision in plan.decisions:
         print(f"  decided {decision}")

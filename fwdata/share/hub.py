@@ -80,11 +80,12 @@ def send(
     done: Callable[[int], None] = lambda _: None,
     *,
     private: bool = False,
+    tag: str | None = None,
 ) -> int:
     """Commit local files by their path in the repository, in portions, then small ones that mark the end of it.
 
-    done: called with the files that are there since. Returns how many were sent. A killed upload is continued by the
-    same call.
+    tag: name of the last commit, moved there where it exists. done: called with the files that are there since. Returns
+    how many were sent. A killed upload is continued by the same call.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -102,6 +103,8 @@ def send(
     operations = [CommitOperationAdd(name, data) for name, data in last.items()]
     with asking(repo):
         HfApi().create_commit(repo, operations, commit_message="Finish", repo_type=kind)
+        if tag is not None:
+            HfApi().create_tag(repo, tag=tag, repo_type=kind, exist_ok=True)
     return sent
 
 

@@ -17,6 +17,7 @@ TRAINING_MAY = (
     *("fwdata.manifest", "fwdata.window", "fwdata.window_batches", "fwdata.normalise", "fwdata.errors"),
     *(
         "fwdata.images",
+        "fwdata.share",
         "fwdata.envs",
         "fwdata.encode",
         "fwdata.report",

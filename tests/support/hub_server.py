@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 
 @dataclass
 class HubServer:
@@ -21,6 +23,7 @@ class HubServer:
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commits: list[tuple[str, list[str]]] = field(default_factory=list)
     downloads: list[str] = field(default_factory=list)
+    tags: list[tuple[str, str]] = field(default_factory=list)
     fail_after: int | None = None
     address: str = ""
 
@@ -65,6 +68,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             if path == "/api/repos/create":
                 self.answer(self.hub.create(json.loads(body)))
+            elif found := re.fullmatch(r"/api/(?:models/)?(.+)/tag/main", path):
+                self.hub.tags.append((found[1], json.loads(body)["tag"]))
+                self.answer({})
             elif path == "/api/validate-yaml":
                 self.answer({"errors": [], "warnings": []})
             elif found := re.fullmatch(r"/api/(?:models/)?(.+)/preupload/.+", path):
@@ -108,6 +114,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub on this machine, which huggingface_hub talks to."""
+    from huggingface_hub import constants
+
+    with hub_server() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        yield server
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from fixtures import robotwin_store, tree
-from hub_server import HubServer, hub_server
+from hub_server import HubServer
 
 import fwdata
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
@@ -19,21 +18,6 @@ from fwdata.store.caches.stats import save_statistics
 from fwdata.store.verify import verify_store
 
 REPO = "me/mybot"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    from huggingface_hub import constants
-
-    with hub_server() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        monkeypatch.setenv("HF_TOKEN", "hf_test")
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,39 @@
+"""A policy to a hub on this machine, and a new run that starts from it; an exported dataset, as lerobot finds it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+from fake_store import FakeStore
+from hub_server import HubServer
+from training import recipe
+
+from fwdata.share.lerobot import push_lerobot
+from fwtrain.export.push import push_run
+from fwtrain.train.run import train
+
+
+def test_a_pushed_policy_has_its_weights_recipe_and_card(hub: HubServer, tmp_path: Path):
+    out = tmp_path / "run"
+    train(FakeStore(), recipe("optim.steps=2", "save_every=1", "eval_every=1"), out)
+    step, sent = push_run(out, "me/policy", "apache-2.0")
+    files = hub.repositories["me/policy"]
+    assert step == 2 and {"config.json", "model.safetensors", "recipe.yaml", "run.json", "README.md"} <= files.keys()
+    assert sent == len(files) - 1 and files["recipe.yaml"] == (out / "recipe.yaml").read_bytes()
+    text = files["README.md"].decode()
+    head = yaml.safe_load(text.split("---")[1])
+    assert head["license"] == "apache-2.0" and head["pipeline_tag"] == "robotics"
+    assert "model.init=fastwam:me/policy" in text and "mean absolute action error" in text
+    assert push_run(out, "me/policy", "apache-2.0") == (2, 0)
+    assert [item.name for item in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_pushed_dataset_is_tagged_with_its_format(hub: HubServer, tmp_path: Path):
+    (tmp_path / "meta").mkdir()
+    info = {"codebase_version": "v3.0", "total_episodes": 2, "total_frames": 80, "fps": 20}
+    (tmp_path / "meta" / "info.json").write_text(json.dumps(info))
+    assert push_lerobot(tmp_path, "me/set", "mit") == 1
+    assert hub.tags == [("datasets/me/set", "v3.0")]
+    assert b"2 episodes, 80 frames" in hub.repositories["datasets/me/set"]["README.md"]
