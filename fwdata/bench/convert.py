@@ -17,6 +17,7 @@ import numpy as np
 from fwdata.api import Camera, Converter, EncodedCamera, RawCamera, VideoCamera
 from fwdata.bench.timing import Timing, timed
 from fwdata.errors import FwdataError, UsageError
+from fwdata.evidence.registry import all_detectors
 from fwdata.images.colour import ToRgb
 from fwdata.images.jpeg import decode_rgb
 from fwdata.manifest import Manifest
@@ -160,7 +161,10 @@ def _convert(
     with _scratch() as folder:
         parts = 2 if workers else None
         request = ConvertRequest(
-            *(source, (raw,), folder / "store.zarr", manifest, workers), part_episodes=parts, evidence=evidence
+            *(source, (raw,), folder / "store.zarr", manifest, workers),
+            part_episodes=parts,
+            evidence=evidence,
+            accept={detector.name: "nothing is kept" for detector in all_detectors()},  # made images contradict some
         )
         report = convert(request, lambda plan: None, lambda episodes, frames: None)
         on_bytes(folder_bytes(request.out))

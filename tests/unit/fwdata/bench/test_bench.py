@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,11 @@ from fwdata.bench.timing import timed
 from fwdata.errors import FwdataError, UsageError
 from fwdata.evidence.detectors.cameras import STILL
 from fwdata.evidence.image_motion import ImageMotion
+from fwdata.evidence.registry import all_detectors
 from fwdata.evidence.thumbnails import from_rgb
 from fwdata.pipeline.choose import manifest_for
+from fwdata.pipeline.request import ConvertRequest
+from fwdata.pipeline.run import ConvertReport, convert
 
 SIZES = {"robotwin": (240, 320), "libero": (128, 128), "r1lite": (720, 1280), "lerobot": (240, 320)}
 
@@ -54,8 +58,14 @@ def test_no_detector_takes_made_images_for_frozen(height: int, width: int) -> No
     assert ImageMotion(images).energy.min() > 4 * STILL
 
 
-def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path) -> None:
+def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = write_recordings("robotwin", tmp_path / "raw", 2, 16)
+
+    def accepting(request: ConvertRequest, *others: Any) -> ConvertReport:
+        assert request.accept.keys() == {detector.name for detector in all_detectors()}  # images are made: some object
+        return convert(request, *others)
+
+    monkeypatch.setattr("fwdata.bench.convert.convert", accepting)
     found = bench_convert("robotwin", raw, manifest_for("robotwin", None, {}), repeats=1, peer=False, workers=(1,))
     assert found.conversion.units == found.floor.units == 2 * 16 * 3
     assert found.pictures == "3 x 320x240 jpeg" and found.of_peer is None
