@@ -36,7 +36,9 @@ def status(
     Example: fwdata status data/robotwin.zarr
     """
     from fwdata.pipeline.status import store_status
+    from fwdata.store.files import refuse_url
 
+    refuse_url(store, "work is followed in")
     found = store_status(store)
     if as_json:
         emit_json({"store": str(store), "work": [item.to_json() for item in found]})
@@ -82,7 +84,9 @@ def clean(
     Example: fwdata clean data/robotwin.zarr
     """
     from fwdata.pipeline.clean import clean as run
+    from fwdata.store.files import refuse_url
 
+    refuse_url(store, "leftovers are removed from")
     found = run(store, older_than * 3600, dry_run)
     if as_json:
         rows = [{"path": str(i.path.relative_to(store)), "age_s": round(i.age), "bytes": i.bytes} for i in found]

@@ -23,7 +23,7 @@ from fwdata.store.attempts import find_attempts
 from fwdata.store.caches.identity import differences
 from fwdata.store.files import canonical_json
 from fwdata.store.layout import LAYOUT_VERSION
-from fwdata.store.leases import JOBS, seen_leases
+from fwdata.store.leases import JOBS, STALE, seen_leases
 from fwdata.store.metadata import read_document
 from fwdata.store.records import Count, JsonObject, Record
 
@@ -152,15 +152,16 @@ class Job:
             shutil.rmtree(left, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
-        _sweep_temporary(self.store)
+        _sweep_temporary(self.store, dead)
 
 
-def _sweep_temporary(store: Path) -> None:
-    """Remove temporary files that killed processes of a job left beside what it writes, and no others."""
+def _sweep_temporary(store: Path, dead: set[str]) -> None:
+    """Remove temporary files of killed processes beside what a job writes: by their tokens, or by their age."""
     for pattern in (".*.tmp", "*/.*.tmp", "*/*/.*.tmp"):
         for path in store.glob(pattern):
-            if len(path.name.split(".")[-2]) == 8 and time.time() - path.stat().st_mtime > 1:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                if path.name.split(".")[-2] in dead or time.time() - path.stat().st_mtime > STALE:
+                    path.unlink()
 
 
 def end_job(store: Path, name: str) -> None:

@@ -154,6 +154,36 @@ def test_one_process_refuses_while_shards_are_at_work_and_takes_over_when_they_a
     assert not job.folder.exists()
 
 
+def test_a_job_that_ends_removes_what_its_dead_processes_left_and_nothing_of_others(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(tmp_path, manifest)
+    before = tree(store)
+    job = Job.join(store, "stitch", "stitch", "parts/{unit}/frames", {}, [UnitRecord(name="p00000", weight=5)])
+    for token in ("0000000a", "0000000b", "0000000c"):  # dead; alive; of a process of another kind
+        (store / f"parts/.attempt-{token}-p00000.frames").mkdir()
+        (store / f"parts/.zarr.json.{token}.tmp").touch()
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("fwdata.store.leases.os.getpid", lambda: child)
+        dead = hold_lease(store, "stitch", "p00000", "0000000a")
+        dead.__enter__()
+    with hold_lease(store, "stitch", "p00000", "0000000b"):
+        job.end()
+        left = {path.name for path in store.glob("parts/.*")}
+        assert left == {
+            f"{start}0000000{token}{end}"
+            for token in "bc"
+            for start, end in ((".attempt-", "-p00000.frames"), (".zarr.json.", ".tmp"))
+        }
+    clean(store, 0)
+    assert tree(store) == before
+    dead.__exit__(None, None, None)
+
+
 def test_clean_removes_what_is_old_and_in_nobodys_hands(tmp_path: Path, manifest: Manifest) -> None:
     store = store_of(tmp_path, manifest)
     before = tree(store)
