@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from training import recipe
 from fwdata.errors import UsageError
 from fwtrain.data import open_source, training_order, training_reader
 from fwtrain.model import VARIANTS, Denoising, FastWAM, Noise, graphs, sample
+from fwtrain.train import parallel
 from fwtrain.train.build import build_model
+from fwtrain.train.parallel import Team
 from fwtrain.train.passes import Loaded, PassLoader, step_passes
 from fwtrain.train.run import be_deterministic, choose_device
 
@@ -198,3 +201,37 @@ def test_nothing_inside_a_captured_loop_waits(monkeypatch: pytest.MonkeyPatch, v
         assert found.action.device.type == "cuda"
         assert len(model.graphs._kept) == 1
     assert waits == []
+
+
+def test_gradients_are_summed_over_processes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    sharded: list[torch.dtype | None] = []
+    monkeypatch.setattr(
+        "torch.distributed.fsdp.fully_shard", lambda module, mesh, mp_policy: sharded.append(mp_policy.reduce_dtype)
+    )
+    model = FastWAM(small_config(), seed=None, device="meta", dtype=torch.bfloat16)
+    Team(torch.device("cpu"), size=2, mode="fsdp").distribute(model)
+    layers = len(model.video.layers) + len(model.action.layers)
+    assert sharded == [torch.float32] * (layers + 1)
+
+
+def test_processes_wait_long_enough_for_a_slow_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class Mesh:
+        from_group = staticmethod(lambda group, kind: "saving")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(parallel, "DeviceMesh", Mesh)
+    for name in ("init_process_group", "new_group", "destroy_process_group", "get_rank"):
+        monkeypatch.setattr(parallel.dist, name, lambda *a, _name=name, **k: asked.update({_name: (a, k)}) or 0)
+    with parallel.join("ddp", torch.device("cuda")) as team:
+        assert team.saving == "saving"
+    backends, options = asked["init_process_group"]
+    assert backends == ("cpu:gloo,cuda:nccl",)
+    assert options["timeout"] >= timedelta(minutes=30)
+    assert int(os.environ["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"]) >= 1800
+    assert asked["new_group"][1] == {"backend": "gloo", "timeout": parallel.SAVE_PATIENCE}
+    monkeypatch.delenv("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC")
