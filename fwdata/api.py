@@ -30,11 +30,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.cameras import Camera, EncodedCamera, EncodedFrame, RawCamera, VideoCamera
 from fwdata.encode.hub import is_hub_id
 from fwdata.errors import BadEpisode, UsageError
 from fwdata.evidence.claims import (
@@ -52,9 +53,6 @@ from fwdata.evidence.claims import (
 from fwdata.images.video import VideoHeader, VideoPacket
 from fwdata.manifest import Manifest
 from fwdata.pipeline.guarded_open import opening
-
-if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
 
 __all__ = [
     "ActionMeaning",
@@ -172,117 +170,12 @@ class Discovery:
     """Dotted keys of `Episode.metadata` that hold what was decided for each episode; `fwdata inspect` counts them."""
 
 
-MAX_PICTURE_PIXELS = 1 << 26
 MAX_TEXT = 10_000
 """Characters of a task or instruction; text encoders read some 2,000 of them."""
 
 MAX_EPISODE_PIXELS = 1 << 40
-"""Pixels of one image (8192x8192) and of one camera of an episode (14 days of 720p at 15 Hz): a header that claims
-more is damaged, and is refused before anything is allocated for it."""
-
-
-def _check_size(height: int, width: int) -> None:
-    if height < 1 or width < 1 or height * width > MAX_PICTURE_PIXELS:
-        raise BadEpisode(f"images of {height}x{width} pixels; between 1 and {MAX_PICTURE_PIXELS} pixels are possible")
-
-
-@dataclass(frozen=True)
-class EncodedFrame:
-    """One JPEG buffer as recorded."""
-
-    data: bytes
-    """The buffer; stored byte for byte."""
-    red_blue_swapped: bool = False
-    """Whether a standard JPEG decoder shows red and blue exchanged (legacy RoboTwin streams); readers exchange them
-    back."""
-    checked: bool = False
-    """Whether the converter has decoded the buffer without an error already; else it is decoded when it is written."""
-
-
-@dataclass(frozen=True)
-class EncodedCamera:
-    """A camera whose source holds JPEG buffers; they are stored byte for byte."""
-
-    frames: Callable[[], Iterator[EncodedFrame]]
-    """Opens a fresh pass over the T buffers; may be called more than once."""
-    height: int
-    """Pixels of every frame of this episode; each buffer is checked against it when it is written."""
-    width: int
-    """Pixels of every frame of this episode; each buffer is checked against it when it is written."""
-    encoding: Literal["jpeg"] = "jpeg"
-    """Kind of camera, as `fwdata inspect` shows it."""
-
-    def __post_init__(self) -> None:
-        """BadEpisode for a size that no camera has."""
-        _check_size(self.height, self.width)
-
-
-@dataclass(frozen=True)
-class RawCamera:
-    """A camera whose source holds pixels, or video that is decoded; they are stored losslessly."""
-
-    frames: Callable[[], Iterator[NDArray[np.uint8]]]
-    """Opens a fresh pass over the T frames as blocks, each uint8 [n, H, W, 3], true RGB, upright as the policy sees it.
-    Blocks may have any n >= 1; keep them small (16 to 64 frames), they bound the memory of a conversion."""
-    height: int
-    """Pixels of every frame of this episode."""
-    width: int
-    """Pixels of every frame of this episode."""
-    encoding: Literal["raw"] = "raw"
-    """Kind of camera, as `fwdata inspect` shows it."""
-
-    def __post_init__(self) -> None:
-        """BadEpisode for a size that no camera has."""
-        _check_size(self.height, self.width)
-
-    @classmethod
-    def from_files(cls, paths: Sequence[Path]) -> RawCamera:
-        """A camera of image files (PNG, JPEG, ..), one per frame in time order, all of the first one's size.
-
-        BadEpisode where there is no file or the first cannot be read; later ones are checked when they are stored.
-        """
-        from fwdata.images.files import ImageFiles
-
-        try:
-            files = ImageFiles.of(paths)
-        except ValueError as error:
-            raise BadEpisode(str(error)) from None
-        return cls(files, files.height, files.width)
-
-
-@dataclass(frozen=True, eq=False)
-class VideoCamera:
-    """A camera whose source holds video; its packets are stored byte for byte and decoded when frames are read.
-
-    The writer decodes every packet once to check them. Where they cannot be kept (a keyframe that is none, frames that
-    the decoder leaves out), it stores `frames` losslessly coded instead, with a warning.
-    """
-
-    packets: Callable[[], Iterator[VideoPacket]]
-    """Opens a fresh pass over the packets in decode order, in whole groups: the first is an entry."""
-    frames: Callable[[], Iterator[VideoFrame]]
-    """Opens a fresh pass over the T decoded frames of the rows, as read from the recording itself."""
-    header: VideoHeader
-    """What decoding needs besides packets."""
-    rows: NDArray[np.int64]
-    """int64 [T]: rank of the packet whose frame is shown at each row."""
-    height: int
-    """Pixels of every frame of this episode."""
-    width: int
-    """Pixels of every frame of this episode."""
-    swapped: bool = False
-    """Red and blue were exchanged before the video was encoded; readers exchange them back."""
-    unkept: str = ""
-    """Why the packets cannot be kept, where the converter knows that already: `frames` are stored instead."""
-    encoding: Literal["video"] = "video"
-    """Kind of camera, as `fwdata inspect` shows it."""
-
-    def __post_init__(self) -> None:
-        """BadEpisode for a size that no camera has."""
-        _check_size(self.height, self.width)
-
-
-type Camera = EncodedCamera | RawCamera | VideoCamera
+"""Pixels of one camera of an episode (14 days of 720p at 15 Hz): a header that claims more is damaged, and is refused
+before anything is allocated for it."""
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,8 @@ class ManifestError(UsageError):
 
 
 EXTRAS = {
-    **dict.fromkeys(("h5py", "rosbags", "apsw", "lz4", "backports", "pyarrow"), "convert"),
-    **dict.fromkeys(
-        ("torch", "transformers", "ftfy", "safetensors", "huggingface_hub", "httpx", "tensorboard"), "train"
-    ),
+    **dict.fromkeys(("h5py", "rosbags", "apsw", "lz4", "backports", "pyarrow", "huggingface_hub", "httpx"), "convert"),
+    **dict.fromkeys(("torch", "transformers", "ftfy", "safetensors", "tensorboard"), "train"),
     **dict.fromkeys(("lerobot", "datasets"), "lerobot"),
     **dict.fromkeys(("websockets", "msgpack"), "client"),
     **dict.fromkeys(("zarr", "diffusers"), "bench"),

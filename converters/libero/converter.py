@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from converters.libero import about, cameras, gripper, hdf5, paths, text
 from converters.libero import discovery as finding
+from converters.libero.actions import absolute_targets, action_warnings, kept_actions, policy_actions
 from converters.libero.options import LiberoOptions
 from converters.libero.orientation import Orientation, orient, rotation_of
 from converters.libero.stored import agreeing
@@ -141,7 +142,7 @@ class LiberoConverter:
             gripped = gripper.decide(file, demo_name, demos, commands, fingers, self.options.gripper)
         self._check_meaning(demo_name, demo)
         rows, actions, noops = self._rows(demo)
-        warnings = hdf5.action_warnings(demo.actions) + self._warnings(demo, len(rows), layout_timing)
+        warnings = action_warnings(demo.actions) + self._warnings(demo, len(rows), layout_timing)
         warnings += [text for text in (*turned.warnings, gripped.warning) if text]
         told_by_file = about.about(ref, attributes, demo, told, turned, gripped)
         metadata = told_by_file | {
@@ -160,7 +161,7 @@ class LiberoConverter:
                 for name, size in sizes.items()
             },
             state=demo.state[rows].astype(np.float32),
-            action=hdf5.policy_actions(actions, gripped),
+            action=policy_actions(actions, gripped),
             timestamp_ns=np.rint(np.arange(len(rows)) * (1e9 / self.manifest.fps.hz)).astype(np.int64),
             valid=np.ones(len(rows), dtype=np.bool_),
             state_names=hdf5.STATE_NAMES,
@@ -195,7 +196,7 @@ class LiberoConverter:
 
     def _check_meaning(self, name: str, demo: hdf5.Demo) -> None:
         """BadEpisode where the actions are absolute targets and the option does not say so, or the reverse."""
-        found = hdf5.absolute_targets(demo)
+        found = absolute_targets(demo)
         if found is not None and not self.options.absolute_actions:
             raise BadEpisode(
                 f"data/{name}/actions hold absolute targets, not LIBERO's delta commands: {found}; convert them with "
@@ -219,7 +220,7 @@ class LiberoConverter:
             if len(rows) < 2:
                 raise BadEpisode("too short: one recorded row leaves none when it is paired with the next action")
             rows, actions = rows[:-1], actions[1:]
-        kept = hdf5.kept_actions(actions)
+        kept = kept_actions(actions)
         noops = tuple(int(row) for row in rows[~kept])
         if not self.options.filter_noops:
             return rows, actions, noops

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.libero.gripper import OWN, GripperDecision
 from converters.libero.text import bddl_language, language_instruction, parse_json
 from converters.shared.hdf5 import dataset, find, group_keys
 from fwdata.errors import BadEpisode
@@ -51,13 +50,6 @@ TARGET_NAMES = (
     "gripper",
 )
 """Action names where they are absolute targets."""
-
-ABSOLUTE_ROWS, ABSOLUTE_LAGS = 8, 6
-ABSOLUTE_TRAVEL = 0.02
-"""Range (m or rad) that a column must have to tell anything."""
-ABSOLUTE_CORRELATION = 0.9
-ABSOLUTE_NEAR = 0.15
-"""Median distance from where the arm is, as a share of its range, below which actions are targets."""
 
 _DEMO = re.compile(r"demo_([0-9]{1,9})")
 _TIMING_RATIO = 3.0
@@ -386,70 +378,3 @@ def _timing(file: h5py.File, where: str, rows: int, layout_timing: Timing) -> tu
     if following > _TIMING_RATIO * same:
         return "before_action", "content: joint_states[t] follows states[t]"
     return layout_timing, default
-
-
-def policy_actions(actions: NDArray[np.float64], gripper: GripperDecision = OWN) -> NDArray[np.float32]:
-    """Actions as Fast-WAM trains them: the gripper as 1 open / 0 closed, the rest unchanged.
-
-    float64 [T, 7] to float32 [T, 7].
-    """
-    mapped = actions.copy()
-    mapped[:, 6] = gripper.apply(actions[:, 6])
-    return mapped.astype(np.float32)
-
-
-def absolute_targets(demo: Demo) -> str | None:
-    """What shows that columns 0 to 2 of the actions are positions to go to, or joint angles; None for delta commands.
-
-    Delta commands (1 = 0.05 m of one step) are never within centimetres of where the arm is, in every row.
-    """
-    if len(demo.actions) < ABSOLUTE_ROWS:
-        return None
-    followed = {"the end effector's position in m": demo.state[:, :3]}
-    if demo.joints is not None:
-        followed["the joint angles in rad"] = demo.joints[:, :3]
-    for what, values in followed.items():
-        moving = np.ptp(values, axis=0) > ABSOLUTE_TRAVEL
-        if not moving.any():
-            continue
-        for lag in range(min(ABSOLUTE_LAGS, len(values) - 2)):
-            apart = np.abs(demo.actions[: len(values) - lag, :3] - values[lag:])
-            typical, span = float(np.median(apart, axis=0).max()), float(np.ptp(values, axis=0).max())
-            if typical < ABSOLUTE_NEAR * span and _follows(demo.actions, values, lag, moving):
-                return f"columns 0 to 2 are {what} of {lag} rows later within {typical:.2g}"
-    return None
-
-
-def _follows(actions: NDArray[np.float64], values: NDArray[np.float64], lag: int, columns: NDArray[np.bool_]) -> bool:
-    """Whether every moving column of the actions is correlated with the values `lag` rows later."""
-    pairs = [(actions[: len(values) - lag, i], values[lag:, i]) for i in np.flatnonzero(columns)]
-    if any(one.std() == 0 or other.std() == 0 for one, other in pairs):
-        return False
-    return all(float(np.corrcoef(one, other)[0, 1]) > ABSOLUTE_CORRELATION for one, other in pairs)
-
-
-def kept_actions(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """False for every no-op of recorded actions float64 [T, 7].
-
-    A no-op has norm(action[:6]) < 1e-4 and the gripper command of the last action that was kept (not of the previous
-    one); before any action is kept the norm alone counts (openvla regenerate_libero_dataset.py).
-    """
-    kept: NDArray[np.bool_] = np.linalg.norm(actions[:, :6], axis=1) >= 1e-4
-    gripper: float | None = None
-    for row, command in enumerate(actions[:, 6]):
-        kept[row] |= gripper is not None and command != gripper
-        if kept[row]:
-            gripper = float(command)
-    return kept
-
-
-def action_warnings(actions: NDArray[np.float64]) -> list[str]:
-    """Values that no published file holds: suspicious, but kept."""
-    warnings = []
-    low, high = float(actions.min()), float(actions.max())
-    if low < -1 or high > 1:
-        warnings.append(f"actions reach {low:.4g} .. {high:.4g}, expected -1 .. 1")
-    other = np.unique(actions[:, 6][~np.isin(actions[:, 6], (-1.0, 0.0, 1.0))])
-    if len(other):
-        warnings.append(f"gripper commands other than -1 and 1, the first is {other[0]:.4g}; clipped to 0 .. 1")
-    return warnings

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.libero import hdf5, paths
+from converters.libero.actions import kept_actions
 from converters.libero.published import SUITE_TASKS
 from converters.libero.task_name import split_task
 from converters.shared.hdf5 import open_recording
@@ -103,7 +104,7 @@ def _open_raw(base: Path, file: paths.TaskFile, max_demos: int | None) -> Replay
         recorded = rows = 0
         for name in demos:
             try:
-                kept = hdf5.kept_actions(hdf5.read_commands(opened, name).actions)
+                kept = kept_actions(hdf5.read_commands(opened, name).actions)
             except BadEpisode:
                 continue  # its replay will say so
             recorded, rows = recorded + len(kept), rows + int(kept.sum())
@@ -136,7 +137,7 @@ class TaskSession:
             with open_recording(self._raw) as file:
                 commands = hdf5.read_commands(file, demo)
             first, recorded = commands.states[0], len(commands.actions)
-            kept = hdf5.kept_actions(commands.actions)
+            kept = kept_actions(commands.actions)
             rows = int(kept.sum())
             if not rows:
                 raise BadEpisode(f"all {recorded} actions are no-ops, nothing is left of the demonstration")

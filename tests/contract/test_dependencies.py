@@ -46,6 +46,7 @@ ALLOWED = (
     ("fwdata/images/", "video"),
     ("fwdata/pipeline/engines/ray_cluster.py", "ray"),
     ("fwdata/scaffold/", "convert"),
+    ("fwdata/share/", "convert"),
     ("fwdata/store/files.py", "cloud"),
     ("fwdata/", None),
     ("fwtrain/bench/", "bench"),

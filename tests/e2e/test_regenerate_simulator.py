@@ -12,7 +12,7 @@ import pytest
 from libero_reading import pixels, read_one, warnings_of
 from paths import DATA
 
-from converters.libero.hdf5 import kept_actions
+from converters.libero.actions import kept_actions
 from fwdata.envs import libero as simulators
 from fwdata.errors import FwdataError
 

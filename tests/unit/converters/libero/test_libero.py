@@ -15,7 +15,7 @@ from libero_reading import FILE, TASK, converter, manifest, pixels, read_all, re
 from paths import DATA
 
 import fwdata
-from converters.libero.hdf5 import kept_actions
+from converters.libero.actions import kept_actions
 from fwdata.api import Converter as Contract
 from fwdata.errors import ManifestError, UsageError
 from fwdata.report.inspect_store import describe
@@ -71,7 +71,7 @@ def test_gripper_mapping():
     commands = np.array([-1.0, 1, 0, 0.25, -0.5, 2])
     actions = moving(6)
     actions[:, 6] = commands
-    from converters.libero.hdf5 import policy_actions
+    from converters.libero.actions import policy_actions
 
     mapped = policy_actions(actions)
     assert mapped.dtype == np.float32 and np.array_equal(mapped[:, :6], actions[:, :6].astype(np.float32))

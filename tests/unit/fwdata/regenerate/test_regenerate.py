@@ -17,7 +17,7 @@ from fixtures import run_convert, tree
 from libero_files import moving, write_file
 from libero_reading import manifest, pixels, read_all, warnings_of
 
-from converters.libero.hdf5 import kept_actions
+from converters.libero.actions import kept_actions
 from fwdata.envs import libero as simulators
 from fwdata.errors import FwdataError, UsageError
 from fwdata.regenerate import run as regeneration
