@@ -126,7 +126,7 @@ class Recommendation:
     disk: int
     """Bytes of the checkpoints kept at once."""
     host: int
-    """Bytes of host memory while the weights are loaded."""
+    """Bytes of host memory while the weights are loaded, or while several processes save, whichever is more."""
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON."""
@@ -229,7 +229,9 @@ def recommend(
     )
     words = [*start, "STORE", "--recipe", name, "--out", "RUN", *(w for value in sets for w in ("--set", value))]
     kept = (recipe.keep_last or 1) + 1  # the newest ones, and the best
-    host = processes * (row.memory.weights * row.processes + LOADER_BYTES)
+    loading = processes * (row.memory.weights * row.processes + LOADER_BYTES)
+    saving = processes * LOADER_BYTES + (row.checkpoint if processes > 1 else 0)  # a copy of all processes' rows
+    host = max(loading, saving)
     return Recommendation(
         gpu,
         gib,

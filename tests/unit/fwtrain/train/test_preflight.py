@@ -9,7 +9,7 @@ from fwdata.errors import UsageError
 from fwtrain.recipe import load_recipe, override
 from fwtrain.train.build import Sizes, sized_config
 from fwtrain.train.memory import CONTEXT_BYTES, GIB, MemoryPlan
-from fwtrain.train.plan import pass_size, plan_rows, recommend
+from fwtrain.train.plan import LOADER_BYTES, pass_size, plan_rows, recommend
 from fwtrain.train.preflight import check_memory, explain_out_of_memory, windows_per_pass
 
 CUDA = torch.device("cuda", 0)
@@ -85,4 +85,6 @@ def test_every_command_that_is_recommended_fits_and_makes_the_same_steps() -> No
             assert memory.total <= gib * GIB
             assert (processes == 1) == (words[0] == "fwtrain")
             assert found.hours > 0 and found.disk > 0
+            copied = MemoryPlan(chosen, config, processes).checkpoint_bytes() if processes > 1 else 0
+            assert found.host >= processes * LOADER_BYTES + copied
     assert recommend(rows, "tiny", [], 24, 2).hours == pytest.approx(recommend(rows, "tiny", [], 24, 1).hours / 2)
