@@ -101,6 +101,10 @@ def busy(store: Path, raylets: Iterable[int], found: list[int]) -> bool:
     return bool(found)
 
 
+def more(store: Path) -> list[list[object]]:
+    return [["stitch", store], ["encode-text", store, "--encoder", "tiny"]]
+
+
 def commands(raw: Path, store: Path) -> list[list[object]]:
     return [
         ["convert", "toy", raw, "--out", store, "--workers", 1],
@@ -146,7 +150,8 @@ def test_two_nodes_of_a_ray_cluster_one_killed_half_way(tmp_path: Path) -> None:
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
         raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
         working: list[int] = []
-        for number, (alone, spread) in enumerate(zip(commands(raw, one), commands(raw, many), strict=True)):
+        pairs = zip([*commands(raw, one), *more(one)], [*commands(raw, many), *more(many)], strict=True)
+        for number, (alone, spread) in enumerate(pairs):
             run(*alone)
             driver = start(*spread, "--json", "--engine", "ray", "--address", cluster.address)
             if number == 0:
