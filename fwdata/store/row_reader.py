@@ -54,8 +54,10 @@ class OpenShard:
         return self._mapped
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):
+        try:  # modules may be gone when the interpreter ends: contextlib is one of them
             os.close(self.fd)
+        except (AttributeError, OSError, TypeError):
+            return
 
 
 class RowReader:
