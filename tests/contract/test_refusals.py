@@ -197,6 +197,8 @@ TRAIN = [
     Refused(f"compare toy.zarr --recipe tiny --out compared --env none --set {STEPS}", "another recipe",
             before=lambda f: (shutil.copytree(f / "run", f / "compared/runs/joint-seed0"))),
     Refused("report absent", "absent"),
+    Refused("import absent.pt new --recipe libero", "absent.pt"),
+    Refused("distil absent --store toy.zarr", "absent"),
     Refused("push absent me/x --license mit", "absent"),
     Refused("push run me/x", "name the licence of the weights"),
     Refused("push run me/x --license mit --format nonsense", "nonsense"),
