@@ -90,7 +90,7 @@ def run_comparison(
     for cell in plan.cells:  # all of them before any is trained
         folder = RunFolder(plan.folder(cell))
         if folder.exists:
-            folder.prepare(plan.recipe(cell), resume=True, fresh=False)  # refuses the run of another recipe
+            folder.prepare(plan.recipe(cell), resume=True, fresh=False, longer=False)  # refuses other recipes
     results: list[CellResult] = []
     clock = _Clock()
     for number, cell in enumerate(plan.cells, 1):
@@ -141,7 +141,7 @@ def _one(
             where = f"step {outcome.step} of {outcome.total} of {cell.name}"
             raise Interrupted(f"stopped and saved at {where}; the same command continues")
     else:
-        RunFolder(path).prepare(plan.recipe(cell), resume=True, fresh=False)  # refuses the run of another recipe
+        RunFolder(path).prepare(plan.recipe(cell), resume=True, fresh=False, longer=False)  # refuses other recipes
     step = RunFolder(path).need_checkpoint().step
     closed = None if plan.env == "none" else _closed_loop(plan, cell, step, device, should_stop)
     validations = read_log(path, "val")

@@ -284,11 +284,14 @@ class RunFolder:
             raise UsageError(f"{self.path} is not a run folder: it has no {name}; make one with fwtrain run")
         return path.read_text(encoding="utf-8")
 
-    def prepare(self, recipe: Recipe, *, resume: bool, fresh: bool, held: ExitStack | None = None) -> None:
+    def prepare(
+        self, recipe: Recipe, *, resume: bool, fresh: bool, held: ExitStack | None = None, longer: bool = True
+    ) -> None:
         """Decide what happens with an existing folder, before anything is read from the store.
 
         New or empty: start. A run of an equal recipe: continue. `fresh`: start in place of the old run, which stays
-        until `clear`. held: takes the folder's lock, which makes the folder. Raises RunMismatch naming the keys of
+        until `clear`. held: takes the folder's lock, which makes the folder. longer: a finished run may be given more
+        steps. Raises RunMismatch naming the keys of
         another recipe, UsageError for `resume` without a run or a folder that is not ours, StoreBusy when another
         process trains in it.
         """
@@ -304,11 +307,11 @@ class RunFolder:
             raise UsageError(f"--resume: {self.path} holds no run; leave out --resume to start one")
         if exists:
             changed = differences(self.recipe(), recipe)
-            if changed and self.lengthened(recipe) is None:
+            if changed and not (longer and self.lengthened(recipe) is not None):
                 more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
                 raise RunMismatch(
                     f"{self.path} holds a run of another recipe ({changed[0]}{more}); use another --out, or --fresh to "
-                    f"delete that run and start again{self._longer_later(recipe)}"
+                    f"delete that run and start again{self._longer_later(recipe) if longer else ''}"
                 )
         elif self.path.is_dir() and any(item.name != UNNAMED for item in self.path.iterdir()):
             raise UsageError(f"--out {self.path} is not empty and holds no run; name a new folder")
