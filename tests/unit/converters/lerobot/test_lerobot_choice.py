@@ -55,7 +55,7 @@ def next_rows(lengths: tuple[int, ...] = (4, 3), size: int = 14) -> dict[tuple[s
         (Recipe(fps=20, robot="panda", **LIBERO_KEYS, **LEROBOT), "lerobot-libero"),
         (Recipe(fps=10, robot="Franka Emika", **LIBERO_KEYS, **LEROBOT), "lerobot-libero"),
         (Recipe(fps=50, robot="robotwin_aloha", values=next_rows(), **ROBOTWIN_KEYS, **LEROBOT), "lerobot-robotwin"),
-        (Recipe(fps=17, robot="aloha", values=next_rows(), **ROBOTWIN_KEYS, **LEROBOT), "lerobot-robotwin"),
+        (Recipe(fps=17, robot="aloha", values=next_rows(), **ROBOTWIN_KEYS, **LEROBOT), "lerobot-plain"),
         (Recipe(fps=50, robot="aloha", values=next_rows(), **ROBOTWIN_KEYS, **LEROBOT), "lerobot-plain"),
         (Recipe(fps=30, robot="unknown", values=next_rows(), **ROBOTWIN_KEYS, **LEROBOT), "lerobot-plain"),
         (Recipe(version="v3.0", **LEROBOT), "lerobot-r1lite"),

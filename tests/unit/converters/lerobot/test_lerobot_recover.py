@@ -75,7 +75,7 @@ def test_a_sound_dataset_is_the_same_with_recover(root):
 
 def test_without_the_table_of_episodes_and_the_footer(root):
     shutil.rmtree(root / "meta/episodes")
-    assert "add --recover if its recording was killed" in refusal(root)
+    assert "or add --recover" in refusal(root)
     kill(root / TABLE, V3.lengths)
     check(root, 3)
     told = converter(recover=True).discover(root).warnings
