@@ -101,7 +101,11 @@ def open_video(path: Path, name: str) -> Iterator[InputContainer]:
 
 
 def _why(path: Path, error: Exception) -> str:
-    """What is wrong with a file that FFmpeg does not open, without its error numbers."""
+    """What is wrong with a file that FFmpeg does not open, without its error numbers; our own errors say it already."""
+    import av
+
+    if not isinstance(error, (av.FFmpegError, OSError)):
+        return str(error)
     if isinstance(error, OSError) and error.errno in (ENOENT, EACCES, EISDIR):
         return str(error.strerror)
     if path.suffix.lower() in _INDEXED and _lacks_index(path):
