@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from fwdata.store.compatibility import Described, check_joinable, difference
     from fwdata.store.episode import StoredEpisode as Episode
     from fwdata.store.reader import Store
-    from fwdata.window import Window
-    from fwdata.window import Window as WindowSpec
+    from fwdata.window import Window, WindowSpec
 
 __version__ = "0.1.0"
 
@@ -52,6 +51,7 @@ _HOMES = {
     "Store": "fwdata.store.reader",
     "WindowDataset": "fwdata.dataset",
     "Window": "fwdata.window",
+    "WindowSpec": "fwdata.window",
     "check_joinable": "fwdata.store.compatibility",
     "difference": "fwdata.store.compatibility",
     "differing": "fwdata.store.caches.identity",
@@ -72,8 +72,6 @@ def __getattr__(name: str) -> object:
         from fwdata.store.episode import StoredEpisode
 
         return StoredEpisode
-    if name == "WindowSpec":  # its name before
-        name = "Window"
     if name in _HOMES:
         with needed_for(f"fwdata.{name}"):
             return getattr(importlib.import_module(_HOMES[name]), name)

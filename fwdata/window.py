@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,29 @@ class Window(Model):
     def starts(self, length: int, stride: int = 1) -> NDArray[np.int64]:
         """int64 [m]: window starts 0, stride, 2*stride, .. of an episode with `length` frames."""
         return np.arange(0, length, stride, dtype=np.int64)
+
+
+class _AnyWindow(type):
+    """Every `Window` is an instance of its classes."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Window)
+
+
+class WindowSpec(metaclass=_AnyWindow):
+    """`Window` under its earlier name, with the arguments it took: positions too, and a `latent_frames` to check.
+
+    Makes a `Window`, and every `Window` is an instance. ValueError as for `Window`, or where latent_frames differ.
+    """
+
+    def __new__(
+        cls, num_frames: int = 33, video_stride: int = 4, latent_frames: int | None = None, action_horizon: int = 32
+    ) -> Any:
+        """The `Window` of these numbers."""
+        made = Window(num_frames=num_frames, video_stride=video_stride, action_horizon=action_horizon)
+        if latent_frames not in (None, made.latent_frames):
+            raise ValueError(f"latent_frames must be {made.latent_frames}, not {latent_frames}")
+        return made
 
 
 class FramesLike(Protocol):

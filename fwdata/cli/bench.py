@@ -19,7 +19,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    group = typer.Typer(help="Measure speed against a limit found in the same run.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Measure speed against a limit found in the same run.",
+        epilog="Example: fwdata bench read data/robotwin.zarr",
+        no_args_is_help=True,
+    )
     group.command(name="convert")(convert)
     group.command(name="read")(read)
     group.command(name="video")(video)

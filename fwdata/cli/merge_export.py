@@ -21,7 +21,11 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(name="merge")(merge)
     app.command(name="copy")(copy)
-    group = typer.Typer(help="Export a store in another format.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Export a store in another format.",
+        epilog="Example: fwdata export lerobot data/robotwin.zarr exports/robotwin",
+        no_args_is_help=True,
+    )
     group.command(name="lerobot")(export_lerobot)
     group.command(name="fastwam-text")(export_fastwam_text)
     app.add_typer(group, name="export")

@@ -46,8 +46,9 @@ def sample(
     if simulator:
         _in_simulator(kind, suite, tasks, episodes, seed, first_state, workers, out, as_json)
         return
-    if suite is not None or tasks is not None:
-        raise UsageError("--suite and --tasks need --simulator")
+    given = {"--suite": suite, "--tasks": tasks, "--first-state": first_state, "--workers": workers - 1}
+    if needless := [name for name, value in given.items() if value]:
+        raise UsageError(f"{' and '.join(needless)} need --simulator")
     from fwdata.envs.sample import write_sample
 
     report = write_sample(kind, out, episodes=episodes, seed=seed)
@@ -55,6 +56,8 @@ def sample(
         emit_json({"episodes": report.episodes, "frames": report.frames, "bytes": report.bytes, "out": str(out)})
     else:
         print(f"{out}: {report.episodes} episodes, {report.frames} frames, {human_bytes(report.bytes)}")
+        manifest = {"robotwin": "robotwin-sample", "lerobot": "lerobot-robotwin"}[kind]
+        print(f"  convert them with: fwdata convert {kind} {out} --out {out.name}.zarr --manifest {manifest}")
 
 
 def _in_simulator(

@@ -20,7 +20,11 @@ Repeats = Annotated[int, typer.Option(help="Runs of every way, taking turns.", m
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    group = typer.Typer(help="Measure speed beside the same work done another way.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Measure speed beside the same work done another way.",
+        epilog="Example: fwtrain bench latency --size tiny",
+        no_args_is_help=True,
+    )
     group.command("train", epilog="Example: fwtrain bench train --size 50m --vae")(train)
     group.command("latency", epilog="Example: fwtrain bench latency --size 50m --variant all")(latency)
     group.command("serve", epilog="Example: fwtrain bench serve runs/libero --clients 8 --seconds 300")(serve)

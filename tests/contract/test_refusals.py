@@ -64,6 +64,11 @@ def rewritten(change: Callable[[dict[str, object]], object], store: str = "toy.z
     return rewrite
 
 
+def lose_latents(folder: Path) -> None:
+    """Leave the latents of one part away, as an encoding that was stopped does."""
+    shutil.rmtree(sorted((folder / "toy.zarr/latents").glob("*/p00001"))[0])
+
+
 def text(key: str) -> Callable[[Path], None]:
     """Write a file that no command made."""
 
@@ -151,6 +156,7 @@ DATA = [
     Refused("init libero --out new", "a converter 'libero' already"),
     Refused("init mybot --out new --from notes.txt", "give an HDF5 or NPZ file", before=text("notes.txt")),
     Refused("sample robotwin --out notes.txt", "is a file", before=text("notes.txt")),
+    Refused("sample robotwin --out new --first-state 3 --workers 2", "--first-state and --workers need --simulator"),
     Refused("quickstart --out notes.txt", "is a file", before=text("notes.txt")),
     Refused("preview absent.zarr --out new", "absent.zarr"),
     Refused("preview toy.zarr --out notes.txt", "is a file", before=text("notes.txt")),
@@ -182,6 +188,8 @@ TRAIN = [
     Refused("run toy.zarr --recipe tiny --out run --fresh", "does not match", EXIT_DAMAGED, before=other_prompt),
     Refused("run second.zarr --recipe tiny --out run --fresh", "no latent cache"),
     Refused("run second.zarr --recipe tiny --out new", "no latent cache"),
+    Refused("run toy.zarr --recipe tiny --out new", "lacks p00001", before=lose_latents),
+    Refused("run toy.zarr --recipe tiny --out run --fresh", "lacks p00001", before=lose_latents),
     Refused("export fastwam absent a.pt", "absent"),
     Refused("export fastwam run a.bin", "must end in .pt"),
     Refused("export fastwam run a.pt", "exists already", before=text("a.pt")),

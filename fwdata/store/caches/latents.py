@@ -156,7 +156,8 @@ class LatentCache(Cache[LatentCacheRecord]):
         return WindowRows(list(zip(caches or [self] * len(episodes), episodes, strict=True)), verify)
 
     def starts(self, episode: StoredEpisode) -> NDArray[np.int64]:
-        """int64 [m]: frames of the episode at which a window with future latents starts."""
+        """int64 [m]: frames of the episode at which a window with future latents starts. StoreError if not encoded."""
+        self.part_record(episode.part)
         return self.window.starts(episode.num_frames, self.stride)
 
     def future(self, episode: StoredEpisode, starts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:

@@ -99,6 +99,16 @@ def test_a_manifest_refuses_a_window_that_does_not_fit() -> None:
 
 def test_a_cache_records_latent_frames_that_fit_its_window() -> None:
     recorded = WindowRecord(num_frames=33, video_stride=4, latent_frames=3, action_horizon=32)
-    assert recorded.window() == SPEC and fwdata.WindowSpec is Window
+    assert recorded.window() == SPEC
     with pytest.raises(ValueError, match="latent_frames must be 3, not 2"):
         recorded.model_copy(update={"latent_frames": 2}).window()
+
+
+def test_the_earlier_name_of_a_window_takes_the_earlier_arguments() -> None:
+    assert fwdata.WindowSpec(17, 4, 2, 16) == Window(num_frames=17, action_horizon=16)
+    assert fwdata.WindowSpec(num_frames=17, latent_frames=2, action_horizon=16).latent_frames == 2
+    assert fwdata.WindowSpec() == SPEC and isinstance(SPEC, fwdata.WindowSpec)
+    with pytest.raises(ValueError, match="latent_frames must be 3, not 2"):
+        fwdata.WindowSpec(33, 4, 2, 32)
+    with pytest.raises(ValueError, match="must be a multiple"):
+        fwdata.WindowSpec(30)
