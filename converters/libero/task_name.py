@@ -88,6 +88,23 @@ def _published_start(scene: str | None, base: str) -> str | None:
     return None
 
 
+_GOES_ON = frozenset(
+    "after and at before behind by for from in inside into next of on onto then to under using while with".split()
+)
+"""Words with which a sentence goes on after another task's text; others are taken for a mark (`_copy`, `_failed`)."""
+
+
+def mark_after_published(name: TaskName) -> str | None:
+    """What follows a published task at the end of a name and does not read like more of its sentence, e.g. `_copy`."""
+    if name.words is None or name.published:
+        return None
+    tokens = name.words.split()
+    for length in range(len(tokens) - 1, 0, -1):
+        if _is_published(name.scene, "_".join(tokens[:length])):
+            return None if tokens[length] in _GOES_ON else f"_{'_'.join(tokens[length:])}"
+    return None
+
+
 def _is_published(scene: str | None, base: str) -> bool:
     return is_published(base if scene is None else f"{scene}_{base}")
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from converters.libero.task_name import TaskName, parse_file, renames_tasks
+from converters.libero.task_name import TaskName, mark_after_published, parse_file, renames_tasks
 from fwdata.errors import BadEpisode
 
 type Preference = Literal["file_name", "problem_info", "file_name_always"]
@@ -73,6 +73,24 @@ def _is_doubtful(name: TaskName) -> bool:
     return name.dropped[1:].isdigit() and any(letter.isdigit() for letter in name.words or "")
 
 
+def _check_certain(name: str, found: TaskName, preference: Preference) -> None:
+    """BadEpisode where the end of a file's name may or may not be part of its instruction."""
+    if found.published:
+        return
+    if _is_doubtful(found):
+        raise BadEpisode(
+            f"{name} tells no instruction for certain: the number at its end may belong to the text, as the one in "
+            f"{found.spelt!r} does, or count variations; add problem_info to the file's group data, or rename it"
+        )
+    mark = mark_after_published(found)
+    if mark is not None and preference != "file_name_always":
+        raise BadEpisode(
+            f"{name} tells no instruction for certain: {mark} follows the text of a published task, and may be part of "
+            "the text or a mark on the file; add problem_info to the file's group data, rename the file, or take the "
+            "name as it is with option instruction=file_name_always"
+        )
+
+
 def choose(
     name: str, problem_info: str | None, bddl: str | None, preference: Preference, folder: str = ""
 ) -> TaskInstruction:
@@ -96,11 +114,8 @@ def choose(
     if preference == "problem_info" and found.published:
         places = {"problem_info": problem_info, "file name": spelt, "bddl": bddl}
     for source, text in places.items():
-        if text and source == "file name" and not found.published and _is_doubtful(found):
-            raise BadEpisode(
-                f"{name} tells no instruction for certain: the number at its end may belong to the text, as the one in "
-                f"{found.spelt!r} does, or count variations; add problem_info to the file's group data, or rename it"
-            )
+        if text and source == "file name":
+            _check_certain(name, found, preference)
         if text:
             return TaskInstruction(text, source, spelt, problem_info, bddl, found.dropped)
     if found.rewritten and found.words:

@@ -158,3 +158,20 @@ def test_all_published_tasks_spell_their_own_text():
     for task in (*LIBERO_90, *SUITE_OF_TASK):
         found = parse_task(task)
         assert found.published and not found.dropped and found.words == split_task(task)[1].replace("_", " ")
+
+
+@pytest.mark.parametrize("mark", ["_copy", "_failed", "_no_noops", "_texture", "_left"])
+@pytest.mark.parametrize("task", [BOWL, "KITCHEN_SCENE10_close_the_top_drawer_of_the_cabinet"])
+def test_a_mark_without_a_number_never_ends_in_the_instruction(tmp_path, task, mark):
+    path = tmp_path / "libero_spatial" / f"{task}{mark}_demo.hdf5"
+    write_file(path, [0], "openvla")
+    assert f"{mark} follows the text of a published task" in reason(tmp_path)
+    spelt = f"{task}{mark}".removeprefix("KITCHEN_SCENE10_").replace("_", " ")
+    assert read_one(tmp_path, instruction="file_name_always").instructions == (spelt,)
+    write_file(path, [0], text="say it otherwise")
+    assert read_one(tmp_path).instructions == ("say it otherwise",)
+
+
+def test_a_sentence_that_goes_on_after_a_published_task_is_kept(tmp_path):
+    write_file(tmp_path / "mine" / "turn_on_the_stove_and_fold_the_towel_demo.hdf5", [0], "openvla")
+    assert read_one(tmp_path).instructions == ("turn on the stove and fold the towel",)
