@@ -14,9 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from converters.shared.content import not_content
 from fwdata.api import Json
 
 MAX_FILE_BYTES = 64 << 20
+
+_PLACEHOLDER = re.compile(r"\{\w{1,20}\}")
+"""Place of an object or arm in RoboTwin's instruction templates, e.g. `{A}`, `{a}`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def canonical_first(texts: Sequence[str], episode_id: str, rule: str) -> tuple[s
 def clean_texts(values: Iterable[object], warnings: list[str]) -> tuple[str, ...]:
     """Strip, drop empty ones and duplicates, keep the English part of "Chinese@English"; file order is kept.
 
-    The official loader splits at `@` and accepts exactly one; text that has no single English part is dropped.
+    The official loader splits at `@` and accepts exactly one; text that has no single English part is dropped, and so
+    is a template whose placeholders were never filled in.
     """
     kept: dict[str, None] = {}
     for value in values:
@@ -79,6 +84,9 @@ def clean_texts(values: Iterable[object], warnings: list[str]) -> tuple[str, ...
                 warnings.append(f"instruction {text[:60]!r} has no single English part around its '@'; dropped")
                 continue
             text = english[0]
+        if hole := _PLACEHOLDER.search(text):
+            warnings.append(f"instruction {text[:60]!r} is a template, {hole[0]} is not filled in; dropped")
+            continue
         if text:
             kept[text] = None
     return tuple(kept)
@@ -154,7 +162,7 @@ def _read_json(path: Path) -> tuple[Any, str | None]:
     except OSError as error:
         return None, str(error.strerror or error)
     except (ValueError, RecursionError) as error:
-        return None, f"no valid JSON ({str(error)[:80]})"
+        return None, not_content(path, _name(path)) or f"no valid JSON ({str(error)[:80]})"
 
 
 def read_seed(path: Path | None, index: int) -> tuple[int | None, str | None]:

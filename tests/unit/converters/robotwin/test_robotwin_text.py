@@ -130,3 +130,26 @@ def test_a_video_that_tells_nothing(tmp_path, kind):
     verdict = episode.metadata["colour_check"]["verdict"]
     assert verdict == ("not coloured enough" if kind == "grey" else "not checked")
     assert any("colours are not checked" in w for w in episode.warnings) is (kind != "grey")
+
+
+def test_templates_that_were_never_filled_in_are_not_instructions(tmp_path):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    path = folder / "instructions" / "episode0.json"
+    path.write_text(json.dumps({"seen": ["Use {a} to lift {A}.", "Lift it."], "unseen": ["Move {A}."]}))
+    episode = read_one(tmp_path)
+    assert episode.instructions == ("Lift it.",) and episode.metadata["instructions_unseen"] == []
+    assert any("'Use {a} to lift {A}.' is a template, {a} is not filled in; dropped" in w for w in episode.warnings)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><title>Sign in</title>", 'is an HTML page ("Sign in")'),
+        (b"", "is empty (0 bytes)"),
+    ],
+)
+def test_a_file_of_instructions_without_its_content_is_named(tmp_path, content, part):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    (folder / "instructions" / "episode0.json").write_bytes(content)
+    assert any(part in w for w in read_one(tmp_path).warnings)
