@@ -67,9 +67,10 @@ def write_lock(store: Path) -> Iterator[None]:
     """Hold the store's only write lock (on the folder itself, so nothing is left behind).
 
     The system releases it when the process dies. StoreBusy says who holds it, or who works on a unit of the store on
-    any machine; StoreError for a store with symbolic links, since writing through one would change files elsewhere. A
-    folder made for it is gone again if left empty.
+    any machine; StoreError for a store with symbolic links, since writing through one would change files elsewhere, and
+    UsageError for one inside another store. A folder made for it is gone again if left empty.
     """
+    _refuse_nested(store)
     with made_folder(store), folder_lock(store):
         _refuse_links(store)
         for lease in live_leases(store):
@@ -83,9 +84,17 @@ def write_lock(store: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def shared_write(store: Path) -> Iterator[None]:
     """Write a store beside others that do so too, each its own units; StoreBusy while `write_lock` is held here."""
+    _refuse_nested(store)
     with made_folder(store), shared_folder_lock(store):
         _refuse_links(store)
         yield
+
+
+def _refuse_nested(store: Path) -> None:
+    """UsageError for a folder inside another store, which would not verify any more."""
+    for parent in store.resolve().parents:
+        if (parent / "zarr.json").is_file() and (parent / "parts").is_dir():
+            raise UsageError(f"{store} lies inside the store {parent}, which it would damage; choose another folder")
 
 
 def _refuse_links(store: Path) -> None:

@@ -12,7 +12,7 @@ from fixtures import tree
 import fwdata
 from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError
 from fwdata.store.copying import copy_store
-from fwdata.store.files import LocalFiles, RemoteFiles
+from fwdata.store.files import LocalFiles, RemoteFiles, shared_write
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +85,13 @@ def test_damage_and_other_targets_are_refused(store: Path, bucket: str, tmp_path
         copy_store(str(store), "s3://key:secret@bucket/x")
     with pytest.raises(UsageError, match="to itself"):
         copy_store(str(store), str(store))
+
+
+@pytest.mark.parametrize("place", ["copy.zarr", "parts/deep/copy.zarr"])
+def test_nothing_is_written_inside_a_store(store: Path, place: str) -> None:
+    before = tree(store)
+    with pytest.raises(UsageError, match="lies inside the store"):
+        copy_store(str(store), str(store / place))
+    with pytest.raises(UsageError, match="lies inside the store"), shared_write(store / place):
+        pass
+    assert tree(store) == before and not (store / place).parent.joinpath("copy.zarr").exists()
