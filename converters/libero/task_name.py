@@ -89,7 +89,29 @@ def _published_start(scene: str | None, base: str) -> str | None:
 
 
 _GOES_ON = frozenset(
-    "after and at before behind by for from in inside into next of on onto then to under using while with".split()
+    [
+        "after",
+        "and",
+        "at",
+        "before",
+        "behind",
+        "by",
+        "for",
+        "from",
+        "in",
+        "inside",
+        "into",
+        "next",
+        "of",
+        "on",
+        "onto",
+        "then",
+        "to",
+        "under",
+        "using",
+        "while",
+        "with",
+    ]
 )
 """Words with which a sentence goes on after another task's text; others are taken for a mark (`_copy`, `_failed`)."""
 
