@@ -78,6 +78,7 @@ def is_for_others(path: Path) -> bool:
     return path.name == "zarr.json" and json.loads(path.read_bytes()).get("attributes") == {}
 
 
+@pytest.mark.slow
 def test_damage_of_kept_video_is_noticed(tmp_path: Path) -> None:
     """On the frozen store of layout 2: packets, tables and headers."""
     store = unpack("v2-video", tmp_path)

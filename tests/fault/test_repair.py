@@ -85,6 +85,7 @@ def test_a_lost_folder_of_any_kind_is_rebuilt(store: Path, folder: Path) -> None
         assert tree(store) == whole, pattern
 
 
+@pytest.mark.slow
 def test_a_killed_repair_continues(store: Path, folder: Path) -> None:
     whole = tree(store)
     argv = ["fwdata", "repair", store, "--from", folder / "raw", "--workers", "0"]

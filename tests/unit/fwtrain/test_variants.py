@@ -234,6 +234,7 @@ def later(monkeypatch):
     VARIANTS.update(before)
 
 
+@pytest.mark.slow
 def test_a_variant_from_outside_trains_samples_compares_and_is_checked(later, call, tmp_path: Path):
     config = small_config(later)
     assert (config.cond_noise_prob, config.action_idm_prob) == (0.25, 0.75)

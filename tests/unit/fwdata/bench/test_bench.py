@@ -58,6 +58,7 @@ def test_no_detector_takes_made_images_for_frozen(height: int, width: int) -> No
     assert ImageMotion(images).energy.min() > 4 * STILL
 
 
+@pytest.mark.slow
 def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = write_recordings("robotwin", tmp_path / "raw", 2, 16)
 

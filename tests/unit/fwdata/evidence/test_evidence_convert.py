@@ -275,6 +275,7 @@ def test_a_black_camera_of_a_small_set_stops_and_nothing_is_kept(
         assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_was_begun_before_is_kept_when_its_images_contradict(tmp_path: Path) -> None:
     raw, more, out = write_libero(tmp_path / "raw", 1), tmp_path / "more", tmp_path / "o.zarr"
     libero(raw, out)
@@ -288,6 +289,7 @@ def test_a_store_that_was_begun_before_is_kept_when_its_images_contradict(tmp_pa
     assert libero(raw, out, accept={"camera_content": "lens cap"}).episodes == 5
 
 
+@pytest.mark.slow
 def test_a_store_that_another_process_began_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, out = write_libero(tmp_path / "raw", 4, lambda number, demo: blacken(demo)), tmp_path / "o.zarr"
 
@@ -302,6 +304,7 @@ def test_a_store_that_another_process_began_meanwhile_is_kept(tmp_path: Path, mo
     assert len(fwdata.open(out).episodes) == 4
 
 
+@pytest.mark.slow
 def test_a_removal_that_is_killed_leaves_no_part_that_looks_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def read_back(folder: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Any
     return LeRobotDataset("local/test", root=folder, video_backend="pyav")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [("av1",), ("h264",), ("h264-open",), ("hevc",), ("h264", "av1")], ids="+".join)
 def test_lerobot_reads_the_same_frames(kinds: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = made(tmp_path, monkeypatch, *kinds)

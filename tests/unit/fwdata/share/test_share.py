@@ -48,6 +48,7 @@ def test_the_card_is_made_from_metadata(hub: HubServer, path: Path):
         assert word in text
 
 
+@pytest.mark.slow
 def test_a_killed_push_and_pull_continue(hub: HubServer, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hub_module, "COMMIT_FILES", 5)
     hub.fail_after = 2

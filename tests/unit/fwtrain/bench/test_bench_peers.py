@@ -29,6 +29,7 @@ def test_rates_and_ratios_by_card() -> None:
     assert replace(STEP, card="NVIDIA A800-SXM4-80GB").ratio(loong) == pytest.approx(20 / 12.8)
 
 
+@pytest.mark.slow
 def test_the_whole_step_runs_and_trains_every_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     stepped: list[float] = []
     made = peers.Optimizer
@@ -70,6 +71,7 @@ def test_the_setting_is_the_first_that_fits(monkeypatch: pytest.MonkeyPatch) -> 
         fitting(config, team)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("memory_store")
 def test_the_command(call: Any) -> None:
     code, _, err = call("bench", "train", "--peers", "--device", "cpu")

@@ -68,6 +68,7 @@ def test_a_pass_divides_the_step_and_is_shared_by_the_processes(
     assert pass_size(total, limit, processes) == size
 
 
+@pytest.mark.slow
 def test_every_command_that_is_recommended_fits_and_makes_the_same_steps() -> None:
     recipe = load_recipe("tiny")
     config = sized_config(recipe, Sizes.usual(recipe))
