@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fwdata.cli.converter_options import OptionsCommand, chosen_options, parse_options
+from fwdata.cli.inspect_verify import plain_decision
 from fwdata.cli.spread_options import AddressOption, EngineOption, ShardOption, finish, shard_json, spread_of
 from fwdata.console import (
     default_workers,
@@ -197,7 +198,7 @@ def _print_dry_run(plan: DryRun, as_json: bool, accepted: Mapping[str, str]) -> 
     ]
     print_table("", ("group", "episodes", "frames", "recorded"), rows)
     for key, value in plan.decisions.items():
-        print(f"  {key}: {value}")
+        print(f"  {key}: {plain_decision(value)}")
     about = "" if all(g.frames_known for g in plan.groups) else "about "
     print(
         f"{plan.episodes} episodes, {about}{plan.frames} frames, {human_bytes(plan.bytes)} in {plan.parts} parts, "

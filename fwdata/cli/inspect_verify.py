@@ -59,7 +59,7 @@ def _inspect_episode(store: str, episode: str, as_json: bool) -> None:
     for text in found.lines():
         print(text)
     for key, value in found.decisions.items():
-        print(f"  decided {key}: {_plain(value)}")
+        print(f"  decided {key}: {plain_decision(value)}")
 
 
 def _print_description(store: str, found: StoreDescription) -> None:
@@ -99,7 +99,7 @@ def _print_description(store: str, found: StoreDescription) -> None:
         print(f"  merged from {item['store']}: {item['episodes']} episodes, fingerprint {item['fingerprint']}")
     for key, value in found["decisions"].items():
         if key != "per_episode":
-            print(f"  decided {key}: {_plain(value)}")
+            print(f"  decided {key}: {plain_decision(value)}")
     for key, counts in found["decided_per_episode"].items():
         if counts.keys() == {"min", "median", "max"}:
             text = f"{counts['min']:g} to {counts['max']:g}, median {counts['median']:g}"
@@ -120,17 +120,22 @@ def _print_description(store: str, found: StoreDescription) -> None:
         print(f"  quarantined {item['source']}: {item['reason']}")
 
 
-def _plain(value: Any) -> str:
+def plain_decision(value: Any) -> str:
     """A decision for people: numbers rounded, mappings as `key value`, lists with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.5g}"
     if isinstance(value, Mapping):
-        inner = (f"({_plain(v)})" if isinstance(v, Mapping | list) else _plain(v) for v in value.values())
+        inner = (
+            f"({plain_decision(v)})" if isinstance(v, Mapping | list) else plain_decision(v) for v in value.values()
+        )
         return ", ".join(f"{key} {text}" for key, text in zip(value, inner, strict=True)) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(f"({_plain(v)})" if isinstance(v, Mapping | list) else _plain(v) for v in value) or "none"
+        return (
+            ", ".join(f"({plain_decision(v)})" if isinstance(v, Mapping | list) else plain_decision(v) for v in value)
+            or "none"
+        )
     return "none" if value is None else str(value)
 
 

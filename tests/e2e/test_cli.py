@@ -152,6 +152,13 @@ def test_options_of_a_converter_are_flags(run: Command, raw: Path, tmp_path: Pat
     assert "Options of" not in run("convert", "--help").out
 
 
+def test_a_dry_run_shows_decisions_as_text(run: Command, tmp_path: Path) -> None:
+    raw = Path(__file__).parents[1] / "data" / "robotwin"
+    ran = run("convert", "robotwin", raw, "--out", tmp_path / "s.zarr", "--workers", 0, "--dry-run")
+    assert ran.code == 0 and "rate_hz: 16.667" in ran.out and "settings: clean 2" in ran.out
+    assert "{'" not in ran.out
+
+
 @pytest.mark.parametrize(
     ("source", "flags", "options"),
     [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fwdata import console
-from fwdata.cli.inspect_verify import _plain
+from fwdata.cli.inspect_verify import plain_decision
 from fwdata.console import Bar, _system_error, progress_line
 
 DETAILS = ("loss 0.1234", "1.6 steps/s", "data wait 0.4%", "video 0.2000", "action 0.1000", "52 samples/s")
@@ -134,4 +134,4 @@ def test_the_shell_can_complete_commands(program: str):
     ],
 )
 def test_inspect_shows_decisions_as_text_and_not_as_python(value: Any, text: str):
-    assert _plain(value) == text
+    assert plain_decision(value) == text
