@@ -31,7 +31,8 @@ def test_a_demonstration_solves_its_task_and_converts(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-m", "fwdata", *command, "--json"], cwd=tmp_path, capture_output=True, text=True
     )
-    assert ran.returncode == 0 and ran.stderr.startswith("replaying: 1/1 demos"), ran.stderr
+    said = [line for line in ran.stderr.splitlines() if not line.startswith("replaying: ")]  # on a slow machine
+    assert ran.returncode == 0 and said == [], ran.stderr
     report = json.loads(ran.stdout)
     assert (report["kept"], report["rows"], report["noops"], report["failed"]) == (1, 96, 12, [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -58,7 +59,7 @@ def test_the_command_measures_a_server_of_the_run(call, monkeypatch):
         assert json.loads(out)["requests"] > 0 and json.loads(out)["clients"] == 2
         code, out, _ = call(*flags, "--threads", 1)
     assert code == 0
-    assert "2 clients for 0 s" in out and "server memory" in out
+    assert re.search(r"2 clients for \d+ s", out) and "server memory" in out
     assert commands[1] == [*commands[0], "--threads", "1"] == [
         "fwtrain", "serve", "runs/a", "--port", "0", "--device", "cpu", "--threads", "1"
     ]  # fmt: skip

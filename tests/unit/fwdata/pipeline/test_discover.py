@@ -12,6 +12,8 @@ from paths import ROOT
 from fwdata.errors import FwdataError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.choose import manifest_for
+from fwdata.pipeline.request import WORKER_MEMORY
+from fwdata.pipeline.workers import WorkerPool
 
 LIBRARY = """
 import os, signal, time, h5py
@@ -106,5 +108,6 @@ def test_a_choice_of_the_manifest_that_ends_its_readers_is_one_sentence(
     plugin(tmp_path, monkeypatch, "walk", code, (PLUGINS / "toy.yaml").read_text().replace("toy", "walk"))
     monkeypatch.syspath_prepend(str(PLUGINS))
     raw = write_toy(tmp_path / "raw", {"a": [3]})
-    with pytest.raises(FwdataError, match=rf"crashed \(SIGABRT\) twice while looking for recordings below {raw};"):
-        manifest_for("walk", None, {}, [raw], workers=1)
+    ends = rf"crashed \(SIGABRT\) twice while looking for recordings below {raw};"
+    with WorkerPool(1, WORKER_MEMORY) as pool, pytest.raises(FwdataError, match=ends):
+        manifest_for("walk", None, {}, [raw], pool)
