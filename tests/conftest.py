@@ -11,6 +11,11 @@ from commands import call as call
 from commands import memory_store as memory_store
 from commands import run as run
 from hub_server import hub as hub
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True)  # the same examples in every run; other ones: see CONTRIBUTING.md
+settings.register_profile("new", derandomize=False, print_blob=True)
+settings.load_profile("same")
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before anything loads numpy
     os.environ[_name] = "1"

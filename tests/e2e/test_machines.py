@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -87,15 +88,29 @@ def wait_for(ready: Callable[[], object], seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def below(pid: int) -> list[int]:
+    """Every process below another."""
+    parents = {int(path.name): parent_of(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    found = [pid]
+    for number in found:
+        found += [child for child, parent in parents.items() if parent == number]
+    return found[1:]
+
+
 def busy(store: Path, raylets: Iterable[int], found: list[int]) -> bool:
     """Whether a unit is under way below one of the processes `raylets`, which is added to `found`."""
     for seen in seen_leases(store):
         pid = seen.lease.pid
         while pid > 1 and pid not in raylets:
-            try:
-                pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            except FileNotFoundError:
-                break
+            pid = parent_of(pid)
         if pid in raylets:
             found.append(pid)
     return bool(found)
@@ -157,7 +172,11 @@ def test_two_nodes_of_a_ray_cluster_one_killed_half_way(tmp_path: Path) -> None:
             if number == 0:
                 wait_for(lambda ran=driver: busy(many, raylets, working) or ran.poll() is not None)
                 assert driver.poll() is None, driver.communicate()
+                workers = below(working[0])  # of a node that is lost, nothing lives on
                 cluster.remove_node(raylets[working[0]], allow_graceful=False)
+                for pid in workers:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             report = json.loads(done(driver))  # nothing but one document on stdout
             assert report["shard"]["left"] == 0 and not report["shard"]["failed"]
             assert tree(many) == tree(one)

@@ -130,13 +130,19 @@ def test_a_lease_keeps_others_out_while_its_holder_lives(tmp_path: Path) -> None
         pass
 
 
-def test_a_dead_process_of_this_machine_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_dead_process_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reaped: bool) -> None:
     child = os.fork()
     if not child:
         os._exit(0)
-    os.waitpid(child, 0)
+    if reaped:
+        os.waitpid(child, 0)
+    else:  # ended, and still in the table of processes
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     monkeypatch.setattr("fwdata.store.leases.os.getpid", lambda: child)
     with hold_lease(tmp_path, "stitch", "p00003", "1a2b3c4d"):
         assert live_leases(tmp_path) == []
         monkeypatch.setattr(socket, "gethostname", lambda: "another")
         assert len(live_leases(tmp_path)) == 1  # of another machine: until it is stale
+    if not reaped:
+        os.waitpid(child, 0)
