@@ -23,6 +23,7 @@ from fwdata.encode.vae.files import EMBEDDED, ORIGINAL_NAMES, WEIGHTS_NAME
 from fwdata.encode.vae.net import TEMPORAL_STRIDE
 from fwdata.encode.vae.wan import load_vae
 from fwdata.errors import UsageError
+from fwdata.plugins import VAES
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.writable import open_writable
 
@@ -107,7 +108,7 @@ def estimate_latents(
 
 def at_hand(vae: str) -> bool:
     """Whether a VAE can be loaded without downloading it."""
-    if vae in EMBEDDED or Path(vae).exists():
+    if vae in EMBEDDED or vae in VAES.names() or Path(vae).exists():
         return True
     hub_id = WAN22_DIFFUSERS_ID if vae == "wan2.2" else vae
     return is_hub_id(hub_id) and any(is_cached(hub_id, name) for name in (f"vae/{WEIGHTS_NAME}", *ORIGINAL_NAMES))

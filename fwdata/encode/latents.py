@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fwdata.encode.devices import compute_devices, visible
 from fwdata.encode.fidelity import reconstruction_psnr
 from fwdata.encode.latent_part import OnFrame, PartJob, encode_part
 from fwdata.encode.vae.base import Vae
-from fwdata.encode.vae.wan import Dtype, distance_to_float32, load_vae
+from fwdata.encode.vae.net import PATCH
+from fwdata.encode.vae.wan import Dtype, LatentFormat, distance_to_float32, latent_format, load_vae
 from fwdata.errors import UsageError
 from fwdata.images.colour import COLOUR_CODE_VERSION
 from fwdata.images.video import decoder_version
@@ -108,13 +110,13 @@ class LatentPlan:
 
 
 def plan_latents(request: EncodeRequest) -> LatentPlan:
-    """Count what a store's latents come to, without loading a VAE."""
+    """Count what a store's latents come to. No weights are loaded, except those of a VAE that is a plugin."""
     store = open_writable(request.store)
     window = store.manifest.window
     stride = request.stride or 1
     windows = sum(len(window.starts(e.num_frames, stride)) for e in store.episodes)
-    height, width = store.manifest.stitch.size
-    latent_bytes = 48 * (height // 16) * (width // 16) * 2
+    channels, height, width = latent_shape(store.manifest, latent_format(request.vae))
+    latent_bytes = channels * height * width * np.dtype(np.float16).itemsize
     total = latent_bytes * (store.num_frames + windows * (window.latent_frames - 1))
     return LatentPlan(store.num_frames, windows, total)
 
@@ -132,14 +134,14 @@ def latent_identity(store: Store, vae: JsonObject, stride: int, batch: int = 1) 
     return {**settings, "video": {"colour": COLOUR_CODE_VERSION, "decoder": decoder_version()}}
 
 
-def latent_shape(manifest: Manifest, vae: Vae) -> tuple[int, int, int]:
+def latent_shape(manifest: Manifest, vae: Vae | LatentFormat) -> tuple[int, int, int]:
     """(channels, h, w) of one latent frame of the stitched image. UsageError when the image does not fit."""
     height, width = manifest.stitch.size
-    step = vae.spatial_stride * 2
+    step = vae.spatial_stride * PATCH
     if height % step or width % step:
         raise UsageError(
-            f"the stitched size {height}x{width} must be a multiple of {step} (VAE stride 16, patch 2); "
-            "change it with `fwdata view STORE --set stitch.size=[H,W]`"
+            f"the stitched size {height}x{width} must be a multiple of {step} (VAE stride {vae.spatial_stride}, model "
+            f"patch {PATCH}); change it with `fwdata view STORE --set stitch.size=[H,W]`"
         )
     return vae.channels, height // vae.spatial_stride, width // vae.spatial_stride
 

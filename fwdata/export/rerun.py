@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fwdata.errors import UsageError, needed_for
+from fwdata.io import whole_file
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.reader import Store
 
@@ -27,28 +29,33 @@ def write_rerun(store: Store, episodes: Sequence[StoredEpisode], out: Path) -> P
         raise UsageError(f"--rerun {out}: name a file ending in .rrd")
     with needed_for("fwdata preview --rerun"):
         import rerun
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.tmp")
-    recording = rerun.RecordingStream("fwdata")
-    recording.save(partial)
-    for episode in episodes:
-        name = f"episode-{episode.index:05d}"
-        recording.log(f"{name}/instruction", rerun.TextDocument(episode.instruction), static=True)
-        times = episode.timestamps()
-        for kind, names, values in (
-            ("state", store.state_names, episode.state()),
-            ("action", store.action_names, episode.action()),
-        ):
-            column = rerun.TimeColumn("seconds", duration=times)
-            for number, label in enumerate(names):
-                lines = rerun.Scalars.columns(scalars=values[:, number].astype(np.float64))
-                recording.send_columns(f"{name}/{kind}/{label}", [column], lines)
-        rows = np.unique(np.linspace(0, episode.num_frames - 1, min(episode.num_frames, IMAGES)).astype(np.int64))
-        for camera in (camera for camera in store.cameras if camera in episode.part.record.cameras):
-            for row, image in zip(rows, episode.frames(camera, rows), strict=True):
-                recording.set_time("seconds", duration=float(times[row]))
-                recording.log(f"{name}/camera/{camera}", rerun.Image(image).compress(QUALITY))
-    recording.flush()
-    recording.disconnect()
-    partial.replace(out)
+    with whole_file(out) as temporary:
+        recording = rerun.RecordingStream("fwdata")
+        recording.save(temporary)
+        for episode in episodes:
+            _log_episode(recording, store, episode)
+        recording.flush()
+        recording.disconnect()
     return out
+
+
+def _log_episode(recording: Any, store: Store, episode: StoredEpisode) -> None:
+    """Send one episode to a recording (`rerun.RecordingStream`)."""
+    import rerun
+
+    name = f"episode-{episode.index:05d}"
+    recording.log(f"{name}/instruction", rerun.TextDocument(episode.instruction), static=True)
+    times = episode.timestamps()
+    for kind, names, values in (
+        ("state", store.state_names, episode.state()),
+        ("action", store.action_names, episode.action()),
+    ):
+        column = rerun.TimeColumn("seconds", duration=times)
+        for number, label in enumerate(names):
+            lines = rerun.Scalars.columns(scalars=values[:, number].astype(np.float64))
+            recording.send_columns(f"{name}/{kind}/{label}", [column], lines)
+    rows = np.unique(np.linspace(0, episode.num_frames - 1, min(episode.num_frames, IMAGES)).astype(np.int64))
+    for camera in (camera for camera in store.cameras if camera in episode.part.record.cameras):
+        for row, image in zip(rows, episode.frames(camera, rows), strict=True):
+            recording.set_time("seconds", duration=float(times[row]))
+            recording.log(f"{name}/camera/{camera}", rerun.Image(image).compress(QUALITY))

@@ -47,7 +47,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def is_marked_rgb(data: bytes) -> bool:
     """Whether a COM segment before the start of scan holds `XPL-RGB1`: a standard decoder then shows true colours.
 
-    False for anything else, buffers that are no JPEG included. Only the header is walked (some 10 us); the marker's
+    False for anything else, buffers that are not a JPEG included. Only the header is walked (some 10 us); the marker's
     bytes inside compressed data do not count.
     """
     if data[:2] != _START:
@@ -58,7 +58,8 @@ def is_marked_rgb(data: bytes) -> bool:
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """(height, width) in pixels from the header.
 
-    Raises ValueError with the reason for a buffer that is no JPEG, has no frame header, or claims more than `MAX_SIDE`.
+    Raises ValueError with the reason for a buffer that is not a JPEG, has no frame header, or claims more than
+    `MAX_SIDE`.
     """
     if not data:
         raise ValueError("the buffer is empty")
@@ -75,7 +76,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def is_grey(data: bytes) -> bool:
-    """Whether the header of a JPEG buffer says one component per pixel; False for anything that is no JPEG."""
+    """Whether the header of a JPEG buffer says one component per pixel; False for anything that is not a JPEG."""
     headers = (data[start:end] for marker, start, end in _segments(data) if marker in _FRAME_HEADERS)
     return data[:2] == _START and any(len(header) >= 6 and header[5] == 1 for header in headers)
 

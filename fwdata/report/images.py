@@ -1,4 +1,4 @@
-"""Pictures for people: strips and contact sheets (PNG), animations (GIF or APNG). Same frames, same bytes."""
+"""Images for people: strips and contact sheets (PNG), animations (GIF or APNG). Same frames, same bytes."""
 
 from __future__ import annotations
 

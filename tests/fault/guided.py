@@ -162,7 +162,7 @@ class Explorer:
 
 
 def finds(explorer: Explorer, until: Callable[[int], bool]) -> Iterator[tuple[int, Path, str, str]]:
-    """(number, file, changes, error) of every find while `until` does not say to stop; the file is then mended."""
+    """(number, file, changes, error) of every find while `until` does not say to stop; the file is then repaired."""
     number = 0
     while not until(number):
         found = explorer.step(number)

@@ -231,7 +231,7 @@ def test_changed_recordings(fuzz: Fuzz) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", PLACES)
 def test_files_that_are_links_pipes_or_folders(fuzz: Fuzz, kind: str) -> None:
-    """A file's place is damaged in every way; what is left out is told, unless nothing of it is left to be seen."""
+    """A file's place is damaged in every way; what is left out is reported, unless nothing of it is left to be seen."""
     every = kind in {"pipe", "link to a device"}  # where a reader that does not look first waits for ever
     for number, file in enumerate(fuzz.files if every else [None] * 3):
         found = fuzz.change(lambda path, rng: place(path, kind), np.random.default_rng(number), file)

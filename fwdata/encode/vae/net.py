@@ -377,7 +377,7 @@ class WanVae(nn.Module):
         self.decoder = Decoder(config) if decoder else None
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures [B, 3, 1 + 4k, H, W] in -1..1 to the posterior's (mean, log variance), [B, 48, 1 + k, h, w] each."""
+        """Images [B, 3, 1 + 4k, H, W] in -1..1 to the posterior's (mean, log variance), [B, 48, 1 + k, h, w] each."""
         memory: Memory = {}
         x = patchify(x)
         chunks = [x[:, :, :1], *(x[:, :, i : i + CHUNK] for i in range(1, x.shape[2], CHUNK))]

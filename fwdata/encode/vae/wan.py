@@ -134,7 +134,7 @@ class LatentVae(Vae):
         return self.encode(frame[None])
 
     def decode(self, latents: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-        """Pictures of normalised latents: float [48, 1 + k, h, w] to uint8 [1 + 4k, 16 h, 16 w, 3] RGB.
+        """Images of normalised latents: float [48, 1 + k, h, w] to uint8 [1 + 4k, 16 h, 16 w, 3] RGB.
 
         For previews: three to four times the cost of `encode`. Raises UsageError for another shape or if the VAE was
         loaded without its decoder.
@@ -232,6 +232,24 @@ def load_vae(
         made.spec = spec
         return made
     return LatentVae(spec, find_weights(spec, decoder), dtype, need_device(device))
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """What decides the size of a VAE's latents; see `Vae`."""
+
+    channels: int
+    """Channels of a latent."""
+    spatial_stride: int
+    """Pixels of an image per pixel of a latent."""
+
+
+def latent_format(spec: str) -> LatentFormat:
+    """The latents of a VAE that `load_vae` takes. Only a plugin is loaded for it: all others have those of Wan2.2."""
+    if spec in VAES.names():
+        plugin = load_vae(spec)
+        return LatentFormat(plugin.channels, plugin.spatial_stride)
+    return LatentFormat(LATENT_CHANNELS, SPATIAL_STRIDE)
 
 
 def use_channels_last(net: torch.nn.Module) -> None:

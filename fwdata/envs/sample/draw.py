@@ -1,4 +1,4 @@
-"""Pictures of the sample world: soft-edged shapes on the table plane, seen straight from above.
+"""Images of the sample world: soft-edged shapes on the table plane, seen straight from above.
 
 Every camera looks down on the table: the head camera sees all of it, a wrist camera sees the surroundings of its hand.
 All shapes lie in the plane z = 0, so a pinhole above the table sees exactly these images (`Viewpoint.intrinsic`,

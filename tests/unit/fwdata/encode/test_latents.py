@@ -18,9 +18,12 @@ from fixtures import (
     tree,
     write_toy,
 )
+from paths import SUPPORT
 
 import fwdata
+from fwdata.encode.estimate import at_hand
 from fwdata.encode.latents import EncodeReport, EncodeRequest, encode_latents, plan_latents
+from fwdata.encode.vae.wan import LatentFormat, latent_format
 from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError
 from fwdata.store.verify import verify_store
 from fwdata.window import Window
@@ -273,6 +276,16 @@ def test_plan_counts_without_a_vae(path: Path) -> None:
     plan = plan_latents(EncodeRequest(path, "tiny", stride=4))
     assert (plan.frames, plan.windows) == (FRAMES, 4 + 1 + 3)
     assert plan.bytes == 48 * 2 * 4 * 2 * (FRAMES + 2 * 8)
+
+
+def test_a_plugin_says_what_its_latents_come_to(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = (SUPPORT / "extension_plugin/vaes/means.py").read_text()
+    (tmp_path / "vaes").mkdir()
+    (tmp_path / "vaes/fine.py").write_text(means.replace("    def ", "    spatial_stride = 8\n\n    def ", 1))
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path))
+    assert latent_format("fine") == LatentFormat(3, 8) and latent_format("tiny") == LatentFormat(48, 16)
+    assert plan_latents(EncodeRequest(path, "fine", stride=4)).bytes == 3 * 4 * 8 * 2 * (FRAMES + 2 * 8)
+    assert at_hand("fine") and not at_hand("fin")
 
 
 @pytest.mark.slow

@@ -16,13 +16,14 @@ import fwdata
 from fwdata.cli import app
 from fwdata.doctor.checkup import check_store
 from fwdata.doctor.findings import Checkup, DoctorFinding
-from fwdata.errors import UsageError
+from fwdata.errors import StoreDamaged, UsageError
 from fwdata.export.rerun import write_rerun
 from fwdata.overview.closer import finding_notes, worst_episodes
 from fwdata.overview.page import write_overview
 from fwdata.overview.rows import measure
 from fwdata.report.films import FRAMES, STRIP, cursor_film, film_rows
 from fwdata.report.preview import write_preview
+from fwdata.store.episode import StoredEpisode
 from fwdata.store.reader import Store
 
 
@@ -126,3 +127,16 @@ def test_a_rerun_recording_holds_cameras_and_numbers(store: Store, tmp_path: Pat
         assert text in data
     with pytest.raises(UsageError, match=r"ending in \.rrd"):
         write_rerun(store, [], tmp_path / "a.bin")
+
+
+def test_a_rerun_recording_that_fails_leaves_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("rerun", reason="needs the extra rerun")
+    (tmp_path / "a.rrd").write_bytes(b"old")
+
+    def damaged(*_: object) -> None:
+        raise StoreDamaged("a shard is damaged")
+
+    monkeypatch.setattr(StoredEpisode, "frames", damaged)
+    with pytest.raises(StoreDamaged):
+        write_rerun(store, [store.episodes[0]], tmp_path / "a.rrd")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.rrd", b"old")]

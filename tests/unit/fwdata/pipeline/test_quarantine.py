@@ -1,4 +1,4 @@
-"""Bad recordings: left out with a reason while the others go on, and tried again once they are mended."""
+"""Bad recordings: left out with a reason while the others go on, and tried again after they are fixed."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_metadata_that_is_no_json_is_the_recordings_fault(
     assert [s for s, _ in report.quarantined] == ["b/take0.npz"] and "plain JSON" in report.quarantined[0][1]
 
 
-def test_nothing_readable_is_one_sentence_and_can_be_mended(tmp_path: Path, manifest: Manifest) -> None:
+def test_nothing_readable_is_one_sentence_and_can_be_fixed(tmp_path: Path, manifest: Manifest) -> None:
     raw = tmp_path / "raw" / "a"
     raw.mkdir(parents=True)
     for i in range(5):
