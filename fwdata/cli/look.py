@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwdata.console import emit_json, progress_bar
+from fwdata.console import emit_json, human_bytes, progress_bar
 from fwdata.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def _episodes(text: str) -> int | tuple[int, ...]:
 
 def report(
     store: StoreArgument,
-    out: Annotated[Path, typer.Option("--out", help="The page: NAME.html, or a folder.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The page: NAME.html, or a folder (default: STORE-report.html beside it)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one page about a store: readiness, films, the doctor's findings, distributions, decisions, caches, bytes.
@@ -101,7 +104,7 @@ def report(
     Example: fwdata report data/robotwin.zarr --out robotwin.html
     """
     from fwdata import open as open_store
-    from fwdata.overview.page import write_overview
+    from fwdata.overview.page import page_beside, write_overview
     from fwdata.overview.rows import measure
 
     opened = open_store(store)
@@ -109,13 +112,14 @@ def report(
         raise UsageError(f"{store} holds no episode; nothing to report")
     checked = _checked(opened)
     measured = measure(opened)
-    page = write_overview(opened, checked, measured, out)
+    page = write_overview(opened, checked, measured, out or page_beside(opened))
+    size = page.stat().st_size
     if as_json:
         counts = {"episodes": len(opened.episodes), "frames": opened.num_frames, "findings": checked.counts()}
         odd = {"odd_lengths": [name for name, _ in measured.odd_lengths], "gaps": [name for name, _ in measured.gaps]}
-        emit_json({"page": str(page), **counts, **odd})
+        emit_json({"page": str(page), "bytes": size, **counts, **odd})
     else:
-        print(page)
+        print(f"{page} ({human_bytes(size)}; open it in a browser)")
 
 
 def _checked(store: Store) -> Checkup:

@@ -59,7 +59,7 @@ def _strips(report: Report, finding: DoctorFinding, episode: ShownEpisode) -> No
         if len(frames):
             labels = [f"row {row}" for row in rows[: len(frames)]]
             scale = STRIP_WIDTH / frames.shape[2]
-            pictures.append((frames_strip(frames, scale, labels, STRIP_COLUMNS), f"{camera}, {episode.id}"))
+            pictures.append((frames_strip(frames, scale, labels, STRIP_COLUMNS, lossy=True), f"{camera}, {episode.id}"))
     if pictures:
         report.pictures(pictures)
     if finding.detector in ("camera_delay", "camera_frozen", "wrists_exchanged"):

@@ -55,6 +55,13 @@ def write_overview(store: Store, checked: Checkup, measured: Measured, out: Path
     return report.write(path)
 
 
+def page_beside(store: Store) -> Path:
+    """Where a store's page lies by default: NAME-report.html beside NAME.zarr; in this folder for a URL."""
+    here = store.files.root if isinstance(store.files, LocalFiles) else Path(Path(store.location).name)
+    here = here.resolve() if here.name in ("", "..") else here
+    return here.with_name(f"{here.name.removesuffix('.zarr')}-report.html")
+
+
 def _result(report: Report, store: Store, checked: Checkup, measured: Measured, found: StoreDescription) -> None:
     counts = checked.counts()
     worst = ", ".join(f"{number} {severity}" for severity, number in counts.items() if number) or "nothing found"

@@ -20,7 +20,7 @@ NARROWEST = 192
 
 
 def cursor_film(frames: NDArray[np.uint8], rows: NDArray[np.int64], state: NDArray[np.float32], fps: float) -> bytes:
-    """APNG of frames with the state's most moving columns below them, each scaled to its own range.
+    """WebP film of frames with the state's most moving columns below them, each scaled to its own range.
 
     frames: uint8 [n, H, W, 3], of the rows `rows` of the episode. state: float32 [T, D]. fps: of the film.
     """
@@ -35,7 +35,7 @@ def cursor_film(frames: NDArray[np.uint8], rows: NDArray[np.int64], state: NDArr
         x = round(float(row) / max(len(state) - 1, 1) * (frame.shape[1] - 1))
         ImageDraw.Draw(image).line((x, frame.shape[0], x, image.height), fill=INK, width=1)
         shown.append(np.asarray(image))
-    return animate(np.stack(shown), fps=fps)
+    return animate(np.stack(shown), fps=fps, kind="webp")
 
 
 def _strip(state: NDArray[np.float32], width: int) -> Image.Image:

@@ -76,7 +76,9 @@ def check_reference_command(
 
 
 def check_mask_command(
-    recipe: Annotated[str | None, typer.Option(help="Recipe name or path whose model is checked.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe name or path whose model is checked; this, --run or --variant.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder whose model is checked.")] = None,
     variant: Annotated[str | None, typer.Option(help="A variant at the size of recipe tiny.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
@@ -115,9 +117,9 @@ def check_mask_command(
 
 
 def _wanted_config(recipe: str | None, run: Path | None, variant: str | None, overrides: list[str]) -> ModelConfig:
-    """The configuration that the options name; UsageError for several at once."""
+    """The configuration that the options name; UsageError for none, and for several at once."""
     from fwtrain.checks.attention_leaks import recipe_structure
-    from fwtrain.recipe import load_recipe
+    from fwtrain.recipe import load_recipe, recipe_names
     from fwtrain.train.folder import RunFolder
 
     if sum(option is not None for option in (recipe, run, variant)) > 1:
@@ -126,8 +128,14 @@ def _wanted_config(recipe: str | None, run: Path | None, variant: str | None, ov
         if overrides:
             raise UsageError("--set changes a recipe; with --run the run's own model is checked")
         return RunFolder(run).info().model
-    extra = [f"model.variant={variant}"] if variant is not None else []
-    return recipe_structure(load_recipe(recipe or "tiny", [*overrides, *extra]))
+    if variant is not None:
+        return recipe_structure(load_recipe("tiny", [*overrides, f"model.variant={variant}"]))
+    if recipe is None:
+        raise UsageError(
+            f"choose the model to check: --recipe {', '.join(recipe_names())} or a .yaml file, --run RUN, or "
+            "--variant NAME (at the size of recipe tiny)"
+        )
+    return recipe_structure(load_recipe(recipe, overrides))
 
 
 def _print_reach(title: str, cells: list[GroupPair]) -> None:

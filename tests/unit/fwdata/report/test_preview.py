@@ -270,7 +270,7 @@ def test_contact_sheet_cuts_long_names_at_their_tile():
     )
 
 
-@pytest.mark.parametrize("kind", ["apng", "gif"])
+@pytest.mark.parametrize("kind", ["apng", "gif", "webp"])
 def test_animation_keeps_frames_rate_and_bytes(kind: str):
     frames = np.stack([np.full((8, 8, 3), v, np.uint8) for v in (0, 90, 180, 255)])
     data = animate(frames, fps=16, scale=2, kind=kind, hold=0.5)  # type: ignore[arg-type]
@@ -280,6 +280,7 @@ def test_animation_keeps_frames_rate_and_bytes(kind: str):
     total = 0.0
     for i in range(4):
         image.seek(i)
+        image.load()
         assert np.abs(np.asarray(image.convert("RGB")).astype(int) - frames[i, 0, 0]).max() <= 8
         total += image.info["duration"]
     assert total == pytest.approx(4 / 16 * 1000 + 500, abs=10)

@@ -123,6 +123,8 @@ def test_the_command_prints_a_table_and_ends_with_1_on_a_leak(call, monkeypatch)
     assert code == 1
     assert "LEAK" in out
     assert "pairs are wrong: train: action sees future" in err
+    code, out, err = call("check-mask", "--threads", 1)
+    assert code == 2 and not out and "--recipe" in err and "libero" in err
     code, _, err = call("check-mask", "--recipe", "tiny", "--variant", "idm")
     assert code == 2
     assert "exclude each other" in err
