@@ -18,9 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sample(
-    kind: Annotated[
-        str, typer.Argument(help="Source format to record in: robotwin, lerobot, or libero with --simulator.")
-    ],
+    kind: Annotated[str, typer.Argument(help="Source format to record in: robotwin, libero, r1lite or lerobot.")],
     episodes: Annotated[int, typer.Option(min=1, help="Recordings to write; of every task with --simulator.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the scenes and the expert.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Folder for the recordings.")] = Path("sample"),
@@ -56,7 +54,7 @@ def sample(
         emit_json({"episodes": report.episodes, "frames": report.frames, "bytes": report.bytes, "out": str(out)})
     else:
         print(f"{out}: {report.episodes} episodes, {report.frames} frames, {human_bytes(report.bytes)}")
-        manifest = {"robotwin": "robotwin-sample", "lerobot": "lerobot-robotwin"}[kind]
+        manifest = {"robotwin": "robotwin-sample", "lerobot": "lerobot-robotwin"}.get(kind, kind)
         print(f"  convert them with: fwdata convert {kind} {out} --out {out.name}.zarr --manifest {manifest}")
 
 

@@ -142,15 +142,12 @@ class SampleEnv:
             raise ValueError("call reset(seed, episode) before anything else of a SampleEnv")
 
 
-def expert_rollout(env: SampleEnv, seed: int, episode: int, split: Literal["record", "eval"]) -> list[Observation]:
-    """Observations of a whole episode under the expert: up to success and `REST` more steps."""
+def expert_rollout(
+    env: SampleEnv, seed: int, episode: int, split: Literal["record", "eval"], rest: int = 6
+) -> list[Observation]:
+    """Observations of a whole episode under the expert: up to success and `rest` more steps."""
     observations = [env.reset(seed, episode, split)]
-    rest = REST
     while rest > 0 and env.steps < env.step_limit:
         observations.append(env.step(env.expert_action()))
         rest -= env.success
     return observations
-
-
-REST = 6
-"""Frames that a recording goes on after success."""

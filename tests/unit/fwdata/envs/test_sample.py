@@ -252,8 +252,8 @@ def test_v1_files_are_marked_and_drop_the_last_instant(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "libero"}, "available: robotwin"),
-        ({"kind": "r1lite"}, "available: robotwin"),
+        ({"kind": "hdf5"}, "available: robotwin, lerobot, r1lite, libero"),
+        ({"kind": "libero", "variant": "classic"}, "libero has no variant 'classic' here"),
         ({"episodes": 0}, "at least 1"),
         ({"seed": -1}, "not negative"),
         ({"camera_size": (47, 64)}, "even"),
