@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
-from fwdata.images.layouts import BUILT_IN, checked_tiles, find_layout, layout_names
+from fwdata.images.layouts import BUILT_IN, checked_tiles, find_layout, is_layout
 from fwdata.plugins import plugin_dir
 from fwdata.validation import Model, parse_model, validate_model
 from fwdata.window import Window
@@ -115,7 +115,7 @@ def _following_size(data: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """
     names, layout = data.get("cameras"), data.get("layout")
     given = [key for key in ("camera_size", "size") if data.get(key) is not None]
-    if not isinstance(layout, str) or layout not in layout_names() or len(given) != 1:
+    if not isinstance(layout, str) or not is_layout(layout) or len(given) != 1:
         return {}
     if not isinstance(names, list | tuple) or not names:
         return {}

@@ -22,12 +22,14 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fwdata.errors import UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def plugin_dir() -> Path | None:
@@ -59,7 +61,9 @@ class Kind:
         return {name: path for name, path in found.items() if not name.startswith(("_", "test_", "conftest"))}
 
     def installed(self) -> dict[str, EntryPoint]:
-        """Entry points of installed packages by name."""
+        """Entry points of installed packages by name. Cost: 20 ms, of a look at every installed package."""
+        from importlib.metadata import entry_points
+
         return {found.name: found for found in entry_points(group=self.group)}
 
     def names(self) -> list[str]:

@@ -14,15 +14,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from fwdata.errors import ManifestError, did_you_mean
+from fwdata.field_docs import DocumentedModel
 
 MOST_FAULTS = 12
 """Faults of one document that a message lists; the others are counted."""
 
 
-class Model(BaseModel):
+class Model(DocumentedModel):
     """Base of manifest and recipe models: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _load_yaml(text: str) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import NoReturn
 
 import typer
@@ -25,7 +24,7 @@ from fwdata.cli import (
 )
 from fwdata.cli import inspect_verify as check
 from fwdata.cli import merge_export as combine
-from fwdata.console import add_version, run_app
+from fwdata.console import add_version, run_app, set_environment
 
 HELP = """Raw robot recordings to one Zarr store, and the latents, text and statistics that Fast-WAM trains from.
 
@@ -57,5 +56,5 @@ for module in (
 
 def main() -> NoReturn:
     """Entry point of the `fwdata` script."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads that spin slow everything beside them
+    set_environment()
     run_app(app)

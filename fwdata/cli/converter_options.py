@@ -91,10 +91,12 @@ def spelt(name: str) -> str:
 
 def flags_of(options: type[BaseModel]) -> dict[str, Flag]:
     """The flags of an `Options` model, by field, each explained by the field's own docstring or description."""
-    found = {}
+    from fwdata.field_docs import field_docs
+
+    found, docs = {}, field_docs(options)
     for name, field in options.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        found[name] = _flag(name, field.annotation, default, _sentence(field.description or ""))
+        found[name] = _flag(name, field.annotation, default, _sentence(field.description or docs.get(name, "")))
     return found
 
 

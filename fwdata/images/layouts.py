@@ -88,6 +88,11 @@ def layout_names() -> list[str]:
     return [*BUILT_IN, *(name for name in LAYOUTS.names() if name not in BUILT_IN)]
 
 
+def is_layout(name: str) -> bool:
+    """Whether `stitch.layout` takes a name."""
+    return name in BUILT_IN or name in LAYOUTS.names()
+
+
 def find_layout(name: str) -> StitchLayout:
     """The layout of a name. ValueError naming those that there are; UsageError for one that cannot be loaded."""
     found = BUILT_IN.get(name) or LAYOUTS.load(name)

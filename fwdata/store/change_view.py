@@ -10,7 +10,7 @@ from fwdata.errors import UsageError, did_you_mean
 from fwdata.manifest import Manifest, Source, check_stitched_size
 from fwdata.store.files import write_lock
 from fwdata.store.reader import open_store
-from fwdata.store.view import VIEW_KEYS, StoreView, effective_manifest, given_keys, write_view
+from fwdata.store.view import StoreView, effective_manifest, given_keys, view_defaults, write_view
 
 
 def change_view(
@@ -65,10 +65,10 @@ def adopt_manifest(path: Path, manifest: Manifest) -> tuple[StoreView, StoreView
 
 
 def _check_key(key: str, path: Path) -> None:
-    if key in VIEW_KEYS:
+    if key in view_defaults():
         return
     if key.partition(".")[0] in Source.model_fields:
         raise UsageError(
             f"{key} belongs to the source: the bytes in {path} depend on it; convert to another --out to change it"
         )
-    raise UsageError(f"the view has no key {key!r}{did_you_mean(key, VIEW_KEYS)}")
+    raise UsageError(f"the view has no key {key!r}{did_you_mean(key, list(view_defaults()))}")

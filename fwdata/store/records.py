@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from fwdata.field_docs import DocumentedModel
 from fwdata.store.files import json_digest
 from fwdata.window import Window
 
@@ -26,10 +27,10 @@ type Digest = str
 """sha256 in hex."""
 
 
-class Record(BaseModel):
+class Record(DocumentedModel):
     """Base of all records: immutable, unknown fields kept, and written with exactly the fields that were set."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     def to_json(self) -> JsonObject:
         """The record as it is stored: the fields that were read or set, unknown ones included."""
@@ -185,13 +186,13 @@ class StoreRecord(Record):
     """The dataset's manifest as it was; checked by `Store.manifest`, against the manifest's own definition."""
     fps_nominal: Number | None = None
     """Rate that the source is labelled with, in Hz, where it differs from `fps`."""
-    units: JsonObject = {}
+    units: JsonObject = Field(default_factory=dict)
     """Units of state and action, as the manifest declares them."""
     stitch_hash: str = ""
     """Digest of the stitching that the store was made with."""
     manifest_digest: Digest = ""
     """sha256 of the manifest; see `Manifest.digest`."""
-    decisions: JsonObject = {}
+    decisions: JsonObject = Field(default_factory=dict)
     """Conventions that the converter decided for the whole root, by name."""
     roots: tuple[str, ...] = ()
     """Names of the folders that were converted."""

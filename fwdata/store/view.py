@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ class StoreView:
         given = self.record.given
         if given is not None:
             return "manifest" if key in given else "default"
-        return "default" if dict(flat(self.manifest.view)).get(key) == DEFAULTS.get(key, ...) else "manifest"
+        return "default" if dict(flat(self.manifest.view)).get(key) == _default(key) else "manifest"
 
 
 def flat(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -104,12 +105,17 @@ def _is_set(model: BaseModel, key: str) -> bool:
 
 
 _ANY_STITCH = {"layout": "horizontal", "cameras": ["-"], "camera_size": [32, 32]}
-VIEW_KEYS = tuple(key for key, _ in flat(View.model_validate({"stitch": _ANY_STITCH})))
-"""Dotted keys of a view."""
-DEFAULTS = {
-    key: value for key, value in flat(View.model_validate({"stitch": _ANY_STITCH})) if not key.startswith("stitch.")
-}
-"""Defaults of the view's keys; those of `stitch` have none."""
+
+
+@cache
+def view_defaults() -> dict[str, Any]:
+    """Every dotted key of a view with its default; those of `stitch` have none and come with some value."""
+    return dict(flat(View.model_validate({"stitch": _ANY_STITCH})))
+
+
+def _default(key: str) -> Any:
+    """The default of a key; Ellipsis, which no value equals, where it has none."""
+    return ... if key.startswith("stitch.") else view_defaults().get(key, ...)
 
 
 def _partner(key: str) -> str:

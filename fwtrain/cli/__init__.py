@@ -7,11 +7,9 @@ importable functions.
 
 from __future__ import annotations
 
-import os
-
 import typer
 
-from fwdata.console import add_version, run_app
+from fwdata.console import add_version, run_app, set_environment
 from fwtrain.cli import bench, check, compare, distil, evaluate, export, imports, plan, run, schema, serve
 from fwtrain.cli import infer as use
 
@@ -32,10 +30,6 @@ for module in (run, compare, distil, plan, use, evaluate, export, imports, check
 
 
 def main() -> None:
-    """Entry point. Turns a FwdataError into one sentence and its exit code.
-
-    Idle OpenMP threads must not spin: on cores shared with other work, two spinning threads made a training step 11 to
-    18 times slower (42 s against 3.7 s for ten steps beside two busy processes). Read when torch is imported.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Entry point. Turns a FwdataError into one sentence and its exit code."""
+    set_environment()
     run_app(app)

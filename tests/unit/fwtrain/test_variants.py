@@ -227,7 +227,7 @@ def later(monkeypatch):
     monkeypatch.setattr(variants, "VARIANTS", VARIANTS)
     before = dict(VARIANTS)
     entry = type("Entry", (), {"name": "later", "value": "mypackage:LATER", "load": lambda self: LATER})()
-    monkeypatch.setattr("fwdata.plugins.entry_points", lambda group: [entry] if group == "fwtrain.variants" else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == "fwtrain.variants" else [])
     variants.register_plugins()
     yield LATER.name
     VARIANTS.clear()
