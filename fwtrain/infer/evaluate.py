@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fwdata.envs.base import Environment, Observation
+from fwdata.envs.play import LocalPlayer, Played
 from fwdata.envs.sample import SampleEnv
 from fwdata.errors import UsageError
 from fwdata.images.stitch import stitch
 from fwdata.io import whole_file
+from fwdata.manifest import StitchSpec
 from fwdata.normalise import Float32
 from fwtrain.data import Stream, derived_seed
+from fwtrain.infer.closed_loop import Actor, ClosedLoop, Seat
 from fwtrain.infer.intervals import wilson
-from fwtrain.train.folder import RunInfo
+
+type OnEpisodes = Callable[[int], None]
+"""Called after every round with the number of episodes that it ended."""
 
 RECORDED = 4
 """Episodes whose images are kept with `record`."""
 
 LOCKSTEP = 16
 """Episodes that run side by side, so that their observations are one batch."""
-
-
-class Actor(Protocol):
-    """What acts: a `Policy`, or a served one (`fwtrain.serve.remote`)."""
-
-    @property
-    def info(self) -> RunInfo:
-        """The run it is of."""
-
-    def act_batch(self, observations: Sequence[Observation], seeds: Sequence[int], *, steps: int = 10) -> Float32:
-        """float32 [B, n, a], what the world takes; one seed per observation."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +57,65 @@ class EvalResult:
         return found.low, found.high
 
 
-@dataclass
-class _RunningEpisode:
-    """One episode on the way: its world, its latest observation and the rest of its chunk."""
+@dataclass(frozen=True)
+class EndedEpisode:
+    """An episode that is over."""
 
     number: int
-    env: Environment
-    observed: Observation
-    steps: int = 0
-    chunks: int = 0
-    film: list[Mapping[str, NDArray[np.uint8]]] | None = None
+    """Which one."""
+    task: str
+    """Name of its task."""
+    steps: int
+    """Actions carried out."""
+    success: bool
+    """Whether it was solved."""
+
+
+class _SampleLoop(ClosedLoop[Seat]):
+    """Episodes in groups of `LOCKSTEP`, whose next chunks are one batch of those that still run."""
+
+    def __init__(
+        self, policy: Actor, episodes: int, seed: int, execute: int, steps: int, record: Path | None, done: OnEpisodes
+    ) -> None:
+        super().__init__(policy, steps, None, done)
+        self._policy, self._left, self._noise, self._execute = policy, deque(range(episodes)), seed, execute
+        self._record = record
+        self.finished: list[EndedEpisode] = []
+
+    def run(self) -> list[EndedEpisode]:
+        """Play all episodes; in the order in which they ended."""
+        self._play()
+        return self.finished
+
+    def _fill(self) -> None:
+        self._seats = [seat for seat in self._seats if seat.episode >= 0]
+        if self._seats:
+            return
+        for number in [self._left.popleft() for _ in range(min(LOCKSTEP, len(self._left)))]:
+            filmed = self._record is not None and number < RECORDED
+            env = SampleEnv(self._policy.info.source)
+            self._seats.append(Seat(player=LocalPlayer(env), episode=-1, filmed=filmed))
+            self._seats[-1].begin(self._noise, number)
+
+    def _row(self, seat: Seat, place: int) -> int:
+        return place
+
+    def _seed(self, seat: Seat) -> int:
+        return derived_seed(self._noise, Stream.ROLLOUT, seat.episode, seat.chunks)
+
+    def _commands(self, chunks: Float32) -> Float32:
+        return chunks
+
+    def _room(self, seat: Seat) -> int:
+        return self._execute
+
+    def _finish(self, seat: Seat, played: Played) -> None:
+        self.finished.append(EndedEpisode(seat.episode, played.seen.task, seat.steps, played.success))
+        if self._record is not None and seat.filmed:
+            _save_film(self._record, self._policy.info.manifest.stitch, seat, played)
+
+    def _lose(self, seat: Seat, reason: str) -> None:
+        raise AssertionError(f"an environment of this process cannot be lost: {reason}")
 
 
 def evaluate_sample(
@@ -84,7 +125,7 @@ def evaluate_sample(
     *,
     execute: int = 24,
     steps: int = 10,
-    done: Callable[[int], None] = lambda _: None,
+    done: OnEpisodes = lambda _: None,
     record: Path | None = None,
 ) -> EvalResult:
     """Run episodes 0..episodes-1 of the sample world.
@@ -99,66 +140,23 @@ def evaluate_sample(
         raise UsageError(f"--episodes must be at least 1, found {episodes}")
     if not 1 <= execute <= horizon:
         raise UsageError(f"--execute must be between 1 and the chunk's {horizon} actions, found {execute}")
-    finished: list[_RunningEpisode] = []
-    for first in range(0, episodes, LOCKSTEP):
-        active = [_start(policy, seed, number) for number in range(first, min(first + LOCKSTEP, episodes))]
-        for item in active[: RECORDED if record is not None and not first else 0]:
-            item.film = [item.observed.cameras]
-        while active:
-            _advance(policy, active, seed, execute, steps)
-            ended = [item for item in active if item.env.done]
-            active = [item for item in active if not item.env.done]
-            finished += ended
-            if record is not None:
-                _save_films(record, policy, [item for item in ended if item.film is not None])
-            done(len(ended))
-    return _result(finished)
+    return _result(_SampleLoop(policy, episodes, seed, execute, steps, record, done).run())
 
 
-def _start(policy: Actor, seed: int, number: int) -> _RunningEpisode:
-    env = SampleEnv(policy.info.source)
-    seen = env.reset(seed, number)
-    return _RunningEpisode(number, env, seen)
+def _save_film(folder: Path, spec: StitchSpec, seat: Seat, played: Played) -> None:
+    """Write the images of an episode, stitched, as an npz file without pickles."""
+    cameras = {name: np.stack([frame[name] for frame in seat.frames]) for name in seat.frames[0]}
+    frames, instruction = stitch(cameras, spec), played.seen.instruction
+    with whole_file(folder / f"episode_{seat.episode}.npz", suffix=".npz") as temporary:
+        np.savez_compressed(temporary, frames=frames, instruction=instruction, success=played.success)
 
 
-def _advance(policy: Actor, active: list[_RunningEpisode], seed: int, execute: int, steps: int) -> None:
-    """One chunk for every running episode."""
-    seeds = [derived_seed(seed, Stream.ROLLOUT, item.number, item.chunks) for item in active]
-    chunks = policy.act_batch([item.observed for item in active], seeds, steps=steps)
-    for item, chunk in zip(active, chunks, strict=True):
-        item.chunks += 1
-        _execute(item, chunk[:execute])
-
-
-def _execute(item: _RunningEpisode, actions: Float32) -> None:
-    for action in actions:
-        seen = item.env.step(action)
-        item.steps += 1
-        if item.film is not None:
-            item.film.append(seen.cameras)
-        if item.env.done:
-            return
-    item.observed = seen
-
-
-def _save_films(folder: Path, policy: Actor, items: list[_RunningEpisode]) -> None:
-    """Write the images of finished episodes, stitched, as npz files without pickles."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for item in items:
-        assert item.film is not None
-        cameras = {name: np.stack([frame[name] for frame in item.film]) for name in item.film[0]}
-        frames = stitch(cameras, policy.info.manifest.stitch)
-        target = folder / f"episode_{item.number}.npz"
-        instruction, success = item.observed.instruction, item.env.success
-        with whole_file(target, suffix=".npz") as temporary:
-            np.savez_compressed(temporary, frames=frames, instruction=instruction, success=success)
-
-
-def _result(finished: list[_RunningEpisode]) -> EvalResult:
+def _result(finished: Sequence[EndedEpisode]) -> EvalResult:
     by_task: dict[str, tuple[int, int]] = {}
     for item in finished:
-        wins, count = by_task.get(item.observed.task, (0, 0))
-        by_task[item.observed.task] = (wins + int(item.env.success), count + 1)
-    successes = sum(item.env.success for item in finished)
-    outcomes = tuple(item.env.success for item in sorted(finished, key=lambda item: item.number))
-    return EvalResult(successes, len(finished), float(np.mean([item.steps for item in finished])), by_task, outcomes)
+        wins, count = by_task.get(item.task, (0, 0))
+        by_task[item.task] = (wins + int(item.success), count + 1)
+    outcomes = tuple(item.success for item in sorted(finished, key=lambda item: item.number))
+    return EvalResult(
+        sum(outcomes), len(finished), float(np.mean([item.steps for item in finished])), by_task, outcomes
+    )

@@ -15,8 +15,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.envs.benchmarks.child import EnvOrder, Played
-from fwdata.errors import FwdataError, one_line
+from fwdata.envs.benchmarks.child import EnvOrder
+from fwdata.envs.play import EnvLost, Played
+from fwdata.errors import one_line
 
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from fwdata.envs.benchmarks import child; child.main()"
@@ -27,12 +28,8 @@ STEP_SECONDS = 60.0
 """A step that takes longer hangs: 200 times what it takes on a slow machine."""
 
 
-class EnvLost(FwdataError):
-    """The environment's process crashed or was ended because it hung. The message continues `the environment ..`."""
-
-
 class EnvProcess:
-    """A process with one environment. Ask (`reset`, `run`), then `receive`; one question at a time.
+    """A `Player` in a process of its own. Ask (`reset`, `run`), then `receive`; one question at a time.
 
     seconds: how long one question may take, None for the module's own limits.
     """

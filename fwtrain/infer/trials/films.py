@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.envs.benchmarks.child import EnvOrder
-from fwdata.envs.benchmarks.process import EnvLost, EnvProcess
+from fwdata.envs.benchmarks.process import EnvProcess
+from fwdata.envs.play import EnvLost
 from fwdata.io import write_atomic
 from fwtrain.infer.trials.plan import EvalPlan, TaskPlan
 from fwtrain.infer.trials.records import FILMS, EvalFolder, TrialRecord

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from fwdata.envs.benchmarks.contract import Benchmark, BenchmarkTask, EvalProtocol, InitialStates, RobotSpec
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.normalise import Float32
-from fwtrain.infer.evaluate import Actor
+from fwtrain.infer.closed_loop import Actor
 from fwtrain.infer.trials.initial_states import states_from
 from fwtrain.train.folder import RunInfo
 

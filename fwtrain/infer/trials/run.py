@@ -103,7 +103,7 @@ def evaluate_benchmark(
     with made_folder(out), folder_lock(out):
         folder = EvalFolder(out)
         folder.settle(settings)
-        loop = TrialLoop(plan, policy, folder, workers=workers, rows=rows, hang=hang, done=lambda _: done(1))
+        loop = TrialLoop(plan, policy, folder, workers=workers, rows=rows, hang=hang, done=done)
         start(loop.remaining)
         unfinished = loop.run()
         records = list(folder.finished())

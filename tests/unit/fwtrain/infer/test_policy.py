@@ -259,7 +259,7 @@ class Scripted:
         self.number = number
         return SimpleNamespace(cameras={}, state=STATE, instruction="lift", task="lift")
 
-    def step(self, action: np.ndarray) -> SimpleNamespace:
+    def step(self, action: np.ndarray, look: bool) -> SimpleNamespace:
         self.steps += 1
         return self.reset(0, self.number)
 

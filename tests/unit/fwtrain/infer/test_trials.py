@@ -16,9 +16,10 @@ from serving import small_policy
 
 from fwdata.envs.benchmarks.contract import RobotSpec
 from fwdata.errors import FwdataError, UsageError
+from fwtrain.infer.closed_loop import in_rows
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials import films
-from fwtrain.infer.trials.loop import in_rows
+from fwtrain.infer.trials.loop import trial_row
 from fwtrain.infer.trials.plan import EvalPlan, check_fit, plan_evaluation
 from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import Evaluation, FilmRequest, evaluate_benchmark, text
@@ -123,12 +124,15 @@ def test_workers_change_no_bit_with_a_real_network(policy: Policy, tmp_path: Pat
 
 def test_trials_keep_their_rows():
     def seat(task: int, trial: int) -> SimpleNamespace:
-        return SimpleNamespace(task=SimpleNamespace(task=SimpleNamespace(number=task)), trial=trial)
+        return SimpleNamespace(task=SimpleNamespace(task=SimpleNamespace(number=task)), episode=trial)
 
     seats = [seat(0, 4), seat(0, 1), seat(0, 7), seat(1, 1), seat(1, 4)]
-    found = [{row: seat.trial for row, seat in batch.items()} for batch in in_rows(seats, 3)]
+    found = [
+        {row: seat.episode for row, seat in batch.items()}
+        for batch in in_rows(seats, [trial_row(seat, 3) for seat in seats])
+    ]
     assert found == [{1: 4, 2: 1}, {1: 1, 2: 4}, {1: 7}]
-    assert [list(batch) for batch in in_rows(seats, 1)] == [[0]] * 5
+    assert [list(batch) for batch in in_rows(seats, [trial_row(seat, 1) for seat in seats])] == [[0]] * 5
 
 
 def test_noise_is_running_or_the_same_for_every_chunk(rows: RowPolicy, tmp_path: Path):
