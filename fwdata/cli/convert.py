@@ -67,6 +67,10 @@ def convert(
     update: Annotated[
         bool, typer.Option("--update", help="Convert recordings again whose files, or whose converter, changed.")
     ] = False,
+    replace_all: Annotated[
+        bool,
+        typer.Option("--replace-all", help="Let a newer version in another folder replace every recording of the store."),
+    ] = False,
     exclude: Annotated[
         list[str] | None,
         typer.Option("--exclude", help="Recording to leave out: its id, source, file, or a pattern; repeatable."),
@@ -117,6 +121,7 @@ def convert(
             *(source, roots, out, chosen, count, on_error, episode_seconds, memory << 20),
             retry=retry,
             update=update,
+            replace_all=replace_all,
             exclude=(*(exclude or ()), *_names_in(exclude_file)),
             only=tuple(only or ()),
             evidence=not no_evidence,

@@ -42,6 +42,8 @@ class SourceCheck:
 
     changed: list[ChangedRecording] = field(default_factory=list)
     """Recordings whose files have other bytes."""
+    same: int = 0
+    """Recordings whose files have the bytes that were converted."""
     touched: dict[str, dict[str, int]] = field(default_factory=dict)
     """By part: times, in nanoseconds, of files whose bytes are as recorded though their time is not."""
 
@@ -120,7 +122,9 @@ def _check_part(
         differ = tuple(_differing(recording, record.files, recorded, thorough, digests, touched))
         if differ:
             check.changed.append(ChangedRecording(name, record.id, record.source, differ))
-        elif touched:
+            continue
+        check.same += 1
+        if touched:
             check.touched.setdefault(name, {}).update(touched)
 
 

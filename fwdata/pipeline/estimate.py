@@ -15,6 +15,7 @@ from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.pipeline.run import part_losses, sample
+from fwdata.pipeline.same_collection import check_collection
 from fwdata.pipeline.workers import WorkerPool
 
 RAW_RATIO = 0.30
@@ -101,7 +102,8 @@ def dry_run(request: ConvertRequest) -> DryRun:
         plan = make_plan(request, find_recordings(request, pool))
         look = look_first(request, plan.found, pool, thorough=True) if looks(request) else None
         first = sample(request, plan, pool, part_losses(request.out))
-        changed = check_sources(request, plan.found, thorough=request.update).changed
+        check = check_sources(request, plan.found, thorough=request.update)
+        check_collection(request, plan.found, check, pool, grows=bool(plan.pending))
         older = outdated_parts(request)
     everything, pending = plan.found.recordings, [r for part in plan.pending for r in part.recordings]
     return DryRun(
@@ -115,7 +117,7 @@ def dry_run(request: ConvertRequest) -> DryRun:
         decisions=plan.found.decisions,
         warnings=plan.found.warnings,
         left_out=plan.found.left_out,
-        changed=tuple(changed),
+        changed=tuple(check.changed),
         outdated=outdated_sentence(request, older) if older else "",
         evidence=look.verdicts if look else (),
     )

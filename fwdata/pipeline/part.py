@@ -22,6 +22,7 @@ from fwdata.store.evidence import write_part_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.layout import VIDEO_LAYOUT
 from fwdata.store.metadata import read_root
+from fwdata.store.sources import place_of
 from fwdata.store.writer import FrameLook, PartWriter, source_files
 
 FATAL_ERRNOS = frozenset(
@@ -185,6 +186,7 @@ def new_writer(request: ConvertRequest, part: PlannedPart) -> PartWriter:
         *names,
         plan=part.digest,
         version=version,
+        place=place_of(part.recordings[0].root.path) if part.recordings else "",
         keep_video=store.layout_version >= VIDEO_LAYOUT,
         named=store.named_dimensions,
     )

@@ -49,6 +49,8 @@ class ConvertRequest:
     """Try recordings that an earlier run left out again."""
     update: bool = False
     """Convert again the recordings whose files changed, and all that an older version of the converter made."""
+    replace_all: bool = False
+    """Also where all recordings differ and nothing shows that they are of the collection that the store was made of."""
     exclude: tuple[str, ...] = ()
     """Recordings to leave out, by id, source, file or a pattern of one of them."""
     only: tuple[str, ...] = ()

@@ -33,6 +33,7 @@ from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_par
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan, write_plan
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery
+from fwdata.pipeline.same_collection import check_collection
 from fwdata.pipeline.spread_convert import convert_units, own_share, refuse_shared, seal, writing
 from fwdata.pipeline.units import UnitsReport
 from fwdata.pipeline.update import (
@@ -254,6 +255,7 @@ def _changes(
     """What changed since the store was converted, and the parts to replace for it. Writes nothing."""
     older = outdated_parts(request)
     check = check_sources(request, plan.found, thorough=request.update)
+    check_collection(request, plan.found, check, pool, grows=bool(plan.pending))
     if not request.update or not (older or check.changed):
         return check, ()
     update = plan_update(request, plan.found, check.changed, older)

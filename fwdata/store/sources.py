@@ -1,6 +1,6 @@
-"""What a part was made from, beside what its own metadata say: when its files were written, and by which converter.
+"""What a part was made from, beside what its own metadata say: when its files were written, where, and by which converter.
 
-    sources/p00000/zarr.json    attributes: the version of the converter, and mtime_ns of every source file
+    sources/p00000/zarr.json    attributes: the version of the converter, mtime_ns of every source file, its place
 
 These are not part of a store's identity: a copy of the recordings has other times and converts to the same bytes. A
 store of an earlier release has no such group; its parts were made by version 1, and its files are compared by size.
@@ -8,6 +8,7 @@ store of an earlier release has no such group; its parts were made by version 1,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,13 @@ class PartSources(Record):
     """Version of the converter that read the part's recordings."""
     mtime_ns: Mapping[str, int] = Field(default_factory=dict)
     """Time of last change of every source file in nanoseconds, by the path that the part's metadata record."""
+    place: str = ""
+    """Digest of where the folder of the recordings was; "" where an earlier release, or a repair, did not record it."""
+
+
+def place_of(root: Path) -> str:
+    """A digest of where a folder of recordings lies: tells whether it is the same one, and nothing else about it."""
+    return hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def write_sources(store: Path, record: PartSources) -> None:

@@ -201,6 +201,8 @@ class PartWriter:
     """Digest of the part's planned recordings, kept to recognise the part in a rerun."""
     version: int = FIRST_VERSION
     """The converter's, kept beside the part."""
+    place: str = ""
+    """Where its recordings lie, as `fwdata.store.sources.place_of` tells it; "" where that is not known."""
     keep_video: bool = True
     """Recorded video stays video; else (a store of layout 1) its frames are stored as pixels."""
     named: bool = False
@@ -336,7 +338,8 @@ class PartWriter:
             write_documents(self.folder / "details", [details.model_dump() for details in self._details], self.named)
             for sub in ("lowdim", "details", *(f"cameras/{name}" for name in cameras)):
                 ensure_groups(self.folder, self.folder / sub)
-        write_sources(self.store, PartSources(part=self.name, version=self.version, mtime_ns=self._times))
+        made = PartSources(part=self.name, version=self.version, mtime_ns=self._times, place=self.place)
+        write_sources(self.store, made)
         write_record(
             self.folder,
             PartRecord(
