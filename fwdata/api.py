@@ -49,6 +49,7 @@ from fwdata.evidence.claims import (
     GripperScale,
     RateClaim,
     RotationClaim,
+    UnitClaim,
 )
 from fwdata.images.video import VideoHeader, VideoPacket
 from fwdata.manifest import Manifest
@@ -82,6 +83,7 @@ __all__ = [
     "RotationClaim",
     "Skipped",
     "StoredConventions",
+    "UnitClaim",
     "UsageError",
     "VideoCamera",
     "VideoHeader",

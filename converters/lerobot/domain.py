@@ -16,6 +16,7 @@ from converters.lerobot.parquet import Floats
 
 FINGER_M = 0.045
 FINGER_SUM_M = 0.03
+REACH_M = 3.0
 TURN = 2 * np.pi + 0.1
 STEP = 1.05
 LEVELS = 0.02
@@ -32,7 +33,7 @@ def breach(state: Floats, action: Floats, names: tuple[Sequence[str], Sequence[s
     """
     columns = {name: state[:, i] for i, name in enumerate(names[0])}
     commands = {name: action[:, i] for i, name in enumerate(names[1])}
-    return _fingers(columns) or _rotation(columns, state, names[0]) or _steps(columns, commands)
+    return _fingers(columns) or _place(columns) or _rotation(columns, state, names[0]) or _steps(columns, commands)
 
 
 def _fingers(columns: dict[str, Floats]) -> str | None:
@@ -45,6 +46,14 @@ def _fingers(columns: dict[str, Floats]) -> str | None:
             f"the columns for the fingers reach {reach:.3g}, their sum {apart:.3g}; fingers of LIBERO stay within "
             f"{FINGER_M} m and move in opposite directions"
         )
+    return None
+
+
+def _place(columns: dict[str, Floats]) -> str | None:
+    found = [columns[name] for axis in "xyz" if (name := f"eef_position_{axis}") in columns]
+    reach = max((float(np.abs(values).max()) for values in found), default=0.0)
+    if reach > REACH_M:
+        return f"the columns for the position reach {reach:.3g}; LIBERO's arm stays within {REACH_M:g} m"
     return None
 
 

@@ -17,6 +17,7 @@ from fwdata.api import (
     GripperClaim,
     GripperScale,
     RotationClaim,
+    UnitClaim,
 )
 
 FINGER = 0.045
@@ -24,6 +25,12 @@ FINGER = 0.045
 
 FINGERS = 0.03
 """Largest difference of both fingers' openings in m: they move together."""
+
+REACH = 3.0
+"""Largest coordinate of LIBERO's end effector in m, with a wide margin: 20 true episodes stay within 1.2."""
+
+TURN = 6.6
+"""Largest angle of a joint, or of a rotation vector that is at most a full turn, in rad, with a margin."""
 
 SIDES = ("left", "right")
 
@@ -53,6 +60,7 @@ def libero(
             Bound("finger_2 (m)", (7,), -FINGER, FINGER),
             Bound("finger_1 + finger_2 (m)", (6, 7), -FINGERS, FINGERS),
         ),
+        units=(UnitClaim("position", (0, 1, 2), "m", REACH), UnitClaim("rotation", (3, 4, 5), "rad", TURN)),
         simulated=True,
     )
 
@@ -70,17 +78,17 @@ def two_arms(
     """
     state_names, action_names = names
     cameras = dict(zip(SIDES, wrists, strict=False))
-    arms = (
-        ArmClaim(side, tuple(i for i, name in enumerate(state_names) if name.startswith(f"{side}_joint")), camera)
-        for side in SIDES
-        for camera in (cameras.get(side),)
-    )
+    joints = {
+        side: tuple(i for i, name in enumerate(state_names) if name.startswith(f"{side}_joint")) for side in SIDES
+    }
+    arms = tuple(ArmClaim(side, columns, cameras.get(side)) for side, columns in joints.items() if columns)
     grippers = named_grippers(state_names, action_names)
     return Conventions(
         layout=layout,
         action=action,
         grippers=tuple(replace(g, polarity=1, action_scale=scale, state_scale=scale) for g in grippers),
-        arms=tuple(arm for arm in arms if arm.state),
+        arms=arms,
+        units=tuple(UnitClaim(f"{arm.name} arm", arm.state, "rad", TURN) for arm in arms),
     )
 
 

@@ -69,7 +69,9 @@ def convert(
     ] = False,
     replace_all: Annotated[
         bool,
-        typer.Option("--replace-all", help="Let a newer version in another folder replace every recording of the store."),
+        typer.Option(
+            "--replace-all", help="Let a newer version in another folder replace every recording of the store."
+        ),
     ] = False,
     exclude: Annotated[
         list[str] | None,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict
+from fwdata.evidence.registry import find_detector
 
 
 @dataclass(frozen=True)
@@ -81,4 +82,4 @@ def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = 
         return ""
     if verdict.detector in IN_THE_RECORDING:
         return patient.convert(f"--accept {verdict.detector}=WHY")
-    return patient.convert("--manifest CORRECTED.yaml")
+    return patient.convert(f"--manifest CORRECTED.yaml  # {find_detector(verdict.detector).advice}")

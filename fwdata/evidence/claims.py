@@ -105,6 +105,20 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class UnitClaim:
+    """A unit that a named layout promises for state columns, told by their size: none exceeds the limit in it."""
+
+    name: str
+    """Name for messages, e.g. "left arm"."""
+    columns: tuple[int, ...]
+    """State columns."""
+    unit: Literal["m", "rad"]
+    """The unit."""
+    limit: float
+    """Largest size of a value in that unit which the robot can reach, with a margin."""
+
+
+@dataclass(frozen=True)
 class RateClaim:
     """Rates in Hz that are stated for the rows of one episode."""
 
@@ -152,6 +166,8 @@ class Conventions:
     """Cameras whose orientation the layout tells."""
     bounds: tuple[Bound, ...] = ()
     """Domains of a named layout."""
+    units: tuple[UnitClaim, ...] = ()
+    """Units of a named layout that the size of the numbers can show."""
     rate: RateClaim | None = None
     """Rates that are stated; None: not decided."""
     colour: ColourClaim | None = None

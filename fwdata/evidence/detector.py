@@ -29,6 +29,8 @@ class Detector:
     """For detectors that look at thumbnails: cheap enough to see those of every episode whose frames are read."""
     min_rows: ClassVar[int] = 8
     """Rows that an episode needs before it tells anything."""
+    advice: ClassVar[str] = "use a manifest or options that say so"
+    """What to set or do where no option of the converter agrees with a contradiction."""
     word: ClassVar[str] = "decided"
     """How a message calls what the data are compared with: "expected" where no converter decides it."""
     min_episodes: ClassVar[int] = pooling.MIN_EPISODES

@@ -33,7 +33,7 @@ def agreement(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> 
     """What would agree with what a verdict measured, as an instruction."""
     option = option_for(verdict, options)
     if not option:
-        return "use a manifest or options that say so"
+        return find_detector(verdict.detector).advice
     return f"{option} would agree" if option.startswith("--") else f"`{option}` in a manifest (--manifest) would agree"
 
 

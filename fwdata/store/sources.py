@@ -1,4 +1,4 @@
-"""What a part was made from, beside what its own metadata say: when its files were written, where, and by which converter.
+"""What a part was made from, beside what its own metadata say: its files' times and place, and which converter.
 
     sources/p00000/zarr.json    attributes: the version of the converter, mtime_ns of every source file, its place
 

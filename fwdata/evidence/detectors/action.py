@@ -106,6 +106,9 @@ class ActionMeaningDetector(Detector):
     """b1: next state, absolute target or delta."""
 
     name, code, question, action = "action_meaning", "b1", "action", "stop"
+    advice = (
+        "name the manifest whose action means that (--manifest), or give it as `action` of the converter's Conventions"
+    )
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict for the paired columns together."""
@@ -140,6 +143,7 @@ class ActionUnit(Detector):
     """b2: absolute targets in the unit of the state (rad against degrees)."""
 
     name, code, question, action = "action_unit", "b2", "unit of action and state", "stop"
+    advice = "bring action and state to one unit in the recordings (multiply one of them by pi / 180)"
     word = "expected"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:

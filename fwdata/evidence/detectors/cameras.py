@@ -35,6 +35,7 @@ class FrozenCamera(Detector):
     """e1: a run of moving rows without any change of the image."""
 
     name, code, question, action = "camera_frozen", "e1", "camera keeps recording", "warn"
+    advice = "leave the camera out (`cameras` and `stitch.cameras` of a manifest), or the episodes (--exclude)"
     word = "expected"
     needs_images = light = True
 
@@ -76,6 +77,7 @@ class DeadCamera(Detector):
     """e2: black or saturated cameras, and two cameras that show the same."""
 
     name, code, question, action = "camera_content", "e2", "camera content", "stop"
+    advice = "leave the camera out (`cameras` and `stitch.cameras` of a manifest), or the episodes (--exclude)"
     min_rows = 5
     word = "expected"
     needs_images = light = True
@@ -130,6 +132,7 @@ class ExchangedWrists(Detector):
     """e3: each wrist camera's image moves with its own arm."""
 
     name, code, question, action = "wrists_exchanged", "e3", "wrist cameras", "stop"
+    advice = "exchange both cameras in `stitch.cameras` of a manifest (--manifest)"
     word = "expected"
     needs_images = True
 

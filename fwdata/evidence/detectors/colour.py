@@ -15,6 +15,7 @@ class ColourOrder(Detector):
     """g1: confirmed by the converter's own comparison or a marker; else no evidence, never a guess."""
 
     name, code, question, action = "colour_order", "g1", "red/blue order", "warn"
+    advice = "give the order with the converter's option for colours"
     min_rows = 1
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:

@@ -44,6 +44,7 @@ class StateDelay(Detector):
     """b3: how long the state follows an absolute action; pooled."""
 
     name, code, question, action = "state_delay", "b3", "state against action in time", "warn"
+    advice = "shift the state against the action in the recordings: no manifest can"
     word = "expected"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
@@ -119,6 +120,7 @@ class CameraDelay(Detector):
     """d1: image energy explained by joint speeds at every lag; pooled, with an interval."""
 
     name, code, question, action = "camera_delay", "d1", "camera against joints in time", "warn"
+    advice = "shift the video against the rows in the recordings: no manifest can"
     word = "expected"
     needs_images = True
     min_episodes = MIN_SIMULATED

@@ -25,6 +25,7 @@ class DuplicateEpisodes(Detector):
     """h1: rows shared between episodes, and paths that lie within a tenth of the data set's spread."""
 
     name, code, question, action = "duplicate_episodes", "h1", "every episode once", "warn"
+    advice = "leave one of each pair out (--exclude)"
     word = "expected"
 
     def trace(self, episode: EpisodeInput) -> tuple[RowTrace, ...]:

@@ -26,6 +26,7 @@ class GripperPolarity(Detector):
     """a1: after a command switch the measured opening must move the way that was decided."""
 
     name, code, question, action = "gripper_polarity", "a1", "gripper", "stop"
+    advice = "give the direction that the data show as `polarity` of the converter's GripperClaim"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per gripper that has a command and a measured opening."""
@@ -148,6 +149,7 @@ class GripperScaleDetector(Detector):
     """a2: grippers stay on the scale that was decided, and a named layout's state within its domain."""
 
     name, code, question, action = "gripper_scale", "a2", "gripper scale", "stop"
+    advice = "name the layout that the data have (--manifest), or rescale the gripper in the recordings"
     min_episodes = 1
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:

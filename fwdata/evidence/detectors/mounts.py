@@ -28,6 +28,7 @@ class ExchangedMount(Detector):
     """e5: of a fixed camera and the one on the arm that travels most, the one on the arm changes more pixels."""
 
     name, code, question, action = "mounts_exchanged", "e5", "fixed and wrist camera", "stop"
+    advice = "exchange both cameras in `stitch.cameras` of a manifest (--manifest)"
     word = "expected"
     needs_images = True
 

@@ -68,6 +68,7 @@ class UpDown(ImageDirection):
     """f1: a fixed camera shows the end effector rise when it rises."""
 
     name, code, question, action = "camera_up_down", "f1", "camera up/down", "stop"
+    advice = "turn the images in the recordings, or give the direction as `up` of the converter's CameraClaim"
     direction, mounted = "up", False
 
 
@@ -75,6 +76,7 @@ class LeftRight(ImageDirection):
     """f2: a fixed camera shows the end effector move right when it moves along the axis that is right."""
 
     name, code, question, action = "camera_left_right", "f2", "camera left/right", "stop"
+    advice = "mirror the images in the recordings, or give the direction as `right` of the converter's CameraClaim"
     direction, mounted = "right", False
 
 
@@ -82,6 +84,7 @@ class WristLeftRight(ImageDirection):
     """f3: the scene in a wrist camera moves against the end effector. Says nothing of up/down for a wrist camera."""
 
     name, code, question, action = "wrist_left_right", "f3", "wrist camera left/right", "warn"
+    advice = "mirror the images in the recordings, or give the direction as `right` of the converter's CameraClaim"
     direction, mounted = "right", True
 
 

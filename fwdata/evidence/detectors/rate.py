@@ -16,6 +16,7 @@ class RowRate(Detector):
     """c1: decided rate, source's label, container and measured stamps differ by at most 2 %."""
 
     name, code, question, action = "row_rate", "c1", "rate", "stop"
+    advice = "give the rate as `fps.hz` of a manifest (--manifest)"
     min_rows = 1
     min_episodes = 1
 

@@ -98,6 +98,7 @@ class RotationForms(Detector):
     """b4: the written rotation and the quaternion of the same file are one rotation."""
 
     name, code, question, action = "rotation_form", "b4", "rotation", "stop"
+    advice = "write the rotation in the layout's form, or give its form as `form` of the converter's RotationClaim"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per rotation; without a quaternion in the file there is no evidence."""
@@ -125,6 +126,7 @@ class RotationCommand(Detector):
     """b5: of several readings of three numbers, the right one turns as the action commands."""
 
     name, code, question, action = "rotation_command", "b5", "rotation against command", "warn"
+    advice = "check the order of the angles; `form` of the converter's RotationClaim gives it"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per rotation of three columns with a commanded rotation."""
@@ -162,6 +164,7 @@ class WrappedAngles(Detector):
     """b6: no component jumps by more than pi between rows; a quaternion has norm 1 and moves."""
 
     name, code, question, action = "wrapped_angles", "b6", "rotation without jumps", "stop"
+    advice = "unwrap the angles in the recordings, or give `unwrapped` of the converter's RotationClaim as False"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per rotation."""

@@ -26,6 +26,7 @@ class InstructionNearMisses(Detector):
     """h2: two instructions of as many words that differ in one similar word are one instruction with a typo."""
 
     name, code, question, action = "instruction_typos", "h2", "instructions", "warn"
+    advice = "correct the text in the recordings"
     min_rows = 1
     word = "expected"
 
@@ -88,6 +89,7 @@ class InstructionEnding(Detector):
     """h3: an instruction that ends in a number or in the suffix of a perturbed copy."""
 
     name, code, question, action = "instruction_ending", "h3", "instruction text", "stop"
+    advice = "correct the text in the recordings, or leave the episodes out (--exclude)"
     min_rows = 1
     word = "expected"
     min_episodes = 1

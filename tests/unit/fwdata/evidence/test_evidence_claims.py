@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from evidence_episodes import changed
+from evidence_episodes import changed, with_claims
 from paths import DATA
 
 from fwdata.api import Episode
 from fwdata.cli.converter_options import flags_of
+from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import Verdict
-from fwdata.evidence.registry import find_detector
+from fwdata.evidence.registry import all_detectors, find_detector
 from fwdata.evidence.sentences import agreement
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.registry import load_converter, options_model, stored_conventions
@@ -72,6 +73,28 @@ def test_a_claim_names_the_columns_that_it_speaks_of() -> None:
     assert [v.verdict for v in wrong.of("gripper_polarity")] == ["contradicted", "contradicted"]
 
 
+@pytest.mark.parametrize(
+    ("source", "columns", "factor", "unit"),
+    [
+        ("libero", slice(0, 3), 1000, "cm or mm, by their size"),
+        ("libero", slice(0, 3), 100, "cm or mm, by their size"),
+        ("libero", slice(3, 6), 180 / np.pi, "degrees, by their size"),
+        ("robotwin", slice(0, 6), 180 / np.pi, "degrees, by their size"),
+        ("r1lite", slice(7, 13), 180 / np.pi, "degrees, by their size"),
+    ],
+)
+def test_a_state_in_another_unit_stops_a_named_layout(source: str, columns: slice, factor: float, unit: str) -> None:
+    [(name, episode, hz), *_] = episodes(source)
+    true = as_input(name, episode, hz)
+    assert {v.verdict for v in measure(true).of("state_unit")} == {"confirmed"}
+    state = episode.state.copy()
+    state[:, columns] *= factor
+    found = [v for v in measure(changed(true, state=state)).of("state_unit") if v.verdict == "contradicted"]
+    assert [(v.measured, v.action) for v in found] == [(unit, "stop")]
+    plain = with_claims(changed(true, state=state), layout=None)
+    assert [v.action for v in measure(plain).of("state_unit") if v.verdict == "contradicted"] == ["warn"]
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_would_agree_with_the_opposite_can_be_typed(source: str) -> None:
     manifest = load_manifest("lerobot-r1lite" if source == "lerobot_v21" else source)
@@ -122,4 +145,9 @@ def test_a_contradiction_names_the_option_of_its_camera() -> None:
     assert agreement(Verdict("gripper_polarity", "contradicted"), options) == "--gripper plus_opens would agree"
     key = {"row_rate": "fps.hz: 30"}
     assert agreement(Verdict("row_rate", "contradicted"), key) == "`fps.hz: 30` in a manifest (--manifest) would agree"
-    assert "use a manifest or options" in agreement(Verdict("state_delay", "contradicted"), options)
+    assert "shift the state against the action" in agreement(Verdict("state_delay", "contradicted"), options)
+
+
+def test_every_detector_that_stops_or_warns_says_what_to_set() -> None:
+    for detector in all_detectors():
+        assert detector.action == "note" or (detector.advice and detector.advice != Detector.advice), detector.name

@@ -112,6 +112,27 @@ def libero(root: Path, out: Path, **request: object):
     return run_convert(root, out, libero_manifest(gripper="plus_closes"), **request)
 
 
+def in_another_unit(demo: h5py.Group, position: float, rotation: float) -> None:
+    """End effector in mm or degrees, without the simulator's own values to compare with."""
+    for name, columns, factor in (("ee_pos", slice(3), position), ("ee_ori", slice(3), rotation)):
+        demo[f"obs/{name}"][:, columns] = demo[f"obs/{name}"][:, columns] * factor
+    demo["obs/ee_states"][...] = np.concatenate([demo["obs/ee_pos"], demo["obs/ee_ori"]], axis=1)
+    del demo["robot_states"]
+
+
+@pytest.mark.parametrize(("position", "rotation", "unit"), [(1000, 1, "cm or mm"), (1, 180 / np.pi, "degrees")])
+def test_a_state_in_another_unit_stops_a_conversion_of_one_demonstration(
+    tmp_path: Path, position: float, rotation: float, unit: str
+) -> None:
+    def change(number: int, demo: h5py.Group) -> None:
+        in_another_unit(demo, position, rotation)
+
+    raw, out = write_libero(tmp_path / "raw", 1, change), tmp_path / "o.zarr"
+    with pytest.raises(UsageError, match=rf"unit of the state .*1 of 1 .* '{unit}, by their size'.*convert"):
+        libero(raw, out)
+    assert not out.exists()
+
+
 def test_a_contradiction_stops_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw, out = write_libero(tmp_path / "raw", 4, lambda number, demo: invert(demo)), tmp_path / "o.zarr"
     with pytest.raises(UsageError, match="gripper gripper: decided 'larger command opens', but 4 of 4") as error:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import fwdata
 from fwdata.cli import app
 from fwdata.errors import UsageError
-from fwdata.manifest import Manifest, load_manifest
+from fwdata.manifest import Manifest
 from fwdata.pipeline.estimate import dry_run
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.store.sources import PartSources, place_of, read_sources, write_sources
