@@ -12,6 +12,8 @@ from commands import memory_store as memory_store
 from commands import run as run
 from hub_server import hub as hub
 from hypothesis import settings
+from s3_server import s3 as s3
+from s3_server import s3_running as s3_running
 
 settings.register_profile("same", derandomize=True)  # the same examples in every run; other ones: see CONTRIBUTING.md
 settings.register_profile("new", derandomize=False, print_blob=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -144,7 +143,7 @@ def _other_view(cache: LatentsDescription | TextDescription) -> str:
 
 
 def verify(
-    store: Annotated[Path, typer.Argument(help="The store.")],
+    store: StoreArgument,
     sample: Annotated[str, typer.Option(help="Share of the data files to read, e.g. 10%.")] = "100%",
     as_json: AsJson = False,
 ) -> None:

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def copy(
-    source: Annotated[str, typer.Argument(help="The store: a path or a URL (s3://, gs://, https://, memory://).")],
+    source: Annotated[str, typer.Argument(help="The store: a path or a URL (s3://, gs://, hf://, https://).")],
     target: Annotated[str, typer.Argument(help="Where to: a path or a URL.")],
     as_json: AsJson = False,
 ) -> None:

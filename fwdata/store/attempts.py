@@ -53,7 +53,18 @@ def find_attempts(store: Path) -> Iterator[FoundAttempt]:
         for folder in sorted(store.glob(pattern)):
             name = _NAME.fullmatch(folder.name)
             if name and folder.is_dir():
-                yield FoundAttempt(folder, folder.parent / name["place"].replace(".", "/"), name["token"])
+                yield FoundAttempt(folder, folder.parent / _place(name), name["token"])
+
+
+def attempted(folder: str) -> str | None:
+    """Key of the folder that the folder of this key is an attempt at; None when it is none."""
+    parent, _, last = folder.rpartition("/")
+    name = _NAME.fullmatch(last)
+    return f"{parent}/{_place(name)}" if name and re.fullmatch(r"parts|(?:latents|text)/[^/]+", parent) else None
+
+
+def _place(name: re.Match[str]) -> str:
+    return name["place"].replace(".", "/")
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
-from fwdata.store.files import LocalFiles, RemoteFiles, open_target, write_lock
+from fwdata.store.files import Listing, LocalFiles, write_lock
 from fwdata.store.metadata import read_complete
+from fwdata.store.opening import open_target
 from fwdata.store.reader import open_store
 from fwdata.store.records import SealedRecord
+from fwdata.store.remote import RemoteFiles
+from fwdata.store.verify import may_be_sealed
+
+type Place = LocalFiles | RemoteFiles
 
 
 @dataclass
@@ -36,34 +42,43 @@ def copy_store(
     """Copy a store, byte for byte; running it again continues, and writes nothing when all is there.
 
     Every file that a digest covers is checked before it is written; marks of completion come after what they cover, the
-    store's own metadata last, so that a half copy does not open. Memory: one file. Attempts and jobs of running
-    commands stay behind. StoreDamaged for a file that is missing or has other bytes than recorded, StaleCache for a
-    target that is another store, UsageError for one that is something else.
+    store's own metadata last, so that a half copy does not open. Memory: one file, 16 with a URL, where so many are
+    moved at once. Attempts and jobs of running commands stay behind. StoreDamaged for a file that is missing or has
+    other bytes than recorded, StaleCache for a target that is another store, UsageError for one that is something else.
     """
     here, there = open_target(source), open_target(target)
     if here.location == there.location:
         raise UsageError(f"{source} cannot be copied to itself")
-    if not isinstance(there, LocalFiles) and "@" in there.location:
-        raise UsageError(
-            f"{there.location.partition('://')[0]}://..: give credentials in the environment, not in the URL"
-        )
+    if isinstance(there, RemoteFiles) and not there.url.writable:
+        raise UsageError(f"{there.location} can only be read")
     open_store(source)
-    keys = sorted(here.keys(), key=lambda key: (-key.count("/"), key))
+    keys = sorted(here.listing().keys, key=_depth_first)
     digests = _recorded(here, keys)
-    _check_target(here, there, keys)
+    have = _check_target(here, there, keys)
     report = CopyReport(files=len(keys))
     on_plan(len(keys))
     with _writing(there):
-        done = _whole_folders(here, there, keys)
-        for key in keys:
-            if not any(key.startswith(f"{folder}/") for folder in done):
-                _copy(here, there, key, digests, report)
-            on_file(1)
+        done = tuple(f"{folder}/" for folder in _whole_folders(here, there, keys, have))
+        on_file(sum(key.startswith(done) for key in keys))
+        for _, level in groupby((key for key in keys if not key.startswith(done)), lambda key: -_depth_first(key)[0]):
+            for size in _every(here, there, lambda key: _copy(here, there, key, digests, have), list(level)):
+                report.copied += size is not None
+                report.bytes += size or 0
+                on_file(1)
     return report
 
 
+def _depth_first(key: str) -> tuple[int, str]:
+    return -key.count("/"), key
+
+
+def _every[V](here: Place, there: Place, call: Callable[[str], V], keys: Sequence[str]) -> Iterator[V]:
+    """call(key) for every key, several at once when a side is remote."""
+    return here.each(call, keys) if isinstance(there, LocalFiles) else there.each(call, keys)
+
+
 @contextlib.contextmanager
-def _writing(there: LocalFiles | RemoteFiles) -> Iterator[None]:
+def _writing(there: Place) -> Iterator[None]:
     if isinstance(there, LocalFiles):
         with write_lock(there.root):
             yield
@@ -71,15 +86,17 @@ def _writing(there: LocalFiles | RemoteFiles) -> Iterator[None]:
         yield
 
 
-def _folders(keys: list[str]) -> list[str]:
-    return [key.removesuffix("/zarr.json") for key in keys if key.endswith("/zarr.json")]
+def _sealed_folders(keys: list[str]) -> list[str]:
+    folders = (key.removesuffix("/zarr.json") for key in keys if key.endswith("/zarr.json"))
+    return [folder for folder in folders if may_be_sealed(folder)]
 
 
-def _recorded(here: LocalFiles | RemoteFiles, keys: list[str]) -> dict[str, str]:
+def _recorded(here: Place, keys: list[str]) -> dict[str, str]:
     """sha256 of every file that a sealed folder lists, by key. StoreDamaged when one is missing."""
     found: dict[str, str] = {}
     present = set(keys)
-    sealed = [f for f in _folders(keys) if _may_be_sealed(f)]
+    sealed = _sealed_folders(keys)
+    here.read_ahead(f"{folder}/zarr.json" for folder in sealed)
     for folder in sealed:
         record = read_complete(here, folder, SealedRecord)
         for name, digest in () if record is None else record.digests.items():
@@ -90,15 +107,8 @@ def _recorded(here: LocalFiles | RemoteFiles, keys: list[str]) -> dict[str, str]
     return found
 
 
-def _may_be_sealed(folder: str) -> bool:
-    top, *rest = folder.split("/")
-    if top == "parts":
-        return len(rest) == 1 or (len(rest) == 2 and rest[1] == "frames")
-    return (top == "stats" and not rest) or (top in {"latents", "text"} and len(rest) == 2)
-
-
-def _check_target(here: LocalFiles | RemoteFiles, there: LocalFiles | RemoteFiles, keys: list[str]) -> None:
-    """StaleCache or UsageError when the target holds something else than a copy of this store, or a part of one."""
+def _check_target(here: Place, there: Place, keys: list[str]) -> Listing:
+    """What lies at the target. StaleCache or UsageError when that is not a copy of this store, or a part of one."""
     root = there.read("zarr.json")
     if root is not None and root != here.read("zarr.json"):
         raise StaleCache(f"{there.location} holds another store than {here.location}; choose another place")
@@ -107,41 +117,35 @@ def _check_target(here: LocalFiles | RemoteFiles, there: LocalFiles | RemoteFile
         for parent in (path, *path.parents):
             if parent.exists() and not parent.is_dir():
                 raise UsageError(f"{path}: {parent} is a file; name a folder")
-        if not path.is_dir():
-            return
-        have = {p.name for p in path.iterdir() if not p.name.startswith(".")}
-    else:
-        have = {key.partition("/")[0] for key in there.keys()}  # noqa: SIM118 - not a mapping
-    foreign = sorted(have - {key.partition("/")[0] for key in keys})
+    have = there.listing()
+    places = {key.partition("/")[0] for key in (*have.keys, *have.folders)}
+    own = {key.partition("/")[0] for key in keys}
+    foreign = sorted(place for place in places - own if not place.startswith("."))
     if foreign:
         raise UsageError(f"{there.location} holds {foreign[0]}, which is not of this store; choose another place")
+    return have
 
 
-def _whole_folders(here: LocalFiles | RemoteFiles, there: LocalFiles | RemoteFiles, keys: list[str]) -> set[str]:
+def _whole_folders(here: Place, there: Place, keys: list[str], have: Listing) -> set[str]:
     """Sealed folders whose mark is at the target already, and so everything that it covers."""
-    sealed = [folder for folder in _folders(keys) if _may_be_sealed(folder)]
-    marks = {folder: there.read(f"{folder}/zarr.json") for folder in sealed}
-    done = {f for f, mark in marks.items() if mark is not None and mark == here.read(f"{f}/zarr.json")}
+    sealed = _sealed_folders(keys)
+    marks = [f"{folder}/zarr.json" for folder in sealed if f"{folder}/zarr.json" in have.sizes]
+    here.read_ahead(marks)
+    there.read_ahead(marks)
+    done = {mark.removesuffix("/zarr.json") for mark in marks if there.read(mark) == here.read(mark)}
     half = {f.removesuffix("/frames") for f in sealed if f.endswith("/frames") and f not in done}
     return done - half  # a part's own mark does not cover its stitched frames
 
 
-def _copy(
-    here: LocalFiles | RemoteFiles,
-    there: LocalFiles | RemoteFiles,
-    key: str,
-    digests: dict[str, str],
-    report: CopyReport,
-) -> None:
+def _copy(here: Place, there: Place, key: str, digests: dict[str, str], have: Listing) -> int | None:
+    """Bytes that were written; None for a file that is there already."""
     data = here.read(key)
     if data is None:
         raise StoreDamaged(f"{here.location}/{key} is missing; run `fwdata verify {here.location}`")
     digest = hashlib.sha256(data).hexdigest()
     if digests.get(key, digest) != digest:
         raise StoreDamaged(f"{here.location}/{key} is damaged: its sha256 does not match; run `fwdata repair`")
-    old = there.read(key)
-    if old is not None and hashlib.sha256(old).hexdigest() == digest:
-        return
+    if have.sizes.get(key) == len(data) and there.sha256(key) == (digest, len(data)):
+        return None
     there.write(key, data)
-    report.copied += 1
-    report.bytes += len(data)
+    return len(data)

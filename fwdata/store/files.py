@@ -6,16 +6,18 @@ import contextlib
 import hashlib
 import json
 import os
-import re
+import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Buffer, Iterator, Mapping, Sequence
+from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from fwdata.errors import MissingLibrary, StoreBusy, StoreDamaged, StoreError, UsageError, needed_for
+from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError
 from fwdata.io import folder_lock, made_folder, shared_folder_lock, write_atomic
 from fwdata.store.leases import live_leases
+from fwdata.store.locations import parse_location
 
 MAX_HANDLES = 128
 """Open file descriptors a reader keeps per process."""
@@ -102,6 +104,27 @@ def _refuse_links(store: Path) -> None:
         raise StoreError(f"{path} is a symbolic link; a store is written only where its own folders are")
 
 
+@dataclass(frozen=True)
+class Listing:
+    """Everything below a place."""
+
+    sizes: Mapping[str, int]
+    """Size in bytes of every file by key, hidden ones too, sorted."""
+    folders: frozenset[str]
+    """Keys of the folders, empty ones too where there are such."""
+
+    @classmethod
+    def of_objects(cls, sizes: Mapping[str, int]) -> Listing:
+        """Of storage without folders of its own."""
+        folders = {"/".join(parts[:n]) for key in sizes for parts in [key.split("/")] for n in range(1, len(parts))}
+        return cls(dict(sorted(sizes.items())), frozenset(folders))
+
+    @property
+    def keys(self) -> list[str]:
+        """The files that are not hidden and not in hidden folders."""
+        return [key for key in self.sizes if not any(part.startswith(".") for part in key.split("/"))]
+
+
 class Files(Protocol):
     """Read access to the keys of a store. `location` is what messages call it."""
 
@@ -112,6 +135,10 @@ class Files(Protocol):
     def read_into(self, key: str, start: int, buffers: Sequence[Buffer], length: int) -> None: ...
     def read_tail(self, key: str, length: int) -> bytes: ...
     def names(self, key: str) -> list[str]: ...
+    def read_ahead(self, keys: Iterable[str]) -> None: ...
+    def listing(self) -> Listing: ...
+    def sha256(self, key: str) -> tuple[str, int] | None: ...
+    def each[V](self, call: Callable[[str], V], keys: Iterable[str]) -> Iterator[V]: ...
 
 
 class _Handle:
@@ -141,6 +168,15 @@ class _Handle:
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, OSError):
             os.close(self.fd)
+
+
+def _file_size(path: Path) -> int | None:
+    """Size of a file; None for what is not one, or not there any more."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 class LocalFiles:
@@ -209,135 +245,40 @@ class LocalFiles:
             raise StoreDamaged(f"{self.root / key} holds {size} bytes, expected at least {length}")
         return self.read_range(key, size - length, length)
 
+    def read_ahead(self, keys: Iterable[str]) -> None:
+        """Nothing: local files are read when they are needed."""
+
+    def listing(self) -> Listing:
+        """Every file and folder."""
+        sizes: dict[str, int] = {}
+        folders: set[str] = set()
+        for top, inside, names in os.walk(self.root):
+            here = Path(top).relative_to(self.root).as_posix()
+            base = "" if here == "." else f"{here}/"
+            folders |= {f"{base}{name}" for name in inside}
+            sizes |= {f"{base}{name}": size for name in names if (size := _file_size(Path(top, name))) is not None}
+        return Listing(dict(sorted(sizes.items())), frozenset(folders))
+
+    def each[V](self, call: Callable[[str], V], keys: Iterable[str]) -> Iterator[V]:
+        """call(key) for every key, in their order."""
+        return map(call, keys)
+
+    def sha256(self, key: str) -> tuple[str, int] | None:
+        """sha256 (hex) and size of a file, streamed, None when there is none."""
+        path = self.root / key
+        return (file_sha256(path), path.stat().st_size) if path.is_file() else None
+
     def keys(self) -> list[str]:
         """Every file, sorted; hidden ones and those in hidden folders left out."""
-        found = (p.relative_to(self.root) for p in self.root.rglob("*") if p.is_file())
-        return sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
+        return self.listing().keys
 
     def write(self, key: str, data: bytes) -> None:
         """Write a file, whole or not at all."""
         write_atomic(self.root / key, data)
 
 
-class RemoteFiles:
-    """A store behind a URL, through fsspec. Slower than local; meant for reading what was written elsewhere."""
-
-    def __init__(self, url: str) -> None:
-        self.location = url.rstrip("/")
-
-    def _open(self) -> tuple[Any, str]:
-        with needed_for("a store behind a URL"):
-            import fsspec
-
-        try:
-            filesystem, path = fsspec.core.url_to_fs(self.location)
-        except ImportError as error:  # of the protocol's own library
-            raise MissingLibrary(f"{self.location}: {error}; for s3:// run: pip install 'fwdata[cloud]'") from None
-        except ValueError as error:
-            raise StoreError(f"cannot read stores at {self.location}: {error}") from None
-        return filesystem, path
-
-    def read(self, key: str) -> bytes | None:
-        filesystem, path = self._open()
-        try:
-            with reaching(self.location):
-                return bytes(filesystem.cat_file(f"{path}/{key}"))
-        except FileNotFoundError:
-            return None
-
-    def names(self, key: str) -> list[str]:
-        filesystem, path = self._open()
-        try:
-            with reaching(self.location):
-                entries = filesystem.ls(f"{path}/{key}", detail=True)
-        except FileNotFoundError:
-            return []
-        found = (str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
-        return sorted(name for name in found if not name.startswith("."))
-
-    def read_range(self, key: str, start: int, length: int) -> bytes:
-        filesystem, path = self._open()
-        try:
-            with reaching(self.location):
-                data = bytes(filesystem.cat_file(f"{path}/{key}", start=start, end=start + length))
-        except FileNotFoundError:
-            raise StoreDamaged(f"{self.location}/{key} is missing") from None
-        if len(data) > length:
-            raise StoreError(
-                f"the server of {self.location} sends whole files where a part is asked for (HTTP range requests): it "
-                f"answered {len(data)} bytes in place of {length}; use a server with range requests, or copy the store"
-            )
-        if len(data) != length:
-            raise StoreDamaged(f"{self.location}/{key} ends after {start + len(data)} bytes, expected {start + length}")
-        return data
-
-    def read_into(self, key: str, start: int, buffers: Sequence[Buffer], length: int) -> None:
-        data, offset = self.read_range(key, start, length), 0
-        for buffer in buffers:
-            view = memoryview(buffer).cast("B")
-            view[:] = data[offset : offset + len(view)]
-            offset += len(view)
-
-    def read_tail(self, key: str, length: int) -> bytes:
-        filesystem, path = self._open()
-        try:
-            with reaching(self.location):
-                size = int(filesystem.size(f"{path}/{key}"))
-        except FileNotFoundError:
-            raise StoreDamaged(f"{self.location}/{key} is missing") from None
-        return self.read_range(key, size - length, length)
-
-    def keys(self) -> list[str]:
-        """Every file, sorted; hidden ones and those in hidden folders left out."""
-        filesystem, path = self._open()
-        with reaching(self.location):
-            found = filesystem.find(path)
-        base = path.rstrip("/") + "/"
-        keys = (str(name).removeprefix(base) for name in found)
-        return sorted(key for key in keys if not any(part.startswith(".") for part in key.split("/")))
-
-    def write(self, key: str, data: bytes) -> None:
-        """Write an object in one request, which is whole or absent on object stores."""
-        filesystem, path = self._open()
-        try:
-            with reaching(self.location):
-                filesystem.pipe_file(f"{path}/{key}", data)
-        except NotImplementedError:
-            raise UsageError(f"{self.location} can only be read") from None
-
-
-@contextlib.contextmanager
-def reaching(location: str) -> Iterator[None]:
-    """Failures of the network in the block become a StoreError that names the URL; a missing file stays as it is."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot reach {location}: {error}; check the address and the network") from None
-
-
 def refuse_url(path: Path, what: str) -> None:
     """UsageError where a command that works on local stores is given a URL. what: `caches are written to`."""
-    found = re.match(r"([a-z][a-z0-9+]+):/+(.*)", str(path))
-    if found:
-        raise UsageError(f"{found[1]}://{found[2]} is a URL; {what} local stores only")
-
-
-def open_target(location: str | Path) -> LocalFiles | RemoteFiles:
-    """Files of a local folder or of a URL that a store is copied to, there or not."""
-    text = str(location)
-    if "://" in text and not text.startswith("file://"):
-        return RemoteFiles(text)
-    return LocalFiles(Path(text.removeprefix("file://")))
-
-
-def open_files(location: str | Path) -> Files:
-    """Files of a local folder or of a URL (`s3://`, `https://`, ..). StoreError when a local folder is absent."""
-    text = str(location)
-    if "://" in text and not text.startswith("file://"):
-        return RemoteFiles(text)
-    root = Path(text.removeprefix("file://"))
-    if not root.is_dir():
-        raise StoreError(f"there is no store at {root}; make one with `fwdata convert SOURCE RAW --out {root}`")
-    return LocalFiles(root)
+    location = parse_location(path)
+    if not isinstance(location, Path):
+        raise UsageError(f"{location} is a URL; {what} local stores only")

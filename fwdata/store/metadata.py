@@ -150,8 +150,8 @@ def write_raw(path: Path, attributes: JsonObject) -> None:
     write_atomic(path / "zarr.json", canonical_json({"zarr_format": 3, "node_type": "group", "attributes": content}))
 
 
-def is_written_group(files: Files, data: bytes) -> bool:
-    """Whether the bytes of a folder's zarr.json are those of a group as fwdata writes it, with or without a record.
+def is_written_group(files: Files, key: str, data: bytes) -> bool:
+    """Whether the bytes of a group's zarr.json are as fwdata writes it, with or without a record.
 
     StoreDamaged when they hold a record that does not match its sha256.
     """
@@ -162,7 +162,7 @@ def is_written_group(files: Files, data: bytes) -> bool:
         return False
     if (meta["zarr_format"], meta["node_type"]) != (3, "group"):
         return False
-    return meta["attributes"] == {} or _raw(files, "") is not None
+    return meta["attributes"] == {} or _raw(files, key) is not None
 
 
 def _where(files: Files, key: str) -> str:

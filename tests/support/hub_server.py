@@ -85,9 +85,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if found := re.fullmatch(r"/api/(?:models/)?(.+)/tree/[^/]+", path):
+        if found := re.fullmatch(r"/api/(?:models/)?(.+?)/tree/[^/]+(/.+)?", path):
             known = found[1] in self.hub.repositories
-            self.answer(self.hub.tree(found[1]) if known else {"error": "no such repository"}, 200 if known else 404)
+            files = [f for f in self.hub.tree(found[1]) if f"/{f['path']}".startswith(found[2] or "")] if known else []
+            self.answer(files if known else {"error": "no such repository"}, 200 if known else 404)
         elif found := re.fullmatch(r"/(.+)/resolve/[^/]+/(.+)", path):
             self.file(self.hub.repositories.get(found[1], {}).get(found[2]), found[2])
         else:
@@ -101,7 +102,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if self.command == "GET":
             self.hub.downloads.append(name)
-        self.answer(data, 200, {"ETag": f'"{blob(data)}"', "X-Repo-Commit": "0" * 40, "Accept-Ranges": "bytes"})
+        headers = {"ETag": f'"{blob(data)}"', "X-Repo-Commit": "0" * 40, "Accept-Ranges": "bytes"}
+        part = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if part is None or self.command == "HEAD":
+            self.answer(data, 200, headers)
+            return
+        start = int(part[1]) if part[1] else max(0, len(data) - int(part[2]))
+        stop = min(len(data), int(part[2]) + 1) if part[1] and part[2] else len(data)
+        self.answer(data[start:stop], 206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
 
     def answer(self, value: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = value if isinstance(value, bytes) else json.dumps(value).encode()

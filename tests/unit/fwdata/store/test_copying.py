@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 from fault.stores import full_store
 from fixtures import tree
@@ -12,7 +12,9 @@ from fixtures import tree
 import fwdata
 from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError
 from fwdata.store.copying import copy_store
-from fwdata.store.files import LocalFiles, RemoteFiles, shared_write
+from fwdata.store.files import LocalFiles, shared_write
+from fwdata.store.opening import open_target
+from fwdata.store.remote import RemoteFiles
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +22,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return full_store(tmp_path_factory.mktemp("copied"))
 
 
+def objects(url: str) -> RemoteFiles:
+    files = open_target(url)
+    assert isinstance(files, RemoteFiles)
+    return files
+
+
 @pytest.fixture
-def bucket() -> str:
-    memory = fsspec.filesystem("memory")
-    memory.store.clear()
-    return "memory://bucket/toy.zarr"
+def bucket() -> Iterator[str]:
+    yield "memory://bucket/toy.zarr"
+    for url in ("memory://bucket", "memory://other", "memory://third"):
+        objects(url).delete(list(objects(url).listing().sizes))
 
 
 def test_there_and_back_again_has_the_same_bytes_and_opens_on_the_way(store: Path, bucket: str, tmp_path: Path) -> None:
@@ -46,6 +54,7 @@ def test_an_interrupted_copy_does_not_open_and_goes_on(
     store: Path, bucket: str, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, count = RemoteFiles.write, 0
+    monkeypatch.setattr("fwdata.store.remote.IN_FLIGHT", 1)
 
     def write(files: RemoteFiles, key: str, data: bytes) -> None:
         nonlocal count
@@ -67,20 +76,22 @@ def test_an_interrupted_copy_does_not_open_and_goes_on(
 
 def test_damage_and_other_targets_are_refused(store: Path, bucket: str, tmp_path: Path) -> None:
     copy_store(str(store), bucket)
-    memory = fsspec.filesystem("memory")
-    chunk = next(name for name in memory.find("/bucket/toy.zarr/parts") if "/state/c/" in name)
-    memory.pipe_file(chunk, memory.cat_file(chunk)[:-1] + b"?")
+    files = objects(bucket)
+    chunk = next(key for key in files.listing().keys if "/state/c/" in key)
+    files.write(chunk, (files.read(chunk) or b"")[:-1] + b"?")
     with pytest.raises(StoreDamaged, match="sha256 does not match"):
         copy_store(bucket, str(tmp_path / "back.zarr"))
-    memory.rm_file(chunk)
+    files.delete([chunk])
     with pytest.raises(StoreDamaged, match="is missing"):
         copy_store(bucket, str(tmp_path / "back.zarr"))
-    memory.pipe_file("/other/notes.txt", b"mine")
+    objects("memory://other").write("notes.txt", b"mine")
     with pytest.raises(UsageError, match=r"holds notes.txt, which is not of this store"):
         copy_store(str(store), "memory://other")
-    memory.pipe_file("/third/zarr.json", b"{}")
+    objects("memory://third").write("zarr.json", b"{}")
     with pytest.raises(StaleCache, match="holds another store"):
         copy_store(str(store), "memory://third")
+    with pytest.raises(UsageError, match="can only be read"):
+        copy_store(str(store), "https://127.0.0.1:1/toy.zarr")
     with pytest.raises(UsageError, match="credentials in the environment"):
         copy_store(str(store), "s3://key:secret@bucket/x")
     with pytest.raises(UsageError, match="to itself"):

@@ -8,12 +8,10 @@ import os
 import pickle
 import shutil
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -30,14 +28,17 @@ from reading import sum_pixels
 from robotwin_files import SEEN, joint_rows
 
 import fwdata
-from fwdata.errors import StoreBusy, StoreDamaged, StoreError
+from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError
 from fwdata.io import write_atomic
 from fwdata.manifest import Manifest, Split
 from fwdata.report.inspect_store import describe
 from fwdata.store.caches.stats import compute_statistics, save_statistics
 from fwdata.store.caches.stitched import materialise
+from fwdata.store.copying import copy_store
 from fwdata.store.files import write_lock
+from fwdata.store.opening import open_target
 from fwdata.store.reader import Store
+from fwdata.store.remote import RemoteFiles
 from fwdata.store.verify import verify_store
 from fwdata.window import Window
 
@@ -201,24 +202,20 @@ def test_zarr_python_reads_every_array(shared: Path, store: Store) -> None:
     assert set(dict(group.groups())) == {"evidence", "parts", "plan", "sources", "view"}
 
 
-@pytest.fixture
-def memory_url() -> Iterator[str]:
-    yield "memory://copy.zarr"
-    fsspec.filesystem("memory").rm("/copy.zarr", recursive=True)
-
-
-def test_a_store_behind_a_url_reads_the_same(store: Store, memory_url: str) -> None:
-    fsspec.filesystem("memory").put(store.location, "/copy.zarr", recursive=True)
-    remote = fwdata.open(memory_url)
+def test_a_store_behind_a_url_reads_the_same(store: Store) -> None:
+    copy_store(store.location, "memory://read/copy.zarr")
+    remote = fwdata.open("memory://read/copy.zarr")
     assert [e.id for e in remote.episodes] == [e.id for e in store.episodes]
     assert np.array_equal(remote.episodes[2].stitched([1, 5]), store.episodes[2].stitched([1, 5]))
     assert np.array_equal(remote.episodes[2].state(), store.episodes[2].state())
     described = describe(remote)
     assert described["bytes"] is None and described["episodes"] == 4
-    fsspec.filesystem("memory").rm("/copy.zarr/parts/p00000/lowdim/state/c", recursive=True)
+    files = open_target("memory://read/copy.zarr")
+    assert isinstance(files, RemoteFiles)
+    files.delete([key for key in files.keys() if key.startswith("parts/p00000/lowdim/state/c")])  # noqa: SIM118
     with pytest.raises(StoreDamaged, match="is missing"):
-        fwdata.open(memory_url).episodes[0].state()
-    with pytest.raises(StoreError, match="cannot read stores at nosuch://x"):
+        fwdata.open("memory://read/copy.zarr").episodes[0].state()
+    with pytest.raises(UsageError, match="nosuch:// is not a kind of storage"):
         fwdata.open("nosuch://x")
 
 

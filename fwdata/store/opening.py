@@ -1,0 +1,28 @@
+"""The files of a store, by path or URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fwdata.errors import StoreError
+from fwdata.store.files import LocalFiles
+from fwdata.store.locations import parse_location
+from fwdata.store.remote import RemoteFiles
+
+
+def open_target(location: str | Path) -> LocalFiles | RemoteFiles:
+    """Files of a local folder or of a URL that a store is copied to, there or not."""
+    place = parse_location(location)
+    if isinstance(place, Path):
+        return LocalFiles(place)
+    return RemoteFiles(place)
+
+
+def open_files(location: str | Path) -> LocalFiles | RemoteFiles:
+    """Files of a local folder or of a URL (`s3://`, `https://`, ..). StoreError when a local folder is absent."""
+    files = open_target(location)
+    if isinstance(files, LocalFiles) and not files.root.is_dir():
+        raise StoreError(
+            f"there is no store at {files.root}; make one with `fwdata convert SOURCE RAW --out {files.root}`"
+        )
+    return files

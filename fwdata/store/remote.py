@@ -1,0 +1,246 @@
+"""A store behind a URL, through obstore: reads of whole objects and ranges, listings, and conditional writes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for
+from fwdata.store.files import Listing
+from fwdata.store.locations import StoreUrl
+from fwdata.store.remote_clients import Client, connect, hub_files, index_page
+from fwdata.store.remote_errors import cut_short, reaching
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, PutMode
+    from obstore.store import ObjectStore
+
+IN_FLIGHT = 16
+"""Requests at once where many objects are read or written."""
+
+CUT_ANSWERS = 4
+"""How often an answer that ends before its end is asked for again."""
+
+_first_process: int | None = None
+"""Process that made the first request: the client's threads are not in those it forks."""
+
+
+class RemoteFiles:
+    """Objects below a URL. Thread-safe; picklable. Every failure is a StoreError of one sentence, StoreDamaged for an
+    object that is missing or short. requests: how many were made, for reports."""
+
+    def __init__(self, url: StoreUrl) -> None:
+        self.url = url
+        self.location = str(url)
+        self.requests = 0
+        self._connected: Client | None = None
+        self._read_ahead: dict[str, bytes | None] = {}
+        self._listed: bool = False
+
+    def __reduce__(self) -> tuple[type[RemoteFiles], tuple[StoreUrl]]:
+        return RemoteFiles, (self.url,)
+
+    def _client(self) -> Client:
+        global _first_process
+        if _first_process is None:
+            _first_process = os.getpid()
+        if _first_process != os.getpid():
+            raise StoreError(
+                f"{self.location} cannot be read in a process that was forked after its first request; start workers "
+                "with multiprocessing_context='forkserver' or 'spawn', or copy the store"
+            )
+        if self._connected is None:
+            self._connected = connect(self.url)
+        self.requests += 1
+        return self._connected
+
+    def _where(self, key: str) -> str:
+        return f"{self.location}/{key}" if key else self.location
+
+    def _ask[V](self, where: str, call: Callable[[ObjectStore, str], V]) -> V:
+        """call(client, what keys follow): one request, made again where its answer was cut short."""
+        with needed_for("a store behind a URL"):
+            from obstore.exceptions import BaseError
+        for tries in range(CUT_ANSWERS, -1, -1):
+            client = self._client()
+            with reaching(where, self.url.scheme):
+                try:
+                    return call(client.store, client.base)
+                except BaseError as error:
+                    if not tries or not cut_short(error):
+                        raise
+        raise AssertionError("unreachable")
+
+    def _get(self, key: str, call: Callable[[ObjectStore, str], Iterable[Buffer]]) -> list[bytes] | None:
+        """What a request reads of an object, None for one that is not there."""
+        try:
+            return self._ask(self._where(key), lambda store, base: [bytes(piece) for piece in call(store, base + key)])
+        except FileNotFoundError:
+            return None
+
+    def read(self, key: str) -> bytes | None:
+        """The whole object, or None when there is none."""
+        if key in self._read_ahead:
+            return self._read_ahead.pop(key)
+        found = self._get(key, lambda store, path: [store.get(path).bytes()])
+        return None if found is None else found[0]
+
+    def read_ahead(self, keys: Iterable[str]) -> None:
+        """Fetch small objects at once; the next `read` of each takes what came."""
+        wanted = list(keys)
+        if len(wanted) > 1:
+            self._read_ahead.update(zip(wanted, at_once(self.read, wanted), strict=True))
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes from `start`; StoreDamaged when the object is shorter or missing."""
+        return self.read_ranges(key, [start], length)[0]
+
+    def read_ranges(self, key: str, starts: Sequence[int], length: int) -> list[bytes]:
+        """Ranges of one length of one object, with close ones in one request; see `read_range`."""
+        lengths = [length] * len(starts)
+        found = self._get(key, lambda store, path: store.get_ranges(path, starts=starts, lengths=lengths))
+        if found is None:
+            raise self._missing(key)
+        for start, data in zip(starts, found, strict=True):
+            if len(data) != length:
+                raise StoreDamaged(
+                    f"{self._where(key)} ends after {start + len(data)} bytes, expected {start + length}"
+                )
+        return found
+
+    def read_into(self, key: str, start: int, buffers: Sequence[Buffer], length: int) -> None:
+        """Fill writable buffers of `length` bytes in all, one after another."""
+        data, offset = self.read_range(key, start, length), 0
+        for buffer in buffers:
+            view = memoryview(buffer).cast("B")
+            view[:] = data[offset : offset + len(view)]
+            offset += len(view)
+
+    def read_tail(self, key: str, length: int) -> bytes:
+        """The last `length` bytes, in one request; StoreDamaged when the object is shorter."""
+        options: GetOptions = {"range": {"suffix": length}}
+        found = self._get(key, lambda store, path: [store.get(path, options=options).bytes()])
+        if found is None:
+            raise self._missing(key)
+        if len(found[0]) != length:
+            raise StoreDamaged(f"{self._where(key)} holds {len(found[0])} bytes, expected at least {length}")
+        return found[0]
+
+    def _missing(self, key: str) -> StoreDamaged:
+        return StoreDamaged(
+            f"{self._where(key)} is missing; run `fwdata verify {self.location}` to see what else is damaged"
+        )
+
+    def names(self, key: str) -> list[str]:
+        """Sorted names of the folders below `key`, hidden ones left out; empty when there is none."""
+        if self.url.scheme == "hf":
+            base = f"{key}/" if key else ""
+            inside = (k.removeprefix(base) for k, _ in hub_files(self.url) if k.startswith(base))
+            found = {name.partition("/")[0] for name in inside if "/" in name}
+        elif self.url.scheme in ("http", "https"):
+            found = {name[:-1] for name in self._index(key) if name.endswith("/")}
+        else:
+            answer = self._ask(
+                self._where(key), lambda store, base: store.list_with_delimiter((base + key).rstrip("/") or None)
+            )
+            found = {str(name).rstrip("/").rpartition("/")[2] for name in answer["common_prefixes"]}
+        return sorted(name for name in found if not name.startswith("."))
+
+    def _index(self, key: str) -> list[str]:
+        """Names in a folder of a web server. StoreError for one that lists no folders."""
+        data = self.read(key)
+        names = [] if data is None else index_page(data)
+        if not self._listed:
+            self._listed = "zarr.json" in (index_page(self.read("") or b"") if key else names)
+            if not self._listed:
+                raise StoreError(
+                    f"the server of {self.location} does not list folders; turn directory listings on (nginx: "
+                    "`autoindex on`), or copy the store"
+                )
+        return names
+
+    def listing(self) -> Listing:
+        """Every object; sizes are 0 on web servers, which do not tell them."""
+        if self.url.scheme == "hf":
+            return Listing.of_objects(dict(hub_files(self.url)))
+        if self.url.scheme in ("http", "https"):
+            return Listing.of_objects(dict.fromkeys(self._walk(""), 0))
+        return Listing.of_objects(self._ask(self.location, _sizes))
+
+    def _walk(self, key: str) -> list[str]:
+        found = []
+        for name in self._index(key):
+            path = f"{key}/{name}" if key else name
+            found += self._walk(path[:-1]) if path.endswith("/") else [path]
+        return found
+
+    def keys(self) -> list[str]:
+        """Every object, sorted; hidden ones and those in hidden folders left out."""
+        return self.listing().keys
+
+    def sha256(self, key: str) -> tuple[str, int] | None:
+        """sha256 (hex) and size of an object, None when there is none; held in memory."""
+        data = self.read(key)
+        return None if data is None else (hashlib.sha256(data).hexdigest(), len(data))
+
+    def each[V](self, call: Callable[[str], V], keys: Iterable[str]) -> Iterator[V]:
+        """call(key) for every key, several at once, in the keys' order."""
+        return at_once(call, keys)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object in one request, which is whole or absent."""
+        self._put(key, data, "overwrite")
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless there is one; False when there is."""
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            self._put(key, data, "create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        """Write an object in place of the one with ETag `tag`; False when that is not there any more."""
+        from obstore.exceptions import PreconditionError
+
+        try:
+            self._put(key, data, {"e_tag": tag})
+        except (PreconditionError, FileNotFoundError):
+            return False
+        return True
+
+    def _put(self, key: str, data: bytes, mode: PutMode) -> None:
+        if not self.url.writable:
+            raise UsageError(f"{self.location} can only be read")
+        self._ask(self._where(key), lambda store, base: store.put(base + key, data, mode=mode, use_multipart=False))
+
+    def tag(self, key: str) -> str | None:
+        """ETag of an object, None when there is none."""
+        try:
+            return self._ask(self._where(key), lambda store, base: store.head(base + key))["e_tag"]
+        except FileNotFoundError:
+            return None
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; those that are gone already are no failure."""
+        if keys:
+            self._ask(self.location, lambda store, base: store.delete([base + key for key in keys]))
+
+
+def _sizes(store: ObjectStore, base: str) -> dict[str, int]:
+    pages = store.list(base.rstrip("/") or None)
+    return {entry["path"].removeprefix(base): entry["size"] for page in pages for entry in page}
+
+
+def at_once[K, V](call: Callable[[K], V], keys: Iterable[K]) -> Iterator[V]:
+    """call(key) for every key, several at once, in the keys' order; the first failure is raised."""
+    pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="remote")
+    try:
+        yield from pool.map(call, keys)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
