@@ -1,4 +1,4 @@
-"""Training recipes: the only definition of their format, and how one is found, overridden and compared.
+"""Training recipes: the only definition of their format, and how one is found and overridden.
 
 Built-in recipes live in `manifests/recipes/*.yaml`; `--recipe` also takes a path. Every key has a default below, so a
 recipe holds what it decides. `--set optim.lr=3e-4` overrides one key; values are read as YAML and checked like a file.
@@ -10,16 +10,16 @@ import importlib.resources
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from fwdata.errors import ManifestError, UsageError, did_you_mean
+from fwdata.errors import UsageError, did_you_mean
 from fwdata.manifest import Model, validate_model
 from fwdata.plugins import TRACKERS
+from fwtrain.recipe_keys import read_mapping, set_key
 from fwtrain.variants import COND_NOISE, MODE_SHARE, VARIANTS
-from fwtrain.weights.released import OLDER_ACTION_SHIFT
 
 LORA_LAYERS = (*(f"{a}_attn.{x}" for a in ("self", "cross") for x in "qkvo"), "ffn.0", "ffn.2")
 """Linear layers of a block."""
@@ -326,25 +326,6 @@ class Recipe(Model):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-FREE_TO_CHANGE = frozenset(
-    {
-        "description",
-        "save_every",
-        "eval_every",
-        "log_every",
-        "keep_last",
-        "tensorboard",
-        "trackers",
-        "data.workers",
-        "validation.pictures",
-        "gradient_checkpointing",
-        "parallel",
-    }
-    | {f"deploy.{name}" for name in DeployRecipe.model_fields}
-)
-"""Keys that a resumed run may change: they do not alter a single weight."""
-
-
 def recipe_names() -> list[str]:
     """Names that `--recipe` takes besides paths."""
     folder = importlib.resources.files("manifests") / "recipes"
@@ -357,9 +338,9 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises ManifestError naming the wrong key and the closest known one; UsageError when there is no such recipe.
     """
     where = f"recipe {name_or_path}"
-    data = _read_yaml(recipe_text(name_or_path), where)
+    data = read_mapping(recipe_text(name_or_path), where)
     for change in overrides:
-        _apply(data, change)
+        set_key(data, change)
     return validate_model(Recipe, data, where)
 
 
@@ -367,13 +348,13 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     """The recipe with `key.path=value` overrides. Raises as `load_recipe`."""
     data = recipe.model_dump(mode="json")
     for change in overrides:
-        _apply(data, change)
+        set_key(data, change)
     return validate_model(Recipe, data, f"recipe {recipe.name}")
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
     """A recipe from YAML text; ManifestError with one sentence that names the first wrong key."""
-    return validate_model(Recipe, _read_yaml(text, where), where)
+    return validate_model(Recipe, read_mapping(text, where), where)
 
 
 def recipe_text(name_or_path: str) -> str:
@@ -385,73 +366,3 @@ def recipe_text(name_or_path: str) -> str:
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return path.read_text(encoding="utf-8")
     raise UsageError(f"no recipe {name_or_path!r}{did_you_mean(name_or_path, recipe_names())}")
-
-
-def _read_yaml(text: str, where: str) -> dict[str, object]:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{where} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
-    if not isinstance(data, dict):
-        raise ManifestError(f"{where} must be a mapping of keys to values, found {type(data).__name__}")
-    return data
-
-
-def _apply(data: dict[str, object], change: str) -> None:
-    """Set one `a.b=value` in nested plain data. steps and epochs replace each other."""
-    key, equals, text = change.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set takes key=value, found {change!r}")
-    value = _scalar(text, change)
-    *path, last = key.split(".")
-    node = data
-    for part in path:
-        if node.get(part) is None:  # absent, or switched off
-            node[part] = {}
-        child = node[part]
-        if not isinstance(child, dict):
-            raise ManifestError(f"--set {change}: {part!r} is a single value, it has no key {last!r}")
-        node = child
-    node[last] = value
-    other = {"optim.steps": "epochs", "optim.epochs": "steps"}.get(key)
-    if other and value is not None:
-        node.pop(other, None)
-
-
-def _scalar(text: str, change: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {change}: not a YAML value: {str(error).replace(chr(10), ' ')}") from None
-    if isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 3e-4 (no dot) as text
-        except ValueError:
-            return value
-    return value
-
-
-def flatten(recipe: Recipe) -> dict[str, object]:
-    """`{"optim.lr": 1e-4, ..}`: every leaf by its dotted key."""
-
-    def walk(node: dict[str, object], prefix: str) -> dict[str, object]:
-        flat: dict[str, object] = {}
-        for key, value in node.items():
-            if isinstance(value, dict):
-                flat |= walk(value, f"{prefix}{key}.")
-            else:
-                flat[prefix + key] = value
-        return flat
-
-    return walk(recipe.model_dump(mode="json"), "")
-
-
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """`["optim.lr: 0.0001 -> 0.001"]` for every key that changes the training; empty when a run may be continued.
-
-    What `new` leaves open is what `old` has.
-    """
-    old = old.settled(OLDER_ACTION_SHIFT)
-    before, after = flatten(old), flatten(new.settled(old.model.action_shift or OLDER_ACTION_SHIFT))
-    keys = [key for key in {**before, **after} if key not in FREE_TO_CHANGE]
-    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]

@@ -30,7 +30,8 @@ from fwtrain.data.contract import CacheLike, TextLike
 from fwtrain.errors import CheckpointError, RunMismatch
 from fwtrain.model import ModelConfig
 from fwtrain.model.config import recorded
-from fwtrain.recipe import Recipe, differences, parse_recipe
+from fwtrain.recipe import Recipe, parse_recipe
+from fwtrain.recipe_changes import differences
 from fwtrain.train.checkpoint import CHECKPOINTS, Checkpoint, best, checkpoints, latest
 from fwtrain.train.logs import LOG, PICTURES, TRACKERS
 from fwtrain.weights.initialise import initial_shift

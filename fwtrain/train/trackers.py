@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from fwdata import plugins
 from fwdata.errors import FwdataError, UsageError
 from fwdata.io import write_json
-from fwtrain.recipe import TRACKER_MODULES, Recipe, flatten
+from fwtrain.recipe import TRACKER_MODULES, Recipe
+from fwtrain.recipe_changes import flatten
 from fwtrain.train.logs import TRACKERS, Picture, Sink
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fwdata.errors import ManifestError, UsageError
-from fwtrain.recipe import FREE_TO_CHANGE, differences, flatten, load_recipe, parse_recipe, recipe_names
+from fwtrain.recipe import load_recipe, parse_recipe, recipe_names
+from fwtrain.recipe_changes import FREE_TO_CHANGE, differences, flatten
 
 
 def test_every_built_in_recipe_loads_and_survives_its_own_yaml():

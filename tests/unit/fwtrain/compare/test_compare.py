@@ -25,7 +25,7 @@ from fwtrain.compare.summary import sentences
 from fwtrain.data import open_source, training_order, training_reader
 from fwtrain.errors import Interrupted, RunMismatch
 from fwtrain.infer.evaluate import EvalResult
-from fwtrain.recipe import differences
+from fwtrain.recipe_changes import differences
 from fwtrain.train.build import build_model, model_config
 from fwtrain.train.loop import Trainer
 

@@ -14,7 +14,7 @@ from training import losses, recipe, run, tensors
 from fwdata.errors import UsageError
 from fwtrain.infer.policy import Policy
 from fwtrain.model import FastWAM
-from fwtrain.recipe import FREE_TO_CHANGE, differences
+from fwtrain.recipe_changes import FREE_TO_CHANGE, differences
 
 
 @pytest.mark.slow
