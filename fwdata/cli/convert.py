@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fwdata.api import LeftOut
     from fwdata.evidence.records import DatasetVerdict
     from fwdata.pipeline.estimate import DryRun
-    from fwdata.pipeline.run import ConvertReport
+    from fwdata.pipeline.results import ConvertReport
 
 SHOWN = 20
 """Warnings and quarantined recordings printed before the rest is counted."""

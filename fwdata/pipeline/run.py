@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from fwdata.api import LeftOut
 from fwdata.errors import UsageError
-from fwdata.evidence.records import DatasetVerdict
 from fwdata.images.stitch import stitch_hash
 from fwdata.io import among_writers, check_free
 from fwdata.manifest import Manifest
 from fwdata.pipeline.changes import (
-    ChangedRecording,
     SourceCheck,
     check_sources,
     outdated_parts,
@@ -32,6 +28,7 @@ from fwdata.pipeline.jobs import Job, end_job
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan, write_plan
 from fwdata.pipeline.request import ConvertRequest
+from fwdata.pipeline.results import ConvertReport, store_report
 from fwdata.pipeline.roots import CombinedDiscovery
 from fwdata.pipeline.same_collection import check_collection
 from fwdata.pipeline.spread_convert import convert_units, own_share, refuse_shared, seal, writing
@@ -49,7 +46,7 @@ from fwdata.pipeline.update import (
 )
 from fwdata.pipeline.workers import RetryThenLeaveOut, Task, WorkerPool
 from fwdata.store.change_view import adopt_manifest
-from fwdata.store.evidence import EVIDENCE, read_evidence, write_evidence
+from fwdata.store.evidence import EVIDENCE, write_evidence
 from fwdata.store.files import LocalFiles, ensure_groups
 from fwdata.store.layout import PLAIN_LAYOUT, VIDEO_LAYOUT
 from fwdata.store.metadata import has_record, write_record
@@ -62,64 +59,6 @@ from fwdata.warning_kinds import group_warnings
 
 type OnEpisode = Callable[[int, int], None]
 """Called with (episodes done, frames done) after every recording."""
-
-
-@dataclass(frozen=True)
-class RecordingRow:
-    """One recording of a store."""
-
-    source: str
-    """The recording, as the store calls it."""
-    outcome: Literal["converted", "quarantined", "skipped"]
-    """"skipped" was decided by its name or header, "quarantined" when it was read."""
-    frames: int = 0
-    """0 unless converted."""
-    reason: str = ""
-    """Why it was left out; "" where it was converted."""
-    warnings: tuple[str, ...] = ()
-    """Of recordings converted in this run (`new`)."""
-    new: bool = False
-    """Whether this run converted or quarantined it."""
-
-
-@dataclass
-class ConvertReport:
-    """What a conversion did."""
-
-    out: Path
-    """The store."""
-    episodes: int = 0
-    """Episodes of the whole store."""
-    frames: int = 0
-    """Rows of the whole store."""
-    new_episodes: int = 0
-    """Episodes written by this run."""
-    new_frames: int = 0
-    """Rows written by this run."""
-    seconds: float = 0.0
-    """Time of this run."""
-    quarantined: list[tuple[str, str]] = field(default_factory=list)
-    """(source, reason) of everything left out, earlier runs included."""
-    warnings: list[str] = field(default_factory=list)
-    """Sentences about recordings that were converted in this run."""
-    left_out: list[LeftOut] = field(default_factory=list)
-    """Recordings that were not taken although nothing is wrong with them, counted by reason."""
-    rows: list[RecordingRow] = field(default_factory=list)
-    """Every recording, in conversion order, then those skipped; earlier runs included."""
-    view_changes: list[str] = field(default_factory=list)
-    """What the manifest changed in the view of a store that was there."""
-    changed: list[ChangedRecording] = field(default_factory=list)
-    """Recordings with other bytes than those converted, which `update` converts again."""
-    updated: list[str] = field(default_factory=list)
-    """Sources of those that were."""
-    outdated: str = ""
-    """A sentence, where an older version of the converter made the store, which is then left as it is."""
-    evidence: tuple[DatasetVerdict, ...] = ()
-    """Verdicts of the data set on every convention; () where nothing was measured."""
-    accepted: dict[str, str] = field(default_factory=dict)
-    """Detector -> why its contradiction is kept."""
-    units: UnitsReport | None = None
-    """Where other processes work on the same store: what was done here, and what is left."""
 
 
 def part_losses(out: Path) -> RetryThenLeaveOut:
@@ -167,14 +106,12 @@ def convert(
     check_free(request.out)
     older = outdated_parts(request)
     if older and not request.update:
-        report = _report(request.out, (), {}, time.monotonic() - began)
+        report = store_report(request.out, (), {}, time.monotonic() - began)
         report.outdated = outdated_sentence(request, older)
         return report
     with nullcontext(shared) if shared else WorkerPool(request.workers, request.memory) as pool:
         found = find_recordings(request, pool)
-        damaged = next((skip for skip in found.skipped if skip.damaged), None)
-        if damaged is not None and request.on_error == "fail":
-            raise UsageError(f"{damaged.source}: {damaged.reason}")
+        _refuse_damaged(request, found)
         look = look_first(request, found, pool) if looks(request) else None
         with writing(request), among_writers() if request.spread.shared else nullcontext():
             request = _as_begun(request)  # again: another process may have written until now
@@ -182,45 +119,61 @@ def convert(
             check, update = _changes(request, plan, pool)
             plan = replace(plan, again=sum(len(item.again) for item in update))
             on_plan(own_share(request, plan))
-            losses = part_losses(request.out)
-            begun = has_record(LocalFiles(request.out), "")
-            first = None if begun else sample(request, plan, pool, losses)  # before anything is written: may refuse
-            job = seal(request, plan) if request.spread.shared else None
-            if first is not None:
-                forget_dropped(request.out)
-            if look is not None and first is not None:
-                write_evidence(request.out, look.episodes, look.verdicts, look.verdicts, request.accept)
-            shown = shown_recordings(found.recordings)
-            gate = recorded_gate(request.out, request.accept, shown) if request.evidence else None
-            request = replace(request, gate=gate)
-            write_plan(request.out, plan)
-            _ensure_records(request, asked, plan)
-            if first is not None:
-                _write_root(request, plan, first)
+            request, made_here, job = _begin(request, asked, plan, look, pool)
             units: UnitsReport | None = None
-            notes: tuple[list[str], list[str]] = ([], [])
             if job is not None:
                 new, units = _convert_share(request, plan, job, on_episode)
             else:
-                new = _convert_parts(request, plan, pool, losses, on_episode) if plan.pending else {}
+                new = _convert_parts(request, plan, pool, on_episode) if plan.pending else {}
                 new |= _update_parts(request, found, update, pool, on_episode)
                 if request.update or not check.changed:
                     sweep(request)
+            notes: tuple[list[str], list[str]] = ([], [])
             if units is None or not units.left:
                 record_touched(request, check)
-                if gate is not None:
-                    _settle(request, gate, look, new, made_here=first is not None and job is None)
+                if request.gate is not None:
+                    _settle(request, request.gate, look, new, made_here=made_here and job is None)
                 notes = _take_view(request.out, asked)
                 end_job(request.out, "convert")
-    report = _report(request.out, found.warnings, new, time.monotonic() - began)
+    report = store_report(request.out, found.warnings, new, time.monotonic() - began)
     again = {item.id for item in check.changed} | {name for item in update for name in item.again}
     report.changed = [] if request.update else check.changed
     report.updated = sorted({r.source for r in found.recordings if r.id in again}) if request.update else []
-    report.left_out = list(found.left_out)
+    report.left_out, report.units = list(found.left_out), units
     report.view_changes, warnings = notes
     report.warnings += warnings
-    report.units = units
     return report
+
+
+def _refuse_damaged(request: ConvertRequest, found: CombinedDiscovery) -> None:
+    """UsageError for a damaged recording where bad ones are not to be quarantined."""
+    damaged = next((skip for skip in found.skipped if skip.damaged), None)
+    if damaged is not None and request.on_error == "fail":
+        raise UsageError(f"{damaged.source}: {damaged.reason}")
+
+
+def _begin(
+    request: ConvertRequest, asked: Manifest, plan: ConversionPlan, look: FirstLook | None, pool: WorkerPool
+) -> tuple[ConvertRequest, bool, Job | None]:
+    """Write what a store has before its parts, after everything that may refuse.
+
+    The request with its gate, whether this run began the store, and the job where other processes may share the work.
+    """
+    begun = has_record(LocalFiles(request.out), "")
+    first = None if begun else sample(request, plan, pool, part_losses(request.out))
+    job = seal(request, plan) if request.spread.shared else None
+    if first is not None:
+        forget_dropped(request.out)
+    if look is not None and first is not None:
+        write_evidence(request.out, look.episodes, look.verdicts, look.verdicts, request.accept)
+    shown = shown_recordings(plan.found.recordings)
+    gate = recorded_gate(request.out, request.accept, shown) if request.evidence else None
+    request = replace(request, gate=gate)
+    write_plan(request.out, plan)
+    _ensure_records(request, asked, plan)
+    if first is not None:
+        _write_root(request, plan, first)
+    return request, first is not None, job
 
 
 def _convert_share(
@@ -324,9 +277,10 @@ def _take_view(out: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
 
 
 def _convert_parts(
-    request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool, losses: RetryThenLeaveOut, on_episode: OnEpisode
+    request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool, on_episode: OnEpisode
 ) -> dict[str, RecordingOutcome]:
     """Write what is pending; outcomes by source."""
+    losses = part_losses(request.out)
     _ensure_shared_groups(request)
     tasks = [(request, part, dict(losses.reasons)) for part in plan.pending]
     outliers, new = Outliers(sum(len(part.recordings) for part in plan.pending)), dict[str, RecordingOutcome]()
@@ -340,34 +294,6 @@ def _ensure_shared_groups(request: ConvertRequest) -> None:
     """Write the groups that parts lie in, before workers that would all write them at once under one temporary name."""
     for name in ("parts", SOURCES, *([EVIDENCE] if request.gate is not None else [])):
         ensure_groups(request.out, request.out / name)
-
-
-def _report(out: Path, warnings: Sequence[str], new: dict[str, RecordingOutcome], seconds: float) -> ConvertReport:
-    store = open_store(out)
-    evidence = read_evidence(store.files)
-    rows: list[RecordingRow] = []
-    for part in store.parts:
-        for episode in part.record.episodes:
-            source = episode.source
-            said = new[source].warnings if source in new else ()
-            rows.append(RecordingRow(source, "converted", episode.length, "", said, source in new))
-        left_out = (item.record for item in store.left_out(part))
-        rows += [RecordingRow(item.source, "quarantined", 0, item.reason, (), item.source in new) for item in left_out]
-    rows += [RecordingRow(item.source, "skipped", 0, item.reason) for item in store.plan.skipped]
-    converted = [row for row in rows if row.new and row.outcome == "converted"]
-    return ConvertReport(
-        out=out,
-        episodes=len(store.episodes),
-        frames=store.num_frames,
-        new_episodes=len(converted),
-        new_frames=sum(row.frames for row in converted),
-        seconds=seconds,
-        quarantined=[(q["source"], q["reason"]) for q in store.quarantined],
-        warnings=[*warnings, *(f"{row.source}: {text}" for row in converted for text in row.warnings)],
-        rows=rows,
-        evidence=evidence.verdicts() if evidence else (),
-        accepted=evidence.accepted() if evidence else {},
-    )
 
 
 def sample(

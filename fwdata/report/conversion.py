@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fwdata.api import Json, LeftOut
     from fwdata.pipeline.changes import ChangedRecording
     from fwdata.pipeline.estimate import DryRun
-    from fwdata.pipeline.run import ConvertReport
+    from fwdata.pipeline.results import ConvertReport
 
 
 class ReasonJson(TypedDict):

@@ -16,7 +16,8 @@ from robotwin_files import write_task
 
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.run import ConvertReport, convert
+from fwdata.pipeline.results import ConvertReport
+from fwdata.pipeline.run import convert
 
 PLUGINS = SUPPORT / "toy_plugin"
 ROBOTWIN = DATA / "robotwin"

@@ -11,7 +11,7 @@ from fixtures import PLUGINS, run_convert
 from paths import SUPPORT
 
 from fwdata.manifest import Manifest, load_manifest
-from fwdata.pipeline.run import ConvertReport
+from fwdata.pipeline.results import ConvertReport
 
 VIDEO_PLUGIN = SUPPORT / "video_plugin"
 

@@ -29,7 +29,8 @@ from fwdata.evidence.registry import all_detectors
 from fwdata.evidence.thumbnails import from_rgb
 from fwdata.pipeline.choose import manifest_for
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.run import ConvertReport, convert
+from fwdata.pipeline.results import ConvertReport
+from fwdata.pipeline.run import convert
 
 SIZES = {"robotwin": (240, 320), "libero": (128, 128), "r1lite": (720, 1280), "lerobot": (240, 320)}
 

@@ -18,7 +18,7 @@ from video_stores import VIDEO_PLUGIN, video_manifest, video_store, write_record
 import fwdata
 from fwdata.api import VideoCamera, VideoPacket
 from fwdata.images.video import is_hevc_entry
-from fwdata.pipeline.run import ConvertReport
+from fwdata.pipeline.results import ConvertReport
 from fwdata.store.video_writer import VideoSpool
 
 FRAMES = 24
