@@ -136,6 +136,7 @@ def references(
             if name not in sizes:
                 sizes[name] = _size(dataset, name)
         reasons = {
+            "rows in several tables": dataset.ambiguous.get(entry.index),
             MISSING: next((x for n in files if isinstance(x := sizes[n], str)), None),
             "no place of a video in the metadata": _unplaced(entry, cameras),
             "frames that another episode claims": claimed.get(entry.index),

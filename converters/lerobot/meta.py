@@ -50,6 +50,8 @@ class Dataset:
     """Changes whenever a metadata file changes; key of what is kept in memory about the dataset."""
     shared: Mapping[tuple[str, str], tuple[Slot, ...]]
     """Episodes that share a video (v3.0), by (feature key, file), in order of their first frames; {} before v3.0."""
+    ambiguous: Mapping[int, str]
+    """Episodes whose rows are in several tables, so that none can be taken -> a sentence that names them."""
     columns: TableColumns | None = None
     """Columns of tables whose Parquet footer is missing (option recover); None: every file has its footer."""
 
@@ -158,7 +160,9 @@ def _load(
     warnings += [*_totals(info, entries), *found.warnings]
     shared = slots_of(episodes.values(), found.info.fps) if info.shared_files else {}
     stamp = hash((stamps, tables, recovering))
-    return Dataset(folder, found.info, tasks, episodes, tuple(problems), tuple(warnings), stamp, shared, columns)
+    return Dataset(
+        folder, found.info, tasks, episodes, tuple(problems), tuple(warnings), stamp, shared, found.ambiguous, columns
+    )
 
 
 def _listed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -155,8 +155,8 @@ def _episode_column(
         return rows, integers(table, name, "episode_index")
 
 
-def episodes_in(path: Path, name: str, columns: TableColumns | None = None) -> frozenset[int]:
-    """Episodes that a table holds rows of; none where it has no column episode_index. BadEpisode as of `open_parquet`.
+def episodes_in(path: Path, name: str, columns: TableColumns | None = None) -> Mapping[int, int]:
+    """Episode -> rows that a table holds of it; {} without a column episode_index. BadEpisode as of `open_parquet`.
 
     Reads that column once per file.
     """
@@ -168,9 +168,18 @@ def episodes_in(path: Path, name: str, columns: TableColumns | None = None) -> f
 
 
 @lru_cache(maxsize=4096)
-def _episodes_in(path: Path, name: str, mtime_ns: int, size: int, columns: TableColumns | None) -> frozenset[int]:
+def _episodes_in(path: Path, name: str, mtime_ns: int, size: int, columns: TableColumns | None) -> Mapping[int, int]:
     _, numbers = _episode_column(path, name, mtime_ns, size, columns)
-    return frozenset() if numbers is None else frozenset(np.unique(numbers).tolist())
+    if numbers is None:
+        return {}
+    episodes, counts = np.unique(numbers, return_counts=True)
+    return dict(zip(episodes.tolist(), counts.tolist(), strict=True))
+
+
+def alike(one: Span, other: Span) -> bool:
+    """Whether two tables hold the same rows of an episode, in the columns that both have, numbered alike or not."""
+    keys = [key for key in column_names(one) if key in column_names(other) and key != "index"]
+    return bool(read_span(one, keys).equals(read_span(other, keys)))
 
 
 def widths(path: Path, name: str, keys: Sequence[str], columns: TableColumns | None = None) -> dict[str, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from converters.lerobot import parquet
+from converters.lerobot.doubled import DoubledRows
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.info import NUMBER_TYPES, Info, inside
 from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
@@ -50,6 +51,8 @@ class DatasetSurvey:
     """With the paths where the files are; those that are nowhere keep the path of the metadata."""
     warnings: tuple[str, ...]
     """What differs from the metadata, one sentence for each kind."""
+    ambiguous: Mapping[int, str]
+    """Episodes whose rows are in several tables that differ, or in parts -> a sentence that names them."""
 
 
 def survey(
@@ -61,10 +64,10 @@ def survey(
     """
     moved: dict[str, dict[int, str]] = {"tables": {}, "videos": {}}
     rows = _rows_of(folder, tree, columns) if info.shared_files else {}
-    keys = info.videos()
+    keys, doubled = info.videos(), DoubledRows(folder, columns)
     located = []
     for entry in entries:
-        data = _table(entry, tree, rows)
+        data = doubled.table(entry, rows.get(entry.index, {})) if rows else _table(entry, tree)
         videos = {key: replace(place, file=_video(place, key, keys, tree)) for key, place in entry.videos.items()}
         pairs = [("tables", entry.data_file, data)]
         pairs += [("videos", place.file, videos[key].file) for key, place in entry.videos.items()]
@@ -83,37 +86,35 @@ def survey(
     ends = [] if is_agreed() else _ends(tables)
     absent = _absent_videos(keys, located, tree) | _absent_images(folder, info, ends)
     sizes = _sizes(folder, info, ends)
+    warnings += doubled.warnings()
     warnings += [f"camera {key} is listed in meta/info.json and has no images; it is left out" for key in absent]
     warnings += [
         f"{key} has {size} values in a row of {tables[0]}, meta/info.json says {info.features[key].size}; all are kept"
         for key, size in sizes.items()
     ]
-    return DatasetSurvey(_corrected(info, absent, sizes), tuple(located), tuple(warnings))
+    return DatasetSurvey(_corrected(info, absent, sizes), tuple(located), tuple(warnings), doubled.ambiguous)
 
 
-def _rows_of(folder: Path, tree: Tree, columns: parquet.TableColumns | None) -> dict[int, list[str]]:
-    """Episode -> tables that hold rows of it, of all tables that can be read."""
-    found: dict[int, list[str]] = {}
+def _rows_of(folder: Path, tree: Tree, columns: parquet.TableColumns | None) -> dict[int, dict[str, int]]:
+    """Episode -> tables that hold rows of it and how many, of all tables that can be read."""
+    found: dict[int, dict[str, int]] = {}
     for name in tree.tables:
         try:
             episodes = parquet.episodes_in(inside(folder, name), name, columns)
         except (BadEpisode, UsageError):  # reported for each episode that is read from it
             continue
-        for episode in episodes:
-            found.setdefault(episode, []).append(name)
+        for episode, count in episodes.items():
+            found.setdefault(episode, {})[name] = count
     return found
 
 
-def _table(entry: EpisodeMeta, tree: Tree, rows: Mapping[int, list[str]]) -> str:
-    """The table with an episode's rows: as the metadata say where that holds, else the only other one."""
+def _table(entry: EpisodeMeta, tree: Tree) -> str:
+    """The table of an episode alone: as the metadata say where it is there, else the only one of that name."""
     said = entry.data_file
-    if rows:
-        others = rows.get(entry.index, [])
-    elif tree.holds(said):
+    if tree.holds(said):
         return said
-    else:
-        others = [p for p in tree.by_stem.get(PurePosixPath(said).stem, ()) if p.endswith(".parquet")]
-    return said if said in others or len(others) != 1 else others[0]
+    others = [p for p in tree.by_stem.get(PurePosixPath(said).stem, ()) if p.endswith(".parquet")]
+    return others[0] if len(others) == 1 else said
 
 
 def _video(place: VideoPlace, key: str, keys: Sequence[str], tree: Tree) -> str:

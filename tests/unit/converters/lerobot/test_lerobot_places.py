@@ -63,14 +63,48 @@ def test_rows_are_found_by_episode_index(tmp_path):
     check(root, SHARED, "tables of 3 episodes")
 
 
-def test_rows_that_two_tables_hold_are_taken_from_the_one_that_is_named(tmp_path):
+TABLE, COPY = "data/chunk-000/file-000.parquet", "data/chunk-000/file-001.parquet"
+
+
+def test_rows_that_two_tables_hold_alike_are_read_from_one(tmp_path):
     root = write_dataset(tmp_path, SHARED)
-    shutil.copy(root / "data/chunk-000/file-000.parquet", root / "data/chunk-000/file-001.parquet")
-    check(root, SHARED)
+    shutil.copy(root / TABLE, root / COPY)
+    check(root, SHARED, f"rows of 3 episodes are in two tables and alike; one is read (episode 0: {TABLE} and {COPY})")
+    edit_episodes(root, 1, **{"data/file_index": 7})
+    check(root, SHARED, "rows of 3 episodes are in two tables and alike")
+
+
+def test_rows_that_two_tables_hold_differently_are_read_from_the_one_that_is_named(tmp_path):
+    root = write_dataset(tmp_path, SHARED)
+    other_rows(root)
+    check(root, SHARED, f"(episode 0: {TABLE} as the metadata say, {COPY} differs)")
     edit_episodes(root, 1, **{"data/file_index": 7})
     found = converter().discover(root)
     assert [ref.hints["episode"] for ref in found.episodes] == [0, 2]
-    assert "data/chunk-000/file-007.parquet is missing" in found.skipped[0].reason
+    [skip] = found.skipped
+    assert f"rows of episode 1 are in {TABLE} and {COPY}, which differ" in skip.reason and "file-007" in skip.reason
+    assert "incomplete" not in skip.reason and found.decisions["datasets"]["dataset"]["left_out"]
+
+
+def test_the_whole_rows_of_an_episode_are_read_and_parts_are_refused(tmp_path):
+    root = write_dataset(tmp_path, SHARED)
+    table = pq.read_table(root / TABLE)
+    pq.write_table(table.slice(7), root / TABLE)  # what is left of episodes 0 and 1, and episode 2
+    pq.write_table(table.slice(0, 12), root / COPY)
+    check(root, SHARED, f"(episode 1: {COPY}, of {TABLE} (5) and {COPY} (7))")
+    pq.write_table(table.slice(0, 7), root / COPY)
+    found = converter().discover(root)
+    assert [ref.hints["episode"] for ref in found.episodes] == [0, 2]
+    assert f"rows of episode 1 are in {TABLE} (5) and {COPY} (2), the metadata say 7" in found.skipped[0].reason
+
+
+def other_rows(root: Path) -> None:
+    """A second table with the same episodes and other numbers."""
+    table = pq.read_table(root / TABLE)
+    name = "observation.state.left_arm"
+    column = table.schema.get_field_index(name)
+    values = pa.array([[x + 1 for x in row] for row in table[name].to_pylist()], table.schema.field(name).type)
+    pq.write_table(table.set_column(column, table.schema.field(name), values), root / COPY)
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
