@@ -53,7 +53,8 @@ class DoubledRows:
         else:
             self.ambiguous[entry.index] = (
                 f"rows of episode {entry.index} are in {' and '.join(whole)}, which differ, and the metadata name "
-                f"{said}, which has none: nothing tells which are right; remove the table that does not belong to the dataset"
+                f"{said}, which has none: nothing tells which are right; remove the table that does not belong to the "
+                "dataset"
             )
         return chosen
 

@@ -118,6 +118,10 @@ LIBERO_90 = frozenset(
 """The 90 tasks of libero_90."""
 
 
+TEXTS = frozenset(re.sub(r"^[A-Z_]+_SCENE[0-9]+_", "", task).replace("_", " ") for task in (*SUITE_OF_TASK, *LIBERO_90))
+"""The instructions of the 130 tasks, which share some."""
+
+
 def is_published(task: str) -> bool:
     """Whether a task is one of the 130 that evaluations know, by its name alone."""
     return task in SUITE_OF_TASK or task in LIBERO_90

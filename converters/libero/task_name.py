@@ -8,10 +8,11 @@ part of the instruction, and no published instruction holds a digit.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.libero.published import is_published
+from converters.libero.published import TEXTS, is_published
 
 _SCENE = re.compile(r"(?P<scene>(?:KITCHEN|LIVING_ROOM|STUDY)_SCENE[0-9]{1,3})_(?P<rest>.+)")
 _OTHER_SCENE = re.compile(r"(?P<scene>[A-Z][A-Z_]*_SCENE[0-9]{1,3})_(?P<rest>.+)")
@@ -125,6 +126,57 @@ def mark_after_published(name: TaskName) -> str | None:
         if _is_published(name.scene, "_".join(tokens[:length])):
             return None if tokens[length] in _GOES_ON else f"_{'_'.join(tokens[length:])}"
     return None
+
+
+_COPIES = frozenset("copy failed success successful backup old new tmp temp final retry demo test".split())  # noqa: SIM905
+"""Words that mark a file by themselves, behind a published text."""
+
+_VARIED = frozenset(
+    """table tb light add noise initstate sample level view language variation variant perturbed perturbation texture
+    camera robot init""".split()  # noqa: SIM905
+)
+"""Words that mark a file where a number is with them; else they may belong to a sentence (`the stove light`)."""
+
+_UNFINISHED = frozenset("a an at for from in into of off on onto out over the to under up with".split())  # noqa: SIM905
+"""Words that no sentence ends in: what follows them belongs to it."""
+
+
+def unmarked(text: str) -> str | None:
+    """A text from inside a file without the scene and the marks of a file's name that it was made from.
+
+    None where the mark says that the text was rewritten (`_language_5`): what is before it was then not said. A text
+    of one's own that goes on after a published one stays whole.
+    """
+    spelt = "_".join(text.split())
+    match = _SCENE.fullmatch(spelt) or _OTHER_SCENE.fullmatch(spelt)
+    words = (match["rest"] if match else spelt).split("_")
+    plain = [word.lower().strip(".,!") for word in words]
+    for length in range(len(plain), 0, -1):
+        rest = plain[length:]
+        if " ".join(plain[:length]) in TEXTS:
+            if not _is_mark(rest):
+                return _as_was(text, words)
+            return None if "language" in rest else " ".join(words[:length])
+    base, rewritten = "_".join(plain), False
+    while shorter := (language := _LANGUAGE.fullmatch(base)) or _PERTURBATION.fullmatch(base):
+        before = shorter["rest"]
+        if "_" not in before or before.rpartition("_")[2] in _UNFINISHED:
+            break
+        base, rewritten = before, rewritten or language is not None
+    kept = " ".join(words[: len(base.split("_"))])
+    return None if rewritten else _as_was(text, kept.split())
+
+
+def _is_mark(words: Sequence[str]) -> bool:
+    """Whether what follows a published text marks the file it was made from."""
+    numbered = [any(letter.isdigit() for letter in word) for word in words]
+    known = all(has or word in _COPIES | _VARIED for word, has in zip(words, numbered, strict=True))
+    return known and bool(words) and (any(numbered) or not _VARIED.intersection(words))
+
+
+def _as_was(text: str, words: Sequence[str]) -> str:
+    """The text itself where nothing of it is left out."""
+    return text if len(words) == len(text.split()) else " ".join(words)
 
 
 def _is_published(scene: str | None, base: str) -> bool:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from converters.libero.task_name import TaskName, mark_after_published, parse_file, renames_tasks
+from converters.libero.task_name import TaskName, mark_after_published, parse_file, renames_tasks, unmarked
 from fwdata.errors import BadEpisode
 
 type Preference = Literal["file_name", "problem_info", "file_name_always"]
@@ -98,21 +98,26 @@ def choose(
 
     Of a published task the file name's text, since evaluations use it, perturbed or not; of other tasks, and in suites
     whose texts were changed (`folder`), `problem_info`, then BDDL, then the file name. `preference` "problem_info"
-    prefers that everywhere, "file_name_always" the name. A perturbation's name never ends in the text. BadEpisode,
+    prefers that everywhere, "file_name_always" the name. A perturbation's name never ends in the text, wherever that is
+    from (`unmarked`). BadEpisode,
     naming the file, when no place tells.
     """
     found = parse_file(name)
     if found.dropped and problem_info == found.spelt and not _is_doubtful(found):
         problem_info = None if found.rewritten else found.words  # made from the file's name, perturbation and all
     spelt = None if found.rewritten else found.words
-    places: dict[Source, str | None] = {"problem_info": problem_info, "bddl": bddl, "file name": spelt}
+    inside: dict[Source, str | None] = {
+        "problem_info": problem_info and unmarked(problem_info),
+        "bddl": bddl and unmarked(bddl),
+    }
+    places: dict[Source, str | None] = {**inside, "file name": spelt}
     by_name = (
         found.published and not renames_tasks(folder) if preference == "file_name" else preference != "problem_info"
     )
     if by_name:
         places = {"file name": spelt, **places}
     if preference == "problem_info" and found.published:
-        places = {"problem_info": problem_info, "file name": spelt, "bddl": bddl}
+        places = {"problem_info": inside["problem_info"], "file name": spelt, "bddl": inside["bddl"]}
     for source, text in places.items():
         if text and source == "file name":
             _check_certain(name, found, preference)

@@ -7,6 +7,7 @@ Nothing is opened here. Folder orders, as the collectors and the released archiv
     <config>/<task>/<embodiment>/data/episode_{N:07d}.hdf5        v1.0, self-collected
     <task>/aloha_agilex/data/episode_{N:07d}.hdf5                 v1.0, released archives
     data/<task>/episode{N}.hdf5, instructions/<task>/..           regrouped by third parties
+    <task>/episode{N}.hdf5, instructions/<task>/..                the same without data
 """
 
 from __future__ import annotations
@@ -246,7 +247,7 @@ def _is_text(name: str) -> bool:
 
 def find_sidecars(base: Path, folder: str) -> Sidecars:
     """Files that belong to the recordings of `base/folder`: beside `data`, one level up in an `X/X/data` tree, or in
-    `instructions/<task>` for recordings in `data/<task>`.
+    `instructions/<task>` for recordings in `data/<task>` or `<task>`.
 
     Paths may start with `../` where the base is the `data` folder itself. Links that lead out of both the base and
     the folder that holds `data` are left out.
@@ -280,15 +281,17 @@ def find_sidecars(base: Path, folder: str) -> Sidecars:
 
 
 def _mirrored(home: Path, folder: str, name: str) -> list[tuple[Path, str]]:
-    """`A/instructions/B` for recordings in `A/data/B`, with its path relative to the base; none where it is absent."""
+    """`A/instructions/B` for recordings in `A/data/B` or `A/B`, with its path relative to the base; none where it is
+    absent."""
     found = []
     for levels, above in enumerate(home.parents[: _LEVELS - 1], start=1):
-        if above.name == "data":
-            tail = home.parts[-levels:]
-            place = above.parent.joinpath(name, *tail)
-            if place.is_dir() and not place.is_symlink():
-                up = [".."] * (levels + 1)
-                found.append((place, posixpath.normpath(posixpath.join(folder, *up, name, *tail)) + "/"))
+        tail = home.parts[-levels:]
+        if "data" in tail:
+            continue
+        home_of, up = (above.parent, levels + 1) if above.name == "data" else (above, levels)
+        place = home_of.joinpath(name, *tail)
+        if place.is_dir() and not place.is_symlink():
+            found.append((place, posixpath.normpath(posixpath.join(folder, *[".."] * up, name, *tail)) + "/"))
     return found
 
 

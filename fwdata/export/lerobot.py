@@ -33,7 +33,7 @@ from fwdata.export.kept_videos import add_videos, take_back, write_videos
 from fwdata.export.remux import CameraVideos, plan_videos
 from fwdata.io import remove, sync, write_atomic
 from fwdata.store.episode import StoredEpisode
-from fwdata.store.files import canonical_json, write_lock
+from fwdata.store.files import canonical_json, refuse_nested, write_lock
 from fwdata.store.reader import Store
 
 FRAME_BLOCK = 32
@@ -100,6 +100,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     store = request.store
     if not store.complete:
         raise UsageError(f"{store.location} is not wholly written yet; finish it by running the same command again")
+    refuse_nested(request.out)
     if request.out.exists():
         raise UsageError(f"{request.out} exists; name a folder that does not exist yet, or remove it")
     chosen = tuple(range(len(store.episodes))) if request.episodes is None else request.episodes

@@ -17,7 +17,7 @@ from fwdata.store.caches.latents import LatentCache
 from fwdata.store.caches.texts import TextCache
 from fwdata.store.compatibility import check_joinable, difference
 from fwdata.store.episode import Part
-from fwdata.store.files import Files, plan_digest
+from fwdata.store.files import Files, plan_digest, refuse_nested
 from fwdata.store.layout import part_name
 from fwdata.store.metadata import has_record, read_complete
 from fwdata.store.reader import Store, open_store
@@ -122,6 +122,7 @@ def plan_merge(request: MergeRequest) -> MergePlan:
     UsageError for fewer than two stores, an unfinished or empty one, stores that differ (every difference is named) and
     recordings given twice.
     """
+    refuse_nested(request.out)
     stores = [_opened(location) for location in request.stores]
     if len(stores) < 2:
         raise UsageError(f"merging takes at least two stores, found {len(stores)}")

@@ -16,7 +16,7 @@ from fwdata.pipeline.registry import filled_options
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.store.caches.identity import differences
-from fwdata.store.files import LocalFiles, plan_digest
+from fwdata.store.files import LocalFiles, plan_digest, refuse_nested
 from fwdata.store.layout import PART_BYTES, PART_EPISODES, part_name
 from fwdata.store.leases import JOBS
 from fwdata.store.metadata import has_record, read_complete, read_record, read_root, write_record
@@ -86,10 +86,12 @@ def _cut(recordings: Iterable[RootedRecording], most: int) -> Iterator[list[Root
 def check_output(request: ConvertRequest) -> Manifest | None:
     """The manifest that `out` was converted with where it holds this conversion already (whole or in part), else None.
 
-    UsageError when it is something else, StaleCache with the differences named when it was made from another Source.
+    UsageError when it is something else or inside another store, StaleCache with the differences named when it was
+    made from another Source.
     The View may differ: `adopt_manifest` takes it over.
     """
     out = request.out
+    refuse_nested(out)
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out {out}: {path} is a file; name a folder that does not exist yet")

@@ -72,7 +72,7 @@ def write_lock(store: Path) -> Iterator[None]:
     any machine; StoreError for a store with symbolic links, since writing through one would change files elsewhere, and
     UsageError for one inside another store. A folder made for it is gone again if left empty.
     """
-    _refuse_nested(store)
+    refuse_nested(store)
     with made_folder(store), folder_lock(store):
         _refuse_links(store)
         for lease in live_leases(store):
@@ -86,13 +86,13 @@ def write_lock(store: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def shared_write(store: Path) -> Iterator[None]:
     """Write a store beside others that do so too, each its own units; StoreBusy while `write_lock` is held here."""
-    _refuse_nested(store)
+    refuse_nested(store)
     with made_folder(store), shared_folder_lock(store):
         _refuse_links(store)
         yield
 
 
-def _refuse_nested(store: Path) -> None:
+def refuse_nested(store: Path) -> None:
     """UsageError for a folder inside another store, which would not verify any more."""
     for parent in store.resolve().parents:
         if (parent / "zarr.json").is_file() and (parent / "parts").is_dir():

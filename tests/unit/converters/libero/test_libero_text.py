@@ -9,7 +9,7 @@ from libero_files import write_file
 from libero_reading import FILE, TASK, converter, read_one, reason
 
 from converters.libero.published import LIBERO_90, SUITE_OF_TASK
-from converters.libero.task_name import parse_task, split_task
+from converters.libero.task_name import parse_task, split_task, unmarked
 
 
 def test_problem_info_beside_the_file_name(tmp_path):
@@ -175,3 +175,47 @@ def test_a_mark_without_a_number_never_ends_in_the_instruction(tmp_path, task, m
 def test_a_sentence_that_goes_on_after_a_published_task_is_kept(tmp_path):
     write_file(tmp_path / "mine" / "turn_on_the_stove_and_fold_the_towel_demo.hdf5", [0], "openvla")
     assert read_one(tmp_path).instructions == ("turn on the stove and fold the towel",)
+
+
+@pytest.mark.parametrize("suffix", [*PERTURBED, "_copy", "_failed_2"])
+@pytest.mark.parametrize("written", [str, lambda text: text.replace("_", " "), lambda text: f"{text}_demo"])
+def test_a_recorded_text_never_ends_in_a_mark_whatever_the_file_is_called(tmp_path, suffix, written):
+    """The text inside was made from a marked name, and the file was renamed or is of another suite."""
+    path, text = tmp_path / "libero_spatial_lan" / "episode_file.hdf5", written(f"{BOWL}{suffix}")
+    bddl = f"(define (problem X) (:language {text}))"
+    for attributes in ({}, {"problem_info": None, "bddl_file_content": bddl}):
+        write_file(path, [0], text=text, attributes=attributes)
+        for preference in ("file_name", "problem_info"):
+            assert read_one(tmp_path, instruction=preference).instructions == (BOWL.replace("_", " "),)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("KITCHEN_SCENE3_turn_on_the_stove_table_14", "turn on the stove"),
+        ("fold the towel view 0 0 100 2 352 initstate 0", "fold the towel"),
+        ("fold the towel light 1", "fold the towel"),
+        ("turn on the stove language 3", None),
+        ("fold the towel language 3", None),
+        ("Turn on light 1", "Turn on light 1"),
+        ("put the cup on table 2", "put the cup on table 2"),
+        ("put block 1 on block 2", "put block 1 on block 2"),
+        ("turn on the stove light", "turn on the stove light"),
+        ("turn on the stove and fold the towel", "turn on the stove and fold the towel"),
+        ("turn on the stove 2 times", "turn on the stove 2 times"),
+        ("Turn on the stove.", "Turn on the stove."),
+    ],
+)
+def test_only_marks_are_left_out_of_a_recorded_text(text, expected):
+    assert unmarked(text) == expected
+
+
+def test_published_texts_are_never_shortened():
+    for task in (*LIBERO_90, *SUITE_OF_TASK):
+        text = split_task(task)[1].replace("_", " ")
+        assert unmarked(text) == text
+
+
+def test_a_recorded_text_that_was_rewritten_is_asked_for(tmp_path):
+    write_file(tmp_path / "mine" / "recording.hdf5", [0], text=f"{BOWL} language 5".replace("_", " "))
+    assert "recording.hdf5 tells no instruction" in reason(tmp_path)

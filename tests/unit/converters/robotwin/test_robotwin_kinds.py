@@ -56,6 +56,19 @@ def test_recordings_in_data_task_have_their_texts_in_instructions_task(tmp_path,
     assert read_one((tmp_path / "data").joinpath(*below)).instructions == ("Lift the bottle upright.",)
 
 
+@pytest.mark.parametrize("below", [(TASK,), ("demo_clean", TASK), (TASK, "piper")])
+def test_recordings_in_task_have_their_texts_in_instructions_task(tmp_path, below):
+    _regrouped(tmp_path / "set", below)
+    moved = (tmp_path / "set").joinpath(*below)
+    moved.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "set" / "data").joinpath(*below).rename(moved)
+    for root in (tmp_path / "set", moved):
+        episode = read_one(root)
+        assert episode.instructions == ("Lift the bottle upright.",) and episode.task == TASK
+    (only,) = converter().discover(tmp_path / "set").episodes
+    assert only.files[1] == "/".join(("instructions", *below, "episode1.json"))
+
+
 def test_texts_of_another_task_or_number_are_not_taken(tmp_path):
     _regrouped(tmp_path)
     (tmp_path / "instructions" / TASK / "episode1.json").rename(tmp_path / "instructions" / TASK / "episode2.json")

@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 import fwdata
 from fwdata.cli import app
 from fwdata.errors import UsageError
+from fwdata.export.lerobot import ExportRequest, plan_export
 from fwdata.manifest import Manifest
+from fwdata.merge import MergeRequest, plan_merge
 from fwdata.pipeline.estimate import dry_run
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.store.sources import PartSources, place_of, read_sources, write_sources
@@ -130,3 +132,15 @@ def test_the_command_refuses_it_for_every_source(tmp_path: Path, make: object) -
     assert tree(tmp_path / "s.zarr") == before
     done = CliRunner().invoke(app, [*command, str(other), "--update", "--replace-all"])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("place", ["x.zarr", "parts/x.zarr"])
+def test_dry_runs_see_a_store_inside_a_store(tmp_path: Path, store: Path, manifest: Manifest, place: str) -> None:
+    raw, before = tmp_path / "a/raw", stamps(store)
+    with pytest.raises(UsageError, match="lies inside the store"):
+        dry_run(ConvertRequest("toy", (raw,), store / place, manifest, workers=0))
+    with pytest.raises(UsageError, match="lies inside the store"):
+        plan_merge(MergeRequest((str(store), str(store)), store / place))
+    with pytest.raises(UsageError, match="lies inside the store"):
+        plan_export(ExportRequest(fwdata.open(store), store / place, None, "image"))
+    assert stamps(store) == before
