@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from fwdata.cli.spread_options import (
 )
 from fwdata.console import default_workers, emit_json, print_table, progress_bar, warn
 from fwdata.errors import UsageError
+
+if TYPE_CHECKING:
+    from fwdata.encode.latents import EncodeReport
 
 StorePath = Annotated[Path, typer.Argument(help="The store, e.g. data/robotwin.zarr.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -200,7 +203,6 @@ def encode_latents(
     Example: fwdata encode-latents data/robotwin.zarr --vae wan2.2
     """
     from fwdata.encode import latents
-    from fwdata.encode.fidelity import LOW_PSNR
 
     chosen = tuple(part.strip() for part in devices.split(",")) if devices is not None else ()
     request = latents.EncodeRequest(
@@ -221,6 +223,14 @@ def encode_latents(
             report = encode_share(request, lambda first, windows, seconds: bar.advance(first))
         else:
             report = latents.encode_latents(request, bar.start, lambda first, windows, seconds: bar.advance(first))
+    _print_encoded(store, vae, report, as_json)
+    finish(store, report.units, as_json)
+
+
+def _print_encoded(store: Path, vae: str, report: EncodeReport, as_json: bool) -> None:
+    """What an encoding did, with a warning where its latents show little of the images."""
+    from fwdata.encode.fidelity import LOW_PSNR
+
     if report.psnr is not None and report.psnr < LOW_PSNR:
         warn(
             f"VAE {vae} shows this store's images at {report.psnr:.1f} dB PSNR (below {LOW_PSNR:g}): a policy cannot "
@@ -251,4 +261,3 @@ def encode_latents(
         )
     else:
         print(f"{store}: latent cache {report.name}-{report.fingerprint} is complete already")
-    finish(store, report.units, as_json)

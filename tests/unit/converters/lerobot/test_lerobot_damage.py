@@ -21,12 +21,11 @@ from fwdata.errors import UsageError
 
 PARQUET = "data/chunk-000/episode_000000.parquet"
 VIDEO = "videos/chunk-000/observation.images.head_rgb/episode_000000.mp4"
-EPISODES_V3 = "meta/episodes/chunk-000/file-000.parquet"
 HEAD = "observation.images.head_rgb"
 ARM = "observation.state.left_arm"
 
 
-KINDS = {"root": Recipe(), "shared": Recipe(version="v3.0"), "images": Recipe(pictures="png")}
+KINDS = {"root": Recipe(), "images": Recipe(pictures="png")}
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +38,6 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def root(whole, tmp_path):
     return Path(shutil.copytree(whole["root"], tmp_path / "set"))
-
-
-@pytest.fixture
-def shared(whole, tmp_path):
-    return Path(shutil.copytree(whole["shared"], tmp_path / "set"))
 
 
 @pytest.fixture
@@ -248,92 +242,6 @@ def test_video_of_another_rate_or_size_is_told(root):
     assert any("is 48x32 pixels, meta/info.json says (24, 32)" in w for w in warnings)
 
 
-def _edit_episodes(root, **changes):
-    path = root / EPISODES_V3
-    table = pq.read_table(path).to_pylist()
-    for key, value in changes.items():
-        table[1][key] = value
-    pq.write_table(pa.Table.from_pylist(table), path)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "part"),
-    [
-        ("length", 6, "holds 7 rows of episode 1, the metadata say 6"),
-    ],
-)
-def test_shared_files_and_their_metadata_disagree(shared, key, value, part):
-    _edit_episodes(shared, **{key: value})
-    assert part in _second_reason(shared)
-
-
-def _second_reason(root):
-    from fwdata.api import BadEpisode
-
-    made = converter()
-    ref = made.discover(root).episodes[1]
-    with pytest.raises(BadEpisode) as caught:
-        made.read(root, ref)
-    return str(caught.value)
-
-
-def test_shared_video_that_is_shifted(shared):
-    """Where the video has as many frames as rows, they are counted; times that are far off are an error."""
-    late = {f"videos/{HEAD}/from_timestamp": 6 / 15, f"videos/{HEAD}/to_timestamp": 13 / 15}
-    _edit_episodes(shared, **late)
-    episode = read_all(shared)[1]
-    assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(Recipe(), HEAD, 1))
-    assert any(
-        "from_timestamp of episode 1 is 0.400 s, counted by rows its frames begin at 0.333" in w
-        for w in episode.warnings
-    )
-    far = {f"videos/{HEAD}/from_timestamp": 60.0, f"videos/{HEAD}/to_timestamp": 60.0 + 7 / 15}
-    _edit_episodes(shared, **far)
-    assert "row 0 is at 60.000 s, the closest frame left for it at 0.733 s" in _second_reason(shared)
-
-
-def test_spans_of_two_episodes_that_overlap_cost_both(tmp_path):
-    recipe = Recipe(version="v3.0", lengths=(5, 5, 6), tasks=(0, 1, 0))
-    root = write_dataset(tmp_path / "set", recipe)
-    _edit_episodes(root, **{f"videos/{HEAD}/from_timestamp": 2 / 15, f"videos/{HEAD}/to_timestamp": 7 / 15})
-    found = converter().discover(root)
-    assert [ref.hints["episode"] for ref in found.episodes] == [2]
-    assert [skip.source.split("#")[1] for skip in found.skipped] == ["episode_000000", "episode_000001"]
-    one, other = (skip.reason for skip in found.skipped)
-    assert f"{HEAD}/chunk-000/file-000.mp4: episode 0 spans 0.000 to 0.333 s, episode 1 0.133 to 0.467 s" in one
-    assert "episode 1 spans 0.133 to 0.467 s, episode 0 0.000 to 0.333 s; one of them would get" in other
-
-
-def test_small_shifts_take_the_nearest_frame(shared):
-    shift = {f"videos/{HEAD}/from_timestamp": 5.3 / 15, f"videos/{HEAD}/to_timestamp": 12.3 / 15}
-    _edit_episodes(shared, **shift)
-    episode = read_all(shared)[1]
-    assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(Recipe(), HEAD, 1))
-    assert episode.metadata["pictures"]["head_rgb"]["largest_offset_ms"] == pytest.approx(20, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "part"),
-    [
-        (f"videos/{HEAD}/from_timestamp", -1.0, f"camera {HEAD}: expected chunk_index, file_index and from_timestamp"),
-        (f"videos/{HEAD}/file_index", None, f"the metadata give no video of camera {HEAD} for episode 1"),
-        ("length", -5, "expected episode_index and length, found 1 and -5"),
-    ],
-)
-def test_shared_metadata_costs_its_episode_alone(shared, key, value, part):
-    _edit_episodes(shared, **{key: value})
-    found = converter().discover(shared)
-    assert [ref.hints["episode"] for ref in found.episodes] == [0]
-    assert [part in skip.reason for skip in found.skipped] == [True]
-
-
-def test_shared_metadata_files(shared):
-    (shared / EPISODES_V3).unlink()
-    assert "meta/episodes holds no parquet file" in refusal(shared)
-    (shared / "meta/tasks.parquet").write_bytes(b"PAR1")
-    assert "meta/tasks.parquet cannot be read as parquet" in refusal(shared)
-
-
 def _replace_picture(root, data, frame=0):
     cells = pq.read_table(root / PARQUET).column(HEAD).to_pylist()
     cells[frame] = data if isinstance(data, dict) else {"bytes": data, "path": "p.png"}
@@ -387,21 +295,6 @@ def test_a_damaged_episode_is_quarantined_and_the_others_converted(root, tmp_pat
     assert [(s, r.startswith(f"{VIDEO} cannot be read as video")) for s, r in report.quarantined] == [(PARQUET, True)]
 
 
-@pytest.mark.parametrize(
-    ("table", "part"),
-    [
-        (pa.table({"task_index": [0, 0], "task": ["a", "b"]}), "task_index 0 has two texts, 'a' is kept"),
-        (pa.table({"task_index": [0], "text": ["a"]}), "has no column 'task', found task_index, text"),
-        (pa.table({"task_index": [0], "task": [None]}), "expected task_index and task, found 0 and 'None'"),
-        (pa.table({"task": ["a"]}), "has no column 'task_index'"),
-        (pa.table({"task_index": [0], "task": pa.array([b"\xff"]).view(pa.string())}), "cannot be read as parquet"),
-    ],
-)
-def test_task_tables(shared, table, part):
-    pq.write_table(table, shared / "meta/tasks.parquet")
-    assert part in refusal(shared)
-
-
 @pytest.mark.parametrize("key", ["observation.state.left_arm", "action.right_gripper"])
 def test_fractions_that_were_cast_to_whole_numbers(root, key):
     rows = pq.read_table(root / PARQUET).column(key).to_pylist()
@@ -409,13 +302,6 @@ def test_fractions_that_were_cast_to_whole_numbers(root, key):
     edit_table(root / PARQUET, key, pa.array(whole))
     (found,) = [text for text in read_all(root)[0].warnings if "meta/info.json" in text]
     assert found == f"{key} holds int64, meta/info.json says float64: fractions may be lost"
-
-
-def test_an_episode_table_of_absurd_length(shared):
-    name = "meta/episodes/chunk-000/file-000.parquet"
-    table = pq.read_table(shared / name)
-    pq.write_table(table.take(pa.array(np.zeros(5_000, np.int64))), shared / name)
-    assert f"{name} lists 5000 episodes, meta/info.json says 2; download it again" in refusal(shared)
 
 
 def test_a_video_of_an_unknown_codec(root):
