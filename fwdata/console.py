@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -123,7 +124,17 @@ def warn(message: str) -> None:
 
 def emit_json(value: Any) -> None:
     """The one JSON document of a command, on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print_document(json.loads(json.dumps(value, ensure_ascii=False, default=_plain)))
+
+
+def print_document(value: object) -> None:
+    """Print plain JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _plain(value: object) -> object:
+    """What a record or a path is in JSON."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 PLAIN_SECONDS = 30.0

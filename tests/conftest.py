@@ -12,6 +12,7 @@ from commands import memory_store as memory_store
 from commands import run as run
 from hub_server import hub as hub
 from hypothesis import settings
+from json_checks import checked_documents as checked_documents
 from s3_server import s3 as s3
 from s3_server import s3_running as s3_running
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -40,6 +40,49 @@ class Whole:
     """Seconds from start to end."""
     cpu: float
     """CPU seconds of all its processes, their start included."""
+
+
+class WholeJson(TypedDict):
+    """One conversion from start to end."""
+
+    wall: float
+    """Seconds from start to end."""
+    cpu: float
+    """CPU seconds of all its processes."""
+
+
+class SourceBenchJson(TypedDict):
+    """What one source came to."""
+
+    source: str
+    """The converter."""
+    pictures: str
+    """Sizes and encodings of the images."""
+    frames: int
+    """Camera frames that were converted."""
+    per_cpu_second: dict[str, float]
+    """floor, convert and, where it was measured, lerobot -> camera frames per CPU second."""
+    floor_share: float
+    """Conversion's rate over the floor's."""
+    bytes: dict[str, int]
+    """source and store -> bytes."""
+    bytes_ratio: float
+    """Bytes of the store over those of the recordings."""
+    of_lerobot: float | None
+    """Conversion's rate over that of lerobot's writer; null: not measured."""
+    workers: dict[str, WholeJson]
+    """Number of worker processes -> a whole conversion with so many."""
+    load_average: float
+    """Of the machine, before the first of them."""
+
+
+class BenchConvertJson(TypedDict):
+    """The document of `fwdata bench convert --json`."""
+
+    unit: str
+    """What is counted."""
+    rows: list[SourceBenchJson]
+    """One per source."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +123,7 @@ class ConvertBench:
         """Conversion's rate over that of lerobot's writer."""
         return None if self.peer is None else self.conversion.rate / self.peer.rate
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> SourceBenchJson:
         """Plain JSON."""
         ways = {"floor": self.floor, "convert": self.conversion, "lerobot": self.peer}
         return {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,39 @@ CLIPS: dict[str, tuple[str, int, dict[str, str]]] = {
     "H.264, group 250": ("libx264", 250, {}),
 }
 """Encoder, group length and options; the first as lerobot writes."""
+
+
+class VideoBenchJson(TypedDict):
+    """One kind of clip. Rates are frames per CPU second, times milliseconds of CPU."""
+
+    video: str
+    """Codec and group length."""
+    bytes_per_frame: float
+    """Of the kept video."""
+    pixel_bytes_per_frame: float
+    """Of the same frames stored as pixels."""
+    kept_per_cpu_second: float
+    """Checking and copying the video."""
+    in_order_per_cpu_second: float
+    """Reading it in order."""
+    pixels_in_order_per_cpu_second: float
+    """Reading pixels in order."""
+    random_ms: float
+    """One frame at random, mean."""
+    random_p99_ms: float
+    """The same, 99th percentile."""
+    pixels_random_ms: float
+    """One frame of pixels at random."""
+
+
+class BenchVideoJson(TypedDict):
+    """The document of `fwdata bench video --json`."""
+
+    unit: str
+    """What is counted."""
+    rows: list[VideoBenchJson]
+    """One per kind of clip."""
+
 
 BLOCK = 32
 """Frames read together in order, as stitching does."""
@@ -71,7 +104,7 @@ class VideoBench:
         times = (f"{ms:.1f}" for ms in (self.random_ms, self.random_p99_ms, self.pixels_random_ms))
         return (self.name, f"{self.video_bytes:,.0f}", f"{self.pixel_bytes / self.video_bytes:.0f}", *rates, *times)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> VideoBenchJson:
         """Plain JSON."""
         return {
             "video": self.name,

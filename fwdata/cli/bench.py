@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +46,7 @@ def convert(
     Example: fwdata bench convert robotwin RAW_DIR
     """
     from fwdata.bench import SOURCES, bench_convert, write_recordings
+    from fwdata.bench.convert import BenchConvertJson
     from fwdata.pipeline.choose import manifest_for
 
     found = []
@@ -58,7 +58,7 @@ def convert(
             counts = (1, 2) if workers else ()
             found.append(bench_convert(name, place, chosen, peer=peer, workers=counts, evidence=evidence))
     if as_json:
-        emit_json({"unit": "camera frames", "rows": [item.to_json() for item in found]})
+        emit_json(BenchConvertJson(unit="camera frames", rows=[item.to_json() for item in found]))
         return
     print_table(
         "camera frames per CPU second; whole conversions in wall / CPU seconds", _HEADER, [_row(item) for item in found]
@@ -107,10 +107,11 @@ def video(
     Example: fwdata bench video --side 240
     """
     from fwdata.bench import bench_video
+    from fwdata.bench.video import BenchVideoJson
 
     found = bench_video(side, frames)
     if as_json:
-        emit_json({"unit": "frames", "rows": [item.to_json() for item in found]})
+        emit_json(BenchVideoJson(unit="frames", rows=[item.to_json() for item in found]))
         return
     title = f"images of {side * 2 // 3 * 2}x{side}; frames per CPU second, and CPU milliseconds of one frame at random"
     header = ("video", "bytes", "times less", "keep", "in order", "as pixels", "random", "p99", "as pixels")
@@ -153,9 +154,22 @@ def encode(
     )  # fmt: skip
     timings = [item for item in (found.vae, found.ours, found.diffusers) if item is not None]
     if as_json:
-        ways = [{**asdict(item), "windows_per_second": round(item.rate, 3)} for item in timings]
+        from fwdata.cli.answers import BenchEncodeJson, EncodeWayJson
+
+        ways = [
+            EncodeWayJson(
+                name=t.name,
+                windows=t.windows,
+                frames=t.frames,
+                seconds=t.seconds,
+                vae_seconds=t.vae_seconds,
+                cpu_seconds=t.cpu_seconds,
+                windows_per_second=round(t.rate, 3),
+            )
+            for t in timings
+        ]
         share = round(found.of_vae(found.ours), 4)
-        emit_json({"device": found.device, "dtype": found.dtype, "of_vae": share, "ways": ways})
+        emit_json(BenchEncodeJson(device=found.device, dtype=found.dtype, of_vae=share, ways=ways))
         return
     shown: list[tuple[str, ...]] = [
         (t.name, f"{t.rate:,.2f}", f"{t.vae_seconds / t.seconds:.0%}", f"{found.of_vae(t):.2f}") for t in timings
@@ -167,8 +181,10 @@ def encode(
 def _print(unit: str, timings: list[Timing], as_json: bool) -> None:
     base = timings[0].rate
     if as_json:
-        rows = [{"name": t.name, "per_cpu_second": round(t.rate, 2), "ratio": round(t.rate / base, 4)} for t in timings]
-        emit_json({"unit": unit, "rows": rows})
+        from fwdata.cli.answers import BenchReadJson, RateJson
+
+        rows = [RateJson(name=t.name, per_cpu_second=round(t.rate, 2), ratio=round(t.rate / base, 4)) for t in timings]
+        emit_json(BenchReadJson(unit=unit, rows=rows))
         return
     shown: list[tuple[str, ...]] = [
         (t.name, f"{t.rate:,.0f}", f"{1e6 / t.rate:,.1f}", f"{t.rate / base:.2f}") for t in timings

@@ -61,7 +61,9 @@ def stitch(
     with progress_bar("stitching", "frames") as bar:
         frames, units = run(store, spread_of(shard, engine, address), bar.start, bar.advance)
     if as_json:
-        emit_json({"frames": frames, **shard_json(units)})
+        from fwdata.cli.answers import StitchJson
+
+        emit_json(StitchJson(frames=frames, **shard_json(units)))
     elif frames or units is not None:
         print(f"{store}: {frames} frames stitched")
     else:
@@ -159,7 +161,9 @@ def encode_text(
                 on_prompt=bar.advance,
             )
     if as_json:
-        counts = {"name": report.name, "prompts": report.prompts, "encoded": report.encoded}
+        from fwdata.cli.answers import TextJson
+
+        counts = TextJson(name=report.name, prompts=report.prompts, encoded=report.encoded)
         emit_json({**counts, **shard_json(report.units)})
     else:
         print(f"{store}: {report.prompts} distinct prompts, {report.encoded} newly encoded in {report.seconds:.1f} s")
@@ -212,7 +216,9 @@ def encode_latents(
     if dry_run:
         plan = latents.plan_latents(request)
         if as_json:
-            emit_json({"frames": plan.frames, "windows": plan.windows, "bytes": plan.bytes})
+            from fwdata.cli.answers import LatentsDryRunJson
+
+            emit_json(LatentsDryRunJson(frames=plan.frames, windows=plan.windows, bytes=plan.bytes))
         else:
             print(f"{plan.frames} first-frame latents, {plan.windows} windows, {plan.bytes:,} bytes in all")
         return
@@ -239,18 +245,20 @@ def _print_encoded(store: Path, vae: str, report: EncodeReport, as_json: bool) -
     rate = report.first / report.seconds if report.seconds else 0.0
     share = report.vae_seconds / report.busy_seconds if report.busy_seconds else 0.0
     if as_json:
+        from fwdata.cli.answers import LatentsJson
+
         emit_json(
-            {
-                "name": report.name,
-                "fingerprint": report.fingerprint,
-                "first": report.first,
-                "windows": report.windows,
-                "seconds": round(report.seconds, 3),
-                "latents_per_second": round(rate, 2),
-                "vae_share": round(share, 4),
-                "psnr": None if report.psnr is None else round(report.psnr, 2),
+            LatentsJson(
+                name=report.name,
+                fingerprint=report.fingerprint,
+                first=report.first,
+                windows=report.windows,
+                seconds=round(report.seconds, 3),
+                latents_per_second=round(rate, 2),
+                vae_share=round(share, 4),
+                psnr=None if report.psnr is None else round(report.psnr, 2),
                 **shard_json(report.units),
-            }
+            )
         )
     elif report.first or report.units is not None:
         shown = "" if report.psnr is None else f"; decoded again: {report.psnr:.1f} dB PSNR"

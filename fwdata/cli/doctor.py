@@ -66,7 +66,9 @@ def doctor(
 
         say(str(write_page(found, album, html)))
     if as_json:
-        emit_json({**found.to_json(), "exit_code": found.exit_code(least)})
+        from fwdata.cli.answers import DoctorJson
+
+        emit_json(DoctorJson(**found.to_json(), exit_code=found.exit_code(least)))
     else:
         _print(found)
     raise typer.Exit(found.exit_code(least))

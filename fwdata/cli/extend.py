@@ -35,16 +35,18 @@ def init(
 
     made = write(name, out or Path(name), source)
     if as_json:
+        from fwdata.cli.answers import InitJson
+
         draft = made.draft
         emit_json(
-            {
-                "folder": str(made.folder),
-                "files": [str(path) for path in made.files],
-                "cameras": list(draft.cameras),
-                "state": list(draft.state),
-                "action": list(draft.action),
-                "fps": draft.fps,
-            }
+            InitJson(
+                folder=str(made.folder),
+                files=[str(path) for path in made.files],
+                cameras=list(draft.cameras),
+                state=list(draft.state),
+                action=list(draft.action),
+                fps=draft.fps,
+            )
         )
         return
     for path in made.files[:3]:
@@ -73,7 +75,7 @@ def check(
         raise UsageError(f"there is no file or folder {raw}")
     report = check_converter(name, raw, manifest, episodes)
     if as_json:
-        emit_json({**vars(report), "faults": list(report.faults), "warnings": list(report.warnings)})
+        emit_json(report)
     else:
         for line in report.passed:
             print(f"  {line}")

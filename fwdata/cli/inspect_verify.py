@@ -160,8 +160,13 @@ def verify(
         report = verify_store(store, bar.start, bar.advance, sample=share)
     damaged = report.damaged
     if as_json:
-        counts = {"files": report.files, "total_files": report.total_files, "bytes": report.bytes}
-        emit_json({**counts, "sample": share, "damaged": damaged})
+        from fwdata.cli.answers import VerifyJson
+
+        emit_json(
+            VerifyJson(
+                files=report.files, total_files=report.total_files, bytes=report.bytes, sample=share, damaged=damaged
+            )
+        )
     else:
         for line in damaged:
             say(f"damaged: {line}")

@@ -72,9 +72,11 @@ def preview(
 
         write_rerun(opened, chosen, rerun)
     if as_json:
+        from fwdata.cli.answers import PreviewJson
+
         shown = [episode.index for episode in chosen]
-        found = {"page": str(page), "out": str(out), "episodes": shown}
-        emit_json({**found, "rerun": None if rerun is None else str(rerun)})
+        made = None if rerun is None else str(rerun)
+        emit_json(PreviewJson(page=str(page), out=str(out), episodes=shown, rerun=made))
     else:
         print(page)
         if worst is not None and not wanted:
@@ -115,9 +117,19 @@ def report(
     page = write_overview(opened, checked, measured, out or page_beside(opened))
     size = page.stat().st_size
     if as_json:
-        counts = {"episodes": len(opened.episodes), "frames": opened.num_frames, "findings": checked.counts()}
-        odd = {"odd_lengths": [name for name, _ in measured.odd_lengths], "gaps": [name for name, _ in measured.gaps]}
-        emit_json({"page": str(page), "bytes": size, **counts, **odd})
+        from fwdata.cli.answers import StorePageJson
+
+        emit_json(
+            StorePageJson(
+                page=str(page),
+                bytes=size,
+                episodes=len(opened.episodes),
+                frames=opened.num_frames,
+                findings=dict[str, int](checked.counts().items()),
+                odd_lengths=[name for name, _ in measured.odd_lengths],
+                gaps=[name for name, _ in measured.gaps],
+            )
+        )
     else:
         print(f"{page} ({human_bytes(size)}; open it in a browser)")
 

@@ -41,7 +41,9 @@ def status(
     refuse_url(store, "work is followed in")
     found = store_status(store)
     if as_json:
-        emit_json({"store": str(store), "work": [item.to_json() for item in found]})
+        from fwdata.cli.answers import StatusJson
+
+        emit_json(StatusJson(store=str(store), work=[item.to_json() for item in found]))
     else:
         rows: Rows = [(i.name, f"{i.done}/{i.total}", str(len(i.running)), str(len(i.failed)), _left(i)) for i in found]
         print_table("", ("work", "done", "running", "failed", "left"), rows)
@@ -89,8 +91,10 @@ def clean(
     refuse_url(store, "leftovers are removed from")
     found = run(store, older_than * 3600, dry_run)
     if as_json:
-        rows = [{"path": str(i.path.relative_to(store)), "age_s": round(i.age), "bytes": i.bytes} for i in found]
-        emit_json({"store": str(store), "removed": [] if dry_run else rows, "found": rows})
+        from fwdata.cli.answers import CleanJson, LeftoverJson
+
+        rows = [LeftoverJson(path=str(i.path.relative_to(store)), age_s=round(i.age), bytes=i.bytes) for i in found]
+        emit_json(CleanJson(store=str(store), removed=[] if dry_run else rows, found=rows))
         return
     for item in found:
         did = "would remove" if dry_run else "removed"
@@ -123,6 +127,8 @@ def slurm(
     request = SlurmRequest(tuple(command), shards, at_once, gpus, cpus, memory, limit, partition, account)
     script = slurm_script(request)
     if as_json:
-        emit_json({"script": script, "shards": shards})
+        from fwdata.cli.answers import SlurmJson
+
+        emit_json(SlurmJson(script=script, shards=shards))
     else:
         print(script, end="")

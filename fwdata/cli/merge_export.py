@@ -47,7 +47,9 @@ def copy(
     with progress_bar("copying", "files") as bar:
         report = copy_store(source, target, bar.start, bar.advance)
     if as_json:
-        emit_json({"files": report.files, "copied": report.copied, "bytes": report.bytes})
+        from fwdata.cli.answers import CopyJson
+
+        emit_json(CopyJson(files=report.files, copied=report.copied, bytes=report.bytes))
     else:
         print(f"{target}: {report.files} files, {report.copied} copied now ({report.bytes:,} bytes)")
 
@@ -84,8 +86,18 @@ def merge(
     for note in report.notes:
         say(note)
     if as_json:
-        counts = {"episodes": report.episodes, "frames": report.frames, "files": report.files}
-        emit_json({"out": str(out), **counts, "seconds": round(report.seconds, 3), "notes": list(report.notes)})
+        from fwdata.cli.answers import MergeJson
+
+        emit_json(
+            MergeJson(
+                out=str(out),
+                episodes=report.episodes,
+                frames=report.frames,
+                files=report.files,
+                seconds=round(report.seconds, 3),
+                notes=list(report.notes),
+            )
+        )
         return
     done = f"{report.files} files copied in {report.seconds:.1f} s" if report.files else "nothing left to copy"
     print(f"{out}: {report.episodes} episodes, {report.frames} frames; {done}")
@@ -97,8 +109,18 @@ def _merge_dry_run(request: MergeRequest, as_json: bool) -> None:
     plan = plan_merge(request)
     caches = sorted(plan.groups)
     if as_json:
-        counts = {"episodes": plan.episodes, "frames": plan.frames, "files": plan.files}
-        emit_json({**counts, "caches": caches, "notes": list(plan.notes), "merged": plan.root.to_json()["merged"]})
+        from fwdata.cli.answers import MergeDryRunJson
+
+        emit_json(
+            MergeDryRunJson(
+                episodes=plan.episodes,
+                frames=plan.frames,
+                files=plan.files,
+                caches=caches,
+                notes=list(plan.notes),
+                merged=plan.root.to_json()["merged"],
+            )
+        )
         return
     for note in plan.notes:
         say(note)
@@ -142,9 +164,18 @@ def export_lerobot(
 
             push_lerobot(out, push, license_name)
     if as_json:
-        counts = {"episodes": len(plan.episodes), "frames": plan.frames, "fps": plan.fps, "cameras": plan.sizes}
-        took = {} if seconds is None else {"seconds": round(seconds, 3)}
-        emit_json({"out": str(out), **counts, "decisions": list(plan.decisions), **took, "repository": push})
+        from fwdata.cli.answers import ExportLerobotJson
+
+        found = ExportLerobotJson(
+            out=str(out),
+            episodes=len(plan.episodes),
+            frames=plan.frames,
+            fps=plan.fps,
+            cameras=plan.sizes,
+            decisions=list(plan.decisions),
+            repository=push,
+        )
+        emit_json(found if seconds is None else {**found, "seconds": round(seconds, 3)})
         return
     for decision in plan.decisions:
         print(f"  decided {decision}")
@@ -167,7 +198,9 @@ def export_fastwam_text(
 
     report = export_official_text(open_store(store), out, name)
     if as_json:
-        emit_json({"out": str(out), "prompts": report.prompts, "written": report.written})
+        from fwdata.cli.answers import ExportTextJson
+
+        emit_json(ExportTextJson(out=str(out), prompts=report.prompts, written=report.written))
         return
     print(f"{out}: {report.prompts} prompts, {report.written} files written")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +33,7 @@ def plan(
 
     Example: fwdata plan data/robotwin.zarr --vae wan2.2 --stride 1,2,4 --devices 8
     """
-    from fwdata.encode.estimate import estimate_latents
+    from fwdata.encode.estimate import LatentPlanJson, estimate_latents
 
     parts = [part.strip() for part in stride.split(",")]
     if not all(part.isdigit() for part in parts):
@@ -49,7 +48,7 @@ def plan(
         workers=workers or default_workers(),
     )
     if as_json:
-        emit_json({"cost": asdict(cost), "strides": [asdict(item) for item in found]})
+        emit_json(LatentPlanJson(cost=cost, strides=found))
         return
     rows: list[tuple[str, ...]] = [
         (

@@ -77,9 +77,20 @@ def _print_plan(plan: RegeneratePlan, as_json: bool) -> None:
     demos, recorded = sum(len(task.demos) for task in plan.pending), sum(task.recorded for task in plan.pending)
     rows = sum(task.rows for task in plan.pending)
     if as_json:
-        skipped = [{"source": source, "reason": reason} for source, reason in plan.skipped]
-        counts = {"tasks": len(plan.tasks), "pending_tasks": len(plan.pending), "demos": demos}
-        emit_json({**counts, "recorded": recorded, "rows": rows, "bytes": plan.bytes, "skipped": skipped})
+        from fwdata.regenerate.answers import RegenerationPlanJson
+        from fwdata.report.conversion import ReasonJson
+
+        emit_json(
+            RegenerationPlanJson(
+                tasks=len(plan.tasks),
+                pending_tasks=len(plan.pending),
+                demos=demos,
+                recorded=recorded,
+                rows=rows,
+                bytes=plan.bytes,
+                skipped=[ReasonJson(source=source, reason=reason) for source, reason in plan.skipped],
+            )
+        )
         return
     for source, reason in plan.skipped:
         say(f"would skip: {source}: {reason}")

@@ -64,8 +64,10 @@ def _answer(
     """unfit: of a dry run, sentences about recordings that do not fit; None after a repair."""
     steps, dry_run = damage.steps(), unfit is not None
     if as_json:
-        found: dict[str, object] = {"steps": steps, "left": left, "dry_run": dry_run}
-        emit_json(found | ({"unfit": list(unfit)} if unfit is not None else {}))
+        from fwdata.cli.answers import RepairJson
+
+        found = RepairJson(steps=steps, left=left, dry_run=dry_run)
+        emit_json(found if unfit is None else RepairJson(**found, unfit=list(unfit)))
         return
     for step in steps:
         print(f"{store}: {'would' if dry_run else 'did'} {step}")

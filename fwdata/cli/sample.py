@@ -51,7 +51,9 @@ def sample(
 
     report = write_sample(kind, out, episodes=episodes, seed=seed)
     if as_json:
-        emit_json({"episodes": report.episodes, "frames": report.frames, "bytes": report.bytes, "out": str(out)})
+        from fwdata.cli.answers import SampleJson
+
+        emit_json(SampleJson(episodes=report.episodes, frames=report.frames, bytes=report.bytes, out=str(out)))
     else:
         print(f"{out}: {report.episodes} episodes, {report.frames} frames, {human_bytes(report.bytes)}")
         manifest = {"robotwin": "robotwin-sample", "lerobot": "lerobot-robotwin"}.get(kind, kind)
@@ -86,7 +88,10 @@ def _in_simulator(
     for name in report.short:
         warn(f"{name} has fewer than {episodes} recordings: its expert failed too often")
     if as_json:
-        emit_json({"episodes": report.demos, "frames": report.frames, "failed": len(report.failed), "out": str(out)})
+        from fwdata.cli.answers import SimulatedJson
+
+        failed = len(report.failed)
+        emit_json(SimulatedJson(episodes=report.demos, frames=report.frames, failed=failed, out=str(out)))
     else:
         print(f"{report.folder}: {report.demos} episodes, {report.frames} frames, {len(report.failed)} attempts failed")
     if report.short:

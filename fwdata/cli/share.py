@@ -79,6 +79,8 @@ def pull(
 
 def _answer(repo: str, where: str, moved: int, files: int, fingerprint: str, as_json: bool) -> None:
     if as_json:
-        emit_json({"repository": repo, "store": where, "moved": moved, "files": files, "fingerprint": fingerprint})
+        from fwdata.cli.answers import TransferJson
+
+        emit_json(TransferJson(repository=repo, store=where, moved=moved, files=files, fingerprint=fingerprint))
     else:
         print(f"{repo}: {files} files, {moved} of them transferred now, fingerprint {fingerprint}")

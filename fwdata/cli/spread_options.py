@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from fwdata.console import say
 
 if TYPE_CHECKING:
-    from fwdata.pipeline.units import Spread, UnitsReport
+    from fwdata.pipeline.units import ShardJson, Spread, UnitsReport
 
 ShardOption = Annotated[
     str | None,
@@ -34,7 +34,14 @@ def spread_of(shard: str | None, engine: str, address: str | None = None, gpus: 
     return spread
 
 
-def shard_json(units: UnitsReport | None) -> dict[str, object]:
+class SharedJson(TypedDict, total=False):
+    """What `--json` adds where other processes work on the same job."""
+
+    shard: ShardJson
+    """What this process did."""
+
+
+def shard_json(units: UnitsReport | None) -> SharedJson:
     """What `--json` adds where other processes work on the same job."""
     return {} if units is None else {"shard": units.to_json()}
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -74,6 +75,15 @@ class StrideEstimate:
     """Size of the whole cache."""
     hours: float
     """Time to encode all of it."""
+
+
+class LatentPlanJson(TypedDict):
+    """The document of `fwdata plan --json`."""
+
+    cost: Cost
+    """Time of one forward, and where it comes from."""
+    strides: list[StrideEstimate]
+    """What each stride comes to."""
 
 
 def estimate_latents(

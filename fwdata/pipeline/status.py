@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from fwdata.pipeline.jobs import Job, UnitRecord, read_jobs
 from fwdata.store.caches.identity import find_caches
@@ -15,6 +16,53 @@ from fwdata.store.leases import SeenLease, seen_leases
 from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store, open_store
 from fwdata.store.records import CacheRecord, SealedRecord
+
+
+class AttemptJson(TypedDict):
+    """A process that works, or worked, on a unit."""
+
+    unit: str
+    """Name of the unit."""
+    host: str
+    """Its machine."""
+    pid: int
+    """Its process id there."""
+    since: float
+    """When it began, seconds since 1970."""
+    heartbeat_age_s: float
+    """Seconds since it was last seen."""
+
+
+class UnitFailureJson(TypedDict):
+    """A unit whose last attempt failed."""
+
+    unit: str
+    """Name of the unit."""
+    host: str
+    """Where it was tried."""
+    reason: str
+    """Why it failed, one sentence."""
+
+
+class WorkJson(TypedDict):
+    """One kind of work on a store."""
+
+    name: str
+    """convert, stitch, encode-latents-NAME or encode-text-NAME."""
+    units: int
+    """Units in all."""
+    done: int
+    """Units that are whole."""
+    left: int
+    """Units that are not."""
+    running: list[AttemptJson]
+    """Who works on it now."""
+    lost: list[AttemptJson]
+    """Processes that ended without a word."""
+    failed: list[UnitFailureJson]
+    """Units that failed."""
+    hours_left: float | None
+    """At the pace so far; null: not known."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +89,7 @@ class WorkStatus:
         """Units that are not whole."""
         return self.total - self.done
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> WorkJson:
         """For `--json`."""
         return {
             "name": self.name,
@@ -55,7 +103,7 @@ class WorkStatus:
         }
 
 
-def _attempt_json(seen: SeenLease) -> dict[str, object]:
+def _attempt_json(seen: SeenLease) -> AttemptJson:
     lease = seen.lease
     return {
         "unit": lease.unit,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from fwdata.errors import FwdataError, StoreDamaged, UsageError, one_line
 from fwdata.io import among_writers, write_atomic
@@ -123,6 +123,30 @@ class UnitOutcome:
     """Why it failed; empty when it did not."""
 
 
+class FailedUnitJson(TypedDict):
+    """A unit that failed."""
+
+    unit: str
+    """Its name."""
+    reason: str
+    """Why, one sentence."""
+
+
+class ShardJson(TypedDict):
+    """What one process did of a job that others work on too."""
+
+    units: int
+    """Units of the job."""
+    mine: int
+    """Of them, those of this process."""
+    done: int
+    """Units that it did in this run."""
+    left: int
+    """Units that are still to do, by whomever."""
+    failed: list[FailedUnitJson]
+    """Units that failed here and are still to do."""
+
+
 @dataclass
 class UnitsReport:
     """What a process did for a job."""
@@ -138,9 +162,9 @@ class UnitsReport:
     left: int = 0
     """Units of the job that are still to do, by whomever."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> ShardJson:
         """For `--json`."""
-        failed = [{"unit": item.unit, "reason": item.reason} for item in self.failed]
+        failed = [FailedUnitJson(unit=item.unit, reason=item.reason) for item in self.failed]
         return {"units": self.units, "mine": self.mine, "done": self.done, "left": self.left, "failed": failed}
 
     def sentence(self) -> str:

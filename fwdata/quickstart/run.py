@@ -88,7 +88,9 @@ def run_quickstart(out: Path, as_json: bool) -> None:
     now, results = results, results.with_earlier(out)
     report = write_report(out, plan, results)
     if as_json:
-        emit_json({**summary(results), "report": str(report), "steps": now.values})
+        from fwdata.cli.answers import QuickstartJson
+
+        emit_json(QuickstartJson(**summary(results), report=str(report), steps=dict(now.values)))
         return
     print_table("", ("what", "value"), [(name, text) for name, text in summary_rows(results)])
     print(f"report: {report}")

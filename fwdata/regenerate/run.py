@@ -16,6 +16,7 @@ from fwdata.errors import UsageError
 from fwdata.io import sync, write_atomic
 from fwdata.pipeline.registry import converter_module
 from fwdata.pipeline.workers import Link, WorkerPool
+from fwdata.regenerate.answers import RegenerationJson
 from fwdata.store.files import canonical_json, write_lock
 
 RESOLUTIONS = (16, 2048)
@@ -338,7 +339,7 @@ def _metainfo(outcome: Replayed) -> MetainfoEntry:
     return entry if outcome.success else {**entry, "reason": outcome.reason}
 
 
-def report_json(report: RegenerateReport) -> dict[str, object]:
+def report_json(report: RegenerateReport) -> RegenerationJson:
     """The report as `--json` prints it."""
     return {
         "folder": str(report.folder),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from fwdata.api import Json
 from fwdata.warning_kinds import WarningKind, WarningKindJson, group_warnings
 
 if TYPE_CHECKING:
-    from fwdata.api import Json, LeftOut
+    from fwdata.api import LeftOut
     from fwdata.pipeline.changes import ChangedRecording
     from fwdata.pipeline.estimate import DryRun
     from fwdata.pipeline.results import ConvertReport

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TypedDict
 
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.evidence import sentences
@@ -10,6 +11,33 @@ from fwdata.evidence.records import Verdict
 from fwdata.store.evidence import read_part_evidence
 from fwdata.store.reader import Store
 from fwdata.store.records import JsonObject
+
+
+class EpisodeJson(TypedDict):
+    """The document of `fwdata inspect --episode --json`."""
+
+    index: int
+    """Number in the store."""
+    id: str
+    """Its id."""
+    part: str
+    """Part that holds it."""
+    source: str
+    """Its recording, relative to the converted root."""
+    task: str
+    """Name of the task."""
+    split: str
+    """train or val."""
+    frames: int
+    """Rows."""
+    instructions: list[str]
+    """Training instructions, canonical first."""
+    warnings: list[str]
+    """What was warned about when it was converted."""
+    verdicts: list[dict[str, object]]
+    """What the detectors say of it, `Verdict`s; empty where nothing was measured."""
+    decisions: JsonObject
+    """What was decided for it; each converter's own JSON."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +67,20 @@ class EpisodeDescription:
     decisions: JsonObject
     """Its metadata: what was decided for it."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> EpisodeJson:
         """Plain JSON."""
-        verdicts = [verdict.to_json() for verdict in self.verdicts]
-        return {**asdict(self), "instructions": list(self.instructions), "warnings": list(self.warnings)} | {
-            "verdicts": verdicts
+        return {
+            "index": self.index,
+            "id": self.id,
+            "part": self.part,
+            "source": self.source,
+            "task": self.task,
+            "split": self.split,
+            "frames": self.frames,
+            "instructions": list(self.instructions),
+            "warnings": list(self.warnings),
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "decisions": self.decisions,
         }
 
     def lines(self) -> list[str]:

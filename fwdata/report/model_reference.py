@@ -21,12 +21,12 @@ type SchemaNode = Mapping[str, Any]
 """A node of a JSON schema, which is open JSON by its own standard."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
+WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 
 
-class _Untitled(GenerateJsonSchema):
-    """Without titles that only repeat the names of fields."""
+class Untitled(GenerateJsonSchema):
+    """Schemas without titles that only repeat the names of fields."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
@@ -37,9 +37,9 @@ def model_schema(model: type[BaseModel], title: str, prefix: str = "") -> dict[s
 
     prefix: put before the names of its definitions, for a schema that several models are joined to.
     """
-    made = model.model_json_schema(schema_generator=_Untitled, ref_template=f"#/$defs/{prefix}{{model}}")
-    definitions = {f"{prefix}{name}": _one_line(node) for name, node in made.pop("$defs", {}).items()}
-    return {"$schema": DIALECT, "title": title, **_one_line(made), "$defs": definitions}
+    made = model.model_json_schema(schema_generator=Untitled, ref_template=f"#/$defs/{prefix}{{model}}")
+    definitions = {f"{prefix}{name}": one_line(node) for name, node in made.pop("$defs", {}).items()}
+    return {"$schema": DIALECT, "title": title, **one_line(made), "$defs": definitions}
 
 
 def schema_text(schema: SchemaNode) -> str:
@@ -47,13 +47,13 @@ def schema_text(schema: SchemaNode) -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False)
 
 
-def _one_line(node: Any) -> Any:
+def one_line(node: Any) -> Any:
     """The schema with descriptions on one line, and without the names of classes as titles."""
     if isinstance(node, list):
-        return [_one_line(item) for item in node]
+        return [one_line(item) for item in node]
     if not isinstance(node, dict):
         return node
-    kept = {key: _one_line(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+    kept = {key: one_line(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
     if isinstance(kept.get("description"), str):
         kept["description"] = " ".join(kept["description"].split())
     return kept
@@ -86,7 +86,7 @@ def reference_page(schema: SchemaNode, intro: str, more: Sequence[KeySection] = 
         lines += ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
         for key, node in section.node["properties"].items():
             default = "required" if key in section.node.get("required", ()) else _default(schema, node)
-            about = node.get("description") or _resolved(schema, node).get("description", "")
+            about = node.get("description") or resolved(schema, node).get("description", "")
             cells = (f"`{key}`", _type(schema, node, headings), default, about)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
@@ -112,7 +112,7 @@ def _sections(schema: SchemaNode, first: Sequence[KeySection]) -> Iterator[KeySe
 def _objects(schema: SchemaNode, node: SchemaNode, name: str = "") -> Iterator[tuple[str, SchemaNode]]:
     """(definition, object) of the mappings with keys of their own at a node: itself, its alternatives, its items."""
     name = _definition(node) or name
-    below = _resolved(schema, node)
+    below = resolved(schema, node)
     if "properties" in below:
         yield name, below
         return
@@ -125,7 +125,7 @@ def _definition(node: SchemaNode) -> str:
     return str(node.get("$ref", "")).rpartition("/")[2]
 
 
-def _resolved(schema: SchemaNode, node: SchemaNode) -> SchemaNode:
+def resolved(schema: SchemaNode, node: SchemaNode) -> SchemaNode:
     """What a reference stands for."""
     while "$ref" in node:
         node = schema["$defs"][_definition(node)]
@@ -135,7 +135,7 @@ def _resolved(schema: SchemaNode, node: SchemaNode) -> SchemaNode:
 def _type(schema: SchemaNode, node: SchemaNode, headings: Mapping[str, str], name: str = "") -> str:
     """A node's type in words, mappings with keys of their own as links to their sections."""
     name = _definition(node) or name
-    below = _resolved(schema, node)
+    below = resolved(schema, node)
     if "properties" in below:
         heading = headings[name]
         return f"[{heading}](#{re.sub(r'[^a-z0-9_ -]', '', heading.lower()).replace(' ', '-')})"
@@ -152,7 +152,7 @@ def _type(schema: SchemaNode, node: SchemaNode, headings: Mapping[str, str], nam
         return f"mapping to {_type(schema, values, headings)}" if isinstance(values, dict) and values else "mapping"
     bounds = [f"{sign} {below[limit]:g}" for limit, sign in _BOUNDS.items() if limit in below]
     bounds += [f"multiple of {below['multipleOf']:g}"] if "multipleOf" in below else []
-    return " ".join([_WORDS.get(below.get("type", ""), "any value"), *([", ".join(bounds)] if bounds else [])])
+    return " ".join([WORDS.get(below.get("type", ""), "any value"), *([", ".join(bounds)] if bounds else [])])
 
 
 def _default(schema: SchemaNode, node: SchemaNode) -> str:

@@ -25,15 +25,25 @@ def register(app: typer.Typer) -> None:
 
 
 def schema_command(
+    of: Annotated[
+        str | None,
+        typer.Option("--of", metavar="COMMAND", help="Of a command's JSON instead; all: of every one's."),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page of all keys instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As without: a schema is JSON.")] = False,
 ) -> None:
-    """Print the JSON schema of a recipe: its keys, types and defaults.
+    """Print the JSON schema of a recipe, its keys, types and defaults, or of what a command prints with --json.
 
     Editors check and complete a recipe whose first line is `# yaml-language-server: $schema=recipe-schema.json`.
     """
     if markdown and as_json:
         raise UsageError("--markdown and --json exclude each other")
+    if of is not None:
+        from fwdata.report.json_documents import schema_answer
+        from fwtrain.cli.documents import DOCUMENTS
+
+        print(schema_answer("fwtrain", DOCUMENTS, of, markdown))
+        return
     from fwdata.report.model_reference import schema_text
 
     print(recipe_page() if markdown else schema_text(recipe_schema()))

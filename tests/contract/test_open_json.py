@@ -12,6 +12,7 @@ OPEN = {
     "fwdata/store/records.py": "JsonObject, what a user or a converter declares: stored, compared, shown",
     "fwdata/manifest.py": "options, which the converter's own model checks",
     "fwdata/report/model_reference.py": "a JSON schema",
+    "fwdata/report/json_documents.py": "a JSON schema",
     "fwdata/report/manifest_reference.py": "a JSON schema",
     "fwtrain/cli/schema.py": "a JSON schema",
     "fwdata/quickstart/results.py": "what other commands printed",

@@ -260,12 +260,14 @@ def assert_refused(program: str, main: Callable[[], object], case: Refused, worl
     case.before(world)
     before = everything(world)
     workers = ["--workers", "0"] if case.line.startswith(("convert", "repair")) else []
-    monkeypatch.setattr(sys, "argv", [program, *case.line.split(), *workers])
+    json = [] if "--json" in case.line else ["--json"]
+    monkeypatch.setattr(sys, "argv", [program, *case.line.split(), *workers, *json])
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr()
     assert case.message in said.err, said.err
     assert ended.value.code == case.code, said.err
+    assert said.out == "", "a refusal prints its sentence on stderr and no document"
     assert everything(world) == before
 
 
