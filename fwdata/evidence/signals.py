@@ -20,6 +20,9 @@ MOVING_SHARE = 0.2
 
 BOOTSTRAPS = 200
 
+NOISE = 1e-10
+"""Share of a column's squares below which its spread in some of the rows is rounding, and counts as none."""
+
 
 def active_columns(rows: Floats) -> NDArray[np.int64]:
     """Indices of the columns of [T, D] that move and are not noise."""
@@ -96,8 +99,37 @@ def shifted(left: Floats, right: Floats, lag: int) -> tuple[Floats, Floats]:
 
 
 def lagged(left: Floats, right: Floats, lags: Sequence[int]) -> Floats:
-    """float64 [len(lags), D], correlations of left[t] with right[t + lag]."""
-    return np.stack([correlations(*shifted(left, right, lag)) for lag in lags])
+    """float64 [len(lags), D], correlations of left[t] with right[t + lag]; 0 where a column is constant.
+
+    Means and spreads of all overlaps come from running sums, so that a lag costs one product of both arrays.
+    """
+    rows, shift = len(left), np.asarray(lags, np.int64)
+    count = np.maximum(rows - np.abs(shift), 0)
+    products = np.zeros((len(shift), left.shape[1]))
+    if not rows:
+        return products
+    left, right = left - left.mean(axis=0), right - right.mean(axis=0)
+    for place, lag in enumerate(shift.tolist()):
+        products[place] = np.einsum("td,td->d", *shifted(left, right, lag))
+    n = np.maximum(count, 1)[:, None]
+    first, second = _overlap(left, np.maximum(-shift, 0), count), _overlap(right, np.maximum(shift, 0), count)
+    spreads = [
+        np.where(squares - sums**2 / n > NOISE * total, squares - sums**2 / n, 0.0)
+        for sums, squares, total in (first, second)
+    ]
+    scale = np.sqrt(spreads[0] * spreads[1])
+    known = (scale > 1e-12) & (count >= 3)[:, None]
+    found: Floats = np.divide(products - first[0] * second[0] / n, scale, out=np.zeros_like(products), where=known)
+    return found
+
+
+def _overlap(values: Floats, start: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Sums and sums of squares [lags, D] of the `count` rows from `start` on, and the squares [D] of all rows."""
+    stop = np.minimum(start + count, len(values))
+    start = np.minimum(start, len(values))
+    running = (np.cumsum(np.pad(each, ((1, 0), (0, 0))), axis=0) for each in (values, values**2))
+    sums, squares = (each[stop] - each[start] for each in running)
+    return sums, squares, (values**2).sum(axis=0)
 
 
 def peak(lags: Sequence[int], scores: Floats) -> tuple[float, bool]:
@@ -110,11 +142,16 @@ def peak(lags: Sequence[int], scores: Floats) -> tuple[float, bool]:
     return lags[best] + (0.5 * (low - high) / curve if curve < 0 else 0.0), True
 
 
-def non_negative_fit(gram: Floats, moments: Floats) -> Floats:
-    """float64 [D] >= 0 that minimises |X w - y|, from X'X [D, D] and X'y [D]; active set of Lawson and Hanson."""
+def non_negative_fit(gram: Floats, moments: Floats, start: Floats | None = None) -> Floats:
+    """float64 [D] >= 0 that minimises |X w - y|, from X'X [D, D] and X'y [D]; active set of Lawson and Hanson.
+
+    start: weights >= 0 of a similar fit, from which fewer steps lead to the same minimum.
+    """
     size = len(moments)
-    free = np.zeros(size, np.bool_)
-    weights: Floats = np.zeros(size)
+    ridged = gram + 1e-9 * np.trace(gram) / max(1, size) * np.eye(size)
+    weights: Floats = np.zeros(size) if start is None else start
+    free = weights > 0
+    weights = _solved(ridged, moments, weights, free)
     tolerance = 1e-10 * max(1.0, float(np.abs(moments).max(initial=0.0)))
     for _ in range(3 * size + 3):
         slopes = moments - gram @ weights
@@ -123,17 +160,16 @@ def non_negative_fit(gram: Floats, moments: Floats) -> Floats:
         if not size or slopes[entering] <= tolerance:
             break
         free[entering] = True
-        weights = _solved(gram, moments, weights, free)
+        weights = _solved(ridged, moments, weights, free)
     return weights
 
 
-def _solved(gram: Floats, moments: Floats, weights: Floats, free: NDArray[np.bool_]) -> Floats:
+def _solved(ridged: Floats, moments: Floats, weights: Floats, free: NDArray[np.bool_]) -> Floats:
     """The inner loop: solve for the free columns, and bind again those that would become negative."""
     while free.any():
         index = np.flatnonzero(free)
-        block = gram[np.ix_(index, index)] + 1e-9 * np.trace(gram) / len(gram) * np.eye(len(index))
         trial = np.zeros_like(weights)
-        trial[index] = np.linalg.solve(block, moments[index])
+        trial[index] = np.linalg.solve(ridged[index[:, None], index], moments[index])
         bad = free & (trial <= 0)
         if not bad.any():
             return trial

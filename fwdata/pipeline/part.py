@@ -260,7 +260,7 @@ class _MeasuredOnTheWay:
         self._hz = request.manifest.fps.hz
         self._light = recording.id not in gate.shown
         cameras = (name for name in request.manifest.cameras if name in episode.cameras)
-        self.frames = FrameLook({name: Collector(eager=not self._light) for name in cameras}, self._approve)
+        self.frames = FrameLook({name: Collector(light=self._light) for name in cameras}, self._approve)
         self.measurement: EpisodeMeasurement | None = None
 
     def _approve(self) -> None:

@@ -365,7 +365,7 @@ def check_jpeg(data: bytes, height: int, width: int, decode: bool = True, taken:
     found = jpeg_size(data)
     if found != (height, width):
         raise ValueError(f"is {found[0]}x{found[1]} pixels, the camera's other frames are {height}x{width}")
-    if taken is not None and (decode or taken.eager):
+    if taken is not None and (decode or not taken.light):
         taken.add_jpeg(data)
     elif decode:
         import simplejpeg

@@ -163,7 +163,8 @@ def test_the_order_of_red_and_blue_is_never_guessed() -> None:
     assert told("colour_order", shown)[""].verdict == "confirmed"
 
 
-def test_true_robotwin_images_are_content_and_move() -> None:
+@pytest.mark.parametrize("light", [False, True])
+def test_true_robotwin_images_are_content_and_move(light: bool) -> None:
     from converters.robotwin import Converter
     from fwdata.manifest import load_manifest
 
@@ -172,7 +173,7 @@ def test_true_robotwin_images_are_content_and_move() -> None:
         source = converter.read(ROBOTWIN, ref)
         shown = {}
         for name, camera in source.cameras.items():
-            taken = Collector()
+            taken = Collector(light)
             for frame in camera.frames():
                 taken.add_jpeg(frame.data)
             shown[name] = taken.take()

@@ -1,0 +1,121 @@
+"""Quick forms of what detectors compute, against the formulas they stand for."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from evidence_episodes import changed, clean_set, scene, smooth_motion, told
+
+from fwdata.evidence.image_motion import ImageMotion, apparent_motion
+from fwdata.evidence.signals import lagged, non_negative_fit
+from fwdata.evidence.thumbnails import Collector, from_jpeg, from_rgb
+
+
+def test_lagged_correlations_are_those_of_the_overlaps() -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(50, 4)) + 1000, np.cumsum(rng.normal(size=(50, 4)), axis=0)
+    left[:, 3] = 7.5
+    lags = range(-8, 9)
+    found = lagged(left, right, lags)
+    for place, lag in enumerate(lags):
+        one, other = left[max(0, -lag) : 50 - max(0, lag)], right[max(0, lag) : 50 - max(0, -lag)]
+        for column in range(3):
+            assert found[place, column] == pytest.approx(np.corrcoef(one[:, column], other[:, column])[0, 1], abs=1e-9)
+    assert not found[:, 3].any()
+
+
+def test_a_column_that_is_constant_where_both_overlap_has_no_correlation() -> None:
+    left, right = np.zeros((12, 1)), np.arange(12.0)[:, None]
+    left[-1] = 0.3
+    assert lagged(left, right, [0])[0, 0] > 0.4 and lagged(left, right, [1])[0, 0] == 0
+    assert not lagged(left[:4], right[:4], [2, 3, 4, 9]).any() and lagged(left[:0], right[:0], [0, 1]).shape == (2, 1)
+
+
+def test_the_non_negative_fit_is_the_same_from_any_start() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        x, y = rng.normal(size=(40, 6)), rng.normal(size=40)
+        cold = non_negative_fit(x.T @ x, x.T @ y)
+        for start in (np.ones(6), rng.uniform(0, 2, 6) * (rng.uniform(size=6) > 0.5)):
+            np.testing.assert_allclose(non_negative_fit(x.T @ x, x.T @ y, start), cold, atol=1e-7)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_energy_is_the_mean_change_above_two_levels(step: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 12, 16), dtype=np.uint8)
+    images[7:9] = images[6]
+    change = np.abs(images[step:].astype(float) - images[:-step])
+    expected = np.maximum(change - 2, 0).mean(axis=(1, 2))
+    before = (step + 1) // 2
+    np.testing.assert_allclose(
+        ImageMotion(images).energy_over(step), np.pad(expected, (before, step - before), mode="edge"), atol=1e-12
+    )
+
+
+def test_apparent_motion_is_the_least_squares_translation() -> None:
+    images = scene(np.cumsum(smooth_motion(40, 2, np.random.default_rng(0)) * 0.3, axis=0), 0)
+    images[11] = images[10]
+    found = apparent_motion(images)
+    for row in (1, 10, 11, 33, 39):
+        before, after = images[row - 1].astype(np.float64), images[row].astype(np.float64)
+        down, across = np.gradient((before + after) / 2)
+        moving = np.abs(after - before) > 4
+        x, y, t = across[moving], down[moving], (after - before)[moving]
+        gram = np.array([[x @ x + 1, x @ y], [x @ y, y @ y + 1]])
+        expected = np.linalg.solve(gram, -np.array([x @ t, y @ t])) if moving.sum() >= 4 else np.zeros(2)
+        np.testing.assert_allclose(found[row], expected, atol=1e-9)
+    assert not found[11].any()
+
+
+@pytest.mark.parametrize("size", [(480, 640), (240, 320), (128, 128), (64, 64), (37, 51)])
+def test_thumbnails_of_pixels_are_averaged_blocks_of_green(size: tuple[int, int]) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
+    side = max(1, min(size[1] // 64, size[0] // 24))
+    step = 2 if side % 2 == 0 else 1
+    green = frames[:, ::step, ::step, 1].astype(float)
+    h, w, block = -(-green.shape[1] // (side // step)), -(-green.shape[2] // (side // step)), side // step
+    found = from_rgb(frames)
+    assert found.shape == (3, h, w) and found.flags.c_contiguous
+
+    inner = green[:, : green.shape[1] // block * block, : green.shape[2] // block * block]
+    means = inner.reshape(3, green.shape[1] // block, block, green.shape[2] // block, block).mean(axis=(2, 4))
+    np.testing.assert_allclose(found[:, : means.shape[1], : means.shape[2]], means, atol=1)
+
+
+def _jpegs(images: np.ndarray) -> list[bytes]:
+    """The images ten times as large, as JPEG."""
+    from PIL import Image
+
+    found = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image.repeat(10, axis=0).repeat(10, axis=1)).save(buffer, "jpeg", quality=90)
+        found.append(buffer.getvalue())
+    return found
+
+
+def _seen(buffers: list[bytes]) -> np.ndarray:
+    taken = Collector(light=True)
+    for data in buffers:
+        taken.add_jpeg(data)
+    return taken.take()
+
+
+def test_light_detectors_find_faults_in_jpegs_that_are_decoded_no_larger_than_checking_them_takes() -> None:
+    episode = clean_set()[0]
+    buffers = _jpegs(episode.thumbnails["left"])
+    images = _seen(buffers)
+    height, width = episode.thumbnails["left"].shape[1:]
+    assert images.shape[1:] == (height * 10 // 8, width * 10 // 8)
+    assert from_jpeg(buffers[0]).shape[1] >= 64
+
+    def verdicts(detector: str, shown: np.ndarray) -> str:
+        return told(detector, changed(episode, thumbnails={**episode.thumbnails, "left": shown}))["left"].verdict
+
+    frozen = buffers[:60] + [buffers[60]] * (len(buffers) - 60)
+    black = _jpegs(episode.thumbnails["left"] // 40)
+    assert (verdicts("camera_frozen", images), verdicts("camera_content", images)) == ("confirmed", "confirmed")
+    assert verdicts("camera_frozen", _seen(frozen)) == "contradicted"
+    assert verdicts("camera_content", _seen(black)) == "contradicted"
