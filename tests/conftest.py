@@ -16,6 +16,8 @@ from json_checks import checked_documents as checked_documents
 from s3_server import s3 as s3
 from s3_server import s3_running as s3_running
 
+from fwdata.pipeline.worker_process import fork_server
+
 settings.register_profile("same", derandomize=True)  # the same examples in every run; other ones: see CONTRIBUTING.md
 settings.register_profile("new", derandomize=False, print_blob=True)
 settings.load_profile("same")
@@ -29,6 +31,13 @@ def quick_writes() -> Iterator[None]:
     """No waiting for the disk: a test outlives no power failure."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_fork_server() -> Iterator[None]:
+    """Workers of all tests are forked from one server, which imports what they need once."""
+    with fork_server():
         yield
 
 

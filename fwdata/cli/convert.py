@@ -115,7 +115,7 @@ def convert(
     given = parse_options(options or []) | chosen_options(context)
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
-    with WorkerPool(count, memory << 20) as pool:
+    with WorkerPool(count, memory << 20, soon=True) as pool:
         chosen = manifest_for(source, manifest, given, roots, pool)
         if manifest is None and chosen.name != source:
             say(f"manifest {chosen.name}: {chosen.description}")

@@ -41,13 +41,17 @@ class PipeLink:
 
 
 def main() -> None:
-    """Entry point: `_ SYS_PATH DESCRIPTOR PARENT MEMORY` (see `workers._Worker.start`)."""
+    """Entry point: `_ SYS_PATH DESCRIPTOR PARENT MEMORY` (see `worker_process.start_worker`)."""
     descriptor, parent, memory = map(int, sys.argv[2:5])
     end_with_parent(parent)
+    serve(Connection(descriptor), memory)
+
+
+def serve(connection: Connection, memory: int) -> None:
+    """Do the tasks that come through a pipe until it is closed. memory: bytes that may be allocated, 0: any number."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if memory and sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    connection = Connection(descriptor)
     with contextlib.suppress(EOFError):
         while True:
             function, task = connection.recv()

@@ -4,27 +4,27 @@
         for result in pool.run(function, tasks, on_report, retry): ...
 
 `function(*task, link=link)` is a module-level function. Through `link` it sends progress, and announces what it is
-about to read and for how long at most; so the parent knows what a worker was at when it ended. Workers are fresh Python
-processes (nothing of the caller's script runs in them), started when there is a task for them, and they end with their
-parent: by Linux's PR_SET_PDEATHSIG, elsewhere at their next message.
+about to read and for how long at most; so the parent knows what a worker was at when it ended. Workers are Python
+processes in which nothing of the caller's script runs, forked from a clean one that has imported what they need (see
+`fwdata.pipeline.worker_process`). They start when there is a task for them, and end with their parent: by Linux's
+PR_SET_PDEATHSIG, elsewhere at their next message.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol, Self
 
 from fwdata.errors import FwdataError
+from fwdata.pipeline.worker_process import WorkerProcess, fork_server, start_worker
 
 EXIT_MEMORY = 77
 """Exit status of a worker that was refused memory."""
@@ -34,8 +34,6 @@ ATTEMPTS = 2
 
 type LeftOut = Mapping[str, str]
 """What cost ATTEMPTS workers, as it was announced -> reason."""
-
-_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from fwdata.pipeline import worker; worker.main()"
 
 type Task = tuple[Any, ...]
 
@@ -123,7 +121,7 @@ class _Worker:
     """One worker process, as its parent sees it. place: its number among those that run; at, deadline: of the last
     announcement."""
 
-    process: subprocess.Popen[bytes]
+    process: WorkerProcess
     connection: Connection
     memory: int | None
     place: int = 0
@@ -136,23 +134,8 @@ class _Worker:
     def start(cls, memory: int | None, place: int = 0, environment: Mapping[str, str] | None = None) -> _Worker:
         """A new process. Ctrl-C in a terminal reaches its parent only."""
         here, there = Pipe()
-        variables = {**os.environ, **(environment or {})}
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            variables.setdefault(name, "1")
-        arguments = [json.dumps(sys.path), str(there.fileno()), str(os.getpid()), str(memory or 0)]
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits the mask
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what a library prints must not mix with results
-                pass_fds=[there.fileno()],
-                env=variables,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        there.close()
-        return cls(process, here, memory, place)
+        with there:
+            return cls(start_worker(there, memory, environment or {}), here, memory, place)
 
     def give(self, function: Callable[..., Any], task: Task) -> None:
         """Send a task; a worker that is gone is noticed when its answer is read."""
@@ -207,16 +190,22 @@ class WorkerPool:
     manager: leaving it ends all processes."""
     places: Sequence[Mapping[str, str]] = ()
     """Environment variables of each worker, such as the GPU it has; one that ended is replaced in its place."""
+    soon: bool = False
+    """Whether workers are sure to be needed: what they import is then imported from now on, beside this process."""
+    _server: ExitStack = field(default_factory=ExitStack, init=False)
     _idle: list[_Worker] = field(default_factory=list, init=False)
     _busy: dict[int, tuple[_Worker, Task]] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
+        if self.workers:
+            self._server.enter_context(fork_server(now=self.soon))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._end(worker for worker, _ in self._busy.values())
-        self._end(self._idle)
-        self._busy, self._idle = {}, []
+        with self._server:
+            self._end(worker for worker, _ in self._busy.values())
+            self._end(self._idle)
+            self._busy, self._idle = {}, []
 
     @staticmethod
     def _end(workers: Any) -> None:
@@ -234,7 +223,7 @@ class WorkerPool:
 
         on_report: called here with what tasks pass to `link.report`. retry: says what to do when a worker ended inside
         a task; default: do it again once. The first error of a task ends the others and is raised. Cost: starting a
-        worker 0.1 s and its imports, a message 20 us.
+        worker 10 ms after the first one, a message 20 us.
         """
         if not self.workers:
             for task in tasks:

@@ -179,12 +179,13 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int) -> None:
     while not (tmp_path / "pid").exists() and time.monotonic() < until:
         time.sleep(0.02)
     worker = int((tmp_path / "pid").read_text())
-    assert running(worker)
+    server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+    assert running(worker) and running(server) and server != parent.pid
     parent.send_signal(number)
     parent.wait(timeout=60)
-    while running(worker) and time.monotonic() < until:
+    while (running(worker) or running(server)) and time.monotonic() < until:
         time.sleep(0.02)
-    assert not running(worker)
+    assert not running(worker) and not running(server)
 
 
 def test_several_roots_in_any_order_are_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
