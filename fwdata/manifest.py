@@ -211,7 +211,7 @@ class _SourceKeys(Model):
     """Rate of the rows in Hz: a number, or a mapping."""
     units: dict[str, str] = Field(default_factory=dict)
     """Units of `state` and `action`, in words; only shown."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, object] = Field(default_factory=dict)
     """The converter's own options; what is absent takes the converter's default."""
 
 

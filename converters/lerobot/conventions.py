@@ -68,7 +68,8 @@ def stored_conventions(
     """See `fwdata.api.StoredConventions`."""
     told, label = metadata.get("gripper_range"), metadata.get("fps_label")
     scale: GripperScale | None = None if told is None else "unit" if told == [0, 1] else "percent"
-    known = manifest.options.get("fps_labels") or ()
+    given = manifest.options.get("fps_labels")
+    known = given if isinstance(given, list | tuple) else ()
     labels = tuple(float(rate) for rate in (manifest.fps.nominal, *known) if rate)
     rate = RateClaim(manifest.fps.hz, float(label) if isinstance(label, int | float) else None, labels)
     keys, columns = metadata.get("camera_keys"), metadata.get("state_columns")

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from fwdata.console import human_bytes
 from fwdata.io import write_atomic
+from fwdata.store.records import JsonObject
 
 MEASURED = "results.json"
 """File of the quickstart's folder with what its steps measured when they had something to do."""
@@ -31,7 +32,7 @@ class Step:
 class Results:
     """What the commands printed and used."""
 
-    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, JsonObject] = field(default_factory=dict)
     """JSON that each command printed, by its name; open, since each command has its own."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each command, by its name."""

@@ -19,7 +19,16 @@ from typing import Any, TypeAliasType, TypedDict, get_args, get_type_hints, is_t
 from pydantic import TypeAdapter
 
 from fwdata.errors import UsageError, did_you_mean
-from fwdata.report.model_reference import DIALECT, WORDS, SchemaNode, Untitled, one_line, resolved, schema_text
+from fwdata.report.model_reference import (
+    DIALECT,
+    WORDS,
+    JsonSchema,
+    SchemaNode,
+    Untitled,
+    one_line,
+    resolved,
+    schema_text,
+)
 
 type Documents = Mapping[str, tuple[str, ...]]
 """Command without its program -> "module:Class" of what it prints; several where options change that."""
@@ -34,7 +43,7 @@ def document_class(name: str) -> Any:
     return getattr(importlib.import_module(module), of)
 
 
-def command_schema(program: str, documents: Documents, command: str) -> dict[str, Any]:
+def command_schema(program: str, documents: Documents, command: str) -> JsonSchema:
     """JSON schema, draft 2020-12, of what a command prints with `--json`. UsageError for an unknown command."""
     if command not in documents:
         raise UsageError(
@@ -44,7 +53,7 @@ def command_schema(program: str, documents: Documents, command: str) -> dict[str
     head = {"$schema": DIALECT, "title": f"{program} {command} --json"}
     if len(found) == 1:
         return {**head, **found[0]}
-    definitions: dict[str, Any] = {}
+    definitions: JsonSchema = {}
     for schema in found:
         definitions |= schema.pop("$defs", {})
     return {**head, "anyOf": found, "$defs": definitions}
@@ -59,7 +68,7 @@ def schema_answer(program: str, documents: Documents, command: str, markdown: bo
     return schema_text(schemas if command == "all" else schemas[command])
 
 
-def document_schema(document: Any) -> dict[str, Any]:
+def document_schema(document: Any) -> JsonSchema:
     """JSON schema of one document, an object with properties; `$defs` holds those of the mappings in it."""
     made = TypeAdapter(document).json_schema(mode="serialization", schema_generator=Untitled)
     definitions = made.pop("$defs", {})
@@ -69,7 +78,7 @@ def document_schema(document: Any) -> dict[str, Any]:
         for key, below in node.get("properties", {}).items():
             if text := described.get(name, {}).get(key):
                 below["description"] = text
-    found: dict[str, Any] = one_line(root)
+    found: JsonSchema = one_line(root)
     return {**found, "$defs": one_line(definitions)} if definitions else found
 
 

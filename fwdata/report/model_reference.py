@@ -17,6 +17,9 @@ from pydantic.json_schema import GenerateJsonSchema
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+type JsonSchema = dict[str, Any]
+"""A JSON schema being made: a document of an open format, which is written and steers nothing."""
+
 type SchemaNode = Mapping[str, Any]
 """A node of a JSON schema, which is open JSON by its own standard."""
 
@@ -32,7 +35,7 @@ class Untitled(GenerateJsonSchema):
         return False
 
 
-def model_schema(model: type[BaseModel], title: str, prefix: str = "") -> dict[str, Any]:
+def model_schema(model: type[BaseModel], title: str, prefix: str = "") -> JsonSchema:
     """JSON schema of a model, draft 2020-12: descriptions are the docstrings of its fields, on one line.
 
     prefix: put before the names of its definitions, for a schema that several models are joined to.

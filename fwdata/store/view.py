@@ -108,7 +108,7 @@ _ANY_STITCH = {"layout": "horizontal", "cameras": ["-"], "camera_size": [32, 32]
 
 
 @cache
-def view_defaults() -> dict[str, Any]:
+def view_defaults() -> JsonObject:
     """Every dotted key of a view with its default; those of `stitch` have none and come with some value."""
     return dict(flat(View.model_validate({"stitch": _ANY_STITCH})))
 

@@ -16,7 +16,7 @@ from fwtrain.cli._common import Json, PolicyOptions, Vae, answer, sampling_text,
 
 if TYPE_CHECKING:
     from fwtrain.infer.evaluate import EvalResult
-    from fwtrain.infer.trials.plan import Deployed, EvalPlan
+    from fwtrain.infer.trials.plan import Deployed, EvalPlan, ProtocolChanges
     from fwtrain.infer.trials.run import Evaluation
     from fwtrain.model import Denoising
 
@@ -102,6 +102,7 @@ def eval_command(
     In a benchmark every trial can be repeated alone: its scene, initial state and noise depend on its number, not on
     what ran before. Finished trials are kept in --out and never run again. Exit code 3: some environments crashed.
     """
+    from fwtrain.infer.trials.plan import ProtocolChanges
     from fwtrain.infer.trials.run import FilmRequest
 
     if server is not None and (policy.mode is not None or policy.shift is not None):
@@ -119,11 +120,8 @@ def eval_command(
         _in_sample_world(loading, episodes, seed, execute, steps, record, as_json)
         return
     _refuse(env, {"--episodes": episodes, "--record": record})
-    overrides = {
-        "execute": execute, "denoising_steps": steps, "noise_seed": seed, "limit": limit, "wait_steps": wait_steps,
-        "resolution": resolution, "env_seed": env_seed,
-    }  # fmt: skip
-    plan = _plan(env, suite, protocol, tasks, trials, overrides, init_states)
+    changes = ProtocolChanges(execute, steps, seed, limit, wait_steps, resolution, env_seed)
+    plan = _plan(env, suite, protocol, tasks, trials, changes, init_states)
     filmed = FilmRequest(_film_numbers(films), film_failures)
     if exact and batch not in {None, 1}:
         raise UsageError("--exact is --batch 1: give one of them")
@@ -210,7 +208,7 @@ def _plan(
     protocol: str | None,
     tasks: str | None,
     trials: str | None,
-    overrides: Mapping[str, int | None],
+    changes: ProtocolChanges,
     states: Path | None,
 ) -> EvalPlan:
     from fwdata.envs.benchmarks import load_benchmark
@@ -224,7 +222,7 @@ def _plan(
         protocol=protocol,
         tasks=tasks,
         trials=trials,
-        overrides=overrides,
+        changes=changes,
         states=states,
     )
 

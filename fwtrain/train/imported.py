@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from fwdata.encode.tensor_files import TensorFiles
 from fwdata.encode.text.encoders import load_text_encoder
@@ -23,7 +24,7 @@ from fwdata.manifest import Manifest, validate_model
 from fwdata.normalise import Normaliser
 from fwtrain.export.files import whole
 from fwtrain.model import FastWAM
-from fwtrain.recipe import Recipe
+from fwtrain.recipe import DeployRecipe, Recipe
 from fwtrain.train.build import DTYPES, Sizes, sized_config
 from fwtrain.train.checkpoint import Content, TrainingState, save_checkpoint
 from fwtrain.train.folder import CacheInfo, RunFolder, RunInfo, Scaling
@@ -90,7 +91,7 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
     recipe = _with(asked.recipe, {"model": {"init": f"fastwam:{asked.source}"}})
     if lerobot:
         state, action, deploy = of_lerobot(folder)
-        recipe = _with(recipe, {"deploy": deploy})
+        recipe = _with(recipe, {"deploy": deploy.model_dump(exclude_unset=True)})
     else:
         assert asked.stats is not None
         state, action = of_statistics(asked.stats, asked.manifest)
@@ -135,14 +136,14 @@ def record_weights(out: Path, recipe: Recipe, info: RunInfo, model: FastWAM) -> 
     save_checkpoint(run.checkpoints, 0, content, Team(model.device))
 
 
-def _with(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
+def _with(recipe: Recipe, changes: Mapping[str, Mapping[str, object]]) -> Recipe:
     data = recipe.model_dump(mode="json")
     for section, values in changes.items():
         data[section] = {**data[section], **values}
     return validate_model(Recipe, data, f"recipe {recipe.name}")
 
 
-def _cache(spec: str, key: str, identity: dict[str, Any]) -> CacheInfo:
+def _cache(spec: str, key: str, identity: Mapping[str, object]) -> CacheInfo:
     return CacheInfo(name="imported", spec=spec, fingerprint="imported", identity={key: identity})
 
 
@@ -175,27 +176,64 @@ class _Columns:
         vars(self).update(columns)
 
 
-def of_lerobot(folder: Path) -> tuple[Scaling, Scaling, dict[str, Any]]:
-    """Scaling of state and action, and keys of `deploy`, of a lerobot folder."""
-    before, after = (_steps(folder / name) for name in (PREPROCESSOR, POSTPROCESSOR))
+class StepConfig(BaseModel):
+    """Settings of a processor step that are read here."""
+
+    norm_map: dict[str, str] = {}
+    """STATE and ACTION -> how they are normalised."""
+    toggle_dimensions: tuple[int, ...] = ()
+    """Dimensions of the action that are sent as -1 open / +1 closed."""
+
+
+class ProcessorStep(BaseModel):
+    """A step of a lerobot processor."""
+
+    registry_name: str = ""
+    """What it is."""
+    config: StepConfig = StepConfig()
+    """Its settings."""
+    state_file: str | None = None
+    """File of its tensors, beside the processor."""
+
+
+class ProcessorFile(BaseModel):
+    """A lerobot processor: policy_preprocessor.json or policy_postprocessor.json."""
+
+    steps: tuple[ProcessorStep, ...] = ()
+    """In the order in which they are applied."""
+
+    def step(self, name: str) -> ProcessorStep | None:
+        """The last step of a name."""
+        return {step.registry_name: step for step in self.steps}.get(name)
+
+
+class PolicyConfigFile(BaseModel):
+    """What is read of a lerobot policy's config.json."""
+
+    n_action_steps: int | None = None
+    """Actions carried out before the next observation."""
+
+
+def of_lerobot(folder: Path) -> tuple[Scaling, Scaling, DeployRecipe]:
+    """Scaling of state and action, and how actions are sent, of a lerobot folder."""
+    before, after = (_read(ProcessorFile, folder / name) for name in (PREPROCESSOR, POSTPROCESSOR))
     state = _affine(folder, before, "normalizer_processor", STATE, EPS)
     action = _affine(folder, after, "unnormalizer_processor", ACTION, 0.0)
-    toggled = after.get("fastwam_action_toggle_processor", {}).get("config", {}).get("toggle_dimensions", [])
-    config = _read_json(folder / "config.json")
-    return state, action, {"gripper_sign": toggled, "gripper_clip": [], "execute": config.get("n_action_steps")}
+    toggle = after.step("fastwam_action_toggle_processor")
+    config = _read(PolicyConfigFile, folder / "config.json")
+    deploy = DeployRecipe(
+        gripper_sign=toggle.config.toggle_dimensions if toggle else (), gripper_clip=(), execute=config.n_action_steps
+    )
+    return state, action, deploy
 
 
-def _steps(path: Path) -> dict[str, dict[str, Any]]:
-    return {step.get("registry_name", ""): step for step in _read_json(path).get("steps", [])}
-
-
-def _affine(folder: Path, steps: Mapping[str, dict[str, Any]], step: str, feature: str, eps: float) -> Scaling:
+def _affine(folder: Path, processor: ProcessorFile, step: str, feature: str, eps: float) -> Scaling:
     """The affine map of a normalising step: mean and std, or least and greatest to -1 .. 1."""
-    found = steps.get(step)
-    if found is None or "state_file" not in found:
+    found = processor.step(step)
+    if found is None or found.state_file is None:
         raise UsageError(f"{folder} has no {step} with statistics")
-    kind = found["config"]["norm_map"]["STATE" if feature == STATE else "ACTION"]
-    tensors: TensorFiles = checkpoint_tensors(folder / found["state_file"])
+    kind = found.config.norm_map.get("STATE" if feature == STATE else "ACTION", "nothing")
+    tensors: TensorFiles = checkpoint_tensors(folder / found.state_file)
     keys = {"MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99")}.get(kind)
     if keys is None or any(f"{feature}.{key}" not in tensors for key in keys):
         raise UsageError(f"{folder}: {step} normalises {feature} by {kind}, which is not known or lacks statistics")
@@ -214,7 +252,12 @@ def _scaling(names: tuple[str, ...], found: Normaliser) -> Scaling:
     return Scaling(names=names, scale=tuple(found.scale.tolist()), offset=tuple(found.offset.tolist()))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read[M: BaseModel](model: type[M], path: Path) -> M:
+    """A JSON file as a model. UsageError naming the file, and the key where a value does not fit."""
+    return validate_model(model, _read_json(path), str(path))
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -10,14 +10,7 @@ from paths import ROOT
 
 OPEN = {
     "fwdata/store/records.py": "JsonObject, what a user or a converter declares: stored, compared, shown",
-    "fwdata/manifest.py": "options, which the converter's own model checks",
     "fwdata/report/model_reference.py": "a JSON schema",
-    "fwdata/report/json_documents.py": "a JSON schema",
-    "fwdata/report/manifest_reference.py": "a JSON schema",
-    "fwtrain/cli/schema.py": "a JSON schema",
-    "fwdata/quickstart/results.py": "what other commands printed",
-    "fwtrain/train/imported.py": "files of other programs: a lerobot folder, an official dataset_stats.json",
-    "fwtrain/infer/trials/plan.py": "values of a protocol by the names of its fields, for dataclasses.replace",
 }
 """File -> what is open there."""
 

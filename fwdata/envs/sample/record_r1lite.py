@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simplejpeg
@@ -25,6 +25,9 @@ from fwdata.envs.sample.request import SampleReport, check_request, write_record
 from fwdata.envs.sample.tasks import TASKS
 from fwdata.envs.sample.world import ARM_DIMS
 from fwdata.errors import FwdataError, UsageError
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import Connection
 
 HZ, FEEDBACK_HZ, TARGET_HZ = 15, 200, 30
 SECOND = 10**9
@@ -75,7 +78,7 @@ def write_r1lite(out: Path, episodes: int, seed: int = 0, *, camera_size: tuple[
     return SampleReport("r1lite", out, episodes, frames, size, written)
 
 
-def _entry(name: str, episode: int, length: int) -> dict[str, Any]:
+def _entry(name: str, episode: int, length: int) -> dict[str, object]:
     """What the data platform notes of one recording: one annotated interval, the whole of it."""
     first = START + episode * 120 * SECOND
     last = first + length * SECOND // HZ
@@ -96,7 +99,7 @@ def _write_bag(folder: Path, seen: list[Observation], first: int) -> None:
     try:
         partial.parent.mkdir(parents=True)
         with Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            made: dict[str, Any] = {}
+            made: dict[str, Connection] = {}
             for log, topic, kind, data in sorted(_messages(seen, first), key=lambda message: message[:2]):
                 if topic not in made:
                     made[topic] = writer.add_connection(topic, kind, typestore=_types())
@@ -153,7 +156,7 @@ def _sampled(
         )
 
 
-def _message(kind: str, stamp: int, fields: dict[str, Any]) -> bytes:
+def _message(kind: str, stamp: int, fields: Mapping[str, object]) -> bytes:
     types = _types().types
     time = types["builtin_interfaces/msg/Time"](sec=stamp // SECOND, nanosec=stamp % SECOND)
     header = types["std_msgs/msg/Header"](stamp=time, frame_id="")

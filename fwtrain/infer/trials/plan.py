@@ -27,6 +27,26 @@ class Deployed(Actor, Protocol):
 
 
 @dataclass(frozen=True)
+class ProtocolChanges:
+    """Numbers of a protocol that are asked for; None keeps the protocol's own."""
+
+    execute: int | None = None
+    """Actions of a chunk that are carried out before the next observation."""
+    denoising_steps: int | None = None
+    """Denoising steps of a chunk."""
+    noise_seed: int | None = None
+    """Seed of the policy's starting noise."""
+    limit: int | None = None
+    """Steps of a trial, in every suite."""
+    wait_steps: int | None = None
+    """Steps of waiting before the first observation."""
+    resolution: int | None = None
+    """Pixels that cameras are rendered with."""
+    env_seed: int | None = None
+    """Seed of the environment."""
+
+
+@dataclass(frozen=True)
 class TaskPlan:
     """One task of a suite with its initial states."""
 
@@ -72,13 +92,13 @@ def plan_evaluation(
     protocol: str | None = None,
     tasks: str | None = None,
     trials: str | None = None,
-    overrides: Mapping[str, int | None] | None = None,
+    changes: ProtocolChanges = ProtocolChanges(),
     states: Path | None = None,
 ) -> EvalPlan:
     """Check a request. suites: full names or without the benchmark's prefix; tasks: numbers or names, comma-separated.
 
-    trials: a count, or a range A-B. overrides: protocol values by name, None for the protocol's own; limit sets all
-    suites. Raises UsageError for whatever is unknown, and what `Benchmark.prepare` says when the simulator is absent.
+    trials: a count, or a range A-B. changes: to the protocol's numbers.
+    Raises UsageError for whatever is unknown, and what `Benchmark.prepare` says when the simulator is absent.
     """
     names = list(benchmark.protocols)
     chosen = names[0] if protocol is None else protocol
@@ -87,7 +107,7 @@ def plan_evaluation(
     suites = [_suite(benchmark, suite) for suite in suites]
     if not suites:
         raise UsageError(f"--env {env} needs --suite: {', '.join(benchmark.suites)}")
-    found, changed = _overridden(benchmark.protocols[chosen], overrides or {})
+    found, changed = _overridden(benchmark.protocols[chosen], changes)
     numbers = _numbers(trials, found.trials)
     facts = benchmark.prepare()
     planned: list[TaskPlan] = []
@@ -110,17 +130,26 @@ def _suite(benchmark: Benchmark, name: str) -> str:
     return full
 
 
-def _overridden(protocol: EvalProtocol, overrides: Mapping[str, int | None]) -> tuple[EvalProtocol, tuple[str, ...]]:
-    given = {name: value for name, value in overrides.items() if value is not None}
+def _overridden(protocol: EvalProtocol, changes: ProtocolChanges) -> tuple[EvalProtocol, tuple[str, ...]]:
+    """The protocol with the changes, and names of what they change in it."""
+    given: dict[str, int] = {name: value for name, value in asdict(changes).items() if value is not None}
     for name, value in given.items():
         least = 0 if name in {"wait_steps", "env_seed", "noise_seed"} else 1
         if value < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, found {value}")
-    values: dict[str, Any] = {name: value for name, value in given.items() if name != "limit"}
-    if "limit" in given:
-        values["limits"] = dict.fromkeys(protocol.limits, given["limit"])
-    found = replace(protocol, **values)
-    return found, tuple(name for name in values if getattr(found, name) != getattr(protocol, name))
+    limit = changes.limit
+    found = replace(
+        protocol,
+        limits=protocol.limits if limit is None else dict.fromkeys(protocol.limits, limit),
+        execute=given.get("execute", protocol.execute),
+        denoising_steps=given.get("denoising_steps", protocol.denoising_steps),
+        noise_seed=given.get("noise_seed", protocol.noise_seed),
+        wait_steps=given.get("wait_steps", protocol.wait_steps),
+        resolution=given.get("resolution", protocol.resolution),
+        env_seed=given.get("env_seed", protocol.env_seed),
+    )
+    names = [name for name in given if name != "limit"] + ["limits"] * (limit is not None)
+    return found, tuple(name for name in names if getattr(found, name) != getattr(protocol, name))
 
 
 def _numbers(trials: str | None, usual: int) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from fwtrain.infer.closed_loop import in_rows
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials import films
 from fwtrain.infer.trials.loop import trial_row
-from fwtrain.infer.trials.plan import EvalPlan, check_fit, plan_evaluation
+from fwtrain.infer.trials.plan import EvalPlan, ProtocolChanges, check_fit, plan_evaluation
 from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import Evaluation, FilmRequest, evaluate_benchmark, text
 from fwtrain.serve.client import ServerError
@@ -64,7 +64,7 @@ def rows(policy: Policy) -> RowPolicy:
 
 
 ENV = "fake_benchmark:BENCHMARK"
-ASKED = ("suites", "tasks", "trials", "protocol", "overrides")
+ASKED = ("suites", "tasks", "trials", "protocol", "changes")
 
 
 def plan(suites=("one",), **options) -> EvalPlan:
@@ -207,7 +207,7 @@ def test_a_folder_continues_with_its_own_settings_only(rows: RowPolicy, tmp_path
     evaluate(rows, tmp_path / "out", trials="1")
     before = tree(tmp_path / "out")
     with pytest.raises(UsageError, match=r"protocol.limits.fake_one 20, now it is 9; use another --out"):
-        evaluate(rows, tmp_path / "out", trials="1", overrides={"limit": 9})
+        evaluate(rows, tmp_path / "out", trials="1", changes=ProtocolChanges(limit=9))
     with pytest.raises(UsageError, match=r"policy.checkpoint step 2, now it is step 4"):
         evaluate_benchmark(plan(trials="1"), rows, {**ABOUT, "checkpoint": "step 4"}, tmp_path / "out")
     assert tree(tmp_path / "out") == before
@@ -229,7 +229,7 @@ def test_a_folder_continues_with_its_own_settings_only(rows: RowPolicy, tmp_path
         (("one",), {"trials": "7"}, "6 initial states, trial 6 has none"),
         (("one",), {"trials": "x"}, "--trials takes a count or a range"),
         (("one",), {"trials": "5-2"}, "names no trial"),
-        (("one",), {"overrides": {"limit": 0}}, "--limit must be at least 1"),
+        (("one",), {"changes": ProtocolChanges(limit=0)}, "--limit must be at least 1"),
     ],
 )
 def test_a_wrong_request_is_refused(suites, options, words):
@@ -255,7 +255,7 @@ def test_a_run_of_another_robot_is_refused_before_anything_starts(rows, monkeypa
 
 def test_more_actions_than_a_chunk_has_are_refused(rows: RowPolicy):
     with pytest.raises(UsageError, match="carries out 40 actions of a chunk, the run predicts 32; pass --execute"):
-        check_fit(rows.info, plan(overrides={"execute": 40}))
+        check_fit(rows.info, plan(changes=ProtocolChanges(execute=40)))
 
 
 def test_an_absent_simulator_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
@@ -265,7 +265,7 @@ def test_an_absent_simulator_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_could_change_a_score_is_reported(rows: RowPolicy, tmp_path: Path):
-    found = evaluate(rows, tmp_path, suites=("one", "two"), trials="2", overrides={"limit": 15, "wait_steps": 2})
+    found = evaluate(rows, tmp_path, suites=("one", "two"), trials="2", changes=ProtocolChanges(limit=15, wait_steps=2))
     shown = text(found)
     for words in (
         "fake_one: ",
