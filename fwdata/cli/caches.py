@@ -18,11 +18,12 @@ from fwdata.cli.spread_options import (
 )
 from fwdata.console import default_workers, emit_json, print_table, progress_bar, warn
 from fwdata.errors import UsageError
+from fwdata.store.locations import StoreUrl, parse_location
 
 if TYPE_CHECKING:
     from fwdata.encode.latents import EncodeReport
 
-StorePath = Annotated[Path, typer.Argument(help="The store, e.g. data/robotwin.zarr.")]
+StorePath = Annotated[str, typer.Argument(help="The store: a path or a URL, e.g. data/robotwin.zarr.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 CacheName = Annotated[str, typer.Option(help="Name of the cache.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Remove the cache of that name first.")]
@@ -57,18 +58,20 @@ def stitch(
     Example: fwdata stitch data/robotwin.zarr
     """
     from fwdata.pipeline.stitch import stitch as run
+    from fwdata.store.working_copy import working_copy
 
-    with progress_bar("stitching", "frames") as bar:
-        frames, units = run(store, spread_of(shard, engine, address), bar.start, bar.advance)
+    shown = parse_location(store)
+    with progress_bar("stitching", "frames") as bar, working_copy(store) as path:
+        frames, units = run(path, spread_of(shard, engine, address), bar.start, bar.advance)
     if as_json:
         from fwdata.cli.answers import StitchJson
 
         emit_json(StitchJson(frames=frames, **shard_json(units)))
     elif frames or units is not None:
-        print(f"{store}: {frames} frames stitched")
+        print(f"{shown}: {frames} frames stitched")
     else:
-        print(f"{store}: every frame is stitched already")
-    finish(store, units, as_json)
+        print(f"{shown}: every frame is stitched already")
+    finish(shown, units, as_json)
 
 
 def stats(
@@ -85,16 +88,17 @@ def stats(
     from fwdata import open as open_store
     from fwdata.store.caches.stats import compute_statistics, save_statistics
     from fwdata.store.files import write_lock
+    from fwdata.store.working_copy import working_copy
 
-    opened = open_store(store)
     for path in () if export is None else (export, *export.parents):
         if path.exists() and path.is_dir() == (path == export):
             raise UsageError(f"--export {export}: {path} is a {'folder' if path.is_dir() else 'file'}; name a new file")
-    with progress_bar("statistics", "episodes") as bar:
+    with progress_bar("statistics", "episodes") as bar, working_copy(store) as folder:
+        opened = open_store(folder)
         bar.start(len(opened.episodes))
         found = compute_statistics(opened, bar.advance)
-    with write_lock(store):
-        save_statistics(opened, found)
+        with write_lock(folder):
+            save_statistics(opened, found)
     if export is not None:
         found.save_json(export)
     if as_json:
@@ -107,7 +111,9 @@ def stats(
         columns = zip(names, field.min, field.max, field.mean, field.std, strict=True)
         rows = [(name, *(f"{value:.4f}" for value in values)) for name, *values in columns]
         print_table(title, ("dimension", "min", "max", "mean", "std"), rows)
-    print(f"{found.num_episodes} training episodes, {found.num_transitions} frames; kept in {store}/stats")
+    print(
+        f"{found.num_episodes} training episodes, {found.num_transitions} frames; kept in {parse_location(store)}/stats"
+    )
 
 
 def encode_text(
@@ -136,21 +142,23 @@ def encode_text(
     Example: fwdata encode-text data/robotwin.zarr --encoder umt5-xxl
     """
     from fwdata.encode import prompts
+    from fwdata.store.working_copy import working_copy
 
+    shown = parse_location(store)
     if instructions not in {"canonical", "all"}:
         raise UsageError(f"--instructions must be canonical or all, found {instructions!r}")
     which: Literal["canonical", "all"] = "all" if instructions == "all" else "canonical"
     spread = spread_of(shard, engine, address, gpus)
     spread.refuse("--replace", replace)
-    with progress_bar("encoding text", "prompts") as bar:
+    with progress_bar("encoding text", "prompts") as bar, working_copy(store) as path:
         if spread.shared:
             from fwdata.encode.spread_prompts import TextRequest, encode_text_share
 
-            request = TextRequest(store, encoder, name, which, device, short)
+            request = TextRequest(path, encoder, name, which, device, short)
             report = encode_text_share(request, spread, bar.advance)
         else:
             report = prompts.encode_text(
-                store,
+                path,
                 encoder,
                 name=name,
                 which=which,
@@ -166,8 +174,8 @@ def encode_text(
         counts = TextJson(name=report.name, prompts=report.prompts, encoded=report.encoded)
         emit_json({**counts, **shard_json(report.units)})
     else:
-        print(f"{store}: {report.prompts} distinct prompts, {report.encoded} newly encoded in {report.seconds:.1f} s")
-    finish(store, report.units, as_json)
+        print(f"{shown}: {report.prompts} distinct prompts, {report.encoded} newly encoded in {report.seconds:.1f} s")
+    finish(shown, report.units, as_json)
 
 
 def encode_latents(
@@ -207,14 +215,18 @@ def encode_latents(
     Example: fwdata encode-latents data/robotwin.zarr --vae wan2.2
     """
     from fwdata.encode import latents
+    from fwdata.store.working_copy import working_copy
 
     chosen = tuple(part.strip() for part in devices.split(",")) if devices is not None else ()
-    request = latents.EncodeRequest(
-        *(store, vae, name, stride, device, dtype, replace, workers or default_workers(), chosen, batch),
-        spread=spread_of(shard, engine, address, gpus),
-    )
+    place, spread = parse_location(store), spread_of(shard, engine, address, gpus)
+
+    def request_on(path: Path) -> latents.EncodeRequest:
+        options = (vae, name, stride, device, dtype, replace, workers or default_workers(), chosen, batch)
+        return latents.EncodeRequest(path, *options, spread=spread)
+
     if dry_run:
-        plan = latents.plan_latents(request)
+        with working_copy(store) as folder:
+            plan = latents.plan_latents(request_on(folder))
         if as_json:
             from fwdata.cli.answers import LatentsDryRunJson
 
@@ -222,18 +234,19 @@ def encode_latents(
         else:
             print(f"{plan.frames} first-frame latents, {plan.windows} windows, {plan.bytes:,} bytes in all")
         return
-    with progress_bar("encoding latents", "frames") as bar:
-        if request.spread.shared:
+    with progress_bar("encoding latents", "frames") as bar, working_copy(store) as path:
+        request = request_on(path)
+        if spread.shared:
             from fwdata.encode.spread_latents import encode_share
 
             report = encode_share(request, lambda first, windows, seconds: bar.advance(first))
         else:
             report = latents.encode_latents(request, bar.start, lambda first, windows, seconds: bar.advance(first))
-    _print_encoded(store, vae, report, as_json)
-    finish(store, report.units, as_json)
+    _print_encoded(place, vae, report, as_json)
+    finish(place, report.units, as_json)
 
 
-def _print_encoded(store: Path, vae: str, report: EncodeReport, as_json: bool) -> None:
+def _print_encoded(store: Path | StoreUrl, vae: str, report: EncodeReport, as_json: bool) -> None:
     """What an encoding did, with a warning where its latents show little of the images."""
     from fwdata.encode.fidelity import LOW_PSNR
 

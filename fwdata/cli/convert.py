@@ -22,6 +22,7 @@ from fwdata.console import (
     warn,
 )
 from fwdata.errors import EXIT_QUARANTINED, UsageError
+from fwdata.store.locations import parse_location
 from fwdata.warning_kinds import WarningKind, group_warnings
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def convert(
     raw: Annotated[
         list[Path], typer.Argument(help="Folders (or files) of recordings; for lerobot also OWNER/NAME on the hub.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The store to write, e.g. data/robotwin.zarr.")],
+    out: Annotated[str, typer.Option("--out", help="The store to write, a path or a URL, e.g. data/robotwin.zarr.")],
     manifest: Annotated[
         str | None, typer.Option(help="Manifest name or path; default: the source's own, or the one that fits.")
     ] = None,
@@ -109,18 +110,19 @@ def convert(
     from fwdata.pipeline.registry import located
     from fwdata.pipeline.request import ConvertRequest
     from fwdata.pipeline.workers import WorkerPool
+    from fwdata.store.working_copy import working_copy
 
     if on_error not in {"skip", "fail"}:
         raise UsageError(f"--on-error must be skip or fail, found {on_error!r}")
     given = parse_options(options or []) | chosen_options(context)
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
-    with WorkerPool(count, memory << 20, soon=True) as pool:
+    with WorkerPool(count, memory << 20, soon=True) as pool, working_copy(out) as path:
         chosen = manifest_for(source, manifest, given, roots, pool)
         if manifest is None and chosen.name != source:
             say(f"manifest {chosen.name}: {chosen.description}")
         request = ConvertRequest(
-            *(source, roots, out, chosen, count, on_error, episode_seconds, memory << 20),
+            *(source, roots, path, chosen, count, on_error, episode_seconds, memory << 20),
             retry=retry,
             update=update,
             replace_all=replace_all,
@@ -142,8 +144,9 @@ def convert(
                 lambda episodes, frames: bar.advance(episodes),
                 pool,
             )
+    report.out = parse_location(out)
     _print_report(report, as_json)
-    finish(out, report.units, as_json)
+    finish(report.out, report.units, as_json)
     if report.quarantined or report.changed or report.outdated:
         raise typer.Exit(EXIT_QUARANTINED)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from fwdata.console import say
+from fwdata.store.locations import StoreUrl
 
 if TYPE_CHECKING:
     from fwdata.pipeline.units import ShardJson, Spread, UnitsReport
@@ -46,7 +47,7 @@ def shard_json(units: UnitsReport | None) -> SharedJson:
     return {} if units is None else {"shard": units.to_json()}
 
 
-def finish(store: Path, units: UnitsReport | None, as_json: bool) -> None:
+def finish(store: Path | StoreUrl, units: UnitsReport | None, as_json: bool) -> None:
     """Report a shard on stderr (`--json` has it too); FwdataError when units of it failed."""
     if units is None:
         return

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from fwdata.cli.converter_options import parse_options
 from fwdata.console import emit_json, print_table
-from fwdata.errors import UsageError
 
 if TYPE_CHECKING:
     from fwdata.report.view_store import CacheFit
@@ -69,7 +67,7 @@ def register(app: typer.Typer) -> None:
 
 
 def view(
-    store: Annotated[str, typer.Argument(help="The store: a path, or a URL to show it.")],
+    store: Annotated[str, typer.Argument(help="The store: a path or a URL.")],
     values: Annotated[
         list[str] | None, typer.Option("--set", help="Change a value: KEY=VALUE, e.g. split.val=0.1; repeatable.")
     ] = None,
@@ -86,13 +84,13 @@ def view(
     from fwdata import open as open_store
     from fwdata.report.view_store import cache_fits
     from fwdata.store.change_view import change_view
+    from fwdata.store.working_copy import working_copy
 
     opened = open_store(store)
     before = after = opened.view
     if values or unset:
-        if "://" in store:
-            raise UsageError(f"{store} is a URL; the view of local stores only can be changed")
-        before, after = change_view(Path(store), parse_options(values or []), unset or (), dry_run=dry_run)
+        with working_copy(store) as path:
+            before, after = change_view(path, parse_options(values or []), unset or (), dry_run=dry_run)
     fits = cache_fits(opened, after.manifest)
     if as_json:
         emit_json(view_json(opened, before, after, fits, dry_run))

@@ -13,6 +13,7 @@ from fwdata.pipeline.changes import ChangedRecording
 from fwdata.pipeline.part import RecordingOutcome
 from fwdata.pipeline.units import UnitsReport
 from fwdata.store.evidence import read_evidence
+from fwdata.store.locations import StoreUrl
 from fwdata.store.reader import open_store
 
 
@@ -38,7 +39,7 @@ class RecordingRow:
 class ConvertReport:
     """What a conversion did."""
 
-    out: Path
+    out: Path | StoreUrl
     """The store."""
     episodes: int = 0
     """Episodes of the whole store."""

@@ -24,6 +24,7 @@ from fwdata.pipeline.workers import Link, Retry, Task, WorkerPool
 from fwdata.store.attempts import find_attempts
 from fwdata.store.files import canonical_json
 from fwdata.store.leases import JOBS, hold_lease
+from fwdata.store.locations import StoreUrl
 
 ENGINES = ("local", "ray")
 """Names of the engines."""
@@ -172,7 +173,7 @@ class UnitsReport:
         rest = f"{self.left} of {self.units} units are left to other shards" if self.left else "every unit is done"
         return f"shard: {self.done} of its {self.mine} units done in this run; {rest}"
 
-    def raise_failed(self, store: Path) -> None:
+    def raise_failed(self, store: Path | StoreUrl) -> None:
         """FwdataError when units failed."""
         if self.failed:
             first, more = self.failed[0], len(self.failed) - 1

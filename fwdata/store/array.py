@@ -60,6 +60,7 @@ class ChunkedArray:
     def __init__(self, files: Files, key: str, meta_sha256: str | None = None) -> None:
         self.files, self.key, self._meta_sha256 = files, key, meta_sha256
         self._index: dict[int, NDArray[np.uint64]] = {}
+        self._kept: tuple[int, NDArray[Any]] | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[ChunkedArray], tuple[Files, str, str | None]]:
@@ -152,33 +153,44 @@ class ChunkedArray:
         body = decode_chunk(data, codecs[-1], size, self._seal(chunk), where, self._advice)
         return np.frombuffer(body, self.dtype).reshape(chunk_rows, *self.shape[1:])
 
+    @cached_property
+    def _index_bytes(self) -> int:
+        chunks = self._grid[1]
+        assert chunks is not None
+        return 16 * chunks + 4
+
     def _shard_index(self, shard: int) -> NDArray[np.uint64]:
         """uint64 [chunks, 2]: offset and length of every chunk of a shard, its checksum checked once."""
         found = self._index.get(shard)
         if found is None:
-            chunks = self._grid[1]
-            assert chunks is not None
-            key = self._chunk_key(shard)
-            tail = self.files.read_tail(key, 16 * chunks + 4)
-            if crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
-                raise StoreDamaged(
-                    f"{self.files.location}/{key}: the shard's index is damaged; "
-                    f"run `fwdata verify {self.files.location}`"
-                )
-            found = np.frombuffer(tail[:-4], "<u8").reshape(chunks, 2)
+            found = self._parse_index(self.files.read_tail(self._chunk_key(shard), self._index_bytes), shard)
             with self._lock:
                 self._index[shard] = found
         return found
+
+    def _parse_index(self, tail: bytes, shard: int) -> NDArray[np.uint64]:
+        if len(tail) != self._index_bytes or crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+            raise StoreDamaged(
+                f"{self.files.location}/{self._chunk_key(shard)}: the shard's index is damaged; "
+                f"run `fwdata verify {self.files.location}`"
+            )
+        return np.frombuffer(tail[:-4], "<u8").reshape(-1, 2)
 
     def _chunk(self, index: int) -> NDArray[Any]:
         """Rows of one chunk, [chunk_rows, ...]; rows past the array's end are padding."""
         per_shard = self._grid[1]
         if per_shard is None:
+            kept = self._kept
+            if kept is not None and kept[0] == index:
+                return kept[1]
             key = self._chunk_key(index)
             data = self.files.read(key)
             if data is None:
                 raise StoreDamaged(f"{self.files.location}/{key} is missing; the store is damaged")
-            return self._decode(data, index, f"{self.files.location}/{key}")
+            rows = self._decode(data, index, f"{self.files.location}/{key}")
+            if not self.is_local:  # a table of a whole part, which is asked for once per episode
+                self._kept = (index, rows)
+            return rows
         shard, slot = divmod(index, per_shard)
         key = self._chunk_key(shard)
         offset, length = (int(v) for v in self._shard_index(shard)[slot])
@@ -189,10 +201,14 @@ class ChunkedArray:
 
     @cached_property
     def has_row_tables(self) -> bool:
-        """Whether `row_table` serves this array: a local one with one sealed, uncompressed row per chunk, in shards."""
+        """Whether `row_table` serves this array: one of sealed, uncompressed rows, one per chunk, in shards."""
         rows, per_shard, codecs = self._grid
-        lean = rows == 1 and per_shard is not None and codecs[-1] == "crc32c"
-        return lean and isinstance(self.files, LocalFiles) and self._seals is not None
+        return rows == 1 and per_shard is not None and codecs[-1] == "crc32c" and self._seals is not None
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether its files lie in a folder of this machine."""
+        return isinstance(self.files, LocalFiles)
 
     @cached_property
     def rows_per_shard(self) -> int:
@@ -200,20 +216,35 @@ class ChunkedArray:
         rows, per_shard, _ = self._grid
         return rows if per_shard is None else rows * per_shard
 
-    def row_table(self, shard: int) -> RowTable:
-        """Where a shard's rows lie. StoreDamaged when the shard or one of its rows is missing."""
-        assert self.has_row_tables and isinstance(self.files, LocalFiles) and self._seals is not None
+    def shard_key(self, shard: int) -> str:
+        """Key of a shard's file."""
+        return self._chunk_key(shard)
+
+    def row_checksums(self, shard: int) -> list[int]:
+        """CRC-32C of the bytes of every row of a shard. IndexError for a shard outside the array."""
+        assert self.has_row_tables and self._seals is not None
         first, last = shard * self.rows_per_shard, min(len(self), (shard + 1) * self.rows_per_shard)
         if shard < 0 or first >= last:
             raise IndexError(f"row {first} is outside 0..{len(self) - 1} of {self.key}")
-        index = self._shard_index(shard)[: last - first]
+        checksums: list[int] = self._seals[first:last].tolist()
+        return checksums
+
+    def row_table(self, shard: int, copy: Path | None = None) -> RowTable:
+        """Where a shard's rows lie. copy: local copy of a shard that lies elsewhere. StoreDamaged when the shard or one
+        of its rows is missing."""
+        checksums = self.row_checksums(shard)
+        if copy is None:
+            assert isinstance(self.files, LocalFiles)
+            index, path = self._shard_index(shard), self.files.root / self._chunk_key(shard)
+        else:
+            index, path = self._parse_index(copy.read_bytes()[-self._index_bytes :], shard), copy
+        index = index[: len(checksums)]
         size = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         wrong = np.flatnonzero(index[:, 1] != size + 4)
         if len(wrong):
             where = f"{self.files.location}/{self._chunk_key(shard)}, chunk {int(wrong[0])}"
             raise StoreDamaged(f"{where} is missing; {self._advice}")
-        path = self.files.root / self._chunk_key(shard)
-        return RowTable(path, index[:, 0].tolist(), self._seals[first:last].tolist())
+        return RowTable(path, index[:, 0].tolist(), checksums)
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
         """Rows start..stop as a new array. IndexError outside 0..len."""

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
 from fwdata.store.files import Listing, LocalFiles, write_lock
+from fwdata.store.layout import may_be_sealed
 from fwdata.store.metadata import read_complete
 from fwdata.store.opening import open_target
 from fwdata.store.reader import open_store
 from fwdata.store.records import SealedRecord
 from fwdata.store.remote import RemoteFiles
-from fwdata.store.verify import may_be_sealed
 
 type Place = LocalFiles | RemoteFiles
 

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError
 from fwdata.io import folder_lock, made_folder, shared_folder_lock, write_atomic
@@ -141,7 +141,7 @@ class Files(Protocol):
     def each[V](self, call: Callable[[str], V], keys: Iterable[str]) -> Iterator[V]: ...
 
 
-class _Handle:
+class FileHandle:
     """A file descriptor that closes when the last user lets go of it."""
 
     def __init__(self, path: Path) -> None:
@@ -186,9 +186,9 @@ class LocalFiles:
         self.root = root
         self.location = str(root)
         self._lock = threading.Lock()
-        self._handles: OrderedDict[str, _Handle] = OrderedDict()
+        self._handles: OrderedDict[str, FileHandle] = OrderedDict()
 
-    def __reduce__(self) -> tuple[type[LocalFiles], tuple[Path]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return LocalFiles, (self.root,)
 
     def read(self, key: str) -> bytes | None:
@@ -205,13 +205,13 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def handle(self, key: str) -> _Handle:
+    def handle(self, key: str) -> FileHandle:
         """The open file of a key, from a bounded least-recently-used set. StoreDamaged when it is missing."""
         with self._lock:
             found = self._handles.get(key)
             if found is None:
                 try:
-                    found = _Handle(self.root / key)
+                    found = FileHandle(self.root / key)
                 except (FileNotFoundError, NotADirectoryError):
                     raise StoreDamaged(
                         f"{self.root / key} is missing; run `fwdata verify {self.root}` to see what else is damaged"

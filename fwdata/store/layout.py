@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -118,3 +119,19 @@ def next_generation(name: str) -> str:
     """`p00003-1` for `p00003`, `p00003-2` for that; sorted, all of them lie before `p00004`."""
     base, _, number = name.partition("-")
     return f"{base}-{int(number or 0) + 1}"
+
+
+_SEALED = re.compile(r"stats|parts/p[^/]*(?:/frames)?|(?:latents|text)/[^/]+/p[^/]*")
+
+
+def may_be_sealed(folder: str) -> bool:
+    """Whether the zarr.json of the folder of this key lists the sha256 of every other file below it, once complete."""
+    return _SEALED.fullmatch(folder) is not None
+
+
+def sealed_above(key: str) -> str | None:
+    """The innermost folder above a file whose zarr.json covers it; None for that itself, and for what none covers."""
+    names = key.split("/")
+    folders = ("/".join(names[:length]) for length in range(len(names) - 1, 0, -1))
+    folder = next(filter(may_be_sealed, folders), None)
+    return None if folder is None or key == f"{folder}/zarr.json" else folder

@@ -7,6 +7,7 @@ from pathlib import Path
 from fwdata.errors import StoreError
 from fwdata.store.files import LocalFiles
 from fwdata.store.locations import parse_location
+from fwdata.store.mirror import MirrorFiles, mirror_state
 from fwdata.store.remote import RemoteFiles
 
 
@@ -14,7 +15,8 @@ def open_target(location: str | Path) -> LocalFiles | RemoteFiles:
     """Files of a local folder or of a URL that a store is copied to, there or not."""
     place = parse_location(location)
     if isinstance(place, Path):
-        return LocalFiles(place)
+        state = mirror_state(place)
+        return LocalFiles(place) if state is None else MirrorFiles(place, state.url)
     return RemoteFiles(place)
 
 

@@ -6,7 +6,8 @@ import hashlib
 import os
 from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for
 from fwdata.store.files import Listing
@@ -15,17 +16,30 @@ from fwdata.store.remote_clients import Client, connect, hub_files, index_page
 from fwdata.store.remote_errors import cut_short, reaching
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, PutMode
+    from obstore import GetOptions, ObjectMeta, PutMode
     from obstore.store import ObjectStore
 
 IN_FLIGHT = 16
 """Requests at once where many objects are read or written."""
 
+JOINED_GAP = 256 * 2**10
+"""Bytes between two ranges of one object that are read with them rather than asked for apart."""
 CUT_ANSWERS = 4
 """How often an answer that ends before its end is asked for again."""
 
 _first_process: int | None = None
 """Process that made the first request: the client's threads are not in those it forks."""
+
+
+class Entry(NamedTuple):
+    """An object as a listing has it."""
+
+    size: int
+    """Bytes."""
+    tag: str
+    """ETag, "" where the storage tells none."""
+    modified: datetime
+    """When it was written, by the storage's clock."""
 
 
 class RemoteFiles:
@@ -96,20 +110,28 @@ class RemoteFiles:
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """`length` bytes from `start`; StoreDamaged when the object is shorter or missing."""
-        return self.read_ranges(key, [start], length)[0]
-
-    def read_ranges(self, key: str, starts: Sequence[int], length: int) -> list[bytes]:
-        """Ranges of one length of one object, with close ones in one request; see `read_range`."""
-        lengths = [length] * len(starts)
-        found = self._get(key, lambda store, path: store.get_ranges(path, starts=starts, lengths=lengths))
+        found = self._get(key, lambda store, path: [store.get_range(path, start=start, length=length)])
         if found is None:
             raise self._missing(key)
-        for start, data in zip(starts, found, strict=True):
-            if len(data) != length:
-                raise StoreDamaged(
-                    f"{self._where(key)} ends after {start + len(data)} bytes, expected {start + length}"
-                )
-        return found
+        if len(found[0]) != length:
+            end = start + len(found[0])
+            raise StoreDamaged(f"{self._where(key)} ends after {end} bytes, expected {start + length}")
+        return found[0]
+
+    def read_ranges(self, key: str, starts: Sequence[int], length: int) -> list[bytes]:
+        """Ranges of one length of one object, close ones in one request; see `read_range`."""
+        spans: list[tuple[int, int]] = []
+        for start in sorted(starts):
+            if spans and start - spans[-1][1] <= JOINED_GAP:
+                spans[-1] = (spans[-1][0], max(spans[-1][1], start + length))
+            else:
+                spans.append((start, start + length))
+        read = {begin: memoryview(self.read_range(key, begin, end - begin)) for begin, end in spans}
+        begins = [max(begin for begin in read if begin <= start) for start in starts]
+        return [
+            bytes(read[begin][start - begin : start - begin + length])
+            for begin, start in zip(begins, starts, strict=True)
+        ]
 
     def read_into(self, key: str, start: int, buffers: Sequence[Buffer], length: int) -> None:
         """Fill writable buffers of `length` bytes in all, one after another."""
@@ -168,7 +190,11 @@ class RemoteFiles:
             return Listing.of_objects(dict(hub_files(self.url)))
         if self.url.scheme in ("http", "https"):
             return Listing.of_objects(dict.fromkeys(self._walk(""), 0))
-        return Listing.of_objects(self._ask(self.location, _sizes))
+        return Listing.of_objects({key: entry.size for key, entry in self.entries().items()})
+
+    def entries(self, folder: str = "") -> dict[str, Entry]:
+        """Every object below a folder by key, hidden ones too."""
+        return self._ask(self._where(folder), lambda store, base: _entries(store, base, folder))
 
     def _walk(self, key: str) -> list[str]:
         found = []
@@ -219,10 +245,10 @@ class RemoteFiles:
             raise UsageError(f"{self.location} can only be read")
         self._ask(self._where(key), lambda store, base: store.put(base + key, data, mode=mode, use_multipart=False))
 
-    def tag(self, key: str) -> str | None:
-        """ETag of an object, None when there is none."""
+    def entry(self, key: str) -> Entry | None:
+        """Size, ETag and age of an object, None when there is none."""
         try:
-            return self._ask(self._where(key), lambda store, base: store.head(base + key))["e_tag"]
+            return _entry(self._ask(self._where(key), lambda store, base: store.head(base + key)))
         except FileNotFoundError:
             return None
 
@@ -232,9 +258,13 @@ class RemoteFiles:
             self._ask(self.location, lambda store, base: store.delete([base + key for key in keys]))
 
 
-def _sizes(store: ObjectStore, base: str) -> dict[str, int]:
-    pages = store.list(base.rstrip("/") or None)
-    return {entry["path"].removeprefix(base): entry["size"] for page in pages for entry in page}
+def _entries(store: ObjectStore, base: str, folder: str) -> dict[str, Entry]:
+    pages = store.list((base + folder).rstrip("/") or None)
+    return {meta["path"].removeprefix(base): _entry(meta) for page in pages for meta in page}
+
+
+def _entry(meta: ObjectMeta) -> Entry:
+    return Entry(meta["size"], meta["e_tag"] or "", meta["last_modified"])
 
 
 def at_once[K, V](call: Callable[[K], V], keys: Iterable[K]) -> Iterator[V]:

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from fwdata.errors import StoreError, needed_for, one_line
+from fwdata.errors import StoreDamaged, StoreError, needed_for, one_line
 
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or AWS_SKIP_SIGNATURE=true for a "
@@ -22,6 +22,7 @@ _REGION = (
     "redirect without LOCATION",
 )
 _CUT = ("response body error", "decoding response body", "kind: Decode")
+_PAST_END = ("416 Range", "InvalidRange", "Invalid range")
 _KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401 Unauthorized")
 
 
@@ -54,6 +55,8 @@ def reaching(where: str, scheme: str) -> Iterator[None]:
             raise StoreError(_sentence(where, scheme, str(error))) from None
         raise
     except (BaseError, OSError) as error:  # obstore raises TimeoutError and ConnectionError of Python too
+        if any(words in str(error) for words in _PAST_END):
+            raise StoreDamaged(f"{where} is shorter than expected; the store is damaged") from None
         raise StoreError(_sentence(where, scheme, str(error))) from None
 
 
@@ -73,8 +76,6 @@ def _sentence(where: str, scheme: str, text: str) -> str:
         return (
             f"{where}: access denied ({_reason(text)}); check that the credentials may list and read (and write) there"
         )
-    if "416 Range" in text or "InvalidRange" in text or "Invalid range" in text:
-        return f"{where} is shorter than expected; the store is damaged"
     if "503 Service" in text or "SlowDown" in text or "429 Too" in text:
         return (
             f"{where}: the server is overloaded and still answers {_reason(text)} after all retries; run the same "

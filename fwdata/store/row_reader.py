@@ -12,6 +12,7 @@ import contextlib
 import mmap
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import google_crc32c
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StoreDamaged
 from fwdata.store.array import ChunkedArray
+from fwdata.store.remote_rows import FarRow, RemoteRows
 
 type Verify = Literal["always", "first-read"]
 
@@ -39,8 +41,9 @@ def open_limit() -> int:
 class OpenShard:
     """One shard file, and where its rows lie. The file is closed when the last user lets go of it."""
 
-    def __init__(self, array: ChunkedArray, shard: int) -> None:
-        table = array.row_table(shard)
+    def __init__(self, array: ChunkedArray, shard: int, copy: Path | None = None) -> None:
+        table = array.row_table(shard, copy)
+        self.copy = copy
         self.fd = os.open(table.path, os.O_RDONLY)
         self.offsets, self.checksums = table.offsets, table.checksums
         self.unverified = bytearray(b"\1" * len(table.offsets))
@@ -74,10 +77,13 @@ class RowReader:
         self._blocks: dict[int, int] = {}
         self._shards: dict[tuple[int, int], OpenShard] = {}
         self._limit = open_limit()
+        self._remote: RemoteRows | None = None
 
     def add(self, number: int, array: ChunkedArray) -> None:
         """Make an array readable as `number`."""
         self._arrays[number] = array
+        if not array.is_local and array.has_row_tables and self._remote is None:
+            self._remote = RemoteRows()
         self._blocks[number] = array.rows_per_shard if array.has_row_tables else 0
 
     def read(self, numbers: Sequence[int], rows: Sequence[int], out: NDArray[Any]) -> None:
@@ -87,6 +93,7 @@ class RowReader:
         """
         shards, blocks, always = self._shards, self._blocks, self._always
         found: list[tuple[OpenShard, int, NDArray[Any], int, int]] = []
+        far: list[FarRow] = []
         for body, number, row in zip(out, numbers, rows, strict=True):
             block = blocks[number]
             if not block:
@@ -94,23 +101,54 @@ class RowReader:
                 continue
             shard, slot = divmod(row, block)
             opened = shards.get((number, shard)) or self._open(number, shard)
-            found.append((opened, slot, body, number, row))
+            if opened is None:
+                far.append(FarRow(self._arrays[number], row, body))
+            else:
+                found.append((opened, slot, body, number, row))
         crc32c, preadv, size = google_crc32c.value, os.preadv, out[:1].nbytes
         for opened, slot, body, number, row in found:  # apart from the search, which the copies push out of the cache
             offset = opened.offsets[slot]
             if always or opened.unverified[slot]:
                 if preadv(opened.fd, (body,), offset) != size or crc32c(body) != opened.checksums[slot]:
-                    _damaged(self._arrays[number], row)
+                    if opened.copy is None:
+                        _damaged(self._arrays[number], row)
+                    self._drop(opened)
+                    far.append(FarRow(self._arrays[number], row, body))
+                    continue
                 opened.unverified[slot] = 0
             else:
                 memoryview(body).cast("B")[:] = opened.mapped()[offset : offset + size]
 
-    def _open(self, number: int, shard: int) -> OpenShard:
-        opened = OpenShard(self._arrays[number], shard)
+        if far and self._remote is not None:
+            self._remote.read(far)
+
+    def _open(self, number: int, shard: int) -> OpenShard | None:
+        """A shard, from its copy on this machine where it lies elsewhere; None when there is no copy yet."""
+        array, copy = self._arrays[number], None
+        if not array.is_local:
+            assert self._remote is not None
+            copy = self._remote.copy_of(array, shard)
+            if copy is None:
+                return None
+        try:
+            opened = OpenShard(array, shard, copy)
+        except (OSError, StoreDamaged):
+            if copy is None:
+                raise
+            assert self._remote is not None
+            self._remote.forget(copy)  # cut off, or removed meanwhile
+            return None
         self._shards[number, shard] = opened
         for key in list(self._shards)[: max(0, len(self._shards) - self._limit)]:
             self._shards.pop(key, None)  # another thread may still read from it and closes it then
         return opened
+
+    def _drop(self, opened: OpenShard) -> None:
+        """Forget a copy that is damaged, so that it is fetched again."""
+        assert opened.copy is not None and self._remote is not None
+        self._remote.forget(opened.copy)
+        for key in [key for key, value in self._shards.items() if value is opened]:
+            self._shards.pop(key, None)
 
 
 def _damaged(array: ChunkedArray, row: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +12,13 @@ from fwdata.store.attempts import attempted
 from fwdata.store.caches.identity import find_caches
 from fwdata.store.evidence import EVIDENCE, read_evidence, read_part_evidence
 from fwdata.store.files import Files, Listing
-from fwdata.store.layout import part_name
+from fwdata.store.layout import may_be_sealed, part_name
 from fwdata.store.leases import JOBS
 from fwdata.store.metadata import is_written_group, read_complete, read_record
 from fwdata.store.reader import Store, open_store
 from fwdata.store.records import CacheRecord, SealedRecord
 from fwdata.store.sources import SOURCES, read_sources
 from fwdata.store.view import VIEW, ViewRecord
-
-_SEALED = re.compile(r"stats|parts/p[^/]*(?:/frames)?|(?:latents|text)/[^/]+/p[^/]*")
-
-
-def may_be_sealed(folder: str) -> bool:
-    """Whether the zarr.json of the folder of this key lists the sha256 of every other file below it, once complete."""
-    return _SEALED.fullmatch(folder) is not None
-
 
 UNFINISHED = "is not finished; run the command that writes it again"
 """What is wrong with a folder that has no mark of completion, or that only an attempt is there of."""

@@ -265,6 +265,6 @@ def test_many_records_are_fetched_at_once(store: Path, s3: S3Server) -> None:
 def test_conditional_writes(s3: S3Server) -> None:
     files = objects(f"{s3.bucket()}/x.zarr")
     assert files.create("a", b"1") and not files.create("a", b"2") and files.read("a") == b"1"
-    tag = files.tag("a")
-    assert tag is not None and files.replace("a", b"3", tag) and not files.replace("a", b"4", tag)
-    assert files.read("a") == b"3" and not files.replace("b", b"4", tag) and files.tag("b") is None
+    entry = files.entry("a")
+    assert entry is not None and files.replace("a", b"3", entry.tag) and not files.replace("a", b"4", entry.tag)
+    assert files.read("a") == b"3" and not files.replace("b", b"4", entry.tag) and files.entry("b") is None

@@ -1,0 +1,278 @@
+"""Commands that write a store behind a URL: the same bytes as locally, continued after kills, raced, refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Command
+from fault.stores import quick
+from fixtures import run_convert, toy_manifest, tree, write_toy
+from s3_server import SECRET, Request, S3Server, first_try
+
+import fwdata
+from fwdata.errors import FwdataError, StoreBusy, StoreDamaged, UsageError
+from fwdata.store.caches.stats import compute_statistics, save_statistics
+from fwdata.store.copying import copy_store
+from fwdata.store.mirror import MirrorFiles
+from fwdata.store.opening import open_files, open_target
+from fwdata.store.reader import open_store
+from fwdata.store.remote import RemoteFiles
+from fwdata.store.verify import verify_store
+from fwdata.store.working_copy import working_copy
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FWDATA_CACHE", str(tmp_path / "scratch"))
+    return tmp_path / "scratch"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, Any]]:
+    """Recordings, and the store of three parts that they make locally."""
+    folder = tmp_path_factory.mktemp("made")
+    with quick() as patch:
+        manifest = toy_manifest(patch)
+        raw = write_toy(folder / "raw", {"lift": [2, 3, 2, 2, 3]})
+        run_convert(raw, folder / "toy.zarr", manifest)
+        yield raw, folder / "toy.zarr", manifest
+
+
+def objects(url: str) -> RemoteFiles:
+    files = open_target(url)
+    assert isinstance(files, RemoteFiles)
+    return files
+
+
+def converted(made: tuple[Path, Path, Any], url: str) -> None:
+    with working_copy(url) as path:
+        run_convert(made[0], path, made[2])
+
+
+def same(url: str, store: Path, tmp_path: Path) -> bool:
+    copy_store(url, str(tmp_path / "copy.zarr"))
+    return tree(tmp_path / "copy.zarr") == tree(store)
+
+
+def test_a_local_store_is_its_own_working_copy(tmp_path: Path) -> None:
+    with working_copy(tmp_path / "x.zarr") as path:
+        assert path == tmp_path / "x.zarr"
+
+
+def test_a_conversion_to_s3_has_the_bytes_of_a_local_one(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, scratch: Path
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    converted(made, url)
+    assert same(url, made[1], tmp_path) and verify_store(url).damaged == []
+    assert list((scratch / "stores").iterdir()) == []
+    s3.seen.clear()
+    converted(made, url)
+    assert s3.counts()["PUT"] == 3 and s3.counts()["POST"] == 1  # the probe of conditional writes, alone
+
+
+@pytest.mark.slow
+def test_caches_are_added_and_replaced(
+    made: tuple[Path, Path, Any], s3: S3Server, run: Command, tmp_path: Path
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    copy_store(str(made[1]), url)
+    copy_store(str(made[1]), str(tmp_path / "local.zarr"))
+    local = str(tmp_path / "local.zarr")
+    for command in (
+        ("stitch", None),
+        ("encode-text", None, "--encoder", "tiny"),
+        ("encode-latents", None, "--vae", "fake", "--stride", "2", "--workers", "1"),
+        ("encode-latents", None, "--vae", "fake", "--stride", "1", "--workers", "1"),
+        ("stats", None),
+        ("view", None, "--set", "split.val=0.4"),
+        ("stats", None),
+        ("encode-text", None, "--encoder", "tiny", "--instructions", "all", "--replace"),
+    ):
+        for store in (url, local):
+            done = run(*(store if word is None else word for word in command))
+            assert done.code == 0, done.err
+            assert "scratch" not in done.out + done.err
+    assert same(url, tmp_path / "local.zarr", tmp_path) and verify_store(url).damaged == []
+
+
+def test_a_killed_upload_is_continued_at_any_request(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = s3.bucket()
+    converted(made, f"{bucket}/whole.zarr")
+    total = s3.counts()["PUT"] + s3.counts()["POST"]
+    for number, at in enumerate((total // 3, total - 2)):
+        url = f"{bucket}/cut-{number}.zarr"
+        seen: list[Request] = []
+
+        def fault(request: Request, seen: list[Request] = seen, at: int = at) -> str | None:
+            seen += [request] if request.method in ("PUT", "POST") else []
+            return "refused" if len(seen) > at else None
+
+        s3.fault = fault
+        with pytest.raises(FwdataError):
+            converted(made, url)
+        s3.fault = lambda request: None
+        with pytest.raises(FwdataError, match="is not an fwdata store"):
+            fwdata.open(url)
+        converted(made, url)
+        assert same(url, made[1], tmp_path / str(number))
+
+
+def test_another_machine_goes_on_with_what_was_sent(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    s3.fault = lambda request: "refused" if request.method == "PUT" and "/plan/zarr.json" in request.path else None
+    with pytest.raises(FwdataError, match="access denied"):
+        converted(made, url)
+    s3.fault = lambda request: None
+    sent = [key for key in objects(url).listing().keys if key.startswith("parts/") and "/c/" in key]
+    assert sent
+    monkeypatch.setenv("FWDATA_CACHE", str(tmp_path / "elsewhere"))
+    s3.seen.clear()
+    converted(made, url)
+    assert not [request for request in s3.seen if request.method == "PUT" and "/c/" in request.path]
+    assert same(url, made[1], tmp_path)
+
+
+def test_two_machines_that_write_the_same_agree(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    with working_copy(url) as first:
+        run_convert(made[0], first, made[2])
+        with monkeypatch.context() as patch:
+            patch.setenv("FWDATA_CACHE", str(tmp_path / "other"))
+            converted(made, url)
+    assert same(url, made[1], tmp_path)
+
+
+def test_a_machine_that_makes_other_bytes_is_refused(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    copy_store(str(made[1]), url)
+    objects(url).delete([key for key in objects(url).listing().keys if key.startswith("parts/p00001/")])
+    run_convert(write_toy(tmp_path / "raw", {"lift": [2, 3, 2, 2, 3]}, seed=1), tmp_path / "other.zarr", made[2])
+    words = r"two processes made different bytes for s3://.*/parts/p00001: the first is kept"
+    with pytest.raises(StoreDamaged, match=words), working_copy(url) as path:
+        shutil.copytree(tmp_path / "other.zarr/parts/p00001", path / "parts/p00001")
+        with monkeypatch.context() as patch:
+            patch.setenv("FWDATA_CACHE", str(tmp_path / "second"))
+            converted(made, url)
+        before = objects(url).entries()
+    assert objects(url).entries() == before and verify_store(url).damaged == []
+
+
+def test_objects_of_another_writer_are_not_replaced(made: tuple[Path, Path, Any], s3: S3Server) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    key = "parts/p00001/lowdim/state/c/0/0"
+    objects(url).write(key, b"of another process")
+    with pytest.raises(StoreBusy, match=rf"{key} is being written by another process with other bytes"):
+        converted(made, url)
+    assert objects(url).read(key) == b"of another process"
+
+
+def test_metadata_that_changed_meanwhile_are_not_replaced(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    copy_store(str(made[1]), url)
+    with (
+        pytest.raises(StoreBusy, match=r"s3://.*/stats/zarr.json was changed by another process"),
+        working_copy(url) as path,
+    ):
+        store = open_store(path)
+        save_statistics(store, compute_statistics(store))
+        monkeypatch.setenv("FWDATA_CACHE", str(tmp_path / "other"))
+        assert run("view", url, "--set", "split.val=0.4").code == 0 and run("stats", url).code == 0
+
+
+def test_one_command_of_a_machine_writes_at_a_time(s3: S3Server) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    with working_copy(url), pytest.raises(StoreBusy, match=r"is being written by"), working_copy(url):
+        pass
+
+
+def test_a_server_that_ignores_conditions_is_refused(
+    made: tuple[Path, Path, Any], s3: S3Server, run: Command, scratch: Path
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    s3.fault = lambda request: "unconditional"
+    with pytest.raises(UsageError, match=r"ignores conditional writes.*`fwdata copy` it there"):
+        converted(made, url)
+    assert objects(url).listing().sizes == {} and list((scratch / "stores").iterdir()) == []
+    with pytest.raises(UsageError, match="can only be read"):
+        converted(made, "https://host/toy.zarr")
+
+
+def test_throttling_and_broken_connections_are_survived(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    s3.fault = first_try("busy", "PUT", "GET")
+    converted(made, url)
+    assert same(url, made[1], tmp_path)
+
+
+def test_data_are_fetched_when_they_are_read_and_kept_within_the_bound(
+    made: tuple[Path, Path, Any], s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    copy_store(str(made[1]), url)
+    with working_copy(url) as path:
+        files = open_files(path)
+        assert isinstance(files, MirrorFiles) and not [key for key in files.keys() if "/c/" in key]  # noqa: SIM118
+        here, there = fwdata.open(made[1]).episodes[3], open_store(path).episodes[3]
+        assert (here.state() == there.state()).all() and (here.stitched([1]) == there.stitched([1])).all()
+        assert files.read("parts/p00009/zarr.json") is None and files.read("latents/zarr.json") is None
+
+
+def test_no_secret_is_written_or_shown(
+    made: tuple[Path, Path, Any], s3: S3Server, run: Command, tmp_path: Path
+) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    converted(made, url)
+    copy_store(url, str(tmp_path / "copy.zarr"))
+    s3.refuse(403, "SignatureDoesNotMatch", "not you")
+    shown = [run(command, url) for command in ("inspect", "verify", "stats", "stitch")]
+    assert all(SECRET not in ran.out + ran.err for ran in shown)
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_continued(made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path) -> None:
+    """kill -9 while the k-th object is written, for some k."""
+    bucket = s3.bucket()
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom fault.stores import quick\n"
+        "from fixtures import run_convert, toy_manifest\n"
+        "from fwdata.store.working_copy import working_copy\n"
+        "with quick() as patch, working_copy(sys.argv[2]) as path:\n"
+        "    run_convert(Path(sys.argv[1]), path, toy_manifest(patch))\n"
+    )
+    tests = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tests), str(tests / "support")])}
+    for at in (3, 9, 20, 33, 60):
+        url = f"{bucket}/killed-{at}.zarr"
+        writes: list[int] = []
+        s3.fault = lambda request, writes=writes, at=at: (
+            "kill" if request.method == "PUT" and (writes.append(1) or len(writes) == at) else None
+        )
+        child = subprocess.Popen([sys.executable, "-c", script, str(made[0]), url], env=environment)
+        s3.on_kill = lambda child=child: os.kill(child.pid, signal.SIGKILL)
+        assert child.wait(120) == -signal.SIGKILL
+        s3.fault = lambda request: None
+        converted(made, url)
+        assert same(url, made[1], tmp_path / str(at))
