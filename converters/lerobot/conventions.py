@@ -42,7 +42,7 @@ def agreeing(
     """
     found = {"colour_order": "--colour swapped"}
     if scale is not None:
-        found["gripper_scale"] = f"--gripper-scale {'0-100' if scale == 'unit' else '0-1'}"
+        found |= claims.scale_option(scale)
     if sign is not None:
         found["gripper_polarity"] = f"--gripper-action {'unit' if sign == 'signed' else 'signed'}"
     if _layout(manifest, ((), ()), None).layout:  # columns as the dataset itself names them, whatever they mean

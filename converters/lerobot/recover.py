@@ -60,7 +60,7 @@ class Recovered:
 
 def recover(folder: Path, info: Info, tree: Tree, listed: Sequence[EpisodeMeta]) -> Recovered:
     """Add the episodes that the tables hold and the metadata do not list. Reads two columns of every table."""
-    known = {entry.index for entry in listed}
+    known, read = {entry.index for entry in listed}, {entry.data_file for entry in listed}
     found: dict[int, EpisodeMeta] = {}
     problems: list[Skipped] = []
     for name in tree.tables:
@@ -68,7 +68,8 @@ def recover(folder: Path, info: Info, tree: Tree, listed: Sequence[EpisodeMeta])
             rows = _rows(inside(folder, name), name, parquet.columns_of(info))
             _check_order(folder, info, name)
         except (BadEpisode, UsageError) as error:
-            problems.append(Skipped(name, str(error)))
+            if name not in read:  # else reading that episode says so
+                problems.append(Skipped(name, str(error)))
             continue
         for index, frames in rows.items():
             if index in known:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".mcap", ".db3", ".bag")
 UNSET_NS = 10**18
 """Header stamps before 10^9 s (the year 2001) were never set."""
+
+TAKE_PAUSE_NS = 2 * 10**9
+"""Longest pause between two files of one recording, which a recorder splits between two messages."""
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -58,6 +62,8 @@ class Bags:
     """Whether damaged chunks and a missing end are left out instead of refused."""
     damage: mcap.McapDamage = field(default_factory=mcap.McapDamage)
     """What `recover` left out; filled by a pass over the messages."""
+    spans: list[tuple[str, int, int]] = field(default_factory=list)
+    """(file, first and last log time in ns of the messages asked for) of every file with any; filled by a pass."""
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Every message of the topics: file after file, within a file in written (MCAP) or log order.
@@ -65,15 +71,28 @@ class Bags:
         The order is the same in every pass. Raises BadEpisode naming the file for damage of any kind. Cost: one
         sequential read; some 80,000 decoded messages per second.
         """
-        self.damage = mcap.McapDamage()
+        self.damage, self.spans = mcap.McapDamage(), []
         for path in self.files:
             other = not_content(path, path.name)
             if other is not None:
                 raise BadEpisode(other)
-            if path.suffix == ".mcap":
-                yield from self._mcap(path, topics)
-            else:
-                yield from _rosbags(path, topics)
+            first = last = None
+            for message in self._mcap(path, topics) if path.suffix == ".mcap" else _rosbags(path, topics):
+                first = message.log_ns if first is None else min(first, message.log_ns)
+                last = message.log_ns if last is None else max(last, message.log_ns)
+                yield message
+            if first is not None and last is not None:
+                self.spans.append((path.name, first, last))
+
+    def check_one_take(self) -> None:
+        """BadEpisode where a file does not go on where the one before ends, after a pass: they are separate takes."""
+        for (before, _, end), (after, begin, _) in pairwise(self.spans):
+            if not -TAKE_PAUSE_NS <= begin - end <= TAKE_PAUSE_NS:
+                how = f"{(begin - end) / 1e9:.1f} s after" if begin > end else f"{(end - begin) / 1e9:.1f} s before"
+                raise BadEpisode(
+                    f"{after} begins {how} {before} ends: files of a split recording go on at once, these are takes of "
+                    "their own; option split_files = separate takes each file as a recording, gap = keep joins them"
+                )
 
     def _mcap(self, path: Path, topics: Collection[str]) -> Iterator[Message]:
         decoders: dict[mcap.Channel, Decode] = {}

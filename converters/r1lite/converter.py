@@ -227,6 +227,8 @@ class R1LiteConverter:
             recording = series.read_recording(bags, self.parts, self.manifest.cameras, options.clock == "shift")
         except Truncated as error:
             raise BadEpisode(f"{error}; {_recoverable(bags)}") from None
+        if options.gap != "keep":
+            bags.check_one_take()
         warnings += recording.warnings
         self._check_rate(recording)
         rows = rowing.align_rows(recording, self.period_ns, warnings)
@@ -365,7 +367,10 @@ def _claims(
     wrists = ("left_wrist_rgb", "right_wrist_rgb")
     found = claims.two_arms("r1lite", "absolute", names, scale, wrists)
     options = claims.swapped_wrists(manifest.cameras, wrists)
-    options["gripper_scale"] = f"--gripper-scale {'0-100' if scale == 'unit' else '0-1'}"
+    options |= claims.scale_option(scale)
+    if not manifest.options.get("gripper_unit"):
+        kinds = zip(("state", "action"), names, strict=True)
+        options |= {f"one_scale {kind} {n}": "--gripper-unit" for kind, own in kinds for n in own if "gripper" in n}
     if manifest.options.get("clock", "reject") != "shift":
         options["camera_delay"] = "--clock shift"
     rate = RateClaim(manifest.fps.hz, measured_times=True) if check_rate else None

@@ -203,7 +203,11 @@ def _timings(
     simulated = _is_simulated(found)
     if simulated:
         warnings.append("header stamps are simulation time; log times are not compared with them")
-    stamps = {topic: _trusted_stamps(topic, collector, simulated, warnings) for topic, collector in found.items()}
+    unset: dict[str, list[str]] = {}
+    stamps = {topic: _trusted_stamps(topic, collector, simulated, unset) for topic, collector in found.items()}
+    for why, topics in unset.items():
+        more = f" and {len(topics) - 1} more topics" if len(topics) > 1 else ""
+        warnings.append(f"{topics[0]}{more}: {why}; log times are used, which are later")
     delays = {t: int(np.median(np.frombuffer(found[t].logs, np.int64) - stamps[t])) for t in found}
     timings = {}
     period = float(np.median(np.diff(np.sort(stamps[head])))) if len(stamps[head]) > 1 else float(JUMP_NS)
@@ -254,9 +258,10 @@ def _skew_warning(skewed: Mapping[str, int], delays: Mapping[str, int], head: st
     )
 
 
-def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, warnings: list[str]) -> align.Stamps:
+def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, unset: dict[str, list[str]]) -> align.Stamps:
     """Header stamps, or log times where a whole topic has none; BadEpisode when some are unset or the clock was set.
 
+    unset: why -> topics that have none, added to.
     simulated: the stamps count from the start of a simulation, at another speed than the log's clock.
     """
     stamps, logs = np.frombuffer(collector.stamps, np.int64), np.frombuffer(collector.logs, np.int64)
@@ -267,7 +272,7 @@ def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, warnings
     if collector.unset == len(stamps):
         stamps = logs
         why = "its messages have no header" if collector.headerless else "its header stamps are unset"
-        warnings.append(f"{topic}: {why}; log times are used, which are later")
+        unset.setdefault(why, []).append(topic)
     elif collector.unset:
         raise BadEpisode(f"{topic}: {collector.unset} of {len(stamps)} header stamps are unset")
     steps = np.abs(np.diff(stamps - logs))

@@ -30,7 +30,10 @@ REACH = 3.0
 """Largest coordinate of LIBERO's end effector in m, with a wide margin: 20 true episodes stay within 1.2."""
 
 TURN = 6.6
-"""Largest angle of a joint, or of a rotation vector that is at most a full turn, in rad, with a margin."""
+"""Largest size of a rotation vector, which is at most a full turn, in rad, with a margin."""
+
+JOINT = 12.6
+"""Largest angle of a joint in rad, two turns: no arm of these layouts turns further, and most degrees are larger."""
 
 SIDES = ("left", "right")
 
@@ -88,8 +91,15 @@ def two_arms(
         action=action,
         grippers=tuple(replace(g, polarity=1, action_scale=scale, state_scale=scale) for g in grippers),
         arms=arms,
-        units=tuple(UnitClaim(f"{arm.name} arm", arm.state, "rad", TURN) for arm in arms),
+        units=tuple(UnitClaim(f"{arm.name} arm", arm.state, "rad", JOINT) for arm in arms),
     )
+
+
+def scale_option(scale: GripperScale) -> dict[str, str]:
+    """The flag that agrees with grippers on the other of both scales, for `Conventions.options`; no other has one."""
+    if scale == "unit":
+        return {"gripper_scale -> 0 .. 100": "--gripper-scale 0-100"}
+    return {"gripper_scale -> 0 .. 1": "--gripper-scale 0-1"}
 
 
 def rate_option(label: float | None) -> dict[str, str]:

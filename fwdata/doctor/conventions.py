@@ -35,7 +35,8 @@ def convention_findings(
             continue
         reason = accepted.get(verdict.detector)
         sentence = _sentence(verdict) + (f"; accepted: {reason}" if reason else "")
-        command = remedy(patient, verdict, total, sentences.option_for(verdict, options))
+        known = {} if sentences.torn(verdict, verdicts) else options
+        command = remedy(patient, verdict, total, sentences.option_for(verdict, known))
         found.append(
             DoctorFinding(
                 "note" if reason else verdict.action,

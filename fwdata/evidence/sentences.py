@@ -21,12 +21,21 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     others = [name for name in others if name != first.detector]
     more = f" (also contradicted: {', '.join(others)})" if others else ""
     accept = " ".join(f'--accept {name}="why"' for name in (first.detector, *others))
-    return f"{contradiction(first)}{more}; {agreement(first, options)}, or {accept} keeps what was decided"
+    advice = agreement(first, {} if torn(first, verdicts) else options)
+    return f"{contradiction(first)}{more}; {advice}, or {accept} keeps what was decided"
+
+
+def torn(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict]) -> bool:
+    """Whether another subject agrees with the same decision, so that the opposite would suit neither."""
+    return bool(verdict.decided) and any(
+        v.detector == verdict.detector and v.verdict == "confirmed" and v.decided == verdict.decided for v in verdicts
+    )
 
 
 def option_for(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> str:
     """The flag or manifest key that would agree with what a verdict measured; empty where there is none."""
-    return options.get(f"{verdict.detector} {verdict.subject}") or options.get(verdict.detector, "")
+    keys = (f"{verdict.detector} {verdict.subject}", f"{verdict.detector} -> {verdict.measured}", verdict.detector)
+    return next((options[key] for key in keys if key in options), "")
 
 
 def agreement(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> str:

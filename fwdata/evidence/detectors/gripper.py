@@ -129,7 +129,7 @@ WORDS: dict[GripperScale, str] = {
     "unit": "0 .. 1",
     "metres": "a width in m",
     "percent": "0 .. 100",
-    "degrees": "degrees",
+    "degrees": "degrees or 0 .. 255",
 }
 
 

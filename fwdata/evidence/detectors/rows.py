@@ -1,4 +1,4 @@
-"""Rows: idle stretches, jumps, constant columns, values that are not finite, outlying lengths (h4)."""
+"""Rows: idle stretches, jumps, constant columns, values that are not finite, odd lengths (h4), unwritten rows (h5)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
@@ -14,6 +15,7 @@ from fwdata.evidence.signals import CONSTANT, Floats, middle
 
 JUMP = 20.0
 IDLE_SECONDS = 3.0
+UNWRITTEN_ROWS = 3
 LENGTH_LIMIT, MIN_LENGTHS = 4.0, 8
 
 
@@ -130,4 +132,41 @@ def outlying(lengths: Sequence[float]) -> list[int]:
     return [int(i) for i in np.flatnonzero(distance > LENGTH_LIMIT * max(spread, 0.05))]
 
 
-DETECTORS = (RowQuality(),)
+class UnwrittenRows(Detector):
+    """h5: no run of rows in which state and action are all zero, as a file that was grown and never filled holds."""
+
+    name, code, question, action = "unwritten_rows", "h5", "rows are recorded", "stop"
+    advice = "record the episodes again, or leave them out (--exclude)"
+    word = "expected"
+    min_episodes = 1
+
+    def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
+        """One verdict; an episode that is zero everywhere tells nothing."""
+        empty = np.asarray(np.concatenate([episode.state, episode.action], axis=1).any(axis=1)) == 0
+        if empty.all() or episode.state.shape[1] < 2:
+            return ()
+        longest, last = longest_run(empty)
+        bad = longest >= UNWRITTEN_ROWS
+        return (
+            self.verdict(
+                "contradicted" if bad else "confirmed",
+                f"{longest} rows, up to row {last}" if bad else "",
+                value=float(longest),
+                n=len(empty),
+                decided="recorded rows",
+                measured="rows in which all of state and action is 0" if bad else "recorded rows",
+            ),
+        )
+
+
+def longest_run(flags: NDArray[np.bool_]) -> tuple[int, int]:
+    """(length of the longest run of True, its last index); (0, -1) for none."""
+    longest, last, run = 0, -1, 0
+    for index in np.flatnonzero(flags):
+        run = run + 1 if index and flags[index - 1] else 1
+        if run > longest:
+            longest, last = run, int(index)
+    return longest, last
+
+
+DETECTORS = (RowQuality(), UnwrittenRows())

@@ -75,6 +75,21 @@ def test_split_files_of_current_rosbag2_are_read_as_one(tmp_path, sent):
     assert rd.buffers(episode, "head_rgb") == rd.buffers(whole, "head_rgb")
 
 
+@pytest.mark.parametrize(("pause", "how"), [(54.0, "begins 54."), (-30.0, "s before")])
+def test_takes_that_are_named_like_split_files_are_not_joined(tmp_path, sent, pause, how):
+    folder = tmp_path / "rec"
+    length = sent[-1].log - sent[0].log
+    later = round(pause * r1.SECOND) + (length if pause > 0 else 0)
+    moved = [replace(s, stamp=s.stamp + later, log=s.log + later) for s in sent]
+    r1.McapWriter().write(folder / "rec_0.mcap", sent)
+    r1.McapWriter().write(folder / "rec_1.mcap", moved)
+    why = rd.reason(tmp_path, task="t")
+    assert how in why and "rec_1.mcap begins" in why and "split_files = separate" in why
+    assert [len(episode.state) for episode in rd.read_all(tmp_path, task="t", split_files="separate")] == [36, 36]
+    if pause > 0:
+        assert len(rd.read_one(tmp_path, task="t", gap="keep").state) == 72
+
+
 # Clocks
 
 
@@ -112,7 +127,8 @@ def test_simulation_time_is_the_clock_of_all_topics(tmp_path, sent):
 def test_stamps_at_zero_are_log_times(tmp_path, sent):
     zero = [replace(s, stamp=0) for s in sent]
     episode = read_sent(tmp_path, zero)
-    assert rd.warned(episode, "header stamps are unset", "log times") and len(episode.state) > 30
+    assert rd.warned(episode, "and 10 more topics: its header stamps are unset", "log times")
+    assert sum("unset" in text for text in episode.warnings) == 1 and len(episode.state) > 30
     assert not rd.warned(episode, "simulation time")
 
 

@@ -1,0 +1,137 @@
+"""One scale for all episodes of a store: state and grippers, named or not, of which some are many times larger (a4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from fwdata.evidence.detector import Detector
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
+from fwdata.evidence.signals import CONSTANT, Floats
+
+STATE = "state"
+"""Subject of the state as a whole; other subjects are columns that go from one end to the other."""
+
+SIZE_RATIO = 8.0
+"""So many times larger is the state in degrees (57) or mm (1000), and never the same robot in the same unit."""
+
+REACH_RATIO = 5.0
+"""A gripper of 0 .. 100 reaches more than so many times further than one of 0 .. 1; one that holds a thing less."""
+
+AT_ENDS, ENDS, EACH_END = 0.05, 0.5, 0.1
+"""A column goes from end to end when half of its rows, and a tenth for each end, are within a twentieth of its range
+from one of its ends."""
+
+TIGHT = 2.5
+"""Grippers of one scale reach alike, within this ratio; joints that step by chance do not."""
+
+FEW_ROWS = 20
+"""Rows below which a column's ends tell nothing."""
+
+type Size = tuple[str, float]
+"""(episode id, how large its numbers are)."""
+
+
+class OneScale(Detector):
+    """a4: the size of the state, and the reach of every column that switches, without a gap between episodes."""
+
+    name, code, question, action = "one_scale", "a4", "one scale for all episodes", "stop"
+    advice = "bring the recordings to one unit, or convert each kind to a store of its own (--exclude, --only)"
+    word = "expected"
+    min_episodes = 1
+
+    def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
+        """The sizes that `pool` compares, as values of verdicts that agree."""
+        switching = [
+            (f"{kind} {name}", float(np.ptp(rows[:, column])))
+            for kind, rows, names in (
+                ("state", episode.state64, episode.state_names),
+                ("action", episode.action64, episode.action_names),
+            )
+            for column, name in enumerate(names)
+            if switches(rows[:, column])
+        ]
+        ends = {subject for subject, _ in switching}
+        others = [i for i, name in enumerate(episode.state_names) if f"state {name}" not in ends]
+        size = float(np.sqrt((episode.state64[:, others] ** 2).mean())) if others else 0.0
+        found = [(STATE, size), *switching] if size > CONSTANT else switching
+        action = self.action if episode.claims.layout else "warn"
+        return tuple(
+            self.verdict("confirmed", "", subject=subject, value=value, n=len(episode.state), action=action)
+            for subject, value in found
+        )
+
+    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """One verdict for the state, and one per column that falls apart."""
+        sizes: dict[str, list[Size]] = {}
+        strict = False
+        for measurement in episodes:
+            for verdict in measurement.of(self.name):
+                strict |= verdict.action == "stop"
+                if verdict.value is not None and verdict.value > 0:
+                    sizes.setdefault(verdict.subject, []).append((measurement.episode, verdict.value))
+        return tuple(self._pooled(subject, found, strict) for subject, found in _told(sizes))
+
+    def _pooled(self, subject: str, found: Sequence[Size], strict: bool) -> DatasetVerdict:
+        small, large = _sides(subject, found)
+        if not small:
+            return DatasetVerdict(
+                self.name, "confirmed", subject, episodes_for=len(found), decided="one scale", measured="one scale"
+            )
+        ratio = float(np.median([v for _, v in large]) / np.median([v for _, v in small]))
+        few, many = sorted((small, large), key=len)
+        return DatasetVerdict(
+            self.name,
+            "contradicted",
+            subject,
+            value=ratio,
+            episodes_for=len(many),
+            against=len(few),
+            action="stop" if strict else "warn",
+            decided="one scale",
+            measured=f"{len(large)} of {len(found)} episodes {ratio:.3g} times as large as the others",
+            detail=f"such as {large[0][0]} ({large[0][1]:.3g}) and {small[0][0]} ({small[0][1]:.3g})",
+            episodes=tuple(name for name, _ in few[:MAX_LISTED]),
+        )
+
+
+def _told(sizes: dict[str, list[Size]]) -> Iterator[tuple[str, list[Size]]]:
+    """The state, and of the columns those that fall apart: the others would be a line each."""
+    for subject, found in sizes.items():
+        if subject == STATE or _sides(subject, found)[0]:
+            yield subject, found
+
+
+def _sides(subject: str, found: Sequence[Size]) -> tuple[list[Size], list[Size]]:
+    """(the small, the large) where the sizes fall apart; of columns only where several of each reach alike."""
+    if subject == STATE:
+        return apart(found, SIZE_RATIO)
+    sides = apart(found, REACH_RATIO)
+    alike = all(len(side) > 1 and side[-1][1] <= TIGHT * side[0][1] for side in sides)
+    return sides if alike else ([], [])
+
+
+def apart(found: Sequence[Size], ratio: float) -> tuple[list[Size], list[Size]]:
+    """(those below, those above) the widest gap between sizes, where it is at least `ratio`; else ([], [])."""
+    ordered = sorted(found, key=lambda size: size[1])
+    gaps = [high[1] / low[1] for low, high in pairwise(ordered)]
+    if not gaps or max(gaps) < ratio:
+        return [], []
+    cut = int(np.argmax(gaps)) + 1
+    return ordered[:cut], ordered[cut:]
+
+
+def switches(values: Floats) -> bool:
+    """Whether a column [T] goes from one end to the other and is mostly at its ends, as a gripper's is."""
+    low, high = float(values.min()), float(values.max())
+    reach = high - low
+    if len(values) < FEW_ROWS or reach <= CONSTANT or reach < 0.8 * max(abs(low), abs(high)):
+        return False
+    lower, upper = (values - low < AT_ENDS * reach).mean(), (high - values < AT_ENDS * reach).mean()
+    return bool(lower + upper > ENDS and min(lower, upper) > EACH_END)
+
+
+DETECTORS = (OneScale(),)

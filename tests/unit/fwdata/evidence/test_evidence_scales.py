@@ -1,0 +1,115 @@
+"""One scale for all episodes, columns under their own names, rows that were written: planted faults and clean twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from evidence_episodes import changed, clean_set, libero_rows, pooled, told, two_arms, with_claims
+
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.measure import pool
+from fwdata.evidence.records import EpisodeMeasurement
+from fwdata.evidence.registry import find_detector
+
+GRIPPERS, JOINTS = (3, 7), (0, 1, 2, 4, 5, 6)
+
+
+def scaled(episode: EpisodeInput, columns: tuple[int, ...], factor: float) -> EpisodeInput:
+    """Columns of state and action in another unit."""
+    state, action = episode.state.copy(), episode.action.copy()
+    state[:, columns] *= factor
+    action[:, columns] *= factor
+    return changed(episode, state=state, action=action)
+
+
+def unnamed(episode: EpisodeInput) -> EpisodeInput:
+    """The same columns without names that tell anything, and without claims."""
+    names = tuple(f"state_{i}" for i in range(8))
+    return with_claims(changed(episode, state_names=names, action_names=names), grippers=(), layout=None, arms=())
+
+
+@pytest.mark.parametrize("columns", [GRIPPERS, JOINTS], ids=["grippers", "joints"])
+@pytest.mark.parametrize("same_set", [True, False])
+def test_episodes_in_two_units_do_not_share_a_store_silently(columns: tuple[int, ...], same_set: bool) -> None:
+    factor = 100 if columns == GRIPPERS else 180 / np.pi
+    other = {} if same_set else {"group": "other"}
+    mixed = [*clean_set()[:5], *(changed(scaled(e, columns, factor), **other) for e in clean_set()[5:])]
+    found = [v for v in pooled("one_scale", mixed).values() if v.verdict == "contradicted"]
+    assert {v.subject for v in found} == (
+        {"state"} if columns == JOINTS else {f"{k} {s}_gripper" for k in ("state", "action") for s in ("left", "right")}
+    )
+    assert all(
+        (v.action == "stop" and v.against == 3 and v.episodes == ("episode_5", "episode_6", "episode_7"))
+        or v.against == 3
+        for v in found
+    )
+    assert all(0.5 * factor < (v.value or 0) < 2 * factor for v in found)
+    plain = pooled("one_scale", [unnamed(e) for e in mixed])
+    assert {v.action for v in plain.values() if v.verdict == "contradicted"} == {"warn"}
+
+
+def test_clean_episodes_are_of_one_scale_also_when_little_moves() -> None:
+    idle = two_arms(20, images=False)
+    idle = changed(idle, state=np.repeat(idle.state[:1], 120, axis=0), action=np.repeat(idle.action[:1], 120, axis=0))
+    held = scaled(two_arms(21, images=False), (3,), 0.45)  # closes on a thing
+    verdicts = pooled("one_scale", [*clean_set(), idle, held])
+    assert {(v.subject, v.verdict) for v in verdicts.values()} == {("state", "confirmed")}
+    assert {v.verdict for v in pooled("one_scale", [libero_rows(), libero_rows()]).values()} == {"confirmed"}
+
+
+def test_what_a_store_keeps_is_enough_to_compare_episodes() -> None:
+    mixed = [*clean_set()[:5], *(scaled(e, GRIPPERS, 100) for e in clean_set()[5:])]
+    detector = find_detector("one_scale")
+    kept = [
+        EpisodeMeasurement.from_json(EpisodeMeasurement(e.id, e.group, detector.measure(e)).to_json()) for e in mixed
+    ]
+    assert {v.action for v in pool(kept) if v.detector == "one_scale" and v.verdict == "contradicted"} == {"warn"}
+
+
+def rolled(episode: EpisodeInput) -> EpisodeInput:
+    """Names of the action one place on, values as they are."""
+    names = episode.action_names
+    return changed(episode, action_names=(names[-1], *names[:-1]))
+
+
+def exchanged(episode: EpisodeInput) -> EpisodeInput:
+    """The left arm's targets under the right arm's names."""
+    return changed(episode, action=episode.action[:, [4, 5, 6, 7, 0, 1, 2, 3]])
+
+
+@pytest.mark.parametrize("change", [rolled, exchanged])
+def test_columns_under_other_names_contradict(change: Callable[[EpisodeInput], EpisodeInput]) -> None:
+    good = pooled("column_names", list(clean_set()))[""]
+    assert (good.verdict, good.episodes_for) == ("confirmed", 8)
+    bad = pooled("column_names", [change(e) for e in clean_set()])[""]
+    assert (bad.verdict, bad.action, bad.episodes_for) == ("contradicted", "stop", 0) and bad.against >= 5
+    assert "left_joint_1 by" in bad.detail or "left_joint_2 by" in bad.detail
+    plain = told("column_names", with_claims(change(clean_set()[0]), layout=None))[""]
+    assert (plain.verdict, plain.action) == ("contradicted", "warn")
+
+
+def test_columns_in_another_order_with_their_names_agree() -> None:
+    order = [7, 6, 5, 4, 3, 2, 1, 0]
+    for episode in clean_set():
+        names = tuple(episode.action_names[i] for i in order)
+        assert told("column_names", changed(episode, action=episode.action[:, order], action_names=names))[
+            ""
+        ].verdict == ("confirmed")
+    assert told("column_names", libero_rows()) == {}, "a change follows nothing"
+    idle = changed(clean_set()[0], action=np.zeros_like(clean_set()[0].action))
+    assert told("column_names", idle)[""].verdict == "no evidence"
+
+
+@pytest.mark.parametrize("place", [slice(110, None), slice(0, 5), slice(60, 63)])
+def test_rows_that_were_never_written_contradict(place: slice) -> None:
+    episode = clean_set()[0]
+    assert told("unwritten_rows", episode)[""].verdict == "confirmed"
+    state, action = episode.state.copy(), episode.action.copy()
+    state[place], action[place] = 0, 0
+    verdict = told("unwritten_rows", changed(episode, state=state, action=action))[""]
+    assert (verdict.verdict, verdict.action, verdict.value) == ("contradicted", "stop", float(len(state[place])))
+    assert told("unwritten_rows", changed(episode, action=action))[""].verdict == "confirmed", "no command is a command"
+    still = changed(episode, state=np.zeros_like(state), action=np.zeros_like(action))
+    assert told("unwritten_rows", still) == {}
