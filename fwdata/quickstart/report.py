@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import fwdata
-from fwdata.quickstart.results import Results, Step, summary_rows
+from fwdata.quickstart.results import AFTER, BEFORE, Results, Step, summary_rows
 from fwdata.report import Report, animate, frames_strip
 from fwdata.store.reader import Store
 
@@ -25,7 +25,8 @@ def write_report(out: Path, steps: list[Step], results: Results) -> Path:
         f"The trained policy solves {trained['rate']:.0%} of {trained['episodes']} episodes of a small tabletop world "
         f"in closed loop; with untrained weights it is {untrained['rate']:.0%}."
     )
-    _rollouts(report, out / "rollouts")
+    _rollouts(report, "In closed loop, before training", out / "run" / BEFORE)
+    _rollouts(report, "In closed loop, after training", out / "run" / AFTER)
     report.heading("Figures")
     report.facts(dict(summary_rows(results)))
     _demonstrations(report, store)
@@ -102,14 +103,14 @@ def _prediction(report: Report, results: Results) -> None:
         report.plot(name, curves, "step", "robot units")
 
 
-def _rollouts(report: Report, folder: Path) -> None:
+def _rollouts(report: Report, heading: str, folder: Path) -> None:
     found = sorted(folder.glob("*.npz"))
     if not found:
         return
-    report.heading("In closed loop, after training")
+    report.heading(heading)
     pictures = []
     for path in found[:4]:
         with np.load(path, allow_pickle=False) as data:
             caption = f"{data['instruction']} — {'solved' if data['success'] else 'not solved'}"
-            pictures.append((animate(data["frames"], fps=16.0, scale=3), caption))
+            pictures.append((animate(data["frames"], fps=16.0, scale=3, kind="webp"), caption))
     report.pictures(pictures)

@@ -12,6 +12,8 @@ from fwdata.console import human_bytes
 from fwdata.io import write_atomic
 from fwdata.store.records import JsonObject
 
+AFTER, BEFORE = "eval", "eval-untrained"
+"""Folders of the run with what the trained and the untrained policy did in closed loop."""
 MEASURED = "results.json"
 """File of the quickstart's folder with what its steps measured when they had something to do."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fwdata.console import emit_json, print_table, say
 from fwdata.errors import FwdataError, MissingLibrary, UsageError
-from fwdata.quickstart.results import Results, Step, result_line, summary, summary_rows
+from fwdata.quickstart.results import AFTER, BEFORE, Results, Step, result_line, summary, summary_rows
 
 EPISODES = 64
 STRIDE = 4
@@ -60,8 +60,12 @@ def steps(out: Path) -> list[Step]:
             ("fwtrain", "predict", run, "--store", store, "--episode", "0", "--frame", "10"),
             "predict an action chunk in the robot's units",
         ),
-        Step("trained", (*evaluate, "--record", str(out / "rollouts")), "act in closed loop with the trained policy"),
-        Step("untrained", (*evaluate, "--untrained"), "the same with untrained weights, for comparison"),
+        Step("trained", (*evaluate, "--record", f"{run}/{AFTER}"), "act in closed loop with the trained policy"),
+        Step(
+            "untrained",
+            (*evaluate, "--untrained", "--record", f"{run}/{BEFORE}"),
+            "the same with untrained weights, for comparison",
+        ),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -56,3 +58,13 @@ def _strip(state: NDArray[np.float32], width: int) -> Image.Image:
 def film_rows(length: int) -> NDArray[np.int64]:
     """int64: at most `FRAMES` evenly spaced rows of an episode."""
     return np.unique(np.linspace(0, length - 1, min(length, FRAMES)).round().astype(np.int64))
+
+
+def film_frames(path: Path, count: int = 8) -> NDArray[np.uint8]:
+    """uint8 [<= count, H, W, 3]: frames of a film on disk, evenly spaced, the last one included."""
+    import av
+
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int))
+    return np.stack([frames[i] for i in chosen])

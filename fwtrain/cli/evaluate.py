@@ -89,7 +89,8 @@ def eval_command(
     steps: Annotated[int | None, typer.Option(help=f"Denoising steps (default {STEPS}, or the protocol's).")] = None,
     vae: Vae = None,
     record: Annotated[
-        Path | None, typer.Option(help="Sample world: folder for the images of a few episodes (npz).")
+        Path | None,
+        typer.Option(help="Sample world: folder of the result and a few films; one in RUN is shown on the run's page."),
     ] = None,
     server: Annotated[
         str | None,
@@ -175,6 +176,14 @@ class _Loading:
         own = self.options.load(steps, self.vae, untrained=self.untrained, seed=seed)
         return own, own.sampling
 
+    def checkpoint(self) -> str:
+        """Which weights act, for people."""
+        from fwtrain.train.folder import RunFolder
+
+        if self.server is not None:
+            return "the server's"
+        return f"step {RunFolder(self.run).need_checkpoint(self.options.checkpoint).step}"
+
     def about(self, policy: Deployed, sampling: Denoising, seed: int) -> dict[str, object]:
         """What the policy is, as far as it decides actions."""
         from fwtrain.train.checkpoint import MARKER
@@ -193,7 +202,7 @@ class _Loading:
         found = RunFolder(self.run).need_checkpoint(self.options.checkpoint)
         return {
             **about,
-            "checkpoint": f"step {found.step}",
+            "checkpoint": self.checkpoint(),
             "weights": _digest((found.path / MARKER).read_text(encoding="utf-8")),
         }
 
@@ -260,7 +269,17 @@ def _in_benchmark(
             start=bar.start,
             done=bar.advance,
         )
+    _renew_report(loading.run, out)
     _report(found, out, as_json)
+
+
+def _renew_report(run: Path, out: Path) -> None:
+    """Show the evaluation on the run's page, where it lies in the run folder."""
+    from fwtrain.train.folder import RunFolder
+    from fwtrain.train.report import write_run_report
+
+    if out.resolve().parent == run.resolve():
+        write_run_report(RunFolder(run))
 
 
 def _report(found: Evaluation, out: Path, as_json: bool) -> None:
@@ -286,7 +305,9 @@ def _in_sample_world(
     record: Path | None,
     as_json: bool,
 ) -> None:
+    from fwdata.io import write_json
     from fwtrain.infer.evaluate import evaluate_sample
+    from fwtrain.train.report_loops import RESULT
 
     count, scenes = EPISODES if episodes is None else episodes, 0 if seed is None else seed
     carried, denoising = EXECUTE if execute is None else execute, STEPS if steps is None else steps
@@ -308,6 +329,10 @@ def _in_sample_world(
         "sampling": asdict(sampling),
         "by_task": {task: {"successes": wins, "episodes": count} for task, (wins, count) in result.by_task.items()},
     }
+    if record is not None:
+        which = f"untrained, seed {scenes}" if loading.untrained else loading.checkpoint()
+        write_json(record / RESULT, {**data, "checkpoint": which})
+        _renew_report(loading.run, record)
     answer(data, as_json, lambda: _eval_text(result, loading.untrained, sampling))
 
 

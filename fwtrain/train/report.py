@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from fwdata.report.markup import show
 from fwtrain.model import FastWAM
 from fwtrain.train.folder import REPORT, RunFolder
 from fwtrain.train.logs import read_log, read_pictures
+from fwtrain.train.report_loops import LoopResult, add_loops, find_loops
 
 if TYPE_CHECKING:
     from fwdata.report.plots import Values
@@ -23,7 +25,9 @@ def write_run_report(folder: RunFolder) -> Path:
     """Write the page and return its path. Raises UsageError when this is not a run folder. Takes less than a second."""
     train, validations = read_log(folder.path), read_log(folder.path, "val")
     report = Report(f"{folder.recipe().name} trained in {folder.path.resolve().name}")
-    _result(report, folder, train, validations)
+    loops = find_loops(folder.path)
+    _result(report, folder, train, validations, loops)
+    add_loops(report, loops)
     _curves(report, train, validations)
     _validation(report, folder, validations)
     _pictures(report, folder)
@@ -35,11 +39,19 @@ def write_run_report(folder: RunFolder) -> Path:
 
 
 def _result(
-    report: Report, folder: RunFolder, train: list[dict[str, float]], validations: list[dict[str, float]]
+    report: Report,
+    folder: RunFolder,
+    train: list[dict[str, float]],
+    validations: list[dict[str, float]],
+    loops: Sequence[LoopResult],
 ) -> None:
-    """What came of it, in a few facts."""
+    """What came of it, in a few facts, success first."""
     last, best = folder.latest(), folder.best()
-    facts: dict[str, object] = {"newest checkpoint": f"step {last.step}" if last else "none yet"}
+    facts: dict[str, object] = {
+        f"closed loop in {loop.world}, {'before training' if loop.untrained else loop.checkpoint}": loop.text
+        for loop in loops
+    }
+    facts["newest checkpoint"] = f"step {last.step}" if last else "none yet"
     if validations:
         first, now = validations[0], validations[-1]
         earlier = f" ({show(first['action_mae'])} at step {first['step']})" if len(validations) > 1 else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import browser, draw
 from fake_store import FakeStore
@@ -15,6 +17,8 @@ from fwdata.doctor.checkup import check_store
 from fwdata.overview.page import write_overview
 from fwdata.overview.rows import measure
 from fwdata.report.preview import write_preview
+from fwtrain.train.folder import RunFolder
+from fwtrain.train.report import write_run_report
 
 WIDTHS = (390, 1280)
 SMALLEST = 11.0
@@ -31,6 +35,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One page of every kind, of small data."""
     folder = tmp_path_factory.mktemp("pages")
     run(folder / "run", "optim.steps=24", store=FakeStore(instructions=("Press the red button",)))
+    for name, solved in (("eval", 1), ("eval-untrained", 0)):
+        (folder / "run" / name).mkdir()
+        result = {"env": "sample", "untrained": not solved, "successes": solved, "episodes": 1, "interval": [0.0, 1.0]}
+        (folder / "run" / name / "result.json").write_text(json.dumps(result))
+        frames = np.zeros((4, 96, 96, 3), np.uint8)
+        film = folder / "run" / name / "episode_0.npz"
+        np.savez_compressed(film, frames=frames, instruction="Press the red button", success=bool(solved))
+    write_run_report(RunFolder(folder / "run"))
     store = fwdata.open(robotwin_store(folder, frames=40))
     return {
         "run": folder / "run" / "report.html",

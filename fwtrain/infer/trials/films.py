@@ -106,13 +106,3 @@ def encode_mp4(frames: NDArray[np.uint8], fps: int = 20) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(cut, "rgb24")))
         container.mux(stream.encode())
     return out.getvalue()
-
-
-def film_still(path: Path, count: int = 8) -> NDArray[np.uint8]:
-    """uint8 [<= count, H, W, 3]: frames of a film, evenly spaced, the last one included."""
-    import av
-
-    with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int))
-    return np.stack([frames[i] for i in chosen])

@@ -9,10 +9,11 @@ from typing import Any
 
 from fwdata.errors import UsageError
 from fwdata.io import folder_lock, made_folder, write_json
+from fwdata.report.films import film_frames
 from fwdata.report.images import contact_sheet
 from fwdata.report.page import Report
 from fwtrain.infer.policy import Policy
-from fwtrain.infer.trials.films import Film, chosen_trials, film_still, make_films
+from fwtrain.infer.trials.films import Film, chosen_trials, make_films
 from fwtrain.infer.trials.loop import TrialLoop, Unfinished
 from fwtrain.infer.trials.plan import Deployed, EvalPlan, check_fit
 from fwtrain.infer.trials.records import REPORT, RESULT, EvalFolder, TrialRecord
@@ -186,7 +187,7 @@ def write_report(found: Evaluation, out: Path) -> Path:
     if found.films:
         report.heading("Films")
         for film in found.films:
-            frames = film_still(film.path)
+            frames = film_frames(film.path)
             verdict = "solved" if film.record.success else "failed"
             caption = f"{film.record.instruction}: trial {film.record.trial}, {verdict} in {film.record.steps} steps"
             report.pictures([(contact_sheet(frames, [""] * len(frames)), caption)])

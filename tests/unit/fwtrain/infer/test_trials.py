@@ -16,6 +16,7 @@ from serving import small_policy
 
 from fwdata.envs.benchmarks.contract import RobotSpec
 from fwdata.errors import FwdataError, UsageError
+from fwdata.report.films import film_frames
 from fwtrain.infer.closed_loop import in_rows
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials import films
@@ -295,7 +296,7 @@ def test_films_replay_trials_with_every_step_rendered(rows: RowPolicy, tmp_path:
     failures = {key for key, r in trials.items() if not r.success}
     assert {name for name, _ in filmed & failures} == {name for name, _ in failures}
     for film in found.films:
-        frames = films.film_still(film.path, 1000)
+        frames = film_frames(film.path, 1000)
         assert len(frames) == film.record.steps + 1 and frames.shape[1:] == (48, 192, 3)
         assert abs(int(frames[-1, 20, 20, 1]) - film.record.steps) < 12, "the last image is of the last step"
         assert film.path.name in (tmp_path / "report.html").read_text()
