@@ -343,7 +343,7 @@ class ArrayWriter:
         return canonical_json(array_metadata(self.spec, rows, self._seals, self._names))
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Add rows [n, *row_shape] of the spec's dtype."""
+        """Add rows [n, *row_shape] of the spec's dtype; copied, unless they cannot be written to."""
         if rows.shape[1:] != self.spec.row_shape or rows.dtype != np.dtype(self.spec.dtype):
             raise ValueError(
                 f"{self.folder.name} takes {self.spec.dtype} rows of shape {self.spec.row_shape}, "
@@ -353,7 +353,7 @@ class ArrayWriter:
         while start < len(rows):
             room = self._block - (self.rows - self._flushed)
             piece = rows[start : start + room]
-            self._pending.append(piece.copy())
+            self._pending.append(piece.copy() if piece.flags.writeable else piece)
             self.rows += len(piece)
             start += len(piece)
             if self.rows - self._flushed == self._block:
@@ -364,7 +364,7 @@ class ArrayWriter:
         self.append(np.frombuffer(data, np.uint8))
 
     def _flush(self) -> None:
-        pending = np.concatenate(self._pending)
+        pending = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
         self._pending = []
         data, seals = encode_block(self.spec, pending)
         write_atomic(self.folder / self._key(self._flushed // self._block), data)

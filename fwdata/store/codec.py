@@ -83,16 +83,18 @@ def encode_block(spec: ArraySpec, rows: NDArray[Any]) -> tuple[bytes, list[int]]
     """
     chunk_rows = spec.chunk_rows
     chunks = [_encode_chunk(spec, rows[i : i + chunk_rows]) for i in range(0, max(len(rows), 1), chunk_rows)]
-    seals = [chunk_seal(chunk, spec.codec) for chunk in chunks]
+    seals = [seal for _, seal in chunks]
     if spec.shard_rows is None:
-        return chunks[0], seals
+        return b"".join(chunks[0][0]), seals
     index = np.full((spec.shard_rows // chunk_rows, 2), MISSING, "<u8")
     offset = 0
-    for slot, chunk in enumerate(chunks):
-        index[slot] = (offset, len(chunk))
-        offset += len(chunk)
+    for slot, (pieces, _) in enumerate(chunks):
+        length = sum(memoryview(piece).nbytes for piece in pieces)
+        index[slot] = (offset, length)
+        offset += length
     table = index.tobytes()
-    return b"".join([*chunks, table, crc32c(table).to_bytes(4, "little")]), seals
+    whole = [piece for pieces, _ in chunks for piece in pieces]
+    return b"".join([*whole, table, crc32c(table).to_bytes(4, "little")]), seals
 
 
 def whole_shard(data: bytes, spec: ArraySpec) -> list[int] | None:
@@ -117,14 +119,19 @@ def _chunk_bytes(spec: ArraySpec) -> int:
     return int(np.prod(spec.row_shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize * spec.chunk_rows
 
 
-def _encode_chunk(spec: ArraySpec, rows: NDArray[Any]) -> bytes:
-    body = np.ascontiguousarray(rows, np.dtype(spec.dtype).newbyteorder("<")).tobytes()
-    body += bytes(_chunk_bytes(spec) - len(body))
+def _encode_chunk(spec: ArraySpec, rows: NDArray[Any]) -> tuple[tuple[NDArray[Any] | bytes, ...], int]:
+    """(stored bytes in pieces that follow each other, seal) of a chunk; rows that are stored plainly are not copied."""
+    body: NDArray[Any] | bytes = np.ascontiguousarray(rows, np.dtype(spec.dtype).newbyteorder("<"))
+    missing = _chunk_bytes(spec) - memoryview(body).nbytes
+    if missing:
+        body = memoryview(body).tobytes() + bytes(missing)
     if spec.codec == "crc32c":
-        return body + crc32c(body).to_bytes(4, "little")
+        seal = crc32c(body)
+        return (body, seal.to_bytes(4, "little")), seal
     from numcodecs.zstd import compress
 
-    return bytes(compress(body, 3, True))
+    data = bytes(compress(body, 3, True))
+    return (data,), crc32c(data)
 
 
 def array_metadata(spec: ArraySpec, rows: int, seals: list[int], names: tuple[str, ...] = ()) -> JsonObject:

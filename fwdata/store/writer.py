@@ -8,12 +8,11 @@ writer.commit()                                digests and mark, then the rename
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from fwdata.store.layout import byte_array, frame_array
 from fwdata.store.metadata import COMPLETE, write_record
 from fwdata.store.records import CameraRecord, DetailsRecord, EpisodeRecord, FileRecord, LeftOutRecord, PartRecord
 from fwdata.store.sources import FIRST_VERSION, PartSources, write_sources
+from fwdata.store.spool import HeldBuffers
 from fwdata.store.stored_camera import stored_camera
 from fwdata.store.video_writer import VideoCameraWriter, VideoSpool, as_pixels
 
@@ -78,7 +78,7 @@ class _CameraWriter:
             self.writer.append(np.frombuffer(data, np.uint8).reshape(-1, *self.writer.spec.row_shape))
         if self.encoding == "jpeg":
             start = self.offsets[-1]
-            self.offsets += [start + int(v) for v in np.cumsum(spool.lengths)]
+            self.offsets += (start + np.cumsum(spool.held.lengths)).tolist()
             self.swapped += spool.swapped
 
     def finish(self) -> CameraRecord:
@@ -100,14 +100,13 @@ class _Spool:
         self, name: str, camera: EncodedCamera | RawCamera, expected: int, folder: Path, taken: Collector | None
     ) -> None:
         self._taken = taken
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=str(folder))  # noqa: SIM115 - closed by close()
-        self.lengths: list[int] = []
+        self.held = HeldBuffers(folder, SPOOL_BYTES)
         self.swapped: list[bool] = []
         self.warnings: list[str] = []
         try:
             self._fill(name, camera, expected)
         except BaseException:
-            self.file.close()
+            self.close()
             raise
 
     def _fill(self, name: str, camera: EncodedCamera | RawCamera, expected: int) -> None:
@@ -126,10 +125,9 @@ class _Spool:
                 check_jpeg(frame.data, camera.height, camera.width, decode=not frame.checked, taken=self._taken)
             except ValueError as error:
                 raise BadEpisode(f"camera {name}, frame {index}: {error}") from None
-            self.file.write(frame.data)
-            self.lengths.append(len(frame.data))
+            self.held.add(bytes(frame.data))
             self.swapped.append(frame.red_blue_swapped)
-            yield len(self.lengths)
+            yield len(self.swapped)
 
     def _fill_raw(self, name: str, camera: RawCamera) -> Iterator[int]:
         """Take in block after block; yields how many frames there are so far."""
@@ -142,19 +140,16 @@ class _Spool:
                 )
             if self._taken is not None:
                 self._taken.add_rgb(block)
-            self.file.write(np.ascontiguousarray(block).data)
-            self.lengths.append(block.nbytes)
+            self.held.add(block.tobytes())
             count += len(block)
             yield count
 
     def read(self) -> Iterator[bytes]:
-        """The frames again, in the pieces they came in."""
-        self.file.seek(0)
-        for length in self.lengths:
-            yield self.file.read(length)
+        """The frames again, whole ones, several at a time."""
+        return self.held.pieces()
 
     def close(self) -> None:
-        self.file.close()
+        self.held.close()
 
 
 def _spool(

@@ -1,0 +1,61 @@
+"""Buffers of an episode in flight, and blocks of arrays that are not copied on their way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fwdata.store.array import ArrayWriter, ChunkedArray
+from fwdata.store.files import LocalFiles
+from fwdata.store.layout import ArraySpec, byte_array
+from fwdata.store.spool import PIECE_BYTES, HeldBuffers
+
+SIZES = (3, 0, PIECE_BYTES, 10, PIECE_BYTES - 10, 1, 5)
+
+
+@pytest.mark.parametrize("memory", [10 * PIECE_BYTES, PIECE_BYTES + 5, 0])
+def test_buffers_come_back_whole_from_memory_and_from_a_file(tmp_path: Path, memory: int) -> None:
+    rng = np.random.default_rng(0)
+    buffers = [rng.bytes(size) for size in SIZES]
+    held = HeldBuffers(tmp_path, memory)
+    for data in buffers:
+        held.add(data)
+    for _ in range(2):
+        pieces = list(held.pieces())
+        assert b"".join(pieces) == b"".join(buffers) and held.lengths == list(SIZES)
+        assert [len(piece) for piece in pieces] == [PIECE_BYTES + 3, PIECE_BYTES, 6]
+    held.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_buffers_give_no_pieces(tmp_path: Path) -> None:
+    assert list(HeldBuffers(tmp_path, 10).pieces()) == []
+
+
+def test_rows_that_can_change_after_they_are_appended_are_copied(tmp_path: Path) -> None:
+    spec = ArraySpec("uint8", (2,), 4, 8, "crc32c")
+    writer = ArrayWriter(tmp_path / "data", spec)
+    rows = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    writer.append(rows)
+    rows[:] = 99
+    writer.finish()
+    assert ChunkedArray(LocalFiles(tmp_path), "data").rows(0, 3).tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("spec", [byte_array(), byte_array("zstd"), ArraySpec("int64", (), 7, 14, "crc32c")])
+def test_bytes_on_disk_do_not_depend_on_how_rows_are_handed_over(tmp_path: Path, spec: ArraySpec) -> None:
+    rows = np.random.default_rng(1).integers(0, 100, 150).astype(spec.dtype)
+    kept = np.frombuffer(rows.tobytes(), spec.dtype)
+    assert not kept.flags.writeable
+    for name, cuts in (("a", (rows,)), ("b", (kept[:20], kept[20:20], kept[20:])), ("c", np.array_split(rows[::1], 9))):
+        writer = ArrayWriter(tmp_path / name / "data", spec)
+        for cut in cuts:
+            writer.append(cut)
+        writer.finish()
+    files = [
+        {p.relative_to(tmp_path / n).as_posix(): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()}
+        for n in "abc"
+    ]
+    assert files[0] == files[1] == files[2] and len(files[0]) > 1
