@@ -4,6 +4,7 @@ timing       CPU seconds
 recordings   recordings of every source format at their real image sizes, as no real ones are at hand
 convert      conversion against only reading and decoding, lerobot's own writer, and itself with two workers
 video        frames of kept video, at random and in order, by group length
+storage      shards and rows behind a URL against the bare client (not imported here)
 read         random training windows against memory-mapped bytes and zarr-python
 encode       latents against the VAE alone and diffusers one clip at a time (not imported here: it needs torch)
 """

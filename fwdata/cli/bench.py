@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command(name="convert")(convert)
     group.command(name="read")(read)
+    group.command(name="storage")(storage)
     group.command(name="video")(video)
     group.command(name="encode")(encode)
     app.add_typer(group, name="bench")
@@ -127,6 +128,38 @@ def read(store: Annotated[Path, typer.Argument(help="Store with latents.")], as_
     from fwdata.bench import bench_read
 
     _print("windows", bench_read(open_store(store)), as_json)
+
+
+def storage(
+    store: Annotated[str, typer.Argument(help="Store with latents behind a URL.")],
+    rows: Annotated[int, typer.Option(min=1, help="Random latent rows to read.")] = 512,
+    as_json: AsJson = False,
+) -> None:
+    """Whole shards and random rows of a store behind a URL, against the bare client in the same run.
+
+    Example: fwdata bench storage s3://bucket/robotwin.zarr
+    """
+    from fwdata import open as open_store
+    from fwdata.bench.storage import BenchStorageJson, bench_storage
+    from fwdata.store.remote import IN_FLIGHT
+
+    found = bench_storage(open_store(store), rows)
+    if as_json:
+        emit_json(BenchStorageJson(store=store, in_flight=IN_FLIGHT, rows=[item.to_json() for item in found]))
+        return
+    shown: list[tuple[str, ...]] = [
+        (
+            t.name,
+            f"{t.rate:,.1f}",
+            f"{t.num_bytes / t.seconds / 1e6:,.1f}",
+            f"{1e6 * t.cpu / t.units:,.0f}",
+            f"{t.rate / base.rate:.2f}",
+        )
+        for base, t in zip((found[0], found[0], found[2], found[2]), found, strict=True)
+    ]
+    print_table(
+        f"{store}, {IN_FLIGHT} requests at once", ("way", "per s", "MB/s", "CPU us each", "of the client"), shown
+    )
 
 
 def encode(

@@ -39,6 +39,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "export fastwam-text": (f"{_ANSWERS}ExportTextJson",),
     "bench convert": ("fwdata.bench.convert:BenchConvertJson",),
     "bench read": (f"{_ANSWERS}BenchReadJson",),
+    "bench storage": ("fwdata.bench.storage:BenchStorageJson",),
     "bench video": ("fwdata.bench.video:BenchVideoJson",),
     "bench encode": (f"{_ANSWERS}BenchEncodeJson",),
 }

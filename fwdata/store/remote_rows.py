@@ -126,15 +126,9 @@ class RemoteRows:
             self._asked.discard(copy)
 
     def read(self, rows: list[FarRow]) -> None:
-        """Fill rows, those of one shard in one call, several shards at once. StoreDamaged for bytes whose checksum does
-        not hold."""
-        groups: dict[tuple[int, int], list[FarRow]] = {}
-        for item in rows:
-            groups.setdefault((id(item.array), item.row // item.array.rows_per_shard), []).append(item)
-        for _ in at_once(_read_group, groups.values()):
-            pass
-        for (_, shard), items in groups.items():
-            self._ask(items[0].array, shard)
+        """Fill rows, and have their shards fetched. StoreDamaged for bytes whose checksum does not hold."""
+        for array, shard in read_far(rows):
+            self._ask(array, shard)
 
     def _ask(self, array: ChunkedArray, shard: int) -> None:
         """Have a shard fetched, once."""
@@ -158,6 +152,16 @@ class RemoteRows:
                 data = array.files.read(array.shard_key(shard))
                 if data is not None:
                     self._copies.add(path, data)
+
+
+def read_far(rows: list[FarRow]) -> list[tuple[ChunkedArray, int]]:
+    """Fill rows, those of one shard in one call, several shards at once; returns array and number of those shards."""
+    groups: dict[tuple[int, int], list[FarRow]] = {}
+    for item in rows:
+        groups.setdefault((id(item.array), item.row // item.array.rows_per_shard), []).append(item)
+    for _ in at_once(_read_group, groups.values()):
+        pass
+    return [(items[0].array, shard) for (_, shard), items in groups.items()]
 
 
 def _read_group(items: list[FarRow]) -> None:

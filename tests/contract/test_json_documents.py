@@ -28,6 +28,7 @@ ELSEWHERE = {
     "fwdata bench convert": "takes a minute, in unit/fwdata/bench",
     "fwdata bench video": "takes a minute, in unit/fwdata/bench",
     "fwdata bench encode": "needs diffusers, in unit/fwdata/bench",
+    "fwdata bench storage": "needs a server, in unit/fwdata/store/test_remote_rows",
     "fwtrain compare": "several runs, in unit/fwtrain/compare",
     "fwtrain distil": "several runs, in unit/fwtrain/cli",
     "fwtrain push": "a hub stands in, in unit/fwtrain/export",

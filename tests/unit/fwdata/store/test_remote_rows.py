@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Command
 from fault.stores import full_store
 from s3_server import S3Server, wait_for
 
@@ -136,3 +137,12 @@ def test_unused_copies_make_room_and_used_ones_do_not(tmp_path: Path) -> None:
     os.utime(tmp_path / "a", (1, 1))
     assert copies.has_room(100) and copies.add(tmp_path / "c", bytes(100))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c"]
+
+
+def test_bench_storage_compares_with_the_bare_client(local: Path, url: str, run: Command) -> None:
+    found = run("bench", "storage", url, "--rows", "8", "--json").json
+    assert [row["units"] for row in found["rows"]][2:] == [8, 8]
+    assert found["rows"][0]["bytes"] == found["rows"][1]["bytes"] > 0
+    assert found["rows"][2]["bytes"] == found["rows"][3]["bytes"] > 0
+    assert "of the client" in run("bench", "storage", url, "--rows", "8").out
+    run("bench", "storage", local).refused(2, "is local; fwdata bench read measures that")
