@@ -16,6 +16,7 @@ from json_checks import checked_documents as checked_documents
 from s3_server import s3 as s3
 from s3_server import s3_running as s3_running
 
+from fwdata.console import set_environment
 from fwdata.pipeline.worker_process import fork_server
 
 settings.register_profile("same", derandomize=True)  # the same examples in every run; other ones: see CONTRIBUTING.md
@@ -24,6 +25,7 @@ settings.load_profile("same")
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before anything loads numpy
     os.environ[_name] = "1"
+set_environment()  # as both programs do; a process that differs in it is not forked from the server of the others
 
 
 @pytest.fixture(autouse=True, scope="session")

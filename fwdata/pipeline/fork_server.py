@@ -20,9 +20,10 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from fwdata.pipeline.worker import end_with_parent, serve
+from fwdata.pipeline.worker_process import WorkerRequest
 
 PRELOADED = ("fwdata.pipeline.part", "fwdata.pipeline.discover")
 """What converting needs whatever the source is; no module among them may start a thread."""
@@ -104,11 +105,11 @@ class _Server:
             parts += part
         return bytes(parts)
 
-    def _be_worker(self, request: dict[str, Any], connection: int, status: int, errors: int) -> NoReturn:
+    def _be_worker(self, request: WorkerRequest, connection: int, status: int, errors: int) -> NoReturn:
         """What the fork does; never returns to the server's loop."""
         code = 1
         try:
-            end_with_parent(int(request["server"]))
+            end_with_parent(request["server"])
             os.dup2(errors, 1)  # what a library prints must not mix with results
             os.dup2(errors, 2)
             for descriptor in (self.control.fileno(), self.parent, status, errors):
@@ -121,7 +122,7 @@ class _Server:
             os.chdir(request["folder"])
             sys.path[:] = request["path"]
             importlib.invalidate_caches()
-            serve(Connection(connection), int(request["memory"]))
+            serve(Connection(connection), request["memory"])
             code = 0
         except BaseException:  # noqa: BLE001 - printed as an uncaught error is; nothing of it may reach the server's loop
             sys.excepthook(*sys.exc_info())

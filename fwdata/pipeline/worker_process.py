@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypedDict
 
 _WORKER = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from fwdata.pipeline import worker; worker.main()"
 _SERVER = _WORKER.replace("worker", "fork_server")
@@ -27,6 +28,21 @@ _SERVER = _WORKER.replace("worker", "fork_server")
 AT_START = ("GLIBC_", "GOTO_", "LD_", "MALLOC_", "MKL_", "NPY_", "OMP_", "OPENBLAS_", "PYDANTIC_", "PYTHON")
 """Beginnings of variables that are read when a process starts or imports a library: where a worker's differ from those
 of the server, it is started as a fresh process."""
+
+
+class WorkerRequest(TypedDict):
+    """What a server is told about a worker to fork, as JSON."""
+
+    server: int
+    """Number of the server's process."""
+    path: list[str]
+    """`sys.path` of the worker."""
+    environment: dict[str, str]
+    """All its variables."""
+    folder: str
+    """Its working directory."""
+    memory: int
+    """Bytes that it may allocate; 0: any number."""
 
 
 class WorkerProcess(Protocol):
@@ -41,10 +57,12 @@ class WorkerProcess(Protocol):
 
 @dataclass
 class ForkedWorker:
-    """A worker that a server has forked. process: descriptor of the process; status: pipe that tells its end."""
+    """A worker that a server has forked."""
 
     process: int
+    """Descriptor of the process."""
     status: int
+    """Descriptor of a pipe that the server writes its exit status to."""
     _code: int | None = None
 
     def kill(self) -> None:
@@ -89,13 +107,13 @@ class ForkServer:
     def fork(self, connection: int, memory: int, environment: Mapping[str, str]) -> ForkedWorker | None:
         """A worker that reads tasks from a pipe; None where there can be none from this server, now or later."""
         self._asked, self.usable = True, False  # until the answer is here, which nobody else may wait for
-        request = {
-            "server": self._process.pid,
-            "path": sys.path,
-            "environment": dict(environment),
-            "folder": os.getcwd(),  # noqa: PTH109 - JSON
-            "memory": memory,
-        }
+        request = WorkerRequest(
+            server=self._process.pid,
+            path=sys.path,
+            environment=dict(environment),
+            folder=str(Path.cwd()),
+            memory=memory,
+        )
         data = json.dumps(request).encode()
         status, theirs = os.pipe()
         try:

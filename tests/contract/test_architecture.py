@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
+from syntax import nodes, tree
 
 CONVERTER_MAY = ("fwdata.api", "fwdata.manifest", "fwdata.errors", "fwdata.images", "fwdata.envs")
 TRAINING_MAY = (
@@ -36,12 +37,6 @@ def sources(*folders: str) -> list[Path]:
     return sorted(p for folder in folders for p in (ROOT / folder).rglob("*.py"))
 
 
-@functools.cache
-def nodes(path: Path) -> list[ast.AST]:
-    """Every node of a file's syntax tree."""
-    return list(ast.walk(ast.parse(path.read_text())))
-
-
 def dotted(path: Path) -> str:
     """The name a file is imported by."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -56,7 +51,8 @@ def origin(node: ast.ImportFrom, path: Path) -> str:
     return ".".join([*package, *([base] if base else [])])
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Dotted names a file imports anywhere, `from a import b` as `a` and `a.b`."""
     found: set[str] = set()
     for node in nodes(path):
@@ -66,7 +62,7 @@ def imports(path: Path) -> set[str]:
             base = origin(node, path)
             found.add(base)
             found.update(f"{base}.{alias.name}" for alias in node.names)
-    return found
+    return frozenset(found)
 
 
 def within(imported: str, package: str) -> bool:
@@ -136,13 +132,14 @@ def test_no_module_reads_pickles_or_evaluates_text() -> None:
 def test_a_class_name_means_one_thing() -> None:
     homes: dict[str, set[Path]] = {}
     for path in sources("converters", "fwdata", "fwtrain"):
-        for node in ast.parse(path.read_text()).body:
+        for node in tree(path).body:
             if isinstance(node, ast.ClassDef):
                 homes.setdefault(node.name, set()).add(path.relative_to(ROOT))
     twice = {name: sorted(map(str, paths)) for name, paths in homes.items() if len(paths) > 1}
     assert not twice, f"rename all but one of {twice}"
 
 
+@functools.cache
 def edges() -> dict[str, set[str]]:
     """Module -> modules of the project that it imports anywhere, for types and inside functions too."""
     paths = {dotted(path): path for path in sources("converters", "fwdata", "fwtrain")}

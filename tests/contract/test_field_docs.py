@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
+from syntax import nodes
 
 RECORDS = {"BaseModel", "Model", "Record", "NamedTuple", "TypedDict"}
 """Bases whose annotated attributes are fields."""
@@ -16,7 +17,7 @@ RECORDS = {"BaseModel", "Model", "Record", "NamedTuple", "TypedDict"}
 def models(path: Path) -> Iterator[ast.ClassDef]:
     """Public dataclasses, pydantic models and typed tuples of a file, by decorator, base, or base in that file."""
     bases = set(RECORDS)
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if not isinstance(node, ast.ClassDef):
             continue
         found = {ast.unparse(base).split("[")[0] for base in node.bases}

@@ -14,6 +14,7 @@ from fixtures import run_convert, toy_manifest, tree, write_toy
 from libero_files import write_file as write_libero
 from paths import ROOT, SUPPORT
 from robotwin_files import write_task
+from syntax import nodes
 
 from fwdata.cli import main
 from fwdata.errors import FwdataError, ManifestError, UsageError
@@ -44,7 +45,7 @@ FORBIDDEN = {
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
     """Every call in a file, by its dotted name."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             found.append((ast.unparse(node.func), node))
     return found

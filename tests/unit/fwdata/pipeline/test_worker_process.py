@@ -34,7 +34,7 @@ def found(pool: WorkerPool, task: Any = surroundings, *arguments: object) -> Any
 
 
 def test_a_forked_worker_gets_what_a_fresh_process_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, own: _Shared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with WorkerPool(1) as before:
         assert found(before, double, 2) == 4  # the server is there, with other surroundings

@@ -153,7 +153,8 @@ def test_a_task_that_always_ends_its_worker_is_an_error() -> None:
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job inherits as ignored
 from worker_tasks import write_pid
 from fwdata.pipeline.workers import WorkerPool
 with WorkerPool(1) as pool:
