@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,8 @@ from fwdata.images.video import VideoHeader, VideoPacket
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+
+    from fwdata.images.demux import PacketIndex
 
 MAX_PICTURE_PIXELS = 1 << 26
 """Pixels of one image (8192x8192): a header that claims more is damaged, and is refused unread."""
@@ -119,6 +122,55 @@ class VideoCamera:
     def __post_init__(self) -> None:
         """BadEpisode for a size that no camera has."""
         _check_size(self.height, self.width)
+
+    @classmethod
+    def from_file(cls, path: Path) -> VideoCamera:
+        """A camera of a video file, one frame per row in the order they are shown.
+
+        BadEpisode where the file cannot be read. Cost: two passes over its packets.
+        """
+        from fwdata.images.video_files import WholeVideo
+
+        video = WholeVideo.of(path)
+        size, rows = (video.height, video.width), np.arange(video.count)
+        try:
+            return cls.of_packets(video.index(), rows, size, video)
+        except ValueError as error:
+            return cls.of_frames(str(error), video.count, size, video)
+
+    @classmethod
+    def of_packets(
+        cls,
+        index: PacketIndex,
+        frames: NDArray[np.int64],
+        size: tuple[int, int],
+        decode: Callable[[], Iterator[VideoFrame]],
+        swapped: bool = False,
+    ) -> VideoCamera:
+        """The camera of an episode that shows these frames of a file, in whole groups of packets.
+
+        frames: int64 [T], positions among the frames that the file shows. size: (height, width). decode: opens a fresh
+        pass over the same frames, decoded. ValueError when no keyframe comes before the first one.
+        """
+        shown = np.flatnonzero(index.shown[index.by_time])
+        ranks = shown[frames]
+        first, end = index.span(ranks)
+        rows = np.searchsorted(np.sort(index.rank[first:end]), ranks).astype(np.int64)
+        packets = partial(index.packets, first, end)
+        return cls(packets, decode, index.header, rows, size[0], size[1], swapped)
+
+    @classmethod
+    def of_frames(
+        cls,
+        reason: str,
+        count: int,
+        size: tuple[int, int],
+        decode: Callable[[], Iterator[VideoFrame]],
+        swapped: bool = False,
+    ) -> VideoCamera:
+        """A camera whose packets cannot be kept: its decoded frames are stored losslessly coded, with a warning."""
+        nothing = VideoHeader("", b"", b"", "", 2, 0)
+        return cls(lambda: iter(()), decode, nothing, np.arange(count), size[0], size[1], swapped, reason)
 
 
 type Camera = EncodedCamera | RawCamera | VideoCamera

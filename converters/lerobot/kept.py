@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from converters.lerobot import video
-from converters.shared.video import keep_packets, unkept
 from fwdata.api import VideoCamera
 
 
@@ -18,6 +17,8 @@ def keep(pixels: video.VideoPixels, found: video.Timeline) -> VideoCamera:
     try:
         if pixels.untimed:
             raise ValueError("the file tells no display times")
-        return keep_packets(video.indexed(pixels.path, pixels.name), pixels.ranks, size, decode, pixels.swapped)
+        return VideoCamera.of_packets(
+            video.indexed(pixels.path, pixels.name), pixels.ranks, size, decode, pixels.swapped
+        )
     except ValueError as error:
-        return unkept(str(error), len(pixels.ranks), size, decode, pixels.swapped)
+        return VideoCamera.of_frames(str(error), len(pixels.ranks), size, decode, pixels.swapped)

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EACCES, EISDIR, ENOENT
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from converters.shared.content import not_content
 from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
 from fwdata.images.demux import PacketIndex, index_packets, packets_from
-from fwdata.images.jpeg import MAX_SIDE
+from fwdata.images.video_files import UNTIMED, open_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -27,15 +26,6 @@ if TYPE_CHECKING:
 
 BLOCK_FRAMES = 32
 BLOCK_BYTES = 32 << 20
-_FORMATS = {
-    **dict.fromkeys((".mp4", ".m4v", ".mov"), "mp4"),
-    **dict.fromkeys((".mkv", ".webm"), "matroska"),
-    ".avi": "avi",
-    ".ts": "mpegts",
-    **dict.fromkeys((".mpg", ".mpeg"), "mpeg"),
-}
-_UNTIMED = frozenset({".avi", ".mpg", ".mpeg"})
-"""Containers without the time of every frame: frames are counted as they are decoded, at an even rate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,68 +64,12 @@ class Assignment:
 
 @contextmanager
 def open_video(path: Path, name: str) -> Iterator[InputContainer]:
-    """Open a local video as the container its ending names: no playlists, nothing outside the file is read."""
-    import av
-
-    form = _FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise BadEpisode(f"{name} has the ending {path.suffix!r}; known are {', '.join(_FORMATS)}")
-    try:
-        reason = not_content(path, name)
-        if reason is not None:
-            raise BadEpisode(reason)
-        with av.open(str(path.resolve()), format=form) as container:
-            if not container.streams.video:
-                raise BadEpisode(f"{name} holds no video stream")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise BadEpisode(f"{name} is coded in a way that no decoder here knows")
-            if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
-                raise BadEpisode(f"{name} claims {stream.height}x{stream.width} pixels; sides must be 1 to {MAX_SIDE}")
-            stream.codec_context.thread_count = 1
-            yield container
-    except BadEpisode:
-        raise
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise BadEpisode(f"{name} cannot be read as video: {_why(path, error)}") from error
-
-
-def _why(path: Path, error: Exception) -> str:
-    """What is wrong with a file that FFmpeg does not open, without its error numbers; our own errors say it already."""
-    import av
-
-    if not isinstance(error, (av.FFmpegError, OSError)):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in (ENOENT, EACCES, EISDIR):
-        return str(error.strerror)
-    if path.suffix.lower() in _INDEXED and _lacks_index(path):
-        return (
-            "it ends before its index (moov), so the download or the recording broke off; fetch it again, or leave "
-            "its episodes out"
-        )
-    return "it is truncated, damaged, or not a video; fetch it again"
-
-
-_INDEXED = (".mp4", ".m4v", ".mov")
-
-
-def _lacks_index(path: Path) -> bool:
-    """Whether a file begins as an MP4 does and holds no whole index (ISO 14496-12 4.2: boxes of size and type)."""
-    with path.open("rb") as file:
-        place, size = 0, path.stat().st_size
-        while place + 8 <= size:
-            file.seek(place)
-            head = file.read(16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if place == 0 and kind != b"ftyp":
-                return False
-            if kind == b"moov":
-                return place + length > size
-            length = int.from_bytes(head[8:16], "big") if length == 1 else length
-            if length < 8:
-                return True
-            place += length
-    return place > 0
+    """Open a local video; BadEpisode where it is none, a pointer to one included."""
+    reason = not_content(path, name)
+    if reason is not None:
+        raise BadEpisode(reason)
+    with open_file(path, name) as container:
+        yield container
 
 
 def timeline(path: Path, name: str) -> Timeline:
@@ -153,7 +87,7 @@ def timeline(path: Path, name: str) -> Timeline:
 @lru_cache(maxsize=16)
 def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
     with open_video(path, name) as container:
-        stream, untimed = container.streams.video[0], path.suffix.lower() in _UNTIMED
+        stream, untimed = container.streams.video[0], path.suffix.lower() in UNTIMED
         found: list[tuple[int, bool, int]] = []
         for packet in container.demux(stream):
             if packet.size == 0:  # the flushing one at the end
@@ -294,7 +228,7 @@ class VideoPixels:
     @property
     def untimed(self) -> bool:
         """Whether the file tells no display times."""
-        return self.path.suffix.lower() in _UNTIMED
+        return self.path.suffix.lower() in UNTIMED
 
 
 def decode(source: VideoPixels) -> Iterator[VideoFrame]:

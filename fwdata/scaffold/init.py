@@ -6,13 +6,28 @@ import csv
 import re
 import shutil
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from pprint import pformat
 
 from fwdata.errors import UsageError
+from fwdata.images.video_files import WholeVideo, is_video
 from fwdata.io import write_atomic
-from fwdata.scaffold.inspect_recording import EXAMPLE, Draft, draft_from
-from fwdata.scaffold.templates import ARRAYS, FOLDER, MANIFEST, TEST
+from fwdata.scaffold.inspect_recording import EXAMPLE, Draft, draft_from, read_columns
+from fwdata.scaffold.templates import (
+    ARRAYS,
+    BOTH_BODY,
+    CSV_BODY,
+    FOLDER,
+    IMAGES_BODY,
+    MANIFEST,
+    NPZ_BODY,
+    PARQUET_BODY,
+    TEST,
+    TEXT_METHOD,
+    VIDEO_BODY,
+)
 
 FIXTURE_ROWS = 12
 """Rows of a recording that the fixture keeps."""
@@ -67,7 +82,6 @@ def _texts(name: str, draft: Draft) -> dict[str, str]:
     found = "".join(f"    {line}\n" for line in draft.found)
     values = {
         "NAME": name,
-        "TABLE": _table(draft).name if draft.kind == "folder" and draft.sample else "rows.csv",
         "FOUND": f"\nThe recording it was drafted from holds:\n\n{found}" if found else "",
         "STATE": _tuple(draft.state),
         "ACTION": _tuple(draft.action),
@@ -79,6 +93,7 @@ def _texts(name: str, draft: Draft) -> dict[str, str]:
         "KIND": {"hdf5": "HDF5", "npz": "NPZ"}.get(draft.kind, ""),
         "SUFFIX": draft.sample.suffix if draft.sample is not None and draft.kind != "folder" else "",
         "IMPORT": "import h5py\n" if draft.kind == "hdf5" else "",
+        **(_folder_texts(draft) if draft.kind == "folder" else {}),
         "OPEN": 'h5py.File(path, "r")' if draft.kind == "hdf5" else "np.load(path, allow_pickle=False)",
         "OPEN_SELF": 'h5py.File(self.path, "r")' if draft.kind == "hdf5" else "np.load(self.path, allow_pickle=False)",
     }
@@ -87,13 +102,32 @@ def _texts(name: str, draft: Draft) -> dict[str, str]:
     return {file: re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], text) for file, text in texts.items()}
 
 
+def _folder_texts(draft: Draft) -> dict[str, str]:
+    """What the converter of a folder says of its table, its cameras and its instruction."""
+    videos = [name for name in draft.cameras.values() if is_video(Path(name))]
+    kinds = (["a video"] if videos else []) + (["a folder of images"] if len(videos) < len(draft.cameras) else [])
+    body = IMAGES_BODY if not videos else VIDEO_BODY if len(kinds) == 1 else BOTH_BODY
+    suffix = Path(draft.table).suffix.lower()
+    return {
+        "TABLE": draft.table,
+        "CAMERA_KINDS": f"{' or '.join(kinds)} per camera",
+        "CAMERA_LAYOUT": "one frame per row" + (", images in order of names" if "folder" in kinds[-1] else ""),
+        "CAMERA_OF": " or ".join(f"its {kind.split(' ', 1)[1]}" for kind in kinds),
+        "CAMERA_CLASSES": "RawCamera, " if "RawCamera" in body else "",
+        "CAMERA_CLASS": ", VideoCamera" if videos else "",
+        "CAMERA_BODY": body,
+        "TABLE_BODY": {".npz": NPZ_BODY, ".parquet": PARQUET_BODY}.get(suffix, CSV_BODY),
+        "IMPORT": "import csv\n" if suffix == ".csv" else "",
+        "IMPORT_NEXT": "import pyarrow.parquet as pq\n" if suffix == ".parquet" else "",
+        "TEXT": f'TEXT = "{draft.text}"\n"""File of the instruction."""\n' if draft.text else "",
+        "TEXT_FILE": "episode / TEXT, " if draft.text else "",
+        "INSTRUCTION": "self._text(folder / TEXT)" if draft.text else 'ref.group.replace("_", " ")',
+        "TEXT_METHOD": TEXT_METHOD if draft.text else "",
+    }
+
+
 def _tuple(names: tuple[str, ...]) -> str:
     return "(" + ", ".join(f'"{name}"' for name in names) + ("," if len(names) == 1 else "") + ")"
-
-
-def _table(draft: Draft) -> Path:
-    assert draft.sample is not None
-    return min(draft.sample.glob("*.csv"))
 
 
 def _write_fixture(folder: Path, draft: Draft) -> None:
@@ -105,34 +139,74 @@ def _write_fixture(folder: Path, draft: Draft) -> None:
 
 
 def _folder_fixture(folder: Path, draft: Draft) -> None:
+    folder.mkdir(parents=True)
+    if draft.sample is None:
+        _made_up(folder, draft)
+        return
+    for name in draft.cameras.values():
+        if (draft.sample / name).is_file():
+            _short_video(draft.sample / name, folder / name)
+            continue
+        (folder / name).mkdir()
+        for path in sorted(p for p in (draft.sample / name).iterdir() if p.is_file())[:FIXTURE_ROWS]:
+            shutil.copy(path, folder / name / path.name)
+    if draft.text:
+        shutil.copy(draft.sample / draft.text, folder / draft.text)
+    _short_table(draft.sample / draft.table, folder / draft.table)
+
+
+def _short_table(source: Path, target: Path) -> None:
+    """The first rows of a table."""
+    import numpy as np
+
+    if source.suffix.lower() == ".npz":
+        columns = read_columns(source)
+        np.savez(target, allow_pickle=False, **{n: v[:FIXTURE_ROWS] if v.ndim else v for n, v in columns.items()})
+    elif source.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(pq.read_table(source, use_threads=False).slice(0, FIXTURE_ROWS), target)
+    else:
+        with source.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))[: FIXTURE_ROWS + 1]
+        with target.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+
+
+def _short_video(source: Path, target: Path) -> None:
+    """The first frames of a video, coded anew."""
+    import av
+
+    with av.open(str(target), "w", format="mp4" if target.suffix.lower() in {".m4v", ".mov"} else None) as out:
+        stream = None
+        for number, frame in enumerate(islice(WholeVideo.of(source)(), FIXTURE_ROWS)):
+            if stream is None:
+                stream = out.add_stream("libx264", rate=10)
+                stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv444p"
+            frame.time_base, frame.pts = Fraction(1, 10), number
+            out.mux(stream.encode(frame))
+        assert stream is not None
+        out.mux(stream.encode())
+
+
+def _made_up(folder: Path, draft: Draft) -> None:
+    """A recording of moving colours and waves."""
     import numpy as np
     from PIL import Image
 
-    folder.mkdir(parents=True)
-    if draft.sample is not None:
-        table = _table(draft)
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))[: FIXTURE_ROWS + 1]
-        for name in draft.cameras.values():
-            (folder / name).mkdir()
-            for path in sorted(p for p in (draft.sample / name).iterdir() if p.is_file())[: len(rows) - 1]:
-                shutil.copy(path, folder / name / path.name)
-        target = folder / table.name
-    else:
-        names = [*draft.state, *draft.action]
-        values = [[f"{np.sin(t / 4 + i):.4f}" for i in range(len(names))] for t in range(FIXTURE_ROWS)]
-        rows = [["time", *names], *([f"{t / draft.fps:.3f}", *row] for t, row in enumerate(values))]
-        height, width = draft.size
-        for name in draft.cameras.values():
-            (folder / name).mkdir()
-            for t in range(FIXTURE_ROWS):
-                image = np.zeros((height, width, 3), np.uint8)
-                image[:, :, 0] = np.arange(width)
-                image[10:20, 4 * t : 4 * t + 10] = (30, 200, 60)
-                Image.fromarray(image).save(folder / name / f"{t:06d}.png")
-        target = folder / "rows.csv"
-    with target.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+    names = [*draft.state, *draft.action]
+    values = [[f"{np.sin(t / 4 + i):.4f}" for i in range(len(names))] for t in range(FIXTURE_ROWS)]
+    height, width = draft.size
+    for name in draft.cameras.values():
+        (folder / name).mkdir()
+        for t in range(FIXTURE_ROWS):
+            image = np.zeros((height, width, 3), np.uint8)
+            image[:, :, 0] = np.arange(width)
+            image[10:20, 4 * t : 4 * t + 10] = (30, 200, 60)
+            Image.fromarray(image).save(folder / name / f"{t:06d}.png")
+    with (folder / draft.table).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(["time", *names])
+        csv.writer(file).writerows([f"{t / draft.fps:.3f}", *row] for t, row in enumerate(values))
 
 
 def _array_fixture(folder: Path, draft: Draft) -> None:

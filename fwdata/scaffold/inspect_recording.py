@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import csv
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fwdata.errors import UsageError
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.errors import BadEpisode, UsageError, one_line
 from fwdata.images.files import is_image, read_image
+from fwdata.images.video_files import WholeVideo, is_video
 
 type Kind = Literal["folder", "hdf5", "npz"]
 
 STATE_WORDS = ("state", "qpos", "joint", "proprio", "obs")
+ACTION_WORDS = ("action", "command", "cmd", "target", "ctrl")
 TIME_WORDS = ("time", "stamp")
+TABLES = (".csv", ".npz", ".parquet")
+"""Endings of the tables that a folder of one recording may have."""
+MOST_TEXT = 4096
+"""Bytes of a text file that may be an instruction."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Draft:
     kind: Kind
     """How recordings lie on disk."""
     cameras: Mapping[str, str]
-    """Camera name -> key in the recording (a folder of images, or an array)."""
+    """Camera name -> key in the recording (a folder of images, a video, or an array)."""
     state: tuple[str, ...]
     """Keys (arrays) or columns that make the state."""
     action: tuple[str, ...]
@@ -52,6 +62,10 @@ class Draft:
     """The recording itself, for a fixture; None: one is made up."""
     arrays: tuple[Array, ...] = ()
     """Arrays of an HDF5 or NPZ file."""
+    table: str = "rows.csv"
+    """Of a folder: name of the CSV, NPZ or Parquet file with its rows."""
+    text: str = ""
+    """Of a folder: name of the text file with its instruction; empty: the task's folder is the instruction."""
 
 
 EXAMPLE = Draft(
@@ -66,15 +80,17 @@ EXAMPLE = Draft(
 
 
 def draft_from(path: Path) -> Draft:
-    """The draft for a recording: an HDF5 or NPZ file, or a folder with a CSV table and folders of images.
+    """The draft for a recording: an HDF5 or NPZ file, or a folder with a table and cameras (see `_from_folder`).
 
-    UsageError with what to do for anything else.
+    Of a folder of recordings the first one is taken. UsageError with what to do for anything else.
     """
     if not path.exists():
         raise UsageError(f"--from {path}: there is no such file or folder")
     if path.is_dir():
         return _from_folder(path)
     suffix = path.suffix.lower()
+    if suffix in TABLES and _cameras_of(path.parent):
+        return _from_folder(path.parent)
     if suffix in {".hdf5", ".h5"}:
         return _from_arrays(path, "hdf5", tuple(_hdf5_arrays(path)))
     if suffix == ".npz":
@@ -86,49 +102,102 @@ def draft_from(path: Path) -> Draft:
         ".db3": "; see `fwdata convert r1lite` for bags",
     }.get(suffix, "")
     raise UsageError(
-        f"--from {path}: give an HDF5 or NPZ file, or a folder with a CSV table and folders of images{hint}; without "
-        "--from a converter for such folders is written"
+        f"--from {path}: give an HDF5 or NPZ file, or a folder with a table ({', '.join(TABLES)}) and a video or a "
+        f"folder of images per camera{hint}; without --from a converter for such folders is written"
     )
 
 
 def _from_folder(path: Path) -> Draft:
-    tables = sorted(path.rglob("*.csv"))
-    if not tables:
-        raise UsageError(f"--from {path}: no CSV table below it; give one recording's folder, or an HDF5 or NPZ file")
-    table = tables[0]
-    episode = table.parent
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    header = [name.strip() for name in rows[0]] if rows else []
-    folders = {p.name: p for p in sorted(episode.iterdir()) if p.is_dir() and any(map(is_image, p.iterdir()))}
-    if not folders:
-        raise UsageError(f"--from {episode}: no folder of images beside {table.name}")
-    first = min(p for p in next(iter(folders.values())).iterdir() if is_image(p))
-    rest = tuple(n for n in header if not _is_action(n) and not _is_time(n))
-    state = tuple(n for n in header if _is_state(n)) or rest
-    height, width, _ = read_image(first).shape
+    """Of a folder with a table (CSV, NPZ or Parquet) and, for each camera, a video or a folder of images beside it."""
+    tables = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in TABLES and p.is_file())
+    table = next((p for p in tables if _cameras_of(p.parent)), None)
+    if table is None:
+        raise UsageError(
+            f"--from {path}: no table ({', '.join(TABLES)}) with a video or a folder of images per camera beside it; "
+            "give one recording's folder, or an HDF5 or NPZ file"
+        )
+    episode, cameras, columns = table.parent, _cameras_of(table.parent), read_columns(table)
+    numbers = [name for name, values in columns.items() if values.dtype.kind in "fiu" and values.ndim in (1, 2)]
+    rest = tuple(n for n in numbers if not _is_action(n) and not _is_time(n))
+    state = tuple(n for n in numbers if _is_state(n)) or rest
+    if not state:
+        raise UsageError(
+            f"--from {table}: no column of numbers for a state; it holds {', '.join(columns) or 'nothing'}"
+        )
+    texts = [p.name for p in sorted(episode.glob("*.txt")) if p.stat().st_size < MOST_TEXT]
+    shown = ", ".join(name if v.ndim == 1 else f"{name} {list(v.shape)}" for name, v in columns.items())
     return Draft(
         kind="folder",
-        cameras={_plain(name): name for name in folders},
+        cameras={_plain(Path(name).stem): name for name in cameras},
         state=state,
-        action=tuple(n for n in header if _is_action(n)) or state,
-        size=(height, width),
-        fps=_rate(header, rows[1:]),
-        found=(f"{table.name}: columns {', '.join(header)}", *(f"{name}/: images" for name in folders)),
+        action=tuple(n for n in numbers if _is_action(n)) or state,
+        size=_size(episode / cameras[0]),
+        fps=_rate(columns),
+        found=(
+            f"{table.name}: {shown}",
+            *(f"{name}: video" if (episode / name).is_file() else f"{name}/: images" for name in cameras),
+            *(f"{name}: text" for name in texts),
+        ),
         sample=episode,
+        table=table.name,
+        text=texts[0] if len(texts) == 1 else "",
     )
 
 
-def _rate(header: list[str], rows: list[list[str]]) -> float:
-    """Rate from the table's time column, in seconds or nanoseconds; 10 where there is none."""
-    column = next((i for i, name in enumerate(header) if _is_time(name)), None)
-    if column is None or len(rows) < 2:
-        return 10.0
+def _cameras_of(folder: Path) -> list[str]:
+    """Names of the videos and folders of images in a folder, sorted."""
+    entries = sorted(folder.iterdir())
+    return [p.name for p in entries if is_video(p) or (p.is_dir() and any(map(is_image, p.iterdir())))]
+
+
+def _size(camera: Path) -> tuple[int, int]:
+    """(height, width) of a camera's first image."""
     try:
-        stamps = [float(row[column]) for row in rows if len(row) > column]
+        if camera.is_file():
+            video = WholeVideo.of(camera)
+            return video.height, video.width
+        height, width, _ = read_image(min(p for p in camera.iterdir() if is_image(p))).shape
+    except (BadEpisode, ValueError) as error:
+        raise UsageError(f"--from {camera}: {error}") from None
+    return height, width
+
+
+def read_columns(table: Path) -> dict[str, NDArray[np.generic]]:
+    """Columns of a CSV, NPZ or Parquet file by name, as they are stored; of CSV float64, or text where one is none.
+
+    UsageError where it cannot be read.
+    """
+    try:
+        if table.suffix.lower() == ".npz":
+            with table.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                return {name: file[name] for name in file}
+        if table.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            columns = pq.read_table(table, use_threads=False).to_pydict()
+            return {name: np.array(values) for name, values in columns.items()}
+        with table.open(newline="", encoding="utf-8") as text:
+            header, *rows = [row for row in csv.reader(text) if row] or [[]]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        kind = table.suffix.removeprefix(".").upper()
+        raise UsageError(f"--from {table} cannot be read as {kind}: {one_line(str(error))}") from None
+    return {name.strip(): _numbers([row[i] if i < len(row) else "" for row in rows]) for i, name in enumerate(header)}
+
+
+def _numbers(values: list[str]) -> NDArray[np.generic]:
+    try:
+        return np.array([float(value) for value in values])
     except ValueError:
+        return np.array(values)
+
+
+def _rate(columns: Mapping[str, NDArray[np.generic]]) -> float:
+    """Rate from the table's time column, in seconds or nanoseconds; 10 where there is none."""
+    found = (v for name, v in columns.items() if _is_time(name) and v.ndim == 1 and v.dtype.kind in "fiu")
+    stamps = np.asarray(next(found, ()), np.float64)
+    if len(stamps) < 2:
         return 10.0
-    step = (stamps[-1] - stamps[0]) / max(len(stamps) - 1, 1)
+    step = float(stamps[-1] - stamps[0]) / (len(stamps) - 1)
     step = step / 1e9 if step > 1e6 else step
     return round(1 / step, 3) if step > 0 else 10.0
 
@@ -172,19 +241,11 @@ def _hdf5_arrays(path: Path) -> Iterator[Array]:
 
 
 def _npz_arrays(path: Path) -> Iterator[Array]:
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            yield from [Array(name, tuple(file[name].shape), str(file[name].dtype)) for name in file]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"--from {path} cannot be read as NPZ: {error}") from None
+    yield from [Array(name, tuple(values.shape), str(values.dtype)) for name, values in read_columns(path).items()]
 
 
 def _is_action(name: str) -> bool:
-    return "action" in name.lower() or "command" in name.lower()
+    return any(word in name.lower() for word in ACTION_WORDS)
 
 
 def _is_state(name: str) -> bool:
@@ -192,7 +253,7 @@ def _is_state(name: str) -> bool:
 
 
 def _is_time(name: str) -> bool:
-    return any(word in name.lower() for word in TIME_WORDS)
+    return name.lower() in {"t", "ts"} or any(word in name.lower() for word in TIME_WORDS)
 
 
 def _plain(name: str) -> str:

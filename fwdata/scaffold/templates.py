@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-FOLDER = '''"""@NAME@ recordings: a folder per episode with rows.csv and a folder of images per camera.
+FOLDER = '''"""@NAME@ recordings: a folder per episode with @TABLE@ and @CAMERA_KINDS@.
 
-    RAW/<task>/<episode>/@TABLE@                one row per frame
-    RAW/<task>/<episode>/<camera>/000000.png      one image per row, in order of their names
+    RAW/<task>/<episode>/@TABLE@   one row per frame
+    RAW/<task>/<episode>/<camera>   @CAMERA_LAYOUT@
 @FOUND@"""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+@IMPORT@from pathlib import Path
 
 import numpy as np
-
-from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Manifest, RawCamera, UsageError
+@IMPORT_NEXT@
+from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Manifest, @CAMERA_CLASSES@UsageError@CAMERA_CLASS@
 
 TABLE = "@TABLE@"
-STATE = @STATE@
+@TEXT@STATE = @STATE@
 ACTION = @ACTION@
 CAMERAS = @CAMERAS@
-"""Camera name in the manifest -> folder of its images."""
+"""Camera name in the manifest -> @CAMERA_OF@."""
 
 
 class Converter:
@@ -37,10 +36,10 @@ class Converter:
         refs = []
         for table in sorted(root.rglob(TABLE)):
             episode = table.parent
-            images = [p for name in CAMERAS.values() for p in sorted((episode / name).glob("*")) if p.is_file()]
-            files = tuple(p.relative_to(root).as_posix() for p in (table, *images))
+            paths = [table, @TEXT_FILE@*(p for name in CAMERAS.values() for p in self._files(episode / name))]
+            files = tuple(p.relative_to(root).as_posix() for p in paths)
             name = episode.relative_to(root).as_posix() if episode != root else root.name
-            size = sum(p.stat().st_size for p in (table, *images))
+            size = sum(p.stat().st_size for p in paths if p.is_file())
             refs.append(EpisodeRef(name, name, files, episode.parent.name or root.name, size))
         if not refs:
             raise UsageError(f"{root} holds no {TABLE}")
@@ -48,32 +47,71 @@ class Converter:
 
     def read(self, root: Path, ref: EpisodeRef) -> Episode:
         folder = (root / ref.files[0]).parent
-        with (folder / TABLE).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        columns = self._table(folder / TABLE)
+        state, state_names = self._joined(columns, STATE)
+        action, action_names = self._joined(columns, ACTION)
         return Episode(
-            cameras={name: RawCamera.from_files(self._images(folder / CAMERAS[name])) for name in self.cameras},
-            state=self._columns(rows, STATE),
-            action=self._columns(rows, ACTION),
-            timestamp_ns=np.arange(len(rows)) * self.step_ns,
-            valid=np.ones(len(rows), bool),
-            state_names=STATE,
-            action_names=ACTION,
+            cameras={name: self._camera(folder / CAMERAS[name]) for name in self.cameras},
+            state=state,
+            action=action,
+            timestamp_ns=np.arange(len(state)) * self.step_ns,
+            valid=np.ones(len(state), bool),
+            state_names=state_names,
+            action_names=action_names,
             task=ref.group,
-            instructions=(ref.group.replace("_", " "),),
+            instructions=(@INSTRUCTION@,),
         )
 
-    def _images(self, folder: Path) -> list[Path]:
-        return sorted(p for p in folder.glob("*") if p.is_file())
+    def _files(self, camera: Path) -> list[Path]:
+        return [camera] if camera.is_file() else sorted(p for p in camera.glob("*") if p.is_file())
 
-    def _columns(self, rows: list[dict[str, str]], names: tuple[str, ...]) -> np.ndarray:
-        try:
-            values = [[float(row[name]) for name in names] for row in rows]
-        except KeyError as error:
-            raise BadEpisode(f"{TABLE} has no column {error}; it has {', '.join(rows[0])}") from None
-        except (TypeError, ValueError) as error:
-            raise BadEpisode(f"{TABLE} holds a value that is not a number: {error}") from None
-        return np.array(values, np.float64).reshape(len(rows), len(names))
+    def _camera(self, path: Path):
+@CAMERA_BODY@
+
+@TEXT_METHOD@    def _table(self, path: Path):
+@TABLE_BODY@
+
+    def _joined(self, columns, keys: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+        parts, names = [], []
+        for key in keys:
+            if key not in columns:
+                raise BadEpisode(f"{TABLE} has no column {key!r}; it has {', '.join(columns)}")
+            try:
+                part = np.asarray(columns[key], np.float64)
+            except (TypeError, ValueError) as error:
+                raise BadEpisode(f"{TABLE} holds a value that is not a number: {error}") from None
+            names += [key] if part.ndim == 1 else [f"{key}.{i}" for i in range(part.shape[1])]
+            parts.append(part.reshape(len(part), -1))
+        return np.concatenate(parts, axis=1), tuple(names)
 '''
+
+IMAGES_BODY = """        return RawCamera.from_files(self._files(path))"""
+VIDEO_BODY = """        return VideoCamera.from_file(path)"""
+BOTH_BODY = """\
+        if path.is_file():
+            return VideoCamera.from_file(path)
+        return RawCamera.from_files(self._files(path))"""
+
+TEXT_METHOD = """    def _text(self, path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise BadEpisode(f"{TEXT} cannot be read: {error}") from None
+
+"""
+
+CSV_BODY = """        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {str(name).strip(): [row[name] for row in rows] for name in (rows[0] if rows else ())}"""
+NPZ_BODY = """        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file}
+        except (OSError, ValueError, EOFError) as error:
+            raise BadEpisode(f"{TABLE} cannot be read: {error}") from None"""
+PARQUET_BODY = """        try:
+            return pq.read_table(path, use_threads=False).to_pydict()
+        except (OSError, ValueError) as error:
+            raise BadEpisode(f"{TABLE} cannot be read: {error}") from None"""
 
 ARRAYS = '''"""@NAME@ recordings: one @KIND@ file per episode, RAW/<task>/<episode>@SUFFIX@.
 @FOUND@"""

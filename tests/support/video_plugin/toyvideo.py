@@ -17,7 +17,6 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from converters.shared.video import keep_packets
 from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Manifest, VideoCamera
 from fwdata.images.demux import index_packets
 
@@ -51,7 +50,7 @@ def camera(path: Path, wanted: list[int]) -> VideoCamera:
         stream = container.streams.video[0]
         size = stream.height, stream.width
     try:
-        return keep_packets(index_packets(clip.open), np.asarray(wanted, np.int64), size, clip)
+        return VideoCamera.of_packets(index_packets(clip.open), np.asarray(wanted, np.int64), size, clip)
     except ValueError as error:
         raise BadEpisode(str(error)) from None
 

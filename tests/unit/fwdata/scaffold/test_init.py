@@ -6,8 +6,11 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import Command
 from PIL import Image
@@ -40,6 +43,44 @@ def folder_recording(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def write_clip(path: Path, frames: np.ndarray) -> None:
+    """An MP4 whose pixels are exactly those of `frames`."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264rgb", rate=25, options={"qp": "0"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb24"
+        for frame in frames:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+
+
+def video_recording(folder: Path, seed: int = 0) -> Path:
+    """An NPZ of arrays, a video per camera and the instruction as a text file."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for camera, size in (("front", (40, 60)), ("wrist", (30, 40))):
+        write_clip(folder / f"{camera}.mp4", images(seed, size))
+    (folder / "task.txt").write_text(f"stack cup {seed}\n")
+    values = {"qpos": rng.normal(size=(FRAMES, 7)), "cmd": rng.normal(size=(FRAMES, 7)).astype(np.float32)}
+    np.savez(folder / "data.npz", allow_pickle=False, **values, t=np.arange(FRAMES) / 25, serial=np.array("x7"))
+    return folder
+
+
+def parquet_recording(folder: Path, seed: int = 0) -> Path:
+    """A Parquet table of lists and numbers, and one video; the table is named, not its folder."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    write_clip(folder / "front.mkv", images(seed))
+    columns = {
+        "timestamp": np.arange(FRAMES) / 20,
+        "arm_state": list(rng.normal(size=(FRAMES, 3))),
+        "gripper_state": rng.normal(size=FRAMES),
+        "action": list(rng.normal(size=(FRAMES, 4))),
+    }
+    pq.write_table(pa.table(columns), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
 def hdf5_recording(path: Path, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +111,13 @@ def npz_recording(path: Path, seed: int = 0) -> Path:
             ("action_0", "action_1"),
             20.0,
         ),
+        (video_recording, ("front", "wrist"), ("qpos",), ("cmd",), 25.0),
+        (lambda p: video_recording(p).parents[1], ("front", "wrist"), ("qpos",), ("cmd",), 25.0),
+        (parquet_recording, ("front",), ("arm_state", "gripper_state"), ("action",), 20.0),
         (lambda p: hdf5_recording(p.with_suffix(".hdf5")), ("top",), ("observations/qpos",), ("action",), 10.0),
         (lambda p: npz_recording(p.with_suffix(".npz")), ("front",), ("state",), ("action",), 10.0),
     ],
-    ids=["nothing", "folder", "hdf5", "npz"],
+    ids=["nothing", "folder", "videos", "folder of recordings", "parquet", "hdf5", "npz"],
 )
 def test_what_init_writes_passes_at_once(
     tmp_path: Path,
@@ -114,6 +158,26 @@ def test_a_folder_of_png_and_csv_converts_at_the_second_attempt(
     assert store.episodes[0].stitched([0]).shape == (1, 32, 128, 3)
 
 
+def test_videos_and_arrays_convert_at_the_second_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command
+) -> None:
+    """Without a line changed in what `init` wrote: packets are kept, instructions come from the text files."""
+    for i in range(3):
+        video_recording(tmp_path / "raw" / "monday" / f"take{i}", seed=i)
+    assert run("init", "mybot", "--from", str(tmp_path / "raw"), "--out", str(tmp_path / "bot")).code == 0
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path / "bot"))
+    second = run("convert", "mybot", str(tmp_path / "raw"), "--out", str(tmp_path / "bot.zarr"), "--workers", "0")
+    assert second.code == 0
+    store = fwdata.open(tmp_path / "bot.zarr")
+    assert [e.instruction for e in store.episodes] == ["stack cup 0", "stack cup 1", "stack cup 2"]
+    assert store.parts[0].record.cameras["front"].encoding == "video"
+    assert np.array_equal(store.episodes[2].frames("wrist"), images(2, (30, 40)))
+    assert store.state_names == tuple(f"qpos.{i}" for i in range(7)) and store.fps == 25
+    (tmp_path / "raw/monday/take1/task.txt").unlink()
+    checked = run("check-converter", "mybot", str(tmp_path / "raw"), "--json")
+    assert checked.code != 0 and any("task.txt" in fault for fault in checked.json["faults"])
+
+
 @pytest.mark.parametrize(
     ("name", "source", "said"),
     [
@@ -122,12 +186,20 @@ def test_a_folder_of_png_and_csv_converts_at_the_second_attempt(
         ("mybot", "absent.h5", "no such file"),
         ("mybot", "table.parquet", "LeRobot"),
         ("mybot", "broken.hdf5", "cannot be read as HDF5"),
-        ("mybot", "empty", "no CSV table"),
+        ("mybot", "empty", "no table"),
+        ("mybot", "blind", "no table"),
+        ("mybot", "words", "no column of numbers for a state; it holds note"),
+        ("mybot", "dark", "holds no video stream|cannot be read as video"),
         ("mybot", "blind.npz", "no camera in it"),
     ],
 )
 def test_a_refused_init_writes_nothing(tmp_path: Path, name: str, source: str | None, said: str) -> None:
-    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "blind", "words", "dark"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "blind" / "rows.csv").write_text("state\n1\n")
+    for folder, table in (("words", "note\nfine\n"), ("dark", "state\n1\n")):
+        (tmp_path / folder / "rows.csv").write_text(table)
+        (tmp_path / folder / "front.mp4").write_bytes(b"\0" * 100)
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
     (tmp_path / "broken.hdf5").write_bytes(b"x" * 100)
     np.savez(tmp_path / "blind.npz", allow_pickle=False, state=np.ones((4, 2)))

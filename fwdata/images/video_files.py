@@ -1,0 +1,158 @@
+"""Video files: opened as the container that their ending names, and decoded whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EACCES, EISDIR, ENOENT
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fwdata.errors import BadEpisode, needed_for
+from fwdata.images.demux import PacketIndex, index_packets
+from fwdata.images.jpeg import MAX_SIDE
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+
+FORMATS = {
+    **dict.fromkeys((".mp4", ".m4v", ".mov"), "mp4"),
+    **dict.fromkeys((".mkv", ".webm"), "matroska"),
+    ".avi": "avi",
+    ".ts": "mpegts",
+    **dict.fromkeys((".mpg", ".mpeg"), "mpeg"),
+}
+UNTIMED = frozenset({".avi", ".mpg", ".mpeg"})
+"""Containers without the time of every frame: frames are counted as they are decoded, at an even rate."""
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's ending is that of a video."""
+    return path.suffix.lower() in FORMATS
+
+
+@contextmanager
+def open_file(path: Path, name: str) -> Iterator[InputContainer]:
+    """Open a local video as the container its ending names: no playlists, nothing outside the file is read.
+
+    name: how messages call it. BadEpisode where it cannot be read; also for what reading raises inside of the block.
+    """
+    import av
+
+    form = FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise BadEpisode(f"{name} has the ending {path.suffix!r}; known are {', '.join(FORMATS)}")
+    try:
+        with av.open(str(path.resolve()), format=form) as container:
+            if not container.streams.video:
+                raise BadEpisode(f"{name} holds no video stream")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise BadEpisode(f"{name} is coded in a way that no decoder here knows")
+            if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
+                raise BadEpisode(f"{name} claims {stream.height}x{stream.width} pixels; sides must be 1 to {MAX_SIDE}")
+            stream.codec_context.thread_count = 1
+            yield container
+    except BadEpisode:
+        raise
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BadEpisode(f"{name} cannot be read as video: {_why(path, error)}") from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    """What is wrong with a file that FFmpeg does not open, without its error numbers; our own errors say it already."""
+    import av
+
+    if not isinstance(error, (av.FFmpegError, OSError)):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (ENOENT, EACCES, EISDIR):
+        return str(error.strerror)
+    if path.suffix.lower() in _INDEXED and _lacks_index(path):
+        return (
+            "it ends before its index (moov), so the download or the recording broke off; fetch it again, or leave "
+            "its episodes out"
+        )
+    return "it is truncated, damaged, or not a video; fetch it again"
+
+
+_INDEXED = (".mp4", ".m4v", ".mov")
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether a file begins as an MP4 does and holds no whole index (ISO 14496-12 4.2: boxes of size and type)."""
+    with path.open("rb") as file:
+        place, size = 0, path.stat().st_size
+        while place + 8 <= size:
+            file.seek(place)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if place == 0 and kind != b"ftyp":
+                return False
+            if kind == b"moov":
+                return place + length > size
+            length = int.from_bytes(head[8:16], "big") if length == 1 else length
+            if length < 8:
+                return True
+            place += length
+    return place > 0
+
+
+@dataclass(frozen=True)
+class WholeVideo:
+    """Every frame of a file in the order they are shown. Calling it opens a fresh pass. Picklable."""
+
+    path: Path
+    """The video."""
+    count: int
+    """Frames that it shows."""
+    height: int
+    """Pixels of every frame."""
+    width: int
+    """Pixels of every frame."""
+
+    @classmethod
+    def of(cls, path: Path) -> WholeVideo:
+        """BadEpisode where the file cannot be read. Cost: one pass over the packets, of containers without times one
+        decoding."""
+        untimed = path.suffix.lower() in UNTIMED
+        with needed_for("recorded video"), open_file(path, path.name) as container:
+            stream = container.streams.video[0]
+            height, width = stream.height, stream.width
+            if untimed:
+                count = sum(1 for _ in container.decode(stream))
+            else:
+                count = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        if not count:
+            raise BadEpisode(f"{path.name} holds no frame")
+        return cls(path, count, height, width)
+
+    def __call__(self) -> Iterator[VideoFrame]:
+        """The frames; BadEpisode for one that is damaged, missing or of another size."""
+        done = 0
+        with open_file(self.path, self.path.name) as container:
+            for frame in container.decode(video=0):
+                if frame.is_corrupt or done == self.count:
+                    break
+                if (frame.height, frame.width) != (self.height, self.width):
+                    found = f"{frame.height}x{frame.width}"
+                    raise BadEpisode(
+                        f"{self.path.name}: frame {done} is {found} pixels, the first {self.height}x{self.width}"
+                    )
+                yield frame
+                done += 1
+        if done < self.count:
+            raise BadEpisode(f"{self.path.name}: frame {done} of {self.count} cannot be decoded, the video is damaged")
+
+    def index(self) -> PacketIndex:
+        """Its packets. ValueError with the reason where they cannot be kept."""
+        if self.path.suffix.lower() in UNTIMED:
+            raise ValueError("the file tells no display times")
+        found = index_packets(partial(open_file, self.path, self.path.name))
+        if int(np.count_nonzero(found.shown)) != self.count:
+            raise ValueError("its index does not count its frames")
+        return found

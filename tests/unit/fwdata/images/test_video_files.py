@@ -1,0 +1,56 @@
+"""Cameras of whole video files: packets are kept where they can be, and what is wrong with a file is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from fwdata.api import BadEpisode, VideoCamera
+from fwdata.images.colour import ToRgb
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (7, 32, 48, 3), np.uint8)
+
+
+def clip(path: Path, codec: str = "libx264rgb", pix_fmt: str = "rgb24", **options: str) -> Path:
+    """FRAMES as a video, without loss."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=10, options={"qp": "0", **options})
+        stream.height, stream.width, stream.pix_fmt = 32, 48, pix_fmt
+        for frame in FRAMES:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+def test_packets_and_frames_of_a_file(tmp_path: Path) -> None:
+    camera = VideoCamera.from_file(clip(tmp_path / "a.mp4"))
+    assert (camera.height, camera.width, camera.unkept) == (32, 48, "")
+    assert camera.rows.tolist() == list(range(7)) and len(list(camera.packets())) == 7
+    to_rgb = ToRgb()
+    for _ in range(2):  # every call is a fresh pass
+        assert np.array_equal([to_rgb(frame) for frame in camera.frames()], FRAMES)
+
+
+def test_frames_of_files_without_times_are_stored_instead(tmp_path: Path) -> None:
+    camera = VideoCamera.from_file(clip(tmp_path / "a.avi", "ffv1", "bgr0"))
+    assert camera.unkept == "the file tells no display times" and len(list(camera.frames())) == 7
+
+
+def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    whole = clip(tmp_path / "a.mkv").read_bytes()
+    for name, data, said in (
+        ("absent.mp4", None, "absent.mp4 cannot be read as video: No such file"),
+        ("a.txt", b"x", "a.txt has the ending '.txt'; known are .mp4"),
+        ("b.mp4", b"x" * 64, "b.mp4 cannot be read as video: it is truncated, damaged, or not a video"),
+    ):
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(BadEpisode, match=said):
+            VideoCamera.from_file(tmp_path / name)
+    camera = VideoCamera.from_file(tmp_path / "a.mkv")
+    (tmp_path / "a.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(BadEpisode, match=r"a\.mkv: frame \d of 7 cannot be decoded"):
+        list(camera.frames())
