@@ -13,6 +13,9 @@ LATEST_SECONDS, STEPS = 0.75, 8
 OWN, OTHER = 0.6, 0.9
 """A column's own state follows it at least so well; another one that it is mistaken for, this well."""
 
+ONE_TO_ONE = 0.8
+"""Columns under wrong names follow one each; several that follow the same one are alike, and tell nothing."""
+
 MIN_PAIRS, MIN_ROWS = 3, 20
 
 
@@ -24,8 +27,9 @@ class ColumnNames(Detector):
     word = "expected"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict for all pairs; none where the action is a change."""
-        if not episode.pairs or episode.claims.action == "delta":
+        """One verdict for all pairs; none where the action is a change, or nothing but positions pairs its columns."""
+        named = episode.claims.pairs or set(episode.action_names) & set(episode.state_names)
+        if not episode.pairs or not named or episode.claims.action == "delta":
             return ()
         grippers = {claim.action for claim in episode.claims.grippers}
         moving = set(active_columns(episode.state64).tolist())
@@ -41,7 +45,7 @@ class ColumnNames(Detector):
             if own[row] < OWN and scores[row, best[row]] > OTHER and int(best[row]) in moving
         ]
         action = self.action if episode.claims.layout else "warn"
-        if 2 * len(wrong) > len(pairs) and len({state for _, state in wrong}) >= min(len(wrong), MIN_PAIRS):
+        if 2 * len(wrong) > len(pairs) and len({state for _, state in wrong}) >= ONE_TO_ONE * len(wrong):
             shown = ", ".join(f"{one} by {other}" for one, other in wrong[:2])
             return (
                 self.verdict(

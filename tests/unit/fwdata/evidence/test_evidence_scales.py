@@ -98,6 +98,11 @@ def test_columns_in_another_order_with_their_names_agree() -> None:
             ""
         ].verdict == ("confirmed")
     assert told("column_names", libero_rows()) == {}, "a change follows nothing"
+    apart = changed(rolled(clean_set()[0]), state_names=tuple(f"state_{i}" for i in range(8)))
+    assert told("column_names", apart) == {}, "columns without common names promise nothing"
+    ramps = np.linspace(0, 1, 120)[:, None] * np.linspace(1, 2, 8) + 0.01 * np.sin(np.arange(120))[:, None]
+    alike = changed(rolled(clean_set()[0]), state=ramps, action=ramps**2)
+    assert told("column_names", alike)[""].verdict != "contradicted", "columns that all move alike"
     idle = changed(clean_set()[0], action=np.zeros_like(clean_set()[0].action))
     assert told("column_names", idle)[""].verdict == "no evidence"
 
