@@ -125,4 +125,6 @@ def _mixed(store: Store) -> list[DoctorFinding]:
         return []
     sentence = f"the episodes are of {len(robots)} robots ({', '.join(robots)}), which must not share statistics"
     command = f"fwdata convert {store.source} RAW --out NEW.zarr --set embodiment={robots[0]}"
-    return [DoctorFinding("stop", "embodiments", sentence, "", float(len(robots)), command=command)]
+    first = {e.embodiment: e.id for part in reversed(store.parts) for e in reversed(part.record.episodes)}
+    shown = tuple(first[robot] for robot in robots if robot in first)
+    return [DoctorFinding("stop", "embodiments", sentence, "", float(len(robots)), shown, command=command)]

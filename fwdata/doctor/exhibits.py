@@ -14,9 +14,7 @@ from fwdata.report import Band, Panel, Report, frames_strip
 
 STRIP_FRAMES, STRIP_COLUMNS, STRIP_WIDTH = 8, 4, 160
 PANELS = 4
-WITHOUT = re.compile(
-    r"(latents|text|statistics|stitched)_|embodiments|conversion|discovery|quarantined|unreadable|left_out"
-)
+WITHOUT = re.compile(r"(latents|text|statistics|stitched)_|discovery|quarantined|unreadable|left_out")
 """Findings that the sentence says in full: there is nothing to draw."""
 
 _PAIR = re.compile(r"(\S+) repeats (\S+?)(?:,|$)")
@@ -29,7 +27,12 @@ def add_exhibit(report: Report, finding: DoctorFinding, album: Album) -> None:
     episode = album.episode(finding.episodes[0] if finding.episodes else None)
     if episode is None:
         return
-    if finding.detector.startswith(("camera", "wrist", "colour")):
+    if finding.detector == "embodiments":
+        for name in finding.episodes[:PANELS]:
+            shown = album.episode(name)
+            if shown is not None:
+                _strips(report, finding, shown)
+    elif finding.detector.startswith(("camera", "wrist", "colour", "mounts", "conversion")):
         _strips(report, finding, episode)
     elif finding.detector.startswith("instruction"):
         seen = [shown for name in finding.episodes[:PANELS] if (shown := album.episode(name))]
@@ -51,7 +54,7 @@ def add_exhibit(report: Report, finding: DoctorFinding, album: Album) -> None:
 def _strips(report: Report, finding: DoctorFinding, episode: ShownEpisode) -> None:
     """Frames of the cameras that the finding names, evenly spread; of the first camera where it names none."""
     named = [name for name in episode.cameras if name in finding.subject.split(" and ")]
-    both = finding.detector == "wrists_exchanged"
+    both = finding.detector in ("wrists_exchanged", "mounts_exchanged")
     rows = np.unique(np.linspace(0, len(episode.state) - 1, STRIP_FRAMES).astype(np.int64)).tolist()
     pictures = []
     for camera in named or episode.cameras[: 3 if both else 1]:

@@ -155,3 +155,41 @@ def libero_rows() -> EpisodeInput:
     return EpisodeInput(
         "demo_0", "libero", state, action.astype(np.float32), names, tuple("xyzabcg"), stamps, HZ, "pick it up", claims
     )
+
+
+def fixed_camera(seed: int) -> EpisodeInput:
+    """A LIBERO-like episode with a fixed camera: z moves the image up, y moves it left."""
+    rng = np.random.default_rng(seed)
+    episode = libero_rows()
+    state = episode.state.copy()
+    state[:, :3] = smooth_motion(len(state), 3, rng) * 0.2
+    images = scene(np.stack([-state[:, 1], -state[:, 2]], axis=1) * 60, seed)
+    return changed(episode, state=state, thumbnails={"image": images})
+
+
+def euler_angles(q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64 [T, 3], roll, pitch, yaw of quaternions x, y, z, w."""
+    x, y, z, w = q.T
+    roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
+    pitch = np.arcsin(np.clip(2 * (w * y - z * x), -1, 1))
+    return np.stack([roll, pitch, np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))], axis=1)
+
+
+def turning(seed: int, form: str) -> EpisodeInput:
+    """An episode whose end effector turns as the action commands, its rotation written in one form."""
+    from fwdata.evidence.detectors.rotation import from_axis_angle, product, to_axis_angle
+
+    rng = np.random.default_rng(seed)
+    episode = libero_rows()
+    rows = len(episode.state)
+    command = np.zeros((rows, 3))
+    for start in range(0, rows, 18):
+        command[start : start + 12] = rng.normal(0, 0.12, 3) * np.hanning(12)[: rows - start, None]
+    rotation = [from_axis_angle(np.array([[1.9, 1.6, 0.5]]))]
+    for step in command[:-1]:
+        rotation.append(product(from_axis_angle(step[None]), rotation[-1]))
+    quaternions = np.concatenate(rotation)
+    state, action = episode.state.copy(), episode.action.copy()
+    state[:, 3:6] = to_axis_angle(quaternions) if form == "axis_angle" else euler_angles(quaternions)
+    action[:, 3:6] = command
+    return changed(episode, state=state, action=action)

@@ -11,7 +11,7 @@ import numpy as np
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.action import EARLIEST, fit_action, paired
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace, Severity, Verdict
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, MotionTrace, Severity, Verdict
 from fwdata.evidence.signals import (
     BOOTSTRAPS,
     Floats,
@@ -131,11 +131,16 @@ class CameraDelay(Detector):
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict per camera."""
         traces: dict[str, list[MotionTrace]] = {}
+        names: dict[str, list[str]] = {}
         for measurement in episodes:
             for trace in measurement.traces:
                 if isinstance(trace, MotionTrace):
                     traces.setdefault(trace.camera, []).append(trace)
-        return tuple(self._pooled(camera, found) for camera, found in traces.items())
+                    names.setdefault(trace.camera, []).append(measurement.episode)
+        pooled = ((camera, self._pooled(camera, found)) for camera, found in traces.items())
+        return tuple(
+            replace(v, episodes=tuple(names[camera][:MAX_LISTED]) if v.against else ()) for camera, v in pooled
+        )
 
     def _pooled(self, camera: str, traces: Sequence[MotionTrace]) -> DatasetVerdict:
         wanted = MIN_SIMULATED if all(t.simulated for t in traces) else MIN_REAL

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from evidence_episodes import changed, clean_set, libero_rows, pooled, scene, smooth_motion, told, two_arms, with_claims
+from evidence_episodes import changed, clean_set, fixed_camera, pooled, scene, told, two_arms, with_claims
 from paths import DATA
 
 from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
@@ -99,16 +99,6 @@ TURNS = {
     "upside down": (lambda images: images[:, ::-1], "camera_up_down"),
     "mirrored": (lambda images: images[:, :, ::-1], "camera_left_right"),
 }
-
-
-def fixed_camera(seed: int):
-    """A LIBERO-like episode with a fixed camera: z moves the image up, y moves it left."""
-    rng = np.random.default_rng(seed)
-    episode = libero_rows()
-    state = episode.state.copy()
-    state[:, :3] = smooth_motion(len(state), 3, rng) * 0.2
-    images = scene(np.stack([-state[:, 1], -state[:, 2]], axis=1) * 60, seed)
-    return changed(episode, state=state, thumbnails={"image": images})
 
 
 @pytest.mark.parametrize("fault", TURNS)

@@ -6,10 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_episodes import HZ, changed, clean_set, delayed, libero_rows, pooled, told, two_arms, with_claims
+from evidence_episodes import (
+    HZ,
+    changed,
+    clean_set,
+    delayed,
+    euler_angles,
+    libero_rows,
+    pooled,
+    told,
+    turning,
+    two_arms,
+    with_claims,
+)
 
 from fwdata.evidence.claims import RateClaim
-from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, product, to_axis_angle
+from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, to_axis_angle
 from fwdata.evidence.records import EpisodeMeasurement, MotionTrace
 from fwdata.evidence.registry import find_detector
 
@@ -100,44 +112,19 @@ def test_rotation_is_compared_with_the_quaternion_of_the_file() -> None:
     [claim] = episode.claims.rotations
     assert claim.reference is not None
     written = episode.state.copy()
-    written[:, 3:6] = _euler(claim.reference.astype(np.float64))
+    written[:, 3:6] = euler_angles(claim.reference.astype(np.float64))
     wrong = told("rotation_form", changed(episode, state=written))["eef_rx"]
     assert (wrong.verdict, wrong.action) == ("contradicted", "stop")
     without = with_claims(episode, rotations=(replace(claim, reference=None),))
     assert told("rotation_form", without)["eef_rx"].verdict == "no evidence"
 
 
-def _euler(q: np.ndarray) -> np.ndarray:
-    x, y, z, w = q.T
-    roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
-    pitch = np.arcsin(np.clip(2 * (w * y - z * x), -1, 1))
-    return np.stack([roll, pitch, np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))], axis=1)
-
-
 def test_quaternion_conventions_agree_with_each_other() -> None:
     vectors = np.random.default_rng(0).normal(0, 0.8, (50, 3))
     quaternions = from_axis_angle(vectors)
     np.testing.assert_allclose(to_axis_angle(quaternions), vectors, atol=1e-9)
-    both = from_euler(_euler(quaternions), (0, 1, 2))
+    both = from_euler(euler_angles(quaternions), (0, 1, 2))
     np.testing.assert_allclose(np.abs((both * quaternions).sum(1)), 1, atol=1e-9)
-
-
-def turning(seed: int, form: str):
-    """An episode whose end effector turns as the action commands, its rotation written in one form."""
-    rng = np.random.default_rng(seed)
-    episode = libero_rows()
-    rows = len(episode.state)
-    command = np.zeros((rows, 3))
-    for start in range(0, rows, 18):
-        command[start : start + 12] = rng.normal(0, 0.12, 3) * np.hanning(12)[: rows - start, None]
-    rotation = [from_axis_angle(np.array([[1.9, 1.6, 0.5]]))]
-    for step in command[:-1]:
-        rotation.append(product(from_axis_angle(step[None]), rotation[-1]))
-    quaternions = np.concatenate(rotation)
-    state, action = episode.state.copy(), episode.action.copy()
-    state[:, 3:6] = to_axis_angle(quaternions) if form == "axis_angle" else _euler(quaternions)
-    action[:, 3:6] = command
-    return changed(episode, state=state, action=action)
 
 
 def test_of_several_readings_the_one_that_turns_as_commanded_is_right() -> None:

@@ -1,0 +1,375 @@
+"""The audit of the doctor: every finding has a planted case, a clean case that stays silent, and a look at it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evidence_episodes import (
+    changed,
+    clean_set,
+    delayed,
+    euler_angles,
+    fixed_camera,
+    libero_rows,
+    scene,
+    turning,
+    two_arms,
+    with_claims,
+)
+from fixtures import run_convert, toy_manifest, write_toy
+from numpy.typing import NDArray
+from paths import DATA
+from robotwin_files import write_task
+
+import fwdata
+from fwdata import doctor
+from fwdata.doctor.album import ShownEpisode
+from fwdata.doctor.checkup import check_store
+from fwdata.doctor.examine import Examination, examine
+from fwdata.doctor.exhibits import add_exhibit
+from fwdata.doctor.findings import DoctorFinding
+from fwdata.doctor.recordings import check_recordings
+from fwdata.doctor.remedies import Patient
+from fwdata.evidence.claims import CameraClaim, RateClaim, UnitClaim
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.measure import measure, pool
+from fwdata.evidence.records import Severity
+from fwdata.evidence.registry import all_detectors
+from fwdata.manifest import Normalisation, load_manifest
+from fwdata.pipeline.request import ConvertRequest
+from fwdata.report import Report
+
+JOINTS = [0, 1, 2, 4, 5, 6]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One detector: correct episodes that it has evidence on, and the same with its fault."""
+
+    clean: Callable[[], Sequence[EpisodeInput]]
+    """Correct episodes."""
+    planted: Callable[[], Sequence[EpisodeInput]]
+    """Episodes with the fault."""
+    severity: Severity
+    """Severity of the finding."""
+
+
+def every(change: Callable[[EpisodeInput], EpisodeInput], first: int = 8) -> Callable[[], Sequence[EpisodeInput]]:
+    """The clean set with the first episodes changed."""
+    return lambda: [change(e) if number < first else e for number, e in enumerate(clean_set())]
+
+
+def rows(change: Callable[[NDArray[np.float32], NDArray[np.float32]], None]) -> Callable[[EpisodeInput], EpisodeInput]:
+    """A change of copies of state and action, in place."""
+
+    def apply(episode: EpisodeInput) -> EpisodeInput:
+        state, action = episode.state.copy(), episode.action.copy()
+        change(state, action)
+        return changed(episode, state=state, action=action)
+
+    return apply
+
+
+def scaled(*columns: int, factor: float, action: bool = True) -> Callable[[EpisodeInput], EpisodeInput]:
+    """Columns in another unit."""
+
+    def change(state: NDArray[np.float32], target: NDArray[np.float32]) -> None:
+        state[:, columns] *= factor
+        if action:
+            target[:, columns] *= factor
+
+    return rows(change)
+
+
+def unwritten(state: NDArray[np.float32], action: NDArray[np.float32]) -> None:
+    """The last ten rows were never filled."""
+    state[-10:], action[-10:] = 0, 0
+
+
+def in_rad(episode: EpisodeInput) -> EpisodeInput:
+    """The left arm is claimed to be in rad."""
+    return with_claims(episode, units=(UnitClaim("left arm", (0, 1, 2), "rad", 12.6),))
+
+
+def inverted(episode: EpisodeInput) -> EpisodeInput:
+    """The grippers were decided the other way round."""
+    return with_claims(episode, grippers=tuple(replace(g, polarity=-1) for g in episode.claims.grippers))
+
+
+def shown(episode: EpisodeInput, **images: NDArray[np.uint8]) -> EpisodeInput:
+    """The episode with other images of some cameras."""
+    return changed(episode, thumbnails={**episode.thumbnails, **images})
+
+
+def late(episode: EpisodeInput) -> EpisodeInput:
+    """All images five rows late."""
+    return shown(episode, **{name: delayed(images, 5) for name, images in episode.thumbnails.items()})
+
+
+def held(episode: EpisodeInput) -> EpisodeInput:
+    """Every second image of the head camera is shown twice."""
+    return shown(episode, head=episode.thumbnails["head"][np.arange(120) // 2 * 2])
+
+
+def frozen(episode: EpisodeInput) -> EpisodeInput:
+    """The left wrist camera stops early."""
+    images = episode.thumbnails["left"].copy()
+    images[20:] = images[20]
+    return shown(episode, left=images)
+
+
+@cache
+def mounted(exchanged: bool) -> tuple[EpisodeInput, ...]:
+    """A fixed camera of whose image a part moves, beside the wrist cameras."""
+    found = []
+    for episode in clean_set():
+        still = np.repeat(episode.thumbnails["head"][:1], 120, axis=0)
+        still[:, 4:12, 4:12] = scene(episode.state[:, [0, 4]] * 12, 9, 8)
+        left = episode.thumbnails["left"]
+        images = {"head": left, "left": still, "right": still} if exchanged else {**episode.thumbnails, "head": still}
+        found.append(changed(episode, thumbnails=images))
+    return tuple(found)
+
+
+def named(episodes: Sequence[EpisodeInput]) -> list[EpisodeInput]:
+    """LIBERO's demonstration several times, each with an id and a place of its own."""
+    return [changed(e, id=f"demo_{number}") for number, e in enumerate(episodes)]
+
+
+def euler(episode: EpisodeInput) -> EpisodeInput:
+    """Euler angles where an axis-angle was decided."""
+    state, [claim] = episode.state.copy(), episode.claims.rotations
+    assert claim.reference is not None
+    state[:, 3:6] = euler_angles(claim.reference.astype(np.float64))
+    return changed(episode, state=state)
+
+
+def wrapped(episode: EpisodeInput) -> EpisodeInput:
+    """Every second row is the same rotation the other way round."""
+    state = episode.state.copy()
+    angle = np.linalg.norm(state[:, 3:6], axis=1, keepdims=True)
+    state[::2, 3:6] *= ((angle - 2 * np.pi) / angle)[::2]
+    return changed(episode, state=state)
+
+
+def seen(turn: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], wrist: bool = False) -> Sequence[EpisodeInput]:
+    """Four episodes of a camera that shows the end effector move, its images turned."""
+    claim = CameraClaim("image", "z+", "y-", mounted=wrist)
+    episodes = (with_claims(fixed_camera(seed), cameras=(claim,)) for seed in range(4))
+    return named([changed(e, thumbnails={"image": turn(e.thumbnails["image"])}) for e in episodes])
+
+
+def said(text: str) -> Callable[[EpisodeInput], EpisodeInput]:
+    """The episode with another instruction."""
+    return lambda e: changed(e, instruction=text)
+
+
+CLEAN = clean_set
+
+CASES: dict[str, Case] = {
+    "gripper_polarity": Case(CLEAN, every(inverted), "stop"),
+    "gripper_scale": Case(CLEAN, every(scaled(3, factor=100)), "stop"),
+    "state_unit": Case(every(in_rad), every(lambda e: in_rad(scaled(*JOINTS, factor=180 / np.pi)(e))), "stop"),
+    "one_scale": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi), 3), "stop"),
+    "action_meaning": Case(CLEAN, every(lambda e: with_claims(e, action="delta")), "stop"),
+    "action_unit": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi, action=False)), "stop"),
+    "state_delay": Case(CLEAN, lambda: [two_arms(seed, delay=14, images=False) for seed in range(8)], "stop"),
+    "column_names": Case(CLEAN, every(lambda e: changed(e, action=e.action[:, [4, 5, 6, 7, 0, 1, 2, 3]])), "stop"),
+    "row_rate": Case(CLEAN, every(lambda e: with_claims(e, rate=RateClaim(30.0, label=20.0))), "stop"),
+    "camera_delay": Case(CLEAN, every(late), "stop"),
+    "camera_frozen": Case(CLEAN, every(frozen), "stop"),
+    "camera_content": Case(CLEAN, every(lambda e: shown(e, head=np.zeros_like(e.thumbnails["head"]))), "stop"),
+    "wrists_exchanged": Case(
+        CLEAN, every(lambda e: shown(e, left=e.thumbnails["right"], right=e.thumbnails["left"])), "stop"
+    ),
+    "camera_rate": Case(CLEAN, every(held), "note"),
+    "mounts_exchanged": Case(lambda: mounted(exchanged=False), lambda: mounted(exchanged=True), "stop"),
+    "duplicate_episodes": Case(CLEAN, lambda: [*clean_set(), changed(clean_set()[2], id="again")], "warn"),
+    "instruction_typos": Case(CLEAN, every(said("put the red blocck into the box"), 1), "warn"),
+    "instruction_ending": Case(CLEAN, every(said("put the red block into the box table 14")), "warn"),
+    "unwritten_rows": Case(CLEAN, every(rows(unwritten)), "stop"),
+    "rotation_form": Case(lambda: named([libero_rows()]), lambda: named([euler(libero_rows())] * 3), "stop"),
+    "rotation_command": Case(
+        lambda: named([turning(seed, "axis_angle") for seed in range(6)]),
+        lambda: named([turning(seed, "euler") for seed in range(6)]),
+        "warn",
+    ),
+    "wrapped_angles": Case(lambda: named([libero_rows()]), lambda: named([wrapped(libero_rows())] * 3), "stop"),
+    "camera_up_down": Case(lambda: seen(lambda i: i), lambda: seen(lambda i: i[:, ::-1]), "stop"),
+    "camera_left_right": Case(lambda: seen(lambda i: i), lambda: seen(lambda i: i[:, :, ::-1]), "stop"),
+    "wrist_left_right": Case(lambda: seen(lambda i: i, True), lambda: seen(lambda i: i[:, :, ::-1], True), "warn"),
+}
+"""Detector -> its case."""
+
+NEVER_CONTRADICT = {
+    "colour_order": "nothing in images tells red from blue: it is confirmed by a video or marker, or not at all",
+    "row_quality": "the doctor has findings of its own for rows: idle_stretch, jump, episode_length, constant_column",
+}
+"""Detectors without a finding -> why."""
+
+CHECKS: dict[str, tuple[str, str, str]] = {
+    "idle_stretch": ("findings", "test_an_idle_stretch_is_a_note_and_warns_where_much_is_idle", "findings"),
+    "jump": ("findings", "test_a_jump_is_found_with_column_and_row", "findings"),
+    "episode_length": ("findings", "test_an_outlying_length_is_found", "findings"),
+    "constant_column": ("findings", "test_columns_and_what_normalisation_does_to_them", "findings"),
+    "near_constant_column": ("findings", "test_columns_and_what_normalisation_does_to_them", "findings"),
+    "clipped_column": ("findings", "test_columns_and_what_normalisation_does_to_them", "findings"),
+    "squeezed_column": ("findings", "test_columns_and_what_normalisation_does_to_them", "findings"),
+    "unreachable_windows": ("findings", "test_frames_that_no_window_reaches", "findings"),
+    "columns": ("audit", "test_other_columns_and_warnings_of_the_converter_are_found", "findings"),
+    "conversion": ("audit", "test_other_columns_and_warnings_of_the_converter_are_found", "findings"),
+    "latents_fit": ("stores", "test_caches_that_do_not_fit_the_view", "stores"),
+    "text_fit": ("stores", "test_caches_that_do_not_fit_the_view", "stores"),
+    "statistics_fit": ("stores", "test_caches_that_do_not_fit_the_view", "stores"),
+    "stitched_fit": ("audit", "test_stitched_frames_of_another_view_are_found", "stores"),
+    "latents_incomplete": ("stores", "test_incomplete_caches", "stores"),
+    "text_incomplete": ("stores", "test_incomplete_caches", "stores"),
+    "quarantined": ("stores", "test_quarantined_recordings_are_counted_by_reason", "stores"),
+    "left_out": ("audit", "test_what_discovery_left_out_and_several_robots_are_found", "stores"),
+    "embodiments": ("audit", "test_what_discovery_left_out_and_several_robots_are_found", "stores"),
+    "unreadable": ("recordings", "test_planted_faults_are_found_before_anything_is_converted", "recordings"),
+    "discovery": ("audit", "test_what_discovery_says_is_found", "recordings"),
+}
+"""Check -> (module and test that plant it, module whose clean test stays silent)."""
+
+SILENT = {
+    "findings": "test_clean_episodes_are_silent",
+    "stores": "test_clean_recordings_are_silent",
+    "recordings": "test_clean_recordings_have_notes_at_most",
+}
+"""Module -> its test of clean data."""
+
+
+def checkup(episodes: Sequence[EpisodeInput]) -> dict[str, DoctorFinding]:
+    """Findings by detector, the first of each."""
+    used = load_manifest("robotwin").model_copy(update={"normalisation": Normalisation(mode="zscore")})
+    examination = Examination(Patient("set.zarr", "robotwin", True, ("head", "left", "right")), used, len(episodes))
+    for episode in episodes:
+        examination.add(examine(episode, np.ones(len(episode.state), np.bool_), used))
+    return {finding.detector: finding for finding in reversed(examination.findings()[0])}
+
+
+class InputAlbum:
+    """Episodes that are in memory, for the page."""
+
+    def __init__(self, episodes: Sequence[EpisodeInput]) -> None:
+        self._episodes = {episode.id: episode for episode in episodes}
+
+    def episode(self, name: str | None) -> ShownEpisode | None:
+        """See `Album`."""
+        e = self._episodes.get(name or next(iter(self._episodes)))
+        if e is None:
+            return None
+
+        def frames(camera: str, wanted: Sequence[int]) -> NDArray[np.uint8]:
+            return np.repeat(e.thumbnails[camera][list(wanted), :, :, None], 3, axis=3)
+
+        valid, names = np.ones(len(e.state), np.bool_), (e.state_names, e.action_names)
+        cameras = tuple(e.thumbnails)
+        return ShownEpisode(e.id, e.state, e.action, names, e.timestamp_s, valid, e.instruction, cameras, frames)
+
+
+@pytest.mark.parametrize("detector", CASES)
+def test_the_planted_fault_is_found_and_its_clean_twin_is_silent(detector: str) -> None:
+    case = CASES[detector]
+    clean, planted = case.clean(), case.planted()
+    verdicts = pool([measure(episode) for episode in clean])
+    assert "confirmed" in {v.verdict for v in verdicts if v.detector == detector}, "the clean twin must be decided"
+    assert not [v for v in verdicts if v.detector == detector and v.against]
+    finding = checkup(planted)[detector]
+    assert finding.severity == case.severity
+    assert any(letter.isdigit() for letter in finding.sentence), "a number"
+    assert finding.episodes and finding.count, "the episodes"
+    assert finding.command.startswith("fwdata ") or finding.severity == "note", "the command that fixes it"
+    report, empty = Report("t"), Report("t").html()
+    add_exhibit(report, finding, InputAlbum(planted))
+    html = report.html()
+    assert html != empty and ("<svg" in html or "data:image" in html or "<td>" in html), "something to look at"
+
+
+def test_every_detector_and_check_is_audited() -> None:
+    detectors = {detector.name for detector in all_detectors()}
+    assert detectors == CASES.keys() | NEVER_CONTRADICT.keys()
+    assert not CASES.keys() & NEVER_CONTRADICT.keys()
+    assert checks() <= CHECKS.keys(), checks() - CHECKS.keys()
+    here = Path(__file__).parent
+    for name, (module, test, clean) in CHECKS.items():
+        assert f"def {test}(" in (here / f"test_doctor_{module}.py").read_text(), name
+        assert f'"{name}"' in (here / f"test_doctor_{module}.py").read_text(), name
+        assert f"def {SILENT[clean]}(" in (here / f"test_doctor_{clean}.py").read_text(), name
+    text = (Path(__file__).parents[4] / "docs" / "evidence.md").read_text()
+    assert not [name for name in CHECKS if f"`{name}`" not in text]
+
+
+def checks() -> set[str]:
+    """Names of all findings that the doctor's own code makes, besides those of detectors."""
+    found = {f"{kind}_fit" for kind in ("latents", "text", "stitched")}  # named by the kind of cache
+    for path in Path(next(iter(doctor.__path__))).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                at = {"DoctorFinding": 1, "left_out_finding": 0}.get(node.func.id)
+                name = node.args[at] if at is not None and len(node.args) > at else None
+                if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                    found.add(name.value)
+    return found
+
+
+def test_other_columns_and_warnings_of_the_converter_are_found() -> None:
+    used = load_manifest("robotwin")
+    examination = Examination(Patient("set.zarr", "robotwin", True), used, 8)
+    for number, episode in enumerate(clean_set()):
+        names = episode.state_names if number else ("other", *episode.state_names[1:])
+        other = changed(episode, state_names=names if number == 5 else episode.state_names)
+        other = changed(other, state_names=("other", *other.state_names[1:])) if number == 5 else other
+        warned = ("12 rows are odd",) if number < 2 else ()
+        examination.add(examine(other, np.ones(120, np.bool_), used, warned))
+    found = {finding.detector: finding for finding in examination.findings()[0]}
+    assert (found["columns"].severity, found["columns"].episodes) == ("warn", ("episode_5",))
+    assert found["columns"].command.endswith("--exclude episode_5")
+    assert (
+        found["conversion"].severity == "note" and "12 rows are odd (2 of 8 episodes)" in found["conversion"].sentence
+    )
+
+
+def test_what_discovery_left_out_and_several_robots_are_found(tmp_path: Path) -> None:
+    write_task(tmp_path / "rt", "archive", "click_bell", [0], embodiment="fr3", n_arm=7, num_frames=6)
+    write_task(tmp_path / "rt", "classic", "click_bell", [1], n_arm=7, num_frames=6)  # known by its joints when read
+    run_convert(tmp_path / "rt", tmp_path / "o.zarr", load_manifest("robotwin-sample"), evidence=False)
+    store = fwdata.open(tmp_path / "o.zarr")
+    found = {finding.detector: finding for finding in check_store(store).findings}
+    robots = found.get("embodiments")
+    assert robots is not None and robots.severity == "stop" and len(robots.episodes) == 2
+    run_convert(DATA / "r1lite", tmp_path / "r.zarr", load_manifest("r1lite"))  # its list names one that is not there
+    left = {finding.detector: finding for finding in check_store(fwdata.open(tmp_path / "r.zarr")).findings}["left_out"]
+    assert left.severity == "note" and "1 of " in left.sentence and left.episodes
+
+
+def test_what_discovery_says_is_found(tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "rt", "archive", "click_bell", range(3), num_frames=6).rename(
+        tmp_path / "rt/click_bell/aloha-agilex_clean_3"
+    )
+    request = ConvertRequest("robotwin", (tmp_path / "rt",), Path("unused"), load_manifest("robotwin-sample"), 0)
+    assert "discovery" not in {finding.detector for finding in check_recordings(request).findings}
+    (folder / "data/episode1.hdf5").rename(folder / "data/episode9.hdf5")
+    found = {finding.detector: finding for finding in check_recordings(request).findings}["discovery"]
+    assert found.severity == "note" and "episode numbers are absent" in found.sentence
+
+
+def test_stitched_frames_of_another_view_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fwdata.store.caches.stitched import materialise
+    from fwdata.store.change_view import change_view
+
+    raw, out = write_toy(tmp_path / "raw", {"a": [40, 41]}), tmp_path / "o.zarr"
+    run_convert(raw, out, toy_manifest(monkeypatch))
+    materialise(out)
+    before = {finding.detector for finding in check_store(fwdata.open(out)).findings}
+    change_view(out, {"stitch.size": [96, 64]})
+    found = {finding.detector: finding for finding in check_store(fwdata.open(out)).findings}
+    assert "stitched_fit" not in before and found["stitched_fit"].severity == "note"
+    assert found["stitched_fit"].command.startswith("fwdata ")
