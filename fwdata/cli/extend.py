@@ -27,8 +27,8 @@ def init(
 ) -> None:
     """Write a converter, a manifest, a fixture and a test for a new robot; they pass at once.
 
-    --from takes an HDF5 or NPZ file, or a folder with a table (CSV, NPZ, Parquet) and a video or a folder of images per
-    camera; of a folder of such recordings the first one.
+    --from takes an HDF5 or NPZ file, a ROS bag, or a folder with a table (CSV, NPZ, Parquet) and a video or a folder of
+    images per camera; of a folder of such recordings the first one.
 
     Example: fwdata init mybot --from RAW/task/episode0
     """

@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from pprint import pformat
 
 from fwdata.errors import UsageError
 from fwdata.images.video_files import WholeVideo, is_video
 from fwdata.io import write_atomic
+from fwdata.scaffold.bags import VECTORS, write_short_bag
 from fwdata.scaffold.inspect_recording import EXAMPLE, Draft, draft_from, read_columns
 from fwdata.scaffold.templates import (
     ARRAYS,
+    BAG,
     BOTH_BODY,
     CSV_BODY,
     FOLDER,
@@ -85,11 +87,12 @@ def _texts(name: str, draft: Draft) -> dict[str, str]:
         "FOUND": f"\nThe recording it was drafted from holds:\n\n{found}" if found else "",
         "STATE": _tuple(draft.state),
         "ACTION": _tuple(draft.action),
-        "CAMERAS": pformat(dict(draft.cameras), width=100, sort_dicts=False).replace("'", '"'),
+        "CAMERAS": _mapping(draft.cameras),
         "FPS": f"{draft.fps:g}",
         "CAMERA_LIST": ", ".join(draft.cameras),
         "HEIGHT": str(height),
         "WIDTH": str(width),
+        "FIELDS": _mapping(VECTORS),
         "KIND": {"hdf5": "HDF5", "npz": "NPZ"}.get(draft.kind, ""),
         "SUFFIX": draft.sample.suffix if draft.sample is not None and draft.kind != "folder" else "",
         "IMPORT": "import h5py\n" if draft.kind == "hdf5" else "",
@@ -97,7 +100,7 @@ def _texts(name: str, draft: Draft) -> dict[str, str]:
         "OPEN": 'h5py.File(path, "r")' if draft.kind == "hdf5" else "np.load(path, allow_pickle=False)",
         "OPEN_SELF": 'h5py.File(self.path, "r")' if draft.kind == "hdf5" else "np.load(self.path, allow_pickle=False)",
     }
-    converter = FOLDER if draft.kind == "folder" else ARRAYS
+    converter = {"folder": FOLDER, "bag": BAG}.get(draft.kind, ARRAYS)
     texts = {f"{name}.py": converter, f"{name}.yaml": MANIFEST, f"test_{name}.py": TEST}
     return {file: re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], text) for file, text in texts.items()}
 
@@ -126,14 +129,25 @@ def _folder_texts(draft: Draft) -> dict[str, str]:
     }
 
 
+def _mapping(values: Mapping[str, str]) -> str:
+    line = "{" + ", ".join(f'"{key}": "{value}"' for key, value in values.items()) + "}"
+    return line if len(line) < 100 else "{\n" + "".join(f'    "{k}": "{v}",\n' for k, v in values.items()) + "}"
+
+
 def _tuple(names: tuple[str, ...]) -> str:
-    return "(" + ", ".join(f'"{name}"' for name in names) + ("," if len(names) == 1 else "") + ")"
+    line = "(" + ", ".join(f'"{name}"' for name in names) + ("," if len(names) == 1 else "") + ")"
+    return line if len(line) < 100 else "(\n" + "".join(f'    "{name}",\n' for name in names) + ")"
 
 
 def _write_fixture(folder: Path, draft: Draft) -> None:
     """A short recording in the same layout."""
     if draft.kind == "folder":
         _folder_fixture(folder / "episode0", draft)
+    elif draft.kind == "bag":
+        assert draft.sample is not None
+        folder.mkdir(parents=True)
+        topics = frozenset((*draft.cameras.values(), *draft.state, *draft.action))
+        write_short_bag(draft.sample, folder / f"episode0{draft.sample.suffix}", topics)
     else:
         _array_fixture(folder, draft)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from fwdata.errors import BadEpisode, UsageError, one_line
 from fwdata.images.files import is_image, read_image
 from fwdata.images.video_files import WholeVideo, is_video
+from fwdata.scaffold.bags import VECTORS, is_bag, read_topics
 
-type Kind = Literal["folder", "hdf5", "npz"]
+type Kind = Literal["folder", "hdf5", "npz", "bag"]
 
 STATE_WORDS = ("state", "qpos", "joint", "proprio", "obs")
 ACTION_WORDS = ("action", "command", "cmd", "target", "ctrl")
@@ -80,14 +81,17 @@ EXAMPLE = Draft(
 
 
 def draft_from(path: Path) -> Draft:
-    """The draft for a recording: an HDF5 or NPZ file, or a folder with a table and cameras (see `_from_folder`).
+    """The draft for a recording: an HDF5 or NPZ file, a bag, or a folder with a table and cameras (see `_from_folder`).
 
     Of a folder of recordings the first one is taken. UsageError with what to do for anything else.
     """
     if not path.exists():
         raise UsageError(f"--from {path}: there is no such file or folder")
+    if is_bag(path):
+        return _from_bag(path)
     if path.is_dir():
-        return _from_folder(path)
+        bag = next((p for p in sorted(path.rglob("*")) if is_bag(p)), None)
+        return _from_folder(path) if bag is None else _from_bag(bag)
     suffix = path.suffix.lower()
     if suffix in TABLES and _cameras_of(path.parent):
         return _from_folder(path.parent)
@@ -97,13 +101,11 @@ def draft_from(path: Path) -> Draft:
         return _from_arrays(path, "npz", tuple(_npz_arrays(path)))
     hint = {
         ".parquet": "; a LeRobot dataset is read by `fwdata convert lerobot`",
-        ".mcap": "; see `fwdata convert r1lite` for bags",
-        ".bag": "; see `fwdata convert r1lite` for bags",
-        ".db3": "; see `fwdata convert r1lite` for bags",
+        **dict.fromkeys((".mcap", ".db3"), "; of a ROS 2 bag give the folder with its metadata.yaml"),
     }.get(suffix, "")
     raise UsageError(
-        f"--from {path}: give an HDF5 or NPZ file, or a folder with a table ({', '.join(TABLES)}) and a video or a "
-        f"folder of images per camera{hint}; without --from a converter for such folders is written"
+        f"--from {path}: give an HDF5 or NPZ file, a bag, or a folder with a table ({', '.join(TABLES)}) and a "
+        f"video or a folder of images per camera{hint}; without --from a converter for such folders is written"
     )
 
 
@@ -200,6 +202,31 @@ def _rate(columns: Mapping[str, NDArray[np.generic]]) -> float:
     step = float(stamps[-1] - stamps[0]) / (len(stamps) - 1)
     step = step / 1e9 if step > 1e6 else step
     return round(1 / step, 3) if step > 0 else 10.0
+
+
+def _from_bag(path: Path) -> Draft:
+    """Of a bag with JPEG images and topics of numbers."""
+    topics, rate = read_topics(path)
+    found = tuple(f"{topic.name}: {topic.kind}, {topic.count} messages" for topic in topics)
+    cameras = [topic for topic in topics if topic.size[0]]
+    numbers = [topic.name for topic in topics if topic.kind in VECTORS and topic.count]
+    action = tuple(name for name in numbers if _is_action(name))
+    state = tuple(name for name in numbers if name not in action)
+    if not cameras or not numbers:
+        what = "topic of JPEG images" if not cameras else f"topic of {', '.join(VECTORS)}"
+        raise UsageError(f"--from {path}: no {what}; it holds {'; '.join(found[:12]) or 'nothing'}")
+    names = _distinct([topic.name for topic in cameras])
+    return Draft("bag", names, state or action, action or state, cameras[0].size, rate, found, path)
+
+
+def _distinct(topics: Sequence[str]) -> dict[str, str]:
+    """Camera name -> topic: the first words in which topics differ."""
+    words = [topic.strip("/").split("/") for topic in topics]
+    depth = max(map(len, words))
+    differ = [i for i in range(depth) if len({tuple(w[i : i + 1]) for w in words}) > 1]
+    chosen = [w[differ[0]] if differ and len(w) > differ[0] else w[0] for w in words]
+    unique = chosen if len(set(chosen)) == len(chosen) else ["_".join(w) for w in words]
+    return {_plain(name): topic for name, topic in zip(unique, topics, strict=True)}
 
 
 def _from_arrays(path: Path, kind: Kind, arrays: tuple[Array, ...]) -> Draft:

@@ -47,6 +47,7 @@ ALLOWED = (
     ("fwdata/export/", "lerobot"),
     ("fwdata/images/", "video"),
     ("fwdata/pipeline/engines/ray_cluster.py", "ray"),
+    ("fwdata/report/films.py", "video"),
     ("fwdata/scaffold/", "convert"),
     ("fwdata/share/", "convert"),
     ("fwdata/store/remote", "cloud"),

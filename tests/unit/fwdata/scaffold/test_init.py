@@ -12,11 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import r1lite_files
 from commands import Command
 from PIL import Image
 
 import fwdata
 from fwdata.errors import UsageError
+from fwdata.manifest import load_manifest
+from fwdata.pipeline.registry import load_converter
 from fwdata.scaffold.check import check_converter
 from fwdata.scaffold.init import init
 
@@ -176,6 +179,46 @@ def test_videos_and_arrays_convert_at_the_second_attempt(
     (tmp_path / "raw/monday/take1/task.txt").unlink()
     checked = run("check-converter", "mybot", str(tmp_path / "raw"), "--json")
     assert checked.code != 0 and any("task.txt" in fault for fault in checked.json["faults"])
+
+
+@pytest.mark.parametrize("ros1", [True, False])
+def test_a_draft_of_a_bag_joins_its_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ros1: bool) -> None:
+    """Rows are images of the first camera; other topics have their latest message."""
+    sent = r1lite_files.recording(frames=36)
+    for task in ("fold", "wipe"):
+        (tmp_path / "raw" / task).mkdir(parents=True)
+        if ros1:
+            r1lite_files.write_bag(tmp_path / "raw" / task / "take.bag", sent)
+        else:
+            r1lite_files.write_db3(tmp_path / "raw" / task / "take", sent)
+    made = init("mybot", tmp_path / "mybot", tmp_path / "raw")
+    assert len(made.draft.cameras) >= 2 and made.draft.fps == pytest.approx(15, abs=0.5)
+    assert all("target" in topic for topic in made.draft.action) and made.draft.state
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path / "mybot"))
+    for root, count in ((tmp_path / "raw", 2), (tmp_path / "mybot" / "fixture", 1)):
+        report = check_converter("mybot", root)
+        assert (report.faults, report.episodes) == ((), count)
+    converter = load_converter(load_manifest(str(tmp_path / "mybot" / "mybot.yaml")))
+    found = converter.discover(tmp_path / "raw").episodes
+    episode = converter.read(tmp_path / "raw", found[0])
+    topic = made.draft.state[0]
+    stamps = np.array([m.stamp for m in sent if m.topic == topic])
+    values = [m.value["position"] for m in sent if m.topic == topic]
+    row = 20
+    at = int(np.searchsorted(stamps, episode.timestamp_ns[row], side="right")) - 1
+    assert np.allclose(episode.state[row, : len(values[at])], values[at])
+    assert [ref.group for ref in found] == ["fold", "wipe"]
+
+
+def test_bags_without_cameras_and_broken_ones_are_refused(tmp_path: Path) -> None:
+    sent = [m for m in r1lite_files.recording() if m.kind != "CompressedImage"]
+    r1lite_files.write_bag(tmp_path / "blind.bag", sent)
+    with pytest.raises(UsageError, match="no topic of JPEG images; it holds /hdas"):
+        init("mybot", tmp_path / "out", tmp_path / "blind.bag")
+    (tmp_path / "broken.bag").write_bytes(b"#ROSBAG V2.0")
+    with pytest.raises(UsageError, match="cannot be read as a bag"):
+        init("mybot", tmp_path / "out", tmp_path / "broken.bag")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
