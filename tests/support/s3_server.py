@@ -106,7 +106,7 @@ def _proxy(server: S3Server, host: str, port: int) -> type[http.server.BaseHTTPR
         def forward(self, body: bytes, fault: str | None) -> None:
             dropped = {"if-none-match", "if-match"} if fault == "unconditional" else set()
             headers = {key: value for key, value in self.headers.items() if key.lower() not in dropped}
-            inner = http.client.HTTPConnection(host, port, timeout=30)
+            inner = http.client.HTTPConnection(host, port, timeout=120)
             try:
                 inner.request(self.command, self.path, body, headers)
                 answer = inner.getresponse()
@@ -179,7 +179,7 @@ def s3(s3_running: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serv
     s3_running.release.set()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     """Return when the condition holds; an assertion fails after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():

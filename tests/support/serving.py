@@ -38,7 +38,7 @@ class PictureVae:
     def encode_first(self, frame: np.ndarray) -> np.ndarray:
         self.entered.set()
         if self.gate is not None:
-            self.gate.wait(20)
+            self.gate.wait(120)
         ramp = np.linspace(-1, 1, CHANNELS * HEIGHT * WIDTH).reshape(CHANNELS, 1, HEIGHT, WIDTH)
         return (ramp * frame[:48].mean() / 255 - frame[48:].mean() / 255).astype(np.float16)
 

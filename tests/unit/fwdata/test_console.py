@@ -117,7 +117,7 @@ def test_the_shell_can_complete_commands(program: str):
     variable = f"_{program.upper()}_COMPLETE"
     code = f"import sys; from {program}.cli import main; sys.argv[0] = {program!r}; main()"
     environment = {**os.environ, variable: "complete_bash", "COMP_WORDS": f"{program} ", "COMP_CWORD": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert {"fwdata": "encode-latents", "fwtrain": "check-mask"}[program] in done.stdout.split()
 

@@ -79,7 +79,7 @@ def put(raw: Path, name: str, like: str) -> None:
 
 REASONS = {
     "crash": "crashed (SIGSEGV)",
-    "hang": "took longer than 2 s",
+    "hang": "took longer than 5 s",
     "memory": "needed more than 4096 MiB of memory",
 }
 
@@ -94,7 +94,8 @@ def test_harmful_recordings_are_left_out_with_a_reason(
     run_convert(raw, tmp_path / "clean.zarr", harmful)
     for number, harm in enumerate(harms):  # the first one is where the store's names are looked for
         put(raw, f"a/{number}-{harm}.npz", "a/take0.npz")
-    report = run_convert(raw, tmp_path / "s.zarr", harmful, workers=2, episode_seconds=2.0)
+    seconds = 5.0 if "hang" in harms else 300.0  # a busy machine must not take it for a healthy recording
+    report = run_convert(raw, tmp_path / "s.zarr", harmful, workers=2, episode_seconds=seconds)
     assert report.quarantined == [
         (f"a/{number}-{harm}.npz", f"the reader {REASONS[harm]} twice while reading this recording")
         for number, harm in enumerate(harms)
@@ -176,14 +177,14 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "pid")], env=environment, stderr=subprocess.DEVNULL
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not (tmp_path / "pid").exists() and time.monotonic() < until:
         time.sleep(0.02)
     worker = int((tmp_path / "pid").read_text())
     server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
     assert running(worker) and running(server) and server != parent.pid
     parent.send_signal(number)
-    parent.wait(timeout=60)
+    parent.wait(timeout=300)
     while (running(worker) or running(server)) and time.monotonic() < until:
         time.sleep(0.02)
     assert not running(worker) and not running(server)

@@ -186,7 +186,7 @@ def test_other_processes_read_an_open_store(store: Store, method: str) -> None:
     expected = queue.get()
     process = context.Process(target=sum_pixels, args=(store, queue))
     process.start()
-    assert queue.get(timeout=60) == expected
+    assert queue.get(timeout=300) == expected
     process.join()
 
 

@@ -25,14 +25,15 @@ def test_a_message_too_long_ends_its_connection_only():
         with raw(host, port) as plain:
             plain.send(b"x" * 50_001)
             with pytest.raises(ConnectionClosed) as closed:
-                plain.recv(10)
+                plain.recv(60)
             assert closed.value.rcvd.code == 1009
         assert other.infer(observation())["actions"].shape == (32, 14)
 
 
 def has_room(host: str, port: int) -> bool:
     """Whether the server takes another client within some seconds."""
-    for _ in range(100):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
         try:
             PolicyClient(host, port).close()
         except ServerError:
@@ -57,7 +58,7 @@ def test_mutated_messages_leave_the_server_as_it_was():
         plain = raw(host, port)
         for number, message in enumerate(mutations(300, seed=1)):
             plain.send(message)
-            answer = plain.recv(10)
+            answer = plain.recv(60)
             answered += 1
             if isinstance(answer, str):
                 assert "Traceback" not in answer and "\n" not in answer
@@ -72,7 +73,7 @@ def test_random_bytes_instead_of_websocket_frames():
     random = np.random.default_rng(0)
     with background(server()) as (host, port):
         for number in range(60):
-            with socket.create_connection((host, port), timeout=10) as plain:
+            with socket.create_connection((host, port), timeout=60) as plain:
                 if number % 2:  # a good handshake, then broken frames
                     plain.sendall(HANDSHAKE)
                 plain.sendall(random.bytes(int(random.integers(1, 3000))))
@@ -88,7 +89,7 @@ def test_a_client_that_takes_no_answers_is_let_go(monkeypatch):
     asked = Frame(Opcode.BINARY, pack(observation())).serialize(mask=True)
     with background(made) as (host, port), socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.settimeout(15)
+        deaf.settimeout(60)
         deaf.connect((host, port))
         deaf.sendall(HANDSHAKE)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -100,14 +101,14 @@ def test_a_client_that_takes_no_answers_is_let_go(monkeypatch):
 
 
 def test_connections_beyond_any_use_are_dropped_at_once():
-    made = server(limits=Limits(clients=2))
+    made = server(limits=Limits(clients=2, handshake=600))
     with background(made) as (host, port):
-        held = [socket.create_connection((host, port), timeout=10) for _ in range(8)]
+        held = [socket.create_connection((host, port), timeout=60) for _ in range(8)]
         for item in held:
             item.sendall(b"GET ")  # the handshake never ends
         time.sleep(0.2)
-        with socket.create_connection((host, port), timeout=3) as more:
-            assert more.recv(1) == b""  # closed, and not after the ten seconds of a handshake
+        with socket.create_connection((host, port), timeout=60) as more:
+            assert more.recv(1) == b""  # closed, and not after the time of a handshake
         for item in held:
             item.close()
         assert has_room(host, port), "places of connections that left stay taken"
@@ -115,18 +116,18 @@ def test_connections_beyond_any_use_are_dropped_at_once():
 
 def test_slow_clients_hold_nobody_up():
     """Half-open handshakes and half a frame, beside a client that works."""
-    made = server(limits=Limits(handshake=0.3, ping=0.3, send=0.3))
+    made = server(limits=Limits(handshake=1, ping=1, send=1))
     with background(made) as (host, port):
-        half = [socket.create_connection((host, port), timeout=10) for _ in range(20)]
+        half = [socket.create_connection((host, port), timeout=60) for _ in range(20)]
         for item in half:
             item.sendall(b"GET / HTTP/1.1\r\nHost: ")
-        frame = socket.create_connection((host, port), timeout=10)
+        frame = socket.create_connection((host, port), timeout=60)
         frame.sendall(HANDSHAKE + b"\x82\xfe\x10\x00abcdefgh")
         with PolicyClient(host, port) as client:
             for number in range(3):
                 assert client.infer(observation(number))["actions"].shape == (32, 14)
         for item in [*half, frame]:  # the server lets go of every one
-            item.settimeout(10)
+            item.settimeout(60)
             while item.recv(65536):
                 pass
             item.close()
@@ -139,7 +140,7 @@ def test_a_client_that_leaves_while_it_is_served():
     with background(made) as (host, port):
         plain = raw(host, port)
         plain.send(pack(observation()))
-        assert vae.entered.wait(10)
+        assert vae.entered.wait(60)
         plain.socket.shutdown(socket.SHUT_RDWR)  # as when its process dies
         gate.set()
         with PolicyClient(host, port) as client:
@@ -154,9 +155,9 @@ def test_requests_under_way_are_answered_before_the_server_stops():
         with background(made) as (host, port):
             client = PolicyClient(host, port)
             future = pool.submit(client.infer, observation())
-            assert vae.entered.wait(10)
+            assert vae.entered.wait(60)
             threading.Timer(0.2, gate.set).start()
-        assert future.result(10)["actions"].shape == (32, 14)
+        assert future.result(60)["actions"].shape == (32, 14)
     with pytest.raises(ServerError, match="the policy server is gone"):
         client.infer(observation())
     with pytest.raises(ServerError, match="no policy server at"):
@@ -169,7 +170,7 @@ def test_fast_clients_are_slowed_down_not_refused():
         began = time.monotonic()
         for _ in range(30):  # 20 at once, the rest at 20 per second
             plain.send(b"\xc1")
-            assert isinstance(plain.recv(10), str)
+            assert isinstance(plain.recv(60), str)
         assert time.monotonic() - began > 0.4
     assert made.stats.requests == 30
 
@@ -186,7 +187,7 @@ def test_nothing_is_left_open():
                 plain.socket.shutdown(socket.SHUT_RDWR)
             else:
                 plain.close()
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while (made._active or len(os.listdir("/proc/self/fd")) > before) and time.monotonic() < until:  # noqa: PTH208
             time.sleep(0.02)
         assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208

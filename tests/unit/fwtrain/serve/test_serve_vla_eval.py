@@ -201,7 +201,7 @@ def test_a_suite_with_another_limit_is_refused_and_the_path_chooses_it(served):
         Harness(address, "/vla-eval/libero_11")
     assert refused.value.response.status_code == 404
     host, port = address.split(":")
-    asked = http.client.HTTPConnection(host, int(port), timeout=10)
+    asked = http.client.HTTPConnection(host, int(port), timeout=60)
     asked.request("GET", "/health")
     assert asked.getresponse().status == 200
     asked.close()
@@ -288,7 +288,7 @@ def test_a_simulator_that_sets_up_a_scene_may_leave_pings_unanswered():
     with background(server(limits=Limits(ping=0.2))) as (host, port):
         ends = {}
         for path in (b"/", b"/vla-eval"):
-            with socket.create_connection((host, port), timeout=10) as peer:
+            with socket.create_connection((host, port), timeout=60) as peer:
                 peer.sendall(HANDSHAKE.replace(b"GET / ", b"GET " + path + b" "))
                 peer.settimeout(1)
                 try:

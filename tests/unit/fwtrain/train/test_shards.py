@@ -184,10 +184,11 @@ def test_a_stop_gives_up_what_a_slow_disk_does_not_take_in_time(tmp_path: Path, 
     saver = Saver(tmp_path, team, 2)
     saver.save(1, content(1))
     saver.wait()
-    SlowDisk(monkeypatch, seconds=0.2)
+    disk = SlowDisk(monkeypatch, seconds=0.2)
     began = time.monotonic()
     assert saver.stop(2, lambda: content(2), began + 0.5) == 1
-    assert 0.4 < time.monotonic() - began < 1.5
+    assert time.monotonic() - began > 0.4
+    assert disk.writes <= 4  # and not the rest of the tensors; counted, since a busy machine takes any time
     assert [item.step for item in checkpoints(tmp_path)] == [1]
 
 
