@@ -338,7 +338,9 @@ class Converter(Protocol):
 
     A class may carry `version`, a whole number from 1 (the default). Raise it with every change by which a recording
     converts to other bytes: stores that an older version made then say so, and `fwdata convert --update` renews them.
-    What is stored must follow from the recording, the manifest's Source and the version alone.
+    What is stored must follow from the recording, the manifest's Source and the version alone. It may carry
+    `slow_reading = True` where `read` decodes images and its episodes hold none: one that was measured before the
+    conversion is then converted as it was read.
     """
 
     def __init__(self, manifest: Manifest) -> None: ...

@@ -104,6 +104,7 @@ class R1LiteConverter:
     """Galaxea R1 Lite; see `fwdata.api.Converter` for the contract and `R1LiteOptions` for the manifest's options."""
 
     version = 2  # 2: files of split recordings joined by the names of current rosbag2 and ROS 1
+    slow_reading = True  # every image is decoded to see whether it can be used
     """See `fwdata.api.Converter`."""
 
     def __init__(self, manifest: Manifest) -> None:

@@ -40,6 +40,8 @@ class EpisodeInput:
     """What the converter decided."""
     thumbnails: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     """Camera -> uint8 [T, h, w], grey images of about 64 pixels width; cameras that were not looked at are absent."""
+    every: int = 1
+    """Rows from one thumbnail to the next: above 1, for light detectors, there are ceil(T / every)."""
 
     @cached_property
     def state64(self) -> Floats:
@@ -59,7 +61,7 @@ class EpisodeInput:
     @cached_property
     def motion(self) -> Mapping[str, ImageMotion]:
         """Camera -> what moves in its thumbnails."""
-        return {name: ImageMotion(images) for name, images in self.thumbnails.items()}
+        return {name: ImageMotion(images, self.every, len(self.state)) for name, images in self.thumbnails.items()}
 
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:

@@ -21,10 +21,14 @@ RIDGE = 1.0
 
 
 class ImageMotion:
-    """What detectors need of one camera's thumbnails uint8 [T, h, w], each part computed when asked for."""
+    """What detectors need of one camera's thumbnails uint8 [T, h, w], each part computed when asked for.
 
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self.images = images
+    every: rows from one of them to the next; rows: T, where that is above 1.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], every: int = 1, rows: int | None = None) -> None:
+        self.images, self._every = images, every
+        self._rows = len(images) if rows is None else rows
 
     @cached_property
     def spread(self) -> NDArray[np.uint8]:
@@ -38,8 +42,16 @@ class ImageMotion:
 
     @cached_property
     def energy(self) -> NDArray[np.float64]:
-        """float64 [T]: mean over pixels of max(0, |I[t] - I[t - 1]| - 2); row 0 repeats row 1."""
-        return self.energy_over(1)
+        """float64 [T]: mean over pixels of max(0, |I[t] - I[t - 1]| - 2); row 0 repeats row 1.
+
+        With fewer images than rows, a row has the change from the image before it to the next one.
+        """
+        change = self.energy_over(1)
+        if self._every == 1:
+            return change
+        following = (np.arange(self._rows) + self._every - 1) // self._every
+        repeated: NDArray[np.float64] = change[np.minimum(following, len(change) - 1)]
+        return repeated
 
     def energy_over(self, step: int) -> NDArray[np.float64]:
         """float64 [T]: the same over `step` rows, centred; borders repeat the nearest row."""

@@ -18,6 +18,9 @@ WIDTH = 64
 LIGHT_WIDTH = 32
 """The same where decoding less of a JPEG saves time and only light detectors look."""
 
+LIGHT_EVERY = 2
+"""Of the frames that only light detectors look at, every second one has a thumbnail."""
+
 MIN_HEIGHT = 24
 
 
@@ -107,31 +110,44 @@ def of_camera(camera: Camera, rows: int) -> NDArray[np.uint8]:
 class Collector:
     """Takes the thumbnails of one camera as its frames pass by.
 
-    light: only light detectors look at them: JPEG buffers are decoded no larger than checking them takes, and those
-    that nothing else decodes are left out.
+    light: only light detectors look at them. Every second frame is taken, JPEG buffers are decoded no larger than
+    checking them takes, and those that nothing else decodes are left out.
     """
 
     def __init__(self, light: bool = False) -> None:
         self.light = light
+        self.every = LIGHT_EVERY if light else 1
+        self._passed = 0
         self._blocks: list[NDArray[np.uint8]] = []
         self._order: NDArray[np.int64] | None = None
         self._from_video: FromVideo | None = None
 
     @property
     def count(self) -> int:
-        """Frames taken so far."""
-        return sum(map(len, self._blocks))
+        """Frames that passed by so far."""
+        return self._passed
+
+    def _skips(self) -> bool:
+        self._passed += 1
+        return (self._passed - 1) % self.every != 0
 
     def add_rgb(self, frames: NDArray[np.uint8]) -> None:
         """Take uint8 [n, H, W, 3]."""
-        self._blocks.append(from_rgb(frames))
+        first = -self._passed % self.every
+        self._passed += len(frames)
+        if first < len(frames):
+            self._blocks.append(from_rgb(frames[first :: self.every]))
 
     def add_jpeg(self, data: bytes) -> None:
-        """Take one JPEG buffer. ValueError when it is damaged."""
-        self._blocks.append(from_jpeg(data, LIGHT_WIDTH if self.light else WIDTH)[None])
+        """Take one JPEG buffer. ValueError when it is damaged, also where it is not kept."""
+        small = from_jpeg(data, LIGHT_WIDTH if self.light else WIDTH)
+        if not self._skips():
+            self._blocks.append(small[None])
 
     def add_video(self, frame: VideoFrame) -> None:
         """Take one decoded video frame."""
+        if self._skips():
+            return
         if self._from_video is None:
             self._from_video = FromVideo()
         self._blocks.append(self._from_video(frame)[None])
@@ -142,11 +158,11 @@ class Collector:
 
     def clear(self) -> None:
         """Forget everything taken, for another pass."""
-        self._blocks, self._order = [], None
+        self._passed, self._blocks, self._order = 0, [], None
 
     def take(self) -> NDArray[np.uint8]:
-        """uint8 [T, h, w], the frames of all rows in order."""
+        """uint8 [ceil(T / every), h, w], the frames of the rows 0, every, 2 every, .. in order."""
         if not self._blocks:
             return np.empty((0, 1, 1), np.uint8)
         taken = np.concatenate(self._blocks)
-        return taken if self._order is None else taken[self._order]
+        return taken if self._order is None else taken[self._order[:: self.every] // self.every]

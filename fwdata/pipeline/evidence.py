@@ -135,10 +135,11 @@ def episode_as_seen(recording: RootedRecording, episode: Episode, hz: float, ima
 
 
 def episode_with(
-    recording: RootedRecording, episode: Episode, hz: float, thumbnails: Mapping[str, NDArray[np.uint8]]
+    recording: RootedRecording, episode: Episode, hz: float, thumbnails: Mapping[str, NDArray[np.uint8]], every: int = 1
 ) -> EpisodeInput:
-    """One episode as detectors see it. thumbnails: by camera; those of fewer frames than rows are left out."""
-    whole = {name: found for name, found in thumbnails.items() if len(found) == len(episode.state)}
+    """One episode as detectors see it. thumbnails: by camera, of every so many rows; incomplete ones are left out."""
+    rows = -(-len(episode.state) // every)
+    whole = {name: found for name, found in thumbnails.items() if len(found) == rows}
     return EpisodeInput(
         id=recording.id,
         group=recording.group,
@@ -151,6 +152,7 @@ def episode_with(
         instruction=episode.instructions[0],
         claims=episode.conventions,
         thumbnails=whole,
+        every=every,
     )
 
 

@@ -14,6 +14,7 @@ from fwdata.evidence.records import EpisodeMeasurement, MotionTrace
 from fwdata.evidence.thumbnails import Collector
 from fwdata.pipeline.evidence import EvidenceGate, episode_with, measure_episode
 from fwdata.pipeline.plan import PlannedPart
+from fwdata.pipeline.reading import read_recording
 from fwdata.pipeline.registry import converter_version, load_converter
 from fwdata.pipeline.request import SECONDS_PER_MB, ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
@@ -127,7 +128,7 @@ def find_readable(
             _announce(request, recording, link)
             began = time.perf_counter()
             try:
-                episode = converter.read(recording.root.path, recording.ref)
+                episode = read_recording(request, converter, recording, again=True)
             except Exception as error:  # noqa: BLE001 - the boundary that leaves out one recording
                 fatal = _concerns_all(error, recording.source)
                 if fatal is not None:
@@ -154,7 +155,7 @@ def use_recording[R](
         return Unreadable(recording.source, left_out[recording.id])
     _announce(request, recording, link)
     try:
-        return use(load_converter(request.manifest).read(recording.root.path, recording.ref))
+        return use(read_recording(request, load_converter(request.manifest), recording, again=True))
     except Exception as error:  # noqa: BLE001 - the boundary that leaves out one recording
         fatal = _concerns_all(error, recording.source)
         if fatal is not None:
@@ -207,7 +208,7 @@ def convert_recording(
         outcome = RecordingOutcome(source, 0, left_out[recording.id])
     else:
         try:
-            episode = converter.read(root.path, recording.ref)
+            episode = read_recording(request, converter, recording)
             look = None if request.gate is None else _MeasuredOnTheWay(request, request.gate, recording, episode)
             files = source_files(root.path, recording.ref, root.prefix)
             warnings = writer.add(recording.stored(), episode, files, look.frames if look else None)
@@ -266,7 +267,8 @@ class _MeasuredOnTheWay:
     def _approve(self) -> None:
         """Measure; BadEpisode when the data contradict what the first episodes confirmed."""
         shown = {name: collector.take() for name, collector in self.frames.taken.items()}
-        found = measure(episode_with(self._recording, self._episode, self._hz, shown), self._light)
+        every = max((collector.every for collector in self.frames.taken.values()), default=1)
+        found = measure(episode_with(self._recording, self._episode, self._hz, shown, every), self._light)
         reason = self._gate.reason(found)
         if reason is not None:
             raise BadEpisode(reason)

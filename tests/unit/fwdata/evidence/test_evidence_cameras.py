@@ -170,7 +170,13 @@ def test_true_robotwin_images_are_content_and_move(light: bool) -> None:
         names = tuple(source.state_names)
         base = clean_set()[0]
         episode = changed(
-            base, state=source.state, action=source.action, state_names=names, action_names=names, thumbnails=shown
+            base,
+            state=source.state,
+            action=source.action,
+            state_names=names,
+            action_names=names,
+            thumbnails=shown,
+            every=1 + light,
         )
         arms = tuple(
             ArmClaim(side, tuple(i for i, n in enumerate(names) if n.startswith(f"{side}_joint")), f"{side}_camera")

@@ -389,10 +389,12 @@ def test_images_taken_while_storing_are_those_of_the_recording(
 ) -> None:
     compared, seen = [], part.episode_with
 
-    def compare(recording: RootedRecording, episode: Episode, hz: float, thumbnails: Thumbnails) -> EpisodeInput:
+    def compare(
+        recording: RootedRecording, episode: Episode, hz: float, thumbnails: Thumbnails, every: int
+    ) -> EpisodeInput:
         again = evidence.read_thumbnails(episode)
         compared.extend(np.array_equal(thumbnails[name], again[name]) for name in thumbnails)
-        return seen(recording, episode, hz, thumbnails)
+        return seen(recording, episode, hz, thumbnails, every)
 
     monkeypatch.setattr(part, "episode_with", compare)
     assert main(["convert", source, str(DATA / folder), "--out", str(tmp_path / "o.zarr"), "--workers", "0"]) in (0, 3)

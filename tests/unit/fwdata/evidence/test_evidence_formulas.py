@@ -107,15 +107,39 @@ def test_light_detectors_find_faults_in_jpegs_that_are_decoded_no_larger_than_ch
     episode = clean_set()[0]
     buffers = _jpegs(episode.thumbnails["left"])
     images = _seen(buffers)
+    assert len(images) == (len(buffers) + 1) // 2
     height, width = episode.thumbnails["left"].shape[1:]
     assert images.shape[1:] == (height * 10 // 8, width * 10 // 8)
     assert from_jpeg(buffers[0]).shape[1] >= 64
 
     def verdicts(detector: str, shown: np.ndarray) -> str:
-        return told(detector, changed(episode, thumbnails={**episode.thumbnails, "left": shown}))["left"].verdict
+        return told(detector, changed(episode, thumbnails={"left": shown}, every=2))["left"].verdict
 
     frozen = buffers[:60] + [buffers[60]] * (len(buffers) - 60)
     black = _jpegs(episode.thumbnails["left"] // 40)
     assert (verdicts("camera_frozen", images), verdicts("camera_content", images)) == ("confirmed", "confirmed")
     assert verdicts("camera_frozen", _seen(frozen)) == "contradicted"
     assert verdicts("camera_content", _seen(black)) == "contradicted"
+
+
+def test_every_second_image_tells_the_change_between_them_at_every_row() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 12, 16), dtype=np.uint8)
+    change = ImageMotion(images).energy
+    for rows in (17, 18):
+        found = ImageMotion(images, 2, rows).energy
+        assert len(found) == rows and found[0] == change[0]
+        assert [found[2 * k - 1] for k in range(1, 9)] == [found[2 * k] for k in range(1, 9)] == change[1:].tolist()
+    assert found[17] == change[8]
+
+
+def test_light_collectors_take_the_frames_of_every_second_row() -> None:
+    frames = np.repeat(np.arange(40, dtype=np.uint8)[:, None, None, None], 48, axis=1).repeat(64, 2).repeat(3, 3)
+    for cuts in ((1, 2, 5, 6), (3, 20), ()):
+        taken = Collector(light=True)
+        for block in np.split(frames, cuts):
+            taken.add_rgb(block)
+        assert taken.take()[:, 0, 0].tolist() == list(range(0, 40, 2)) and taken.count == 40
+    taken.order(np.arange(3, 12))
+    assert taken.take()[:, 0, 0].tolist() == [2, 4, 6, 8, 10]  # the frame taken last before that of rows 0, 2, ..
+    taken.clear()
+    assert taken.count == 0 and not taken.take().size

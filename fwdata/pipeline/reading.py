@@ -1,0 +1,50 @@
+"""Reading recordings; one that is measured before it is converted is read once, where reading is slow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fwdata.api import Converter, Episode
+from fwdata.pipeline.request import ConvertRequest
+from fwdata.pipeline.roots import RootedRecording
+
+MAX_KEPT = 24
+"""Episodes that a process keeps: more than are measured before a conversion."""
+
+type Marks = tuple[tuple[str, int, int], ...]
+type Key = tuple[str, Path, str, Marks]
+
+_kept: dict[Key, Episode] = {}
+
+
+def read_recording(
+    request: ConvertRequest, converter: Converter, recording: RootedRecording, *, again: bool = False
+) -> Episode:
+    """Read a recording, or take what this process has read of it before, if its files are as they were.
+
+    again: it will be asked for once more, so keep it, where the converter's class says that reading is slow
+    (`slow_reading`). Raises what `Converter.read` raises.
+    """
+    if not getattr(converter, "slow_reading", False):
+        return converter.read(recording.root.path, recording.ref)
+    key = _key(request, recording)
+    episode = _kept.pop(key, None)
+    if episode is None:
+        episode = converter.read(recording.root.path, recording.ref)
+    if again and len(_kept) < MAX_KEPT and _key(request, recording) == key:
+        _kept[key] = episode
+    return episode
+
+
+def _key(request: ConvertRequest, recording: RootedRecording) -> Key:
+    """The recording, how it is read, and size and time of the last change of its files."""
+    root = recording.root.path
+    base, found = root.parent if root.is_file() else root, []
+    for name in recording.ref.files:
+        try:
+            status = (base / name).stat()
+        except OSError:  # reading it says what is wrong
+            found.append((name, -1, -1))
+        else:
+            found.append((name, status.st_size, status.st_mtime_ns))
+    return request.manifest.digest(), root, recording.ref.id, tuple(found)
