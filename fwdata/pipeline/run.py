@@ -31,6 +31,7 @@ from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.results import ConvertReport, store_report
 from fwdata.pipeline.roots import CombinedDiscovery
 from fwdata.pipeline.same_collection import check_collection
+from fwdata.pipeline.shared_evidence import handed_over
 from fwdata.pipeline.spread_convert import convert_units, own_share, refuse_shared, seal, writing
 from fwdata.pipeline.units import UnitsReport
 from fwdata.pipeline.update import (
@@ -132,7 +133,7 @@ def convert(
             if units is None or not units.left:
                 record_touched(request, check)
                 if request.gate is not None:
-                    _settle(request, request.gate, look, new, made_here=made_here and job is None)
+                    _settle(request, request.gate, look, new, made_here=made_here and job is None, job=job)
                 notes = _take_view(request.out, asked)
                 end_job(request.out, "convert")
     report = store_report(request.out, found.warnings, new, time.monotonic() - began)
@@ -191,12 +192,14 @@ def _settle(
     new: Mapping[str, RecordingOutcome],
     *,
     made_here: bool,
+    job: Job | None,
 ) -> None:
     """Pool and record the verdicts of all episodes; UsageError when they contradict what the first could not.
 
-    made_here: this run began the store, and may remove it again.
+    made_here: this run began the store, and may remove it again. job: where other processes measured episodes, too.
     """
     measured = {m.episode: m for outcome in new.values() if (m := outcome.measurement)}
+    measured |= handed_over(job, measured) if job is not None else {}
     pool_store(request.out, gate.accepted, measured)
     options = {name: option for m in measured.values() for name, option in m.options.items()}
     refuse_late(request, gate.accepted, options, drop=made_here and look is not None and not look.images)

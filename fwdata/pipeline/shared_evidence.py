@@ -1,0 +1,76 @@
+"""What the processes of one conversion measured, handed to the one that ends it.
+
+A part keeps values and contradictions of its episodes alone. The words and traces that the verdicts of the data set are
+made from lie in the job's folder until its last unit is done, so that they are those of one process.
+
+    .jobs/convert/p00003.measured.npz    "episodes": JSON; "<episode>_<trace>_energy", "_speeds", "_commands": float64
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fwdata.evidence.records import EpisodeMeasurement, MotionTrace, Verdict
+from fwdata.io import write_atomic
+from fwdata.pipeline.jobs import Job
+
+SUFFIX = ".measured.npz"
+ARRAYS = ("energy", "speeds", "commands")
+
+
+def hand_over(folder: Path, part: str, measured: Sequence[EpisodeMeasurement]) -> None:
+    """Keep what was measured in a part below a job's folder, atomically; nothing where the job has ended."""
+    if not folder.is_dir():
+        return
+    arrays: dict[str, Any] = {}
+    episodes = []
+    for number, measurement in enumerate(measured):
+        traces = []
+        for trace in (t for t in measurement.traces if isinstance(t, MotionTrace)):
+            for name in ARRAYS:
+                if (values := getattr(trace, name)) is not None:
+                    arrays[f"{number}_{len(traces)}_{name}"] = values
+            traces.append([trace.camera, trace.hz, trace.simulated, trace.state_lag])
+        episodes.append(
+            {
+                "id": measurement.episode,
+                "group": measurement.group,
+                "verdicts": [asdict(verdict) for verdict in measurement.verdicts],
+                "traces": traces,
+                "options": dict(measurement.options),
+            }
+        )
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, episodes=np.array(json.dumps(episodes)), **arrays)
+    write_atomic(folder / f"{part}{SUFFIX}", buffer.getvalue())
+
+
+def handed_over(job: Job, without: Collection[str]) -> dict[str, EpisodeMeasurement]:
+    """By episode, what other processes measured; parts that hold an episode of `without` are this process's own."""
+    found: dict[str, EpisodeMeasurement] = {}
+    for path in sorted(job.folder.glob(f"*{SUFFIX}")):
+        with np.load(path, allow_pickle=False) as file:
+            for number, told in enumerate(json.loads(str(file["episodes"]))):
+                if told["id"] not in without:
+                    found[told["id"]] = _measurement(file, number, told)
+    return found
+
+
+def _measurement(file: Any, number: int, told: dict[str, Any]) -> EpisodeMeasurement:
+    traces = []
+    for place, (camera, hz, simulated, lag) in enumerate(told["traces"]):
+        energy, speeds, commands = (_array(file, f"{number}_{place}_{name}") for name in ARRAYS)
+        traces.append(MotionTrace(camera, hz, energy, speeds, simulated, commands, lag))
+    verdicts = tuple(Verdict.from_json(verdict) for verdict in told["verdicts"])
+    return EpisodeMeasurement(told["id"], told["group"], verdicts, tuple(traces), told["options"])
+
+
+def _array(file: Any, name: str) -> Any:
+    return file.get(name)
