@@ -121,11 +121,15 @@ def _check_recordings(request: ConvertRequest, given: list[str]) -> tuple[Checku
 
 
 def _print(found: Checkup) -> None:
+    from fwdata.evidence.sentences import line as verdict_line
+
     counts = found.counts()
     for group in found.groups():
         _print_group(group)
     for line in found.not_verified:
         say(line)
+    for verdict in found.verdicts:
+        print(f"  evidence {verdict_line(verdict)}")
     images = ", ".join(f"{name} of {count}" for name, count in found.looked_at.items())
     print(
         f"{found.where}: {found.episodes} episodes, {found.frames} frames examined"

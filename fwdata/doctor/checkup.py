@@ -56,6 +56,7 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
         in_order(found),
         silent,
         dict(examination.looked_at),
+        examination.verdicts,
     )
 
 

@@ -18,7 +18,7 @@ from fwdata.doctor.rows import RowFacts, row_facts, row_findings
 from fwdata.doctor.windows import WindowFacts, window_facts, window_findings
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure, pool
-from fwdata.evidence.records import EpisodeMeasurement
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.manifest import Manifest
 
 IMAGE_EPISODES = 20
@@ -83,6 +83,7 @@ class Examination:
 
     def __post_init__(self) -> None:
         self.frames, self.looked_at = 0, Counter[str]()
+        self.verdicts: tuple[DatasetVerdict, ...] = ()
         self._names: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._other_names: list[str] = []
         self._warnings: dict[str, list[tuple[str, str]]] = {}
@@ -126,7 +127,7 @@ class Examination:
             return [], ()
         for items in (self._measured, self._facts, self._windows):
             items.sort(key=self._place)
-        verdicts = pool(self._measured)
+        verdicts = self.verdicts = pool(self._measured)
         total = len(self._measured)
         found = convention_findings(verdicts, self.patient, total, self._options, self.accepted)
         found += row_findings(self._facts, self.patient)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from fwdata.errors import EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE
-from fwdata.evidence.records import MAX_LISTED, Severity
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, Severity
 
 ORDER: tuple[Severity, ...] = ("stop", "warn", "note")
 """Severities, the gravest first."""
@@ -60,6 +60,8 @@ class CheckupJson(TypedDict):
     """The findings, the gravest first."""
     not_verified: list[str]
     """What could not be measured, one sentence each."""
+    verdicts: list[dict[str, object]]
+    """What every detector says of all episodes together, as `fwdata inspect --json` prints it."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ class Checkup:
     """What could not be measured, one sentence each."""
     looked_at: dict[str, int] = field(default_factory=dict)
     """Camera -> episodes whose images were looked at."""
+    verdicts: tuple[DatasetVerdict, ...] = ()
+    """What every detector says of all episodes together."""
 
     def groups(self) -> tuple[FindingGroup, ...]:
         """Findings by severity and detector, the gravest first, detectors with most episodes first."""
@@ -166,6 +170,7 @@ class Checkup:
             "counts": self.counts(),
             "findings": [finding.to_json() for finding in self.findings],
             "not_verified": list(self.not_verified),
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
         }
 
 

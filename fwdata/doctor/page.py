@@ -8,6 +8,7 @@ from fwdata.doctor.album import Album
 from fwdata.doctor.exhibits import add_exhibit
 from fwdata.doctor.findings import EXAMPLES, Checkup, DoctorFinding, FindingGroup
 from fwdata.errors import UsageError
+from fwdata.evidence import sentences
 from fwdata.report import Report
 
 MEANING = {
@@ -51,6 +52,10 @@ def add_findings(report: Report, found: Checkup, album: Album) -> None:
         report.text("Nothing was found.")
     for group in groups:
         _group(report, group, album)
+    if found.verdicts:
+        report.heading("Conventions, as measured")
+        for verdict in found.verdicts:
+            report.text(sentences.line(verdict))
     if found.not_verified:
         report.heading("Not verified")
         for line in found.not_verified:

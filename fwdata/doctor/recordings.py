@@ -64,7 +64,16 @@ def check_recordings(
     findings += _not_converted(found, unread, patient)
     good = len(found.recordings) - len(unread)
     looked_at = dict(examination.looked_at)
-    return Checkup(request.where(), "recordings", good, examination.frames, in_order(findings), silent, looked_at)
+    return Checkup(
+        request.where(),
+        "recordings",
+        good,
+        examination.frames,
+        in_order(findings),
+        silent,
+        looked_at,
+        examination.verdicts,
+    )
 
 
 def _not_converted(found: CombinedDiscovery, unread: list[Unreadable], patient: Patient) -> list[DoctorFinding]:

@@ -75,6 +75,7 @@ def test_a_clean_store_has_a_short_page(tmp_path: Path) -> None:
     assert main(["doctor", str(tmp_path / "o.zarr"), "--html", str(tmp_path / "p.html")]) == 0
     text = (tmp_path / "p.html").read_text()
     assert "Nothing was found." in text and "Not verified" in text and "<img" not in text
+    assert "Conventions, as measured" in text and "confirmed by 2 of 2 episodes" in text
 
 
 SEEN = {

@@ -117,8 +117,11 @@ def test_exit_codes_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out
     assert "warn statistics_fit: 1 finding" in printed and f"fix: fwdata stats {path}" in printed
     assert printed.splitlines()[-1].endswith("0 stop, 1 warn, 0 note")
+    assert "  evidence action: exactly the next row's state - confirmed by 2 of 2 episodes" in printed
     assert main(["doctor", str(path), "--fail-on", "warn", "--json"]) == 1
     data = json.loads(capsys.readouterr().out)
+    pooled = {verdict["detector"]: verdict["verdict"] for verdict in data["verdicts"]}
+    assert pooled["action_meaning"] == pooled["state_unit"] == "confirmed"
     assert data["exit_code"] == 1 and data["counts"] == {"stop": 0, "warn": 1, "note": 0}
     assert data["findings"][0]["detector"] == "statistics_fit" and data["findings"][0]["command"]
     assert main(["doctor", str(path), "--fail-on", "note"]) == 2

@@ -44,7 +44,7 @@ def test_documents_of_a_conversion_and_its_store_fit_their_types(
 
 def test_a_document_that_lacks_a_key_or_has_another_type_is_found() -> None:
     whole = {"where": "x", "kind": "store", "episodes": 1, "frames": 2, "images_of": {}, "counts": {}}
-    whole |= {"findings": [], "not_verified": []}
+    whole |= {"findings": [], "not_verified": [], "verdicts": []}
     checked(CheckupJson, whole)
     for wrong in ({**whole, "episodes": "many"}, {k: v for k, v in whole.items() if k != "frames"}):
         with pytest.raises(ValidationError):
