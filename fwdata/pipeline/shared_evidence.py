@@ -32,7 +32,7 @@ def hand_over(folder: Path, part: str, measured: Sequence[EpisodeMeasurement]) -
     arrays: dict[str, Any] = {}
     episodes = []
     for number, measurement in enumerate(measured):
-        traces = []
+        traces = list[list[object]]()
         for trace in (t for t in measurement.traces if isinstance(t, MotionTrace)):
             for name in ARRAYS:
                 if (values := getattr(trace, name)) is not None:
