@@ -42,7 +42,7 @@ class MovedVerdicts:
     def record(self) -> PartEvidenceRecord:
         """As it is written in the merged store; no episode where the input was not measured."""
         found = (self._moved(m) for m in read_part_evidence(self.store.files, self.part))
-        return PartEvidenceRecord(episodes=tuple(dict(m.to_json()) for m in found))
+        return PartEvidenceRecord.of(found)
 
     def _moved(self, measured: EpisodeMeasurement) -> EpisodeMeasurement:
         name = self.ids.get(measured.episode, measured.episode)

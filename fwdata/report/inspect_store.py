@@ -178,7 +178,7 @@ def describe(store: Store) -> StoreDescription:
         "decided_per_episode": _per_episode(
             store, [*store.record.per_episode, *(f"camera_sizes.{name}" for name in store.cameras)]
         ),
-        "evidence": list(evidence.detectors) if evidence else [],
+        "evidence": [dict(sorted(verdict.to_json().items())) for verdict in evidence.detectors] if evidence else [],
         "warning_kinds": [kind.to_json() for kind in warning_kinds(store)],
         "left_out": [count.to_json() for count in store.plan.left_out],
         "quarantined": store.quarantined,

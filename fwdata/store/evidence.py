@@ -5,14 +5,14 @@ They are part of no identity: a part's bytes and every cache's key are the same 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-from fwdata.errors import StoreDamaged
 from fwdata.evidence.records import ENGINE_VERSION, DatasetVerdict, EpisodeMeasurement
 from fwdata.store.files import Files
 from fwdata.store.metadata import read_record, write_record
-from fwdata.store.records import JsonObject, Record
+from fwdata.store.records import Count, Record
 
 EVIDENCE = "evidence"
 """Group of the verdicts."""
@@ -29,6 +29,68 @@ class OverrideRecord(Record):
     """Why, in the user's words."""
 
 
+type Scalar = int | float
+"""A number as it was written."""
+
+
+class VerdictRecord(Record):
+    """What a detector says of a subject; see `fwdata.evidence.records.Verdict`. Empty fields are left out."""
+
+    detector: str
+    """Name of the detector."""
+    verdict: Literal["confirmed", "contradicted", "mixed", "no evidence"]
+    """Whether the data agree with the decision."""
+    subject: str = ""
+    """Gripper, camera or column; empty for the whole."""
+    value: Scalar | None = None
+    """The number that decided."""
+    interval: tuple[Scalar, Scalar] | None = None
+    """95 % interval of the value."""
+    action: Literal["stop", "warn", "note"] = "note"
+    """What a contradiction does to a conversion."""
+    decided: str = ""
+    """What was decided, in words."""
+    measured: str = ""
+    """What the data say, in words."""
+    detail: str = ""
+    """Further words."""
+
+
+class DatasetVerdictRecord(VerdictRecord):
+    """The verdict of a data set; see `fwdata.evidence.records.DatasetVerdict`."""
+
+    episodes_for: Count = 0
+    """Episodes that agree with the decision."""
+    against: Count = 0
+    """Episodes that contradict it."""
+    abstained: Count = 0
+    """Episodes without evidence."""
+    episodes: tuple[str, ...] = ()
+    """Ids of contradicting episodes, the first ones."""
+
+
+class ContradictionRecord(VerdictRecord):
+    """A contradicted verdict of one episode."""
+
+    n: Count = 0
+    """How much evidence it rests on."""
+
+
+class MeasurementRecord(Record):
+    """The verdicts of one episode; keys of the mappings are "detector subject"."""
+
+    id: str
+    """Id of the episode."""
+    group: str
+    """Unit in which scales are compared."""
+    confirmed: dict[str, Scalar | None]
+    """Values of what agrees."""
+    no_evidence: dict[str, str]
+    """Why the others do not tell."""
+    contradicted: tuple[ContradictionRecord, ...]
+    """Contradictions, whole."""
+
+
 class EvidenceRecord(Record):
     """What the detectors say of a data set."""
 
@@ -36,9 +98,9 @@ class EvidenceRecord(Record):
     """`ENGINE_VERSION` of the detectors that measured."""
     measured_first: int
     """Episodes that were measured before anything was written."""
-    first: tuple[JsonObject, ...]
-    """Verdicts of those episodes, as `DatasetVerdict.to_json` writes them."""
-    detectors: tuple[JsonObject, ...]
+    first: tuple[DatasetVerdictRecord, ...]
+    """Verdicts of those episodes."""
+    detectors: tuple[DatasetVerdictRecord, ...]
     """Verdicts of all episodes; those of detectors that look at images are of the first ones."""
     parts: tuple[str, ...]
     """Parts whose episodes are pooled in `detectors`; () before the first part is written."""
@@ -47,11 +109,11 @@ class EvidenceRecord(Record):
 
     def first_verdicts(self) -> tuple[DatasetVerdict, ...]:
         """The verdicts of the first episodes."""
-        return tuple(DatasetVerdict.from_json(item) for item in self.first)
+        return tuple(DatasetVerdict.from_json(item.to_json()) for item in self.first)
 
     def verdicts(self) -> tuple[DatasetVerdict, ...]:
         """The verdicts of all episodes."""
-        return tuple(DatasetVerdict.from_json(item) for item in self.detectors)
+        return tuple(DatasetVerdict.from_json(item.to_json()) for item in self.detectors)
 
     def accepted(self) -> dict[str, str]:
         """Detector -> why its contradiction was accepted."""
@@ -61,8 +123,13 @@ class EvidenceRecord(Record):
 class PartEvidenceRecord(Record):
     """What the detectors say of the episodes of one part."""
 
-    episodes: tuple[JsonObject, ...]
-    """One per episode, as `EpisodeMeasurement.to_json` writes them."""
+    episodes: tuple[MeasurementRecord, ...]
+    """One per episode."""
+
+    @classmethod
+    def of(cls, measurements: Iterable[EpisodeMeasurement]) -> PartEvidenceRecord:
+        """As they are stored."""
+        return cls(episodes=tuple(MeasurementRecord.model_validate(m.to_json()) for m in measurements))
 
 
 def read_evidence(files: Files) -> EvidenceRecord | None:
@@ -89,8 +156,8 @@ def write_evidence(
         EvidenceRecord(
             version=ENGINE_VERSION,
             measured_first=episodes,
-            first=tuple(verdict.to_json() for verdict in first),
-            detectors=tuple(verdict.to_json() for verdict in now),
+            first=_records(first),
+            detectors=_records(now),
             parts=tuple(parts),
             overrides=overrides,
         ),
@@ -100,12 +167,13 @@ def write_evidence(
 def read_part_evidence(files: Files, part: str) -> tuple[EpisodeMeasurement, ...]:
     """The verdicts of a part's episodes; () where nothing was measured. StoreDamaged for another group's metadata."""
     record = read_record(files, f"{EVIDENCE}/{part}", PartEvidenceRecord)
-    try:
-        return tuple(EpisodeMeasurement.from_json(item) for item in record.episodes) if record else ()
-    except (AttributeError, KeyError, TypeError):
-        raise StoreDamaged(f"{files.location}/{EVIDENCE}/{part}/zarr.json does not hold verdicts") from None
+    return tuple(EpisodeMeasurement.from_json(item.to_json()) for item in record.episodes) if record else ()
 
 
 def write_part_evidence(store: Path, part: str, measurements: Sequence[EpisodeMeasurement]) -> None:
     """Record the verdicts of a part's episodes."""
-    write_record(store / EVIDENCE / part, PartEvidenceRecord(episodes=tuple(dict(m.to_json()) for m in measurements)))
+    write_record(store / EVIDENCE / part, PartEvidenceRecord.of(measurements))
+
+
+def _records(verdicts: Sequence[DatasetVerdict]) -> tuple[DatasetVerdictRecord, ...]:
+    return tuple(DatasetVerdictRecord.model_validate(verdict.to_json()) for verdict in verdicts)

@@ -376,15 +376,6 @@ class TextPartRecord(SealedRecord):
     """Prompts of the part."""
 
 
-class StatsRecord(SealedRecord):
-    """The statistics of a store."""
-
-    identity: JsonObject
-    """What they were computed from: digest of the parts, split, action horizon."""
-    statistics: JsonObject
-    """The numbers; see `fwdata.store.caches.stats.Statistics`."""
-
-
 class SegmentRecord(Record):
     """A span of an episode with one instruction."""
 

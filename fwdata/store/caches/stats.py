@@ -21,18 +21,59 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StaleCache, StoreError, UsageError
+from fwdata.errors import StaleCache, UsageError
 from fwdata.io import write_atomic
 from fwdata.store.caches.identity import unlike
 from fwdata.store.files import LocalFiles, canonical_json, json_digest
 from fwdata.store.metadata import COMPLETE, read_complete, write_record
-from fwdata.store.records import JsonObject, StatsRecord
+from fwdata.store.records import Count, JsonObject, Record, SealedRecord
 
 if TYPE_CHECKING:
     from fwdata.manifest import Manifest
     from fwdata.store.episode import StoreContents
 
 NAMES = ("min", "max", "mean", "std", "q01", "q99")
+
+
+class FieldStatisticsRecord(Record):
+    """Statistics of state or action; one number per dimension."""
+
+    min: tuple[float, ...]
+    """Least value."""
+    max: tuple[float, ...]
+    """Greatest value."""
+    mean: tuple[float, ...]
+    """Mean value."""
+    std: tuple[float, ...]
+    """Population standard deviation."""
+    q01: tuple[float, ...]
+    """1 % quantile."""
+    q99: tuple[float, ...]
+    """99 % quantile."""
+    stepwise: dict[str, tuple[tuple[float, ...], ...]]
+    """The same six by name, per window step: [K][D]."""
+
+
+class StatisticsRecord(Record):
+    """The numbers of `StatsRecord`."""
+
+    state: FieldStatisticsRecord
+    """Of the state."""
+    action: FieldStatisticsRecord
+    """Of the action."""
+    num_episodes: Count
+    """Training episodes."""
+    num_transitions: Count
+    """Rows of the episodes counted."""
+
+
+class StatsRecord(SealedRecord):
+    """The statistics of a store."""
+
+    identity: JsonObject
+    """What they were computed from: digest of the parts, split, action horizon."""
+    statistics: StatisticsRecord
+    """The numbers."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +131,18 @@ class Statistics:
         write_atomic(Path(path), canonical_json(self.official()))
 
     def to_json(self) -> JsonObject:
-        """Plain JSON that `from_json` reads back exactly."""
+        """Plain JSON, the document of `StatisticsRecord`."""
         return asdict(self)
 
     @staticmethod
-    def from_json(value: JsonObject) -> Statistics:
-        """The inverse of `to_json`."""
+    def of(record: StatisticsRecord) -> Statistics:
+        """As a store keeps them."""
 
-        def read(item: JsonObject) -> FieldStatistics:
-            return FieldStatistics(**{n: tuple(item[n]) for n in NAMES}, stepwise=item["stepwise"])
+        def read(item: FieldStatisticsRecord) -> FieldStatistics:
+            stepwise = {name: [list(row) for row in rows] for name, rows in item.stepwise.items()}
+            return FieldStatistics(item.min, item.max, item.mean, item.std, item.q01, item.q99, stepwise)
 
-        return Statistics(read(value["state"]), read(value["action"]), value["num_episodes"], value["num_transitions"])
+        return Statistics(read(record.state), read(record.action), record.num_episodes, record.num_transitions)
 
 
 class _RunningMoments:
@@ -228,7 +270,8 @@ def save_statistics(store: StoreContents, statistics: Statistics) -> None:
     """
     assert isinstance(store.files, LocalFiles)
     folder = store.files.root / "stats"
-    record = StatsRecord(state=COMPLETE, identity=_identity(store), statistics=statistics.to_json(), digests={})
+    numbers = StatisticsRecord.model_validate(statistics.to_json())
+    record = StatsRecord(state=COMPLETE, identity=_identity(store), statistics=numbers, digests={})
     write_record(folder, record)
     (folder / "dataset_stats.json").unlink(missing_ok=True)
 
@@ -246,7 +289,4 @@ def load_statistics(store: StoreContents) -> Statistics | None:
         raise StaleCache(
             f"the statistics of {store.location} {' and '.join(why)}; run `fwdata stats {store.location}` again"
         )
-    try:
-        return Statistics.from_json(record.statistics)
-    except KeyError as error:
-        raise StoreError(f"the statistics of {store.location} lack {error}; run `fwdata stats` again") from None
+    return Statistics.of(record.statistics)

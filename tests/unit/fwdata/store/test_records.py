@@ -16,6 +16,8 @@ import fwdata
 from fwdata.errors import StoreDamaged
 from fwdata.merge import MergeRequest, merge
 from fwdata.store.array_record import ArrayRecord
+from fwdata.store.caches.stats import StatsRecord
+from fwdata.store.evidence import EvidenceRecord, PartEvidenceRecord
 from fwdata.store.files import LocalFiles, json_digest
 from fwdata.store.metadata import read_complete, read_record
 from fwdata.store.records import (
@@ -24,7 +26,6 @@ from fwdata.store.records import (
     PartRecord,
     PlanRecord,
     Record,
-    StatsRecord,
     StitchedRecord,
     StoreRecord,
     TextCacheRecord,
@@ -43,6 +44,8 @@ MODELS: dict[str, type[Record]] = {
     "text/*/zarr.json": TextCacheRecord,
     "text/*/p*/zarr.json": TextPartRecord,
     "stats/zarr.json": StatsRecord,
+    "evidence/zarr.json": EvidenceRecord,
+    "evidence/p*/zarr.json": PartEvidenceRecord,
 }
 FIXTURES = sorted(path.stem for path in STORES.glob("*.zip"))
 

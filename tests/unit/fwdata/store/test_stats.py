@@ -24,7 +24,14 @@ from robotwin_files import write_task
 import fwdata
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
 from fwdata.manifest import Split, load_manifest
-from fwdata.store.caches.stats import NAMES, Statistics, compute_statistics, save_statistics, statistics_of
+from fwdata.store.caches.stats import (
+    NAMES,
+    Statistics,
+    StatisticsRecord,
+    compute_statistics,
+    save_statistics,
+    statistics_of,
+)
 
 GOLDEN = json.loads((ROBOTWIN / "dataset_stats_golden.json").read_text())
 
@@ -111,7 +118,7 @@ def test_json_round_trip_is_exact() -> None:
     rng = np.random.default_rng(1)
     rows = [rng.normal(size=(5, 2)).astype(np.float32)]
     found = statistics_of(rows, rows, 3)
-    assert Statistics.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert Statistics.of(StatisticsRecord.model_validate(json.loads(json.dumps(found.to_json())))) == found
 
 
 def test_only_training_episodes_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
