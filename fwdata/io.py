@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from fwdata.errors import FwdataError, StoreBusy
+from fwdata.errors import FwdataError, StoreBusy, UsageError
 
 _TOKEN: ContextVar[str] = ContextVar("writer_token", default="")
 
@@ -73,6 +74,13 @@ def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object as `write_atomic` does; keys in their order, one space per level."""
     write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def refuse_url(path: Path, instead: str) -> None:
+    """UsageError for a URL where a path is needed. instead: `caches are written to local stores only`."""
+    found = re.match(r"([a-z][a-z0-9+]+):/+(.*)", str(path))
+    if found:
+        raise UsageError(f"{found[1]}://{found[2]} is a URL; {instead}")
 
 
 def sync(path: Path) -> None:

@@ -126,7 +126,9 @@ def read(store: Annotated[Path, typer.Argument(help="Store with latents.")], as_
     """
     from fwdata import open as open_store
     from fwdata.bench import bench_read
+    from fwdata.io import refuse_url
 
+    refuse_url(store, "`fwdata bench read` reads local stores only; `fwdata bench storage` measures URLs")
     _print("windows", bench_read(open_store(store)), as_json)
 
 

@@ -62,7 +62,7 @@ def stitch(
 
     shown = parse_location(store)
     with progress_bar("stitching", "frames") as bar, working_copy(store) as path:
-        frames, units = run(path, spread_of(shard, engine, address), bar.start, bar.advance)
+        frames, units = run(path, spread_of(store, shard, engine, address), bar.start, bar.advance)
     if as_json:
         from fwdata.cli.answers import StitchJson
 
@@ -148,7 +148,7 @@ def encode_text(
     if instructions not in {"canonical", "all"}:
         raise UsageError(f"--instructions must be canonical or all, found {instructions!r}")
     which: Literal["canonical", "all"] = "all" if instructions == "all" else "canonical"
-    spread = spread_of(shard, engine, address, gpus)
+    spread = spread_of(store, shard, engine, address, gpus)
     spread.refuse("--replace", replace)
     with progress_bar("encoding text", "prompts") as bar, working_copy(store) as path:
         if spread.shared:
@@ -215,17 +215,17 @@ def encode_latents(
     Example: fwdata encode-latents data/robotwin.zarr --vae wan2.2
     """
     from fwdata.encode import latents
-    from fwdata.store.working_copy import working_copy
+    from fwdata.store.working_copy import reading_copy, working_copy
 
     chosen = tuple(part.strip() for part in devices.split(",")) if devices is not None else ()
-    place, spread = parse_location(store), spread_of(shard, engine, address, gpus)
+    place, spread = parse_location(store), spread_of(store, shard, engine, address, gpus)
 
     def request_on(path: Path) -> latents.EncodeRequest:
         options = (vae, name, stride, device, dtype, replace, workers or default_workers(), chosen, batch)
         return latents.EncodeRequest(path, *options, spread=spread)
 
     if dry_run:
-        with working_copy(store) as folder:
+        with reading_copy(store) as folder:
             plan = latents.plan_latents(request_on(folder))
         if as_json:
             from fwdata.cli.answers import LatentsDryRunJson

@@ -110,14 +110,15 @@ def convert(
     from fwdata.pipeline.registry import located
     from fwdata.pipeline.request import ConvertRequest
     from fwdata.pipeline.workers import WorkerPool
-    from fwdata.store.working_copy import working_copy
+    from fwdata.store.working_copy import reading_copy, working_copy
 
     if on_error not in {"skip", "fail"}:
         raise UsageError(f"--on-error must be skip or fail, found {on_error!r}")
     given = parse_options(options or []) | chosen_options(context)
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
-    with WorkerPool(count, memory << 20, soon=True) as pool, working_copy(out) as path:
+    copy = reading_copy if dry_run else working_copy
+    with WorkerPool(count, memory << 20, soon=True) as pool, copy(out) as path:
         chosen = manifest_for(source, manifest, given, roots, pool)
         if manifest is None and chosen.name != source:
             say(f"manifest {chosen.name}: {chosen.description}")
@@ -130,7 +131,7 @@ def convert(
             only=tuple(only or ()),
             evidence=not no_evidence,
             accept=_accepted(accept or []),
-            spread=spread_of(shard, engine, address),
+            spread=spread_of(out, shard, engine, address),
         )
         if dry_run:
             from fwdata.pipeline.estimate import dry_run as estimate

@@ -35,10 +35,10 @@ def status(
 
     Example: fwdata status data/robotwin.zarr
     """
+    from fwdata.io import refuse_url
     from fwdata.pipeline.status import store_status
-    from fwdata.store.files import refuse_url
 
-    refuse_url(store, "work is followed in")
+    refuse_url(store, "work is followed in local stores only")
     found = store_status(store)
     if as_json:
         from fwdata.cli.answers import StatusJson
@@ -85,10 +85,10 @@ def clean(
 
     Example: fwdata clean data/robotwin.zarr
     """
+    from fwdata.io import refuse_url
     from fwdata.pipeline.clean import clean as run
-    from fwdata.store.files import refuse_url
 
-    refuse_url(store, "leftovers are removed from")
+    refuse_url(store, "leftovers are removed from local stores only")
     found = run(store, older_than * 3600, dry_run)
     if as_json:
         from fwdata.cli.answers import CleanJson, LeftoverJson

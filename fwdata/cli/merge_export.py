@@ -9,6 +9,7 @@ import typer
 
 from fwdata.console import emit_json, progress_bar, say
 from fwdata.errors import UsageError
+from fwdata.store.locations import parse_location
 
 if TYPE_CHECKING:
     from fwdata.merge import MergeRequest
@@ -56,7 +57,7 @@ def copy(
 
 def merge(
     stores: Annotated[list[str], typer.Argument(metavar="STORE..", help="Stores to join, two or more.")],
-    out: Annotated[Path, typer.Option("--out", help="The store to write.")],
+    out: Annotated[str, typer.Option("--out", help="The store to write: a path or a URL.")],
     allow_option: Annotated[
         list[str] | None,
         typer.Option(help="Converter option that may differ (it only chooses recordings); repeatable."),
@@ -75,13 +76,16 @@ def merge(
     """
     from fwdata.merge import MergeRequest
 
-    request = MergeRequest(tuple(stores), out, tuple(allow_option or ()), allow_duplicates)
+    place = parse_location(out)
     if dry_run:
-        _merge_dry_run(request, as_json)
+        path = place if isinstance(place, Path) else Path(out)
+        _merge_dry_run(MergeRequest(tuple(stores), path, tuple(allow_option or ()), allow_duplicates), as_json)
         return
     from fwdata.merge import merge as run
+    from fwdata.store.working_copy import working_copy
 
-    with progress_bar("merging", "files") as bar:
+    with progress_bar("merging", "files") as bar, working_copy(out) as folder:
+        request = MergeRequest(tuple(stores), folder, tuple(allow_option or ()), allow_duplicates)
         report = run(request, lambda plan: bar.start(plan.files), bar.advance)
     for note in report.notes:
         say(note)
@@ -90,7 +94,7 @@ def merge(
 
         emit_json(
             MergeJson(
-                out=str(out),
+                out=str(place),
                 episodes=report.episodes,
                 frames=report.frames,
                 files=report.files,
@@ -100,7 +104,7 @@ def merge(
         )
         return
     done = f"{report.files} files copied in {report.seconds:.1f} s" if report.files else "nothing left to copy"
-    print(f"{out}: {report.episodes} episodes, {report.frames} frames; {done}")
+    print(f"{place}: {report.episodes} episodes, {report.frames} frames; {done}")
 
 
 def _merge_dry_run(request: MergeRequest, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    store: Annotated[Path, typer.Argument(help="The store, e.g. data/robotwin.zarr.")],
+    store: Annotated[str, typer.Argument(help="The store: a path or a URL, e.g. data/robotwin.zarr.")],
     vae: Annotated[str, typer.Option(help="As of encode-latents.")] = "wan2.2",
     stride: Annotated[str, typer.Option(help="Strides to compare.")] = "1,2,4",
     devices: Annotated[int | None, typer.Option(min=1, help="GPUs to plan for; default: those that are here.")] = None,
@@ -34,19 +33,21 @@ def plan(
     Example: fwdata plan data/robotwin.zarr --vae wan2.2 --stride 1,2,4 --devices 8
     """
     from fwdata.encode.estimate import LatentPlanJson, estimate_latents
+    from fwdata.store.working_copy import reading_copy
 
     parts = [part.strip() for part in stride.split(",")]
     if not all(part.isdigit() for part in parts):
         raise UsageError(f"--stride must be numbers of at least 1 such as 1,2,4, found {stride!r}")
-    cost, found = estimate_latents(
-        store,
-        vae,
-        [int(part) for part in parts],
-        device=device,
-        dtype=dtype,
-        devices=devices,
-        workers=workers or default_workers(),
-    )
+    with reading_copy(store) as folder:
+        cost, found = estimate_latents(
+            folder,
+            vae,
+            [int(part) for part in parts],
+            device=device,
+            dtype=dtype,
+            devices=devices,
+            workers=workers or default_workers(),
+        )
     if as_json:
         emit_json(LatentPlanJson(cost=cost, strides=found))
         return

@@ -36,10 +36,12 @@ def repair(
 
     Example: fwdata repair data/robotwin.zarr --from RAW_DIR
     """
+    from fwdata.io import refuse_url
     from fwdata.pipeline.repair import RepairRequest, assess, misfits
     from fwdata.pipeline.repair import repair as run
     from fwdata.store.verify import verify_store
 
+    refuse_url(store, "`fwdata repair` rebuilds local stores only; remove the damaged folder and run its command again")
     request = RepairRequest(store, tuple(raw or ()), default_workers() if workers is None else workers, device)
     if dry_run:
         damage = assess(verify_store(store))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from fwdata.console import say
+from fwdata.io import refuse_url
 from fwdata.store.locations import StoreUrl
 
 if TYPE_CHECKING:
@@ -26,9 +27,15 @@ GpusOption = Annotated[
 ]
 
 
-def spread_of(shard: str | None, engine: str, address: str | None = None, gpus: float | None = None) -> Spread:
-    """What the options say. UsageError for values that do not go together."""
+def spread_of(
+    store: str | Path, shard: str | None, engine: str, address: str | None = None, gpus: float | None = None
+) -> Spread:
+    """What the options say. UsageError for values that do not go together, and for a Ray cluster with a URL, whose
+    working copy only this machine sees."""
     from fwdata.pipeline.units import Spread, parse_shard
+
+    if engine == "ray":
+        refuse_url(Path(store), "--engine ray writes folders that all nodes see; use --shard, or copy the store")
 
     spread = Spread(None if shard is None else parse_shard(shard), engine, address, gpus)
     spread.check()

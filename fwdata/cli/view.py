@@ -84,12 +84,12 @@ def view(
     from fwdata import open as open_store
     from fwdata.report.view_store import cache_fits
     from fwdata.store.change_view import change_view
-    from fwdata.store.working_copy import working_copy
+    from fwdata.store.working_copy import reading_copy, working_copy
 
     opened = open_store(store)
     before = after = opened.view
     if values or unset:
-        with working_copy(store) as path:
+        with (reading_copy if dry_run else working_copy)(store) as path:
             before, after = change_view(path, parse_options(values or []), unset or (), dry_run=dry_run)
     fits = cache_fits(opened, after.manifest)
     if as_json:

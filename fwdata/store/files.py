@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError
-from fwdata.io import folder_lock, made_folder, shared_folder_lock, write_atomic
+from fwdata.io import folder_lock, made_folder, refuse_url, shared_folder_lock, write_atomic
 from fwdata.store.leases import live_leases
-from fwdata.store.locations import parse_location
 
 MAX_HANDLES = 128
 """Open file descriptors a reader keeps per process."""
@@ -93,7 +92,8 @@ def shared_write(store: Path) -> Iterator[None]:
 
 
 def refuse_nested(store: Path) -> None:
-    """UsageError for a folder inside another store, which would not verify any more."""
+    """UsageError for a URL, and for a folder inside another store, which would not verify any more."""
+    refuse_url(store, "this command writes local stores only")
     for parent in store.resolve().parents:
         if (parent / "zarr.json").is_file() and (parent / "parts").is_dir():
             raise UsageError(f"{store} lies inside the store {parent}, which it would damage; choose another folder")
@@ -275,10 +275,3 @@ class LocalFiles:
     def write(self, key: str, data: bytes) -> None:
         """Write a file, whole or not at all."""
         write_atomic(self.root / key, data)
-
-
-def refuse_url(path: Path, what: str) -> None:
-    """UsageError where a command that works on local stores is given a URL. what: `caches are written to`."""
-    location = parse_location(path)
-    if not isinstance(location, Path):
-        raise UsageError(f"{location} is a URL; {what} local stores only")

@@ -209,8 +209,11 @@ class RemoteFiles:
 
     def sha256(self, key: str) -> tuple[str, int] | None:
         """sha256 (hex) and size of an object, None when there is none; held in memory."""
-        data = self.read(key)
-        return None if data is None else (hashlib.sha256(data).hexdigest(), len(data))
+        try:
+            data = self._ask(self._where(key), lambda store, base: store.get(base + key).bytes())
+        except FileNotFoundError:
+            return None
+        return hashlib.sha256(data).hexdigest(), len(data)  # of the client's own memory: no copy of it
 
     def each[V](self, call: Callable[[str], V], keys: Iterable[str]) -> Iterator[V]:
         """call(key) for every key, several at once, in the keys' order."""

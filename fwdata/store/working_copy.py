@@ -12,9 +12,10 @@ import contextlib
 import hashlib
 import secrets
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fwdata.errors import FwdataError, StoreBusy, StoreDamaged, UsageError
@@ -22,7 +23,7 @@ from fwdata.io import folder_lock, write_atomic
 from fwdata.store.files import LocalFiles
 from fwdata.store.layout import may_be_sealed, sealed_above
 from fwdata.store.leases import STALE
-from fwdata.store.locations import parse_location
+from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.store.metadata import read_complete
 from fwdata.store.mirror import MirrorState, mirror_root, mirror_state
 from fwdata.store.records import SealedRecord
@@ -50,18 +51,40 @@ def working_copy(location: str | Path) -> Iterator[Path]:
     root.mkdir(parents=True, exist_ok=True)
     with folder_lock(root.parent):
         try:
-            began = check_conditions(remote)
-            sync = Sync(remote, root, began)
-            sync.pull()
-            with sync.in_background():
-                yield root
-            sync.push()
-        except FwdataError as error:
-            raise type(error)(str(error).replace(str(root), str(place))) from error
+            with _naming(place, root):
+                sync = Sync(remote, root, check_conditions(remote))
+                sync.pull()
+                with sync.in_background():
+                    yield root
+                sync.push()
         finally:
             if root.is_dir() and not any(path.is_dir() for path in root.iterdir()):
                 shutil.rmtree(root.parent)  # nothing came of it
         shutil.rmtree(root.parent, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def reading_copy(location: str | Path) -> Iterator[Path]:
+    """A local folder to run a command on that writes nothing, such as a dry run; see `working_copy`."""
+    place = parse_location(location)
+    if isinstance(place, Path):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="fwdata-") as folder:
+        root = Path(folder) / "store"
+        root.mkdir()
+        with _naming(place, root):
+            Sync(RemoteFiles(place), root, datetime.now(UTC)).pull()
+            yield root
+
+
+@contextlib.contextmanager
+def _naming(url: StoreUrl, root: Path) -> Iterator[None]:
+    """Errors in the block name the URL in place of its copy."""
+    try:
+        yield
+    except FwdataError as error:
+        raise type(error)(str(error).replace(str(root), str(url))) from error
 
 
 def check_conditions(remote: RemoteFiles) -> datetime:

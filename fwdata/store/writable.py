@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from fwdata.errors import UsageError
-from fwdata.store.files import refuse_url
+from fwdata.io import refuse_url
 from fwdata.store.reader import Store, open_store
 
 
 def open_writable(path: Path) -> Store:
     """A wholly converted local store, to add caches to. UsageError for a URL, an unfinished or an empty store."""
-    refuse_url(path, "caches are written to")
+    refuse_url(path, "caches are written to local stores only")
     store = open_store(path)
     if not store.complete:
         raise UsageError(

@@ -19,9 +19,9 @@ from s3_server import SECRET, S3Server, first_try
 
 import fwdata
 from fwdata.errors import StoreDamaged, StoreError, UsageError
+from fwdata.io import refuse_url
 from fwdata.store import remote
 from fwdata.store.copying import copy_store
-from fwdata.store.files import refuse_url
 from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.store.opening import open_target
 from fwdata.store.remote import RemoteFiles
@@ -117,9 +117,9 @@ def test_an_address_that_nobody_answers_is_one_sentence(run: Command, monkeypatc
 
 
 def test_a_path_with_a_colon_is_not_a_url() -> None:
-    refuse_url(Path("data/a:b.zarr"), "caches are written to")
+    refuse_url(Path("data/a:b.zarr"), "caches are written to local stores only")
     with pytest.raises(UsageError, match=r"^s3://b/x\.zarr is a URL; caches are written to local stores only"):
-        refuse_url(Path("s3://b/x.zarr"), "caches are written to")
+        refuse_url(Path("s3://b/x.zarr"), "caches are written to local stores only")
 
 
 def test_a_store_on_the_hub_is_read_only(

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,46 @@ def test_data_are_fetched_when_they_are_read_and_kept_within_the_bound(
         here, there = fwdata.open(made[1]).episodes[3], open_store(path).episodes[3]
         assert (here.state() == there.state()).all() and (here.stitched([1]) == there.stitched([1])).all()
         assert files.read("parts/p00009/zarr.json") is None and files.read("latents/zarr.json") is None
+
+
+def test_commands_for_local_stores_name_the_url(
+    made: tuple[Path, Path, Any], s3: S3Server, run: Command, call: Callable[..., Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    url = f"{s3.bucket()}/toy.zarr"
+    copy_store(str(made[1]), url)
+    monkeypatch.chdir(tmp_path)
+    for command in ("repair", "repair --dry-run", "status", "clean", "bench read", "push", "stitch --engine ray"):
+        name, *options = command.split(" --")
+        more = ["me/x", "--license", "mit"] if name == "push" else f"--{options[0]}".split() if options else []
+        run(*name.split(), url, *more).refused(2, f"{url} is a URL; ")
+    code, _, said = call("run", made[1], "--recipe", "tiny", "--out", "s3://bucket/run")
+    assert code == 2 and "s3://bucket/run is a URL; runs are written to local folders only" in said
+    assert not list(tmp_path.glob("s3:*"))
+
+
+def test_dry_runs_write_nothing(made: tuple[Path, Path, Any], s3: S3Server, run: Command, scratch: Path) -> None:
+    url = f"{s3.bucket()}/toy.zarr"
+    copy_store(str(made[1]), url)
+    s3.seen.clear()
+    for command in ("encode-latents --vae fake --dry-run", "view --set split.val=0.4 --dry-run"):
+        name, *options = command.split()
+        done = run(name, url, *options)
+        assert done.code == 0, done.err
+    run("convert", "toy", made[0], "--out", f"{url}.new", "--dry-run", "--workers", "0")
+    assert set(s3.counts()) == {"GET"} and not scratch.exists()
+
+
+def test_stores_are_merged_to_and_from_urls(
+    made: tuple[Path, Path, Any], s3: S3Server, run: Command, tmp_path: Path
+) -> None:
+    url, out = f"{s3.bucket()}/toy.zarr", tmp_path / "local.zarr"
+    copy_store(str(made[1]), url)
+    run_convert(write_toy(tmp_path / "raw", {"push": [4, 5]}, seed=40), tmp_path / "push.zarr", made[2])
+    for target in (url.replace("toy", "merged"), out):
+        done = run("merge", url, tmp_path / "push.zarr", "--out", target)
+        assert done.code == 0 and done.out.startswith(f"{target}: 7 episodes"), done.err
+    assert same(url.replace("toy", "merged"), out, tmp_path)
 
 
 def test_no_secret_is_written_or_shown(
