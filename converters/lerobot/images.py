@@ -33,7 +33,9 @@ class ParquetJpegs:
     def __call__(self) -> Iterator[EncodedFrame]:
         for frame, data in enumerate(read_pictures(self.span, self.key)):
             if data[:2] != JPEG:
-                raise BadEpisode(f"{self.key} frame {frame} is no JPEG (starts with {data[:4].hex(' ')}), frame 0 is")
+                raise BadEpisode(
+                    f"{self.key} frame {frame} is not a JPEG (starts with {data[:4].hex(' ')}), frame 0 is"
+                )
             yield EncodedFrame(data, self.swapped)
 
 

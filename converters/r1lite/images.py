@@ -1,4 +1,4 @@
-"""Pictures of R1 Lite recordings: what a message holds, and second passes that stream the frames of one camera.
+"""Images of R1 Lite recordings: what a message holds, and second passes that stream the frames of one camera.
 
 JPEG buffers pass through byte for byte; plain images become RGB; H.264 and H.265 are decoded once, in order.
 """
@@ -81,7 +81,7 @@ def _look_at_jpeg(data: bytes) -> Look:
 def _look_at_pixels(message: Any) -> Look:
     channels, height, width = _CHANNELS.get(message.encoding), int(message.height), int(message.width)
     if channels is None:
-        return Look("unsupported", 0, 0, f"{message.encoding!r} pictures; plain ones must be rgb8, bgr8 or mono8")
+        return Look("unsupported", 0, 0, f"{message.encoding!r} images; plain ones must be rgb8, bgr8 or mono8")
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         return Look(None, 0, 0, f"claims {height}x{width} pixels; sides must be 1 to {MAX_SIDE}")
     if message.step < width * channels or len(message.data) < message.step * height:

@@ -150,7 +150,7 @@ def _buffer(row: Any, where: str) -> bytes:
     data = data.rstrip(b"\0")
     if data[:2] != b"\xff\xd8":
         found = f"bytes {data[:4].hex(' ')}" if data else "an empty string"
-        raise BadEpisode(f"{where} is no JPEG: found {found}, expected ff d8")
+        raise BadEpisode(f"{where} is not a JPEG: found {found}, expected ff d8")
     return data
 
 

@@ -216,7 +216,7 @@ def test_a_cache_that_cannot_be_made_leaves_everything_as_it_was(
     whole = tree(store)
 
     def absent(spec: str, **_: object) -> None:
-        raise UsageError(f"VAE {spec!r} cannot be had")
+        raise UsageError(f"VAE {spec!r} cannot be found")
 
     lose(
         store,
@@ -230,7 +230,7 @@ def test_a_cache_that_cannot_be_made_leaves_everything_as_it_was(
     before = tree(store)
     with monkeypatch.context() as patch:
         patch.setattr("fwdata.encode.latents.load_vae", absent)
-        with pytest.raises(UsageError, match="cannot be had"):
+        with pytest.raises(UsageError, match="cannot be found"):
             repair(RepairRequest(store, (folder / "raw",), workers=0))
     assert tree(store) == before
     fixed(store, folder)

@@ -276,7 +276,7 @@ def test_pictures_in_parquet(images, data, frame, part):
 def test_jpeg_and_png_in_one_episode(tmp_path):
     root = write_dataset(tmp_path, Recipe(pictures="jpeg"))
     _replace_picture(root, _png("RGB", (32, 24)), 2)
-    assert "frame 2 is no JPEG (starts with 89 50 4e 47), frame 0 is" in reason(root)
+    assert "frame 2 is not a JPEG (starts with 89 50 4e 47), frame 0 is" in reason(root)
 
 
 def test_roots_that_are_no_dataset(root, tmp_path):

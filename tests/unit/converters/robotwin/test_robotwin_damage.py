@@ -68,7 +68,7 @@ SHORT = np.array([encode(picture("head_camera", 0, (48, 64)))] * 5)
         ("endpose/right_endpose", np.zeros((4, 7)), ["endpose/right_endpose has shape (4, 7)", "6 rows"]),
         ("endpose/left_gripper", np.zeros(7), ["endpose/left_gripper has shape (7,)"]),
         ("observation/head_camera/rgb", np.zeros((6, 4, 4, 3)), ["must hold JPEG buffers", "float64"]),
-        ("observation/head_camera/rgb", np.array([b"\x89PNG"] * 6), ["head_camera frame 0 is no JPEG", "89 50"]),
+        ("observation/head_camera/rgb", np.array([b"\x89PNG"] * 6), ["head_camera frame 0 is not a JPEG", "89 50"]),
         ("observation/head_camera/rgb", np.array([b""] * 6, "S9"), ["frame 0", "an empty string"]),
         ("observation/head_camera/rgb", np.array([b"\xff\xd8\xff"] * 6), ["frame 0: JPEG of 3 bytes without a frame"]),
     ],
@@ -106,7 +106,7 @@ def test_a_bad_buffer_later_in_a_camera_is_named(tmp_path, frame):
         node = file["observation/left_camera/rgb"]
         node[frame] = b""
     camera = read_one(tmp_path).cameras["left_camera"]
-    with pytest.raises(BadEpisode, match=f"left_camera frame {frame} is no JPEG: found an empty string"):
+    with pytest.raises(BadEpisode, match=f"left_camera frame {frame} is not a JPEG: found an empty string"):
         list(camera.frames())
 
 

@@ -17,7 +17,7 @@ from fwdata.errors import StoreDamaged
 from fwdata.merge import MergeRequest, merge
 from fwdata.store.array_record import ArrayRecord
 from fwdata.store.caches.stats import StatsRecord
-from fwdata.store.evidence import EvidenceRecord, PartEvidenceRecord
+from fwdata.store.evidence import EvidenceRecord, PartEvidenceRecord, read_part_evidence, write_part_evidence
 from fwdata.store.files import LocalFiles, json_digest
 from fwdata.store.metadata import read_complete, read_record
 from fwdata.store.records import (
@@ -85,6 +85,24 @@ def everything(path: Path) -> None:
         store.latents().first(episode, [0]), store.text().embedding(store.manifest.render_prompt(episode.instruction))
 
 
+def test_a_verdict_that_steers_is_checked(path: Path) -> None:
+    verdict = {"detector": "gripper_polarity", "verdict": "contradicted", "value": 1, "interval": [0, 2.5], "new": 3}
+    record = {"id": "a/0", "group": "a", "confirmed": {"rate": 0.5}, "no_evidence": {}, "contradicted": [verdict]}
+    folder = path / "evidence/p00000"
+    folder.mkdir(parents=True)
+    write_attributes(folder, {"episodes": [record]})
+    (found,) = read_part_evidence(LocalFiles(path), "p00000")
+    assert [(v.detector, v.verdict, v.value) for v in found.verdicts] == [
+        ("rate", "confirmed", 0.5),
+        ("gripper_polarity", "contradicted", 1),
+    ]
+    write_part_evidence(path, "p00000", [found])
+    assert read_attributes(folder)["episodes"][0]["contradicted"][0]["interval"] == [0, 2.5]
+    write_attributes(folder, {"episodes": [{**record, "contradicted": [{**verdict, "verdict": "maybe"}]}]})
+    with pytest.raises(StoreDamaged, match=r"p00000.*episodes\.0\.contradicted\.0\.verdict.*'maybe'"):
+        read_part_evidence(LocalFiles(path), "p00000")
+
+
 def drop(*keys: str | int) -> Callable[[Json], None]:
     def change(found: Any) -> None:
         for key in keys[:-1]:
@@ -126,6 +144,7 @@ def put(value: object, *keys: str | int) -> Callable[[Json], None]:
         ("text/default-*", put(None, "dim"), "dim", "a valid integer, found None"),
         ("text/default-*/p00000", drop("prompts"), "prompts", "is missing"),
         ("stats", put([], "statistics"), "statistics", "a valid dictionary"),
+        ("stats", drop("statistics", "state", "mean"), "statistics.state.mean", "is missing"),
     ],
 )
 def test_a_wrong_field_is_named_with_store_part_and_field(
