@@ -143,7 +143,7 @@ def test_plain_pictures_of_unknown_encoding_or_size(tmp_path, sent):
         value = {**r1.plain(np.zeros((6, 10, 3), np.uint8), "rgb8"), **fields}
         return r1.edit(sent, r1.WRISTS["right"], lambda i, s: replace(s, kind="Image", value=value))
 
-    assert "holds '16UC1' pictures" in refused(tmp_path, change(encoding="16UC1"))
+    assert "holds '16UC1' images" in refused(tmp_path, change(encoding="16UC1"))
     assert "claims 100000x10 pixels" in refused(tmp_path, change(height=100_000))
     assert "too few for 6x99 pixels" in refused(tmp_path, change(width=99))
 
