@@ -32,6 +32,8 @@ HYSTERESIS = 0.1
 OTHER_DEMOS = 5
 LARGEST, OUTLIERS = 1.5, 0.2
 """Size that no command has, and the share of rows beyond it that is not an accident."""
+SMALLEST = 0.5
+"""Size that the largest command of a demonstration has at least, where they differ."""
 WIDTH = 0.12
 """Largest opening in m of a gripper's fingers: commands that never exceed it are widths."""
 
@@ -124,10 +126,12 @@ def _check_scale(commands: NDArray[np.float64]) -> None:
             f"gripper commands (actions column 6) are {low:.4g} .. {high:.4g}; expected -1 open and +1 close, or 0 and "
             "1: rescale them"
         )
-    if low >= 0 and 0 < high <= WIDTH and np.unique(commands).size > 1:
+    reach = max(-low, high)
+    if 0 < reach < SMALLEST and np.unique(commands).size > 1:
+        what = "probably widths in m" if reach <= WIDTH else "on another scale"
         raise BadEpisode(
-            f"gripper commands (actions column 6) are {low:.4g} .. {high:.4g}, probably widths in m; expected -1 open "
-            "and +1 close, or 0 and 1: rescale them"
+            f"gripper commands (actions column 6) are {low:.4g} .. {high:.4g}, {what}; expected -1 open and +1 close, "
+            "or 0 and 1: rescale them"
         )
 
 

@@ -168,6 +168,8 @@ class Conventions:
     """Domains of a named layout."""
     units: tuple[UnitClaim, ...] = ()
     """Units of a named layout that the size of the numbers can show."""
+    step: tuple[float, float] | None = None
+    """Least and most that the paired state columns change in a row per unit of a delta action; None: not known."""
     rate: RateClaim | None = None
     """Rates that are stated; None: not decided."""
     colour: ColourClaim | None = None

@@ -13,7 +13,7 @@ from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Verdict
-from fwdata.evidence.signals import Floats, active_columns, lagged, middle, peak, smooth
+from fwdata.evidence.signals import Floats, active_columns, lagged, middle, peak, shifted, smooth
 
 COPY, NEXT_STATE = 1e-5, 1e-4
 EARLIEST, LATEST_SECONDS = -3, 1.5
@@ -140,17 +140,19 @@ def _agrees(claimed: ActionMeaning | None, measured: Meaning) -> Outcome:
 
 
 class ActionUnit(Detector):
-    """b2: absolute targets in the unit of the state (rad against degrees)."""
+    """b2: absolute targets in the unit of the state (rad against degrees), changes in the layout's own unit."""
 
     name, code, question, action = "action_unit", "b2", "unit of action and state", "stop"
     advice = "bring action and state to one unit in the recordings (multiply one of them by pi / 180)"
     word = "expected"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict for the paired columns together; a delta has no unit that could be compared."""
-        if not episode.pairs or episode.claims.action == "delta":
+        """One verdict for the paired columns together; a delta is compared with what its layout's commands move."""
+        if not episode.pairs or (episode.claims.action == "delta" and episode.claims.step is None):
             return ()
         found = fit_action(episode)
+        if episode.claims.action == "delta":
+            return (self._step(episode, found),)
         if found.meaning not in ("absolute", "next_state", "copy"):
             return (self.abstain("the action is not an absolute target", decided="one unit"),)
         same = UNIT_RATIO[0] < found.ratio < UNIT_RATIO[1]
@@ -164,6 +166,31 @@ class ActionUnit(Detector):
                 measured="one unit" if same else "different units, as of rad and degrees",
             ),
         )
+
+    def _step(self, episode: EpisodeInput, found: ActionFit) -> Verdict:
+        """A change of another size per unit than the layout's commands make."""
+        decided = "the layout's command units"
+        if found.meaning != "delta" or episode.claims.step is None:
+            return self.abstain("the state does not follow the action as a change", decided=decided)
+        low, high = episode.claims.step
+        size = step_per_unit(episode, round(found.lag))
+        fits = low <= size <= high
+        return self.verdict(
+            "confirmed" if fits else "contradicted",
+            f"the state changes by {size:.3g} in a row per unit of the action, {low:g} .. {high:g} is usual",
+            value=size,
+            n=found.columns,
+            decided=decided,
+            measured=decided if fits else "another unit of the action or the state, as of m instead of commands",
+        )
+
+
+def step_per_unit(episode: EpisodeInput, lag: int) -> float:
+    """How far the paired state columns move in a row per unit of the action, by least squares; median over columns."""
+    action, state = paired(episode)
+    left, right = shifted(smooth(action), np.gradient(smooth(state), axis=0), lag)
+    left, right = left - left.mean(axis=0), right - right.mean(axis=0)
+    return middle((left * right).sum(axis=0) / (left**2).sum(axis=0))
 
 
 DETECTORS = (ActionMeaningDetector(), ActionUnit())

@@ -7,11 +7,14 @@ import numpy as np
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
-from fwdata.evidence.signals import CONSTANT, Floats, active_columns, shifted
+from fwdata.evidence.signals import CONSTANT, Floats, active_columns, shifted, smooth
 
 LATEST_SECONDS, STEPS = 0.75, 8
 OWN, OTHER = 0.6, 0.9
 """A column's own state follows it at least so well; another one that it is mistaken for, this well."""
+
+DELTA_OWN, DELTA_OTHER = 0.3, 0.6
+"""The same of changes, which are noisier."""
 
 ONE_TO_ONE = 0.8
 """Columns under wrong names follow one each; several that follow the same one are alike, and tell nothing."""
@@ -20,66 +23,78 @@ MIN_PAIRS, MIN_ROWS = 3, 20
 
 
 class ColumnNames(Detector):
-    """b7: absolute targets are followed by the state column of the same name, not by one of another name."""
+    """b7: an action column is followed by the state column of its name, and in its direction."""
 
     name, code, question, action = "column_names", "b7", "columns of action and state", "stop"
     advice = "correct `names` in the recordings' metadata, or give the columns in their order (--manifest)"
     word = "expected"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict for all pairs; none where the action is a change, or nothing but positions pairs its columns."""
+        """One verdict for all pairs; none where nothing but positions pairs the columns."""
         named = episode.claims.pairs or set(episode.action_names) & set(episode.state_names)
-        if not episode.pairs or not named or episode.claims.action == "delta":
+        if not episode.pairs or not named:
             return ()
         grippers = {claim.action for claim in episode.claims.grippers}
         moving = set(active_columns(episode.state64).tolist())
         pairs = [(a, s) for a, s in episode.pairs if a not in grippers and np.ptp(episode.action64[:, a]) > CONSTANT]
         if len(pairs) < MIN_PAIRS or len(moving) < MIN_PAIRS or len(episode.state) < MIN_ROWS:
-            return (self.abstain("fewer than 3 paired columns move", decided=""),)
-        scores = follows(episode, [a for a, _ in pairs])
-        own = np.array([scores[row, s] for row, (_, s) in enumerate(pairs)])
-        best = scores.argmax(axis=1)
-        wrong = [
-            (episode.action_names[a], episode.state_names[int(best[row])])
-            for row, (a, _) in enumerate(pairs)
-            if own[row] < OWN and scores[row, best[row]] > OTHER and int(best[row]) in moving
-        ]
+            return (self.abstain("fewer than 3 paired columns move"),)
+        return (self._one(episode, pairs, moving),)
+
+    def _one(self, episode: EpisodeInput, pairs: list[tuple[int, int]], moving: set[int]) -> Verdict:
+        best, least = follows(episode, [a for a, _ in pairs])
+        enough, other = (DELTA_OWN, DELTA_OTHER) if episode.claims.action == "delta" else (OWN, OTHER)
+        rows = np.arange(len(pairs))
+        columns = np.array([s for _, s in pairs])
+        own, first = best[rows, columns], best.argmax(axis=1)
+        lost = own < enough
+        wrong = lost & (best.max(axis=1) > other) & np.isin(first, sorted(moving))
+        against = lost & (least[rows, columns] < -other) & np.isin(columns, sorted(moving))
+        decided = "an action column is followed by the state column of its name"
         action = self.action if episode.claims.layout else "warn"
-        if 2 * len(wrong) > len(pairs) and len({state for _, state in wrong}) >= ONE_TO_ONE * len(wrong):
-            shown = ", ".join(f"{one} by {other}" for one, other in wrong[:2])
-            return (
-                self.verdict(
-                    "contradicted",
-                    f"{len(wrong)} of {len(pairs)} columns: {shown}, ..",
-                    value=float(len(wrong)),
-                    n=len(pairs),
-                    decided="an action column is followed by the state column of its name",
-                    measured="by a column of another name",
-                    action=action,
-                ),
+        one_to_one = len(set(first[wrong].tolist())) >= ONE_TO_ONE * wrong.sum()
+        opposite = bool(against.any() and against.sum() >= wrong.sum())
+        if opposite or (2 * wrong.sum() > len(pairs) and one_to_one):
+            told, followers = (against, columns) if opposite else (wrong, first)
+            shown = ", ".join(
+                f"{episode.action_names[pairs[row][0]]} by {episode.state_names[int(followers[row])]}"
+                for row in np.flatnonzero(told)[:2]
             )
-        if 2 * int((own > OTHER).sum()) > len(pairs):
-            return (
-                self.verdict(
-                    "confirmed",
-                    f"{int((own > OTHER).sum())} of {len(pairs)} columns",
-                    value=float((own > OTHER).sum()),
-                    n=len(pairs),
-                    decided="an action column is followed by the state column of its name",
-                    measured="by the column of its name",
-                    action=action,
-                ),
+            return self.verdict(
+                "contradicted",
+                f"{int(told.sum())} of {len(pairs)} columns: {shown}",
+                value=float(told.sum()),
+                n=len(pairs),
+                decided=decided,
+                measured="in the opposite direction" if opposite else "by a column of another name",
+                action=action,
             )
-        return (self.abstain("the state does not follow the action closely enough"),)
+        good = int((own > other).sum())
+        if 2 * good <= len(pairs):
+            return self.abstain("the state does not follow the action closely enough")
+        return self.verdict(
+            "confirmed",
+            f"{good} of {len(pairs)} columns",
+            value=float(good),
+            n=len(pairs),
+            decided=decided,
+            measured=decided,
+            action=action,
+        )
 
 
-def follows(episode: EpisodeInput, columns: list[int]) -> Floats:
-    """float64 [len(columns), Ds], how well each state column follows these action columns, at the best of some lags."""
+def follows(episode: EpisodeInput, columns: list[int]) -> tuple[Floats, Floats]:
+    """Two float64 [len(columns), Ds]: the highest and the lowest correlation of each state column with these action
+    columns, over some lags; of its change, where the action is a change."""
     action, state = episode.action64[:, columns], episode.state64
+    if episode.claims.action == "delta":
+        action, state = smooth(action), np.gradient(smooth(state), axis=0)
     latest = min(round(LATEST_SECONDS * episode.hz), len(state) // 4)
     lags = np.unique(np.linspace(0, max(latest, 1), STEPS).round().astype(int))
-    found: Floats = np.stack([_cross(*shifted(action, state, int(lag))) for lag in lags]).max(axis=0)
-    return found
+    scores = np.stack([_cross(*shifted(action, state, int(lag))) for lag in lags])
+    best: Floats = scores.max(axis=0)
+    least: Floats = scores.min(axis=0)
+    return best, least
 
 
 def _cross(left: Floats, right: Floats) -> Floats:

@@ -15,7 +15,7 @@ from fwdata.evidence.signals import CONSTANT, Floats, middle
 
 JUMP = 20.0
 IDLE_SECONDS = 3.0
-UNWRITTEN_ROWS = 3
+UNWRITTEN_ROWS, DEAD_ROWS = 3, 20
 LENGTH_LIMIT, MIN_LENGTHS = 4.0, 8
 
 
@@ -133,7 +133,8 @@ def outlying(lengths: Sequence[float]) -> list[int]:
 
 
 class UnwrittenRows(Detector):
-    """h5: no run of rows in which state and action are all zero, as a file that was grown and never filled holds."""
+    """h5: no run of rows in which state and action are all zero, as in a file that was grown and never filled; no state
+    that never changes while the action does."""
 
     name, code, question, action = "unwritten_rows", "h5", "rows are recorded", "stop"
     advice = "record the episodes again, or leave them out (--exclude)"
@@ -147,6 +148,19 @@ class UnwrittenRows(Detector):
             return ()
         longest, last = longest_run(empty)
         bad = longest >= UNWRITTEN_ROWS
+        dead = not bad and len(empty) >= DEAD_ROWS and _is_dead(episode)
+        if dead:
+            return (
+                self.verdict(
+                    "contradicted",
+                    f"all {episode.state.shape[1]} columns in {len(empty)} rows, while the action moves",
+                    value=0.0,
+                    n=len(empty),
+                    decided="recorded rows",
+                    measured="a state that never changes",
+                    action="warn",
+                ),
+            )
         return (
             self.verdict(
                 "contradicted" if bad else "confirmed",
@@ -157,6 +171,12 @@ class UnwrittenRows(Detector):
                 measured="rows in which all of state and action is 0" if bad else "recorded rows",
             ),
         )
+
+
+def _is_dead(episode: EpisodeInput) -> bool:
+    """Whether no column of the state changes though several of the action do."""
+    moving = (np.ptp(episode.action64, axis=0) > CONSTANT).sum()
+    return bool(moving > 1 and (np.ptp(episode.state64, axis=0) <= CONSTANT).all())
 
 
 def longest_run(flags: NDArray[np.bool_]) -> tuple[int, int]:

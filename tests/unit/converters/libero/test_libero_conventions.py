@@ -98,6 +98,8 @@ def test_a_gripper_of_which_nothing_tells(tmp_path, task, kind, frames):
     ("change", "part"),
     [
         (lambda g: np.linspace(0.02, 0.08, len(g)), "0.02 .. 0.08, probably widths in m"),
+        (lambda g: 0.04 * g, "-0.04 .. 0.04, probably widths in m"),
+        (lambda g: 0.3 * g, "-0.3 .. 0.3, on another scale"),
         (lambda g: 50 * (1 + g), "0 .. 100; expected -1 open and +1 close, or 0 and 1"),
         (lambda g: 255 * (g > 0), "0 .. 255; expected"),
     ],

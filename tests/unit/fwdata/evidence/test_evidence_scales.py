@@ -97,7 +97,7 @@ def test_columns_in_another_order_with_their_names_agree() -> None:
         assert told("column_names", changed(episode, action=episode.action[:, order], action_names=names))[
             ""
         ].verdict == ("confirmed")
-    assert told("column_names", libero_rows()) == {}, "a change follows nothing"
+    assert told("column_names", libero_rows())[""].verdict == "confirmed"
     apart = changed(rolled(clean_set()[0]), state_names=tuple(f"state_{i}" for i in range(8)))
     assert told("column_names", apart) == {}, "columns without common names promise nothing"
     ramps = np.linspace(0, 1, 120)[:, None] * np.linspace(1, 2, 8) + 0.01 * np.sin(np.arange(120))[:, None]
@@ -116,5 +116,48 @@ def test_rows_that_were_never_written_contradict(place: slice) -> None:
     verdict = told("unwritten_rows", changed(episode, state=state, action=action))[""]
     assert (verdict.verdict, verdict.action, verdict.value) == ("contradicted", "stop", float(len(state[place])))
     assert told("unwritten_rows", changed(episode, action=action))[""].verdict == "confirmed", "no command is a command"
+    dead = told("unwritten_rows", changed(episode, state=np.ones_like(state)))[""]
+    assert (dead.verdict, dead.action, dead.measured) == ("contradicted", "warn", "a state that never changes")
     still = changed(episode, state=np.zeros_like(state), action=np.zeros_like(action))
     assert told("unwritten_rows", still) == {}
+
+
+def commanded(change: Callable[[np.ndarray], None]) -> EpisodeInput:
+    """A true LIBERO demonstration with other commands."""
+    action = libero_rows().action.copy()
+    change(action)
+    return changed(libero_rows(), action=action)
+
+
+@pytest.mark.parametrize("axes", [[0, 1, 2], [0], [2]])
+def test_commands_of_the_other_sign_contradict(axes: list[int]) -> None:
+    def flip(action: np.ndarray) -> None:
+        action[:, axes] *= -1
+
+    verdict = told("column_names", commanded(flip))[""]
+    assert (verdict.verdict, verdict.measured, verdict.value) == (
+        "contradicted",
+        "in the opposite direction",
+        len(axes),
+    )
+    assert verdict.action == "stop"
+
+
+def test_commands_of_exchanged_axes_contradict() -> None:
+    def exchange(action: np.ndarray) -> None:
+        action[:, :3] = action[:, [1, 2, 0]]
+
+    verdict = told("column_names", commanded(exchange))[""]
+    assert (verdict.verdict, verdict.measured) == ("contradicted", "by a column of another name")
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, "confirmed"), (0.05, "contradicted"), (20.0, "contradicted")])
+def test_commands_in_metres_contradict(factor: float, outcome: str) -> None:
+    def scale(action: np.ndarray) -> None:
+        action[:, :6] *= factor
+
+    episode = with_claims(commanded(scale), step=(0.004, 0.04))
+    verdict = told("action_unit", episode)[""]
+    assert (verdict.verdict, verdict.action) == (outcome, "stop")
+    assert verdict.value == pytest.approx(0.0126 / factor, rel=0.1)
+    assert told("action_unit", commanded(scale)) == {}, "no layout claims what a command moves"
