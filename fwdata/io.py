@@ -137,6 +137,16 @@ def shared_folder_lock(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold an existing folder's lock as `folder_lock` does, waiting for others to let go of it: for short work."""
+    import fcntl  # absent on Windows
+
+    with _opened(path) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+
+
 def check_free(path: Path) -> None:
     """StoreBusy when another process holds the folder's lock now: asked before what takes long."""
     if path.is_dir():

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import FwdataError, StoreDamaged
-from fwdata.io import whole_file
+from fwdata.io import waiting_lock, whole_file
 from fwdata.store.array import ChunkedArray
 from fwdata.store.codec import crc32c
 from fwdata.store.remote import RemoteFiles, at_once
@@ -62,10 +62,11 @@ class ShardCopies:
         """Keep a shard; False when there is no room, on the disk either."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self._make_room(len(data)):
-                return False
-            with whole_file(path, f".{os.getpid()}-{secrets.token_hex(4)}") as temporary:
-                temporary.write_bytes(data)
+            with waiting_lock(self.folder):  # else two processes would take the same room
+                if not self._make_room(len(data)):
+                    return False
+                with whole_file(path, f".{os.getpid()}-{secrets.token_hex(4)}") as temporary:
+                    temporary.write_bytes(data)
         except OSError:
             return False
         return True

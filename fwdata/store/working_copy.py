@@ -91,7 +91,9 @@ def check_conditions(remote: RemoteFiles) -> datetime:
     """The time by the storage's clock. UsageError where it ignores If-None-Match or If-Match."""
     key = f".fwdata-probe-{secrets.token_hex(4)}"
     try:
-        kept = remote.create(key, b"1") and not remote.create(key, b"2") and not remote.replace(key, b"3", '"0-none"')
+        remote.create(key, b"1")  # whatever it says: the answer of a first try may have been lost
+        taken = remote.create(key, b"2") or remote.replace(key, b"3", '"0-none"')
+        kept = not taken and remote.read(key) == b"1"
         probe = remote.entry(key)
     finally:
         with contextlib.suppress(FwdataError):

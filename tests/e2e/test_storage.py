@@ -8,9 +8,11 @@ import pytest
 import torch
 from commands import Command
 from s3_server import S3Server
+from torch.utils.data import DataLoader
 from training import losses, run, tensors
 
 import fwdata
+from fwdata.errors import StoreError
 from fwdata.store.copying import copy_store
 
 pytestmark = pytest.mark.slow
@@ -49,3 +51,26 @@ def test_training_from_a_bucket_is_training_from_disk(
     ours, theirs = tensors(tmp_path / "bucket"), tensors(tmp_path / "disk")
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert set(s3.counts()) == {"GET"}
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_a_data_loader_with_workers_reads_a_bucket(
+    store: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    monkeypatch.setenv("FWDATA_CACHE", str(tmp_path / "scratch"))
+    url = f"{s3.bucket()}/sample.zarr"
+    copy_store(str(store), url)
+    here, there = fwdata.WindowDataset(store), fwdata.WindowDataset(url)
+    loader = DataLoader(there, batch_size=16, num_workers=1, multiprocessing_context=start)
+    for ours, theirs in zip(loader, DataLoader(here, batch_size=16), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_forked_data_loader_is_refused_in_one_sentence(
+    store: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{s3.bucket()}/sample.zarr"
+    copy_store(str(store), url)
+    loader = DataLoader(fwdata.WindowDataset(url), num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(StoreError, match="start workers with multiprocessing_context='forkserver'"):
+        next(iter(loader))

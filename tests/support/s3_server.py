@@ -36,8 +36,8 @@ class S3Server:
     """Its endpoint, and what happens to requests.
 
     fault names what to do to a request: "busy" (503), "broken" (500), "short" (half of the body, then the connection
-    ends), "empty" (none of it), "hang", "unconditional" (conditions are dropped), "refused" (`answer`), "kill" (calls
-    `on_kill`), None.
+    ends), "empty" (none of it), "lost" (it is done, the connection ends without an answer), "hang", "unconditional"
+    (conditions are dropped), "refused" (`answer`), "kill" (calls `on_kill`), None.
     """
 
     endpoint: str
@@ -96,6 +96,8 @@ def _proxy(server: S3Server, host: str, port: int) -> type[http.server.BaseHTTPR
                 self.close_connection = True
             elif fault in ("busy", "broken"):
                 self.answer(503 if fault == "busy" else 500, {}, BUSY if fault == "busy" else BROKEN)
+            elif fault == "lost":
+                self.forward(body, None, silent=True)
             elif fault == "refused":
                 self.answer(server.answer[0], {}, server.answer[1])
             else:
@@ -103,7 +105,7 @@ def _proxy(server: S3Server, host: str, port: int) -> type[http.server.BaseHTTPR
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one
 
-        def forward(self, body: bytes, fault: str | None) -> None:
+        def forward(self, body: bytes, fault: str | None, silent: bool = False) -> None:
             dropped = {"if-none-match", "if-match"} if fault == "unconditional" else set()
             headers = {key: value for key, value in self.headers.items() if key.lower() not in dropped}
             inner = http.client.HTTPConnection(host, port, timeout=120)
@@ -113,6 +115,9 @@ def _proxy(server: S3Server, host: str, port: int) -> type[http.server.BaseHTTPR
                 data, kept = answer.read(), dict(answer.getheaders())
             finally:
                 inner.close()
+            if silent:
+                self.close_connection = True
+                return
             self.answer(answer.status, kept, data, {"short": len(data) // 2, "empty": 0}.get(fault or ""))
 
         def answer(self, status: int, headers: dict[str, str], data: bytes, cut: int | None = None) -> None:

@@ -135,6 +135,7 @@ def test_a_store_on_the_hub_is_read_only(
     run("inspect", "hf://datasets/me/none/toy.zarr").refused(2, "hf://datasets/me/none/toy.zarr")
 
 
+@pytest.mark.slow
 def test_s3_holds_the_same_store(s3: S3Server, run: Command, tmp_path: Path) -> None:
     store = full_store(tmp_path)
     url = f"{s3.bucket()}/deep/toy.zarr"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import re
 from pathlib import Path
@@ -101,6 +103,7 @@ def test_damaged_copies_are_fetched_again(local: Path, url: str, s3: S3Server, t
     assert same(windows(again), expected) and not data_asked_for(s3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["0", "1kB", "8kB"])
 def test_the_bound_holds_and_what_has_no_room_stays_remote(
     local: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
@@ -110,6 +113,37 @@ def test_the_bound_holds_and_what_has_no_room_stays_remote(
     for _ in range(3):
         assert same(windows(store), expected)
     assert sum(path.stat().st_size for path in copies(tmp_path)) <= {"0": 0, "1kB": 1000, "8kB": 8000}[size]
+
+
+def test_a_full_disk_leaves_shards_remote(
+    local: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store, expected = fwdata.open(url), windows(fwdata.open(local))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for _ in range(2):
+        assert same(windows(store), expected)
+    assert copies(tmp_path) == []
+
+
+def _add(folder: str, name: str) -> None:
+    copies = ShardCopies(Path(folder), 10_000)
+    for number in range(40):
+        copies.add(Path(folder) / f"{name}{number}", bytes(1000))
+
+
+@pytest.mark.slow
+def test_two_processes_keep_the_bound_together(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    children = [context.Process(target=_add, args=(str(tmp_path), name)) for name in "ab"]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [1000] * 10
 
 
 def test_rows_that_are_damaged_in_the_bucket_are_refused(url: str) -> None:
@@ -139,6 +173,7 @@ def test_unused_copies_make_room_and_used_ones_do_not(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c"]
 
 
+@pytest.mark.slow
 def test_bench_storage_compares_with_the_bare_client(local: Path, url: str, run: Command) -> None:
     found = run("bench", "storage", url, "--rows", "8", "--json").json
     assert [row["units"] for row in found["rows"]][2:] == [8, 8]
