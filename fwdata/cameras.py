@@ -150,9 +150,14 @@ class VideoCamera:
         """The camera of an episode that shows these frames of a file, in whole groups of packets.
 
         frames: int64 [T], positions among the frames that the file shows. size: (height, width). decode: opens a fresh
-        pass over the same frames, decoded. ValueError when no keyframe comes before the first one.
+        pass over the same frames, decoded. ValueError when no keyframe comes before the first one, and for a frame that
+        the file does not show.
         """
         shown = np.flatnonzero(index.shown[index.by_time])
+        beyond = np.flatnonzero((frames < 0) | (frames >= len(shown)))
+        if len(beyond):
+            row = int(beyond[0])
+            raise ValueError(f"row {row} shows frame {frames[row]}, the video holds {len(shown)} frames")
         ranks = shown[frames]
         first, end = index.span(ranks)
         rows = np.searchsorted(np.sort(index.rank[first:end]), ranks).astype(np.int64)

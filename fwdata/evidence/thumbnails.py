@@ -84,7 +84,9 @@ class FromVideo:
         side = block_size(frame.height, frame.width)
         height, width = frame.height // side, frame.width // side
         small = self._reformatter.reformat(frame, width, height, "gray", interpolation="AREA")
-        return small.to_ndarray().astype(np.uint8, copy=False)
+        plane = small.planes[0]
+        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        return lines[:height, :width].copy()
 
 
 def of_camera(camera: Camera, rows: int) -> NDArray[np.uint8]:

@@ -62,7 +62,9 @@ def check_packets(
     entry_ranks = [ranks[entry] for entry in packets.entries]
     if entry_ranks != sorted(entry_ranks):
         raise DecodeError("keyframes are shown in another order than they are stored")
-    if len(rows) and not (entry_ranks[0] <= rows.min() and rows.max() < len(ranks)):
+    if len(rows) and rows.max() >= len(ranks):
+        raise DecodeError(f"row {rows.argmax()} shows frame {rows.max()}, the video holds {len(ranks)} frames")
+    if len(rows) and entry_ranks[0] > rows.min():
         raise DecodeError("a row's frame comes before the first keyframe")
     look = _Look(packets, size)
     if not packets.open_groups():

@@ -155,9 +155,15 @@ class _Spool:
 def _spool(
     name: str, camera: Camera, expected: int, folder: Path, taken: Collector | None = None
 ) -> _Spool | VideoSpool:
-    if isinstance(camera, VideoCamera):
-        return VideoSpool(name, camera, expected, folder, SPOOL_BYTES, taken)
-    return _Spool(name, camera, expected, folder, taken)
+    """The frames of a camera, checked; BadEpisode where they are not those of the expected rows."""
+    try:
+        if isinstance(camera, VideoCamera):
+            return VideoSpool(name, camera, expected, folder, SPOOL_BYTES, taken)
+        return _Spool(name, camera, expected, folder, taken)
+    except IndexError as error:  # of the converter's own iterator
+        raise BadEpisode(
+            f"camera {name}: has no frame for some of the {expected} rows of state and action ({error})"
+        ) from None
 
 
 def _camera_writer(folder: Path, camera: Camera, named: bool) -> _CameraWriter | VideoCameraWriter:

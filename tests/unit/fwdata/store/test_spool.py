@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fwdata.api import BadEpisode, RawCamera
 from fwdata.store.array import ArrayWriter, ChunkedArray
 from fwdata.store.files import LocalFiles
 from fwdata.store.layout import ArraySpec, byte_array
 from fwdata.store.spool import PIECE_BYTES, HeldBuffers
+from fwdata.store.writer import _spool
 
 SIZES = (3, 0, PIECE_BYTES, 10, PIECE_BYTES - 10, 1, 5)
 
@@ -59,3 +61,11 @@ def test_bytes_on_disk_do_not_depend_on_how_rows_are_handed_over(tmp_path: Path,
         for n in "abc"
     ]
     assert files[0] == files[1] == files[2] and len(files[0]) > 1
+
+
+def test_an_iterator_that_runs_past_its_frames_is_one_sentence(tmp_path: Path) -> None:
+    recorded = np.zeros((3, 8, 8, 3), np.uint8)
+    camera = RawCamera(lambda: (recorded[row][None] for row in range(4)), 8, 8)  # as a converter that trusts its rows
+    with pytest.raises(BadEpisode, match=r"camera wrist: has no frame for some of the 4 rows .* \(index 3 is out of"):
+        _spool("wrist", camera, 4, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -17,8 +17,9 @@ from video_stores import VIDEO_PLUGIN, video_manifest, video_store, write_record
 
 import fwdata
 from fwdata.api import VideoCamera, VideoPacket
-from fwdata.images.video import is_hevc_entry
+from fwdata.images.video import DecodeError, is_hevc_entry
 from fwdata.pipeline.results import ConvertReport
+from fwdata.store.video_check import Packets, check_packets
 from fwdata.store.video_writer import VideoSpool
 
 FRAMES = 24
@@ -270,3 +271,22 @@ def test_hevc_entries_are_told_by_their_units_in_both_forms() -> None:
     assert is_hevc_entry(prefixed, hvcc)
     assert not is_hevc_entry(bytes([0, 0, 0, 3, 1 << 1, 1, 9]), hvcc)
     assert not is_hevc_entry(b"\0\0", hvcc)
+
+
+def test_a_row_beyond_the_end_of_a_video_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raw/task").mkdir(parents=True)
+    write_clip(tmp_path / "raw/task/c.mp4", moving(10), gop=5)
+    recordings = {"a": ("c.mp4", range(10)), "b": ("c.mp4", [0, 1, 12])}
+    report = video_store(tmp_path / "raw", tmp_path / "s.zarr", monkeypatch, recordings)
+    assert report.quarantined == [("task/b.json", "row 2 shows frame 12, the video holds 10 frames")]
+
+
+def test_packets_of_fewer_frames_than_rows_ask_for_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raw/task").mkdir(parents=True)
+    write_clip(tmp_path / "raw/task/c.mp4", moving(10), gop=5)
+    camera = VideoCamera.from_file(tmp_path / "raw/task/c.mp4")
+    with pytest.raises(DecodeError, match="row 9 shows frame 9, the video holds 5 frames"):
+        packets = list(camera.packets())[:5]
+        check_packets(
+            Packets(camera.header, lambda n: packets[n].data, [p.rank for p in packets], [0]), camera.rows, (48, 64)
+        )
