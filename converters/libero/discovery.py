@@ -67,14 +67,10 @@ class OpenedFile:
 
 def nothing_found(root: Path, listing: paths.Hdf5Listing) -> str:
     """One sentence: what was searched for, what lay there instead, what to do."""
-    parts = [f"{count} {ending}" for ending, count in listing.endings.most_common(3)]
-    found = f"files found instead: {', '.join(parts)}" if parts else "the folder holds no files"
-    advice = "give the folder that holds the LIBERO suites"
-    if listing.archives:
-        advice = f"unpack the archives first, in that folder: {packed.command(listing.archives)}"
-    if listing.ignored:
-        found += f"; not entered: {listing.ignored[0]}"
-    return f"no <suite>/<task>_demo.hdf5 below {root} ({found}); {advice}"
+    found = packed.instead(
+        listing.endings, listing.archives, listing.ignored, "give the folder that holds the LIBERO suites"
+    )
+    return f"no <suite>/<task>_demo.hdf5 below {root} {found}"
 
 
 def open_files(

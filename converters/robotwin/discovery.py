@@ -20,14 +20,9 @@ from fwdata.errors import did_you_mean
 
 def nothing_found(root: Path, listing: paths.RecordingListing) -> str:
     """One sentence: what was searched for, what lay there instead, what to do."""
-    parts = [f"{count} {ending}" for ending, count in listing.endings.most_common(3)]
-    found = f"files found instead: {', '.join(parts)}" if parts else "the folder holds no files"
     advice = "give the folder that holds the unpacked recordings"
-    if listing.archives:
-        advice = f"unpack the archives first, in that folder: {packed.command(listing.archives)}"
-    if listing.ignored:
-        found += f"; not entered: {listing.ignored[0]}"
-    return f"no data/episode{{N}}.hdf5 below {root} ({found}); {advice}"
+    found = packed.instead(listing.endings, listing.archives, listing.ignored, advice)
+    return f"no data/episode{{N}}.hdf5 below {root} {found}"
 
 
 def told_by_content(base: Path, recordings: Iterable[paths.RecordingFile]) -> tuple[list[paths.RecordingFile], int]:

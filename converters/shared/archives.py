@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 from fwdata.api import LeftOut
 
@@ -37,6 +38,17 @@ def left_out(archives: Iterable[str], folders: Collection[str]) -> tuple[LeftOut
         reason = "archives beside a folder of their name, taken as unpacked"
         found.append(LeftOut(reason, len(unpacked), tuple(unpacked[:2]), asked=True))
     return tuple(found)
+
+
+def instead(endings: Counter[str], archives: Sequence[str], ignored: Sequence[str], advice: str) -> str:
+    """`(what lay in a folder without recordings); what to do`. endings: of its files; ignored: what was not entered."""
+    parts = [f"{count} {ending}" for ending, count in endings.most_common(3)]
+    found = f"files found instead: {', '.join(parts)}" if parts else "the folder holds no files"
+    if archives:
+        advice = f"unpack the archives first, in that folder: {command(archives)}"
+    if ignored:
+        found += f"; not entered: {ignored[0]}"
+    return f"({found}); {advice}"
 
 
 def command(archives: Iterable[str]) -> str:
