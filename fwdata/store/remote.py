@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for
 from fwdata.store.files import Listing
 from fwdata.store.locations import StoreUrl
-from fwdata.store.remote_clients import Client, connect, hub_files, index_page
+from fwdata.store.remote_clients import Client, connect, hub_files, index_page, request_seconds
 from fwdata.store.remote_errors import cut_short, reaching
 
 if TYPE_CHECKING:
@@ -78,13 +79,14 @@ class RemoteFiles:
         """call(client, what keys follow): one request, made again where its answer was cut short."""
         with needed_for("a store behind a URL"):
             from obstore.exceptions import BaseError
+        end = time.monotonic() + request_seconds()
         for tries in range(CUT_ANSWERS, -1, -1):
             client = self._client()
             with reaching(where, self.url.scheme):
                 try:
                     return call(client.store, client.base)
                 except BaseError as error:
-                    if not tries or not cut_short(error):
+                    if not tries or not cut_short(error) or time.monotonic() > end:
                         raise
         raise AssertionError("unreachable")
 

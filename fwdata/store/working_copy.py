@@ -54,8 +54,12 @@ def working_copy(location: str | Path) -> Iterator[Path]:
             with _naming(place, root):
                 sync = Sync(remote, root, check_conditions(remote))
                 sync.pull()
-                with sync.in_background():
-                    yield root
+                try:
+                    with sync.in_background():
+                        yield root
+                except FwdataError:
+                    sync.withdraw()
+                    raise
                 sync.push()
         finally:
             if root.is_dir() and not any(path.is_dir() for path in root.iterdir()):
@@ -119,6 +123,8 @@ class Sync:
         self._files = LocalFiles(root)
         self._synced: dict[str, tuple[bytes, str]] = {}
         self._failure: FwdataError | None = None
+        self._new = False
+        self._sent: list[str] = []
 
     def pull(self) -> None:
         """Fetch all metadata. What is here and not there was not sent yet, unless it was in step before.
@@ -129,7 +135,8 @@ class Sync:
         entries = self._remote.entries()
         before = mirror_state(self._root)
         marks = [key for key in entries if _is_metadata(key)]
-        if "zarr.json" not in entries and before is None:
+        self._new = "zarr.json" not in entries
+        if self._new and before is None:
             self._synced = {key: (b"", entries[key].tag) for key in marks if not _is_unit(_folder(key))}
             marks = []
         self._remote.read_ahead(marks)
@@ -165,6 +172,8 @@ class Sync:
                 try:
                     self._push_units()
                     self._trim()
+                except FileNotFoundError:
+                    continue  # the command replaced a unit meanwhile
                 except FwdataError as error:
                     self._failure = error
                     return
@@ -191,6 +200,12 @@ class Sync:
             self._remove(key)
         self._save()
 
+    def withdraw(self) -> None:
+        """Remove the units that were sent of a new store that its command has refused and removed again."""
+        if self._new and not (self._root / "zarr.json").is_file():
+            for mark in self._sent:
+                self._remove(mark)
+
     def _push_units(self) -> None:
         for folder in sorted(filter(_is_unit, self._files.listing().folders)):
             mark = f"{folder}/zarr.json"
@@ -215,7 +230,9 @@ class Sync:
                 pass
             strange = [key for key in there if key not in keys and self._is_old(there[key])]
             self._remote.delete(strange)
-            if not self._remote.create(mark, data):
+            if self._remote.create(mark, data):
+                self._sent.append(mark)
+            else:
                 self._compare(mark, data)
         self._synced[mark] = (data, self._tag(mark))
 

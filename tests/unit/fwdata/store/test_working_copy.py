@@ -15,7 +15,7 @@ import pytest
 from commands import Command
 from fault.stores import quick
 from fixtures import run_convert, toy_manifest, tree, write_toy
-from s3_server import SECRET, Request, S3Server, first_try
+from s3_server import SECRET, Request, S3Server, first_try, wait_for
 
 import fwdata
 from fwdata.errors import FwdataError, StoreBusy, StoreDamaged, UsageError
@@ -266,6 +266,21 @@ def test_commands_for_local_stores_name_the_url(
     code, _, said = call("run", made[1], "--recipe", "tiny", "--out", "s3://bucket/run")
     assert code == 2 and "s3://bucket/run is a URL; runs are written to local folders only" in said
     assert not list(tmp_path.glob("s3:*"))
+
+
+def test_a_refused_conversion_takes_back_what_was_sent(
+    made: tuple[Path, Path, Any], s3: S3Server, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversion may find out at its end that it has to be refused, and removes the store that it began."""
+    monkeypatch.setattr("fwdata.store.working_copy.PUSH_EVERY", 0.05)
+    url = f"{s3.bucket()}/toy.zarr"
+    with pytest.raises(UsageError, match="refused"), working_copy(url) as path:
+        run_convert(made[0], path, made[2])
+        wait_for(lambda: objects(url).read("parts/p00002/zarr.json") is not None)
+        shutil.rmtree(path)
+        path.mkdir()
+        raise UsageError("refused")
+    assert objects(url).listing().sizes == {} and list((scratch / "stores").iterdir()) == []
 
 
 def test_dry_runs_write_nothing(made: tuple[Path, Path, Any], s3: S3Server, run: Command, scratch: Path) -> None:
