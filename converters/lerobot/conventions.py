@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from converters.lerobot.grippers import GripperRules
+from converters.lerobot.grippers import SIGNS, GripperRules
 from converters.lerobot.info import Info
 from converters.lerobot.mapping import Fit
 from converters.lerobot.options import LerobotOptions
@@ -37,14 +37,14 @@ def agreeing(
 ) -> dict[str, str]:
     """`Conventions.options`: what would agree with the opposite of each decision.
 
-    scale: of the grippers as recorded or stored; sign: rule of the gripper command, "signed" or "unit". keys: camera ->
+    scale: of the grippers as recorded or stored; sign: rule of the gripper command, see `GripperRules`. keys: camera ->
     feature; state: the feature that the state begins with.
     """
     found = {"colour_order": "--colour swapped"}
     if scale is not None:
         found |= claims.scale_option(scale)
     if sign is not None:
-        found["gripper_polarity"] = f"--gripper-action {'unit' if sign == 'signed' else 'signed'}"
+        found["gripper_polarity"] = f"--gripper-action {'reversed' if sign == 'signed' else 'signed'}"
     if _layout(manifest, ((), ()), None).layout:  # columns as the dataset itself names them, whatever they mean
         found["action_meaning"] = f"--state {state}"
     pairs = {"mounts_exchanged": ("image", "wrist_image"), "wrists_exchanged": _wrists(manifest.name)}
@@ -74,9 +74,8 @@ def stored_conventions(
     rate = RateClaim(manifest.fps.hz, float(label) if isinstance(label, int | float) else None, labels)
     keys, columns = metadata.get("camera_keys"), metadata.get("state_columns")
     feature = str(columns[0]).partition("[")[0] if isinstance(columns, list) and columns else "observation.state"
-    sign = {"-1 open, +1 closed": "signed", "1 open, 0 closed": "unit"}.get(
-        str(metadata.get("gripper_action_recorded"))
-    )
+    recorded = metadata.get("gripper_action_recorded")
+    sign = next((rule for rule, words in SIGNS.items() if words == recorded), None)
     cameras = {name: str(key) for name, key in keys.items()} if isinstance(keys, dict) else {}
     agree = agreeing(manifest, scale, sign, cameras, feature) | _rate(rate.label)
     return replace(_layout(manifest, names, scale), rate=rate, options=agree)

@@ -18,7 +18,7 @@ from fwdata.api import Json
 from fwdata.errors import BadEpisode, UsageError
 
 type Scale = Literal["recorded", "auto", "0-100", "0-1"]
-type Action = Literal["recorded", "auto", "signed", "unit"]
+type Action = Literal["recorded", "auto", "signed", "unit", "reversed"]
 
 UNIT_SCALE_MAX = 1.5
 """Gripper targets that never exceed this are on the scale 0 .. 1."""
@@ -26,6 +26,10 @@ UNIT_SCALE_MAX = 1.5
 LIMITS = (-5.0, 110.0)
 FEW_ROWS = 10
 SCANNED_EPISODES = 50
+
+
+SIGNS: dict[str, str] = {"signed": "-1 open, +1 closed", "unit": "1 open, 0 closed", "reversed": "+1 open, -1 closed"}
+"""What each rule says of the recorded commands."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class GripperRules:
     unit: bool
     """Whether they are stored as 0 .. 1."""
     sign: Action | None
-    """Sign rule of the action's last column, "signed" (-1 open, +1 closed) or "unit"; None: left as recorded."""
+    """Sign rule of the action's last column, "signed" (-1 open, +1 closed), "unit" or "reversed"; None: left as
+    recorded."""
 
     def to_json(self) -> dict[str, Json]:
         """For the metadata."""
@@ -45,7 +50,7 @@ class GripperRules:
         if self.top is not None:
             told |= {"gripper_range": [0, 1 if self.unit else self.top], "gripper_recorded_range": [0, self.top]}
         if self.sign is not None:
-            told |= {"gripper_action_recorded": {"signed": "-1 open, +1 closed"}.get(self.sign, "1 open, 0 closed")}
+            told |= {"gripper_action_recorded": SIGNS.get(self.sign, "1 open, 0 closed")}
         return told
 
 
@@ -211,7 +216,7 @@ def _scaled(rows: Floats, names: Sequence[str], rules: GripperRules, warnings: l
 def _open_is_one(action: Floats, sign: Action) -> Floats:
     """The action with its last column as 1 open / 0 closed."""
     last = action[:, -1]
-    low = -1.0 if sign == "signed" else 0.0
+    low = 0.0 if sign == "unit" else -1.0
     if last.min() < low - 0.25 or last.max() > 1.25:
         raise BadEpisode(
             f"the gripper action reaches {last.min():.4g} .. {last.max():.4g}, the dataset's others {low:g} .. 1; "
@@ -219,4 +224,5 @@ def _open_is_one(action: Floats, sign: Action) -> Floats:
         )
     if sign == "unit":
         return action
-    return np.concatenate([action[:, :-1], 1.0 - np.clip(last, 0.0, 1.0)[:, None]], axis=1)
+    opened = np.clip(last, 0.0, 1.0)
+    return np.concatenate([action[:, :-1], (opened if sign == "reversed" else 1.0 - opened)[:, None]], axis=1)

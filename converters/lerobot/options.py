@@ -65,8 +65,9 @@ class LerobotOptions(Model):
     gripper_unit: bool = False
     """Store grippers as 0 closed .. 1 open; needs gripper_scale auto, 0-1 or 0-100."""
     gripper_action: Action = "recorded"
-    """Sign of the action's last column: "signed" is LIBERO's -1 open / +1 close, "unit" 1 open / 0 close, "auto"
-    decides per dataset; all three are stored as unit. "recorded" leaves the action alone."""
+    """Sign of the action's last column: "signed" is LIBERO's -1 open / +1 close, "unit" 1 open / 0 close,
+    "reversed" +1 open / -1 close, "auto" decides per dataset; all are stored as unit. "recorded" leaves the action
+    alone."""
     colour: Literal["recorded", "swapped"] = "recorded"
     """"swapped" exchanges red and blue of every image (sets that were decoded the wrong way round)."""
     colour_check: bool = False

@@ -8,6 +8,9 @@ from fwdata.evidence.detectors.colour import ColourOrder
 from fwdata.evidence.records import DatasetVerdict, Verdict
 from fwdata.evidence.registry import find_detector
 
+CAUSES = ("wrists_exchanged", "mounts_exchanged")
+"""Detectors named first: exchanged cameras also look frozen, or out of step with the arm they are taken for."""
+
 
 def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], options: Mapping[str, str]) -> str | None:
     """Why a conversion must not begin: the first contradiction that stops, and the names of others; None for none.
@@ -17,6 +20,7 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     stopping = [v for v in verdicts if v.action == "stop" and v.detector not in accepted]
     if not stopping:
         return None
+    stopping.sort(key=lambda verdict: verdict.detector not in CAUSES)
     first, others = stopping[0], list(dict.fromkeys(v.detector for v in stopping[1:]))
     others = [name for name in others if name != first.detector]
     more = f" (also contradicted: {', '.join(others)})" if others else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from paths import DATA
 
 from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
 from fwdata.evidence.image_motion import apparent_motion
+from fwdata.evidence.measure import measure, pool
+from fwdata.evidence.sentences import refusal
 from fwdata.evidence.thumbnails import Collector, from_jpeg, from_rgb
 
 ROBOTWIN = DATA / "robotwin"
@@ -67,6 +70,17 @@ def test_exchanged_wrist_cameras_are_found(moving: str) -> None:
     assert pooled("wrists_exchanged", true)[""].verdict == "confirmed"
     found = pooled("wrists_exchanged", swapped)[""]
     assert (found.verdict, found.action) == ("contradicted", "stop")
+
+
+def test_exchanged_cameras_are_named_before_what_follows_from_them() -> None:
+    swapped = [
+        changed(e, thumbnails={**e.thumbnails, "left": e.thumbnails["right"], "right": e.thumbnails["left"]})
+        for e in clean_set()
+    ]
+    verdicts = pool([measure(episode) for episode in swapped])
+    other = replace(next(v for v in verdicts if v.detector == "wrists_exchanged"), detector="camera_delay")
+    why = refusal([other, *verdicts], (), {})
+    assert why is not None and why.startswith("wrist cameras: expected") and "also contradicted: camera_delay" in why
 
 
 def test_a_fixed_and_a_wrist_camera_that_are_exchanged_are_found() -> None:
