@@ -11,6 +11,7 @@ error), and JSON; the answer is the worker's number, with a descriptor of the pr
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -50,7 +51,7 @@ class _Server:
                 if descriptor in self.workers:
                     poll.unregister(descriptor)
                     self._ended(descriptor)
-                elif descriptor == self.parent or not self._asked(poll):
+                elif descriptor == self.parent or not self._answered(poll):
                     os._exit(0)  # workers that are left end with this process
 
     def _ended(self, descriptor: int) -> None:
@@ -64,8 +65,14 @@ class _Server:
             os.close(status)
             os.close(descriptor)
 
-    def _asked(self, poll: select.poll) -> bool:
-        """Answer one request; False at the end of them."""
+    def _answered(self, poll: select.poll) -> bool:
+        """Answer one request; False at the end of them, and where nobody waits for the answer any more."""
+        try:
+            return self._answer(poll)
+        except (BrokenPipeError, ConnectionResetError):  # interrupted, as by Ctrl-C
+            return False
+
+    def _answer(self, poll: select.poll) -> bool:
         head, descriptors, _, _ = socket.recv_fds(self.control, 4, 3)
         if not head:
             return False
@@ -127,8 +134,9 @@ class _Server:
         except BaseException:  # noqa: BLE001 - printed as an uncaught error is; nothing of it may reach the server's loop
             sys.excepthook(*sys.exc_info())
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more: no reason to go on from here
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(code)
 
 

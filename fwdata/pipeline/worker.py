@@ -52,7 +52,7 @@ def serve(connection: Connection, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if memory and sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has closed it, or is gone
         while True:
             function, task = connection.recv()
             kind, value = _do(function, task, PipeLink(connection), memory)

@@ -133,9 +133,9 @@ class ForkServer:
 
     def end(self) -> None:
         """End it, and with it the workers that are left."""
-        self._control.close()
-        if not self._asked:  # it may be importing still
+        if not (self._asked and self.usable):  # it may be importing still, or have an answer that nobody waits for
             self._process.kill()
+        self._control.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

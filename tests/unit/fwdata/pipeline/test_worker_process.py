@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,3 +121,28 @@ def test_a_fork_of_this_process_has_a_server_of_its_own(tmp_path: Path) -> None:
         os.waitpid(child, 0)
         assert found(pool, double, 4) == 8  # ours is untouched
         assert int((tmp_path / "theirs").read_text()) not in {ours, child, os.getpid()}
+
+
+def test_an_interrupt_before_the_first_answer_ends_the_server_at_once(
+    own: _Shared, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), WorkerPool(1) as pool:
+        server = own.prepare()
+        monkeypatch.setattr("socket.recv_fds", interrupted)
+        found(pool, double, 2)
+    assert server is not None and server._process.returncode == -signal.SIGKILL
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_server_says_nothing_when_the_process_it_answers_is_gone() -> None:
+    code = (
+        "import os, socket\nfrom fwdata.pipeline.workers import WorkerPool\nwith WorkerPool(2) as pool:\n"
+        "    list(pool.run('done'.format, [()], print))\n"
+        "    socket.recv_fds = lambda *_: os.kill(os.getpid(), 9)\n"
+        "    list(pool.run('done'.format, [(), ()], print))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=60)  # to the server's end
+    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, b"")
