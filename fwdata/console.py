@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fwdata.errors import (
@@ -21,6 +23,7 @@ from fwdata.errors import (
     FwdataError,
     MissingLibrary,
 )
+from fwdata.io import refuse_url
 
 if TYPE_CHECKING:
     import typer
@@ -85,6 +88,31 @@ def add_version(app: typer.Typer, name: str) -> None:
         pass
 
     app.callback()(callback)
+
+
+def local_paths_only(app: typer.Typer) -> None:
+    """Have every command of a command line refuse URLs for its paths, but for STORE, which says so itself.
+
+    Without it `--out s3://bucket/x` would make a folder `s3:` here.
+    """
+    for command in app.registered_commands:
+        if command.callback is not None:
+            command.callback = _with_local_paths(command.callback)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            local_paths_only(group.typer_instance)
+
+
+def _with_local_paths(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        for name, value in options.items():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path) and name != "store":
+                    refuse_url(path, f"{name.upper().replace('_', '-')} takes a path of this machine")
+        return function(*arguments, **options)
+
+    return checked
 
 
 def usage_errors() -> tuple[type[Exception], type[Exception]]:

@@ -24,7 +24,7 @@ from fwdata.cli import (
 )
 from fwdata.cli import inspect_verify as check
 from fwdata.cli import merge_export as combine
-from fwdata.console import add_version, run_app, set_environment
+from fwdata.console import add_version, local_paths_only, run_app, set_environment
 
 HELP = """Raw robot recordings to one Zarr store, and the latents, text and statistics that Fast-WAM trains from.
 
@@ -52,6 +52,7 @@ for module in (
     bench,
 ):
     module.register(app)
+local_paths_only(app)
 
 
 def main() -> NoReturn:

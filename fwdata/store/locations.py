@@ -6,13 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, one_line
 
 SCHEMES = ("s3", "gs", "hf", "http", "https", "memory")
 """Kinds of URL that stores are read from."""
 READ_ONLY = ("hf", "http", "https")
 """Those that cannot be written."""
 
+_HOST = re.compile(r"[^@:]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+"""Bucket, or host and port; another colon is that of a user and a secret, of which a slash may be part."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
@@ -50,10 +52,13 @@ def parse_location(location: str | Path) -> StoreUrl | Path:
         return Path("/" + rest)
     if scheme not in SCHEMES:
         raise UsageError(f"{scheme}:// is not a kind of storage that stores are read from; known: {', '.join(SCHEMES)}")
-    if "@" in rest.partition("/")[0]:
-        raise UsageError(f"{scheme}://..: give credentials in the environment, not in the URL")
-    if any(part in {"", ".", ".."} for part in rest.split("/")) or "?" in rest or "#" in rest:
-        raise UsageError(f"{scheme}://{rest} is not the address of a store: expected {scheme}://BUCKET/PATH")
+    if not _HOST.fullmatch(rest.partition("/")[0]) or "?" in rest or "#" in rest:
+        raise UsageError(
+            f"{scheme}://.. is not the address of a store: expected {scheme}://BUCKET/PATH; give credentials in the "
+            "environment, not in the URL"
+        )
+    if any(part in {"", ".", ".."} for part in rest.split("/")) or not rest.isprintable():
+        raise UsageError(f"{scheme}://{one_line(rest)} is not the address of a store: expected {scheme}://BUCKET/PATH")
     parts = rest.split("/")
     length = 1
     if scheme == "hf":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from fwdata.console import add_version, run_app, set_environment
+from fwdata.console import add_version, local_paths_only, run_app, set_environment
 from fwtrain.cli import bench, check, compare, distil, evaluate, export, imports, plan, run, schema, serve
 from fwtrain.cli import infer as use
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 add_version(app, "fwtrain")
 for module in (run, compare, distil, plan, use, evaluate, export, imports, check, schema, bench, serve):
     module.register(app)
+local_paths_only(app)
 
 
 def main() -> None:

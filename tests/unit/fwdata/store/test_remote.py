@@ -86,15 +86,58 @@ def test_a_location_is_a_path_or_a_url(text: str, expected: StoreUrl | Path) -> 
         ("s3://key:hidden@bucket/x", "credentials in the environment"),
         ("https://host/x.zarr?token=hidden", r"is not the address of a store: expected https://BUCKET/PATH"),
         ("s3://bucket/../x", "is not the address of a store"),
+        ("s3://bucket/a\nb", "is not the address of a store"),
         ("hf://me", "names no repository"),
     ],
 )
 def test_other_addresses_are_refused(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         parse_location(text)
-    with pytest.raises(UsageError) as caught:
-        parse_location("s3://key:hidden@bucket/x")
-    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://key:hidden@bucket/x",
+        "s3://key:with/slash+hidden@bucket/x",
+        "https://user:with/hidden@host/x.zarr",
+        "https://host/x.zarr?X-Amz-Signature=hidden",
+        "https://host/x.zarr#hidden",
+    ],
+)
+def test_secrets_in_an_address_are_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError, match="give credentials in the environment") as caught:
+        parse_location(text)
+    assert "hidden" not in str(caught.value) and "slash" not in str(caught.value)
+
+
+def test_hosts_may_have_ports() -> None:
+    assert str(parse_location("http://[::1]:80/x")) == "http://[::1]:80/x"
+    assert str(parse_location("http://host:8080/x")) == "http://host:8080/x"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sample robotwin --episodes 1 --out s3://bucket/raw",
+        "quickstart --out s3://bucket/q",
+        "pull me/set s3:/bucket/x.zarr",
+        "pull me/set --into s3://bucket/x.zarr",
+        "init mine --out s3://bucket/mine",
+        "export lerobot {store} s3://bucket/lr",
+        "preview {store} --out s3://bucket/p",
+        "report {store} --out s3://bucket/r.html",
+        "stats {store} --export s3://bucket/e",
+        "convert toy s3://bucket/raw --out {store}",
+    ],
+)
+def test_what_needs_a_path_refuses_a_url_and_makes_no_folder_of_its_name(
+    line: str, run: Command, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = tree(store)
+    run(*line.format(store=store).split()).refused(2, "s3://bucket/", "is a URL; ", "takes a path of this machine")
+    assert not list(tmp_path.iterdir()) and tree(store) == before
 
 
 def test_a_server_without_range_requests_is_named(served: str) -> None:
