@@ -13,6 +13,7 @@ from libero_files import KINDS, write_file
 from libero_reading import FILE, converter, manifest, pixels, read_all, read_one, reason, warnings_of
 
 import fwdata
+from converters.libero.cameras import DemoPixels
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -222,3 +223,16 @@ def test_a_camera_of_your_own(tmp_path):
 
 
 # Actions, no-ops, pairing
+
+
+@pytest.mark.parametrize("kept", [range(70), [0, 1, 5, 6, 69], range(3, 68)])
+@pytest.mark.parametrize("operation", ["rot180", "mirror", "flip_vertical", "none"])
+def test_frames_are_turned_exactly_and_in_arrays_of_their_own(tmp_path, operation, kept):
+    recorded = np.random.default_rng(0).integers(0, 256, (70, 6, 8, 3), dtype=np.uint8)
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["x"] = recorded
+    rows = np.asarray(kept, np.int64)
+    blocks = list(DemoPixels(tmp_path / "a.hdf5", "x", 70, rows, operation)())
+    expected = {"rot180": recorded[:, ::-1, ::-1], "mirror": recorded[:, :, ::-1], "flip_vertical": recorded[:, ::-1]}
+    assert np.array_equal(np.concatenate(blocks), expected.get(operation, recorded)[rows])
+    assert all(block.flags.c_contiguous and block.flags.writeable for block in blocks)
