@@ -49,7 +49,7 @@ def _result(
     last, best = folder.latest(), folder.best()
     facts: dict[str, object] = {
         f"closed loop in {loop.world}, {'before training' if loop.untrained else loop.checkpoint}": loop.text
-        for loop in loops
+        for loop in sorted(loops, key=lambda loop: loop.untrained)  # the trained policy first
     }
     facts["newest checkpoint"] = f"step {last.step}" if last else "none yet"
     if validations:

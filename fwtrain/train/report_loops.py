@@ -94,7 +94,7 @@ def _films(folder: Path) -> list[tuple[bytes, str]]:
             _recorded(path) if path.suffix == ".npz" else (film_frames(path, 48), mp4[path], path.stem)
         )
         scale = max(1, round(WIDTH / frames.shape[2]))
-        caption = f"{text}: {'solved' if solved else 'not solved'}"
+        caption = f"{text.rstrip('.')}: {'solved' if solved else 'not solved'}"
         found.append((animate(frames, fps=RATE, scale=scale, kind="webp"), caption))
     return found
 

@@ -10,8 +10,8 @@ from paths import ROOT
 
 SHELL = ("", "sh", "bash", "shell", "console", "python")
 """Languages of blocks that a reader would run; the others are shown only."""
-MARK = re.compile(r"<!-- (run|run-in-repository|shown|needs: [a-z0-9, ]+) -->")
-GENERATED = ("manifest-reference.md", "recipe-reference.md")
+MARK = re.compile(r"<!-- (run|run-in-repository|run-with-hub|shown|needs: [a-z0-9, ]+) -->")
+GENERATED = ("manifest-reference.md", "recipe-reference.md", "fwdata-json.md", "fwtrain-json.md")
 
 
 @dataclass(frozen=True)

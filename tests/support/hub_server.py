@@ -89,6 +89,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             known = found[1] in self.hub.repositories
             files = [f for f in self.hub.tree(found[1]) if f"/{f['path']}".startswith(found[2] or "")] if known else []
             self.answer(files if known else {"error": "no such repository"}, 200 if known else 404)
+        elif (found := re.fullmatch(r"/api/(?:models/)?(.+?)/revision/[^/]+", path)) and (
+            found[1] in self.hub.repositories
+        ):
+            names = [{"rfilename": item["path"]} for item in self.hub.tree(found[1])]
+            self.answer({"id": found[1], "sha": "0" * 40, "private": False, "siblings": names})
         elif found := re.fullmatch(r"/(.+)/resolve/[^/]+/(.+)", path):
             self.file(self.hub.repositories.get(found[1], {}).get(found[2]), found[2])
         else:
