@@ -225,3 +225,14 @@ def test_safetensors_files_are_opened_and_written_in_one_place() -> None:
         if path != ROOT / "fwdata/encode/tensor_files.py":
             found = {name for name in imports(path) if within(name, "safetensors")}
             assert found <= {"safetensors", "safetensors.SafetensorError"}, f"{path} imports {found}"
+
+
+def test_environments_are_played_in_one_place() -> None:
+    """Every world goes through `fwdata.envs.play`, and every policy through `ClosedLoop`."""
+    stepping = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources("fwdata", "fwtrain")
+        for node in nodes(path)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"env.step", "item.env.step", "seat.player.run"}
+    }
+    assert stepping == {"fwdata/envs/play.py", "fwdata/envs/sample/env.py", "fwtrain/infer/closed_loop.py"}
