@@ -107,6 +107,7 @@ def convert(
     """
     from fwdata.pipeline import run as pipeline
     from fwdata.pipeline.choose import manifest_for
+    from fwdata.pipeline.fork_server import fork_command
     from fwdata.pipeline.registry import located
     from fwdata.pipeline.request import ConvertRequest
     from fwdata.pipeline.workers import WorkerPool
@@ -118,7 +119,7 @@ def convert(
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
     copy = reading_copy if dry_run else working_copy
-    with WorkerPool(count, memory << 20, soon=True) as pool, copy(out) as path:
+    with WorkerPool(count, memory << 20, soon=fork_command) as pool, copy(out) as path:
         chosen = manifest_for(source, manifest, given, roots, pool)
         if manifest is None and chosen.name != source:
             say(f"manifest {chosen.name}: {chosen.description}")

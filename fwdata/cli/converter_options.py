@@ -7,6 +7,7 @@ values are separated by commas or given one by one. Their help is the docstring 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
@@ -138,6 +139,7 @@ class OptionsCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command's options and those of its source; `chosen_options` returns the latter."""
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts no threads here: see `fork_command`
         source = self._source(args)
         model = _options_of(source) if source else None
         own = self._own()

@@ -21,6 +21,7 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NoReturn
 
 from fwdata.pipeline.worker import end_with_parent, serve
@@ -96,7 +97,7 @@ class _Server:
     @staticmethod
     def _fork() -> int | None:
         """As `os.fork`; None where the system has no room for a process, or a library has started a thread here."""
-        if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - names alone
+        if _threads() > 1:
             return None
         try:
             return os.fork()
@@ -143,11 +144,52 @@ class _Server:
 def main() -> None:
     """Entry point: `_ SYS_PATH DESCRIPTOR PARENT` (see `worker_process.ForkServer`)."""
     descriptor, number = map(int, sys.argv[2:4])
+    _import_all()
+    _serve(socket.socket(fileno=descriptor), number)
+
+
+def fork_command(control: socket.socket) -> int | None:
+    """A server forked from this process, where this is the command `fwdata` itself, which has imported the same.
+
+    control: the server's end. Returns the number of its process; None where anything but the command may have run
+    here, a library has started a thread, or torch, whose state on a GPU survives no fork, is loaded.
+    """
+    started = getattr(sys.modules["__main__"], "__file__", None) or ""
+    if Path(started).name != "fwdata" and Path(started).parts[-2:] != ("fwdata", "__main__.py"):
+        return None
+    _import_all()
+    if "torch" in sys.modules or _threads() > 1:
+        return None
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    number = os.fork()
+    if number:
+        return number
+    try:
+        with open(os.devnull) as nothing:  # noqa: PTH123 - a device
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)
+        _serve(control, parent)
+    finally:
+        os._exit(1)
+
+
+def _import_all() -> None:
+    for name in PRELOADED:
+        importlib.import_module(name)
+
+
+def _serve(control: socket.socket, number: int) -> NoReturn:
+    """Be the server of a parent process."""
     parent = os.pidfd_open(number)
     if os.getppid() != number:  # it has ended already
         os._exit(1)
-    for name in PRELOADED:
-        importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what is here already is not looked through, and so not copied, in workers
-    _Server(socket.socket(fileno=descriptor), parent).run()
+    _Server(control, parent).run()
+
+
+def _threads() -> int:
+    """Threads of this process, those of libraries included."""
+    return len(list(Path("/proc/self/task").iterdir()))

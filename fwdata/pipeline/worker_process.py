@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -43,6 +43,10 @@ class WorkerRequest(TypedDict):
     """Its working directory."""
     memory: int
     """Bytes that it may allocate; 0: any number."""
+
+
+type Forker = Callable[[socket.socket], int | None]
+"""Forks a server that is at the other end of a socket; the number of its process, None where that cannot be done."""
 
 
 class WorkerProcess(Protocol):
@@ -85,20 +89,55 @@ class ForkedWorker:
         return self._code
 
 
+@dataclass
+class ForkedServer:
+    """A server that is a fork of this process."""
+
+    pid: int
+    """Number of the process."""
+    returncode: int | None = None
+    """Its exit status once it has been waited for."""
+
+    def kill(self) -> None:
+        """See WorkerProcess."""
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """See WorkerProcess."""
+        if self.returncode is None:
+            process = os.pidfd_open(self.pid)
+            try:
+                if not select.select([process], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired("server", timeout or 0.0)
+            finally:
+                os.close(process)
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
 class ForkServer:
     """The server, from the side of the process that started it; see `fwdata.pipeline.fork_server`."""
 
-    def __init__(self) -> None:
+    def __init__(self, forker: Forker | None = None) -> None:
         self.environment = worker_environment({})
         """Variables it was started with."""
         self.usable = True
         """Whether more workers can be asked for; those that are there need it in any case."""
         self._asked = False
-        ours, theirs = socket.socketpair()
+        self._control, theirs = socket.socketpair()
         with theirs:
-            arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
-            self._process = start_python(_SERVER, arguments, theirs.fileno(), self.environment)
-        self._control = ours
+            self._process = self._forked(forker, theirs) or self._fresh(theirs)
+
+    def _fresh(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+        return start_python(_SERVER, arguments, theirs.fileno(), self.environment)
+
+    @staticmethod
+    def _forked(forker: Forker | None, theirs: socket.socket) -> ForkedServer | None:
+        with _no_interrupts():
+            number = None if forker is None else forker(theirs)
+        return None if number is None else ForkedServer(number)
 
     def suits(self, environment: Mapping[str, str]) -> bool:
         """Whether a process forked from it is like one that is started with these variables."""
@@ -157,13 +196,13 @@ class _Shared:
     server: ForkServer | None = None
     possible: bool = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
-    def prepare(self) -> ForkServer | None:
+    def prepare(self, forker: Forker | None = None) -> ForkServer | None:
         """The server, started where it is not there yet; None where there is none."""
         with self.lock:
             if self.possible and self.users and self.server is None:
                 try:
                     os.close(os.pidfd_open(os.getpid()))
-                    self.server = ForkServer()
+                    self.server = ForkServer(forker)
                 except OSError:  # refused by the system, as in some containers
                     self.possible = False
             return self.server
@@ -192,14 +231,17 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def fork_server(*, now: bool = False) -> Iterator[None]:
-    """Keep a server for workers started inside. now: start it at once, so that it imports beside this process."""
+def fork_server(forker: Forker | None = None, *, now: bool = False) -> Iterator[None]:
+    """Keep a server for workers started inside. now: start it at once, by forking this process where that can be done.
+
+    forker: `fork_server.fork_command`; None, or where it forks nothing: a fresh process imports beside this one.
+    """
     shared = _shared
     with shared.lock:
         shared.users += 1
     try:
         if now:
-            shared.prepare()
+            shared.prepare(forker)
         yield
     finally:
         with shared.lock:
@@ -238,8 +280,7 @@ def start_python(
     program: str, arguments: list[str], descriptor: int, environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     """A fresh Python that inherits a descriptor. Ctrl-C in a terminal reaches its parent only."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits the mask
-    try:
+    with _no_interrupts():
         return subprocess.Popen(
             [sys.executable, "-P", "-c", program, *arguments],
             stdin=subprocess.DEVNULL,
@@ -247,6 +288,14 @@ def start_python(
             pass_fds=[descriptor],
             env=dict(environment),
         )
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Ctrl-C is held back, and does not reach processes started inside, which inherit the mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol, Self
 
 from fwdata.errors import FwdataError
-from fwdata.pipeline.worker_process import WorkerProcess, fork_server, start_worker
+from fwdata.pipeline.worker_process import Forker, WorkerProcess, fork_server, start_worker
 
 EXIT_MEMORY = 77
 """Exit status of a worker that was refused memory."""
@@ -190,15 +190,15 @@ class WorkerPool:
     manager: leaving it ends all processes."""
     places: Sequence[Mapping[str, str]] = ()
     """Environment variables of each worker, such as the GPU it has; one that ended is replaced in its place."""
-    soon: bool = False
-    """Whether workers are sure to be needed: what they import is then imported from now on, beside this process."""
+    soon: Forker | None = None
+    """Where workers are sure to be needed: how the process that forks them is made, at once (`fork_command`)."""
     _server: ExitStack = field(default_factory=ExitStack, init=False)
     _idle: list[_Worker] = field(default_factory=list, init=False)
     _busy: dict[int, tuple[_Worker, Task]] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
         if self.workers:
-            self._server.enter_context(fork_server(now=self.soon))
+            self._server.enter_context(fork_server(self.soon, now=self.soon is not None))
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT, SUPPORT
 from worker_tasks import double, end_parent_once, surroundings
 
 from fwdata.pipeline import worker_process
+from fwdata.pipeline.fork_server import fork_command
 from fwdata.pipeline.worker_process import _Shared, fork_server
 from fwdata.pipeline.workers import WorkerPool
 
@@ -87,9 +89,47 @@ def test_the_server_ends_with_the_last_pool(own: _Shared) -> None:
 
 
 def test_a_server_that_was_not_used_ends_at_once(own: _Shared) -> None:
-    with WorkerPool(2, soon=True):
+    with WorkerPool(2, soon=fork_command):
         assert own.server is not None
     assert own.server is None
+
+
+COMMAND = """
+import sys, threading, types
+from worker_tasks import surroundings
+from fwdata.pipeline.fork_server import fork_command
+from fwdata.pipeline.workers import WorkerPool
+sys.modules["__main__"].__file__ = sys.argv[1]
+{before}
+print("once", end="")
+with WorkerPool(1, soon=fork_command) as pool:
+    (found,) = pool.run(surroundings, [()], lambda *_: None)
+    fresh = open(f"/proc/{found['parent']}/cmdline").read() != open("/proc/self/cmdline").read()
+assert found["threads"] == 1 and found["blocked"]
+print("", fresh)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "before", "fresh"),
+    [
+        ("/usr/bin/fwdata", "", False),
+        ("/x/fwdata/__main__.py", "", False),
+        ("/x/analysis.py", "", True),
+        ("/usr/bin/fwdata", "threading.Thread(target=threading.Event().wait, daemon=True).start()", True),
+        ("/usr/bin/fwdata", "sys.modules['torch'] = types.ModuleType('torch')", True),
+    ],
+    ids=["script", "module", "another program", "a thread", "torch"],
+)
+def test_the_command_forks_its_server_while_nothing_else_ran_in_it(program: str, before: str, fresh: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND.replace("{before}", before), program],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SUPPORT}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == (f"once {fresh}\n", "printed\ncomplained\n")
 
 
 def test_a_server_with_a_second_thread_forks_nothing(
