@@ -268,6 +268,25 @@ def test_commands_for_local_stores_name_the_url(
     assert not list(tmp_path.glob("s3:*"))
 
 
+@pytest.mark.slow
+def test_shards_on_two_machines_at_once_complete_a_store(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, run: Command
+) -> None:
+    url, local = f"{s3.bucket()}/toy.zarr", tmp_path / "local.zarr"
+    copy_store(str(made[1]), url)
+    copy_store(str(made[1]), str(local))
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "fwdata", "stitch", url, "--shard", f"{number}/2"],
+            env={**os.environ, "FWDATA_CACHE": str(tmp_path / f"machine{number}")},
+        )
+        for number in range(2)
+    ]
+    assert [child.wait(120) for child in children] == [0, 0]
+    assert run("stitch", local).code == 0 and run("stitch", url).out.endswith("every frame is stitched already\n")
+    assert same(url, local, tmp_path) and verify_store(url).damaged == []
+
+
 def test_a_refused_conversion_takes_back_what_was_sent(
     made: tuple[Path, Path, Any], s3: S3Server, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
