@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwdata.evidence.records import EpisodeMeasurement, MotionTrace, Verdict
 from fwdata.io import write_atomic
 from fwdata.pipeline.jobs import Job
+from fwdata.store.records import JsonObject
 
 SUFFIX = ".measured.npz"
 ARRAYS = ("energy", "speeds", "commands")
@@ -29,7 +31,7 @@ def hand_over(folder: Path, part: str, measured: Sequence[EpisodeMeasurement]) -
     """Keep what was measured in a part below a job's folder, atomically; nothing where the job has ended."""
     if not folder.is_dir():
         return
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, NDArray[np.float64]] = {}
     episodes = []
     for number, measurement in enumerate(measured):
         traces = list[list[object]]()
@@ -63,7 +65,7 @@ def handed_over(job: Job, without: Collection[str]) -> dict[str, EpisodeMeasurem
     return found
 
 
-def _measurement(file: Any, number: int, told: dict[str, Any]) -> EpisodeMeasurement:
+def _measurement(file: Any, number: int, told: JsonObject) -> EpisodeMeasurement:
     traces = []
     for place, (camera, hz, simulated, lag) in enumerate(told["traces"]):
         energy, speeds, commands = (_array(file, f"{number}_{place}_{name}") for name in ARRAYS)
