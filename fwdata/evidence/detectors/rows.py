@@ -15,7 +15,7 @@ from fwdata.evidence.signals import CONSTANT, Floats, middle
 
 JUMP = 20.0
 IDLE_SECONDS = 3.0
-UNWRITTEN_ROWS, DEAD_ROWS = 3, 20
+UNWRITTEN_ROWS, DEAD_ROWS, FALL = 3, 20, 3.0
 LENGTH_LIMIT, MIN_LENGTHS = 4.0, 8
 
 
@@ -147,7 +147,7 @@ class UnwrittenRows(Detector):
         if empty.all() or episode.state.shape[1] < 2:
             return ()
         longest, last = longest_run(empty)
-        bad = longest >= UNWRITTEN_ROWS
+        bad = longest >= UNWRITTEN_ROWS and _falls(episode.state64, last - longest + 1, last)
         dead = not bad and len(empty) >= DEAD_ROWS and _is_dead(episode)
         if dead:
             return (
@@ -171,6 +171,15 @@ class UnwrittenRows(Detector):
                 measured="rows in which all of state and action is 0" if bad else "recorded rows",
             ),
         )
+
+
+def _falls(state: Floats, first: int, last: int) -> bool:
+    """Whether the state jumps to the zeros of a run of rows, or from them; an arm that begins at zero does not."""
+    edges = [state[row] for row in (first - 1, last + 1) if 0 <= row < len(state)]
+    steps = np.sqrt((np.diff(state, axis=0) ** 2).sum(axis=1))
+    inner = np.delete(steps, [row for row in (first - 1, last) if 0 <= row < len(steps)])
+    usual = float(np.percentile(inner[inner > 0], 95)) if (inner > 0).any() else 0.0
+    return any(float(np.sqrt((edge**2).sum())) > FALL * usual for edge in edges)
 
 
 def _is_dead(episode: EpisodeInput) -> bool:

@@ -107,7 +107,7 @@ def test_columns_in_another_order_with_their_names_agree() -> None:
     assert told("column_names", idle)[""].verdict == "no evidence"
 
 
-@pytest.mark.parametrize("place", [slice(110, None), slice(0, 5), slice(60, 63)])
+@pytest.mark.parametrize("place", [slice(110, None), slice(30, 35), slice(60, 63)])
 def test_rows_that_were_never_written_contradict(place: slice) -> None:
     episode = clean_set()[0]
     assert told("unwritten_rows", episode)[""].verdict == "confirmed"
@@ -116,6 +116,12 @@ def test_rows_that_were_never_written_contradict(place: slice) -> None:
     verdict = told("unwritten_rows", changed(episode, state=state, action=action))[""]
     assert (verdict.verdict, verdict.action, verdict.value) == ("contradicted", "stop", float(len(state[place])))
     assert told("unwritten_rows", changed(episode, action=action))[""].verdict == "confirmed", "no command is a command"
+    begins = episode.state - episode.state[0]
+    begins[:5] = 0
+    begins[5:] -= begins[5]
+    slow = np.where(np.arange(120)[:, None] < 5, 0, action)
+    at_zero = changed(episode, state=begins, action=slow)
+    assert told("unwritten_rows", at_zero)[""].verdict == "confirmed", "an arm that begins at zero"
     dead = told("unwritten_rows", changed(episode, state=np.ones_like(state)))[""]
     assert (dead.verdict, dead.action, dead.measured) == ("contradicted", "warn", "a state that never changes")
     still = changed(episode, state=np.zeros_like(state), action=np.zeros_like(action))
