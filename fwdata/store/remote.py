@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for
+from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for, one_line
 from fwdata.store.files import Listing
 from fwdata.store.locations import StoreUrl
 from fwdata.store.remote_clients import Client, connect, hub_files, index_page, request_seconds
@@ -25,6 +25,8 @@ IN_FLIGHT = 16
 
 JOINED_GAP = 256 * 2**10
 """Bytes between two ranges of one object that are read with them rather than asked for apart."""
+MAX_DEPTH = 16
+"""Folders in folders that a listing of a web server is followed into; the deepest file of a store lies in eight."""
 CUT_ANSWERS = 4
 """How often an answer that ends before its end is asked for again."""
 
@@ -189,17 +191,28 @@ class RemoteFiles:
     def listing(self) -> Listing:
         """Every object; sizes are 0 on web servers, which do not tell them."""
         if self.url.scheme == "hf":
-            return Listing.of_objects(dict(hub_files(self.url)))
+            return Listing.of_objects(self._plain(dict(hub_files(self.url))))
         if self.url.scheme in ("http", "https"):
-            return Listing.of_objects(dict.fromkeys(self._walk(""), 0))
+            return Listing.of_objects(self._plain(dict.fromkeys(self._walk(""), 0)))
         return Listing.of_objects({key: entry.size for key, entry in self.entries().items()})
 
     def entries(self, folder: str = "") -> dict[str, Entry]:
         """Every object below a folder by key, hidden ones too."""
-        return self._ask(self._where(folder), lambda store, base: _entries(store, base, folder))
+        return self._plain(self._ask(self._where(folder), lambda store, base: _entries(store, base, folder)))
+
+    def _plain[V](self, found: dict[str, V]) -> dict[str, V]:
+        """What was listed. StoreError for a key that would lead out of a folder it is copied to."""
+        for key in found:
+            if any(part in {"", ".", ".."} for part in key.split("/")) or "\\" in key or not key.isprintable():
+                raise StoreError(
+                    f"{self.location} lists {one_line(key)!r}, which no file of a store is called; remove it"
+                )
+        return found
 
     def _walk(self, key: str) -> list[str]:
-        found = []
+        found: list[str] = []
+        if key.count("/") >= MAX_DEPTH:
+            raise StoreError(f"the server of {self.location} lists folders without end, as in {one_line(key)}")
         for name in self._index(key):
             path = f"{key}/{name}" if key else name
             found += self._walk(path[:-1]) if path.endswith("/") else [path]

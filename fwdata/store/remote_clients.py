@@ -7,6 +7,7 @@ Endpoint, region and credentials come from the environment alone: `AWS_*` with `
 from __future__ import annotations
 
 import html.parser
+import http.client
 import json
 import os
 import urllib.error
@@ -48,6 +49,12 @@ def request_seconds() -> float:
     return seconds
 
 
+def one_try_seconds(seconds: float) -> float:
+    """How long one try may take, its data included, of the seconds that a request has: so that a large object comes
+    through a slow line where more are given."""
+    return min(seconds, max(30.0, seconds / 4))
+
+
 def connect(url: StoreUrl) -> Client:
     """A client for a URL; no request is made. MissingLibrary without obstore."""
     with needed_for("a store behind a URL"):
@@ -55,7 +62,7 @@ def connect(url: StoreUrl) -> Client:
     seconds = request_seconds()
     options: ClientConfig = {
         "connect_timeout": timedelta(seconds=min(5.0, seconds)),
-        "timeout": timedelta(seconds=min(30.0, seconds)),
+        "timeout": timedelta(seconds=one_try_seconds(seconds)),
         "allow_http": _plain_http(url),
     }
     retry: RetryConfig = {
@@ -136,6 +143,11 @@ def index_page(data: bytes) -> list[str]:
     return [name for name in names if name.strip("/") and "/" not in name[:-1] and name[0] not in "?#."]
 
 
+def _hub_page(entries: Any) -> list[tuple[str, int]]:
+    """Paths and sizes of the files of one page. TypeError, KeyError or ValueError for anything else."""
+    return [(str(entry["path"]), int(entry["size"])) for entry in entries if entry["type"] == "file"]
+
+
 def hub_files(url: StoreUrl) -> Iterator[tuple[str, int]]:
     """Keys and sizes of the files below a place in a repository of the hub. StoreError in one sentence."""
     repo, _, revision = url.bucket.partition("@")
@@ -147,14 +159,19 @@ def hub_files(url: StoreUrl) -> Iterator[tuple[str, int]]:
         try:
             request = urllib.request.Request(page, headers=headers)
             with urllib.request.urlopen(request, timeout=request_seconds()) as answer:
-                entries, link = json.load(answer), answer.headers.get("Link", "")
+                files = _hub_page(json.load(answer))
+                link = answer.headers.get("Link", "")
         except urllib.error.HTTPError as error:
+            error.close()
             raise StoreError(
-                f"{url}: the hub answers {error.code} {error.reason}; check the name, and HF_TOKEN if it is private"
+                f"{url}: the hub answers {error.code}; check the name, and HF_TOKEN if it is private"
             ) from None
         except OSError as error:
             raise StoreError(f"cannot reach {url}: {error}; check the address and the network") from None
-        for entry in entries:
-            if entry["type"] == "file" and entry["path"].startswith(base):
-                yield entry["path"].removeprefix(base), int(entry["size"])
+        except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{url}: the answer of the hub is no list of files ({type(error).__name__}); check HF_ENDPOINT and the "
+                "network"
+            ) from None
+        yield from ((path.removeprefix(base), size) for path, size in files if path.startswith(base))
         page = link.partition("<")[2].partition(">")[0] if 'rel="next"' in link else None

@@ -58,6 +58,8 @@ def reaching(where: str, scheme: str) -> Iterator[None]:
         if any(words in str(error) for words in _PAST_END):
             raise StoreDamaged(f"{where} is shorter than expected; the store is damaged") from None
         raise StoreError(_sentence(where, scheme, str(error))) from None
+    except ValueError:  # of the client, which takes no `..`, `//` or control characters
+        raise StoreError(f"{one_line(where)} has a name that no file of a store has; remove it there") from None
 
 
 def _sentence(where: str, scheme: str, text: str) -> str:
@@ -82,7 +84,10 @@ def _sentence(where: str, scheme: str, text: str) -> str:
             "command again later: it continues"
         )
     if "kind: Timeout" in text or "timed out" in text.lower():
-        return f"cannot reach {where}: no answer in time; check the address and the network"
+        return (
+            f"cannot reach {where}: no answer in time; check the address and the network, and on a slow line set "
+            "FWDATA_TIMEOUT to more seconds"
+        )
     return f"cannot reach {where}: {_reason(text)}; check the address and the network"
 
 

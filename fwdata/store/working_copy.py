@@ -189,7 +189,18 @@ class Sync:
             raise self._failure
 
     def push(self) -> None:
-        """Send everything that is not there yet, and remove there what is gone here."""
+        """Send everything that is not there yet, and remove there what is gone here.
+
+        StoreBusy where the copy itself is gone: no command removes the metadata of a whole store.
+        """
+        lost = [
+            key for key in ("zarr.json", "parts/zarr.json") if key in self._synced and self._files.read(key) is None
+        ]
+        if lost:
+            raise StoreBusy(
+                f"{self._root / lost[0]} was removed while the command ran; nothing was removed behind the URL, run "
+                "the same command again"
+            )
         self._push_units()
         listing = self._files.listing()
         loose = [key for key in listing.keys if sealed_above(key) is None and not _is_unit(_folder(key))]
