@@ -28,7 +28,7 @@ def preview(
     store: StoreArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for the images and the page.")] = Path("preview"),
     episodes: Annotated[
-        str, typer.Option(help="How many episodes, or their indices with commas: 0,2 (one alone: 7,).")
+        str, typer.Option(help="How many episodes, or their indices: 0,2 or 3-5 (one alone: 7,).")
     ] = "4",
     worst: Annotated[
         int | None, typer.Option(min=1, help="Instead: so many episodes that the doctor's findings name.")
@@ -84,13 +84,14 @@ def preview(
 
 
 def _episodes(text: str) -> int | tuple[int, ...]:
-    """A count, or indices where there is a comma; UsageError for anything else."""
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) > 1 and not parts[-1]:
-        parts = parts[:-1]
-    if not all(part.isdecimal() for part in parts) or ("," not in text and int(text) < 1):
-        raise UsageError(f"--episodes takes a number from 1, or indices such as 0,2; found {text!r}")
-    return tuple(map(int, parts)) if "," in text else int(text)
+    """A count, or indices where there is a comma or a range; UsageError for anything else."""
+    from fwdata.cli.merge_export import parse_numbers
+
+    if text.strip().isdecimal() and int(text) > 0:
+        return int(text)
+    if not {",", "-"} & set(text):
+        raise UsageError(f"--episodes takes a number from 1, or indices such as 0,2 or 3-5; found {text!r}")
+    return parse_numbers(text.strip().removesuffix(","))
 
 
 def report(

@@ -132,8 +132,10 @@ def test_preview_shows_the_episodes_that_are_named(converted: Path, tmp_path: Pa
     assert ran.json["episodes"] == [3]
     assert run("preview", converted, "--out", tmp_path / "two", "--episodes", 2).out.strip().endswith("index.html")
     assert len(list((tmp_path / "two").glob("*.png"))) == 2
-    for wrong in ("0", "x", "1,,2", "-1"):
-        run("preview", converted, "--out", tmp_path / "no", f"--episodes={wrong}").refused(2, "indices such as 0,2")
+    ran = run("preview", converted, "--out", tmp_path / "range", "--episodes", "1-2,0", "--json")
+    assert ran.json["episodes"] == [1, 2, 0]
+    for wrong, words in (("0", "such as 0,2"), ("x", "such as 0,2"), ("1,,2", "like 0,3"), ("-1", "like 0,3")):
+        run("preview", converted, "--out", tmp_path / "no", f"--episodes={wrong}").refused(2, words)
     assert not (tmp_path / "no").exists()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fault.stores import full_store
 from fixtures import robotwin_store, tree
 from hub_server import HubServer
 
@@ -100,3 +101,25 @@ def test_a_file_outside_of_the_store_is_refused(hub: HubServer, path: Path, tmp_
     files[IDENTITY] = files[IDENTITY].replace(b'"zarr.json"', b'"../evil.json"')
     with pytest.raises(UsageError, match="names a file outside of the store"):
         pull_store(REPO, tmp_path / "back.zarr")
+
+
+def test_latents_and_text_alone_reach_the_same_episodes_elsewhere_and_no_others(hub: HubServer, tmp_path: Path, run):
+    own = full_store(tmp_path / "own")
+    elsewhere = tmp_path / "elsewhere.zarr"
+    shutil.copytree(own, elsewhere, ignore=shutil.ignore_patterns("latents", "text", "stats"))
+    options = ("--license", "mit", "--only", "latents", "--only", "text")
+    assert run("push", own, REPO, *options, "--json").json["fingerprint"] == fwdata.open(own).fingerprint
+    assert run("pull", REPO, "--into", elsewhere).code == 0
+    for kind in ("latents", "text"):
+        assert tree(elsewhere / kind) == tree(own / kind)
+    assert not (elsewhere / "stats").exists() and not verify_store(elsewhere).damaged
+    assert fwdata.open(elsewhere).latents().identity == fwdata.open(own).latents().identity
+    other = robotwin_store(tmp_path / "other")
+    before = tree(other)
+    run("pull", REPO, "--into", other).refused(4, "were made from other episodes")
+    assert tree(other) == before
+
+
+def test_caches_that_a_store_does_not_have_are_not_pushed(hub: HubServer, path: Path, run):
+    run("push", path, REPO, "--license", "mit", "--only", "latents").refused(2, "latents")
+    assert hub.repositories == {}
