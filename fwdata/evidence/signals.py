@@ -24,12 +24,22 @@ NOISE = 1e-10
 """Share of a column's squares below which its spread in some of the rows is rounding, and counts as none."""
 
 
+def percentile(values: Floats, share: float) -> Floats:
+    """`np.percentile(values, share, axis=0)` of [T] or [T, D], which takes four times as long for arrays this small."""
+    ordered = np.sort(values, axis=0)
+    place = (len(ordered) - 1) * share / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    found: Floats = ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return np.where(np.isnan(ordered[-1]), np.nan, found)
+
+
 def active_columns(rows: Floats) -> NDArray[np.int64]:
     """Indices of the columns of [T, D] that move and are not noise."""
     if len(rows) < 3:
         return np.empty(0, np.int64)
     spans = np.ptp(rows, axis=0)
-    steps = np.percentile(np.abs(np.diff(rows, axis=0)), 80, axis=0)
+    steps = percentile(np.abs(np.diff(rows, axis=0)), 80)
     return np.flatnonzero((spans > CONSTANT) & (spans >= QUIET_STEPS * steps))
 
 
@@ -43,7 +53,7 @@ def relative_speeds(rows: Floats, step: int = 1, active: NDArray[np.int64] | Non
     if not len(active) or len(rows) <= step:
         return found
     changes = np.abs(rows[step:, active] - rows[:-step, active])
-    scale = np.percentile(changes, 95, axis=0)
+    scale = percentile(changes, 95)
     scale = np.where(scale > 0, scale, np.maximum(changes.max(axis=0), CONSTANT))
     before = (step + 1) // 2
     found[:, active] = np.pad(np.minimum(3.0, changes / scale), ((before, step - before), (0, 0)), mode="edge")
@@ -59,7 +69,7 @@ def speed(rows: Floats) -> Floats:
 
 def moving_rows(speeds: Floats) -> NDArray[np.bool_]:
     """bool [T], rows whose speed is above 0.2 of its 90th percentile."""
-    limit = MOVING_SHARE * float(np.percentile(speeds, 90)) if len(speeds) else 0.0
+    limit = MOVING_SHARE * float(percentile(speeds, 90)) if len(speeds) else 0.0
     return speeds > limit if limit > 0 else np.zeros(len(speeds), np.bool_)
 
 

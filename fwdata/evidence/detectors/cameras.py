@@ -11,7 +11,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.image_motion import ImageMotion
 from fwdata.evidence.records import Verdict
-from fwdata.evidence.signals import Floats, correlation, lagged, moving_rows, speed
+from fwdata.evidence.signals import Floats, correlation, lagged, moving_rows, percentile, speed
 
 STILL = 0.02
 FROZEN_ROWS, FROZEN_SECONDS, MOST = 20, 1.0, 0.5
@@ -215,7 +215,7 @@ EVERY = "a new image for every row"
 
 def repeat_limit(energy: Floats) -> float:
     """Energy below which an image repeats the one before: compressed video leaves a little."""
-    return max(STILL, 0.1 * float(np.percentile(energy, 75)))
+    return max(STILL, 0.1 * float(percentile(energy, 75)))
 
 
 DETECTORS = (FrozenCamera(), DeadCamera(), ExchangedWrists(), SlowCamera())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
-from fwdata.evidence.signals import CONSTANT, Floats, middle
+from fwdata.evidence.signals import CONSTANT, Floats, middle, percentile
 
 JUMP = 20.0
 IDLE_SECONDS = 3.0
@@ -92,7 +92,7 @@ def largest_jump(state: Floats, names: Sequence[str]) -> Jump | None:
     if len(state) < 20 or not np.isfinite(state).all():
         return None
     steps = np.abs(np.diff(state, axis=0))
-    usual = np.percentile(steps, 99, axis=0) + 0.01 * np.ptp(state, axis=0)
+    usual = percentile(steps, 99) + 0.01 * np.ptp(state, axis=0)
     ratio = np.divide(steps.max(axis=0), usual, out=np.zeros(state.shape[1]), where=usual > 1e-9)
     worst = int(np.argmax(ratio))
     row = int(steps[:, worst].argmax())

@@ -9,7 +9,7 @@ import pytest
 from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
 from fwdata.evidence.image_motion import ImageMotion, apparent_motion
-from fwdata.evidence.signals import lagged, non_negative_fit
+from fwdata.evidence.signals import lagged, non_negative_fit, percentile
 from fwdata.evidence.thumbnails import Collector, from_jpeg, from_rgb
 
 
@@ -143,3 +143,12 @@ def test_light_collectors_take_the_frames_of_every_second_row() -> None:
     assert taken.take()[:, 0, 0].tolist() == [2, 4, 6, 8, 10]  # the frame taken last before that of rows 0, 2, ..
     taken.clear()
     assert taken.count == 0 and not taken.take().size
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (2, 3), (120, 14)])
+def test_percentiles_are_those_of_numpy(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).normal(size=shape)
+    for share in (0, 2.5, 75, 80, 95, 99, 100):
+        np.testing.assert_allclose(percentile(values, share), np.percentile(values, share, axis=0), rtol=1e-12)
+    values[0] = np.nan
+    assert np.isnan(percentile(values, 50)).all()
