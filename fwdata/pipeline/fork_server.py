@@ -148,11 +148,12 @@ def main() -> None:
     _serve(socket.socket(fileno=descriptor), number)
 
 
-def fork_command(control: socket.socket) -> int | None:
+def fork_command(control: socket.socket, other: socket.socket) -> int | None:
     """A server forked from this process, where this is the command `fwdata` itself, which has imported the same.
 
-    control: the server's end. Returns the number of its process; None where anything but the command may have run
-    here, a library has started a thread, or torch, whose state on a GPU survives no fork, is loaded.
+    control, other: the server's end and this process's. Returns the number of its process; None where anything but
+    the command may have run here, a library has started a thread, or torch, whose state on a GPU survives no fork, is
+    loaded.
     """
     started = getattr(sys.modules["__main__"], "__file__", None) or ""
     if Path(started).name != "fwdata" and Path(started).parts[-2:] != ("fwdata", "__main__.py"):
@@ -167,6 +168,7 @@ def fork_command(control: socket.socket) -> int | None:
     if number:
         return number
     try:
+        other.close()  # else the server would never see it closed
         with open(os.devnull) as nothing:  # noqa: PTH123 - a device
             os.dup2(nothing.fileno(), 0)
         os.dup2(2, 1)

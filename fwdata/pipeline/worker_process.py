@@ -45,8 +45,8 @@ class WorkerRequest(TypedDict):
     """Bytes that it may allocate; 0: any number."""
 
 
-type Forker = Callable[[socket.socket], int | None]
-"""Forks a server that is at the other end of a socket; the number of its process, None where that cannot be done."""
+type Forker = Callable[[socket.socket, socket.socket], int | None]
+"""Forks a server, given its end of a socket and this process's; the number of its process, None where it cannot."""
 
 
 class WorkerProcess(Protocol):
@@ -133,10 +133,9 @@ class ForkServer:
         arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
         return start_python(_SERVER, arguments, theirs.fileno(), self.environment)
 
-    @staticmethod
-    def _forked(forker: Forker | None, theirs: socket.socket) -> ForkedServer | None:
+    def _forked(self, forker: Forker | None, theirs: socket.socket) -> ForkedServer | None:
         with _no_interrupts():
-            number = None if forker is None else forker(theirs)
+            number = None if forker is None else forker(theirs, self._control)
         return None if number is None else ForkedServer(number)
 
     def suits(self, environment: Mapping[str, str]) -> bool:
