@@ -67,7 +67,7 @@ def test_the_page_names_what_a_released_store_holds(name: str, tmp_path: Path) -
 def test_the_page_names_nothing_that_no_store_has() -> None:
     """Records are those of the code, and every array of a part is written somewhere."""
     for record in re.findall(r"`(\w+Record)`", PAGE):
-        homes = [path for path in (ROOT / "fwdata" / "store").glob("*.py") if f"class {record}(" in path.read_text()]
+        homes = [path for path in (ROOT / "fwdata" / "store").rglob("*.py") if f"class {record}(" in path.read_text()]
         assert hasattr(records, record) or homes, record
     writers = "".join(path.read_text() for path in (ROOT / "fwdata" / "store").rglob("*.py"))
     for key in ROWS:

@@ -57,7 +57,7 @@ class FakeSimulator:
         wrist = picture.copy()
         wrist[: max(1, round(0.17 * self.resolution))] = 50
         joints = np.full(7, 0.1 * self.steps)
-        place = np.array([self.steps, self.scene, 0.5])
+        place = np.array([0.01 * self.steps, 0.005 * self.scene, 0.5])
         turn = np.array([0, 0, np.sin(0.05 * self.steps), np.cos(0.05 * self.steps)])
         pictures = {"agentview_rgb": picture, "eye_in_hand_rgb": wrist}
         return SimulatorState(joints, np.array([0.04, -0.04]), place, turn, pictures)

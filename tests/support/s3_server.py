@@ -180,7 +180,7 @@ def s3(s3_running: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serv
     s3_running.release.clear()
     s3_running.seen.clear()
     yield s3_running
-    s3_running.fault = lambda request: None
+    s3_running.fault, s3_running.answer = lambda request: None, (403, b"")
     s3_running.release.set()
 
 

@@ -78,7 +78,7 @@ def test_recordings_have_the_raw_layout_and_convert(run: Command, made: list[Fak
         assert json.loads(about["problem_info"])["language_instruction"] == "put it there"
         assert demo.attrs["num_samples"] == STEPS and np.array_equal(demo.attrs["init_state"], demo["states"][0])
         assert demo["states"][0, 0] == recording.SETTLING_STEPS, "before the action"
-        assert demo["obs/ee_pos"][0, 0] == recording.SETTLING_STEPS + 1, "after the action"
+        assert demo["obs/ee_pos"][0, 0] == 0.01 * (recording.SETTLING_STEPS + 1), "after the action"
         assert demo["obs/agentview_rgb"][0, 0, 0].tolist() == [1, recording.SETTLING_STEPS + 1, 200]
         assert demo["dones"][()].tolist() == [0] * (STEPS - 1) + [1] and demo["actions"].shape == (STEPS, 7)
     episode = read_one(tmp_path / "out")
