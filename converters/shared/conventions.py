@@ -36,8 +36,8 @@ JOINT = 12.6
 """Largest angle of a joint in rad, two turns: no arm of these layouts turns further, and most degrees are larger."""
 
 STEP = (0.004, 0.06)
-"""How far LIBERO's end effector moves in a row (m) per unit of its command: 0.0106 to 0.0129 in true demonstrations; 0.05
-where the controller reaches its target within the row."""
+"""How far LIBERO's end effector moves in a row (m) per unit of its command: 0.0106 to 0.0129 in true demonstrations;
+0.05 where the controller reaches its target within the row."""
 
 SIDES = ("left", "right")
 
