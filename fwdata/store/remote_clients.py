@@ -153,11 +153,13 @@ def hub_files(url: StoreUrl) -> Iterator[tuple[str, int]]:
     repo, _, revision = url.bucket.partition("@")
     place = f"/{urllib.parse.quote(url.prefix)}" if url.prefix else ""
     page: str | None = f"{_hub()}/api/{repo}/tree/{revision or 'main'}{place}?recursive=true"
-    headers = {"authorization": f"Bearer {token}"} if (token := os.environ.get("HF_TOKEN")) else {}
+    token = os.environ.get("HF_TOKEN")
     base = f"{url.prefix}/" if url.prefix else ""
     while page:
         try:
-            request = urllib.request.Request(page, headers=headers)
+            request = urllib.request.Request(page)
+            if token:  # for the hub itself: not sent along to where it redirects
+                request.add_unredirected_header("authorization", f"Bearer {token}")
             with urllib.request.urlopen(request, timeout=request_seconds()) as answer:
                 files = _hub_page(json.load(answer))
                 link = answer.headers.get("Link", "")
@@ -175,3 +177,5 @@ def hub_files(url: StoreUrl) -> Iterator[tuple[str, int]]:
             ) from None
         yield from ((path.removeprefix(base), size) for path, size in files if path.startswith(base))
         page = link.partition("<")[2].partition(">")[0] if 'rel="next"' in link else None
+        if page and not page.startswith(f"{_hub()}/"):
+            raise StoreError(f"{url}: the hub continues its list at another address; check HF_ENDPOINT")

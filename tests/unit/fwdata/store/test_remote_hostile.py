@@ -34,6 +34,8 @@ class Answers:
     short: int = 0
     status: int = 200
     paths: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    tokens: list[str | None] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -43,8 +45,11 @@ def server() -> Iterator[Answers]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answers.paths.append(self.path)
+            answers.tokens.append(self.headers.get("authorization"))
             self.send_response(answers.status, f"for {self.headers.get('authorization')}")
             self.send_header("Content-Length", str(len(answers.body) + answers.short))
+            for name, value in answers.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(answers.body)
 
@@ -108,6 +113,20 @@ def test_a_reason_phrase_that_repeats_the_token_is_not_shown(hub_answers: Answer
     with pytest.raises(StoreError, match="the hub answers 500; check") as caught:
         objects("hf://datasets/me/set").listing()
     assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["Location", "Link"])
+def test_the_token_goes_to_no_other_server(way: str, hub_answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = hub_answers.address.replace("127.0.0.1", "localhost")
+    monkeypatch.setenv("no_proxy", "*")
+    hub_answers.body = b"[]"
+    if way == "Location":
+        hub_answers.status, hub_answers.headers = 302, {way: f"{elsewhere}/other"}
+    else:
+        hub_answers.headers = {way: f'<{elsewhere}/other>; rel="next"'}
+    with pytest.raises(StoreError, match=r"the hub (answers 302|continues its list at another address)"):
+        objects("hf://datasets/me/set").listing()
+    assert hub_answers.tokens[0] == f"Bearer {TOKEN}" and set(hub_answers.tokens[1:]) <= {None}
 
 
 def test_folders_without_end_are_refused(server: Answers) -> None:
