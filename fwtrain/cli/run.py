@@ -80,12 +80,10 @@ def run_command(
     extra += [f"data.weights=[{weights}]"] if weights is not None else []
     chosen = load_recipe(recipe, [*(overrides or []), *extra])
     import fwdata
-    from fwdata.io import refuse_url
     from fwtrain.errors import Interrupted
     from fwtrain.train.parallel import first_process
     from fwtrain.train.run import be_deterministic, choose_device, plan_run, set_threads, stop_on_signals, train
 
-    refuse_url(out, "runs are written to local folders only")
     set_threads(threads)
     if deterministic:
         be_deterministic()

@@ -12,7 +12,7 @@ from fwdata.envs import libero as simulators
 from fwdata.envs.base import Observation
 from fwdata.envs.benchmarks.libero import BENCHMARK, PROTOCOLS
 from fwdata.errors import FwdataError
-from fwtrain.infer.trials.plan import plan_evaluation
+from fwtrain.infer.trials.plan import ProtocolChanges, plan_evaluation
 from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import FilmRequest, evaluate_benchmark
 
@@ -89,7 +89,7 @@ class Wave:
 
 @pytest.mark.slow
 def test_a_killed_evaluation_ends_like_one_that_was_not(tmp_path):
-    asked = {"tasks": "3", "trials": "2", "overrides": {"limit": 12, "wait_steps": 2, "resolution": 64}}
+    asked = {"tasks": "3", "trials": "2", "changes": ProtocolChanges(limit=12, wait_steps=2, resolution=64)}
     plan = plan_evaluation("libero", BENCHMARK, ["object"], **asked)
     whole = evaluate_benchmark(plan, Wave(), {}, tmp_path / "whole", films=FilmRequest((1,)))
     assert not whole.warnings and whole.films[0].path.stat().st_size > 1000

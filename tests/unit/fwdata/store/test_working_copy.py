@@ -264,7 +264,7 @@ def test_commands_for_local_stores_name_the_url(
         more = ["me/x", "--license", "mit"] if name == "push" else f"--{options[0]}".split() if options else []
         run(*name.split(), url, *more).refused(2, f"{url} is a URL; ")
     code, _, said = call("run", made[1], "--recipe", "tiny", "--out", "s3://bucket/run")
-    assert code == 2 and "s3://bucket/run is a URL; runs are written to local folders only" in said
+    assert code == 2 and "s3://bucket/run is a URL; OUT takes a path of this machine" in said
     assert not list(tmp_path.glob("s3:*"))
 
 
