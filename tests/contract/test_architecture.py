@@ -69,6 +69,7 @@ def within(imported: str, package: str) -> bool:
     return imported == package or imported.startswith(f"{package}.")
 
 
+@pytest.mark.slow
 def test_converters_know_the_contract_and_their_format_only() -> None:
     for name, imported in edges().items():
         if within(name, "converters"):
@@ -174,6 +175,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     assert circles(edges()) == []
 
 
+@pytest.mark.slow
 def test_tests_share_through_support_and_not_through_each_other() -> None:
     for path in sources("tests"):
         if "data" not in path.parts and path.name != "guided.py":  # fuzzes with the tables of test_recordings

@@ -223,6 +223,7 @@ def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fwdata.pipeline.plan.PART_EPISODES", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_parts")
 def test_a_killed_conversion_completes_identically_and_a_finished_one_writes_nothing(
     manifest: Manifest, root: Path, tmp_path: Path

@@ -196,6 +196,7 @@ def base_only(tmp_path: Path, program: str, *arguments: str) -> subprocess.Compl
     return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=places)
 
 
+@pytest.mark.slow
 def test_the_base_install_reads_inspects_and_verifies(tmp_path: Path) -> None:
     store = str(unpack("v1-jpeg", tmp_path))
     program = """
@@ -212,6 +213,7 @@ assert command("fwtrain", "--help") == 0
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [

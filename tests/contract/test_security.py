@@ -93,6 +93,7 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["parts/p00000/frames", "parts/p00000", "stats", "text", "plan"])
 def test_nothing_is_written_through_links_out_of_a_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str

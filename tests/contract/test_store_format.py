@@ -47,6 +47,7 @@ def undescribed(store: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_page_names_what_a_fresh_store_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = toy_store(tmp_path, monkeypatch, {"a": [40]})
     materialise(raw)

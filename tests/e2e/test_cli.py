@@ -127,6 +127,7 @@ def test_convert_dry_run_and_options(run: Command, raw: Path, tmp_path: Path) ->
     assert fwdata.open(out).episodes[0].instruction.startswith("now-move")
 
 
+@pytest.mark.slow
 def test_convert_refuses_wrong_input(run: Command, raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
     (tmp_path / "empty").mkdir()
@@ -209,6 +210,7 @@ def test_inspect_prints_the_contract(run: Command, store: Path) -> None:
     run("inspect", store / "parts").refused(2, "is not an fwdata store")
 
 
+@pytest.mark.slow
 def test_inspect_lists_caches(run: Command, store: Path) -> None:
     assert run("encode-latents", store, "--vae", "fake", "--stride", 2, "--workers", 1).code == 0
     assert run("encode-text", store, "--encoder", "tiny", "--json").json == {
@@ -238,6 +240,7 @@ def test_inspect_lists_caches(run: Command, store: Path) -> None:
     assert run("verify", store).code == 0
 
 
+@pytest.mark.slow
 def test_caches_report_json_and_refuse_mismatches(run: Command, store: Path) -> None:
     dry = run("encode-latents", store, "--vae", "fake", "--dry-run", "--json")
     assert dry.json["frames"] == dry.json["windows"] == 12 and not (store / "latents").exists()
@@ -309,6 +312,7 @@ def fresh(*arguments: object, **environment: str) -> Ran:
     return Ran(found.returncode, found.stdout, found.stderr)
 
 
+@pytest.mark.slow
 def test_the_real_process_keeps_its_streams_apart(raw: Path, tmp_path: Path) -> None:
     (raw / "b" / "take0.npz").write_bytes(b"")
     ran = fresh("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 1, "--json")
@@ -332,6 +336,7 @@ def test_a_damaged_store_is_not_converted_into(run: Command, raw: Path, store: P
     run("convert", "toy", raw, "--out", store).refused(4, "has no fwdata attributes; the file is damaged")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fwdata", "fwtrain"])
 def test_version_and_help(name: str) -> None:
     def ran(*arguments: str) -> subprocess.CompletedProcess[str]:

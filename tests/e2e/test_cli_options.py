@@ -20,6 +20,7 @@ def raw(tmp_path: Path) -> Path:
     return write_toy(tmp_path / "raw", {"a": [3, 4], "b": [5]})
 
 
+@pytest.mark.slow
 def test_options_of_a_converter_are_flags(run: Command, raw: Path, tmp_path: Path) -> None:
     arguments = ("convert", "toy", raw, "--workers", 0, "--out")
     for flags in (("--prefix", "on "), ("--prefix=on ",), ("--set", "prefix='on '")):

@@ -44,6 +44,7 @@ def test_a_short_measurement_in_this_process():
     assert set(result.to_json()) >= {"requests", "rss_mb_per_minute", "handles"}
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_server_of_the_run(call, monkeypatch):
     commands = []
     with background(PolicyServer(small_policy(), port=0, steps=1)) as (host, port):

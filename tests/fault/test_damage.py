@@ -87,6 +87,7 @@ def test_damage_of_kept_video_is_noticed(tmp_path: Path) -> None:
     assert totals["delete, reader raised"] == counts["delete"]
 
 
+@pytest.mark.slow
 def test_damage_is_noticed(store: Path, expected: dict[str, Any]) -> None:
     totals = run(store, expected, SHORT, seed=1)
     assert {kind: totals[kind] for kind in SHORT} == SHORT
@@ -107,6 +108,7 @@ def test_damage_is_noticed_at_full_length(store: Path, expected: dict[str, Any])
     assert {kind: totals[kind] for kind in FULL} == FULL
 
 
+@pytest.mark.slow
 def test_a_sample_reads_a_share_and_misses_no_absent_file(store: Path) -> None:
     whole, part = verify_store(store), verify_store(store, sample=0.2, seed=3)
     assert part.total_files == whole.files and 0 < part.files < whole.files and part.damaged == []

@@ -37,6 +37,7 @@ class Blind(guided.Explorer):
         return super().step(number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("explorer", "found"), [(guided.Explorer, True), (Blind, False)])
 def test_a_planted_bug_is_found_through_its_lines(tmp_path: Path, explorer: type[guided.Explorer], found: bool) -> None:
     (tmp_path / "x.bin").write_bytes(bytes(8))
@@ -47,6 +48,7 @@ def test_a_planted_bug_is_found_through_its_lines(tmp_path: Path, explorer: type
         assert "ZeroDivisionError: planted" in finds[0][3]
 
 
+@pytest.mark.slow
 def test_a_find_is_written_with_its_seed_and_ends_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

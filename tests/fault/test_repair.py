@@ -46,6 +46,7 @@ def fixed(store: Path, folder: Path) -> None:
     assert report.left.findings == [], report.left.damaged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COUNTS)
 def test_damage_is_rebuilt_to_the_same_bytes(store: Path, folder: Path, kind: Kind) -> None:
     rng, whole = np.random.default_rng(len(kind)), tree(store)
@@ -185,6 +186,7 @@ def test_other_recordings_change_no_byte(
         assert tree(store) == whole
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_recordings_that_do_not_fit(store: Path, folder: Path, tmp_path: Path) -> None:
     lose(store, STATE)
     shutil.copytree(folder / "raw", tmp_path / "other")
@@ -273,6 +275,7 @@ def test_the_command_says_what_it_would_do(store: Path, folder: Path) -> None:
     assert done.code == 0 and verify_store(store).findings == [], done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["evidence/p00001/zarr.json", "evidence/zarr.json", "view/zarr.json"])
 @pytest.mark.parametrize("how", ["deleted", "changed"])
 def test_verdicts_and_the_view_are_made_again(store: Path, folder: Path, lost: str, how: str) -> None:
@@ -296,6 +299,7 @@ def test_verdicts_and_the_view_are_made_again(store: Path, folder: Path, lost: s
     assert repair(RepairRequest(path)).damage.steps() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [other_take, longer_take, no_take])
 def test_a_folder_that_does_not_fit_an_undamaged_store_is_named(
     store: Path, folder: Path, tmp_path: Path, change: Callable[[Path], None]

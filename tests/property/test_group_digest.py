@@ -21,6 +21,7 @@ values = st.recursive(leaves | texts, lambda inner: st.lists(inner, max_size=3) 
 attributes = st.dictionaries(keys | st.sampled_from(["a", "z", "sha255", "sha257"]), values, max_size=5)
 
 
+@pytest.mark.slow
 @given(attributes)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_stored_text_has_the_digest_of_the_value(tmp_path: Path, value: dict[str, object]) -> None:

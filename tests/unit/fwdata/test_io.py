@@ -63,6 +63,7 @@ def test_a_file_that_a_block_writes_is_whole_or_absent(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in target.parent.iterdir()} == {"film.npz": b"whole"}
 
 
+@pytest.mark.slow
 def test_a_store_is_read_without_posix_locks_and_positioned_reads(tmp_path: Path) -> None:
     store = robotwin_store(tmp_path, episodes=1)
     read = [

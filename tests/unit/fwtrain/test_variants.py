@@ -195,6 +195,7 @@ def test_the_copy_is_computed_for_the_samples_that_see_it():
     assert flops[0.5] == pytest.approx((flops[0] + flops[1]) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["idm", "first-frame"])
 def test_a_run_of_optional_idm_trains_resumes_and_acts_in_both_modes(mode: str, tmp_path: Path, call):
     chosen, stops = recipe("model.variant=optional-idm"), iter([False, False, True])

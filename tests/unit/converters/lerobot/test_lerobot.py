@@ -264,6 +264,7 @@ def test_against_lerobots_own_writer_and_reader(tmp_path, video):
                 assert np.abs(pixels(camera)[t] - shown).max() <= (3 if video else 0)
 
 
+@pytest.mark.slow
 def test_columns_are_read_as_numbers_without_pandas_and_pyarrow_compute() -> None:
     code = """
 import sys
@@ -286,6 +287,7 @@ assert not {"pandas", "pyarrow.compute"} & sys.modules.keys(), "imported"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_one_worker_chooses_the_manifest_and_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every worker imports the converter's libraries, half a second of CPU."""
     raw, started, start = write_dataset(tmp_path / "set", Recipe()), [], workers._Worker.start

@@ -219,6 +219,7 @@ def hub(tmp_path, monkeypatch) -> Callable[[Path], list[str]]:
     return serve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_a_dataset_of_the_hub(tmp_path, monkeypatch, hub, version):
     """Only what is used is downloaded; the commit is in the metadata; a repeated run downloads and writes nothing."""

@@ -42,6 +42,7 @@ def dataset(folder: Path, codec: str = "libx264") -> Path:
     return raw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
 def test_decord_gives_the_same_store(codec: str, tmp_path: Path) -> None:
     pytest.importorskip("decord")
@@ -57,6 +58,7 @@ def test_decord_gives_the_same_store(codec: str, tmp_path: Path) -> None:
     assert np.array_equal(*shown)
 
 
+@pytest.mark.slow
 def test_decord_is_refused_where_it_does_not_serve(tmp_path: Path) -> None:
     pytest.importorskip("decord")
     raw = dataset(tmp_path / "set", "libx265")

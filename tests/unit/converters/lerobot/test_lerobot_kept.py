@@ -135,6 +135,7 @@ def test_a_damaged_video_loses_its_episode_alone(tmp_path: Path) -> None:
     assert "it ends before its index (moov)" in reason
 
 
+@pytest.mark.slow
 def test_a_conversion_does_not_load_pandas(tmp_path: Path) -> None:
     """Its import takes seconds; pyarrow does it behind `to_numpy` and `pa.array`."""
     raw = write_dataset(tmp_path / "set", Recipe(lengths=(3,), tasks=(0,)))

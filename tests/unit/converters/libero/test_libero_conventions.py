@@ -198,6 +198,7 @@ def test_the_fixed_camera_is_turned_by_what_moves_in_it(tmp_path, expected):
     assert bool(told) == (expected != "rot180") and episode.metadata["rotation"] == spelt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("still", [False, True])
 def test_the_fixed_camera_tells_where_the_gripper_does_not(tmp_path, still):
     _scene(tmp_path / FILE, (-1, -1), still)

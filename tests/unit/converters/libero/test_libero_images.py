@@ -175,6 +175,7 @@ def test_frames_are_streamed_in_small_blocks(tmp_path, monkeypatch, storage):
     assert np.array_equal(np.concatenate(list(camera.frames())), written[0].pictures["image"])
 
 
+@pytest.mark.slow
 def test_pictures_are_resized_after_they_are_turned(tmp_path):
     written = write_file(tmp_path / FILE, [0], size=(40, 60))
     episode = read_one(tmp_path, resize=(20, 24))

@@ -102,6 +102,7 @@ def test_manifest_and_names(golden):
     assert list(golden.cameras) == list(manifest.cameras) == list(CAMERA_KEYS)
 
 
+@pytest.mark.slow
 def test_converts_from_the_command_line(tmp_path, monkeypatch, capsys, quick_writes):
     out = tmp_path / "a.zarr"
     monkeypatch.setattr("sys.argv", ["fwdata", "convert", "r1lite", str(DATA), "--out", str(out), "--json"])
@@ -339,6 +340,7 @@ def test_inspect_tells_skew_and_dropped_frames(tmp_path: Path) -> None:
     assert set(decided) >= {f"invalid_frames.{reason}" for reason in ("feedback pauses", "picture damaged")}
 
 
+@pytest.mark.slow
 def test_windows_are_told_the_text_of_their_first_frame(tmp_path: Path) -> None:
     run_convert(DATA, tmp_path / "s.zarr", load_manifest("r1lite"), workers=0)
     store = open_store(tmp_path / "s.zarr")

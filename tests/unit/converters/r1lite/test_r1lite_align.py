@@ -189,6 +189,7 @@ def expected(messages):
     return [s.stamp for s in head], state, action, pictures, valid
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(troubles, st.sampled_from([None, 9_000, 200_000]))
 def test_irregular_recordings(what, chunk_bytes):

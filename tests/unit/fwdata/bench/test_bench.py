@@ -78,6 +78,7 @@ def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path, monkeypatch: 
     assert 0.5 < row["bytes_ratio"] < 1.5 and row["bytes"]["store"] == found.store_bytes > 0
 
 
+@pytest.mark.slow
 def test_kept_video_is_measured_by_group_length(run: Command) -> None:
     found = run("bench", "video", "--side", 64, "--frames", 20, "--json").json
     assert [row["video"].split()[-1] for row in found["rows"]] == ["2", "2", "12", "250"]
@@ -116,6 +117,7 @@ def test_time_is_that_of_this_process_and_its_threads() -> None:
     assert Timing("x", 10, 2.0).rate == 5.0
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ("--episodes", 2, "--rows", 16, "--no-peer", "--no-workers", "--no-evidence")
     monkeypatch.setattr("fwdata.pipeline.run.look_first", lambda *_: pytest.fail("conventions were measured"))
@@ -126,6 +128,7 @@ def test_the_command_prints_a_table(run: Command, tmp_path: Path, monkeypatch: p
     run("bench", "convert", "robotvin").refused(2, "robotvin")
 
 
+@pytest.mark.slow
 def test_reading_is_compared_with_two_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command) -> None:
     path = toy_store(tmp_path, monkeypatch, {"a": [20]})
     random_latents(path)

@@ -275,6 +275,7 @@ class InputAlbum:
         return ShownEpisode(e.id, e.state, e.action, names, e.timestamp_s, valid, e.instruction, cameras, frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", CASES)
 def test_the_planted_fault_is_found_and_its_clean_twin_is_silent(detector: str) -> None:
     case = CASES[detector]
@@ -337,6 +338,7 @@ def test_other_columns_and_warnings_of_the_converter_are_found() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_discovery_left_out_and_several_robots_are_found(tmp_path: Path) -> None:
     write_task(tmp_path / "rt", "archive", "click_bell", [0], embodiment="fr3", n_arm=7, num_frames=6)
     write_task(tmp_path / "rt", "classic", "click_bell", [1], n_arm=7, num_frames=6)  # known by its joints when read

@@ -155,6 +155,7 @@ def one_outlier(state: np.ndarray, action: np.ndarray) -> None:
     state[40, 2] = 90.0
 
 
+@pytest.mark.slow
 def test_columns_and_what_normalisation_does_to_them() -> None:
     every = range(8)
     note = found(planted(rows_of(constant), every))["constant_column"]
@@ -235,6 +236,7 @@ def test_every_command_has_options_that_exist() -> None:
     assert seen > 10
 
 
+@pytest.mark.slow
 def test_memory_hardly_grows_with_the_episodes() -> None:
     """Bytes that one more clean episode keeps, once enough rows are compared."""
     import tracemalloc

@@ -106,6 +106,7 @@ def test_quarantined_recordings_are_counted_by_reason(tmp_path: Path, monkeypatc
     assert finding.command.endswith("--retry-quarantined")
 
 
+@pytest.mark.slow
 def test_exit_codes_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "o.zarr"
     run_convert(DATA / "robotwin", path, load_manifest("robotwin"))

@@ -140,6 +140,7 @@ def test_batches_are_part_of_the_identity_and_close(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_batches_refine_and_continue_to_the_same_bytes(tmp_path, monkeypatch):
     """Neither the place of a clip in its forward nor what lies beside it changes its bits."""
     path = toy_store(tmp_path, monkeypatch, {"a": [7]})

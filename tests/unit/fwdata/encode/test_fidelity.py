@@ -22,6 +22,7 @@ def test_psnr():
     assert fidelity.psnr(black, black + 16) == pytest.approx(20 * math.log10(255 / 16))
 
 
+@pytest.mark.slow
 def test_encoding_reports_the_reconstruction_and_warns_where_it_is_poor(tmp_path: Path, monkeypatch, capsys):
     """The images of the store are not of the world that the embedded VAE was trained on."""
     run, store = Command(monkeypatch, capsys), robotwin_store(tmp_path, episodes=1)

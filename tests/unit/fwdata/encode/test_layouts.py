@@ -160,6 +160,7 @@ def test_every_tensor_of_the_released_text_encoder_has_its_place():
     assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["5.0.0", "5.2.4", "4.57.1"])
 def test_a_transformers_that_loads_wrong_embeddings_is_refused(monkeypatch, version):
     pytest.importorskip("transformers")

@@ -54,6 +54,7 @@ def prompts_of(path: Path) -> list[str]:
     return list(fwdata.open(path).text("tiny").prompts)
 
 
+@pytest.mark.slow
 def test_a_store_takes_the_embeddings_that_upstreams_script_made(path: Path, tmp_path: Path):
     prompts = prompts_of(path)
     real = write(tmp_path / "embeds", [*prompts, "another"])
@@ -115,6 +116,7 @@ class Umt5:
         return [np.full((len(p.split()), self.dim), 0.125 * len(p), np.float16) for p in prompts]
 
 
+@pytest.mark.slow
 def test_a_text_cache_leaves_as_upstreams_files_and_comes_back(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

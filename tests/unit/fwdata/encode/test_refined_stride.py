@@ -158,6 +158,7 @@ def test_damaged_latents_are_not_taken_over(path: Path, vae: FakeVae) -> None:
     assert fwdata.open(path).latents().stride == 4
 
 
+@pytest.mark.slow
 def test_refined_tiny_latents_have_the_bits_of_encoding_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def test_latents_do_not_depend_on_what_was_encoded_before(tiny, clips):
     np.testing.assert_array_equal(load_vae("tiny").encode(clips[0]), first)
 
 
+@pytest.mark.slow
 def test_tiny_reconstructions_are_recognisable(tiny):
     """On the start of the held-out set that the training script reports; clips spread from 18 to 30 dB."""
     held_out = np.stack(list(train_tiny_vae.clips(np.random.default_rng(train_tiny_vae.HELD_OUT_SEED), 16)))
@@ -182,6 +183,7 @@ def folder_of(config: VaeConfig, folder: Path, **changes: object) -> Path:
 PLACES = ("pipeline", "plain", "Wan2.2_VAE.pth", "Wan2.2-TI2V-5B")
 
 
+@pytest.mark.slow
 def test_original_file_and_folders_give_the_same_latents(tmp_path):
     from fwdata.encode.vae.files import WAN22_MEAN, WAN22_STD
 

@@ -23,6 +23,7 @@ def dataset(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_conversion_gives_back_what_was_recorded(dataset: Path, tmp_path: Path, monkeypatch, capsys):
     run = Command(monkeypatch, capsys)
     done = run(

@@ -33,6 +33,7 @@ def converted(kind: str, raw: Path, store: Path, monkeypatch, capsys) -> fwdata.
     return fwdata.open(str(store))
 
 
+@pytest.mark.slow
 def test_r1lite_conversion_gives_back_what_was_recorded(recorded, tmp_path: Path, monkeypatch, capsys):
     store = converted("r1lite", recorded["r1lite"], tmp_path / "s.zarr", monkeypatch, capsys)
     unit = np.array(([1.0] * 6 + [100.0]) * 2)
@@ -61,6 +62,7 @@ def test_libero_conversion_gives_back_what_was_recorded(recorded, tmp_path: Path
         np.testing.assert_array_equal(episode.frames("image", [0])[0], stored[::-1, ::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["r1lite", "libero"])
 def test_a_rerun_keeps_what_is_there(recorded, tmp_path: Path, kind: str):
     raw = recorded[kind]

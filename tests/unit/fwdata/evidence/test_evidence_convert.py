@@ -145,6 +145,7 @@ def test_a_contradiction_stops_before_anything_is_written(tmp_path: Path, capsys
         assert not out.exists()
 
 
+@pytest.mark.slow
 def test_an_accepted_contradiction_converts_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw, out = write_libero(tmp_path / "raw", 3, lambda number, demo: invert(demo)), tmp_path / "o.zarr"
     command = [*COMMAND, str(raw), "--out", str(out)]
@@ -163,6 +164,7 @@ def test_an_accepted_contradiction_converts_and_is_recorded(tmp_path: Path, caps
     assert main(command) == 0  # goes on with what was accepted
 
 
+@pytest.mark.slow
 def test_a_later_contradiction_leaves_its_recording_out(tmp_path: Path) -> None:
     raw = write_libero(tmp_path / "raw", 12, lambda number, demo: invert(demo) if number == 1 else None)
     report = libero(raw, tmp_path / "o.zarr")
@@ -217,6 +219,7 @@ def test_bytes_of_parts_and_caches_do_not_depend_on_evidence(tmp_path: Path) -> 
     assert describe(fwdata.open(tmp_path / "without.zarr"))["evidence"] == []
 
 
+@pytest.mark.slow
 def test_a_finished_store_is_not_measured_again_and_grows(tmp_path: Path) -> None:
     raw, more, out = write_libero(tmp_path / "raw", 3), write_libero(tmp_path / "more", 5), tmp_path / "o.zarr"
     libero(raw, out)
@@ -254,6 +257,7 @@ def test_plain_sources_claim_nothing_and_say_what_is_not_verified(
     assert said.count("not verified:") == 1
 
 
+@pytest.mark.slow
 def test_an_episode_shows_its_warnings_and_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = write_libero(tmp_path / "raw", 5, lambda number, demo: blacken(demo) if number == 3 else None)
     out = tmp_path / "o.zarr"
@@ -285,6 +289,7 @@ def test_images_of_a_small_set_are_measured_as_they_are_stored(tmp_path: Path, m
     assert (seen["camera_up_down"].episodes_for, seen["camera_delay"].abstained) == (4, 4)
 
 
+@pytest.mark.slow
 def test_a_black_camera_of_a_small_set_stops_and_nothing_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -343,6 +348,7 @@ def test_a_removal_that_is_killed_leaves_no_part_that_looks_whole(
     assert verify_store(out).damaged == []
 
 
+@pytest.mark.slow
 def test_exchanged_cameras_of_libero_are_found(tmp_path: Path) -> None:
     def ride(demo: h5py.Group, fixed: str, wrist: str) -> None:
         frames = np.asarray(demo["obs/agentview_rgb"])
@@ -360,6 +366,7 @@ def test_exchanged_cameras_of_libero_are_found(tmp_path: Path) -> None:
     assert "`stitch.cameras: [wrist_image, image]` in a manifest" in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_camera_that_dies_later_leaves_its_recording_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "IMAGE_SHARE", 2)
     monkeypatch.setattr(evidence, "MAX_IMAGES", 4)  # all detectors see four, the light ones all
@@ -372,6 +379,7 @@ def test_a_camera_that_dies_later_leaves_its_recording_out(tmp_path: Path, monke
     assert (counted["camera_content"], counted["camera_frozen"], counted["camera_up_down"]) == (11, 11, 4)
 
 
+@pytest.mark.slow
 def test_one_dead_camera_of_a_small_set_warns(tmp_path: Path) -> None:
     raw = write_libero(tmp_path / "raw", 5, lambda number, demo: blacken(demo) if number == 3 else None)
     report = libero(raw, tmp_path / "o.zarr")

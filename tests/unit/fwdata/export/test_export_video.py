@@ -72,6 +72,7 @@ def test_lerobot_reads_the_same_frames(kinds: tuple[str, ...], tmp_path: Path, m
     assert not list(tmp_path.glob(".set*"))
 
 
+@pytest.mark.slow
 def test_packets_are_copied_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = made(tmp_path, monkeypatch, "h264")
     export_lerobot(ExportRequest(store, tmp_path / "set"))
@@ -89,6 +90,7 @@ def test_streams_of_other_parameters_begin_another_file(tmp_path: Path, monkeypa
     assert [len(file.episodes) for file in wrist.files] == [2, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["write_video", "_add_to_episodes", "_add_to_statistics"])
 def test_a_killed_export_keeps_the_videos_it_has_copied(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,6 +127,7 @@ def test_a_killed_export_keeps_the_videos_it_has_copied(
     assert not list(tmp_path.glob(".set*"))
 
 
+@pytest.mark.slow
 def test_an_export_killed_at_any_rename_of_its_end_leaves_nothing_when_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ segments = st.builds(
 pieces = st.lists(st.one_of(segments, st.just(b"\xff"), st.sampled_from([b"\xff\x01", b"\xff\xd0"])), max_size=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(before=pieces, after=pieces, scan=st.binary(max_size=30))
 def test_the_marker_is_found_behind_any_segments_and_only_there(before, after, scan):

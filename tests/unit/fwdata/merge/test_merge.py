@@ -130,6 +130,7 @@ def test_counts_among_the_decisions_are_added_up(tmp_path: Path) -> None:
     assert found["instruction"].endswith("canonical is the first")
 
 
+@pytest.mark.slow
 def test_caches_of_equal_identity_come_along(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_caches(monkeypatch, *made)
     for path in made:
@@ -152,6 +153,7 @@ def test_caches_of_equal_identity_come_along(made: Made, tmp_path: Path, monkeyp
     assert encoded.encoded == 0 and encoded.prompts == len(text.prompts)
 
 
+@pytest.mark.slow
 def test_caches_that_differ_stay_behind_with_a_sentence(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +166,7 @@ def test_caches_that_differ_stay_behind_with_a_sentence(
     assert not (tmp_path / "c.zarr" / "latents").exists()
 
 
+@pytest.mark.slow
 def test_an_unfinished_cache_stays_behind(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_caches(monkeypatch, *made)
     key = fwdata.open(made[1]).latents()
@@ -171,6 +174,7 @@ def test_an_unfinished_cache_stays_behind(made: Made, tmp_path: Path, monkeypatc
     assert any("latent cache 'default' is left out" in note for note in run(made, tmp_path / "c.zarr").notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 2, 7, 20, 40])
 def test_a_killed_merge_continues_to_equal_bytes(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int

@@ -32,6 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return fwdata.open(robotwin_store(tmp_path_factory.mktemp("store"), frames=20))
 
 
+@pytest.mark.slow
 def test_the_page_answers_first_whether_one_can_train_and_how(store: Store, tmp_path: Path):
     page = write_overview(store, check_store(store), measure(store), tmp_path / "x.html").read_text()
     root = ElementTree.fromstring(page)
@@ -132,6 +133,7 @@ def test_the_page_lies_beside_its_store_and_not_in_the_current_folder(
     assert page_beside(fwdata.open(".")) == page
 
 
+@pytest.mark.slow
 def test_films_of_detailed_images_keep_a_page_small():
     """Noise over a moving gradient, as large and as long as a film gets: it was 10 MB as a lossless film."""
     rng = np.random.default_rng(0)
@@ -142,6 +144,7 @@ def test_films_of_detailed_images_keep_a_page_small():
     assert len(cursor_film(frames, film_rows(200), state, 10.0)) < 1.4e6
 
 
+@pytest.mark.slow
 def test_a_rerun_recording_holds_cameras_and_numbers(store: Store, tmp_path: Path):
     pytest.importorskip("rerun", reason="needs the extra rerun")
     path = write_rerun(store, [store.episodes[0]], tmp_path / "a.rrd")

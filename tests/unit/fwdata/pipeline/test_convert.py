@@ -70,6 +70,7 @@ def test_workers_change_no_byte(tmp_path: Path, raw: Path, manifest: Manifest, r
     assert report.new_episodes == 6
 
 
+@pytest.mark.slow
 def test_a_conversion_killed_anywhere_completes_identically(tmp_path: Path, manifest: Manifest) -> None:
     raw = write_toy(tmp_path / "raw", {"a": [3], "b": [2, 2]})
     run_convert(raw, tmp_path / "reference.zarr", manifest)

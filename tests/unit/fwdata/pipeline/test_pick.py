@@ -62,6 +62,7 @@ def test_names_from_a_file(run, raw, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_refusals_write_nothing(run, raw, tmp_path):
     _convert(run, raw, "--exclude", "libero_goal/turn_on_the_stove/demo_7").refused(
         2, "no recording is called", "did you"
@@ -88,6 +89,7 @@ def _odd(path, demos):
             file[f"data/demo_{demo}/actions"][3, 6] = 0.25
 
 
+@pytest.mark.slow
 def test_warnings_of_one_kind_are_one_line_and_the_gravest_come_first(run, tmp_path):
     path = tmp_path / "raw" / "libero_goal" / f"{STOVE}_demo.hdf5"
     write_file(path, range(25), num_frames=15, size=(8, 8), actions=moving(15))

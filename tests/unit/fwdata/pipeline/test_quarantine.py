@@ -233,6 +233,7 @@ def test_mended_recordings_are_converted_when_asked_for(tmp_path: Path, raw: Pat
     assert len(report.rows) == 6
 
 
+@pytest.mark.slow
 def test_a_killed_second_try_is_continued_not_planned_twice(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
     out = tmp_path / "s.zarr"
     whole = (raw / "a" / "take1.npz").read_bytes()

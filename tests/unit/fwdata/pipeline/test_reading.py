@@ -35,6 +35,7 @@ def convert(out: Path, raw: Path = DATA / "r1lite") -> dict[str, bytes]:
     return {p.relative_to(out).as_posix(): p.read_bytes() for p in (out / "parts").rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_recording_is_read_once_and_stored_the_same(
     tmp_path: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +64,7 @@ def test_a_recording_that_changed_after_it_was_measured_is_read_again(
     assert set(reads.values()) == {2}
 
 
+@pytest.mark.slow
 def test_a_process_keeps_so_many(tmp_path: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_KEPT", 0)
     convert(tmp_path / "o.zarr")

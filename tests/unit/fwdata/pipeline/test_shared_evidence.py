@@ -59,6 +59,7 @@ def told(out: Path) -> list[DatasetVerdict]:
     return list(record.verdicts())
 
 
+@pytest.mark.slow
 def test_shards_tell_what_one_process_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = dataset(tmp_path / "raw", monkeypatch, 12)
     manifest, accept = chosen(raw), {"camera_delay": "a slow camera"}

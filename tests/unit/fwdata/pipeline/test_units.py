@@ -70,6 +70,7 @@ def test_shards_convert_to_the_bytes_of_one_process(tmp_path: Path, manifest: Ma
     assert again.new_episodes == 0 and tree(many) == tree(one)
 
 
+@pytest.mark.slow
 def test_shards_fill_caches_with_the_bytes_of_one_process(tmp_path: Path, manifest: Manifest) -> None:
     one, many = store_of(tmp_path, manifest), store_of(tmp_path, manifest, "many.zarr")
     stitch(one, Spread())

@@ -127,6 +127,7 @@ def test_update_converts_exactly_those_again_and_the_store_is_as_if_new(
     assert sorted(p.name for p in (store / "parts").glob("p*")) == ["p00000-2", "p00001"]
 
 
+@pytest.mark.slow
 def test_an_update_killed_anywhere_leaves_the_old_or_the_new_and_completes(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

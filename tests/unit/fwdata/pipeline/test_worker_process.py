@@ -76,6 +76,7 @@ def test_variables_that_are_read_at_the_start_need_a_fresh_process(
     assert result["parent"] == os.getpid() and result["environment"][variable] == "3"
 
 
+@pytest.mark.slow
 def test_the_server_ends_with_the_last_pool(own: _Shared) -> None:
     with WorkerPool(1) as outer:
         assert own.server is None  # nothing is started before it is needed
@@ -113,6 +114,7 @@ print("", fresh)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "before", "fresh"),
     [
@@ -146,6 +148,7 @@ def test_a_server_with_a_second_thread_forks_nothing(
     assert result["parent"] == os.getpid() and result["threads"] == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_costs_one_attempt(tmp_path: Path, own: _Shared) -> None:
     with WorkerPool(1) as pool:
         assert found(pool, end_parent_once, str(tmp_path / "mark")) == os.getpid()

@@ -119,6 +119,7 @@ def test_preview_refuses_a_file_and_no_episodes(converted: Path, tmp_path: Path)
     assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_preview_shows_the_episodes_that_are_named(converted: Path, tmp_path: Path, run: Command):
     ran = run("preview", converted, "--out", tmp_path / "look", "--episodes", "2,0", "--json")
     assert ran.json == {

@@ -181,6 +181,7 @@ def test_videos_and_arrays_convert_at_the_second_attempt(
     assert checked.code != 0 and any("task.txt" in fault for fault in checked.json["faults"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ros1", [True, False])
 def test_a_draft_of_a_bag_joins_its_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ros1: bool) -> None:
     """Rows are images of the first camera; other topics have their latest message."""

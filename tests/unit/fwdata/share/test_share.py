@@ -29,6 +29,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_a_store_comes_back_byte_for_byte(hub: HubServer, path: Path, tmp_path: Path):
     sent, identity = push_store(fwdata.open(path), REPO, "cc-by-4.0")
     assert sent == len(identity.files) > 10 and identity.whole
@@ -68,6 +69,7 @@ def test_a_killed_push_and_pull_continue(hub: HubServer, path: Path, tmp_path: P
     assert pull_store(REPO, tmp_path / "back.zarr")[0] == len(identity.files) - begun
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_not_taken_for_a_store(hub: HubServer, path: Path, tmp_path: Path):
     push_store(fwdata.open(path), REPO, "cc-by-4.0")
     files = hub.repositories[f"datasets/{REPO}"]
@@ -78,6 +80,7 @@ def test_damaged_bytes_are_not_taken_for_a_store(hub: HubServer, path: Path, tmp
     assert not (tmp_path / "back.zarr").exists()
 
 
+@pytest.mark.slow
 def test_caches_alone_fit_the_store_they_were_made_from_and_no_other(hub: HubServer, path: Path, tmp_path: Path):
     push_store(fwdata.open(path), REPO, "cc-by-4.0", only=("stats",))
     with pytest.raises(UsageError, match="holds caches alone"):
@@ -95,6 +98,7 @@ def test_caches_alone_fit_the_store_they_were_made_from_and_no_other(hub: HubSer
     assert tree(other) == before
 
 
+@pytest.mark.slow
 def test_a_file_outside_of_the_store_is_refused(hub: HubServer, path: Path, tmp_path: Path):
     push_store(fwdata.open(path), REPO, "cc-by-4.0")
     files = hub.repositories[f"datasets/{REPO}"]
@@ -103,6 +107,7 @@ def test_a_file_outside_of_the_store_is_refused(hub: HubServer, path: Path, tmp_
         pull_store(REPO, tmp_path / "back.zarr")
 
 
+@pytest.mark.slow
 def test_latents_and_text_alone_reach_the_same_episodes_elsewhere_and_no_others(hub: HubServer, tmp_path: Path, run):
     own = full_store(tmp_path / "own")
     elsewhere = tmp_path / "elsewhere.zarr"

@@ -79,6 +79,7 @@ def test_a_second_command_is_refused_until_the_first_is_gone(
     assert [e.num_frames for e in fwdata.open(store).episodes] == [3]
 
 
+@pytest.mark.slow
 def test_a_reader_sees_whole_episodes_only_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = toy_manifest(monkeypatch)
     monkeypatch.setattr("fwdata.pipeline.plan.PART_EPISODES", 1)

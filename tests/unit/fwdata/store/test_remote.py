@@ -145,6 +145,7 @@ def test_a_server_without_range_requests_is_named(served: str) -> None:
         objects(served).read_range("zarr.json", 3, 5)
 
 
+@pytest.mark.slow
 def test_a_web_server_is_read_and_verified(served: str, run: Command) -> None:
     assert len(fwdata.open(served).episodes) == 4
     run("inspect", served).refused(2, "sends whole files where a part is asked for")
@@ -152,6 +153,7 @@ def test_a_web_server_is_read_and_verified(served: str, run: Command) -> None:
     assert done.code == 0 and done.out.startswith(f"{served}: ") and done.out.endswith(" 0 damaged\n"), done.err
 
 
+@pytest.mark.slow
 def test_an_address_that_nobody_answers_is_one_sentence(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FWDATA_TIMEOUT", "0.3")
     url = "http://127.0.0.1:1/x.zarr"
@@ -165,6 +167,7 @@ def test_a_path_with_a_colon_is_not_a_url() -> None:
         refuse_url(Path("s3://b/x.zarr"), "caches are written to local stores only")
 
 
+@pytest.mark.slow
 def test_a_store_on_the_hub_is_read_only(
     store: Path, hub: HubServer, run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +203,7 @@ def test_s3_holds_the_same_store(s3: S3Server, run: Command, tmp_path: Path) -> 
     assert tree(tmp_path / "back.zarr") == tree(store)
 
 
+@pytest.mark.slow
 def test_verify_names_damaged_missing_and_strange_objects(store: Path, s3: S3Server, run: Command) -> None:
     url = f"{s3.bucket()}/toy.zarr"
     copy_store(str(store), url)
@@ -221,6 +225,7 @@ def test_verify_names_damaged_missing_and_strange_objects(store: Path, s3: S3Ser
         fwdata.open(url).files.read_range(chunks[1], 0, 4)
 
 
+@pytest.mark.slow
 def test_slow_downs_errors_and_cut_bodies_are_tried_again(s3: S3Server) -> None:
     files = objects(f"{s3.bucket()}/x")
     for kind, methods in (("busy", ("PUT", "GET")), ("broken", ("PUT", "GET")), ("short", ("GET",))):
@@ -238,6 +243,7 @@ def test_slow_downs_errors_and_cut_bodies_are_tried_again(s3: S3Server) -> None:
     assert list(files.listing().sizes) == ["broken/a", "busy/a", "short/a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -263,6 +269,7 @@ def test_a_server_that_stays_broken_is_one_sentence(
         assert SECRET not in done.err + done.out
 
 
+@pytest.mark.slow
 def test_wrong_buckets_accounts_and_regions_are_one_sentence(
     s3: S3Server, run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +304,7 @@ def test_a_forked_process_is_refused_instead_of_waiting_for_ever(s3: S3Server, m
         files.read("zarr.json")
 
 
+@pytest.mark.slow
 def test_many_records_are_fetched_at_once(store: Path, s3: S3Server) -> None:
     url = f"{s3.bucket()}/toy.zarr"
     copy_store(str(store), url)

@@ -73,6 +73,7 @@ def same(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.nd
     return all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_windows_are_those_of_the_local_store_and_later_epochs_ask_for_nothing(
     local: Path, url: str, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_windows_are_those_of_the_local_store_and_later_epochs_ask_for_nothing(
     assert not data_asked_for(s3)
 
 
+@pytest.mark.slow
 def test_damaged_copies_are_fetched_again(local: Path, url: str, s3: S3Server, tmp_path: Path) -> None:
     store, expected = fwdata.open(url), windows(fwdata.open(local))
     s3.seen.clear()
@@ -115,6 +117,7 @@ def test_the_bound_holds_and_what_has_no_room_stays_remote(
     assert sum(path.stat().st_size for path in copies(tmp_path)) <= {"0": 0, "1kB": 1000, "8kB": 8000}[size]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_shards_remote(
     local: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +149,7 @@ def test_two_processes_keep_the_bound_together(tmp_path: Path) -> None:
     assert [path.stat().st_size for path in tmp_path.iterdir()] == [1000] * 10
 
 
+@pytest.mark.slow
 def test_rows_that_are_damaged_in_the_bucket_are_refused(url: str) -> None:
     files = open_target(url)
     assert isinstance(files, RemoteFiles)

@@ -178,6 +178,7 @@ def test_threads_read_the_same_frames(store: Store) -> None:
         assert all(pool.map(read, range(40)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_other_processes_read_an_open_store(store: Store, method: str) -> None:
     context: Any = multiprocessing.get_context(method)
@@ -280,6 +281,7 @@ def read_everything(path: Path) -> None:
         episode.stitched([0])
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_a_store_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = toy_store(tmp_path, monkeypatch, {"a": [3, 2], "b": [2]})
     materialise(path)

@@ -159,6 +159,7 @@ def test_other_windows_are_drawn_in_every_epoch() -> None:
     assert len(first) == len(second) == round(0.5 * 75) and first != second
 
 
+@pytest.mark.slow
 def test_a_run_on_a_list_resumes_exactly_and_refuses_another_list(tmp_path: Path) -> None:
     weights = ("data.weights=[1, 0.5]",)
     whole = run(tmp_path / "whole", *weights, store=two())  # type: ignore[arg-type]

@@ -54,6 +54,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return toy_store(tmp_path, monkeypatch, TASKS)
 
 
+@pytest.mark.slow
 def test_each_distinct_prompt_is_encoded_once(path: Path, encoder: FakeEncoder) -> None:
     report = encode_text(path, "fake")
     assert (report.prompts, report.encoded) == (3, 3)
@@ -64,6 +65,7 @@ def test_each_distinct_prompt_is_encoded_once(path: Path, encoder: FakeEncoder) 
     assert (cache.name, cache.encoder, cache.dim, cache.max_tokens) == ("default", "fake", 4, 24)
 
 
+@pytest.mark.slow
 def test_embedding_has_zero_rows_past_the_prompt(path: Path, encoder: FakeEncoder) -> None:
     encode_text(path, "fake")
     cache = fwdata.open(path).text()
@@ -78,6 +80,7 @@ def test_embedding_has_zero_rows_past_the_prompt(path: Path, encoder: FakeEncode
         cache.embedding("fly away")
 
 
+@pytest.mark.slow
 def test_all_wordings_are_added_to_the_canonical_ones(path: Path, encoder: FakeEncoder) -> None:
     encode_text(path, "fake")
     before = tree(path)
@@ -89,6 +92,7 @@ def test_all_wordings_are_added_to_the_canonical_ones(path: Path, encoder: FakeE
     assert store.text().embedding("please move to spot 2").any()
 
 
+@pytest.mark.slow
 def test_rerun_writes_nothing(path: Path, encoder: FakeEncoder) -> None:
     encode_text(path, "fake")
     before = stamps(path)
@@ -97,6 +101,7 @@ def test_rerun_writes_nothing(path: Path, encoder: FakeEncoder) -> None:
     assert verify_store(path).damaged == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [0, 3])
 def test_a_killed_run_continues_with_the_next_part(
     tmp_path: Path, path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch, kill_at: int
@@ -113,6 +118,7 @@ def test_a_killed_run_continues_with_the_next_part(
     assert tree(path) == tree(other)
 
 
+@pytest.mark.slow
 def test_another_encoder_is_refused_with_the_difference(
     path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +143,7 @@ def test_unfinished_stores_are_refused(path: Path, encoder: FakeEncoder) -> None
     assert encoder.seen == [] and not (path / "text").exists()
 
 
+@pytest.mark.slow
 def test_the_embedded_encoder_fills_a_cache(path: Path) -> None:
     assert encode_text(path, "tiny").encoded == 3
     cache = fwdata.open(path).text()

@@ -117,6 +117,7 @@ def test_a_random_frame_costs_its_group_up_to_it(tmp_path: Path, monkeypatch: py
     assert sorted(fed) == [4, 5, 30, 31]
 
 
+@pytest.mark.slow
 def test_threads_and_processes_have_decoders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = clip(tmp_path / "raw/task", "h264-12")
     video_store(tmp_path / "raw", tmp_path / "s.zarr", monkeypatch, {"a": ("h264-12.mp4", range(FRAMES))})
@@ -159,6 +160,7 @@ def test_few_decoders_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(video._kept.positions) == 1
 
 
+@pytest.mark.slow
 def test_same_input_same_bytes_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip(tmp_path / "raw/task", "h264-12")
     recordings = {name: ("h264-12.mp4", range(3, 20)) for name in "abcd"}

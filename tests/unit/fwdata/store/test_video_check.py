@@ -221,6 +221,7 @@ def test_frames_that_are_not_rows_may_be_damaged(tmp_path: Path, monkeypatch: py
     assert np.array_equal(fwdata.open(out).episodes[0].frames("wrist"), shown[:10])
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_loses_one_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "raw/task"
     folder.mkdir(parents=True)

@@ -59,6 +59,7 @@ def test_merging_with_a_plain_store_gives_the_newer_layout(
             assert np.array_equal(old.frames("wrist"), new.frames("wrist"))
 
 
+@pytest.mark.slow
 def test_an_update_reads_the_episodes_of_a_part_of_video_again(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_inspect_and_dry_run_say_video(store: Path, tmp_path: Path, monkeypatch:
     assert dry_run(request).episodes == 2
 
 
+@pytest.mark.slow
 def test_every_damaged_file_of_a_video_part_is_found_and_rebuilt(store: Path, tmp_path: Path) -> None:
     whole = tree(store)
     rng = np.random.default_rng(1)

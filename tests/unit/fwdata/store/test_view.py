@@ -147,6 +147,7 @@ def test_caches_of_another_view_are_refused_by_name_and_live_beside_those_of_thi
     assert verify_store(store).damaged == []
 
 
+@pytest.mark.slow
 def test_text_of_another_prompt_is_refused_and_chosen_by_the_view(store: Path) -> None:
     change_view(store, {"prompt": "do {task}"})
     with pytest.raises(StaleCache, match=r"prompt is A video reco\.\., asked for do {task}"):

@@ -67,6 +67,7 @@ def test_a_local_store_is_its_own_working_copy(tmp_path: Path) -> None:
         assert path == tmp_path / "x.zarr"
 
 
+@pytest.mark.slow
 def test_a_conversion_to_s3_has_the_bytes_of_a_local_one(
     made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, scratch: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_killed_upload_is_continued_at_any_request(
         assert same(url, made[1], tmp_path / str(number))
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on_with_what_was_sent(
     made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +161,7 @@ def test_two_machines_that_write_the_same_agree(
     assert same(url, made[1], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_machine_that_makes_other_bytes_is_refused(
     made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +179,7 @@ def test_a_machine_that_makes_other_bytes_is_refused(
     assert objects(url).entries() == before and verify_store(url).damaged == []
 
 
+@pytest.mark.slow
 def test_objects_of_another_writer_are_not_replaced(made: tuple[Path, Path, Any], s3: S3Server) -> None:
     url = f"{s3.bucket()}/toy.zarr"
     key = "parts/p00001/lowdim/state/c/0/0"
@@ -185,6 +189,7 @@ def test_objects_of_another_writer_are_not_replaced(made: tuple[Path, Path, Any]
     assert objects(url).read(key) == b"of another process"
 
 
+@pytest.mark.slow
 def test_metadata_that_changed_meanwhile_are_not_replaced(
     made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command
 ) -> None:
@@ -238,6 +243,7 @@ def test_throttling_and_lost_answers_are_survived(
     assert same(url, made[1].parent / "expected.zarr", tmp_path)
 
 
+@pytest.mark.slow
 def test_data_are_fetched_when_they_are_read_and_kept_within_the_bound(
     made: tuple[Path, Path, Any], s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +293,7 @@ def test_shards_on_two_machines_at_once_complete_a_store(
     assert same(url, local, tmp_path) and verify_store(url).damaged == []
 
 
+@pytest.mark.slow
 def test_a_refused_conversion_takes_back_what_was_sent(
     made: tuple[Path, Path, Any], s3: S3Server, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +309,7 @@ def test_a_refused_conversion_takes_back_what_was_sent(
     assert objects(url).listing().sizes == {} and list((scratch / "stores").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_dry_runs_write_nothing(made: tuple[Path, Path, Any], s3: S3Server, run: Command, scratch: Path) -> None:
     url = f"{s3.bucket()}/toy.zarr"
     copy_store(str(made[1]), url)
@@ -327,6 +335,7 @@ def test_stores_are_merged_to_and_from_urls(
     assert same(url.replace("toy", "merged"), out, tmp_path)
 
 
+@pytest.mark.slow
 def test_no_secret_is_written_or_shown(
     made: tuple[Path, Path, Any], s3: S3Server, run: Command, tmp_path: Path
 ) -> None:

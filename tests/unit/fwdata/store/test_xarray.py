@@ -80,6 +80,7 @@ def test_zarr_python_finds_nothing_that_it_does_not_know(path: Path) -> None:
     assert {"stats", "parts/p00000/lowdim/state"} <= {name for name, _ in members}
 
 
+@pytest.mark.slow
 def test_a_store_of_an_earlier_release_goes_on_without_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = toy_manifest(monkeypatch)
     write_toy(tmp_path / "raw", {"a": [5]})

@@ -33,6 +33,7 @@ def test_less_is_computed_where_less_is_needed():
     assert chunks["fastwam"] == chunks["no-video"] < chunks["joint"] < chunks["idm"]
 
 
+@pytest.mark.slow
 def test_the_table_is_marked_as_computed(call):
     code, out, err = call("bench", "train", "--computed")
     assert code == 0

@@ -53,6 +53,7 @@ def test_the_whole_step_runs_and_trains_every_weight(monkeypatch: pytest.MonkeyP
     assert found.setting == "as published"
 
 
+@pytest.mark.slow
 def test_the_setting_is_the_first_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     config = size_config(SIZES["tiny"])
     team = Team(torch.device("cuda", 0))

@@ -130,6 +130,7 @@ def test_the_command_prints_a_table_and_ends_with_1_on_a_leak(call, monkeypatch)
     assert "exclude each other" in err
 
 
+@pytest.mark.slow
 def test_a_runs_own_model_is_checked(call, tmp_path, monkeypatch):
     flags = [part for override in (*SMALL, "model.variant=idm") for part in ("--set", override)]
     code, _, err = call("run", "s.zarr", "--recipe", "tiny", "--out", tmp_path, *flags, "--steps", 1, "--threads", 1)

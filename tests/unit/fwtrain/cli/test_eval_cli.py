@@ -37,6 +37,7 @@ def without_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Policy, "load", load)
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_evaluated_and_continued(trained: Path, tmp_path: Path, call, monkeypatch):
     marks = tmp_path / "marks"
     marks.mkdir()

@@ -65,6 +65,7 @@ def test_the_lambda_grid_trains_nothing_twice(tmp_path: Path):
     assert [a.variant for a in plan(tmp_path, variants=("joint",), lambdas=(0,)).arms] == ["joint", "joint"]
 
 
+@pytest.mark.slow
 def test_a_comparison_trains_every_run_and_writes_table_plot_and_pages(tmp_path: Path):
     made = plan(tmp_path)
     told: list[int] = []
@@ -85,6 +86,7 @@ def test_a_comparison_trains_every_run_and_writes_table_plot_and_pages(tmp_path:
     assert [name in "".join(svg.itertext()) for name in NAMES] == [True] * 5
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_continues_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     whole = run_comparison(FakeStore(), plan(tmp_path / "whole", variants=NAMES[:2]))
     made, steps = plan(tmp_path / "stopped", variants=NAMES[:2]), count(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from fake_store import FakeStore
 from hub_server import HubServer
@@ -15,6 +16,7 @@ from fwtrain.export.push import push_run
 from fwtrain.train.run import train
 
 
+@pytest.mark.slow
 def test_a_pushed_policy_has_its_weights_recipe_and_card(hub: HubServer, tmp_path: Path):
     out = tmp_path / "run"
     train(FakeStore(), recipe("optim.steps=2", "save_every=1", "eval_every=1"), out)

@@ -83,6 +83,7 @@ def outcomes(out: Path) -> dict[str, dict]:
     return {name: {k: v for k, v in record.items() if k != "env_cpu_seconds"} for name, record in kept.items()}
 
 
+@pytest.mark.slow
 def test_trials_are_the_same_alone_in_any_order_and_for_any_number_of_workers(rows: RowPolicy, tmp_path: Path):
     whole = evaluate(rows, tmp_path / "whole", workers=3)
     evaluate(rows, tmp_path / "parts", trials="2-3")
@@ -106,6 +107,7 @@ class Waits(RowPolicy):
         return super().act_batch(observations, seeds, steps=steps)
 
 
+@pytest.mark.slow
 def test_waiting_observations_of_all_environments_are_one_batch(policy: Policy, tmp_path: Path, monkeypatch):
     (tmp_path / "started").mkdir()
     monkeypatch.setenv("FAKE_STARTED", str(tmp_path / "started"))
@@ -116,6 +118,7 @@ def test_waiting_observations_of_all_environments_are_one_batch(policy: Policy, 
     assert set(waits.batches) == {4} and len(waits.batches) < chunks, "some of them held two observations"
 
 
+@pytest.mark.slow
 def test_workers_change_no_bit_with_a_real_network(policy: Policy, tmp_path: Path):
     """Batches have 3 rows and a trial is always in the same one, whoever waits; elsewhere it rounds differently."""
     evaluate(policy, tmp_path / "one", tasks="drop", trials="3", rows=3)
@@ -136,6 +139,7 @@ def test_trials_keep_their_rows():
     assert [list(batch) for batch in in_rows(seats, [trial_row(seat, 1) for seat in seats])] == [[0]] * 5
 
 
+@pytest.mark.slow
 def test_noise_is_running_or_the_same_for_every_chunk(rows: RowPolicy, tmp_path: Path):
     evaluate(rows, tmp_path / "running", trials="2")
     assert len(set(rows.seeds)) == len(rows.seeds) > 4
@@ -160,6 +164,7 @@ class Stops(RowPolicy):
         return super().act_batch(observations, seeds, steps=steps)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_loses_nothing(rows: RowPolicy, tmp_path: Path):
     with pytest.raises(ServerError, match="gone"):
         evaluate(Stops(rows.info), tmp_path / "cut", workers=2)
@@ -265,6 +270,7 @@ def test_an_absent_simulator_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
         plan()
 
 
+@pytest.mark.slow
 def test_what_could_change_a_score_is_reported(rows: RowPolicy, tmp_path: Path):
     found = evaluate(rows, tmp_path, suites=("one", "two"), trials="2", changes=ProtocolChanges(limit=15, wait_steps=2))
     shown = text(found)
@@ -287,6 +293,7 @@ def test_what_could_change_a_score_is_reported(rows: RowPolicy, tmp_path: Path):
     assert "What a score depends on" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_films_replay_trials_with_every_step_rendered(rows: RowPolicy, tmp_path: Path):
     found = evaluate(rows, tmp_path, films=FilmRequest((0,), failures=1))
     assert not found.warnings
@@ -302,6 +309,7 @@ def test_films_replay_trials_with_every_step_rendered(rows: RowPolicy, tmp_path:
         assert film.path.name in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_filming_loses_nothing(rows: RowPolicy, tmp_path: Path, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device", str(path))

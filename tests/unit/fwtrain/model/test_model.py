@@ -277,6 +277,7 @@ def test_initial_weights_are_a_function_of_the_seed():
     assert all(bool(torch.isfinite(value).all()) for value in one.values())
 
 
+@pytest.mark.slow
 def test_a_tiny_model_learns():
     config = small_config()
     model, batch = FastWAM(config), random_batch(config, size=4)

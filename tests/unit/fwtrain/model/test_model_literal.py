@@ -94,6 +94,7 @@ def video_shape(config):
     return (config.video_expert.in_channels, *config.latent_grid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ALL)
 @pytest.mark.parametrize("seed", [0, 7, 13, 14])
 def test_losses_gradients_and_samples_equal_a_literal_model(variant, seed):

@@ -164,6 +164,7 @@ class Broken(PictureVae):
         return super().encode_first(frame)
 
 
+@pytest.mark.slow
 def test_a_failure_inside_touches_neither_its_batch_nor_the_server(caplog):
     policy = small_policy(Broken())
     bright = {f"observation/{name}": np.full((48, 64, 3), 255, np.uint8) for name in CAMERAS}

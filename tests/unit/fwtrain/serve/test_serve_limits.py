@@ -81,6 +81,7 @@ def test_random_bytes_instead_of_websocket_frames():
             assert client.infer(observation())["actions"].shape == (32, 14)
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_no_answers_is_let_go(monkeypatch):
     policy = small_policy()
     chunk = np.zeros((1, 32, 14), np.float32)
@@ -114,6 +115,7 @@ def test_connections_beyond_any_use_are_dropped_at_once():
         assert has_room(host, port), "places of connections that left stay taken"
 
 
+@pytest.mark.slow
 def test_slow_clients_hold_nobody_up():
     """Half-open handshakes and half a frame, beside a client that works."""
     made = server(limits=Limits(handshake=1, ping=1, send=1))
@@ -164,6 +166,7 @@ def test_requests_under_way_are_answered_before_the_server_stops():
         PolicyClient(host, port)
 
 
+@pytest.mark.slow
 def test_fast_clients_are_slowed_down_not_refused():
     made = server(limits=Limits(rate=20))
     with background(made) as (host, port), raw(host, port) as plain:

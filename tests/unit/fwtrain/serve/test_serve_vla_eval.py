@@ -284,6 +284,7 @@ def test_images_of_steps_inside_a_chunk_are_not_decoded(monkeypatch):
     assert len(opened) == 4
 
 
+@pytest.mark.slow
 def test_a_simulator_that_sets_up_a_scene_may_leave_pings_unanswered():
     with background(server(limits=Limits(ping=0.2))) as (host, port):
         ends = {}

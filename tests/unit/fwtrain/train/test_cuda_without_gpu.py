@@ -47,6 +47,7 @@ def one_step(variant: str, layers: int, *overrides: str) -> tuple[list[str], tor
     return waits.found, norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(), ("optim.moments=8bit", "gradient_checkpointing=true"), ("freeze=video",)])
 def test_a_step_never_waits_for_the_device(overrides: tuple[str, ...]) -> None:
     assert one_step("fastwam", 2, *overrides)[0] == []

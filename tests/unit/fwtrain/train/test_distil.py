@@ -32,6 +32,7 @@ def asked(teacher: Path, out: Path, **changes) -> DistilRequest:
     return DistilRequest(teacher, out, **{**usual, **changes})
 
 
+@pytest.mark.slow
 def test_students_end_where_the_teacher_ends(teacher: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(module, "COMPARED", 2)
     rows = {(row.name, row.steps): row for row in distil(FakeStore(), asked(teacher, tmp_path / "out"))}
@@ -66,6 +67,7 @@ def test_numbers_out_of_range_are_refused(teacher: Path, tmp_path: Path, changes
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_json(teacher: Path, tmp_path: Path, call, memory_store, monkeypatch):
     monkeypatch.setattr(module, "COMPARED", 1)
     words = ("distil", teacher, "--store", "memory", "--out", tmp_path / "out", "--steps", "1", "--train-steps", 2)

@@ -172,6 +172,7 @@ class KnownGrid:
         return len(self.timesteps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "joint"])
 def test_nothing_inside_a_captured_loop_waits(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
     """A capture forbids what waits for the device: a copy from the host inside it would fail, or replay one value."""

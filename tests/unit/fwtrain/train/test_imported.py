@@ -74,6 +74,7 @@ def test_an_official_checkpoint_acts_with_its_own_weights_shift_statistics_and_r
     assert chunk.shape == (32, 14) and set(np.unique(chunk[:, 6])) <= {-1.0, 0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_evaluated_by_the_same_command(imported: Path, tmp_path: Path, call):
     """Alone and through a server of it, with equal outcomes."""
     asked = ("eval", imported, "--env", "fake_benchmark:BENCHMARK", "--suite", "one", "--tasks", "drop", "--trials", 2)

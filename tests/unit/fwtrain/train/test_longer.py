@@ -43,6 +43,7 @@ def test_a_finished_run_continues_from_its_last_checkpoint_with_the_longer_sched
     assert "continued at step 6" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_longer_run_that_is_stopped_goes_on_as_without_the_stop(tmp_path: Path):
     for name in ("whole", "stopped"):
         run(tmp_path / name)
@@ -52,6 +53,7 @@ def test_a_longer_run_that_is_stopped_goes_on_as_without_the_stop(tmp_path: Path
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_epochs_can_be_added_too(tmp_path: Path):
     first = run(tmp_path, "optim.epochs=1", "optim.steps=null")
     assert run(tmp_path, "optim.epochs=2", "optim.steps=null").step == 2 * first.step

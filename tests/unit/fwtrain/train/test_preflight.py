@@ -19,6 +19,7 @@ def gpu_with(monkeypatch: pytest.MonkeyPatch, free: int, total: int | None = Non
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, total or free))
 
 
+@pytest.mark.slow
 def test_a_run_that_fits_starts_and_one_that_does_not_is_told_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe("tiny")
     config = sized_config(recipe, Sizes.usual(recipe))
@@ -36,6 +37,7 @@ def test_a_run_that_fits_starts_and_one_that_does_not_is_told_what_does(monkeypa
     assert better.optim.batch_size * better.optim.accumulation == recipe.optim.batch_size * recipe.optim.accumulation
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe("tiny")
     gpu_with(monkeypatch, CONTEXT_BYTES)

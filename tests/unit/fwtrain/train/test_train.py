@@ -45,6 +45,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", VARIANTS)
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, overrides: tuple[str, ...]):
     assert run(tmp_path / "whole", *overrides).finished
@@ -294,6 +295,7 @@ def test_validation_error_is_in_robot_units(tmp_path: Path):
     assert line["action_mae"] == pytest.approx(np.mean([v for k, v in line.items() if k.startswith("mae.")]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_training_learns(tmp_path: Path):
     run(tmp_path, "optim.steps=40", "optim.lr=1e-2", "save_every=40", "eval_every=40", "optim.batch_size=8")
     values = [line["action"] for line in read_log(tmp_path)]

@@ -237,6 +237,7 @@ def reference_adamw(weight: torch.Tensor, grads: list[torch.Tensor], recipe: Opt
     return weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moments", ["fp32", "8bit"])
 @pytest.mark.parametrize("shape", [(3072, 192), (1024, 14), (256, 16), (300, 16), (512, 3, 5), (17, 257), (64, 256)])
 def test_moments_step_like_the_formula_whatever_the_shape(shape: tuple[int, ...], moments: str):
@@ -279,6 +280,7 @@ def test_gradients_of_other_strides_are_read_as_they_are():
     assert torch.equal(*stepped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3072, 192), (1024, 14), (256, 16)])
 def test_training_with_eight_bit_moments_does_not_diverge(shape: tuple[int, int]):
     """A least-squares layer is fitted as closely as with float32 moments."""

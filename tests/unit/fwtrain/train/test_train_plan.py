@@ -50,6 +50,7 @@ def test_activations_are_predicted_within_five_percent_of_measured(overrides: tu
     assert predicted == pytest.approx(measured_peak(model), rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [("precision=bf16",), ("optim.moments=8bit",), ("freeze=video", "precision=bf16")]
 )

@@ -142,6 +142,7 @@ def test_pictures_of_predicted_futures_reach_files_log_tensorboard_and_report(
     assert HTML in text and "video loss, latent frame 2" in text and "joint13" in text
 
 
+@pytest.mark.slow
 def test_pictures_change_no_weight_and_a_resumed_run_makes_the_same(tmp_path: Path, decoder: FakeDecoder):
     run(tmp_path / "plain")
     run(tmp_path / "whole", "validation.pictures=1")
@@ -200,6 +201,7 @@ class FakeTracker(SimpleNamespace):
         self.finished += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_a_tracker_gets_recipe_numbers_and_pictures_and_goes_on_after_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], decoder: FakeDecoder, name: str
