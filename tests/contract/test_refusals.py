@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from fault.stores import full_store, quick
-from fixtures import PLUGINS, run_convert, save, toy_arrays, toy_manifest, tree, write_toy
+from fixtures import PLUGINS, run_convert, save, toy_arrays, toy_manifest, write_toy
 from raw_metadata import read_attributes, write_attributes
 
 import fwdata
@@ -238,6 +240,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def as_made(made: Path) -> dict[str, str]:
+    """What `made` holds, before any command."""
+    return everything(made)
+
+
 @pytest.fixture
 def world(made: Path, case: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder itself, which a refusal does not change, or a copy for cases that change it first."""
@@ -253,12 +261,18 @@ def world(made: Path, case: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def everything(folder: Path) -> dict[str, str]:
     """sha256 of every file, and every folder."""
-    return tree(folder) | {f"{path.relative_to(folder)}/": "" for path in folder.rglob("*") if path.is_dir()}
+    found = {}
+    for place, folders, files in os.walk(folder):
+        found |= {f"{place}/{name}/": "" for name in folders}
+        found |= {f"{place}/{name}": hashlib.sha256(Path(place, name).read_bytes()).hexdigest() for name in files}
+    return found
 
 
-def assert_refused(program: str, main: Callable[[], object], case: Refused, world: Path, monkeypatch, capsys) -> None:
+def assert_refused(
+    program: str, main: Callable[[], object], case: Refused, world: Path, as_made: dict[str, str], monkeypatch, capsys
+) -> None:
     case.before(world)
-    before = everything(world)
+    before = as_made if case.before is unchanged else everything(world)
     workers = ["--workers", "0"] if case.line.startswith(("convert", "repair")) else []
     json = [] if "--json" in case.line else ["--json"]
     monkeypatch.setattr(sys, "argv", [program, *case.line.split(), *workers, *json])
@@ -272,14 +286,14 @@ def assert_refused(program: str, main: Callable[[], object], case: Refused, worl
 
 
 @pytest.mark.parametrize("case", DATA, ids=str)
-def test_fwdata_refuses_without_a_trace(case: Refused, world: Path, monkeypatch, capsys):
-    assert_refused("fwdata", data_cli.main, case, world, monkeypatch, capsys)
+def test_fwdata_refuses_without_a_trace(case: Refused, world: Path, as_made, monkeypatch, capsys):
+    assert_refused("fwdata", data_cli.main, case, world, as_made, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("case", TRAIN, ids=str)
-def test_fwtrain_refuses_without_a_trace(case: Refused, world: Path, monkeypatch, capsys):
+def test_fwtrain_refuses_without_a_trace(case: Refused, world: Path, as_made, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
-    assert_refused("fwtrain", train_cli.main, case, world, monkeypatch, capsys)
+    assert_refused("fwtrain", train_cli.main, case, world, as_made, monkeypatch, capsys)
 
 
 def writing_commands() -> set[str]:

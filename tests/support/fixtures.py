@@ -87,9 +87,14 @@ def robotwin_store(tmp_path: Path, episodes: int = 3, frames: int = 8) -> Path:
 def tree(folder: Path) -> dict[str, str]:
     """sha256 of every file below a folder, by relative path; of a store, not of the times of its recordings' files, nor
     of the verdicts of its first episodes, which an update does not measure again."""
-    skipped = {folder / "sources", folder / "evidence" / "zarr.json"}
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not {p, p.parent.parent} & skipped)
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    found = {}
+    for place, _, files in os.walk(folder):
+        below = Path(place).relative_to(folder)
+        for name in files:
+            if below.parent.as_posix() == "sources" or (below / name).as_posix() == "evidence/zarr.json":
+                continue
+            found[(below / name).as_posix()] = hashlib.sha256(Path(place, name).read_bytes()).hexdigest()
+    return found
 
 
 def killed(action: Callable[[], object], at_write: int) -> bool:
