@@ -248,6 +248,7 @@ def test_workers_change_no_byte(manifest: Manifest, root: Path, tmp_path: Path) 
         assert tree(tmp_path / f"{workers}.zarr") == tree(tmp_path / "0.zarr")
 
 
+@pytest.mark.slow
 def test_what_was_found_is_converted_quarantined_or_skipped(
     converter: Converter, manifest: Manifest, root: Path, tmp_path: Path
 ) -> None:

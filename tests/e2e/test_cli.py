@@ -149,6 +149,7 @@ def test_convert_refuses_wrong_input(run: Command, raw: Path, tmp_path: Path) ->
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_convert_to_another_manifests_store_ends_with_4(run: Command, raw: Path, store: Path, tmp_path: Path) -> None:
     ran = run("convert", "toy", raw, "--out", store, "--set", "prefix=x")
     ran.refused(4, "options.prefix is '', asked for x")

@@ -77,6 +77,7 @@ def test_only_what_is_damaged_is_written(store: Path, folder: Path) -> None:
     assert changed and all(key.split("/")[0] == "latents" for key in changed)
 
 
+@pytest.mark.slow
 def test_a_lost_folder_of_any_kind_is_rebuilt(store: Path, folder: Path) -> None:
     whole = tree(store)
     for pattern in ("parts/p00001", "parts/p00002/frames", "latents/*/p00000", "text/*/p00000", "plan"):
@@ -163,6 +164,7 @@ def nothing(raw: Path) -> None:
     raw.mkdir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [other_take, longer_take, no_take, other_task, other_dataset, nothing])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_other_recordings_change_no_byte(
@@ -212,6 +214,7 @@ def test_new_recordings_are_not_added(store: Path, folder: Path, tmp_path: Path)
     assert report.left.findings == [] and tree(store) == whole
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_made_leaves_everything_as_it_was(
     store: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +268,7 @@ def test_settings_and_strange_files_are_named(store: Path, folder: Path) -> None
     assert done.code == 0 and root.read_bytes() == data, done.output
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_would_do(store: Path, folder: Path) -> None:
     (next((store / "text").glob("*/p00000/data/c/0/0"))).write_bytes(b"")
     said = run_command(main, ["fwdata", "repair", store, "--dry-run", "--json"])

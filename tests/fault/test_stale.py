@@ -94,6 +94,7 @@ def test_adding_to_a_cache_of_other_settings_is_refused(
         encode_latents(request_of(store), lambda count: None, lambda *values: None)
 
 
+@pytest.mark.slow
 def test_another_dtype_of_the_vae_is_refused(store: Path) -> None:
     encode_latents(EncodeRequest(store, "tiny", "real", stride=8), lambda count: None, lambda *values: None)
     with pytest.raises(StaleCache, match=r"vae\.compute_dtype is float32, asked for bfloat16"):

@@ -31,6 +31,7 @@ def sound(episode: Episode, length: int) -> None:
     assert all(len(pixels(camera)) == length for camera in episode.cameras.values())
 
 
+@pytest.mark.slow
 @QUIET
 @given(
     st.sampled_from([None, *NUMBERS, "vector", "rgb"]),

@@ -241,6 +241,7 @@ def test_a_dataset_of_the_hub(tmp_path, monkeypatch, hub, version):
     assert len(asked) == count
 
 
+@pytest.mark.slow
 def test_the_first_episodes_of_a_large_dataset_of_the_hub(tmp_path, monkeypatch, hub):
     asked = hub(write_dataset(tmp_path / "source", Recipe(lengths=(4, 3, 5), tasks=(0, 0, 0))))
     monkeypatch.chdir(tmp_path)

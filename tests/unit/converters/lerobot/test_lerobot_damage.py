@@ -197,6 +197,7 @@ def test_doubled_column(root):
     assert f"has 2 columns '{ARM}'" in reason(root)
 
 
+@pytest.mark.slow
 def test_rows_and_metadata_disagree(root):
     path = root / "meta/episodes.jsonl"
     path.write_text(path.read_text().replace('"length": 5', '"length": 6'))

@@ -94,6 +94,7 @@ def by_torchcodec(path: Path) -> NDArray[np.uint8]:
     return np.asarray(decoder[:].numpy(), np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(CLIPS))
 @pytest.mark.parametrize("reader", [by_decord, by_torchcodec], ids=["decord", "torchcodec"])
 def test_other_decoders_show_the_same_frames(kind: str, reader: object, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def shared_video(raw: Path, recipe: Recipe, codec: str, gop: int, options: dict[
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "gop", "hidden"),
     [("libsvtav1", 2, False), ("libx264", 6, False), ("libx265", 8, False), ("libx265", 8, True)],

@@ -145,6 +145,7 @@ def test_damaged_bag(tmp_path, sent, seed):
         assert "\n" not in str(error)
 
 
+@pytest.mark.slow
 def test_damaged_db3(tmp_path, sent):
     r1.write_db3(tmp_path / "x", sent)
     path = tmp_path / "x" / "x.db3"

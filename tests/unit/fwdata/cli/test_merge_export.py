@@ -25,6 +25,7 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     return tmp_path / "a.zarr", tmp_path / "b.zarr"
 
 
+@pytest.mark.slow
 def test_merge(run: Command, stores: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "c.zarr"
     before = stamps(tmp_path)

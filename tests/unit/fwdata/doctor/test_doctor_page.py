@@ -120,6 +120,7 @@ def test_findings_without_a_look_add_nothing(album: StoredAlbum) -> None:
     assert report.html() == Report("t").html()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["robotwin", "libero", "r1lite", "lerobot"])
 def test_recordings_show_the_images_of_their_store(source: str, tmp_path: Path) -> None:
     folder = "lerobot_v21" if source == "lerobot" else source

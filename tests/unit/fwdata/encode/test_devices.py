@@ -123,6 +123,7 @@ def encode(path: Path, batch: int, stride: int = 2, **options: object) -> None:
     encode_latents(request, lambda frames: None, lambda *values: None)
 
 
+@pytest.mark.slow
 def test_batches_are_part_of_the_identity_and_close(tmp_path, monkeypatch):
     path = toy_store(tmp_path, monkeypatch, {"a": [7]})
     encode(path, 1)

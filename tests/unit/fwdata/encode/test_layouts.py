@@ -53,6 +53,7 @@ def made(folder: Path, names: tuple[str, ...]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "asked", "read"),
     [

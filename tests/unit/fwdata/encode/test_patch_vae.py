@@ -32,6 +32,7 @@ def held_out() -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
+@pytest.mark.slow
 def test_held_out_simulator_frames_come_back(vae: LatentVae, held_out):
     stills = [psnr(image, vae.decode(vae.encode_first(image))[0]) for image in held_out["stills"]]
     assert len(stills) == 4 and min(stills) > 26 and np.mean(stills) > 28

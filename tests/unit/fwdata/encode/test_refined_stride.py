@@ -85,6 +85,7 @@ def test_nothing_else_may_differ(path: Path, vae: FakeVae, monkeypatch: pytest.M
         encode(path, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [0, 3, 9, 20, 40])
 def test_a_killed_refinement_leaves_the_coarse_cache_and_continues(
     path: Path, vae: FakeVae, monkeypatch: pytest.MonkeyPatch, kill_at: int

@@ -133,6 +133,7 @@ def test_a_state_in_another_unit_stops_a_conversion_of_one_demonstration(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_contradiction_stops_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw, out = write_libero(tmp_path / "raw", 4, lambda number, demo: invert(demo)), tmp_path / "o.zarr"
     with pytest.raises(UsageError, match="gripper gripper: decided 'larger command opens', but 4 of 4") as error:

@@ -159,6 +159,7 @@ def test_an_export_killed_at_any_rename_of_its_end_leaves_nothing_when_run_again
     assert whole.keys() == found.keys() and {name for name in whole if whole[name] != found[name]} <= {"meta/info.json"}
 
 
+@pytest.mark.slow
 def test_videos_of_another_export_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = made(tmp_path, monkeypatch, "h264")
     request = ExportRequest(store, tmp_path / "set")

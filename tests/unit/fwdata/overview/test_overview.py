@@ -156,6 +156,7 @@ def test_a_rerun_recording_holds_cameras_and_numbers(store: Store, tmp_path: Pat
         write_rerun(store, [], tmp_path / "a.bin")
 
 
+@pytest.mark.slow
 def test_a_rerun_recording_that_fails_leaves_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("rerun", reason="needs the extra rerun")
     (tmp_path / "a.rrd").write_bytes(b"old")

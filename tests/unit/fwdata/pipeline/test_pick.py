@@ -112,6 +112,7 @@ def test_warnings_of_one_kind_are_one_line_and_the_gravest_come_first(run, tmp_p
     assert any("gripper commands" in text for text in episode.metadata["warnings"])
 
 
+@pytest.mark.slow
 def test_what_discovery_leaves_out_is_said_in_every_place(run, tmp_path):
     path = tmp_path / "raw" / "libero_goal" / f"{STOVE}_demo.hdf5"
     write_file(path, [0, 1, 2], size=(8, 8))

@@ -119,6 +119,7 @@ def robotwin(folder: Path, shift: float) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lerobot, libero, robotwin])
 def test_the_command_refuses_it_for_every_source(tmp_path: Path, make: object) -> None:
     assert callable(make)

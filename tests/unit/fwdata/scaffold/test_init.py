@@ -161,6 +161,7 @@ def test_a_folder_of_png_and_csv_converts_at_the_second_attempt(
     assert store.episodes[0].stitched([0]).shape == (1, 32, 128, 3)
 
 
+@pytest.mark.slow
 def test_videos_and_arrays_convert_at_the_second_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command
 ) -> None:

@@ -49,6 +49,7 @@ def test_the_table_is_marked_as_computed(call):
     assert "did you mean '50m'" in err
 
 
+@pytest.mark.slow
 def test_latency_prints_every_stage_of_every_variant(call, monkeypatch):
     monkeypatch.setitem(SIZES, "tiny", Size((24, 48), (16, 32), 2, 2, 12, 10, 2))
     flags = ("bench", "latency", "--steps", 2, "--repeats", 1, "--device", "cpu")

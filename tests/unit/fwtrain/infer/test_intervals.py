@@ -38,6 +38,7 @@ def test_paired_rates_agree_with_published_values(table: tuple[int, ...], low: f
     assert (found.low, found.high) == pytest.approx((low, high), abs=2e-4)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_paired_rates_hold_the_difference_and_turn_with_the_pair(rows: list[tuple[bool, bool]]):
     one, other = np.array(rows, np.bool_).T

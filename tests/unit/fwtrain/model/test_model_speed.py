@@ -14,6 +14,7 @@ from fwtrain.model.rope import action_table, video_table
 from fwtrain.model.text import merged_text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_never_asks_for_a_value(variant):
     """Tensors of the meta device have no values: anything that waited for one would raise."""

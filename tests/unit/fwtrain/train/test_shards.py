@@ -193,6 +193,7 @@ def test_a_stop_gives_up_what_a_slow_disk_does_not_take_in_time(tmp_path: Path, 
     assert [item.step for item in checkpoints(tmp_path)] == [1]
 
 
+@pytest.mark.slow
 def test_a_stop_finishes_the_save_in_flight_and_begins_none_that_it_has_no_time_for(
     tmp_path: Path, team: Team, monkeypatch
 ):

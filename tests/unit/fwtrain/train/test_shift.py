@@ -214,6 +214,7 @@ def test_a_wrong_shift_gives_other_actions_without_any_error():
     assert float((wrong - own).abs().mean()) > 0.1 * float(own.abs().mean())
 
 
+@pytest.mark.slow
 def test_predict_takes_a_shift_and_says_what_it_used(five: Path, call):
     flags = ("predict", five, "--store", "s", "--threads", 1, "--json")
     answers = {}
