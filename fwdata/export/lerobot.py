@@ -318,11 +318,13 @@ def _about(index: int, episode: StoredEpisode) -> dict[str, object]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """lerobot, datasets and the video codec say nothing, and nobody asks the network."""
-    for name, value in {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "SVT_LOG": "1"}.items():
+    for name, value in {"HF_DATASETS_OFFLINE": "1", "SVT_LOG": "1"}.items():
         os.environ.setdefault(name, value)
     import av.logging
     import datasets
+    from huggingface_hub import constants
 
+    offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     showed = not datasets.are_progress_bars_disabled()
     level = logging.root.manager.disable
     datasets.disable_progress_bars()
@@ -331,6 +333,7 @@ def quiet() -> Iterator[None]:
     try:
         yield
     finally:
+        constants.HF_HUB_OFFLINE = offline  # the hub may be asked again, as by --push
         logging.disable(level)
         av.logging.set_libav_level(av.logging.INFO)  # libav's own default
         if showed:

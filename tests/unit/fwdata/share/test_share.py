@@ -128,3 +128,16 @@ def test_latents_and_text_alone_reach_the_same_episodes_elsewhere_and_no_others(
 def test_caches_that_a_store_does_not_have_are_not_pushed(hub: HubServer, path: Path, run):
     run("push", path, REPO, "--license", "mit", "--only", "latents").refused(2, "latents")
     assert hub.repositories == {}
+
+
+@pytest.mark.slow
+def test_an_export_leaves_the_hub_reachable_for_its_push() -> None:
+    from huggingface_hub import constants
+
+    from fwdata.export.lerobot import quiet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        with quiet():
+            assert constants.HF_HUB_OFFLINE
+        assert not constants.HF_HUB_OFFLINE
