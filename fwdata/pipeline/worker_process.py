@@ -31,7 +31,7 @@ of the server, it is started as a fresh process."""
 
 
 class WorkerRequest(TypedDict):
-    """What a server is told about a worker to fork, as JSON."""
+    """The JSON by which a server is asked to fork a worker."""
 
     server: int
     """Number of the server's process."""

@@ -21,33 +21,21 @@ import simplejpeg
 
 from fwdata.envs.base import Observation
 from fwdata.envs.sample.env import SampleEnv, expert_rollout
-from fwdata.envs.sample.request import SampleReport, check_request, write_recording
+from fwdata.envs.sample.request import SampleReport, begin_folder, check_request, write_recording
 from fwdata.envs.sample.tasks import TASKS
-from fwdata.errors import UsageError
 
 FPS = 15
 """The label that published sets carry for 16.7 Hz rows."""
 CHUNK = 1000
 DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 CAMERAS = {"head_camera": "cam_high", "left_camera": "cam_left_wrist", "right_camera": "cam_right_wrist"}
-SEED = "seed.txt"
-"""Beside meta/: what the recordings were drawn from, so that a rerun goes on with the same."""
 
 
 def write_lerobot(out: Path, episodes: int, seed: int = 0, *, camera_size: tuple[int, int] = (48, 64)) -> SampleReport:
     """Write expert recordings as one dataset; see `write_sample`. Finished episodes of the same seed are kept; a folder
     with another dataset is refused with UsageError. The dataset is complete when meta/info.json is there."""
     check_request(out, episodes, seed, camera_size)
-    drawn = f"{seed} {camera_size[0]}x{camera_size[1]}\n"
-    marker = out / SEED
-    if marker.is_file():
-        if marker.read_text(encoding="utf-8") != drawn:
-            raise UsageError(
-                f"{out} holds recordings of another seed or image size; choose another folder or remove it"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} holds other files; choose another folder or remove it")
-    write_recording(marker, drawn.encode())
+    begin_folder(out, seed, camera_size)
     env = SampleEnv("robotwin", pixels=camera_size)
     lengths, size, written, start = [], 0, 0, 0
     for episode in range(episodes):

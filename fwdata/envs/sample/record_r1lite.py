@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from fwdata.envs.base import Observation
 from fwdata.envs.sample.env import SampleEnv, expert_rollout
-from fwdata.envs.sample.request import SampleReport, check_request, write_recording
+from fwdata.envs.sample.request import SampleReport, begin_folder, check_request, write_recording
 from fwdata.envs.sample.tasks import TASKS
 from fwdata.envs.sample.world import ARM_DIMS
-from fwdata.errors import FwdataError, UsageError
+from fwdata.errors import FwdataError
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -52,16 +52,7 @@ def write_r1lite(out: Path, episodes: int, seed: int = 0, *, camera_size: tuple[
     """Write expert recordings; see `write_sample`. Finished recordings of the same seed and size are kept; others in
     the folder are refused with UsageError. Complete when raw_data_meta.json is there."""
     check_request(out, episodes, seed, camera_size)
-    drawn = f"{seed} {camera_size[0]}x{camera_size[1]}\n"
-    marker = out / "seed.txt"
-    if marker.is_file():
-        if marker.read_text(encoding="utf-8") != drawn:
-            raise UsageError(
-                f"{out} holds recordings of another seed or image size; choose another folder or remove it"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} holds other files; choose another folder or remove it")
-    write_recording(marker, drawn.encode())
+    begin_folder(out, seed, camera_size)
     env = SampleEnv("robotwin", pixels=camera_size)
     listed, frames, size, written = [], 0, 0, 0
     for episode in range(episodes):

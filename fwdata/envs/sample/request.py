@@ -38,6 +38,22 @@ def check_request(out: Path, episodes: int, seed: int, camera_size: tuple[int, i
         raise UsageError(f"{out} is a file; name a folder for the recordings")
 
 
+def begin_folder(out: Path, seed: int, camera_size: tuple[int, int]) -> None:
+    """Note in OUT/seed.txt what the recordings are drawn from, so that a rerun goes on with the same.
+
+    camera_size: (height, width). UsageError for a folder with other recordings or other files.
+    """
+    drawn, marker = f"{seed} {camera_size[0]}x{camera_size[1]}\n", out / "seed.txt"
+    if marker.is_file():
+        if marker.read_text(encoding="utf-8") != drawn:
+            raise UsageError(
+                f"{out} holds recordings of another seed or image size; choose another folder or remove it"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} holds other files; choose another folder or remove it")
+    write_recording(marker, drawn.encode())
+
+
 def write_recording(path: Path, content: bytes) -> None:
     """Put a whole file in place or none; FwdataError naming the file when the disk refuses it."""
     try:
