@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
-from fwdata.images.layouts import BUILT_IN, checked_tiles, find_layout, is_layout
+from fwdata.images.layouts import BUILT_IN, Size, checked_tiles, find_layout, is_layout, nearest_size
 from fwdata.plugins import plugin_dir
 from fwdata.validation import Model, parse_model, validate_model
 from fwdata.window import Window
@@ -104,7 +104,10 @@ class StitchSpec(Model):
             raise ValueError(f"sizes must be at least 1, found camera_size {self.camera_size} and size {self.size}")
         if len(set(self.cameras)) != n:
             raise ValueError(f"cameras must be distinct, found {list(self.cameras)}")
-        checked_tiles(self.layout, n, self.camera_size, self.size)
+        try:
+            checked_tiles(self.layout, n, self.camera_size, self.size)
+        except ValueError as error:
+            raise ValueError(f"{error}{_nearest(self.layout, n, self.camera_size, self.size)}") from None
         return self
 
 
@@ -126,8 +129,19 @@ def _following_size(data: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     if given == ["camera_size"]:
         size = arrangement.size_of(n, known)
         return {} if size is None else {"size": size}
-    each = arrangement.camera_size_of(n, known)
+    try:
+        each = arrangement.camera_size_of(n, known)
+    except ValueError as error:
+        raise ValueError(f"{error}{_nearest(layout, n, known, known)}") from None
     return {} if each is None else {"camera_size": each}
+
+
+def _nearest(layout: str, cameras: int, camera_size: Size, size: Size) -> str:
+    """The nearest size that can be stitched and encoded, as the end of a message; empty where none is near."""
+    found = nearest_size(layout, cameras, camera_size, size, IMAGE_STEP)
+    if found is None:
+        return ""
+    return f"; the nearest size that layout {layout!r} takes for its cameras is [{found[0]},{found[1]}]"
 
 
 class Split(Model):
@@ -289,10 +303,10 @@ def check_stitched_size(stitch: StitchSpec, where: str) -> None:
     """ManifestError unless the stitched image can be encoded: both sides a multiple of IMAGE_STEP."""
     height, width = stitch.size
     if height % IMAGE_STEP or width % IMAGE_STEP:
-        near = [max(IMAGE_STEP, round(side / IMAGE_STEP) * IMAGE_STEP) for side in stitch.size]
+        near = _nearest(stitch.layout, len(stitch.cameras), stitch.camera_size, stitch.size)
         raise ManifestError(
             f"{where}: stitch.size: the stitched image of {height}x{width} must be a multiple of {IMAGE_STEP} on both "
-            f"sides (VAE stride 16, patch 2); the nearest such size is {near}"
+            f"sides (VAE stride 16, patch 2){near}"
         )
 
 

@@ -22,6 +22,10 @@ type Tile = tuple[int, int, int, int]
 """(top, left, height, width) in pixels of the stitched image."""
 
 
+REACH = 16
+"""How many steps from a size `nearest_size` looks on each side: 12 cameras divide a side within so many."""
+
+
 class StitchLayout(ABC):
     """How cameras are arranged."""
 
@@ -106,6 +110,25 @@ def find_layout(name: str) -> StitchLayout:
 def _hint(name: str) -> str:
     hint = did_you_mean(name, layout_names())
     return hint if "did you mean" in hint else ""
+
+
+def nearest_size(name: str, cameras: int, camera_size: Size, size: Size, step: int) -> Size | None:
+    """The stitched size nearest to `size` that a layout takes and whose sides are multiples of `step`; None: none near.
+
+    camera_size: of the cameras, in pixels, where the layout does not compute it from the stitched size.
+    """
+    near = [range(max(1, side // step - REACH), side // step + REACH + 1) for side in size]
+    found = [(h * step, w * step) for h in near[0] for w in near[1]]
+    found.sort(key=lambda one: (abs(one[0] - size[0]) + abs(one[1] - size[1]), one))
+    return next((one for one in found if _takes(name, cameras, camera_size, one)), None)
+
+
+def _takes(name: str, cameras: int, camera_size: Size, size: Size) -> bool:
+    try:
+        checked_tiles(name, cameras, find_layout(name).camera_size_of(cameras, size) or camera_size, size)
+    except ValueError:
+        return False
+    return True
 
 
 def checked_tiles(name: str, cameras: int, camera_size: Size, size: Size) -> list[Tile]:

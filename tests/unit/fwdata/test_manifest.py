@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from fixtures import PLUGINS
 
 from fwdata.errors import ManifestError, UsageError
-from fwdata.manifest import Manifest, load_manifest, manifest_names, parse_model
+from fwdata.manifest import Manifest, StitchSpec, check_stitched_size, load_manifest, manifest_names, parse_model
 
 TOY = yaml.safe_load((PLUGINS / "toy.yaml").read_text())
 
@@ -147,3 +148,19 @@ def test_a_manifest_is_a_source_and_a_view() -> None:
     both = {**found.source().model_dump(), **found.view.model_dump(), "name": "robotwin"}
     assert both.pop("version") == 1
     assert both == found.model_dump()
+
+
+@pytest.mark.parametrize("layout", ["horizontal", "vertical", "robotwin"])
+@pytest.mark.parametrize("size", [(48, 48), (50, 50), (1, 1), (96, 48), (100, 700), (224, 449)])
+def test_a_suggested_size_is_accepted(layout: str, size: tuple[int, int]):
+    cameras = ("a", "b", "c")
+    with pytest.raises((ManifestError, ValueError)) as refused:
+        check_stitched_size(_stitch(layout, cameras, size), "here")
+    found = re.search(r"the nearest size .* is \[(\d+),(\d+)\]", str(refused.value))
+    assert found is not None, refused.value
+    check_stitched_size(_stitch(layout, cameras, (int(found[1]), int(found[2]))), "here")
+
+
+def _stitch(layout: str, cameras: tuple[str, ...], size: tuple[int, int]) -> StitchSpec:
+    given = {"layout": layout, "cameras": cameras, "size": size}
+    return StitchSpec.model_validate(given | ({"camera_size": (48, 64)} if layout == "robotwin" else {}))
