@@ -116,6 +116,8 @@ class VideoCamera:
     """Red and blue were exchanged before the video was encoded; readers exchange them back."""
     unkept: str = ""
     """Why the packets cannot be kept, where the converter knows that already: `frames` are stored instead."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about what the file asks for and is not done."""
     encoding: Literal["video"] = "video"
     """Kind of camera, as `fwdata inspect` shows it."""
 
@@ -136,7 +138,7 @@ class VideoCamera:
         try:
             return cls.of_packets(video.index(), rows, size, video)
         except ValueError as error:
-            return cls.of_frames(str(error), video.count, size, video)
+            return cls.of_frames(str(error), video.count, size, video, notes=video.notes())
 
     @classmethod
     def of_packets(
@@ -162,7 +164,7 @@ class VideoCamera:
         first, end = index.span(ranks)
         rows = np.searchsorted(np.sort(index.rank[first:end]), ranks).astype(np.int64)
         packets = partial(index.packets, first, end)
-        return cls(packets, decode, index.header, rows, size[0], size[1], swapped)
+        return cls(packets, decode, index.header, rows, size[0], size[1], swapped, notes=index.notes)
 
     @classmethod
     def of_frames(
@@ -172,10 +174,11 @@ class VideoCamera:
         size: tuple[int, int],
         decode: Callable[[], Iterator[VideoFrame]],
         swapped: bool = False,
+        notes: tuple[str, ...] = (),
     ) -> VideoCamera:
         """A camera whose packets cannot be kept: its decoded frames are stored losslessly coded, with a warning."""
         nothing = VideoHeader("", b"", b"", "", 2, 0)
-        return cls(lambda: iter(()), decode, nothing, np.arange(count), size[0], size[1], swapped, reason)
+        return cls(lambda: iter(()), decode, nothing, np.arange(count), size[0], size[1], swapped, reason, notes)
 
 
 type Camera = EncodedCamera | RawCamera | VideoCamera

@@ -143,6 +143,7 @@ def _open_video(
     pixels = video.VideoPixels(path, place.file, chosen.ranks, swapped)
     if video_as == "keep":
         return kept.keep(pixels, found), told
+    warnings += [f"{place.file}: {note}" for note in video.notes(path, place.file)]
     frames = partial(decord_blocks, pixels) if video_as == "decord" else pixels
     return RawCamera(frames, found.height, found.width), told
 

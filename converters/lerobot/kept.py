@@ -21,4 +21,5 @@ def keep(pixels: video.VideoPixels, found: video.Timeline) -> VideoCamera:
             video.indexed(pixels.path, pixels.name), pixels.ranks, size, decode, pixels.swapped
         )
     except ValueError as error:
-        return VideoCamera.of_frames(str(error), len(pixels.ranks), size, decode, pixels.swapped)
+        notes = video.notes(pixels.path, pixels.name)
+        return VideoCamera.of_frames(str(error), len(pixels.ranks), size, decode, pixels.swapped, notes)

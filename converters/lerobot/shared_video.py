@@ -159,8 +159,9 @@ def _uncertain(
     """An episode of a video whose number of frames is not that of its rows."""
     rows, frames = sum(slot.rows for slot in slots), len(found.times)
     what = f"{name} holds {frames} frames, its {len(slots)} episodes have {rows} rows"
-    if wrong >= min(slot.rows for slot in slots):
-        return replace(chosen, warning=f"{what}; the surplus is longer than an episode and taken for unlisted ones")
+    lengths = sorted(slot.rows for slot in slots)
+    if wrong >= max(lengths[0], lengths[len(lengths) // 2] / 2):  # one very short episode says nothing
+        return replace(chosen, warning=f"{what}; the surplus is as long as an episode and taken for unlisted ones")
     if _on_keyframes(found, [round(slot.start) for slot in slots]):
         return replace(
             chosen, warning=f"{what}; every episode begins at a keyframe, so their places are taken as right"

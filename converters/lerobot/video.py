@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from converters.shared.content import not_content
 from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
-from fwdata.images.demux import PacketIndex, index_packets, packets_from
+from fwdata.images.demux import PacketIndex, first_notes, index_packets, packets_from
+from fwdata.images.video import ffmpeg_words
 from fwdata.images.video_files import UNTIMED, open_file
 
 if TYPE_CHECKING:
@@ -124,13 +125,24 @@ def _indexed(path: Path, name: str, mtime_ns: int, size: int) -> PacketIndex:
     return index_packets(partial(open_video, path, name))
 
 
+def notes(path: Path, name: str) -> tuple[str, ...]:
+    """Sentences about what the file asks for and is not done, kept until it changes."""
+    status = path.stat()
+    return _notes(path, name, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=16)
+def _notes(path: Path, name: str, mtime_ns: int, size: int) -> tuple[str, ...]:
+    return first_notes(partial(open_video, path, name))
+
+
 def _decoded_from(source: VideoPixels, container: InputContainer, codec: str, pts: int) -> Iterator[VideoFrame]:
     """Decoded frames from the keyframe on that the one at `pts` needs, or from an earlier one.
 
     Containers may mark other packets as keyframes too, from which decoding gives wrong frames without an error.
     """
     stream, entry = container.streams.video[0], None
-    if codec in ("h264", "hevc"):
+    if codec in ("h264", "hevc", "mpeg4"):
         with contextlib.suppress(ValueError):
             entry = indexed(source.path, source.name).entry_time(pts)
     if entry is None:
@@ -236,21 +248,39 @@ def decode(source: VideoPixels) -> Iterator[VideoFrame]:
     found = timeline(source.path, source.name)
     size = found.height, found.width
     wanted = found.pts[source.ranks].tolist()
-    done = 0
+    done, words = 0, ""
     with open_video(source.path, source.name) as container:
-        enter = bool(source.ranks[0]) and not source.untimed
-        frames = _decoded_from(source, container, found.codec, wanted[0]) if enter else container.decode(video=0)
-        for number, frame in enumerate(frames):
+        for number, frame in enumerate(_until_damage(source, container, found.codec, wanted[0])):
+            if isinstance(frame, str):
+                words = f" ({frame})"
+                break
             time = number if source.untimed else frame.pts
             if time is not None and time < wanted[done]:
                 continue
             if time != wanted[done] or frame.is_corrupt:
                 break
             if (frame.height, frame.width) != size:
-                raise BadEpisode(f"{source.name}: a frame has {frame.height}x{frame.width} pixels, the first {size}")
+                raise BadEpisode(
+                    f"{source.name}: frame {done} of the episode has {frame.height}x{frame.width} pixels, the file's "
+                    f"header says {size[0]}x{size[1]}"
+                )
             while done < len(wanted) and wanted[done] == time:  # a row may show the frame of the one before
                 yield frame
                 done += 1
             if done == len(wanted):
                 return
-    raise BadEpisode(f"{source.name}: frame {done} of the episode cannot be decoded, the video is damaged there")
+    raise BadEpisode(
+        f"{source.name}: frame {done} of the episode cannot be decoded, the video is damaged there or shortly before"
+        f"{words}; download the video again, or leave the episode out"
+    )
+
+
+def _until_damage(source: VideoPixels, container: InputContainer, codec: str, pts: int) -> Iterator[VideoFrame | str]:
+    """Decoded frames from `_decoded_from`, or of the whole file; last of all what the decoder says of damage."""
+    import av
+
+    enter = bool(source.ranks[0]) and not source.untimed
+    try:
+        yield from _decoded_from(source, container, codec, pts) if enter else container.decode(video=0)
+    except av.FFmpegError as error:
+        yield ffmpeg_words(error)

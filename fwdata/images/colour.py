@@ -27,7 +27,20 @@ FULL_RANGE = 2
 
 _BT601 = 5
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-"""AVColorSpace of a tag -> SWS_CS_* of libswscale; anything else is BT.601, as in ffmpeg."""
+"""AVColorSpace of a tag -> SWS_CS_* of libswscale; anything else is BT.601. ffmpeg refuses what is in INEXACT."""
+
+INEXACT = {
+    8: "YCgCo",
+    10: "BT.2020 constant luminance",
+    11: "SMPTE ST 2085",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+"""AVColorSpace of a tag -> name of a matrix that libswscale does not know; its colours come out wrong."""
 
 
 def tags_of(frame: VideoFrame) -> tuple[int, int]:

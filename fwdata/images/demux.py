@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.images.colour import tags_of
-from fwdata.images.video import DECODERS, VideoHeader, VideoPacket, ffmpeg_words, is_hevc_entry
+from fwdata.images.colour import INEXACT, tags_of
+from fwdata.images.video import DECODERS, VideoHeader, VideoPacket, ffmpeg_words, is_entry
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 type Opener = Callable[[], AbstractContextManager[InputContainer]]
@@ -39,6 +40,8 @@ class PacketIndex:
     """What decoding needs besides packets."""
     open_file: Opener = field(repr=False)
     """Opens the file again."""
+    notes: tuple[str, ...] = ()
+    """Of `notes_of` its first frame."""
 
     @cached_property
     def by_time(self) -> NDArray[np.int64]:
@@ -109,53 +112,81 @@ def index_packets(open_file: Opener) -> PacketIndex:
     pts: list[int] = []
     hidden: list[bool] = []
     keys: list[int] = []
-    with open_file() as container:
+    untimed: int | None = None
+    with open_file() as container:  # what is raised inside of it reads as an error of the file
         stream = container.streams.video[0]
         codec = stream.codec_context.codec.canonical_name
-        if codec not in DECODERS:
-            raise ValueError(f"codec {codec!r} is not kept as recorded")
         extradata = bytes(stream.codec_context.extradata or b"")
-        for packet in container.demux(stream):
+        for packet in container.demux(stream) if codec in DECODERS else ():
             if packet.size == 0:
                 continue
             if packet.pts is None or packet.is_corrupt:
-                raise ValueError(f"packet {len(pts)} has no time or is damaged")
+                untimed = len(pts)
+                break
             # containers without a list of keyframes mark every packet as one
-            if packet.is_keyframe and (codec != "hevc" or is_hevc_entry(bytes(packet), extradata)):
+            if packet.is_keyframe and is_entry(bytes(packet), extradata, codec):
                 keys.append(len(pts))
             pts.append(packet.pts)
             hidden.append(packet.is_discard)
+    if codec not in DECODERS:
+        raise ValueError(f"codec {codec!r} is not kept as recorded")
+    if untimed is not None:
+        raise ValueError(f"packet {untimed} has no time or is damaged")
     if len(set(pts)) != len(pts):
         raise ValueError("two packets are shown at the same time")
     if keys[:1] != [0]:
         raise ValueError("it does not begin with a keyframe")
-    return PacketIndex(
-        np.asarray(pts, np.int64),
-        ~np.asarray(hidden, np.bool_),
-        np.asarray(keys, np.int64),
-        _header(open_file),
-        open_file,
-    )
+    header, notes = _header(open_file)
+    times, shown = np.asarray(pts, np.int64), ~np.asarray(hidden, np.bool_)
+    return PacketIndex(times, shown, np.asarray(keys, np.int64), header, open_file, notes)
 
 
-def _header(open_file: Opener) -> VideoHeader:
+def _header(open_file: Opener) -> tuple[VideoHeader, tuple[str, ...]]:
+    """What decoding needs, and `notes_of` the first frame."""
     import av
 
+    words, frame = "", None
     with open_file() as container:
         stream = container.streams.video[0]
         context = stream.codec_context
-        extradata = bytes(context.extradata or b"")
+        codec, extradata = context.codec.canonical_name, bytes(context.extradata or b"")
         try:
             frame = next(container.decode(stream), None)
         except av.FFmpegError as error:
             words = ffmpeg_words(error)
-            raise ValueError(f"its first frame cannot be decoded, parameter sets may be missing: {words}") from None
-        if frame is None:
-            raise ValueError("none of its packets gives a frame")
-        matrix, color_range = tags_of(frame)
-        return VideoHeader(
-            context.codec.canonical_name, extradata, init_segment(stream), frame.format.name, matrix, color_range
+        init = init_segment(stream) if frame is not None else b""
+    if words:
+        raise ValueError(f"its first frame cannot be decoded, parameter sets may be missing: {words}")
+    if frame is None:
+        raise ValueError("none of its packets gives a frame")
+    return VideoHeader(codec, extradata, init, frame.format.name, *tags_of(frame)), notes_of(frame)
+
+
+def notes_of(frame: VideoFrame) -> tuple[str, ...]:
+    """Sentences about a decoded frame that is stored otherwise than the file asks to show it."""
+    found = []
+    if frame.rotation:
+        found.append(
+            f"the file asks players to turn the image by {frame.rotation} degrees or to mirror it; it is stored as "
+            "coded, as lerobot's pyav reader shows it. Turn the video before converting if that is not upright: "
+            "ffmpeg -i FILE OUT"
         )
+    if frame.colorspace in INEXACT:
+        found.append(
+            f"its colours are tagged {INEXACT[frame.colorspace]}, which FFmpeg does not convert; they are shown by "
+            "another matrix and are wrong. Encode the video again as BT.601 or BT.709"
+        )
+    return tuple(found)
+
+
+def first_notes(open_file: Opener) -> tuple[str, ...]:
+    """`notes_of` the first frame of a file; none where it cannot be decoded. Cost: one decoded frame."""
+    import av
+
+    with open_file() as container, contextlib.suppress(av.FFmpegError):
+        for frame in container.decode(video=0):
+            return notes_of(frame)
+    return ()
 
 
 def init_segment(stream: VideoStream) -> bytes:

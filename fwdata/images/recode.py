@@ -1,12 +1,17 @@
-"""Frames of video that cannot be kept as recorded, coded again without loss (H.264, quantiser 0)."""
+"""Frames of video that cannot be kept as recorded, coded again without loss (H.264, quantiser 0).
+
+Samples stay what they are where the encoder takes them. Frames of other pixel formats or odd sizes, and videos whose
+format or colour tags change inside, are converted to RGB first, as reading them would do: then RGB is exact.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from fwdata.images.colour import tags_of
+from fwdata.images.colour import FULL_RANGE, ToRgb, tags_of
 from fwdata.images.demux import init_segment
 from fwdata.images.video import DecodeError, VideoHeader, VideoPacket, ffmpeg_words
 
@@ -16,28 +21,57 @@ if TYPE_CHECKING:
 GROUP = 16
 """Frames per group: as many as a chunk of raw pixels holds."""
 
-_RGB = {"gbrp": "rgb24", "rgb24": "rgb24", "bgr24": "bgr24"}
+_RGB = frozenset({"gbrp", "rgb24", "bgr24"})
+_RGB_TAGS = (0, FULL_RANGE)
+"""AVCOL_SPC_RGB: there is no matrix to undo."""
 _YUV = frozenset(
     f"yuv{kind}{sub}p{depth}" for kind, depth in (("", ""), ("j", ""), ("", "10le")) for sub in ("420", "422", "444")
 ) - {"yuvj422p10le"}
 
 
-def recode(frames: Iterator[VideoFrame], size: tuple[int, int]) -> tuple[VideoHeader, Iterator[VideoPacket]]:
-    """Header and packets of frames in display order, exact in every sample; one packet per frame, no reordering.
+class MixedFrames(DecodeError):
+    """A frame of another pixel format or with other colour tags than the first: only RGB can hold all of them."""
 
-    DecodeError for no frame, a pixel format that the encoder does not take, and frames that change on the way.
+
+def recode(
+    frames: Iterator[VideoFrame], size: tuple[int, int], as_rgb: bool = False
+) -> tuple[VideoHeader, Iterator[VideoPacket]]:
+    """Header and packets of frames in display order; one packet per frame, no reordering.
+
+    as_rgb: code the RGB of the frames. DecodeError for no frame and for one of another size; MixedFrames, while packets
+    are taken, where as_rgb is False and not all samples can be kept as they are.
     Cost: 280 frames of 640x480 pixels per CPU second; 99 to 132 kB each.
     """
     first = next(frames, None)
     if first is None:
         raise DecodeError("the video holds no frame")
-    found = first.format.name
-    encoder, form = ("libx264rgb", _RGB[found]) if found in _RGB else ("libx264", found)
-    if found not in _RGB and found not in _YUV:
-        raise DecodeError(f"pixel format {found} cannot be coded again without loss")
-    matrix, color_range = tags_of(first)
-    packets = _Encoding(encoder, form, size, (matrix, color_range))
-    return packets.header(found), packets.run(first, frames)
+    found, every = first.format.name, chain([first], frames)
+    if as_rgb or found in _RGB or not _fits(found, size):
+        coded = _Encoding("libx264rgb", "rgb24", size, _RGB_TAGS)
+        return coded.header("gbrp"), coded.run(_as_rgb(every))
+    coded = _Encoding("libx264", found, size, tags_of(first))
+    return coded.header(found), coded.run(_alike(every, found, tags_of(first)))
+
+
+def _fits(form: str, size: tuple[int, int]) -> bool:
+    """Whether the encoder takes a pixel format at a size: chroma of half a pixel is not coded."""
+    height, width = size
+    return form in _YUV and not (width % 2 and "444" not in form) and not (height % 2 and "420" in form)
+
+
+def _as_rgb(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    from av.video.frame import VideoFrame
+
+    to_rgb = ToRgb()
+    for frame in frames:
+        yield VideoFrame.from_ndarray(to_rgb(frame), format="rgb24")
+
+
+def _alike(frames: Iterator[VideoFrame], form: str, tags: tuple[int, int]) -> Iterator[VideoFrame]:
+    for number, frame in enumerate(frames):
+        if frame.format.name != form or tags_of(frame) != tags:
+            raise MixedFrames(f"frame {number} has another pixel format or other colour tags than the first")
+        yield frame
 
 
 class _Encoding:
@@ -48,7 +82,7 @@ class _Encoding:
         from av.video.codeccontext import VideoCodecContext
         from av.video.stream import VideoStream
 
-        self._form, self._size, self._tags = form, size, tags
+        self._size, self._tags = size, tags
         options = {"preset": "ultrafast", "qp": "0", "threads": "1"}
         self._template = av.open(io.BytesIO(), "w", format="mp4")
         stream = self._template.add_stream(encoder, rate=30, options=options)
@@ -65,18 +99,18 @@ class _Encoding:
         extradata = bytes(self._context.extradata or b"")
         return VideoHeader("h264", extradata, init_segment(self._stream), pix_fmt, *self._tags)
 
-    def run(self, first: VideoFrame, frames: Iterator[VideoFrame]) -> Iterator[VideoPacket]:
+    def run(self, frames: Iterator[VideoFrame]) -> Iterator[VideoPacket]:
         """Packets of all frames."""
         import av
 
         rank = 0
         try:
-            for number, frame in enumerate(_with(first, frames)):
+            for number, frame in enumerate(frames):
                 if (frame.height, frame.width) != self._size:
-                    raise DecodeError(f"frame {number} has {frame.height}x{frame.width} pixels, the first {self._size}")
-                plain = frame if frame.format.name == self._form else frame.reformat(format=self._form)
-                plain.pts, plain.time_base = number, self._context.time_base
-                for packet in self._context.encode(plain):
+                    size = "{}x{}".format(*self._size)
+                    raise DecodeError(f"frame {number} has {frame.height}x{frame.width} pixels, the first {size}")
+                frame.pts, frame.time_base = number, self._context.time_base
+                for packet in self._context.encode(frame):
                     yield VideoPacket(bytes(packet), rank, packet.is_keyframe)
                     rank += 1
             for packet in self._context.encode(None):
@@ -84,8 +118,3 @@ class _Encoding:
                 rank += 1
         except av.FFmpegError as error:
             raise DecodeError(f"it cannot be coded again: {ffmpeg_words(error)}") from None
-
-
-def _with(first: VideoFrame, others: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    yield first
-    yield from others

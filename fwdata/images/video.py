@@ -181,6 +181,15 @@ def nal_types(data: bytes, extradata: bytes, codec: str) -> Iterator[int]:
         position += width + int.from_bytes(data[position : position + width])
 
 
-def is_hevc_entry(data: bytes, extradata: bytes) -> bool:
-    """Whether an HEVC packet holds a random access picture (ITU H.265 7.4.2.2: NAL unit types 16 to 21)."""
-    return any(16 <= (first >> 1) & 0x3F <= 21 for first in nal_types(data, extradata, "hevc"))
+def is_entry(data: bytes, extradata: bytes, codec: str) -> bool:
+    """Whether decoding may start at a packet that a container marks as a keyframe.
+
+    HEVC: it holds a random access picture (ITU H.265 7.4.2.2: NAL unit types 16 to 21). MPEG-4 part 2: its first VOP is
+    intra coded (ISO 14496-2 6.2.5: the two bits behind the start code). FFmpeg parses the other codecs itself.
+    """
+    if codec == "hevc":
+        return any(16 <= (first >> 1) & 0x3F <= 21 for first in nal_types(data, extradata, "hevc"))
+    if codec == "mpeg4":
+        position = data.find(b"\0\0\1\xb6")
+        return 0 <= position < len(data) - 4 and data[position + 4] >> 6 == 0
+    return True

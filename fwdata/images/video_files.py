@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fwdata.errors import BadEpisode, needed_for
-from fwdata.images.demux import PacketIndex, index_packets
+from fwdata.images.demux import PacketIndex, first_notes, index_packets
 from fwdata.images.jpeg import MAX_SIDE
 
 if TYPE_CHECKING:
@@ -147,6 +147,10 @@ class WholeVideo:
                 done += 1
         if done < self.count:
             raise BadEpisode(f"{self.path.name}: frame {done} of {self.count} cannot be decoded, the video is damaged")
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what the file asks for and is not done."""
+        return first_notes(partial(open_file, self.path, self.path.name))
 
     def index(self) -> PacketIndex:
         """Its packets. ValueError with the reason where they cannot be kept."""

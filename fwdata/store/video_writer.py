@@ -24,7 +24,7 @@ from fwdata.api import Camera, RawCamera, VideoCamera
 from fwdata.errors import BadEpisode
 from fwdata.evidence.thumbnails import Collector
 from fwdata.images.colour import ToRgb
-from fwdata.images.recode import recode
+from fwdata.images.recode import MixedFrames, recode
 from fwdata.images.video import DecodeError, VideoHeader, VideoPacket
 from fwdata.store.array import ArrayWriter, write_table
 from fwdata.store.layout import byte_array
@@ -61,6 +61,7 @@ class VideoSpool:
         except BaseException:
             self.close()
             raise
+        self.warnings += [f"camera {name}: {note}" for note in camera.notes]
         longest = max(end - first for first, end in self.packets.groups())
         if longest > LONG_GROUP:
             self.warnings.append(
@@ -91,13 +92,15 @@ class VideoSpool:
 
     def _recode(self, name: str, camera: VideoCamera, reason: str) -> None:
         """Take the decoded frames in, losslessly coded, in place of packets that cannot be kept."""
-        self.close()
+        size = (camera.height, camera.width)
         try:
-            header, packets = recode(camera.frames(), (camera.height, camera.width))
-            self._take(header, packets)
+            try:
+                self._retake(recode(camera.frames(), size))
+            except MixedFrames:
+                self._retake(recode(camera.frames(), size, as_rgb=True))
             self.rows = np.arange(len(self.packets.ranks))
             self._check(camera)
-        except DecodeError as error:
+        except (DecodeError, BadEpisode) as error:
             self.close()
             raise BadEpisode(f"camera {name}: the video cannot be kept as recorded ({reason}): {error}") from None
         except BaseException:
@@ -109,6 +112,10 @@ class VideoSpool:
         self.warnings.append(
             f"camera {name}: the video cannot be kept as recorded ({reason}); its frames are stored losslessly coded"
         )
+
+    def _retake(self, coded: tuple[VideoHeader, Iterator[VideoPacket]]) -> None:
+        self.close()
+        self._take(*coded)
 
     def _read(self, number: int) -> bytes:
         assert self.file is not None

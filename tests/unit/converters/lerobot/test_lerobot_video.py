@@ -197,7 +197,7 @@ def test_a_video_with_unlisted_episodes_behind_the_listed_ones(tmp_path):
     root = write_dataset(tmp_path, V3)
     write_video(root / SHARED, np.concatenate([shots(), shots()[:20]]), 30)
     assert all(np.array_equal(shown, frames(V3, KEY, e)) for e, shown in enumerate(read(root)))
-    assert all("longer than an episode and taken for unlisted ones" in text for text in warnings(root))
+    assert all("as long as an episode and taken for unlisted ones" in text for text in warnings(root))
 
 
 def test_deleted_episodes_leave_gaps_in_a_shared_video(tmp_path):

@@ -17,7 +17,7 @@ from video_stores import VIDEO_PLUGIN, video_manifest, video_store, write_record
 
 import fwdata
 from fwdata.api import VideoCamera, VideoPacket
-from fwdata.images.video import DecodeError, is_hevc_entry
+from fwdata.images.video import DecodeError, is_entry
 from fwdata.pipeline.results import ConvertReport
 from fwdata.store.video_check import Packets, check_packets
 from fwdata.store.video_writer import VideoSpool
@@ -266,12 +266,12 @@ def cut_without_decoding(source: Path, out: Path, first: int) -> None:
 
 def test_hevc_entries_are_told_by_their_units_in_both_forms() -> None:
     key, other = bytes([0, 0, 1, 19 << 1, 1, 9]), bytes([0, 0, 1, 1 << 1, 1, 9])
-    assert is_hevc_entry(key, b"") and not is_hevc_entry(other, b"")
+    assert is_entry(key, b"", "hevc") and not is_entry(other, b"", "hevc")
     prefixed = bytes([0, 0, 0, 3, 19 << 1, 1, 9])
     hvcc = b"\x01" + bytes(20) + b"\x03\x00"
-    assert is_hevc_entry(prefixed, hvcc)
-    assert not is_hevc_entry(bytes([0, 0, 0, 3, 1 << 1, 1, 9]), hvcc)
-    assert not is_hevc_entry(b"\0\0", hvcc)
+    assert is_entry(prefixed, hvcc, "hevc")
+    assert not is_entry(bytes([0, 0, 0, 3, 1 << 1, 1, 9]), hvcc, "hevc")
+    assert not is_entry(b"\0\0", hvcc, "hevc")
 
 
 def test_a_row_beyond_the_end_of_a_video_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

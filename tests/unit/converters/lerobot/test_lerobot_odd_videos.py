@@ -1,0 +1,145 @@
+"""Videos of rare kinds: stored images are what ffmpeg shows, or the file's wish that is not followed is reported."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from clips import ffmpeg_rgb, moving, write_clip
+from fixtures import run_convert
+from lerobot_files import V3_VIDEO, Recipe, edit_info, write_dataset, write_video
+from lerobot_reading import manifest
+
+import fwdata
+from fwdata.pipeline.results import ConvertReport
+from fwdata.store.reader import Store
+
+LENGTHS = (7, 1, 12)
+COUNT = sum(LENGTHS)
+
+
+def shared_set(folder: Path, suffix: str = ".mp4") -> tuple[Path, list[Path]]:
+    """A v3.0 dataset, and its three videos that are to be replaced."""
+    recipe = Recipe(version="v3.0", lengths=LENGTHS, tasks=(0, 1, 1), size=(64, 96))
+    raw = write_dataset(folder / "set", recipe)
+    edit_info(raw, video_path=V3_VIDEO.replace(".mp4", suffix))
+    paths = [path.with_suffix(suffix) for path in sorted(raw.rglob("*.mp4"))]
+    for path in raw.rglob("*.mp4"):
+        path.unlink()
+    return raw, paths
+
+
+def convert(raw: Path, out: Path, **options: object) -> tuple[ConvertReport, Store]:
+    base = manifest()
+    report = run_convert(raw, out, base.model_copy(update={"options": {**base.options, **options}}))
+    return report, fwdata.open(out)
+
+
+def shows(store: Store, shown: np.ndarray) -> bool:
+    """Whether every episode's frames are its part of the file's, for one camera."""
+    starts = np.cumsum([0, *LENGTHS])
+    return len(store.episodes) == len(LENGTHS) and all(
+        np.array_equal(episode.frames(store.cameras[0]), shown[start : start + length])
+        for episode, start, length in zip(store.episodes, starts[:-1], LENGTHS, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "suffix", "size"),
+    [
+        ("mjpeg", "yuvj420p", ".mp4", (65, 97)),
+        ("png", "rgb24", ".mp4", (64, 96)),
+        ("png", "gray", ".mp4", (64, 96)),
+        ("ffv1", "yuv411p", ".mkv", (64, 96)),
+    ],
+)
+def test_formats_that_the_lossless_coding_does_not_take_become_exact_rgb(
+    tmp_path: Path, codec: str, pix_fmt: str, suffix: str, size: tuple[int, int]
+) -> None:
+    raw, paths = shared_set(tmp_path, suffix)
+    for path in paths:
+        form = "matroska" if suffix == ".mkv" else "mp4"
+        write_clip(path, moving(COUNT, size), codec, fps=15, pix_fmt=pix_fmt, color_range=2, form=form)
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert report.quarantined == [] and shows(store, ffmpeg_rgb(paths[0]))
+    assert f"cannot be kept as recorded (codec '{codec}' is not kept as recorded); " in " ".join(report.warnings)
+
+
+@pytest.mark.parametrize("later", [{"matrix": 1, "color_range": 2}, {"pix_fmt": "yuv444p"}])
+def test_tags_or_formats_that_change_inside_keep_every_frames_colours(tmp_path: Path, later: dict[str, Any]) -> None:
+    """Two streams behind each other in a transport stream: the change is inside of the last episode."""
+    raw, paths = shared_set(tmp_path, ".ts")
+    parts, first = [io.BytesIO(), io.BytesIO()], dict[str, Any]()
+    for seed, (part, tags) in enumerate(zip(parts, (first, later), strict=True)):
+        options = {"x264-params": "bframes=0"}
+        write_clip(part, moving(COUNT // 2, seed=seed), gop=5, form="h264", options=options, **tags)
+    for path in paths:
+        joined = io.BytesIO(b"".join(part.getvalue() for part in parts))
+        with av.open(joined, format="h264") as source, av.open(str(path), "w", format="mpegts") as out:
+            stream = out.add_stream_from_template(source.streams.video[0])
+            for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+                packet.pts = packet.dts = number * 1200000 // 15
+                packet.stream = stream
+                out.mux(packet)
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert report.quarantined == [] and any("stored losslessly coded" in text for text in report.warnings)
+    assert shows(store, np.concatenate([ffmpeg_rgb(part) for part in parts]))
+
+
+def test_mpeg4_whose_container_marks_every_packet_as_a_keyframe_is_entered_at_true_ones(tmp_path: Path) -> None:
+    raw, paths = shared_set(tmp_path)
+    for path in paths:
+        write_clip(path, moving(COUNT), "mpeg4", gop=9, fps=15)
+        path.write_bytes(path.read_bytes().replace(b"stss", b"free"))
+    shown = ffmpeg_rgb(paths[0])
+    for how in ("keep", "pixels"):
+        report, store = convert(raw, tmp_path / f"{how}.zarr", video=how)
+        assert report.quarantined == [] and shows(store, shown)
+        assert not any("keyframe" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize("how", ["keep", "pixels"])
+def test_a_turn_that_the_file_asks_for_and_colours_that_nothing_converts_are_reported(tmp_path: Path, how: str) -> None:
+    raw, paths = shared_set(tmp_path)
+    for path in paths:
+        write_clip(path, moving(COUNT), gop=4, fps=15, matrix=8)
+        data = bytearray(path.read_bytes())
+        start = data.index(b"tkhd") + 44  # the matrix of ISO 14496-12 8.3.2, behind its time, number, length and layer
+        turn = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+        data[start : start + 36] = b"".join(value.to_bytes(4, signed=True) for value in turn)
+        path.write_bytes(data)
+    report, store = convert(raw, tmp_path / "s.zarr", video=how)
+    text = " ".join(report.warnings)
+    assert report.quarantined == [] and len(store.episodes) == len(LENGTHS)
+    assert "asks players to turn the image by" in text and "its colours are tagged YCgCo" in text
+
+
+def test_one_frame_too_many_is_not_an_unlisted_episode_because_a_listed_one_has_one_row(tmp_path: Path) -> None:
+    raw, paths = shared_set(tmp_path)
+    frames = moving(COUNT)
+    for path in paths:
+        write_video(path, np.insert(frames, 9, frames[9], axis=0), 15, gop=50)
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert len(store.episodes) == 1 and len(report.quarantined) == 2
+    assert all("doubled at an unknown place" in reason for _, reason in report.quarantined)
+
+
+def test_the_damaged_frame_of_a_shared_file_is_named(tmp_path: Path) -> None:
+    raw, paths = shared_set(tmp_path)
+    for path in paths:
+        write_clip(path, moving(COUNT), "libaom-av1", gop=2, fps=15)
+    with av.open(str(paths[0])) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(paths[0].read_bytes())
+    at, size = packets[14]
+    assert at is not None
+    data[at + 4 : at + size] = bytes(size - 4)
+    paths[0].write_bytes(data)
+    report, store = convert(raw, tmp_path / "s.zarr")
+    [(source, reason)] = report.quarantined
+    assert source.endswith("#episode_000002") and "frame 6 of the episode cannot be decoded" in reason
+    assert "download the video again" in reason and len(store.episodes) == 2
