@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwdata.console import emit_json, print_table, progress_bar, say
-from fwdata.errors import UsageError
+from fwdata.console import emit_json, print_table, progress_bar, say, warn
+from fwdata.errors import EXIT_QUARANTINED, UsageError
 from fwtrain.cli._common import Device, Json, RunArgument, Threads, WhichCheckpoint
+from fwtrain.cli.evaluate import EPISODES, EXECUTE, benchmark_plan, refuse_options
 
 if TYPE_CHECKING:
     from fwtrain.train.distil import DistilRow
 
-EXAMPLE = "Example: fwtrain distil runs/rt --store data/rt.zarr --steps 1,2,4 --env sample"
+EXAMPLES = """Example: fwtrain distil runs/rt --store data/rt.zarr --steps 1,2,4 --env sample
+
+fwtrain distil runs/lb --store data/lb.zarr --steps 1,2 --env libero --suite goal --trials 10"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("distil", epilog=EXAMPLE)(distil_command)
+    app.command("distil", epilog=EXAMPLES)(distil_command)
 
 
 def distil_command(
@@ -31,9 +34,25 @@ def distil_command(
     train_steps: Annotated[int, typer.Option(help="Optimizer steps of every student.")] = 1000,
     batch_size: Annotated[int | None, typer.Option(help="Windows per optimizer step (default: the run's).")] = None,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-4,
-    env: Annotated[str, typer.Option(help="World of the closed loop: sample, or none.")] = "none",
-    episodes: Annotated[int, typer.Option(min=1, help="Closed-loop episodes of every policy.")] = 20,
-    execute: Annotated[int, typer.Option(help="Actions of a chunk carried out before looking again.")] = 24,
+    env: Annotated[
+        str, typer.Option(help="World of the closed loop: sample, libero, a module with a BENCHMARK, or none.")
+    ] = "none",
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help=f"Sample world: episodes of every policy (default {EPISODES}).")
+    ] = None,
+    execute: Annotated[
+        int | None,
+        typer.Option(help=f"Actions of a chunk carried out before looking again (default {EXECUTE}, or protocol's)."),
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Benchmark: suites, as fwtrain eval takes them.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Benchmark: only these tasks.")] = None,
+    trials: Annotated[str | None, typer.Option(help="Benchmark: trials per task, a count or a range.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Benchmark: fastwam (default), lerobot or openvla.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Benchmark: environments side by side (default 1).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Benchmark: steps per trial instead of the protocol's.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Benchmark: pixels that cameras are rendered with.")] = None,
     checkpoint: WhichCheckpoint = "last",
     device: Device = "auto",
     threads: Threads = None,
@@ -42,37 +61,56 @@ def distil_command(
     """Train few-step students of a run and compare errors, success and latency with the teacher's.
 
     A student is a run folder OUT/steps-K: eval, serve and export take it; sample it with --steps K. Finished students
-    are kept.
+    are kept, and so are finished trials of a benchmark, in OUT/eval. Exit code 3: some environments crashed.
     """
     import fwdata
-    from fwtrain.train.distil import DistilRequest, distil, table
+    from fwtrain.infer.trials.loop import unfinished_text
+    from fwtrain.infer.trials.plan import ProtocolChanges
+    from fwtrain.train.distil import DistilRequest, distil
+    from fwtrain.train.distil_loops import BenchmarkDistilLoop, SampleDistilLoop
     from fwtrain.train.run import set_threads
 
     words = [word.strip() for word in steps.split(",") if word.strip()]
-    if not all(word.isdigit() for word in words):
+    if not all(word.isdecimal() for word in words):
         raise UsageError(f"--steps takes numbers like 1,2,4, found {steps!r}")
-    if env not in ("sample", "none"):
-        raise UsageError(f"--env {env!r} is unknown; known: sample, none; other worlds: fwtrain eval OUT/steps-K")
+    benchmark_only = {
+        "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
+        "--limit": limit, "--resolution": resolution,
+    }  # fmt: skip
+    folder = out or run / "distil"
+    loop: SampleDistilLoop | BenchmarkDistilLoop | None = None
+    if env == "none":
+        refuse_options(env, {**benchmark_only, "--episodes": episodes, "--execute": execute})
+    elif env == "sample":
+        refuse_options(env, benchmark_only)
+        loop = SampleDistilLoop(EPISODES if episodes is None else episodes, EXECUTE if execute is None else execute)
+    else:
+        refuse_options(env, {"--episodes": episodes})
+        changes = ProtocolChanges(execute=execute, limit=limit, resolution=resolution)
+        plan = benchmark_plan(env, suite, protocol, tasks, trials, changes)
+        loop = BenchmarkDistilLoop(plan, folder / "eval", workers or 1)
     set_threads(threads)
     counts = tuple(dict.fromkeys(map(int, words)))
-    asked = DistilRequest(
-        run, out or run / "distil", counts, checkpoint, teacher_steps, train_steps, batch_size, lr, device
-    )
+    asked = DistilRequest(run, folder, counts, checkpoint, teacher_steps, train_steps, batch_size, lr, device)
     with progress_bar("distilling", "steps") as bar:
-        bar.start(train_steps * sum(not (asked.out / f"steps-{count}").exists() for count in counts))
-        rows = distil(
-            fwdata.open(store),
-            asked,
-            episodes=episodes if env == "sample" else 0,
-            execute=execute,
-            note=say,
-            progress=bar.advance,
-        )
+        bar.start(train_steps * sum(not (folder / f"steps-{count}").exists() for count in counts))
+        rows = distil(fwdata.open(store), asked, loop=loop, note=say, progress=bar.advance)
+    _answer(run, folder, rows, as_json)
+    lost = loop.unfinished if isinstance(loop, BenchmarkDistilLoop) else []
+    for sentence in unfinished_text(lost):
+        warn(sentence)
+    if lost:
+        raise typer.Exit(EXIT_QUARANTINED)
+
+
+def _answer(run: Path, folder: Path, rows: list[DistilRow], as_json: bool) -> None:
+    from fwtrain.train.distil import table
+
     if as_json:
-        emit_json({"run": str(run), "out": str(asked.out), "rows": table(rows)})
+        emit_json({"run": str(run), "out": str(folder), "rows": table(rows)})
         return
     header = ("policy", "steps", "distance to teacher", "error", "ms per chunk", "success")
-    print_table(str(asked.out), header, [_cells(row) for row in rows])
+    print_table(str(folder), header, [_cells(row) for row in rows])
 
 
 def _cells(row: DistilRow) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -117,12 +116,12 @@ def eval_command(
         "--init-states": init_states, "--hang-after": hang_after,
     }  # fmt: skip
     if env == "sample":
-        _refuse(env, benchmark_only)
+        refuse_options(env, benchmark_only)
         _in_sample_world(loading, episodes, seed, execute, steps, record, as_json)
         return
-    _refuse(env, {"--episodes": episodes, "--record": record})
+    refuse_options(env, {"--episodes": episodes, "--record": record})
     changes = ProtocolChanges(execute, steps, seed, limit, wait_steps, resolution, env_seed)
-    plan = _plan(env, suite, protocol, tasks, trials, changes, init_states)
+    plan = benchmark_plan(env, suite, protocol, tasks, trials, changes, init_states)
     filmed = FilmRequest(_film_numbers(films), film_failures)
     if exact and batch not in {None, 1}:
         raise UsageError("--exact is --batch 1: give one of them")
@@ -134,7 +133,8 @@ def eval_command(
     )
 
 
-def _refuse(env: str, options: Mapping[str, object]) -> None:
+def refuse_options(env: str, options: Mapping[str, object]) -> None:
+    """UsageError for an option that was given and that this world does not have."""
     for name, value in options.items():
         if value is not None:
             raise UsageError(f"{name} has no meaning with --env {env}")
@@ -186,40 +186,27 @@ class _Loading:
 
     def about(self, policy: Deployed, sampling: Denoising, seed: int) -> dict[str, object]:
         """What the policy is, as far as it decides actions."""
-        from fwtrain.train.checkpoint import MARKER
+        from fwtrain.infer.trials.about import about_checkpoint, about_policy
         from fwtrain.train.folder import RunFolder
 
-        about: dict[str, object] = {
-            "variant": policy.info.model.variant,
-            "sampling": asdict(sampling),
-            "gripper_sign": list(policy.gripper_sign),
-            "scaling": _digest(policy.info.state.model_dump_json() + policy.info.action.model_dump_json()),
-        }
+        about = about_policy(policy, sampling)
         if self.server is not None:
             return {**about, "checkpoint": "the server's"}
         if self.untrained:
             return {**about, "checkpoint": f"untrained, seed {seed}"}
-        found = RunFolder(self.run).need_checkpoint(self.options.checkpoint)
-        return {
-            **about,
-            "checkpoint": self.checkpoint(),
-            "weights": _digest((found.path / MARKER).read_text(encoding="utf-8")),
-        }
+        return {**about, **about_checkpoint(RunFolder(self.run).need_checkpoint(self.options.checkpoint))}
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _plan(
+def benchmark_plan(
     env: str,
     suite: str | None,
     protocol: str | None,
     tasks: str | None,
     trials: str | None,
     changes: ProtocolChanges,
-    states: Path | None,
+    states: Path | None = None,
 ) -> EvalPlan:
+    """A checked request for trials of a benchmark, from options of a command. UsageError for whatever is unknown."""
     from fwdata.envs.benchmarks import load_benchmark
     from fwtrain.infer.trials.plan import plan_evaluation
 
@@ -283,14 +270,13 @@ def _renew_report(run: Path, out: Path) -> None:
 
 
 def _report(found: Evaluation, out: Path, as_json: bool) -> None:
+    from fwtrain.infer.trials.loop import unfinished_text
     from fwtrain.infer.trials.run import text
 
     for sentence in found.warnings:
         warn(sentence)
-    for item in found.unfinished:
-        warn(
-            f"trial {item.trial} of {item.suite}/{item.task} is not finished: {item.reason}; run again to try it again"
-        )
+    for sentence in unfinished_text(found.unfinished):
+        warn(sentence)
     answer({**found.to_json(), "out": str(out)}, as_json, lambda: f"{text(found)}\nreport: {out / 'report.html'}")
     if found.unfinished:
         raise typer.Exit(EXIT_QUARANTINED)

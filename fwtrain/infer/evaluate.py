@@ -19,6 +19,7 @@ from fwdata.normalise import Float32
 from fwtrain.data import Stream, derived_seed
 from fwtrain.infer.closed_loop import Actor, ClosedLoop, Seat
 from fwtrain.infer.intervals import wilson
+from fwtrain.train.folder import RunInfo
 
 type OnEpisodes = Callable[[int], None]
 """Called after every round with the number of episodes that it ended."""
@@ -135,12 +136,18 @@ def evaluate_sample(
     record: a folder that gets the first `RECORDED` episodes as `episode_0.npz` (frames uint8 [n, H, W, 3] stitched,
     instruction, success). Raises UsageError for numbers out of range or a robot the sample world does not have.
     """
-    horizon = policy.info.manifest.window.action_horizon
+    check_request(policy.info, episodes, execute)
+    return _result(_SampleLoop(policy, episodes, seed, execute, steps, record, done).run())
+
+
+def check_request(info: RunInfo, episodes: int, execute: int) -> None:
+    """UsageError for numbers out of range, or a robot that the sample world does not have."""
+    horizon = info.manifest.window.action_horizon
     if episodes < 1:
         raise UsageError(f"--episodes must be at least 1, found {episodes}")
     if not 1 <= execute <= horizon:
         raise UsageError(f"--execute must be between 1 and the chunk's {horizon} actions, found {execute}")
-    return _result(_SampleLoop(policy, episodes, seed, execute, steps, record, done).run())
+    SampleEnv(info.source)
 
 
 def _save_film(folder: Path, spec: StitchSpec, seat: Seat, played: Played) -> None:

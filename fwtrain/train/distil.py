@@ -22,7 +22,6 @@ from pathlib import Path
 
 import torch
 
-from fwdata.envs.sample import SampleEnv
 from fwdata.errors import UsageError
 from fwdata.io import write_json
 from fwdata.manifest import validate_model
@@ -31,11 +30,12 @@ from fwtrain.data import StoreSource, Stream, derived_seed, open_source, trainin
 from fwtrain.data.contract import StoreLike
 from fwtrain.errors import RunMismatch, TrainingDiverged
 from fwtrain.export.files import whole
-from fwtrain.infer.evaluate import EvalResult, evaluate_sample
+from fwtrain.infer.evaluate import EvalResult
 from fwtrain.infer.policy import Policy
 from fwtrain.model import Denoising, FastWAM, Noise, sample
 from fwtrain.model.sampling import sampled
 from fwtrain.recipe import Recipe
+from fwtrain.train.distil_loops import DistilLoop
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.imported import record_weights
 from fwtrain.train.run import choose_device
@@ -97,23 +97,22 @@ def distil(
     store: StoreLike,
     asked: DistilRequest,
     *,
-    episodes: int = 0,
-    execute: int = 24,
+    loop: DistilLoop | None = None,
     note: Callable[[str], None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[DistilRow]:
     """Train the students that are not there yet, and compare all with their teacher.
 
-    episodes: of the closed loop in the sample world, 0 for none. note: callback, a sentence per student; progress:
+    loop: closed loop that all of them act in, None for none. note: callback, a sentence per student; progress:
     callback, optimizer steps done. A finished student is not trained again. Raises UsageError for numbers out of range
-    or a store of another robot than the closed loop's world, RunMismatch for students made with other settings,
+    or a run of another robot than the closed loop's world, RunMismatch for students made with other settings,
     TrainingDiverged for a loss that is not finite.
     """
     _check(asked)
     folder = RunFolder(asked.run)
     checkpoint, recipe = folder.need_checkpoint(asked.checkpoint), folder.recipe()
-    if episodes:
-        SampleEnv(folder.info().source)
+    if loop is not None:
+        loop.check(folder.info())
     source, device = open_source(store, recipe), choose_device(asked.device)
     settings: dict[str, object] = {
         "teacher": asked.run.name, "teacher_step": checkpoint.step, "teacher_steps": asked.teacher_steps,
@@ -130,9 +129,7 @@ def distil(
             student = _train(teacher, batches, asked, count, progress)
             _keep(student, folder, recipe, settings, count, out)
     rows = _compare(teacher, source, batches, recipe, asked, device)
-    if episodes:
-        rows = [_in_closed_loop(row, asked, episodes, execute) for row in rows]
-    return rows
+    return rows if loop is None else [_in_closed_loop(row, asked, loop, note) for row in rows]
 
 
 def _check(asked: DistilRequest) -> None:
@@ -287,10 +284,11 @@ def _seconds(model: FastWAM, batch: Batch, count: int) -> float:
     return statistics.median(chunk() for _ in range(LATENCY_REPEATS))
 
 
-def _in_closed_loop(row: DistilRow, asked: DistilRequest, episodes: int, execute: int) -> DistilRow:
+def _in_closed_loop(row: DistilRow, asked: DistilRequest, loop: DistilLoop, note: Callable[[str], None]) -> DistilRow:
     path, which = (asked.run, asked.checkpoint) if row.name == "teacher" else (asked.out / f"steps-{row.steps}", "last")
+    note(f"closed loop of the {row.name} with {row.steps} step{'s' if row.steps > 1 else ''}")
     policy = Policy.load(path, checkpoint=which, device=asked.device, sampling=Denoising(steps=row.steps))
-    return replace(row, closed=evaluate_sample(policy, episodes, 0, execute=execute, steps=row.steps))
+    return replace(row, closed=loop.play(policy, RunFolder(path).need_checkpoint(which), row.name, row.steps))
 
 
 def table(rows: Sequence[DistilRow]) -> list[dict[str, object]]:

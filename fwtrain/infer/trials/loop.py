@@ -9,7 +9,7 @@ number of rows, trial n of task t is always in row (t + n) modulo that number, a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,14 @@ class Unfinished:
     """Its number."""
     reason: str
     """What happened to its environment."""
+
+
+def unfinished_text(lost: Sequence[Unfinished]) -> list[str]:
+    """A sentence per trial that was not finished."""
+    return [
+        f"trial {item.trial} of {item.suite}/{item.task} is not finished: {item.reason}; run again to try it again"
+        for item in lost
+    ]
 
 
 @dataclass(kw_only=True)

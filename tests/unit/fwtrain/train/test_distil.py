@@ -9,11 +9,12 @@ import pytest
 import torch
 from fake_store import FakeStore
 from fixtures import tree
+from serving import small_policy
 from training import recipe
 
 from fwdata.errors import UsageError
 from fwtrain.errors import RunMismatch
-from fwtrain.infer.policy import Policy
+from fwtrain.infer.policy import Policy, settled_sampling
 from fwtrain.train import distil as module
 from fwtrain.train.distil import DistilRequest, distil
 from fwtrain.train.folder import RunFolder
@@ -77,3 +78,62 @@ def test_the_command_prints_a_table_and_json(teacher: Path, tmp_path: Path, call
     assert code == 0 and [row["policy"] for row in json.loads(out)["rows"]] == ["teacher", "teacher", "student"]
     code, _, err = call(*words, "--env", "mars")
     assert code == 2 and "--env 'mars' is unknown" in err
+
+
+BENCHMARK = ("--env", "fake_benchmark:BENCHMARK", "--suite", "one", "--tasks", "lift", "--trials", "2")
+
+
+@pytest.mark.slow
+def test_students_are_compared_in_a_benchmark_and_trials_are_kept(
+    teacher: Path, tmp_path: Path, call, memory_store, monkeypatch
+):
+    monkeypatch.setattr(module, "COMPARED", 1)
+    loaded = []
+
+    def load(path, *, sampling, **options):
+        policy = small_policy()
+        policy.sampling = settled_sampling(sampling, policy.info)
+        loaded.append((Path(path).name, sampling.steps))
+        return policy
+
+    monkeypatch.setattr(Policy, "load", load)
+    marks, out = tmp_path / "marks", tmp_path / "out"
+    marks.mkdir()
+    monkeypatch.setenv("FAKE_BENCHMARK", f"exit,lift,1,2,{marks}")
+    words = ("distil", teacher, "--store", "memory", "--out", out, "--steps", "1", "--train-steps", 2, *BENCHMARK)
+    code, _, err = call(*words, "--device", "cpu", "--limit", 9)
+    assert code == 3 and err.count("trial 1 of fake_one/lift is not finished: its environment ended") == 1
+    assert loaded == [("run", 10), ("run", 1), ("steps-1", 1)]
+    (folder,) = (out / "eval").iterdir()
+    assert {p.name for p in folder.iterdir()} == {"teacher-10", "teacher-1", "student-1"}
+    settings = {p.name: json.loads((p / "settings.json").read_text()) for p in folder.iterdir()}
+    assert {name: s["protocol"]["denoising_steps"] for name, s in settings.items()} == {
+        "teacher-10": 10, "teacher-1": 1, "student-1": 1,
+    }  # fmt: skip
+    assert settings["teacher-1"]["policy"]["weights"] != settings["student-1"]["policy"]["weights"]
+    kept = {p: p.stat().st_mtime_ns for p in folder.rglob("trials/*/*/*.json")}
+    code, out_text, err = call(*words, "--device", "cpu", "--limit", 9, "--json")
+    assert code == 0 and [row["episodes"] for row in json.loads(out_text)["rows"]] == [2, 2, 2]
+    assert len(kept) == 5 and all(p.stat().st_mtime_ns == at for p, at in kept.items()), "finished trials stay"
+    call(*words, "--device", "cpu", "--limit", 8)
+    assert len(list((out / "eval").iterdir())) == 2, "another protocol is another folder"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (BENCHMARK[:2], "needs --suite: fake_one, fake_two"),
+        ((*BENCHMARK, "--episodes", 3), "--episodes has no meaning with --env fake_benchmark:BENCHMARK"),
+        ((*BENCHMARK, "--execute", 33), "carries out 33 actions of a chunk, the run predicts 32"),
+        (("--env", "sample", "--suite", "one"), "--suite has no meaning with --env sample"),
+        (("--env", "sample", "--execute", 33), "--execute must be between 1 and the chunk's 32 actions, found 33"),
+        (("--trials", "2"), "--trials has no meaning with --env none"),
+    ],
+)
+def test_a_loop_that_does_not_fit_is_refused_before_training(
+    teacher: Path, tmp_path: Path, call, memory_store, options, words: str
+):
+    asked = ("distil", teacher, "--store", "memory", "--out", tmp_path / "out", "--steps", "1", "--train-steps", 2)
+    code, out, err = call(*asked, *options, "--device", "cpu")
+    assert code == 2 and out == "" and words in err, err
+    assert not (tmp_path / "out").exists()

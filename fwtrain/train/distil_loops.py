@@ -1,0 +1,100 @@
+"""The closed loops of a distillation: teacher and students in the sample world or in a benchmark."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from fwtrain.infer.evaluate import EvalResult, check_request, evaluate_sample
+from fwtrain.infer.policy import Policy
+from fwtrain.infer.trials.about import about_checkpoint, about_policy
+from fwtrain.infer.trials.loop import Unfinished
+from fwtrain.infer.trials.plan import EvalPlan, check_fit
+from fwtrain.infer.trials.run import evaluate_benchmark, usual_rows
+from fwtrain.train.checkpoint import Checkpoint
+from fwtrain.train.folder import RunInfo
+
+
+class DistilLoop(Protocol):
+    """A world that teacher and students act in, all from the same scenes and noise."""
+
+    def check(self, info: RunInfo) -> None:
+        """UsageError when the run does not fit, before anything is trained."""
+
+    def play(self, policy: Policy, checkpoint: Checkpoint, name: str, steps: int) -> EvalResult | None:
+        """Successes of a policy that is sampled with `steps`; None where no trial could be finished.
+
+        checkpoint: its weights. name: teacher or student.
+        """
+
+
+@dataclass(frozen=True)
+class SampleDistilLoop:
+    """Episodes of the sample world."""
+
+    episodes: int = 20
+    """Of every policy."""
+    execute: int = 24
+    """Actions of a chunk carried out before looking again."""
+
+    def check(self, info: RunInfo) -> None:
+        """See DistilLoop."""
+        check_request(info, self.episodes, self.execute)
+
+    def play(self, policy: Policy, checkpoint: Checkpoint, name: str, steps: int) -> EvalResult:
+        """See DistilLoop."""
+        return evaluate_sample(policy, self.episodes, 0, execute=self.execute, steps=steps)
+
+
+@dataclass(frozen=True)
+class BenchmarkDistilLoop:
+    """Trials of a benchmark; finished ones are kept and never run again."""
+
+    plan: EvalPlan
+    """What is run; its denoising steps are replaced by each policy's own."""
+    out: Path
+    """Folder that gets a folder of trials per policy, apart for every protocol."""
+    workers: int = 1
+    """Environments side by side."""
+    start: Callable[[int], None] = lambda _: None
+    """Callback, trials of a policy that are still to run."""
+    done: Callable[[int], None] = lambda _: None
+    """Callback, trials ended."""
+    unfinished: list[Unfinished] = field(default_factory=list)
+    """Trials whose environment was lost, of all policies that have played."""
+
+    def check(self, info: RunInfo) -> None:
+        """See DistilLoop."""
+        check_fit(info, self.plan)
+
+    def play(self, policy: Policy, checkpoint: Checkpoint, name: str, steps: int) -> EvalResult | None:
+        """See DistilLoop."""
+        protocol = replace(self.plan.protocol, denoising_steps=steps)
+        changed = tuple(dict.fromkeys((*self.plan.changed, "denoising_steps")))
+        if steps == self.plan.protocol.denoising_steps:
+            changed = self.plan.changed
+        found = evaluate_benchmark(
+            replace(self.plan, protocol=protocol, changed=changed),
+            policy,
+            {**about_policy(policy, policy.sampling), **about_checkpoint(checkpoint)},
+            self.out / self._protocol_folder() / f"{name}-{steps}",
+            workers=self.workers,
+            rows=usual_rows(policy),
+            start=self.start,
+            done=self.done,
+        )
+        self.unfinished.extend(found.unfinished)
+        total = found.summary.all
+        if not total.trials:
+            return None
+        tasks = {f"{suite}/{task}": (t.successes, t.trials) for (suite, task), t in found.summary.tasks.items()}
+        return EvalResult(total.successes, total.trials, total.steps, tasks)
+
+    def _protocol_folder(self) -> str:
+        """Another protocol is another folder, so that students are compared again without being trained again."""
+        settings = json.dumps(self.plan.settings({}), sort_keys=True)
+        return f"{self.plan.protocol.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
