@@ -9,8 +9,11 @@ from typing import TypedDict
 
 EXAMPLES = 2
 
-_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![A-Za-z_])[+-]?\d[\d.,]*(?:e[+-]?\d+)?")
-"""What differs between warnings of one kind: quoted texts and numbers."""
+_VARIABLE = re.compile(
+    r"(?<![A-Za-z])'[^']*'|\"[^\"]*\"|[^\s/'\"]+\.(?:json|mp4|hdf5|h5|mcap|db3|bag|parquet|txt)\b|\b(?:demo|episode)_?\d+"
+    r"|(?<![A-Za-z_])[+-]?\d[\d.,]*(?:e[+-]?\d+)?"
+)
+"""What differs between warnings of one kind: quoted texts, names of files and episodes, and numbers."""
 
 _GRAVE = re.compile(
     r"contradict|revers|differently|nothing tells|no switch|forced|clock|out of step|another robot|absolute|colours?\b"
@@ -74,9 +77,10 @@ def group_warnings(items: Iterable[tuple[str, str]]) -> list[WarningKind]:
     found = []
     for members in kinds.values():
         text = members[0][1]
-        examples = tuple(source for source, _ in members[:EXAMPLES] if source)
+        sources = list(dict.fromkeys(source for source, _ in members if source))
         same = all(other == text for _, other in members)
-        found.append(WarningKind(text, len(members), examples, same, _gravity(text)))
+        count = len(sources) or len(members)
+        found.append(WarningKind(text, count, tuple(sources[:EXAMPLES]), same, _gravity(text)))
     return sorted(found, key=lambda kind: (kind.gravity, -kind.count))
 
 

@@ -49,7 +49,8 @@ MOTION_LEVEL = 8.0
 MOTION_TRAVEL = 0.05
 """Metres that the end effector must travel along y and z."""
 MOTION_SIDE, MOTION_UP = 0.8, 0.6
-"""Least correlations: 0.99 sideways and 0.84 upwards were measured on raw frames."""
+"""Least correlations: 0.99 sideways and 0.84 upwards were measured on raw frames. The row must also follow the height
+better than the other axes: a camera that looks straight down shows no height, but one of them."""
 
 _MEANT: dict[tuple[int, int], Operation] = {
     (1, 1): "rot180",
@@ -287,8 +288,8 @@ def _turned_by_motion(file: h5py.File, where: str) -> Operation | None:
     column = (change.sum(axis=1) @ np.arange(change.shape[2]))[seen] / total[seen]
     if min(row.std(), column.std()) < 1e-6:
         return None
-    up = float(np.corrcoef(row, place[seen, 2])[0, 1])
-    side = float(np.corrcoef(column, place[seen, 1])[0, 1])
-    if abs(up) < MOTION_UP or abs(side) < MOTION_SIDE:
+    followed = [float(np.corrcoef(row, place[seen, axis])[0, 1]) for axis in range(3)]
+    up, side = followed[2], float(np.corrcoef(column, place[seen, 1])[0, 1])
+    if abs(up) < max(MOTION_UP, *map(abs, followed[:2])) or abs(side) < MOTION_SIDE:
         return None
     return _MEANT[int(np.sign(up)), int(np.sign(side))]

@@ -253,7 +253,8 @@ class RobotwinConverter:
         if verdict == "contradicts":
             found = f"{video.name} contradicts the colours of head_camera {levels}"
             if self.options.colour == "auto":
-                raise BadEpisode(f"{found}; set option colour to rgb or swapped if the recording was rewritten")
+                agrees = "rgb" if infos["head_camera"].order == "swapped" else "swapped"
+                raise BadEpisode(f"{found}; if the recording was rewritten, --colour {agrees} reads it as the video")
             warnings.append(f"{found}; the order is forced by option colour")
         elif verdict == "undecided":
             warnings.append(f"{video.name} fits neither colour order of head_camera {levels}")

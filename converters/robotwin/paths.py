@@ -55,6 +55,7 @@ _EPISODE = re.compile(r"episode_?([0-9]{1,9})\.(?:hdf5|h5)")
 _SIDECAR = re.compile(r"episode_?([0-9]{1,9})\.(?:json|mp4)")
 _ARCHIVE = re.compile(r"(?P<embodiment>.+?)_(?P<setting>clean|randomized)_(?P<count>[0-9]{1,7})")
 _CONFIG = re.compile(r"demo(?:_(?P<setting>clean|randomized))?(?:_.*)?|(?P<bare>clean|randomized)")
+_DATA_FOLDERS = ("data", "hdf5", "h5")
 _NO_RECORDINGS = frozenset({"_traj_data", "video", "instruction", "instructions", "__MACOSX"})
 _LEVELS = 4
 
@@ -246,16 +247,18 @@ def _is_text(name: str) -> bool:
 
 
 def find_sidecars(base: Path, folder: str) -> Sidecars:
-    """Files that belong to the recordings of `base/folder`: beside `data`, one level up in an `X/X/data` tree, or in
-    `instructions/<task>` for recordings in `data/<task>` or `<task>`.
+    """Files that belong to the recordings of `base/folder`: beside `data` (or `hdf5`), one level up in an `X/X/data`
+    tree, in `instructions/<task>` for recordings in `data/<task>` or `<task>`, or, where there are none, among the
+    recordings themselves.
 
     Paths may start with `../` where the base is the `data` folder itself. Links that lead out of both the base and
     the folder that holds `data` are left out.
     """
     home = (base / folder).resolve()
     prefix = "" if folder == "." else f"{folder}/"
-    if home.name == "data":
-        home, prefix = home.parent, f"{prefix}../" if folder == "." else folder[: -len("data")]
+    among = home, prefix
+    if home.name in _DATA_FOLDERS:
+        home, prefix = home.parent, f"{prefix}../" if folder == "." else folder[: -len(home.name)]
     places = [(home, prefix)]
     if home.parent.name == home.name:
         places.append((home.parent, posixpath.normpath(f"{prefix}..") + "/"))
@@ -277,6 +280,10 @@ def find_sidecars(base: Path, folder: str) -> Sidecars:
         for name in ("seed.txt", "scene_info.json"):
             if leads_inside(place / name, *limits) and (place / name).is_file():
                 single[name] = start + name
+    for ending, target in ((".json", instructions), (".mp4", videos)):
+        if not target:
+            target.update(_numbered(*among, limits, ending))
+    has_folder |= bool(instructions)
     return Sidecars(instructions, videos, single.get("seed.txt"), single.get("scene_info.json"), has_folder)
 
 
@@ -295,13 +302,13 @@ def _mirrored(home: Path, folder: str, name: str) -> list[tuple[Path, str]]:
     return found
 
 
-def _numbered(path: Path, prefix: str, limits: tuple[Path, ...]) -> dict[int, str]:
+def _numbered(path: Path, prefix: str, limits: tuple[Path, ...], ending: str = "") -> dict[int, str]:
     if not leads_inside(path, *limits):
         return {}
     files: dict[int, str] = {}
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
-            match = _SIDECAR.fullmatch(entry.name)
+            match = _SIDECAR.fullmatch(entry.name) if entry.name.endswith(ending) else None
             if match and (not entry.is_symlink() or leads_inside(entry.path, *limits)) and entry.is_file():
                 files[int(match[1])] = prefix + entry.name
     return files

@@ -156,7 +156,7 @@ def _read_json(path: Path) -> tuple[Any, str | None]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return None, f"larger than {MAX_FILE_BYTES >> 20} MiB"
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # NaN is no JSON
+        data = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=lambda _: None)  # NaN is no JSON
         json.dumps(data, ensure_ascii=False).encode()  # refuses lone surrogates, which no store could write
         return data, None
     except OSError as error:

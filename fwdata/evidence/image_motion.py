@@ -27,8 +27,8 @@ class ImageMotion:
     """
 
     def __init__(self, images: NDArray[np.uint8], every: int = 1, rows: int | None = None) -> None:
-        self.images, self._every = images, every
-        self._rows = len(images) if rows is None else rows
+        self.images, self.every = images, every
+        self.rows = len(images) if rows is None else rows
 
     @cached_property
     def spread(self) -> NDArray[np.uint8]:
@@ -41,15 +41,21 @@ class ImageMotion:
         return float(self.spread.mean()), float(self.spread.std(axis=(1, 2)).max())
 
     @cached_property
+    def means(self) -> Floats:
+        """float64 [n], mean grey level of every image. Cost: 1 us for 64x48."""
+        sums: Floats = self.images.sum(axis=(1, 2), dtype=np.uint32) / float(self.images[0].size)
+        return sums
+
+    @cached_property
     def energy(self) -> NDArray[np.float64]:
         """float64 [T]: mean over pixels of max(0, |I[t] - I[t - 1]| - 2); row 0 repeats row 1.
 
         With fewer images than rows, a row has the change from the image before it to the next one.
         """
         change = self.energy_over(1)
-        if self._every == 1:
+        if self.every == 1:
             return change
-        following = (np.arange(self._rows) + self._every - 1) // self._every
+        following = (np.arange(self.rows) + self.every - 1) // self.every
         repeated: NDArray[np.float64] = change[np.minimum(following, len(change) - 1)]
         return repeated
 

@@ -23,7 +23,6 @@ from fwdata.pipeline.workers import LeftOut, Link
 from fwdata.store.evidence import write_part_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.layout import VIDEO_LAYOUT
-from fwdata.store.leases import JOBS
 from fwdata.store.metadata import read_root
 from fwdata.store.sources import place_of
 from fwdata.store.writer import FrameLook, PartWriter, source_files
@@ -249,8 +248,7 @@ def convert_part(
     measured = [outcome.measurement for outcome in outcomes if outcome.measurement is not None]
     if request.gate is not None:
         write_part_evidence(request.out, part.name, measured)
-        if request.spread.shared:
-            hand_over(request.out / JOBS / "convert", part.name, measured)
+        hand_over(request.out, part.name, measured)
     writer.commit()
     return tuple(outcomes)
 

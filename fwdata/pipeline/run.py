@@ -31,7 +31,7 @@ from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.results import ConvertReport, store_report
 from fwdata.pipeline.roots import CombinedDiscovery
 from fwdata.pipeline.same_collection import check_collection
-from fwdata.pipeline.shared_evidence import handed_over
+from fwdata.pipeline.shared_evidence import begin_handing_over, end_handing_over, handed_over
 from fwdata.pipeline.spread_convert import convert_units, own_share, refuse_shared, seal, writing
 from fwdata.pipeline.units import UnitsReport
 from fwdata.pipeline.update import (
@@ -174,6 +174,8 @@ def _begin(
     _ensure_records(request, asked, plan)
     if first is not None:
         _write_root(request, plan, first)
+    if gate is not None and job is None and plan.pending:
+        begin_handing_over(request.out)
     return request, first is not None, job
 
 
@@ -196,11 +198,13 @@ def _settle(
 ) -> None:
     """Pool and record the verdicts of all episodes; UsageError when they contradict what the first could not.
 
-    made_here: this run began the store, and may remove it again. job: where other processes measured episodes, too.
+    made_here: this run began the store, and may remove it again. job: where others work on the store, too.
     """
     measured = {m.episode: m for outcome in new.values() if (m := outcome.measurement)}
-    measured |= handed_over(job, measured) if job is not None else {}
+    measured |= handed_over(request.out, measured)
     pool_store(request.out, gate.accepted, measured)
+    if job is None:
+        end_handing_over(request.out)
     options = {name: option for m in measured.values() for name, option in m.options.items()}
     refuse_late(request, gate.accepted, options, drop=made_here and look is not None and not look.images)
 

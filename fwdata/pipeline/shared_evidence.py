@@ -1,15 +1,17 @@
-"""What the processes of one conversion measured, handed to the one that ends it.
+"""What the processes of one conversion measured, killed ones included, handed to the one that ends it.
 
 A part keeps values and contradictions of its episodes alone. The words and traces that the verdicts of the data set are
-made from lie in the job's folder until its last unit is done, so that they are those of one process.
+made from lie in the job's folder until its last part is pooled, so that they are those of one process.
 
     .jobs/convert/p00003.measured.npz    "episodes": JSON; "<episode>_<trace>_energy", "_speeds", "_commands": float64
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,15 +22,31 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.records import EpisodeMeasurement, MotionTrace, Verdict
 from fwdata.io import write_atomic
-from fwdata.pipeline.jobs import Job
+from fwdata.store.leases import JOBS
 from fwdata.store.records import JsonObject
+
+JOB = "convert"
+"""Name of a conversion's job."""
 
 SUFFIX = ".measured.npz"
 ARRAYS = ("energy", "speeds", "commands")
 
 
-def hand_over(folder: Path, part: str, measured: Sequence[EpisodeMeasurement]) -> None:
-    """Keep what was measured in a part below a job's folder, atomically; nothing where the job has ended."""
+def begin_handing_over(store: Path) -> None:
+    """Make the folder that `hand_over` needs, for a conversion that shares nothing."""
+    (store / JOBS / JOB).mkdir(parents=True, exist_ok=True)
+
+
+def end_handing_over(store: Path) -> None:
+    """Remove what was handed over, of a conversion that shares nothing."""
+    shutil.rmtree(store / JOBS / JOB, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (store / JOBS).rmdir()
+
+
+def hand_over(store: Path, part: str, measured: Sequence[EpisodeMeasurement]) -> None:
+    """Keep what was measured in a part below the job's folder, atomically; nothing where the job has ended."""
+    folder = store / JOBS / JOB
     if not folder.is_dir():
         return
     arrays: dict[str, NDArray[np.float64]] = {}
@@ -54,10 +72,10 @@ def hand_over(folder: Path, part: str, measured: Sequence[EpisodeMeasurement]) -
     write_atomic(folder / f"{part}{SUFFIX}", buffer.getvalue())
 
 
-def handed_over(job: Job, without: Collection[str]) -> dict[str, EpisodeMeasurement]:
+def handed_over(store: Path, without: Collection[str]) -> dict[str, EpisodeMeasurement]:
     """By episode, what other processes measured; parts that hold an episode of `without` are this process's own."""
     found: dict[str, EpisodeMeasurement] = {}
-    for path in sorted(job.folder.glob(f"*{SUFFIX}")):
+    for path in sorted((store / JOBS / JOB).glob(f"*{SUFFIX}")):
         with np.load(path, allow_pickle=False) as file:
             for number, told in enumerate(json.loads(str(file["episodes"]))):
                 if told["id"] not in without:

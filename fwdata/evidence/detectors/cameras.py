@@ -17,9 +17,14 @@ STILL = 0.02
 FROZEN_ROWS, FROZEN_SECONDS, MOST = 20, 1.0, 0.5
 MIN_MOVING, WHOLE = 10, 0.9
 """Moving rows that are needed, and the share of them without change that is a dead camera in any episode."""
+FROZEN_RUN, FROZEN_SHARE = 8, 0.3
+"""Moving rows without change up to the last one, and their share of all: a camera that ends on the way in a short
+episode. The longest true run is 11 of 333 rows."""
 
 BLACK_MEAN, BLACK_STD = 8.0, 4.0
 SATURATED_VALUE, SATURATED_SHARE = 254, 0.5
+BLANK_ROWS = 3
+"""Rows without an image, black or saturated, from which an episode whose other images are good is reported."""
 ALIKE = 2.0
 MIN_FRAMES = 5
 EXCHANGED, EXCHANGED_LAGS = 0.2, range(-3, 4)
@@ -51,7 +56,8 @@ class FrozenCamera(Detector):
             return self.abstain("the image is black", subject=camera, decided=DECIDED)
         still = episode.motion[camera].energy < STILL
         longest, share = _longest_run(still[moving]), float(still[moving].mean())
-        frozen = longest >= limit or share >= WHOLE
+        dead, ended = longest >= limit or share >= WHOLE, _ends(still[moving])
+        frozen = dead or ended
         return self.verdict(
             "contradicted" if frozen else "confirmed",
             f"longest run of {longest} moving rows without change, {share:.0%} of them in all",
@@ -60,8 +66,15 @@ class FrozenCamera(Detector):
             n=int(moving.sum()),
             decided=DECIDED,
             measured="frozen" if frozen else DECIDED,
-            action="stop" if share > MOST else "warn",
+            action="stop" if dead and share > MOST else "warn",
         )
+
+
+def _ends(still: NDArray[np.bool_]) -> bool:
+    """Whether the image never changes again, in so many of the moving rows that they are not a last small step."""
+    changing = np.flatnonzero(~still)
+    last = len(still) - 1 - int(changing[-1]) if len(changing) else len(still)
+    return last >= max(FROZEN_RUN, FROZEN_SHARE * len(still))
 
 
 DECIDED = "the image changes while the robot moves"
@@ -91,15 +104,20 @@ class DeadCamera(Detector):
     def _one(self, camera: str, motion: ImageMotion) -> Verdict:
         images, (mean, std) = motion.spread, motion.brightness
         full = float((images >= SATURATED_VALUE).mean())
-        black, saturated = is_black(motion), full > SATURATED_SHARE
+        black, measured = is_black(motion), "an image of the scene"
+        detail = f"mean {mean:.0f}, contrast {std:.0f} of 255, {full:.0%} saturated"
+        if black or full > SATURATED_SHARE:
+            measured = "black" if black else "saturated"
+        elif lost := _blank_rows(motion):
+            measured, detail = f"{lost[0]} in some rows", lost[1]
         return self.verdict(
-            "contradicted" if black or saturated else "confirmed",
-            f"mean {mean:.0f}, contrast {std:.0f} of 255, {full:.0%} saturated",
+            "confirmed" if measured == "an image of the scene" else "contradicted",
+            detail,
             subject=camera,
             value=round(mean, 2),
             n=len(images),
             decided="an image of the scene",
-            measured="black" if black else "saturated" if saturated else "an image of the scene",
+            measured=measured,
             action="stop" if black else "warn",
         )
 
@@ -126,6 +144,19 @@ def is_black(motion: ImageMotion) -> bool:
     """Whether the images, as far as they are compared, show nothing."""
     mean, std = motion.brightness
     return mean < BLACK_MEAN and std < BLACK_STD
+
+
+def _blank_rows(motion: ImageMotion) -> tuple[str, str] | None:
+    """(black or saturated, which rows) where single images of a camera that works show nothing; None where none do."""
+    dark = motion.means < BLACK_MEAN
+    dark[dark] = motion.images[dark].std(axis=(1, 2)) < BLACK_STD
+    bright = motion.means > SATURATED_SHARE * SATURATED_VALUE
+    bright[bright] = (motion.images[bright] >= SATURATED_VALUE).mean(axis=(1, 2)) > SATURATED_SHARE
+    for name, blank in (("black", dark), ("saturated", bright)):
+        rows = np.flatnonzero(blank) * motion.every
+        if len(rows) * motion.every >= BLANK_ROWS:
+            return name, f"{len(rows) * motion.every} of {motion.rows} rows, the first is {rows[0]}"
+    return None
 
 
 class ExchangedWrists(Detector):

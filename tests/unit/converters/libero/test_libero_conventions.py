@@ -198,6 +198,19 @@ def test_the_fixed_camera_is_turned_by_what_moves_in_it(tmp_path, expected):
     assert bool(told) == (expected != "rot180") and episode.metadata["rotation"] == spelt
 
 
+def test_a_camera_that_looks_straight_down_tells_nothing_of_the_height(tmp_path):
+    _scene(tmp_path / FILE)
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        for demo in file["data"].values():
+            pose = demo["obs/ee_states"][()]
+            pose[:, 0] = pose[:, 2] - 0.9  # what goes down in the image goes away from the robot
+            pose[:, 2] = 0.9 - 0.8 * pose[:, 0] + 0.05 * np.sin(np.arange(60) / 2)
+            demo["obs/ee_states"][...] = pose
+    episode = read_one(tmp_path)
+    assert episode.metadata["rotation"] == "rot180"
+    assert not any("the cameras are turned differently" in text for text in warnings_of(episode))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("still", [False, True])
 def test_the_fixed_camera_tells_where_the_gripper_does_not(tmp_path, still):

@@ -69,6 +69,16 @@ def test_recordings_in_task_have_their_texts_in_instructions_task(tmp_path, belo
     assert only.files[1] == "/".join(("instructions", *below, "episode1.json"))
 
 
+@pytest.mark.parametrize(("folder", "text"), [("hdf5", "instructions"), ("data", "data"), (".", ".")])
+def test_texts_lie_beside_a_folder_of_another_name_or_among_the_recordings(tmp_path, folder, text):
+    task = tmp_path / TASK / "aloha-agilex_clean_50"
+    write_episode(task / folder / "episode1.hdf5")
+    (task / text).mkdir(exist_ok=True)
+    (task / text / "episode1.json").write_text(json.dumps(["Lift it."]), encoding="utf-8-sig")
+    (task / text / "episode0.json").write_text(json.dumps(["Lift another."]))
+    assert read_one(tmp_path).instructions == ("Lift it.",) == read_one(task / folder).instructions
+
+
 def test_texts_of_another_task_or_number_are_not_taken(tmp_path):
     _regrouped(tmp_path)
     (tmp_path / "instructions" / TASK / "episode1.json").rename(tmp_path / "instructions" / TASK / "episode2.json")

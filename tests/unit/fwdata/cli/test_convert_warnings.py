@@ -25,3 +25,15 @@ def test_warnings_of_one_kind_are_one_line_and_the_gravest_come_first() -> None:
     ]
     (same,) = group_warnings([("a", "too dark"), ("b", "too dark")])
     assert same.sentence() == "2 recordings: too dark (a, b)"
+
+
+def test_names_of_files_and_of_tasks_do_not_part_a_kind() -> None:
+    unread = [(f"e{n}", f"instructions/episode{n}.json is not used: it is empty") for n in range(3)]
+    named = [(f"e{n}", f"no instruction text; the task's name 'task {n}' is used") for n in range(3)]
+    rows = [(f"e{n}", f"data/demo_{n}/obs/agentview_rgb must be uint8") for n in range(3)]
+    assert [kind.count for kind in group_warnings([*unread, *named, *rows])] == [3, 3, 3]
+
+
+def test_a_recording_with_two_warnings_of_a_kind_counts_once() -> None:
+    (kind,) = group_warnings([("a", "text 1 is dropped"), ("a", "text 2 is dropped"), ("b", "text 1 is dropped")])
+    assert (kind.count, kind.examples) == (2, ("a", "b"))

@@ -34,6 +34,33 @@ def test_a_frozen_camera_is_found() -> None:
     assert told("camera_frozen", with_camera(episode, "left", images))["left"].action == "stop"
 
 
+def test_a_camera_that_ends_on_the_way_is_found_in_a_short_episode() -> None:
+    episode = two_arms(3, rows=40)
+    assert {v.verdict for v in told("camera_frozen", episode).values()} == {"confirmed"}
+    images = episode.thumbnails["head"].copy()
+    images[22:] = images[22]
+    verdict = told("camera_frozen", with_camera(episode, "head", images))["head"]
+    assert (verdict.verdict, verdict.action) == ("contradicted", "warn") and verdict.value < 20
+    back = episode.thumbnails["head"].copy()
+    back[14:26] = back[14]
+    assert told("camera_frozen", with_camera(episode, "head", back))["head"].verdict == "confirmed"
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "black in some rows"), (255, "saturated in some rows")])
+@pytest.mark.parametrize("every", [1, 2])
+def test_images_that_show_nothing_in_some_rows_are_found(value: int, words: str, every: int) -> None:
+    episode = clean_set()[0]
+    images = episode.thumbnails["head"].copy()
+    images[31:37] = value
+    shown = {name: kept[::every] for name, kept in {**episode.thumbnails, "head": images}.items()}
+    verdict = told("camera_content", changed(episode, thumbnails=shown, every=every))["head"]
+    assert (verdict.verdict, verdict.action, verdict.measured) == ("contradicted", "warn", words)
+    assert verdict.detail == f"6 of 120 rows, the first is {31 if every == 1 else 32}"
+    images[32:37] = images[31] = episode.thumbnails["head"][30]
+    images[30:32] = value
+    assert told("camera_content", with_camera(episode, "head", images))["head"].verdict == "confirmed"
+
+
 def test_a_wrist_camera_of_an_arm_at_rest_is_not_called_frozen() -> None:
     episode = clean_set()[0]
     state = episode.state.copy()

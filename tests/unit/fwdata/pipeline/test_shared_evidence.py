@@ -16,13 +16,13 @@ from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTr
 from fwdata.evidence.sentences import line, warnings
 from fwdata.manifest import Manifest
 from fwdata.pipeline.choose import manifest_for
-from fwdata.pipeline.jobs import Job, JobRecord
 from fwdata.pipeline.shared_evidence import hand_over, handed_over
 from fwdata.pipeline.units import Shard, Spread
 from fwdata.pipeline.workers import WorkerPool
 from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.verify import verify_store
+from fwdata.store.writer import PartWriter
 
 KEY, ROWS = "observation.images.front", 60
 
@@ -83,8 +83,30 @@ def test_a_recovered_dataset_tells_what_the_whole_one_tells(tmp_path: Path, monk
     assert [line(v) for v in again] == [line(v) for v in one] and len(one) > 8
 
 
+@pytest.mark.slow
+def test_a_killed_conversion_goes_on_with_what_it_had_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = dataset(tmp_path / "raw", monkeypatch, 12)
+    manifest, accept = chosen(raw), {"camera_delay": "a slow camera"}
+    run_convert(raw, tmp_path / "one.zarr", manifest, part_episodes=2, accept=accept)
+    commit, done = PartWriter.commit, list[str]()
+
+    def dying(writer: PartWriter) -> None:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        commit(writer)
+        done.append("a part")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PartWriter, "commit", dying)
+        run_convert(raw, tmp_path / "two.zarr", manifest, part_episodes=2, accept=accept)
+    run_convert(raw, tmp_path / "two.zarr", manifest, part_episodes=2, accept=accept)
+    assert told(tmp_path / "two.zarr") == told(tmp_path / "one.zarr")
+    assert any(v.detector == "camera_delay" and v.against for v in told(tmp_path / "two.zarr"))
+    assert not (tmp_path / "two.zarr/.jobs").exists() and not (tmp_path / "one.zarr/.jobs").exists()
+
+
 def test_what_is_handed_over_is_whole(tmp_path: Path) -> None:
-    job = Job(tmp_path, "convert", JobRecord(command="convert", folder="", identity={}, units=(), since=0.0))
+    folder = tmp_path / ".jobs/convert"
     energy, speeds = np.arange(5.0) / 3, np.ones((5, 2)) / 7
     traces = (
         MotionTrace("head", 20.0, energy, speeds, True, speeds, 1.5),
@@ -94,11 +116,11 @@ def test_what_is_handed_over_is_whole(tmp_path: Path) -> None:
         "gripper_scale", "confirmed", "left", 1 / 3, (0.1, 0.2), 4, "values 0 .. 1", "stop", "0 .. 1", "0 .. 1"
     )
     mine = EpisodeMeasurement("a", "set", (verdict,), traces, {"row_rate": "fps.hz: 20"})
-    hand_over(job.folder, "p00000", [mine])
-    assert not job.folder.exists(), "a job that has ended is not begun again"
-    job.folder.mkdir(parents=True)
-    hand_over(job.folder, "p00000", [mine, EpisodeMeasurement("b", "set", (verdict,))])
-    found = handed_over(job, {"b"})
+    hand_over(tmp_path, "p00000", [mine])
+    assert not folder.exists(), "a job that has ended is not begun again"
+    folder.mkdir(parents=True)
+    hand_over(tmp_path, "p00000", [mine, EpisodeMeasurement("b", "set", (verdict,))])
+    found = handed_over(tmp_path, {"b"})
     assert (
         found.keys() == {"a"} and found["a"].verdicts == (verdict,) and dict(found["a"].options) == dict(mine.options)
     )
