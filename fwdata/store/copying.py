@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
-from fwdata.errors import StaleCache, StoreDamaged, UsageError
-from fwdata.store.files import Listing, LocalFiles, write_lock
+from fwdata.errors import StoreDamaged, UsageError
+from fwdata.store.copy_target import CopiedStore, Place, Target
+from fwdata.store.files import LocalFiles
 from fwdata.store.layout import may_be_sealed
 from fwdata.store.metadata import read_complete
 from fwdata.store.opening import open_target
 from fwdata.store.reader import open_store
 from fwdata.store.records import SealedRecord
 from fwdata.store.remote import RemoteFiles
-
-type Place = LocalFiles | RemoteFiles
 
 
 @dataclass
@@ -43,8 +40,8 @@ def copy_store(
 
     Every file that a digest covers is checked before it is written; marks of completion come after what they cover, the
     store's own metadata last, so that a half copy does not open. Memory: one file, 16 with a URL, where so many are
-    moved at once. Attempts and jobs of running commands stay behind. StoreDamaged for a file that is missing or has
-    other bytes than recorded, StaleCache for a target that is another store, UsageError for one that is something else.
+    moved at once. Attempts and jobs of running commands stay behind. What the store has replaced since an earlier copy is
+    removed. StoreDamaged for a file that is missing or has other bytes than recorded; for targets see `Target.held`.
     """
     here, there = open_target(source), open_target(target)
     if here.location == there.location:
@@ -54,17 +51,18 @@ def copy_store(
     open_store(source)
     keys = sorted(here.listing().keys, key=_depth_first)
     digests = _recorded(here, keys)
-    have = _check_target(here, there, keys)
-    report = CopyReport(files=len(keys))
-    on_plan(len(keys))
-    with _writing(there):
-        done = tuple(f"{folder}/" for folder in _whole_folders(here, there, keys, have))
+    place = Target(there, CopiedStore.read(here, keys))
+    with place.held():
+        report = CopyReport(files=len(keys))
+        on_plan(len(keys))
+        done = tuple(f"{folder}/" for folder in _whole_folders(here, there, keys, place))
         on_file(sum(key.startswith(done) for key in keys))
         for _, level in groupby((key for key in keys if not key.startswith(done)), lambda key: -_depth_first(key)[0]):
-            for size in _every(here, there, lambda key: _copy(here, there, key, digests, have), list(level)):
+            for size in _every(here, there, lambda key: _copy(here, there, key, digests, place), list(level)):
                 report.copied += size is not None
                 report.bytes += size or 0
                 on_file(1)
+        place.finish()
     return report
 
 
@@ -75,15 +73,6 @@ def _depth_first(key: str) -> tuple[int, str]:
 def _every[V](here: Place, there: Place, call: Callable[[str], V], keys: Sequence[str]) -> Iterator[V]:
     """call(key) for every key, several at once when a side is remote."""
     return here.each(call, keys) if isinstance(there, LocalFiles) else there.each(call, keys)
-
-
-@contextlib.contextmanager
-def _writing(there: Place) -> Iterator[None]:
-    if isinstance(there, LocalFiles):
-        with write_lock(there.root):
-            yield
-    else:
-        yield
 
 
 def _sealed_folders(keys: list[str]) -> list[str]:
@@ -107,37 +96,21 @@ def _recorded(here: Place, keys: list[str]) -> dict[str, str]:
     return found
 
 
-def _check_target(here: Place, there: Place, keys: list[str]) -> Listing:
-    """What lies at the target. StaleCache or UsageError when that is not a copy of this store, or a part of one."""
-    root = there.read("zarr.json")
-    if root is not None and root != here.read("zarr.json"):
-        raise StaleCache(f"{there.location} holds another store than {here.location}; choose another place")
-    if isinstance(there, LocalFiles):
-        path: Path = there.root
-        for parent in (path, *path.parents):
-            if parent.exists() and not parent.is_dir():
-                raise UsageError(f"{path}: {parent} is a file; name a folder")
-    have = there.listing()
-    places = {key.partition("/")[0] for key in (*have.keys, *have.folders)}
-    own = {key.partition("/")[0] for key in keys}
-    foreign = sorted(place for place in places - own if not place.startswith("."))
-    if foreign:
-        raise UsageError(f"{there.location} holds {foreign[0]}, which is not of this store; choose another place")
-    return have
-
-
-def _whole_folders(here: Place, there: Place, keys: list[str], have: Listing) -> set[str]:
-    """Sealed folders whose mark is at the target already, and so everything that it covers."""
+def _whole_folders(here: Place, there: Place, keys: list[str], place: Target) -> set[str]:
+    """Sealed folders whose mark is at the target already, and so everything that it covers; other marks go."""
     sealed = _sealed_folders(keys)
-    marks = [f"{folder}/zarr.json" for folder in sealed if f"{folder}/zarr.json" in have.sizes]
+    marks = [f"{folder}/zarr.json" for folder in sealed if f"{folder}/zarr.json" in place.have.sizes]
     here.read_ahead(marks)
     there.read_ahead(marks)
     done = {mark.removesuffix("/zarr.json") for mark in marks if there.read(mark) == here.read(mark)}
+    for mark in marks:
+        if mark.removesuffix("/zarr.json") not in done:
+            place.drop_mark(mark.removesuffix("/zarr.json"))
     half = {f.removesuffix("/frames") for f in sealed if f.endswith("/frames") and f not in done}
     return done - half  # a part's own mark does not cover its stitched frames
 
 
-def _copy(here: Place, there: Place, key: str, digests: dict[str, str], have: Listing) -> int | None:
+def _copy(here: Place, there: Place, key: str, digests: dict[str, str], place: Target) -> int | None:
     """Bytes that were written; None for a file that is there already."""
     data = here.read(key)
     if data is None:
@@ -145,7 +118,7 @@ def _copy(here: Place, there: Place, key: str, digests: dict[str, str], have: Li
     digest = hashlib.sha256(data).hexdigest()
     if digests.get(key, digest) != digest:
         raise StoreDamaged(f"{here.location}/{key} is damaged: its sha256 does not match; run `fwdata repair`")
-    if have.sizes.get(key) == len(data) and there.sha256(key) == (digest, len(data)):
+    if place.have.sizes.get(key) == len(data) and there.sha256(key) == (digest, len(data)):
         return None
-    there.write(key, data)
+    place.write(key, data)
     return len(data)

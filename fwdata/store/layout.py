@@ -115,10 +115,14 @@ def part_base(name: str) -> str:
     return name.partition("-")[0]
 
 
+def part_generation(name: str) -> int:
+    """1 for `p00003-1`, 0 for `p00003`."""
+    return int(name.partition("-")[2] or 0)
+
+
 def next_generation(name: str) -> str:
     """`p00003-1` for `p00003`, `p00003-2` for that; sorted, all of them lie before `p00004`."""
-    base, _, number = name.partition("-")
-    return f"{base}-{int(number or 0) + 1}"
+    return f"{part_base(name)}-{part_generation(name) + 1}"
 
 
 _SEALED = re.compile(r"stats|parts/p[^/]*(?:/frames)?|(?:latents|text)/[^/]+/p[^/]*")

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fwdata.errors import StoreDamaged
 from fwdata.io import write_atomic
 from fwdata.store.files import FileHandle, LocalFiles
 from fwdata.store.layout import sealed_above
 from fwdata.store.locations import StoreUrl, parse_location
+from fwdata.store.metadata import read_complete
+from fwdata.store.records import SealedRecord
 from fwdata.store.remote import RemoteFiles
 from fwdata.store.scratch import scratch_folder
 
@@ -68,12 +71,24 @@ class MirrorFiles(LocalFiles):
         return MirrorFiles, (self.root, self.remote.url)
 
     def _fetch(self, key: str) -> bytes | None:
-        """Fetch a file of a unit that is complete here, None for what the URL does not have either."""
+        """Fetch a file of a unit that is complete here, None for what the URL does not have either.
+
+        StoreDamaged for one whose bytes are not those that its unit lists: it is not kept.
+        """
         unit = sealed_above(key)
         if unit is None or not (self.root / unit / "zarr.json").is_file():
             return None
         data = self.remote.read(key)
         if data is not None:
+            record = read_complete(LocalFiles(self.root), unit, SealedRecord)
+            expected = None if record is None else record.digests.get(key.removeprefix(f"{unit}/"))
+            found = hashlib.sha256(data).hexdigest()
+            if found != expected:
+                raise StoreDamaged(
+                    f"{self.remote.location}/{key} is damaged: {len(data)} bytes with sha256 {found[:12]}.., expected "
+                    f"{expected[:12] + '..' if expected else 'no such file'}; run `fwdata verify "
+                    f"{self.remote.location}` to see what else is"
+                )
             with contextlib.suppress(FileNotFoundError):  # its unit was removed meanwhile
                 write_atomic(self.root / key, data)
         return data

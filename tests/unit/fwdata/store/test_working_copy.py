@@ -257,6 +257,17 @@ def test_data_are_fetched_when_they_are_read_and_kept_within_the_bound(
         assert files.read("parts/p00009/zarr.json") is None and files.read("latents/zarr.json") is None
 
 
+def test_what_a_working_copy_fetches_is_compared_with_its_digest(made: tuple[Path, Path, Any]) -> None:
+    url = "memory://fetched/toy.zarr"
+    copy_store(str(made[1]), url)
+    with pytest.raises(StoreDamaged, match=rf"{url}/parts/p00000/\S+/state/c/0/0 is damaged: .* expected"):  # noqa: SIM117
+        with working_copy(url) as path:
+            state = next(key for key in objects(url).listing().keys if "/state/c/" in key)
+            objects(url).write(state, (objects(url).read(state) or b"")[:-1])
+            open_store(path).episodes[0].state()
+    objects(url).delete(list(objects(url).listing().sizes))
+
+
 @pytest.mark.slow
 def test_commands_for_local_stores_name_the_url(
     made: tuple[Path, Path, Any], s3: S3Server, run: Command, call: Callable[..., Any], tmp_path: Path,
