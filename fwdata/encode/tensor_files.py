@@ -1,4 +1,5 @@
-"""safetensors files: read one tensor at a time, written whole or not at all, copied under other names.
+"""safetensors files: read one tensor at a time, written whole or not at all, copied under other names; and which files
+of a folder hold a model's weights.
 
 Format: u64 length of a JSON header, the header {name: {dtype, shape, data_offsets}}, the data; offsets count from the
 end of the header. Source: the safetensors format description (huggingface/safetensors, README).
@@ -6,6 +7,7 @@ end of the header. Source: the safetensors format description (huggingface/safet
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fwdata.errors import StoreDamaged
+from fwdata.errors import StoreDamaged, UsageError, one_line
 from fwdata.io import whole_file
+
+MODEL_NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""What the file of a whole model's weights is called in a folder: by lerobot, transformers and us; by diffusers."""
 
 type Refusal = Callable[[Path, Exception], Exception]
 """(file, what is wrong with it) -> the error to raise for a file that is not whole."""
+
+_POINTER = b"version https://git-lfs"
 
 type TensorHeader = dict[str, dict[str, object]]
 """{tensor name: {"dtype", "shape", "data_offsets"}}."""
@@ -29,7 +36,51 @@ type TensorHeader = dict[str, dict[str, object]]
 
 def not_whole(file: Path, error: Exception) -> StoreDamaged:
     """The usual refusal of a file."""
-    return StoreDamaged(f"{file} is not a whole safetensors file ({error}); copy or write it again")
+    return StoreDamaged(f"{file} is not a whole safetensors file ({unreadable(file, error)}); copy or write it again")
+
+
+def unreadable(file: Path, error: Exception) -> str:
+    """Why a file of weights cannot be read, in a few words."""
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        if opened.read(len(_POINTER)) == _POINTER:
+            return "it is a pointer of Git LFS in place of the file: run `git lfs pull` there, or download the file"
+    return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files of a file or a folder: what its index json names, else its file of a whole model
+    (`MODEL_NAMES`), else every *.safetensors in it, those in half precision only where there are no others.
+
+    What lies beside them is not weights: a checkpoint's optimizer, the processors of a lerobot policy, an older copy.
+    Raises UsageError for a path without weights, StoreDamaged for an index that cannot be followed.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"{path} does not exist; expected a safetensors file or a folder of them")
+    indexes = sorted(path.glob("*.safetensors.index.json"))
+    if len(indexes) > 1:
+        raise UsageError(f"{path} has {len(indexes)} index files ({indexes[0].name}, {indexes[1].name}); name one file")
+    if not indexes:
+        whole = [path / name for name in MODEL_NAMES if (path / name).is_file()]
+        every = sorted(path.glob("*.safetensors"))
+        files = whole[:1] or [file for file in every if ".fp16" not in file.name] or every
+        if not files:
+            raise UsageError(f"{path} has no safetensors file")
+        return files
+    try:
+        names = sorted(set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = unreadable(indexes[0], error)
+        raise StoreDamaged(
+            f"{indexes[0]} is not a safetensors index with a weight_map ({reason}); download it again"
+        ) from None
+    missing = [name for name in names if not isinstance(name, str) or not (path / name).is_file()]
+    if missing:
+        raise StoreDamaged(
+            f"{indexes[0]} names {missing[0]}, which is missing ({len(missing)} of {len(names)} files); download it"
+        )
+    return [path / name for name in names]
 
 
 @dataclass(frozen=True)

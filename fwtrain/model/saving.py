@@ -62,6 +62,8 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, s
             raise StoreDamaged(
                 f"{where}: {name} has shape {tuple(value.shape)}, the model needs {tuple(parameter.shape)}"
             )
+        if not value.is_floating_point():
+            raise StoreDamaged(f"{where}: {name} holds {value.dtype}, quantised or of another model; expected floats")
         parameter.copy_(value)
 
 

@@ -7,7 +7,6 @@ diffusers, policies/fastwam of lerobot 0.6, scripts/preprocess_action_dit_backbo
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import re
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwdata.encode.tensor_files import TensorFiles
+from fwdata.encode.tensor_files import TensorFiles, unreadable, weight_files
 from fwdata.errors import StoreDamaged, UsageError
 from fwtrain.model.fastwam import FastWAM
 from fwtrain.model.saving import load_exactly
@@ -94,36 +93,6 @@ def ours_from_lerobot(name: str) -> str | None:
         return f"mixtures.{match[2]}.blocks.{match[1]}.{match[3]}"
     plain = name.removeprefix("model.").removeprefix("mot.")
     return plain if plain.startswith((VIDEO, ACTION, PROPRIO)) else None
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a file or a folder: what its index json names, else its `model.safetensors`, else every
-    *.safetensors in it.
-
-    What lies beside `model.safetensors` is not weights: a checkpoint's optimizer, the processors of a lerobot policy.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UsageError(f"{path} does not exist; expected a safetensors file or a folder of them")
-    indexes = sorted(path.glob("*.safetensors.index.json"))
-    if len(indexes) > 1:
-        raise UsageError(f"{path} has {len(indexes)} index files ({indexes[0].name}, {indexes[1].name}); name one file")
-    if not indexes:
-        if (path / MODEL_FILE).is_file():
-            return [path / MODEL_FILE]
-        files = sorted(path.glob("*.safetensors"))
-        if not files:
-            raise UsageError(f"{path} has no safetensors file")
-        return files
-    try:
-        names = sorted(set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
-        raise StoreDamaged(f"{indexes[0]} is not a safetensors index with a weight_map; download it again") from None
-    missing = [name for name in names if not (path / name).is_file()]
-    if missing:
-        raise StoreDamaged(f"{indexes[0]} names {missing[0]}, which is missing ({len(missing)} of {len(names)} files)")
-    return [path / name for name in names]
 
 
 def load_wan_video_expert(model: FastWAM, path: Path | str) -> None:
@@ -237,7 +206,7 @@ def _torch_table(path: Path) -> dict[Any, Any]:
         except RuntimeError:  # files older than torch 1.6 cannot be memory-mapped
             data = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = unreadable(path, error)
         raise UsageError(f"{path} is not a checkpoint that can be read safely as plain tensors ({reason})") from None
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds a {type(data).__name__}; expected a table of tensors")

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fwdata.encode.devices import need_device
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, matching
-from fwdata.encode.tensor_files import TensorFiles
+from fwdata.encode.tensor_files import TensorFiles, unreadable, weight_files
 from fwdata.encode.text.prompt_cleaning import clean_prompt
-from fwdata.errors import FwdataError, UsageError
+from fwdata.errors import FwdataError, StoreDamaged, UsageError
 from fwdata.store.caches.identity import TEXT_CODE_VERSION
 
 MAX_TOKENS = 128
@@ -137,19 +137,36 @@ def _model(folder: Path, spec: str) -> Any:
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise UsageError(f"text encoder {spec!r}: no config.json in {folder} (expected a umt5 encoder's folder)")
-    kind = json.loads(config_path.read_text(encoding="utf-8")).get("model_type")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"text encoder {spec!r}: {config_path} is not JSON: {unreadable(config_path, error)}") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "umt5":
         raise UsageError(f"text encoder {spec!r}: expected a model of type umt5 in {config_path}, found {kind!r}")
     try:
+        TensorFiles.open(*weight_files(folder))  # says better than transformers what is wrong with a file
         model, report = UMT5EncoderModel.from_pretrained(
-            folder, dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype="auto",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
         )
+    except (StoreDamaged, UsageError) as error:
+        raise UsageError(f"text encoder {spec!r}: {error}") from None
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"text encoder {spec!r}: cannot read the weights in {folder} ({reason})") from None
     missing = sorted(set(report["missing_keys"]) - set(EMBEDDING_NAMES))
     if missing:
         raise UsageError(f"text encoder {spec!r}: the weights in {folder} lack the tensor {missing[0]!r}")
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        raise UsageError(
+            f"text encoder {spec!r}: tensor {name!r} in {folder}: expected shape {tuple(expected)} by its config.json, "
+            f"found {tuple(found)}"
+        )
     _check_embedding(model, folder, spec)
     return model
 
@@ -169,7 +186,7 @@ def check_transformers() -> None:
 
 def _check_embedding(model: Any, folder: Path, spec: str) -> None:
     """UsageError unless the embedding that the model reads is the file's own, whichever of its names the file has."""
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         stored = TensorFiles.open(file)
         for name in stored.keys() & set(EMBEDDING_NAMES):
             if not torch.equal(model.encoder.embed_tokens.weight, stored[name]):
@@ -240,8 +257,8 @@ def _original_model(path: Path) -> Any:
 
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        reason = unreadable(path, error)
         raise UsageError(f"text encoder file {path} is not a plain torch weights file ({reason})") from None
     needed = ("token_embedding.weight", "blocks.0.pos_embedding.embedding.weight", "blocks.0.ffn.fc1.weight")
     if not isinstance(raw, dict) or any(name not in raw for name in needed):

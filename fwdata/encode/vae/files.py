@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, is_hub_id, matching, unknown
 from fwdata.encode.vae.net import LATENT_CHANNELS, PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig
 from fwdata.encode.vae.patch_net import PatchConfig
-from fwdata.errors import UsageError, did_you_mean
+from fwdata.errors import StoreDamaged, UsageError, did_you_mean
 from fwdata.plugins import VAES
 
 if TYPE_CHECKING:
@@ -128,18 +129,17 @@ def _fetch(spec: str) -> Path:
 def _from_folder(folder: Path, spec: str, decoder: bool, name: str | None) -> VaeWeights:
     """Diffusers layout: config.json beside one or several safetensors files."""
     config = _folder_config(folder, spec)
-    files = sorted(folder.glob("*.safetensors"))
-    standard = [f for f in files if f.name.startswith("diffusion_pytorch_model") and ".fp16" not in f.name]
-    files = standard or files
-    if not files:
+    if not (any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json"))):
         raise UsageError(f"VAE {spec!r}: no .safetensors weights in {folder}; only safetensors are read from a folder")
     prefixes = ENCODER_SIDE + (("decoder.", "post_quant_conv.") if decoder else ())
-    tensors = {k: v for file in files for k, v in _read_safetensors(file, spec, prefixes).items()}
+    tensors = _read_safetensors(folder, spec, prefixes)
     return VaeWeights(name or name_of(config), config, tensors)
 
 
 def _folder_config(folder: Path, spec: str) -> VaeConfig | PatchConfig:
     """The checked configuration of a VAE folder."""
+    from fwdata.encode.tensor_files import unreadable
+
     path = folder / "config.json"
     if not path.is_file():
         raise UsageError(
@@ -148,19 +148,22 @@ def _folder_config(folder: Path, spec: str) -> VaeConfig | PatchConfig:
         )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"VAE {spec!r}: {path} is not valid JSON: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"VAE {spec!r}: {path} is not valid JSON: {unreadable(path, error)}") from None
     return parse_config(raw, f"VAE {spec!r} ({path})")
 
 
 def _read_safetensors(path: Path, spec: str, prefixes: tuple[str, ...] | None) -> dict[str, Tensor]:
-    """Tensors of one file whose names start with one of the prefixes (all without)."""
-    from fwdata.encode.tensor_files import TensorFiles
+    """Tensors of a file or a folder whose names start with one of the prefixes (all without)."""
+    from fwdata.encode.tensor_files import TensorFiles, unreadable, weight_files
 
-    def unreadable(file: Path, error: Exception) -> UsageError:
-        return UsageError(f"VAE {spec!r}: {file} is not a readable safetensors file ({error})")
+    def refusal(file: Path, error: Exception) -> UsageError:
+        return UsageError(f"VAE {spec!r}: {file} is not a readable safetensors file ({unreadable(file, error)})")
 
-    found = TensorFiles.open(path, refusal=unreadable)
+    try:
+        found = TensorFiles.open(*weight_files(path), refusal=refusal)
+    except StoreDamaged as error:
+        raise UsageError(f"VAE {spec!r}: {error}") from None
     return {name: found[name] for name in found if prefixes is None or name.startswith(prefixes)}
 
 
@@ -170,6 +173,8 @@ def _from_file(path: Path, decoder: bool) -> VaeWeights:
 
     import torch
 
+    from fwdata.encode.tensor_files import unreadable
+
     if path.suffix == ".safetensors":
         if (path.parent / "config.json").is_file():
             return _from_folder(path.parent, str(path), decoder, None)
@@ -177,8 +182,8 @@ def _from_file(path: Path, decoder: bool) -> VaeWeights:
     else:
         try:
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+            reason = unreadable(path, error)
             raise UsageError(f"VAE file {path} is not a plain torch weights file ({reason})") from None
     if not isinstance(raw, dict) or not raw or not all(isinstance(v, torch.Tensor) for v in raw.values()):
         raise UsageError(f"VAE file {path}: expected a flat table of named tensors as in Wan2.2_VAE.pth")
@@ -227,9 +232,13 @@ def _checked_config(values: Mapping[str, Any], where: str) -> VaeConfig:
     _check_constants(values, where)
     downs = values.get("temperal_downsample", [False, True, True])
     mult = values.get("dim_mult", [1, 2, 4, 4])
-    if len(mult) != 4 or len(downs) != 3 or sum(downs) != 2:
+    if [_is_list(mult, 4, int), _is_list(downs, 3, bool)] != [True, True] or sum(downs) != 2 or min(mult) < 1:
         raise UsageError(f"{where}: expected strides 16 and 4, found dim_mult {mult}, temperal_downsample {downs}")
     base = values.get("base_dim", 96)
+    for key in ("base_dim", "decoder_base_dim", "num_res_blocks"):
+        size = values.get(key)
+        if size is not None and (type(size) is not int or size < 1):
+            raise UsageError(f"{where}: expected a positive whole number for {key}, found {size!r}")
     return VaeConfig(
         base_dim=base,
         decoder_base_dim=values.get("decoder_base_dim") or base,
@@ -239,6 +248,10 @@ def _checked_config(values: Mapping[str, Any], where: str) -> VaeConfig:
         num_res_blocks=values.get("num_res_blocks", 2),
         temperal_downsample=tuple(bool(v) for v in downs),
     )
+
+
+def _is_list(value: object, length: int, kind: type) -> bool:
+    return isinstance(value, list) and len(value) == length and all(type(item) is kind for item in value)
 
 
 def _patch_config(raw: Mapping[str, Any], where: str) -> PatchConfig:
@@ -259,6 +272,9 @@ def _check_constants(values: Mapping[str, Any], where: str) -> None:
         if not isinstance(found, list) or len(found) != LATENT_CHANNELS:
             count = f"{len(found)} values" if isinstance(found, list) else "none"
             raise UsageError(f"{where}: expected {LATENT_CHANNELS} values in {key}, found {count}")
+        wrong = next((value for value in found if type(value) not in (int, float) or not math.isfinite(value)), None)
+        if wrong is not None or None in found:
+            raise UsageError(f"{where}: expected numbers in {key}, found {wrong!r}")
     if min(values["latents_std"]) <= 0:
         raise UsageError(f"{where}: every value of latents_std must be positive")
 

@@ -272,6 +272,10 @@ def _build(spec: str, weights: VaeWeights, decoder: bool) -> WanVae | PatchVae:
                 f"VAE {spec!r}: tensor {name!r}: expected shape {expected.get(name, 'no such tensor')}, "
                 f"found {found.get(name, 'no such tensor')}"
             )
+    for name, tensor in sorted(weights.tensors.items()):
+        if not tensor.is_floating_point() or not (tensor.is_meta or bool(torch.isfinite(tensor.float()).all())):
+            wrong = "values that are not finite" if tensor.is_floating_point() else str(tensor.dtype)
+            raise UsageError(f"VAE {spec!r}: tensor {name!r}: expected finite floating-point weights, found {wrong}")
     net.load_state_dict(weights.tensors, strict=True, assign=True)
     return net
 

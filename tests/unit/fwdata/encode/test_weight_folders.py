@@ -1,0 +1,122 @@
+"""Folders of weights as people have them: half downloaded, with older copies beside, of other types."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fwdata.encode.tensor_files import MODEL_NAMES
+from fwdata.encode.text import umt5
+from fwdata.encode.vae.wan import load_vae
+from fwdata.errors import UsageError
+
+WHOLE = MODEL_NAMES[1]
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"
+
+type Tensors = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[str, Tensors]:
+    """config.json and tensors of the embedded VAE."""
+    with importlib.resources.as_file(importlib.resources.files("fwdata.assets") / "tiny_vae") as folder:
+        return (folder / "config.json").read_text(), load_file(folder / WHOLE)
+
+
+def older_copy(folder: Path, tensors: Tensors) -> None:
+    save_file(tensors, folder / WHOLE)
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / "diffusion_pytorch_model_old.safetensors")
+
+
+def half_downloaded(folder: Path, tensors: Tensors) -> None:
+    names = sorted(tensors)
+    shards = [f"diffusion_pytorch_model-{i}-of-2.safetensors" for i in (1, 2)]
+    save_file({name: tensors[name] for name in names[::2]}, folder / shards[0])
+    index = {"weight_map": {name: shards[number % 2] for number, name in enumerate(names)}}
+    (folder / f"{WHOLE}.index.json").write_text(json.dumps(index))
+
+
+def pointer(folder: Path, tensors: Tensors) -> None:
+    (folder / WHOLE).write_text(POINTER)
+
+
+def quantised(folder: Path, tensors: Tensors) -> None:
+    save_file({name: tensor.to(torch.int8) for name, tensor in tensors.items()}, folder / WHOLE)
+
+
+def not_finite(folder: Path, tensors: Tensors) -> None:
+    name = min(name for name in tensors if name.startswith("encoder."))
+    save_file({**tensors, name: tensors[name] * float("nan")}, folder / WHOLE)
+
+
+def test_an_older_copy_beside_the_weights_is_not_read(tiny: tuple[str, Tensors], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(tiny[0])
+    older_copy(tmp_path, tiny[1])
+    assert load_vae(str(tmp_path)).identity()["weights"] == load_vae("tiny").identity()["weights"]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (half_downloaded, r"index\.json names diffusion_pytorch_model-2-of-2\.safetensors, which is missing \(1 of 2"),
+        (pointer, r"model\.safetensors is not a readable .* pointer of Git LFS .* run `git lfs pull`"),
+        (quantised, r"tensor 'encoder\..* expected finite floating-point weights, found torch\.int8"),
+        (not_finite, r"tensor 'encoder\..* found values that are not finite"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_one_sentence(
+    tiny: tuple[str, Tensors], tmp_path: Path, make: Callable[[Path, Tensors], None], says: str
+) -> None:
+    (tmp_path / "config.json").write_text(tiny[0])
+    make(tmp_path, tiny[1])
+    with pytest.raises(UsageError, match=says):
+        load_vae(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"latents_std": [float("nan")] * 48}, "expected numbers in latents_std, found nan"),
+        ({"latents_mean": ["x"] * 48}, "expected numbers in latents_mean, found 'x'"),
+        ({"base_dim": "12"}, "expected a positive whole number for base_dim, found '12'"),
+        ({"dim_mult": "1244"}, "expected strides 16 and 4, found dim_mult 1244"),
+    ],
+)
+def test_fields_of_another_type_are_refused(
+    tiny: tuple[str, Tensors], tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**json.loads(tiny[0]), **change}))
+    save_file(tiny[1], tmp_path / WHOLE)
+    with pytest.raises(UsageError, match=says):
+        load_vae(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_text_encoder_names_the_tensor_that_does_not_fit(tmp_path: Path) -> None:
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+    config = UMT5Config(**sizes, feed_forward_proj="gated-gelu")
+    whole = {k: v.clone() for k, v in UMT5EncoderModel(config).state_dict().items() if "embed_tokens" not in k}
+    name = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
+    (tmp_path / "config.json").write_text(config.to_json_string())
+    save_file({**whole, name: whole[name][1:].clone()}, tmp_path / MODEL_NAMES[0], {"format": "pt"})
+    save_file(whole, tmp_path / "older.safetensors")
+    with pytest.raises(UsageError, match=rf"tensor '{name}' .* expected shape \(64, 32\) .* found \(63, 32\)"):
+        umt5._model(tmp_path, "own")
+    save_file({k: v + 1 for k, v in whole.items()}, tmp_path / "older.safetensors")
+    save_file(whole, tmp_path / MODEL_NAMES[0], {"format": "pt"})
+    umt5._model(tmp_path, "own")
+    (tmp_path / MODEL_NAMES[0]).write_text(POINTER)
+    with pytest.raises(UsageError, match="pointer of Git LFS"):
+        umt5._model(tmp_path, "own")
+    (tmp_path / "config.json").write_text(POINTER)
+    with pytest.raises(UsageError, match=r"config\.json is not JSON: .* pointer of Git LFS"):
+        umt5._model(tmp_path, "own")
