@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from fwdata.errors import StaleCache, StoreBusy, UsageError
 from fwdata.io import remove

@@ -40,8 +40,8 @@ def copy_store(
 
     Every file that a digest covers is checked before it is written; marks of completion come after what they cover, the
     store's own metadata last, so that a half copy does not open. Memory: one file, 16 with a URL, where so many are
-    moved at once. Attempts and jobs of running commands stay behind. What the store has replaced since an earlier copy is
-    removed. StoreDamaged for a file that is missing or has other bytes than recorded; for targets see `Target.held`.
+    moved at once. Attempts and jobs of running commands stay behind. What the store has replaced since an earlier copy
+    is removed. StoreDamaged for a file that is missing or has other bytes than recorded; for targets: `Target.held`.
     """
     here, there = open_target(source), open_target(target)
     if here.location == there.location:

@@ -140,7 +140,9 @@ def _model(folder: Path, spec: str) -> Any:
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(f"text encoder {spec!r}: {config_path} is not JSON: {unreadable(config_path, error)}") from None
+        raise UsageError(
+            f"text encoder {spec!r}: {config_path} is not JSON: {unreadable(config_path, error)}"
+        ) from None
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "umt5":
         raise UsageError(f"text encoder {spec!r}: expected a model of type umt5 in {config_path}, found {kind!r}")

@@ -32,7 +32,9 @@ def tiny() -> tuple[str, Tensors]:
 
 def older_copy(folder: Path, tensors: Tensors) -> None:
     save_file(tensors, folder / WHOLE)
-    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / "diffusion_pytorch_model_old.safetensors")
+    save_file(
+        {name: tensor * 2 for name, tensor in tensors.items()}, folder / "diffusion_pytorch_model_old.safetensors"
+    )
 
 
 def half_downloaded(folder: Path, tensors: Tensors) -> None:

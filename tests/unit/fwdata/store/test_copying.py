@@ -155,7 +155,7 @@ def test_a_half_copy_of_another_store_is_not_mixed_with(
         copy_store(str(states[0]), bucket)
     files = objects(bucket)
     files.write(CLAIM, b"{}")
-    files.delete([key for key in files.keys() if "/state/" not in key])
+    files.delete([key for key in files.listing().keys if "/state/" not in key])
     with pytest.raises(StaleCache, match="another store is being copied"):
         copy_store(str(states[0]), bucket)
 
