@@ -9,7 +9,8 @@ import numpy as np
 
 import fwdata
 from fwdata.quickstart.results import AFTER, BEFORE, Results, Step, summary_rows
-from fwdata.report import Report, animate, frames_strip
+from fwdata.report import Report, frames_strip
+from fwdata.report.films import NARROWEST, rollout_film
 from fwdata.store.reader import Store
 
 SCALE = 2
@@ -47,8 +48,8 @@ def _demonstrations(report: Report, store: Store) -> None:
     films = []
     for episode in [store.episodes[0], store.episodes[-1]]:
         frames = episode.stitched(np.arange(episode.num_frames))
-        films.append((animate(frames, fps=store.fps, scale=SCALE), f"{episode.id}: {episode.instruction}"))
-    report.pictures(films)
+        films.append((rollout_film(frames, store.fps), f"{episode.id}: {episode.instruction}"))
+    report.pictures(films, at_least=NARROWEST)
 
 
 def _reconstructions(report: Report, store: Store) -> None:
@@ -67,8 +68,8 @@ def _reconstructions(report: Report, store: Store) -> None:
     report.heading("What the latents keep")
     report.pictures(
         [
-            (frames_strip(frames, scale=SCALE), "the 9 video frames of one window"),
-            (frames_strip(decoded, scale=SCALE), f"decoded from the cached latents, {psnr:.1f} dB PSNR"),
+            (frames_strip(frames, scale=SCALE, lossy=True), "the 9 video frames of one window"),
+            (frames_strip(decoded, scale=SCALE, lossy=True), f"decoded from the cached latents, {psnr:.1f} dB PSNR"),
         ]
     )
 
@@ -112,5 +113,5 @@ def _rollouts(report: Report, heading: str, folder: Path) -> None:
     for path in found[:4]:
         with np.load(path, allow_pickle=False) as data:
             caption = f"{data['instruction']} — {'solved' if data['success'] else 'not solved'}"
-            pictures.append((animate(data["frames"], fps=16.0, scale=3, kind="webp"), caption))
-    report.pictures(pictures)
+            pictures.append((rollout_film(data["frames"], 16.0), caption))
+    report.pictures(pictures, at_least=NARROWEST)

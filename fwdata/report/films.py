@@ -55,6 +55,16 @@ def _strip(state: NDArray[np.float32], width: int) -> Image.Image:
     return image
 
 
+def rollout_film(frames: NDArray[np.uint8], fps: float) -> bytes:
+    """WebP film of a rollout, as long as it is but with at most `FRAMES` frames, of the frames' own size.
+
+    frames: uint8 [n, H, W, 3]. fps: rate of the frames. A page enlarges small films (`Report.pictures`): enlarged
+    pixels in the file are three times the bytes.
+    """
+    rows = film_rows(len(frames))
+    return animate(frames[rows], fps=fps * len(rows) / len(frames), kind="webp")
+
+
 def film_rows(length: int) -> NDArray[np.int64]:
     """int64: at most `FRAMES` evenly spaced rows of an episode."""
     return np.unique(np.linspace(0, length - 1, min(length, FRAMES)).round().astype(np.int64))

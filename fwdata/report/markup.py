@@ -85,6 +85,7 @@ figcaption { color: var(--soft); font-size: .9rem; margin-bottom: .35rem; }
 .grid .wide { margin: 0; }
 .grid figcaption { margin: .35rem 0 0; width: 0; min-width: 100%; }
 img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
+img.pixels { image-rendering: pixelated; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .25rem 1rem; }
 .title { font-weight: 600; color: var(--ink); }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; color: var(--soft); font-size: .85rem; margin: 0 0 .35rem;

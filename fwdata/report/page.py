@@ -71,21 +71,25 @@ class Report:
     def _table(self, head: str, rows: Sequence[str]) -> None:
         self._blocks.append(f'<div class="wide" tabindex="0"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>')
 
-    def pictures(self, pictures: Sequence[tuple[bytes, str]], files: Sequence[str] = ()) -> None:
-        """Encoded images (PNG, GIF, JPEG) in a grid, each with its caption.
+    def pictures(self, pictures: Sequence[tuple[bytes, str]], files: Sequence[str] = (), at_least: int = 0) -> None:
+        """Encoded images (PNG, WebP, GIF, JPEG) in a grid, each with its caption.
 
-        files: plain names to write the images under, beside the page; embedded when there are none. Raises ValueError
-        for bytes that are not an image, and for names that are taken or not plain.
+        files: plain names to write the images under, beside the page; embedded when there are none. at_least: width in
+        pixels that narrower images are enlarged to by whole numbers. Raises ValueError for bytes that are not an
+        image, and for names that are taken or not plain.
         """
         names = list(files) or [""] * len(pictures)
         figures = []
         for (data, caption), name in zip(pictures, names, strict=True):
             width, height, media = picture_size(data)
+            times = max(1, -(-at_least // width))
             source = self._beside(name, data) if name else f"data:{media};base64,{base64.b64encode(data).decode()}"
             kind = ' class="strip"' if width > STRIP * height else ""
-            image = f'<img{kind} src="{source}" width="{width}" height="{height}" alt="{escape(caption)}"/>'
+            kind = ' class="pixels"' if times > 1 else kind
+            size = f'width="{width * times}" height="{height * times}"'
+            image = f'<img{kind} src="{source}" {size} alt="{escape(caption)}"/>'
             image = f'<a href="{source}">{image}</a>' if name else image
-            image = f'<div class="wide" tabindex="0">{image}</div>' if kind else image
+            image = f'<div class="wide" tabindex="0">{image}</div>' if "strip" in kind else image
             text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
             figures.append(f"<figure>{image}{text}</figure>")
         self._blocks.append(f'<div class="grid">{"".join(figures)}</div>')

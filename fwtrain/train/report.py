@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwdata.report import Panel, Report
+from fwdata.report.images import light_copy
 from fwdata.report.markup import show
 from fwtrain.model import FastWAM
 from fwtrain.train.folder import REPORT, RunFolder
@@ -156,7 +157,7 @@ def _pictures(report: Report, folder: RunFolder) -> None:
     report.text("True and predicted frames of held-out windows, both decoded from latents.")
     by_step: dict[int, list[tuple[bytes, str]]] = {}
     for step, path, caption in found:
-        by_step.setdefault(step, []).append((path.read_bytes(), caption))
+        by_step.setdefault(step, []).append((light_copy(path.read_bytes()), caption))
     newest, *older = sorted(by_step, reverse=True)
     report.heading(f"Step {newest}", 3)
     report.pictures(by_step[newest])

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.report import Report, animate
-from fwdata.report.films import film_frames
+from fwdata.report import Report
+from fwdata.report.films import FRAMES, NARROWEST, film_frames, rollout_film
 
 RESULT = "result.json"
 SHOWN = 4
 """Films of each evaluation: as many solved ones as not, where both are there."""
-RATE, WIDTH = 20.0, 192
-"""Frames per second of a film, and the width that smaller ones are enlarged to by whole numbers."""
+RATE = 20.0
+"""Frames per second of a film."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def add_loops(report: Report, loops: Sequence[LoopResult]) -> None:
         films = _films(loop.folder)
         if films:
             report.heading(f"{'Before' if loop.untrained else 'After'} training: {loop.text}", 3)
-            report.pictures(films)
+            report.pictures(films, at_least=NARROWEST)
 
 
 def _films(folder: Path) -> list[tuple[bytes, str]]:
@@ -91,11 +91,10 @@ def _films(folder: Path) -> list[tuple[bytes, str]]:
     found = []
     for path in _mixed({**npz, **mp4}):
         frames, solved, text = (
-            _recorded(path) if path.suffix == ".npz" else (film_frames(path, 48), mp4[path], path.stem)
+            _recorded(path) if path.suffix == ".npz" else (film_frames(path, FRAMES), mp4[path], path.stem)
         )
-        scale = max(1, round(WIDTH / frames.shape[2]))
         caption = f"{text.rstrip('.')}: {'solved' if solved else 'not solved'}"
-        found.append((animate(frames, fps=RATE, scale=scale, kind="webp"), caption))
+        found.append((rollout_film(frames, RATE), caption))
     return found
 
 

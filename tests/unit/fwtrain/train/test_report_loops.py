@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 from training import run
 
+from fwdata.report import Report, frames_strip
+from fwdata.report.films import FRAMES, rollout_film
+from fwdata.report.images import light_copy
 from fwtrain.infer.trials.films import encode_mp4
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.report import write_run_report
@@ -58,3 +63,24 @@ def test_folders_that_are_no_evaluations_are_left_out(tmp_path: Path):
     evaluation(tmp_path / "f", BENCHMARK)
     assert [loop.folder.name for loop in find_loops(tmp_path)] == ["f", "c"]
     assert find_loops(tmp_path)[0].untrained and find_loops(tmp_path)[1].checkpoint == "step 6"
+
+
+def test_films_and_stills_of_a_page_are_light(tmp_path: Path):
+    scene = np.asarray(Image.effect_noise((64, 96), 20).convert("RGB"))
+    frames = np.stack([np.roll(scene, step, axis=1) for step in range(97)])
+    film = rollout_film(frames, fps=20.0)
+    with Image.open(io.BytesIO(film)) as image:
+        assert image.n_frames == FRAMES and image.size == (64, 96)  # type: ignore[attr-defined]
+        lengths = []
+        for number in range(FRAMES):
+            image.seek(number)
+            image.load()
+            lengths.append(image.info["duration"])
+    assert 4700 < sum(lengths) - 1000 < 5000  # 97 frames at 20 Hz, the last one held for a second more
+    noise = np.random.default_rng(0).integers(0, 24, frames[:9].shape, np.uint8)
+    still = frames_strip(frames[:9] // 2 + noise, 2)
+    assert len(light_copy(still)) < len(still) / 3
+    assert light_copy(film) is film and light_copy(small := frames_strip(frames[:1] // 255)) is small
+    report = Report("films")
+    report.pictures([(film, "film")], at_least=192)
+    assert 'width="192" height="288"' in report.html() and "pixels" in report.html()
