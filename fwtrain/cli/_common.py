@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,26 @@ Shift = Annotated[
 ]
 
 
+SHORTEST_TOKEN = 16
+"""Characters of a server's secret."""
+
 Vae = Annotated[str | None, typer.Option(help="VAE, where the one of the run's latents has moved.")]
+
+
+def read_token(path: Path) -> str:
+    """The secret of a server in a file that only its owner can read. UsageError for any other file."""
+    if not path.is_file():
+        raise UsageError(f"token file {path} does not exist")
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise UsageError(f"token file {path} is not text") from None
+    if len(token) < SHORTEST_TOKEN:
+        found = f"has {len(token)} characters, at least {SHORTEST_TOKEN} are needed" if token else "is empty"
+        raise UsageError(f"token file {path} {found}")
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UsageError(f"token file {path} can be read by others; chmod 600 {path}")
+    return token
 
 
 def need_recipe(name: str | None) -> str:

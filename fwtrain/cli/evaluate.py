@@ -11,7 +11,7 @@ import typer
 
 from fwdata.console import progress_bar, warn
 from fwdata.errors import EXIT_QUARANTINED, UsageError
-from fwtrain.cli._common import Json, PolicyOptions, Vae, answer, sampling_text, with_policy_options
+from fwtrain.cli._common import Json, PolicyOptions, Vae, answer, read_token, sampling_text, with_policy_options
 
 if TYPE_CHECKING:
     from fwtrain.infer.evaluate import EvalResult
@@ -95,6 +95,7 @@ def eval_command(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Ask a fwtrain serve of the run instead of loading it; ws://.. too."),
     ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="With --server: file with the secret it asks for.")] = None,
     as_json: Json = False,
 ) -> None:
     """Act in closed loop and report the success rate.
@@ -105,9 +106,8 @@ def eval_command(
     from fwtrain.infer.trials.plan import ProtocolChanges
     from fwtrain.infer.trials.run import FilmRequest
 
-    if server is not None and (policy.mode is not None or policy.shift is not None):
-        raise UsageError("--mode and --shift are the server's: give them to fwtrain serve, not with --server")
-    loading = _Loading(policy, vae, untrained, server)
+    loading = _Loading(policy, vae, untrained, steps, server, token_file)
+    loading.refuse_unused()
     benchmark_only = {
         "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
         "--out": out, "--batch": batch, "--exact": exact or None, "--films": films,
@@ -142,7 +142,7 @@ def refuse_options(env: str, options: Mapping[str, object]) -> None:
 
 def _film_numbers(text: str | None) -> tuple[int, ...]:
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
-    if not all(word.isdigit() for word in words):
+    if not all(word.isdecimal() for word in words):
         raise UsageError(f"--films takes numbers of trials like 0,3, found {text!r}")
     return tuple(map(int, words))
 
@@ -157,13 +157,34 @@ class _Loading:
     """None: the VAE of the run's latents."""
     untrained: bool
     """Fresh weights instead of the checkpoint's."""
+    steps: int | None
+    """Denoising steps that were asked for."""
     server: str | None
     """HOST:PORT of the fwtrain serve to ask instead."""
+    token_file: Path | None
+    """File with the secret of the server."""
 
     @property
     def run(self) -> Path:
         """The run's folder."""
         return self.options.run
+
+    def refuse_unused(self) -> None:
+        """UsageError for an option that has no effect beside --server, or without it."""
+        if self.server is None:
+            if self.token_file is not None:
+                raise UsageError("--token-file is the secret of a server: it needs --server")
+            return
+        asked = self.options
+        if asked.mode is not None or asked.shift is not None:
+            raise UsageError("--mode and --shift are the server's: give them to fwtrain serve, not with --server")
+        given = {
+            "--checkpoint": asked.checkpoint != "last", "--device": asked.device != "auto",
+            "--vae": self.vae is not None, "--untrained": self.untrained,
+        }  # fmt: skip
+        for name, is_given in given.items():
+            if is_given:
+                raise UsageError(f"{name} has no meaning with --server: its policy is loaded already")
 
     def policy(self, seed: int, steps: int, execute: int) -> tuple[Deployed, Denoising]:
         """The policy and how it samples. seed: of untrained weights."""
@@ -171,7 +192,13 @@ class _Loading:
             from fwtrain.serve.remote import ServedPolicy
 
             self.options.sampling(steps)
-            served = ServedPolicy.connect(self.run, self.server, execute)
+            token = None if self.token_file is None else read_token(self.token_file)
+            served = ServedPolicy.connect(self.run, self.server, execute, token)
+            if self.steps not in {None, served.sampling.steps}:
+                raise UsageError(
+                    f"--steps {self.steps} has no effect on the server, which takes {served.sampling.steps} denoising "
+                    f"steps; start it with fwtrain serve --steps {self.steps}"
+                )
             return served, served.sampling
         own = self.options.load(steps, self.vae, untrained=self.untrained, seed=seed)
         return own, own.sampling
@@ -186,12 +213,12 @@ class _Loading:
 
     def about(self, policy: Deployed, sampling: Denoising, seed: int) -> dict[str, object]:
         """What the policy is, as far as it decides actions."""
-        from fwtrain.infer.trials.about import about_checkpoint, about_policy
+        from fwtrain.infer.about import about_checkpoint, about_policy
         from fwtrain.train.folder import RunFolder
 
         about = about_policy(policy, sampling)
         if self.server is not None:
-            return {**about, "checkpoint": "the server's"}
+            return {**about, "checkpoint": "the server's", "weights": policy.weights}
         if self.untrained:
             return {**about, "checkpoint": f"untrained, seed {seed}"}
         return {**about, **about_checkpoint(RunFolder(self.run).need_checkpoint(self.options.checkpoint))}

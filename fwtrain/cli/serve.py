@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +11,12 @@ import typer
 
 from fwdata.console import say
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Compiled, Json, PolicyOptions, Vae, answer, with_policy_options
+from fwtrain.cli._common import Compiled, Json, PolicyOptions, Vae, answer, read_token, with_policy_options
 
 if TYPE_CHECKING:
     from fwtrain.serve.server import PolicyServer
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-SHORTEST_TOKEN = 16
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +48,7 @@ def serve_command(
 
     openpi's WebsocketClientPolicy connects to it; keys and answers are described in fwtrain/serve/__init__.py.
     """
-    token = _token(token_file) if token_file is not None else None
+    token = read_token(token_file) if token_file is not None else None
     if token is None and host not in LOOPBACK:
         raise UsageError(f"--host {host} is open to others: give a --token-file, or listen on 127.0.0.1")
     if not 0 <= port <= 65535:
@@ -83,19 +81,6 @@ async def _until_signal(server: PolicyServer, run: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await server.run(stop, lambda host, port: say(f"serving {run} on ws://{host}:{port}, health on /healthz"))
-
-
-def _token(path: Path) -> str:
-    """The secret in a file that only its owner can read."""
-    if not path.is_file():
-        raise UsageError(f"token file {path} does not exist")
-    token = path.read_text(encoding="utf-8").strip()
-    if len(token) < SHORTEST_TOKEN:
-        found = f"has {len(token)} characters, at least {SHORTEST_TOKEN} are needed" if token else "is empty"
-        raise UsageError(f"token file {path} {found}")
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise UsageError(f"token file {path} can be read by others; chmod 600 {path}")
-    return token
 
 
 def _text(data: dict[str, object]) -> str:

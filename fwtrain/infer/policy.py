@@ -25,6 +25,7 @@ from fwdata.errors import UsageError, did_you_mean
 from fwdata.images.stitch import stitch
 from fwdata.normalise import Float32
 from fwtrain.data.usual import UsualValues
+from fwtrain.infer.about import weights_digest
 from fwtrain.infer.prompts import FOLDER, PaddedEncoder
 from fwtrain.model import Denoising, FastWAM, Graphs, Instruction, Noise, sample
 from fwtrain.model.sampling import USUAL
@@ -76,8 +77,9 @@ class Policy:
     """A trained model with everything around it. Make it with `Policy.load`.
 
     Encoders are loaded at the first observation that needs them; text is encoded once per instruction, and kept in the
-    folder `prompts` where one is given. Noise comes from
-    the seed of each call alone, so an action does not depend on what else is in its batch beyond float32 round-off.
+    folder `prompts` where one is given. weights: which weights the model has (`fwtrain.infer.about.weights_digest`),
+    for those who compare results; None where nobody knows. Noise comes from the seed of each call alone, so an action
+    does not depend on what else is in its batch beyond float32 round-off.
     On a GPU the action loop of all variants but joint is a CUDA graph per batch size (`fwtrain.model.graphs`).
     """
 
@@ -91,11 +93,13 @@ class Policy:
         deploy: DeployRecipe | None = None,
         sampling: Denoising = USUAL,
         prompts: Path | None = None,
+        weights: str | None = None,
     ) -> None:
         self.model = model.eval()
         if model.device.type == "cuda":
             model.graphs = Graphs()
         self.info = info
+        self.weights = weights
         self.deploy = deploy or DeployRecipe()
         check_deploy(self.deploy, info)
         self.sampling = settled_sampling(sampling, info)
@@ -137,9 +141,10 @@ class Policy:
         settled_sampling(sampling, info)  # says what is wrong before weights are read
         where = choose_device(device)
         if untrained:
-            model = build_model(info.model, seed, where)
+            model, weights = build_model(info.model, seed, where), f"untrained, seed {seed}"
         else:
-            model = load_trained(folder, folder.need_checkpoint(checkpoint), where)
+            found = folder.need_checkpoint(checkpoint)
+            model, weights = load_trained(folder, found, where), weights_digest(found)
         if compiled:
             compile_model(model)
         return cls(
@@ -150,6 +155,7 @@ class Policy:
             deploy=folder.recipe().deploy,
             sampling=sampling,
             prompts=folder.path / FOLDER,
+            weights=weights,
         )
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 from fwdata.envs.base import Observation
 from fwdata.errors import UsageError
 from fwdata.normalise import Float32
+from fwtrain.infer.about import scaling_digest
 from fwtrain.model import Denoising
 from fwtrain.serve.client import PolicyClient
 from fwtrain.train.folder import RunFolder, RunInfo
@@ -18,33 +19,41 @@ from fwtrain.train.folder import RunFolder, RunInfo
 class ServedPolicy:
     """What closed loops ask of a policy, answered by a server of the run `info` is of.
 
-    Sampling (mode, steps, shifts), checkpoint and gripper rules are the server's. Raises UsageError when the server
-    sends fewer actions than are to be carried out, or has other dimensions than the run.
+    Sampling (mode, steps, shifts), checkpoint and gripper rules are the server's; weights: what it says of the
+    checkpoint, None from older servers. Raises UsageError when the server sends fewer actions than are to be carried
+    out, or serves another run.
     """
 
     def __init__(self, info: RunInfo, client: PolicyClient, execute: int) -> None:
         self.info, self._client = info, client
         self.sampling = Denoising(**client.metadata.get("sampling", {}))
         self.gripper_sign: tuple[int, ...] = tuple(client.metadata.get("gripper_sign", ()))
+        self.weights: str | None = client.metadata.get("weights")
         sent, names = client.metadata["execute"], client.metadata["action_names"]
+        variant = client.metadata["variant"]
         if names != list(info.action.names):
             raise UsageError(f"the server's policy has actions {names}, the run {list(info.action.names)}")
+        if variant != info.model.variant:
+            raise UsageError(f"the server's policy is of variant {variant}, the run of {info.model.variant}")
+        own = scaling_digest(info)
+        if client.metadata.get("scaling", own) != own:
+            raise UsageError("the server serves another run: its statistics of states and actions are not this run's")
         if sent < execute:
             raise UsageError(f"the server sends {sent} actions per observation, --execute {execute} asks for more")
 
     @classmethod
-    def connect(cls, run: Path, address: str, execute: int) -> ServedPolicy:
-        """address: host:port, or a URL like ws://host:port.
+    def connect(cls, run: Path, address: str, execute: int, token: str | None = None) -> ServedPolicy:
+        """address: host:port, or a URL like ws://host:port; token: what the server asks for.
 
         Raises UsageError for anything else, ServerError when nobody answers.
         """
         info = RunFolder(run).info()
         if address.startswith(("ws://", "wss://")):
-            return cls(info, PolicyClient(address), execute)
+            return cls(info, PolicyClient(address, token=token), execute)
         host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdecimal():
             raise UsageError(f"--server {address!r} is not of the form host:port")
-        return cls(info, PolicyClient(host, int(port)), execute)
+        return cls(info, PolicyClient(host, int(port), token), execute)
 
     def act_batch(self, observations: Sequence[Observation], seeds: Sequence[int], *, steps: int = 10) -> Float32:
         """float32 [B, n, a]; one message per observation. steps: not looked at."""

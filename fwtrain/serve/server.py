@@ -21,6 +21,7 @@ from websockets.protocol import State
 from fwdata.envs.base import Observation
 from fwdata.errors import FwdataError, UsageError
 from fwdata.normalise import Float32
+from fwtrain.infer.about import scaling_digest
 from fwtrain.infer.policy import Policy
 from fwtrain.serve.batching import Batcher
 from fwtrain.serve.client import QUIET
@@ -113,6 +114,8 @@ class PolicyServer:
             "fps": info.fps,
             "gripper_sign": list(self.policy.deploy.gripper_sign),
             "gripper_clip": list(self.policy.deploy.gripper_clip),
+            "scaling": scaling_digest(info),
+            "weights": self.policy.weights,
         }
 
     def warm_up(self) -> None:

@@ -70,6 +70,10 @@ class ServerMetadata(TypedDict):
     """Dimensions that are sent as -1 open / +1 closed; absent from older servers."""
     gripper_clip: NotRequired[list[int]]
     """Dimensions that are clipped to 0 .. 1; absent from older servers."""
+    scaling: NotRequired[str]
+    """16 hex digits of how the run normalises states and actions; absent from older servers."""
+    weights: NotRequired[str | None]
+    """16 hex digits of the checkpoint's contents, or which random weights; null or absent where nobody knows."""
 
 
 class ServedActions(TypedDict):

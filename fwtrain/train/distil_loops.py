@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from fwtrain.infer.about import about_checkpoint, about_policy
 from fwtrain.infer.evaluate import EvalResult, check_request, evaluate_sample
 from fwtrain.infer.policy import Policy
-from fwtrain.infer.trials.about import about_checkpoint, about_policy
 from fwtrain.infer.trials.loop import Unfinished
 from fwtrain.infer.trials.plan import EvalPlan, check_fit
 from fwtrain.infer.trials.run import evaluate_benchmark, usual_rows

@@ -22,6 +22,10 @@ class Deployed(Actor, Protocol):
     def gripper_sign(self) -> tuple[int, ...]:
         """Dimensions that `commands` sends as -1 open / +1 closed."""
 
+    @property
+    def weights(self) -> str | None:
+        """Digest of its weights; None where nobody knows."""
+
     def commands(self, chunk: Float32) -> Float32:
         """float32 [.., a] as the robot takes it, from what `act_batch` answers."""
 
@@ -44,6 +48,15 @@ class ProtocolChanges:
     """Pixels that cameras are rendered with."""
     env_seed: int | None = None
     """Seed of the environment."""
+
+
+OPTIONS = {
+    "execute": "--execute", "denoising_steps": "--steps", "noise_seed": "--seed", "limit": "--limit",
+    "wait_steps": "--wait-steps", "resolution": "--resolution", "env_seed": "--env-seed",
+}  # fmt: skip
+"""What the fields of `ProtocolChanges` are called on the command line."""
+MOST = {**dict.fromkeys(OPTIONS, 1 << 31), "noise_seed": 1 << 63, "resolution": 4097}
+"""Values that are refused, and all above them: of seeds and sizes that no generator or renderer takes."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ def plan_evaluation(
                     f"--trials can be at most {len(held.states)}"
                 )
             planned.append(TaskPlan(suite, task, held))
-    return EvalPlan(env, found, changed, tuple(planned), numbers, benchmark.robot, facts)
+    return EvalPlan(env, found, changed, tuple(planned), tuple(numbers), benchmark.robot, facts)
 
 
 def _suite(benchmark: Benchmark, name: str) -> str:
@@ -136,7 +149,9 @@ def _overridden(protocol: EvalProtocol, changes: ProtocolChanges) -> tuple[EvalP
     for name, value in given.items():
         least = 0 if name in {"wait_steps", "env_seed", "noise_seed"} else 1
         if value < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, found {value}")
+            raise UsageError(f"{OPTIONS[name]} must be at least {least}, found {value}")
+        if value >= MOST[name]:
+            raise UsageError(f"{OPTIONS[name]} must be below {MOST[name]}, found {value}")
     limit = changes.limit
     found = replace(
         protocol,
@@ -152,11 +167,12 @@ def _overridden(protocol: EvalProtocol, changes: ProtocolChanges) -> tuple[EvalP
     return found, tuple(name for name in names if getattr(found, name) != getattr(protocol, name))
 
 
-def _numbers(trials: str | None, usual: int) -> tuple[int, ...]:
+def _numbers(trials: str | None, usual: int) -> range:
+    """Not a tuple yet: whether there are so many initial states is known later."""
     first, dash, last = ("0", "-", str(usual - 1)) if trials is None else trials.partition("-")
-    if not first.isdigit() or (dash and not last.isdigit()):
+    if not first.isdecimal() or (dash and not last.isdecimal()):
         raise UsageError(f"--trials takes a count or a range like 10-19, found {trials!r}")
-    numbers = tuple(range(int(first), int(last) + 1) if dash else range(int(first)))
+    numbers = range(int(first), int(last) + 1) if dash else range(int(first))
     if not numbers:
         raise UsageError(f"--trials {trials} names no trial")
     return numbers

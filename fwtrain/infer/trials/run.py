@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials.films import Film, chosen_trials, make_films
 from fwtrain.infer.trials.loop import TrialLoop, Unfinished
 from fwtrain.infer.trials.plan import Deployed, EvalPlan, check_fit
-from fwtrain.infer.trials.records import REPORT, RESULT, EvalFolder, TrialRecord
+from fwtrain.infer.trials.records import REPORT, RESULT, EvalFolder
 from fwtrain.infer.trials.summary import EvalSummary, published_table, rate_text, summarise, summary_json
 
 GPU_ROWS = 8
@@ -100,9 +101,15 @@ def evaluate_benchmark(
     for name, value in (("--workers", workers), ("--batch", rows)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, found {value}")
+    if hang is not None and not 0 < hang < math.inf:
+        raise UsageError(f"--hang-after must be a number of seconds above 0, found {hang:g}")
+    beyond = [number for number in films.trials if number not in plan.trials]
+    if beyond:
+        raise UsageError(f"--films {beyond[0]} is not one of the trials {plan.trials[0]} to {plan.trials[-1]}")
     settings = plan.settings({**about} | ({"batch": rows} if rows > 1 else {}))
     with made_folder(out), folder_lock(out):
         folder = EvalFolder(out)
+        _refuse_other_states(plan, folder)
         folder.settle(settings)
         loop = TrialLoop(plan, policy, folder, workers=workers, rows=rows, hang=hang, done=done)
         start(loop.remaining)
@@ -111,17 +118,23 @@ def evaluate_benchmark(
         made, said = make_films(plan, folder, chosen_trials(plan, records, films.trials, films.failures), hang)
         mine = [r for r in records if r.trial in plan.trials and (r.suite, r.task) in loop.tasks]
         cost = sum(r.env_cpu_seconds for r in mine) / len(mine) if mine else 0.0
-        warnings = [*said, *_other_states(plan, mine)]
-        found = Evaluation(plan, settings, summarise(plan, records), unfinished, made, warnings, round(cost, 2))
+        found = Evaluation(plan, settings, summarise(plan, records), unfinished, made, said, round(cost, 2))
         write_json(out / RESULT, found.to_json())
         write_report(found, out)
     return found
 
 
-def _other_states(plan: EvalPlan, records: Sequence[TrialRecord]) -> list[str]:
+def _refuse_other_states(plan: EvalPlan, folder: EvalFolder) -> None:
+    """UsageError when the folder holds trials of a task that began with other initial states than the plan's."""
     states = {(task.suite, task.task.name): task.states.sha256 for task in plan.tasks}
-    other = {(r.suite, r.task) for r in records if r.initial_states != states[r.suite, r.task]}
-    return [f"trials of {suite}/{task} began with other initial states than are installed now" for suite, task in other]
+    for record in folder.finished():
+        now = states.get((record.suite, record.task), record.initial_states)
+        if record.initial_states != now:
+            raise UsageError(
+                f"{folder.path} holds trial {record.trial} of {record.suite}/{record.task}, which began with other "
+                f"initial states (sha256 {record.initial_states[:16]}, now {now[:16]}); use another --out, or the "
+                "same --init-states to continue"
+            )
 
 
 def facts(found: Evaluation) -> dict[str, str]:

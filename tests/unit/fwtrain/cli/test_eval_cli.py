@@ -12,6 +12,8 @@ from serving import small_policy
 from training import recipe
 
 from fwtrain.infer.policy import Policy, settled_sampling
+from fwtrain.serve.server import PolicyServer, background
+from fwtrain.train.folder import RunFolder
 from fwtrain.train.run import set_threads, train
 
 ENV = ("--env", "fake_benchmark:BENCHMARK", "--suite", "one")
@@ -66,12 +68,44 @@ def test_a_benchmark_is_evaluated_and_continued(trained: Path, tmp_path: Path, c
         (ENV[:2], "needs --suite: fake_one, fake_two"),
         (("--env", "libro", "--suite", "goal"), "--env 'libro' is unknown; did you mean 'libero'?"),
         ((*ENV, "--server", "x:1", "--shift", "1"), "--mode and --shift are the server's"),
+        ((*ENV, "--server", "x:1", "--checkpoint", "2"), "--checkpoint has no meaning with --server"),
+        ((*ENV, "--server", "x:1", "--untrained"), "--untrained has no meaning with --server"),
+        ((*ENV, "--server", "x:1", "--vae", "tiny"), "--vae has no meaning with --server"),
+        ((*ENV, "--token-file", "secret"), "--token-file is the secret of a server: it needs --server"),
+        ((*ENV, "--films", "\N{SUPERSCRIPT TWO}"), "--films takes numbers of trials like 0,3"),
     ],
 )
 def test_wrong_options_are_one_sentence(trained: Path, tmp_path: Path, call, options, words):
     code, out, err = call("eval", trained, *options)
     assert code == 2 and out == "" and words in err and err.count("error: ") == 1, err
     assert not (trained / "eval").exists()
+
+
+@pytest.mark.slow
+def test_a_servers_secret_steps_and_weights_are_looked_at(trained: Path, tmp_path: Path, call):
+    secret = tmp_path / "secret"
+    secret.write_text("a long enough secret")
+    secret.chmod(0o600)
+    info = RunFolder(trained).info()
+    policy = small_policy()
+    policy.info, policy.weights = info, "0" * 16
+    asked = ("eval", trained, *ENV, "--tasks", "0", "--trials", "1", "--out", tmp_path / "out", "--server")
+    with background(PolicyServer(policy, port=0, token="a long enough secret", steps=1)) as (host, port):
+        code, _, err = call(*asked, f"{host}:{port}")
+        assert code == 1 and "401 authentication required" in err
+        code, _, err = call(*asked, f"{host}:{port}", "--token-file", secret, "--steps", 3)
+        assert code == 2 and "--steps 3 has no effect on the server, which takes 1 denoising steps" in err
+        code, out, err = call(*asked, f"{host}:{port}", "--token-file", secret, "--json")
+        assert code == 0 and json.loads(out)["policy"]["weights"] == "0" * 16, err
+    policy.weights = "1" * 16
+    with background(PolicyServer(policy, port=0, steps=1)) as (host, port):
+        code, _, err = call(*asked, f"{host}:{port}")
+        assert code == 2 and f"policy.weights {'0' * 16}, now it is {'1' * 16}; use another --out" in err
+    scaled = info.state.model_copy(update={"scale": tuple(2 * value for value in info.state.scale)})
+    policy.info = info.model_copy(update={"state": scaled})
+    with background(PolicyServer(policy, port=0, steps=1)) as (host, port):
+        code, _, err = call(*asked, f"{host}:{port}")
+        assert code == 2 and "the server serves another run: its statistics" in err
 
 
 def test_a_run_of_another_robot_is_refused(trained: Path, call, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from fixtures import tree
 from serving import small_policy
 
-from fwdata.envs.benchmarks.contract import RobotSpec
+from fwdata.envs.benchmarks.contract import RobotSpec, checked_states
 from fwdata.errors import FwdataError, UsageError
 from fwdata.report.films import film_frames
 from fwtrain.infer.closed_loop import in_rows
@@ -209,13 +209,19 @@ def test_an_environment_that_refuses_ends_with_its_sentence(rows: RowPolicy, tmp
         evaluate(rows, tmp_path / "out", trials="1")
 
 
-def test_a_folder_continues_with_its_own_settings_only(rows: RowPolicy, tmp_path: Path):
+def test_a_folder_continues_with_its_own_settings_only(rows: RowPolicy, tmp_path: Path, monkeypatch):
     evaluate(rows, tmp_path / "out", trials="1")
     before = tree(tmp_path / "out")
     with pytest.raises(UsageError, match=r"protocol.limits.fake_one 20, now it is 9; use another --out"):
         evaluate(rows, tmp_path / "out", trials="1", changes=ProtocolChanges(limit=9))
     with pytest.raises(UsageError, match=r"policy.checkpoint step 2, now it is step 4"):
         evaluate_benchmark(plan(trials="1"), rows, {**ABOUT, "checkpoint": "step 4"}, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    other = fake_benchmark.BENCHMARK.initial_states("one", None).states + 1
+    monkeypatch.setattr(fake_benchmark.FakeBenchmark, "initial_states", lambda *_: checked_states(other, "memory"))
+    with pytest.raises(UsageError, match=r"trial 0 of fake_one/drop, which began with other initial states \(sha256 "):
+        evaluate(rows, tmp_path / "out", trials="1-2")
+    monkeypatch.undo()
     assert tree(tmp_path / "out") == before
     record = tmp_path / "out/trials/fake_one/lift/0.json"
     record.write_text("{")
@@ -236,6 +242,12 @@ def test_a_folder_continues_with_its_own_settings_only(rows: RowPolicy, tmp_path
         (("one",), {"trials": "x"}, "--trials takes a count or a range"),
         (("one",), {"trials": "5-2"}, "names no trial"),
         (("one",), {"changes": ProtocolChanges(limit=0)}, "--limit must be at least 1"),
+        (("one",), {"trials": "\N{SUPERSCRIPT TWO}"}, "--trials takes a count or a range"),
+        (("one",), {"trials": "1000000000000"}, "6 initial states, trial 999999999999 has none"),
+        (("one",), {"changes": ProtocolChanges(denoising_steps=0)}, "--steps must be at least 1, found 0"),
+        (("one",), {"changes": ProtocolChanges(noise_seed=-1)}, "--seed must be at least 0, found -1"),
+        (("one",), {"changes": ProtocolChanges(env_seed=1 << 33)}, "--env-seed must be below 2147483648"),
+        (("one",), {"changes": ProtocolChanges(noise_seed=1 << 63)}, "--seed must be below 9223372036854775808"),
     ],
 )
 def test_a_wrong_request_is_refused(suites, options, words):
@@ -256,6 +268,20 @@ def test_a_run_of_another_robot_is_refused_before_anything_starts(rows, monkeypa
     monkeypatch.setattr(fake_benchmark.FakeBenchmark, "robot", robot)
     with pytest.raises(UsageError, match=words):
         evaluate(rows, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"films": FilmRequest((1, 9))}, "--films 9 is not one of the trials 0 to 1"),
+        ({"hang": float("nan")}, "--hang-after must be a number of seconds above 0, found nan"),
+        ({"hang": -1.0}, "--hang-after must be a number of seconds above 0, found -1"),
+    ],
+)
+def test_films_and_times_that_cannot_be_are_refused(rows: RowPolicy, tmp_path: Path, options, words: str):
+    with pytest.raises(UsageError, match=words):
+        evaluate(rows, tmp_path / "out", trials="2", **options)
     assert not (tmp_path / "out").exists()
 
 
