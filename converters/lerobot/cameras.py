@@ -125,7 +125,7 @@ def _open_video(
     path = dataset.path(place.file)
     found = video.timeline(path, place.file)
     if place.start_s is not None:
-        chosen = assign_shared(found, place.file, dataset.shared[key, place.file], entry.index, fps)
+        chosen = assign_shared(found, path, place.file, dataset.shared[key, place.file], entry.index, fps)
     elif len(found.times) > entry.length:
         beside = (_beside(dataset, entry.index + step, key) for step in (-1, 1))
         chosen = assign_surplus(found, place.file, entry.length, fps, extra_frames, *beside)

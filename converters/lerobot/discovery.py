@@ -190,7 +190,10 @@ def _files(entry: EpisodeMeta, cameras: Iterable[str]) -> list[str]:
 def _unplaced(entry: EpisodeMeta, cameras: Iterable[str]) -> str | None:
     """Why an episode has no video of one of the cameras used: its metadata are null or missing."""
     missing = [key for key in cameras if key not in entry.videos]
-    return f"the metadata give no video of camera {missing[0]} for episode {entry.index}" if missing else None
+    if not missing:
+        return None
+    told = f"the metadata give no video of camera {missing[0]} for episode {entry.index}"
+    return entry.lacking.get(missing[0], told)
 
 
 def _size(dataset: Dataset, name: str) -> int | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class VideoPlace:
     """Time of the episode's first frame in the file, seconds; None: the file holds this episode alone."""
     stop_s: float | None = None
     """Time at which the episode ends in the file, seconds; None: the file holds this episode alone."""
+    unsure: bool = False
+    """Whether `start_s` was counted from the rows before, in a video that has fewer frames than its episodes rows."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,5 @@ class EpisodeMeta:
     """The Parquet file of its rows, relative to the dataset, POSIX."""
     videos: Mapping[str, VideoPlace]
     """Place of its frames by feature key; a camera whose place the metadata do not give is absent."""
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    """Why a camera's frames are not there, a sentence by feature key; {}: nothing is known beyond `videos`."""

@@ -133,7 +133,7 @@ def _numbers(entry: Any, key: str) -> NDArray[np.float64] | None:
 def _placed(
     folder: Path, info: Info, tree: Tree, entries: Sequence[EpisodeMeta], recovered: set[int]
 ) -> list[EpisodeMeta]:
-    """The episodes with places of their videos; one whose frames are not all there gets none."""
+    """The episodes with places of their videos; one whose frames are not all there gets the reason instead."""
     if not info.shared_files:
         return [
             replace(e, videos={key: VideoPlace(info.video_file(key, e.index)) for key in info.videos()})
@@ -142,41 +142,64 @@ def _placed(
             for e in entries
         ]
     videos: dict[int, dict[str, VideoPlace]] = {entry.index: dict(entry.videos) for entry in entries}
+    lacking: dict[int, dict[str, str]] = {index: {} for index in recovered}
     for key in info.videos():
-        lengths = _lengths(folder, key, tree)
-        for index, place in _tiled(key, entries, recovered, lengths, info.fps).items():
+        found, reasons = _tiled(key, entries, recovered, _lengths(folder, key, tree), info.fps)
+        for index, place in found.items():
             videos[index][key] = place
-    return [replace(entry, videos=videos[entry.index]) for entry in entries]
+        for index, reason in reasons.items():
+            lacking[index][key] = reason
+    return [replace(e, videos=videos[e.index], lacking=lacking.get(e.index, {})) for e in entries]
 
 
-def _lengths(folder: Path, key: str, tree: Tree) -> dict[str, int]:
-    """Frames of a camera's videos that can be read, by file in order."""
-    found = {}
+def _lengths(folder: Path, key: str, tree: Tree) -> dict[str, int | str]:
+    """Frames of a camera's videos, or why one cannot be read, by file in order."""
+    found: dict[str, int | str] = {}
     for name in sorted(p for p in tree.paths if p.endswith(VIDEO_SUFFIXES) and key in p.split("/")):
         try:
             found[name] = len(video.timeline(inside(folder, name), name).times)
-        except (BadEpisode, UsageError):
-            found[name] = 0
+        except (BadEpisode, UsageError) as error:
+            found[name] = str(error)
     return found
 
 
 def _tiled(
-    key: str, entries: Sequence[EpisodeMeta], recovered: set[int], lengths: Mapping[str, int], fps: float
-) -> dict[int, VideoPlace]:
-    """Places of the recovered episodes: each follows the one before, in the same file or at the start of the next."""
+    key: str, entries: Sequence[EpisodeMeta], recovered: set[int], lengths: Mapping[str, int | str], fps: float
+) -> tuple[dict[int, VideoPlace], dict[int, str]]:
+    """Places of the recovered episodes: each follows the one before, in the same file or at the start of the next.
+
+    Also a sentence for every episode that gets none: the video ends inside of it, or of one before. The lost frames may
+    then be those of an episode that has a place, which is unsure.
+    """
     files = list(lengths)
     at, frame = 0, 0
     found: dict[int, VideoPlace] = {}
+    reasons: dict[int, str] = {}
     for entry in entries:
         if entry.index not in recovered:
             place = entry.videos.get(key)
             if place is not None and place.file in lengths:
                 at, frame = files.index(place.file), round((place.start_s or 0.0) * fps) + entry.length
             continue
-        while at < len(files) and frame >= lengths[files[at]]:
+        while at < len(files) and (frames := lengths[files[at]]) != 0 and isinstance(frames, int) and frame >= frames:
             at, frame = at + 1, 0
-        if at == len(files) or frame + entry.length > lengths[files[at]]:
-            break  # a half video: where the later ones begin is not known
-        found[entry.index] = VideoPlace(files[at], frame / fps)
-        frame += entry.length
-    return found
+        if reasons:
+            reasons[entry.index] = (
+                f"where images of camera {key} of episode {entry.index} begin is not known, as those of episode "
+                f"{next(iter(reasons))} are not all there"
+            )
+            continue
+        none = f"no video of camera {key} holds images of episode {entry.index}: the recording broke off before them"
+        frames = lengths[files[at]] if at < len(files) else none
+        if isinstance(frames, str):
+            reasons[entry.index] = frames
+        elif frame + entry.length > frames:
+            reasons[entry.index] = (
+                f"{files[at]} holds {frames} frames, {frames - frame} of them behind the episodes before, episode "
+                f"{entry.index} has {entry.length} rows: the video broke off or lost frames"
+            )
+            found = {index: replace(place, unsure=place.file == files[at]) for index, place in found.items()}
+        else:
+            found[entry.index] = VideoPlace(files[at], frame / fps)
+            frame += entry.length
+    return found, reasons

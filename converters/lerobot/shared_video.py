@@ -2,19 +2,23 @@
 
 The metadata say where an episode begins in seconds. A video that lost or gained one frame shows every later episode at
 the wrong time, and nothing in the episode itself tells: so the number of frames is compared with the rows of all the
-episodes that share the file. Where they agree, the frames are counted and times are a hint only.
+episodes that share the file. Where they agree, the frames are counted and times are a hint only. Where they do not, an
+episode between two cuts in the images that are as far apart as it has rows is whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.lerobot.cuts import REACH, find_cuts
 from converters.lerobot.entry import EpisodeMeta
-from converters.lerobot.video import Assignment, Timeline, assign_span
+from converters.lerobot.video import Assignment, Timeline, assign_run, assign_span
 from fwdata.errors import BadEpisode
 
 CHANCE = 0.05
@@ -31,6 +35,8 @@ class Slot:
     """Rows, and so frames, of the episode."""
     episode: int
     """Its index."""
+    unsure: bool = False
+    """See `VideoPlace.unsure`."""
 
 
 def slots_of(entries: Iterable[EpisodeMeta], fps: float) -> dict[tuple[str, str], tuple[Slot, ...]]:
@@ -39,7 +45,9 @@ def slots_of(entries: Iterable[EpisodeMeta], fps: float) -> dict[tuple[str, str]
     for entry in entries:
         for key, place in entry.videos.items():
             if place.start_s is not None:
-                found.setdefault((key, place.file), []).append(Slot(place.start_s * fps, entry.length, entry.index))
+                found.setdefault((key, place.file), []).append(
+                    Slot(place.start_s * fps, entry.length, entry.index, place.unsure)
+                )
     return {key: tuple(sorted(slots, key=lambda slot: (slot.start, slot.episode))) for key, slots in found.items()}
 
 
@@ -102,8 +110,10 @@ def overlaps(slots: Sequence[Slot], name: str, fps: float) -> dict[int, str]:
     return found
 
 
-def assign_shared(found: Timeline, name: str, slots: Sequence[Slot], episode: int, fps: float) -> Assignment:
-    """Frames of an episode in a video that `slots` share. BadEpisode where the count leaves open which they are."""
+def assign_shared(
+    found: Timeline, path: Path, name: str, slots: Sequence[Slot], episode: int, fps: float
+) -> Assignment:
+    """Frames of an episode in a video that `slots` share. BadEpisode where nothing tells which they are."""
     number = next(i for i, slot in enumerate(slots) if slot.episode == episode)
     slot, frames = slots[number], len(found.times)
     first = tiling(slots)
@@ -117,15 +127,13 @@ def assign_shared(found: Timeline, name: str, slots: Sequence[Slot], episode: in
         offset = float(np.abs(times - wanted).max())
         ranks = np.arange(begin, begin + slot.rows, dtype=np.int64)
         return Assignment(ranks, _COUNTED, offset, _hint(found, name, slot, begin, step, fps))
-    chosen = assign_span(found, name, slot.rows, fps, slot.start / fps)
     end = max(s.start + s.rows for s in slots)
     wrong = round(frames - end)
     grid = round((found.times[-1] - found.times[0]) * fps) + 1
-    if not even and grid == round(end):
-        return chosen  # the frames that are missing left gaps in time: every other frame is where its time says
-    if wrong == 0 and abs(step * fps - 1) * frames < 0.5:
-        return chosen
-    return _uncertain(found, name, slots, number, chosen, wrong)
+    gaps = not even and grid == round(end)  # every frame that is left is where its time says
+    if gaps or (wrong == 0 and abs(step * fps - 1) * frames < 0.5):
+        return assign_span(found, name, slot.rows, fps, slot.start / fps)
+    return _uncertain(found, path, name, slots, number, wrong, fps)
 
 
 _COUNTED = "counted: the video has as many frames as its episodes have rows"
@@ -154,26 +162,70 @@ def _hint(found: Timeline, name: str, slot: Slot, first: int, step: float, fps: 
 
 
 def _uncertain(
-    found: Timeline, name: str, slots: Sequence[Slot], number: int, chosen: Assignment, wrong: int
+    found: Timeline, path: Path, name: str, slots: Sequence[Slot], number: int, wrong: int, fps: float
 ) -> Assignment:
-    """An episode of a video whose number of frames is not that of its rows."""
-    rows, frames = sum(slot.rows for slot in slots), len(found.times)
+    """An episode of a video whose number of frames is not that of its rows: by the cuts in its images, if they show."""
+    rows, frames, slot = sum(slot.rows for slot in slots), len(found.times), slots[number]
     what = f"{name} holds {frames} frames, its {len(slots)} episodes have {rows} rows"
+    begin, end = _between_cuts(path, name, slots, number, frames, wrong)
+    if begin is not None and end is not None:
+        return _cut_out(found, name, slot, (begin, end), what, fps)
+    span = partial(assign_span, found, name, slot.rows, fps, slot.start / fps)
     lengths = sorted(slot.rows for slot in slots)
-    if wrong >= max(lengths[0], lengths[len(lengths) // 2] / 2):  # one very short episode says nothing
-        return replace(chosen, warning=f"{what}; the surplus is as long as an episode and taken for unlisted ones")
+    many = wrong >= max(lengths[0], lengths[len(lengths) // 2] / 2)  # one very short episode says nothing
+    if many and not slot.unsure:
+        return replace(span(), warning=f"{what}; the surplus is as long as an episode and taken for unlisted ones")
     if _on_keyframes(found, [round(slot.start) for slot in slots]):
         return replace(
-            chosen, warning=f"{what}; every episode begins at a keyframe, so their places are taken as right"
+            span(), warning=f"{what}; every episode begins at a keyframe, so their places are taken as right"
         )
-    if number == 0 and slots[0].start < 0.5:
+    some = f"{abs(wrong)} frames are missing" if wrong < 0 else f"{wrong} frames are there that no row has"
+    if frames == rows:
+        span()  # a time that is far off says so itself
+        some = "as many, but at another rate"
+    off = max(1, min(abs(wrong), slot.rows))
+    if number == 0 and slot.start < 0.5:
         return replace(
-            chosen, warning=f"{what}; this episode is the first, so that at least its first frame is certain"
+            span(),
+            warning=f"{what}: {some}, and no cut in the images tells where; this episode is the first and is taken "
+            f"from the start of the file: its images may be off by up to {off}",
         )
-    lost = "lost" if wrong < 0 else "doubled" if wrong else "shown at another rate"
     raise BadEpisode(
-        f"{what}: frames were {lost} at an unknown place, so the images of episode {slots[number].episode} may be off "
-        f"by {max(1, abs(wrong))} or more; download the video again, or leave the episode out"
+        f"{what}: {some}, and no cut in the images tells where, so the images of episode {slot.episode} may be off by "
+        f"up to {off}; download the video again, or leave the episode out"
+    )
+
+
+def _between_cuts(
+    path: Path, name: str, slots: Sequence[Slot], number: int, frames: int, wrong: int
+) -> tuple[int | None, int | None]:
+    """(first frame of an episode, first frame behind it) by the images; None where they do not show."""
+    slot, last, reach = slots[number], number == len(slots) - 1, min(abs(wrong) + 2, REACH)
+    first = tiling(slots)
+    start = round(slot.start) if first is None else int(first[number])
+    stop = start + slot.rows
+    before, after = slots[number - 1] if number else slot, slot if last else slots[number + 1]
+    room = [min(slot.rows, other.rows) // 2 for other in (before, after)]
+    wanted = [(at, min(reach, near), near) for at, near in zip((start, stop), room, strict=True)]
+    begin, end = find_cuts(path, name, wanted)
+    begin = 0 if start == 0 else begin
+    if end is None and (stop > frames or (last and stop + reach >= frames)):
+        end = frames
+    return begin, end
+
+
+def _cut_out(found: Timeline, name: str, slot: Slot, span: tuple[int, int], what: str, fps: float) -> Assignment:
+    """The frames between two cuts; BadEpisode where they are more or fewer than the rows."""
+    begin, count = span[0], span[1] - span[0]
+    if count == slot.rows:
+        rule = f"between cuts in the images at frames {begin} and {span[1]}"
+        chosen = assign_run(found, name, slot.rows, fps, begin, rule)
+        sentence = "an episode that lies between two cuts in the images with as many frames as it has rows is whole"
+        return replace(chosen, warning=f"{what}; {sentence}")
+    raise BadEpisode(
+        f"{what}; episode {slot.episode} lies between cuts in the images at frames {begin} and {span[1]}, which are "
+        f"{count} frames for its {slot.rows} rows, so nothing tells which frame each row has; download the video "
+        "again, or leave the episode out"
     )
 
 

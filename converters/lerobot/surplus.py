@@ -27,23 +27,32 @@ def assign_surplus(
     BadEpisode where the rule is "reject", or "auto" and nothing tells.
     """
     surplus = len(found.times) - rows
+    rate = (len(found.times) - 1) / float(found.times[-1] - found.times[0])
+    faster = rate / fps > 1.01 and len(found.times) >= (rows - 1) * rate / fps
     what = f"{name} holds {len(found.times)} frames, the episode has {rows} rows"
     if rule == "by-time":
         return _by_time(found, name, rows, fps)
     if rule != "auto":
         if rule == "reject":
             raise BadEpisode(f"{what}; {_ASK}")
+        if faster:
+            return _by_time(found, name, rows, fps, from_end=rule == "last")
         begin = surplus if rule == "last" else 0
         chosen = assign_run(found, name, rows, fps, begin, f"option extra_frames={rule}: frame k + {begin} is row k")
         first = _shared_start(found, before, after, surplus)
         if first is None or first == begin:
             return chosen
         return replace(chosen, warning=_contradicted(what, rule, first, begin))
-    rate = (len(found.times) - 1) / float(found.times[-1] - found.times[0])
-    if rate / fps > 1.01 and abs(len(found.times) - rows * rate / fps) <= rate / fps:
+    if faster and abs(len(found.times) - rows * rate / fps) <= rate / fps:
         chosen = _by_time(found, name, rows, fps)
         return replace(
             chosen, warning=f"{what}: {rate:.4g} and {fps:g} a second; the frame at each row's time is taken"
+        )
+    if faster:
+        raise BadEpisode(
+            f"{what} at {rate:.4g} and {fps:g} a second, so the video is longer, and nothing in the files tells where "
+            "the rows begin; compare its first and last images with the neighbouring episodes, and say "
+            "--extra-frames first where both begin together, or last where both end together"
         )
     first = _shared_start(found, before, after, surplus)
     if first is None:
@@ -87,10 +96,15 @@ def _common(earlier: NDArray[np.int64], later: NDArray[np.int64], limit: int) ->
     return 0
 
 
-def _by_time(found: Timeline, name: str, rows: int, fps: float) -> Assignment:
-    """The frame closest to each row's time, counted from the first frame; BadEpisode where one is too far."""
+def _by_time(found: Timeline, name: str, rows: int, fps: float, *, from_end: bool = False) -> Assignment:
+    """The frame closest to each row's time, counted from the first frame; BadEpisode where one is too far.
+
+    from_end: the last row has the last frame.
+    """
     times = found.times - found.times[0]
     wanted = np.arange(rows) / fps
+    if from_end:
+        wanted += times[-1] - wanted[-1]
     after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
     ranks = np.where(wanted - times[after - 1] <= times[after] - wanted, after - 1, after).astype(np.int64)
     offset = np.abs(times[ranks] - wanted)

@@ -125,7 +125,7 @@ def test_one_frame_too_many_is_not_an_unlisted_episode_because_a_listed_one_has_
         write_video(path, np.insert(frames, 9, frames[9], axis=0), 15, gop=50)
     report, store = convert(raw, tmp_path / "s.zarr")
     assert len(store.episodes) == 1 and len(report.quarantined) == 2
-    assert all("doubled at an unknown place" in reason for _, reason in report.quarantined)
+    assert all("no cut in the images tells where" in reason for _, reason in report.quarantined)
 
 
 def test_the_damaged_frame_of_a_shared_file_is_named(tmp_path: Path) -> None:

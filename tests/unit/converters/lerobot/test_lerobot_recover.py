@@ -103,7 +103,7 @@ def test_half_videos_cost_their_episodes(root):
     write_video(root / VIDEO, shots[:21], V3.fps)
     check(root, 2)
     (skip,) = converter(recover=True).discover(root).skipped
-    assert f"the metadata give no video of camera {HEAD} for episode 2" in skip.reason
+    assert f"no video of camera {HEAD} holds images of episode 2: the recording broke off" in skip.reason
 
 
 def test_a_video_that_cannot_be_opened_costs_all_its_episodes(root):

@@ -174,7 +174,7 @@ def test_keyframes_at_every_episode_show_that_the_surplus_is_elsewhere(tmp_path)
     parts[0] = parts[0][1:]
     join(root / SHARED, parts)
     assert len(shown) == 3
-    with pytest.raises(BadEpisode, match="frames were doubled at an unknown place"):
+    with pytest.raises(BadEpisode, match="1 frames are there that no row has, and no cut in the images tells where"):
         made(root)
 
 
@@ -280,6 +280,17 @@ def test_a_video_of_twice_the_rate_is_taken_by_time(tmp_path):
     assert np.array_equal(read(root)[0], frames(ONE, KEY, 0))
     (text,) = warnings(root)
     assert "holds 24 frames, the episode has 12 rows: 60 and 30 a second; the frame at each row's time is taken" in text
+
+
+@pytest.mark.parametrize(("rule", "ahead", "behind"), [("first", 0, 7), ("last", 7, 0)])
+def test_the_first_or_last_frames_of_a_video_of_twice_the_rate(tmp_path, rule, ahead, behind):
+    """The rule says where the rows begin or end; frames between rows stay out."""
+    root = write_dataset(tmp_path, ONE)
+    good = frames(ONE, KEY, 0).repeat(2, 0)
+    write_video(root / VIDEO, np.concatenate([good[:1]] * ahead + [good] + [good[-1:]] * behind), 60)
+    assert np.array_equal(read(root, extra_frames=rule)[0], frames(ONE, KEY, 0))
+    with pytest.raises(BadEpisode, match=r"60 and 30 a second, so .* --extra-frames first .* or last"):
+        made(root)
 
 
 def test_by_time_where_rows_are_shown_at_uneven_times(tmp_path):
