@@ -120,9 +120,15 @@ class Benchmark(Protocol):
 
 def checked_states(states: NDArray[np.generic], where: str) -> InitialStates:
     """Initial states with their digest. UsageError naming `where` when they are not a table of finite numbers."""
-    if states.dtype.kind != "f" or states.ndim != 2 or not len(states) or not np.isfinite(states).all():
+    if states.dtype.kind != "f" or states.itemsize < 4 or states.ndim != 2 or not states.size:
         raise UsageError(
-            f"{where} holds no initial states: expected finite floats [n, S], found {states.dtype} {list(states.shape)}"
+            f"{where} holds no initial states: expected floats of 4 or 8 bytes [n, S], "
+            f"found {states.dtype} {list(states.shape)}"
+        )
+    finite = np.isfinite(states).all(1)
+    if not finite.all():
+        raise UsageError(
+            f"{where}: initial state {int(np.argmin(finite))} of {len(states)} has values that are not finite"
         )
     table = np.ascontiguousarray(states, "<f8")
     return InitialStates(table, hashlib.sha256(table.tobytes()).hexdigest())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fwdata.envs import libero as simulators
 from fwdata.envs.base import Observation
 from fwdata.envs.benchmarks.contract import BenchmarkTask, EvalProtocol, InitialStates, RobotSpec, checked_states
-from fwdata.errors import UsageError, did_you_mean
+from fwdata.errors import BadEpisode, UsageError, did_you_mean
 
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 RESTING = np.array([0.0, 0, 0, 0, 0, 0, -1])
@@ -57,7 +57,10 @@ PROTOCOLS = {
             noise_seed=42,
             noise="same",
             trials=10,
-            notes=("LeRobot leaves the environment unseeded unless --seed is given; --seed 0 is assumed",),
+            notes=(
+                "seed 0 is that of the commands on LeRobot's page about Fast-WAM; lerobot-eval takes 1000 by default",
+                "trial k begins with initial state k; LeRobot's index advances at every reset, also after a success",
+            ),
         ),
         EvalProtocol(
             name="openvla",
@@ -139,7 +142,7 @@ def read_initial_states(path: Path) -> InitialStates:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
             states = np.asarray(loaded["states"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} holds no initial states: {error}") from None
     return checked_states(states, str(path))
 
@@ -177,7 +180,8 @@ class LiberoEnvironment:
     ) -> Observation:
         """Trial `episode`: its initial state, its draw of the fixtures, and the steps of waiting.
 
-        split: not used, both begin with the benchmark's states. Raises UsageError for a trial without a state.
+        split: not used, both begin with the benchmark's states. Raises UsageError for a trial without a state, or with
+        one that is not of this task.
         """
         if not 0 <= episode < len(self._states):
             raise UsageError(
@@ -190,7 +194,10 @@ class LiberoEnvironment:
             simulator.place(seed, episode)
         else:
             simulator.place(seed + episode, 0)
-        simulator.set_state(self._states[episode])
+        try:
+            simulator.set_state(self._states[episode])
+        except BadEpisode as error:
+            raise UsageError(f"initial state {episode} of {self._task.name} does not fit: {error}") from None
         seen = simulator.observe()
         for step in range(wait):
             simulator.looking = step == wait - 1

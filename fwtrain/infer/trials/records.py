@@ -80,7 +80,7 @@ class EvalFolder:
                 raise UsageError(f"{self.path} holds trials but no {SETTINGS}; use another --out")
             write_json(path, now)
             return
-        before = _read_object(path)
+        before, now = _deciding(_read_object(path)), _deciding(now)
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
                 raise UsageError(
@@ -125,6 +125,14 @@ def _read_object(path: Path) -> dict[str, object]:
     if not isinstance(found, dict):
         raise UsageError(f"{path} is damaged; use another --out")
     return found
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without the protocol's texts, which a newer version may word otherwise."""
+    protocol = settings.get("protocol")
+    if not isinstance(protocol, dict):
+        return settings
+    return {**settings, "protocol": {k: v for k, v in protocol.items() if k not in {"source", "notes"}}}
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

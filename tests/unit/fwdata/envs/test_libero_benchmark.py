@@ -12,7 +12,7 @@ from fwdata.envs.benchmarks import benchmark_names, load_benchmark
 from fwdata.envs.benchmarks.contract import BenchmarkTask
 from fwdata.envs.benchmarks.libero import PROTOCOLS, RESTING, LiberoEnvironment, read_initial_states
 from fwdata.envs.libero import SimulatorState
-from fwdata.errors import UsageError
+from fwdata.errors import BadEpisode, UsageError
 
 TASK = BenchmarkTask(3, "open_it", "open it")
 STATES = np.arange(12.0).reshape(4, 3)
@@ -107,6 +107,15 @@ def test_a_trial_without_a_state_is_refused():
     env, _ = opened()
     with pytest.raises(UsageError, match="trial 4 of open_it has no initial state, there are 4"):
         env.reset(42, 4)
+
+
+def test_a_state_of_another_task_is_refused_by_name(monkeypatch: pytest.MonkeyPatch):
+    def other(self, state):
+        raise BadEpisode("its states have 3 values, the simulator of this task has 4")
+
+    monkeypatch.setattr(FakePlaced, "set_state", other)
+    with pytest.raises(UsageError, match="initial state 1 of open_it does not fit: its states have 3 values, the sim"):
+        opened()[0].reset(42, 1)
 
 
 def test_initial_states_are_read_without_pickles(tmp_path: Path):

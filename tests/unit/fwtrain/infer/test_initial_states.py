@@ -59,3 +59,33 @@ def test_what_runs_code_is_refused_and_does_not_run(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "owned").exists()
     with pytest.raises(UsageError, match="has no file of task e"):
         states_from(tmp_path, "s", "e")
+
+
+def test_an_array_under_an_archives_name_is_read(tmp_path: Path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, STATES)
+    assert np.array_equal(states_from(tmp_path, "s", "a").states, STATES)
+
+
+@pytest.mark.parametrize(
+    ("saved", "words"),
+    [
+        ([[1.0, 2.0], [3.0]], "expected one array of numbers, as torch.save writes it, found list"),
+        (torch.zeros(2, 3).to_sparse(), "expected one array of numbers, as torch.save writes it, found Tensor"),
+        (np.array([1, None], object), "one of other objects, which is not run; expected one array"),
+        (np.ones((2, 3), np.float16), "expected floats of 4 or 8 bytes [n, S], found float16 [2, 3]"),
+        (np.array([[1.0], [np.nan]]), "initial state 1 of 2 has values that are not finite"),
+        (b"", "it is empty"),
+        (b"no pickle at all", "it is damaged, not a pickle, or one of other objects"),
+    ],
+    ids=str,
+)
+def test_what_is_no_table_is_one_true_sentence(tmp_path: Path, saved, words: str):
+    path = tmp_path / "a.pruned_init"
+    if isinstance(saved, bytes):
+        path.write_bytes(saved)
+    else:
+        torch.save(saved, path)
+    with pytest.raises(UsageError) as error:
+        states_from(tmp_path, "s", "a")
+    assert words in str(error.value) and str(path) in str(error.value) and "weights_only" not in str(error.value)

@@ -223,6 +223,9 @@ def test_a_folder_continues_with_its_own_settings_only(rows: RowPolicy, tmp_path
         evaluate(rows, tmp_path / "out", trials="1-2")
     monkeypatch.undo()
     assert tree(tmp_path / "out") == before
+    settings = tmp_path / "out/settings.json"
+    settings.write_text(settings.read_text().replace("usual script", "usual script, as it was called before"))
+    assert evaluate(rows, tmp_path / "out", trials="1").summary.all.trials == 2, "texts decide nothing"
     record = tmp_path / "out/trials/fake_one/lift/0.json"
     record.write_text("{")
     with pytest.raises(UsageError, match=r"0.json is damaged; delete it to run its trial again"):
