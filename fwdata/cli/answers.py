@@ -237,6 +237,8 @@ class InitJson(TypedDict):
     """Columns of the action."""
     fps: float
     """Rate of the rows, Hz."""
+    unused: list[str]
+    """Columns of numbers, one per row, in neither state nor action."""
 
 
 class StatusJson(TypedDict):

@@ -28,7 +28,8 @@ def init(
     """Write a converter, a manifest, a fixture and a test for a new robot; they pass at once.
 
     --from takes an HDF5 or NPZ file, a ROS bag, or a folder with a table (CSV, NPZ, Parquet) and a video or a folder of
-    images per camera; of a folder of such recordings the first one.
+    images per camera; of a folder of such recordings the first one. Rate, time and instruction come from the recording
+    where it names them.
 
     Example: fwdata init mybot --from RAW/task/episode0
     """
@@ -47,11 +48,14 @@ def init(
                 state=list(draft.state),
                 action=list(draft.action),
                 fps=draft.fps,
+                unused=list(draft.unused),
             )
         )
         return
     for path in made.files[:3]:
         print(path)
+    for line in made.draft.open_questions(f"{name}.yaml"):
+        say(line)
     say(f"read them, then: FWDATA_PLUGINS={made.folder} fwdata check-converter {name} RAW")
     say(f"and: FWDATA_PLUGINS={made.folder} fwdata convert {name} RAW --out data/{name}.zarr")
 

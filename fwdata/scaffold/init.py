@@ -15,26 +15,18 @@ from fwdata.errors import UsageError
 from fwdata.images.video_files import WholeVideo, is_video
 from fwdata.io import write_atomic
 from fwdata.scaffold.bags import VECTORS, write_short_bag
-from fwdata.scaffold.inspect_recording import EXAMPLE, Draft, draft_from, read_columns
-from fwdata.scaffold.templates import (
-    ARRAYS,
-    BAG,
-    BOTH_BODY,
-    CSV_BODY,
-    FOLDER,
-    IMAGES_BODY,
-    MANIFEST,
-    NPZ_BODY,
-    PARQUET_BODY,
-    TEST,
-    TEXT_METHOD,
-    VIDEO_BODY,
-)
+from fwdata.scaffold.draft import EXAMPLE, Draft
+from fwdata.scaffold.inspect_recording import draft_from, read_columns
+from fwdata.scaffold.templates import arrays, bag, common, tables
 
 FIXTURE_ROWS = 12
 """Rows of a recording that the fixture keeps."""
 TASK = "move_the_block"
 """Task of the fixture: the name of its folder."""
+
+
+_BY_GROUP = 'ref.group.replace("_", " ")'
+_EVEN_TIMES = "np.arange(len(state)) * self.step_ns"
 
 
 @dataclass(frozen=True)
@@ -96,20 +88,31 @@ def _texts(name: str, draft: Draft) -> dict[str, str]:
         "KIND": {"hdf5": "HDF5", "npz": "NPZ"}.get(draft.kind, ""),
         "SUFFIX": draft.sample.suffix if draft.sample is not None and draft.kind != "folder" else "",
         "IMPORT": "import h5py\n" if draft.kind == "hdf5" else "",
-        **(_folder_texts(draft) if draft.kind == "folder" else {}),
+        **(_folder_texts(draft) if draft.kind == "folder" else _array_texts(draft)),
+        "STEP": "" if draft.time else common.STEP,
+        "TIME": common.TIME if draft.time else "",
+        "TIME_KEY": draft.time,
+        "TIME_NS": f"{draft.time_ns:_}",
+        "TIME_METHOD": common.TIME_METHOD if draft.time else "",
         "OPEN": 'h5py.File(path, "r")' if draft.kind == "hdf5" else "np.load(path, allow_pickle=False)",
         "OPEN_SELF": 'h5py.File(self.path, "r")' if draft.kind == "hdf5" else "np.load(self.path, allow_pickle=False)",
     }
-    converter = {"folder": FOLDER, "bag": BAG}.get(draft.kind, ARRAYS)
-    texts = {f"{name}.py": converter, f"{name}.yaml": MANIFEST, f"test_{name}.py": TEST}
-    return {file: re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], text) for file, text in texts.items()}
+    converter = {"folder": tables.FOLDER, "bag": bag.BAG}.get(draft.kind, arrays.ARRAYS)
+    texts = {f"{name}.py": converter, f"{name}.yaml": common.MANIFEST, f"test_{name}.py": common.TEST}
+    return {file: _filled(text, values) for file, text in texts.items()}
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """A template with its words replaced, also those that the replacements bring."""
+    return re.sub(r"@([A-Z_]+)@", lambda match: _filled(values[match[1]], values), text)
 
 
 def _folder_texts(draft: Draft) -> dict[str, str]:
     """What the converter of a folder says of its table, its cameras and its instruction."""
     videos = [name for name in draft.cameras.values() if is_video(Path(name))]
     kinds = (["a video"] if videos else []) + (["a folder of images"] if len(videos) < len(draft.cameras) else [])
-    body = IMAGES_BODY if not videos else VIDEO_BODY if len(kinds) == 1 else BOTH_BODY
+    body = tables.IMAGES_BODY if not videos else tables.VIDEO_BODY if len(kinds) == 1 else tables.BOTH_BODY
+    in_file = bool(draft.text) and draft.text_in == "file"
     suffix = Path(draft.table).suffix.lower()
     return {
         "TABLE": draft.table,
@@ -119,13 +122,36 @@ def _folder_texts(draft: Draft) -> dict[str, str]:
         "CAMERA_CLASSES": "RawCamera, " if "RawCamera" in body else "",
         "CAMERA_CLASS": ", VideoCamera" if videos else "",
         "CAMERA_BODY": body,
-        "TABLE_BODY": {".npz": NPZ_BODY, ".parquet": PARQUET_BODY}.get(suffix, CSV_BODY),
+        "TABLE_BODY": {".npz": tables.NPZ_BODY, ".parquet": tables.PARQUET_BODY}.get(suffix, tables.CSV_BODY),
         "IMPORT": "import csv\n" if suffix == ".csv" else "",
         "IMPORT_NEXT": "import pyarrow.parquet as pq\n" if suffix == ".parquet" else "",
-        "TEXT": f'TEXT = "{draft.text}"\n"""File of the instruction."""\n' if draft.text else "",
-        "TEXT_FILE": "episode / TEXT, " if draft.text else "",
-        "INSTRUCTION": "self._text(folder / TEXT)" if draft.text else 'ref.group.replace("_", " ")',
-        "TEXT_METHOD": TEXT_METHOD if draft.text else "",
+        "TEXT": f'TEXT = "{draft.text}"\n"""{"File" if in_file else "Column"} of the instruction."""\n'
+        if draft.text
+        else "",
+        "TEXT_FILE": "episode / TEXT, " if in_file else "",
+        "INSTRUCTION": "self._text(folder / TEXT)"
+        if in_file
+        else _BY_GROUP
+        if not draft.text
+        else "self._text(columns)",
+        "TEXT_METHOD": "" if not draft.text else tables.TEXT_FILE_METHOD if in_file else tables.TEXT_COLUMN_METHOD,
+        "TIMES": "self._times(columns)" if draft.time else _EVEN_TIMES,
+    }
+
+
+def _array_texts(draft: Draft) -> dict[str, str]:
+    """What the converter of an HDF5 or NPZ file says of its time and its instruction."""
+    place = "file.attrs" if draft.text_in == "attribute" else "file"
+    return {
+        "TEXT": f'TEXT = "{draft.text}"\n"""{draft.text_in.capitalize()} of the instruction."""\n'
+        if draft.text
+        else "",
+        "TEXT_PLACE": place,
+        "TEXT_METHOD": arrays.TEXT_METHOD if draft.text else "",
+        "READ_TEXT": "            instruction = self._text(file)\n" if draft.text else "",
+        "READ_TIME": "            times = self._times(file)\n" if draft.time else "",
+        "INSTRUCTION": "instruction" if draft.text else _BY_GROUP,
+        "TIMES": "times" if draft.time else _EVEN_TIMES,
     }
 
 
@@ -164,7 +190,7 @@ def _folder_fixture(folder: Path, draft: Draft) -> None:
         (folder / name).mkdir()
         for path in sorted(p for p in (draft.sample / name).iterdir() if p.is_file())[:FIXTURE_ROWS]:
             shutil.copy(path, folder / name / path.name)
-    if draft.text:
+    if draft.text and draft.text_in == "file":
         shutil.copy(draft.sample / draft.text, folder / draft.text)
     _short_table(draft.sample / draft.table, folder / draft.table)
 
@@ -229,14 +255,20 @@ def _array_fixture(folder: Path, draft: Draft) -> None:
 
     assert draft.sample is not None
     folder.mkdir(parents=True)
-    kept = {*draft.state, *draft.action, *draft.cameras.values()}
+    rows = {*draft.state, *draft.action, *draft.cameras.values(), draft.time} - {""}
+    whole = {draft.text} - {""} if draft.text_in == "array" else set()
     target = folder / f"episode0{draft.sample.suffix}"
     if draft.kind == "npz":
         with np.load(draft.sample, allow_pickle=False) as file:
-            np.savez(target, allow_pickle=False, **{key: file[key][:FIXTURE_ROWS] for key in kept})
+            kept = {key: file[key][:FIXTURE_ROWS] for key in rows} | {key: file[key] for key in whole}
+        np.savez(target, allow_pickle=False, **kept)
         return
     import h5py
 
     with h5py.File(draft.sample, "r") as source, h5py.File(target, "w") as file:
-        for key in sorted(kept):
+        for key in sorted(rows):
             file.create_dataset(key, data=source[key][:FIXTURE_ROWS], compression="gzip")
+        for key in whole:
+            source.copy(key, file, name=key)
+        if draft.text and draft.text_in == "attribute":
+            file.attrs[draft.text] = source.attrs[draft.text]

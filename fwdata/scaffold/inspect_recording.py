@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,67 +16,23 @@ from fwdata.errors import BadEpisode, UsageError, one_line
 from fwdata.images.files import is_image, read_image
 from fwdata.images.video_files import WholeVideo, is_video
 from fwdata.scaffold.bags import VECTORS, is_bag, read_topics
-
-type Kind = Literal["folder", "hdf5", "npz", "bag"]
+from fwdata.scaffold.draft import DEFAULT_FPS, Array, Draft, Kind, TextPlace
 
 STATE_WORDS = ("state", "qpos", "joint", "proprio", "obs")
+GRIPPER_WORDS = ("grip", "finger")
+"""Words of numbers that are state beside those of STATE_WORDS."""
 ACTION_WORDS = ("action", "command", "cmd", "target", "ctrl")
 TIME_WORDS = ("time", "stamp")
+TEXT_WORDS = ("instruction", "language", "prompt", "task")
+NEVER_STATE = ("done", "reward", "success", "index", "episode", "frame")
+"""Words of numbers that are about the recording and not the robot's state."""
+TIME_UNITS_NS = ((1.0, 10**9), (1e3, 10**6), (1e6, 10**3), (np.inf, 1))
+"""(step below which a time column is in this unit, nanoseconds of the unit): rates from 1 Hz to 1 kHz."""
+HDF5 = (".hdf5", ".h5")
 TABLES = (".csv", ".npz", ".parquet")
 """Endings of the tables that a folder of one recording may have."""
 MOST_TEXT = 4096
 """Bytes of a text file that may be an instruction."""
-
-
-@dataclass(frozen=True)
-class Array:
-    """An array of a recording."""
-
-    key: str
-    """Its name in the file."""
-    shape: tuple[int, ...]
-    """Rows first."""
-    dtype: str
-    """NumPy's name of the element type."""
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What a converter's first version is written from."""
-
-    kind: Kind
-    """How recordings lie on disk."""
-    cameras: Mapping[str, str]
-    """Camera name -> key in the recording (a folder of images, a video, or an array)."""
-    state: tuple[str, ...]
-    """Keys (arrays) or columns that make the state."""
-    action: tuple[str, ...]
-    """Keys or columns that make the action."""
-    size: tuple[int, int]
-    """(height, width) of the first camera."""
-    fps: float
-    """Rate in Hz; from the time column where there is one, else 10."""
-    found: tuple[str, ...] = ()
-    """Lines that list everything the recording holds."""
-    sample: Path | None = None
-    """The recording itself, for a fixture; None: one is made up."""
-    arrays: tuple[Array, ...] = ()
-    """Arrays of an HDF5 or NPZ file."""
-    table: str = "rows.csv"
-    """Of a folder: name of the CSV, NPZ or Parquet file with its rows."""
-    text: str = ""
-    """Of a folder: name of the text file with its instruction; empty: the task's folder is the instruction."""
-
-
-EXAMPLE = Draft(
-    kind="folder",
-    cameras={"front": "front"},
-    state=("state.x", "state.y", "state.gripper"),
-    action=("action.x", "action.y", "action.gripper"),
-    size=(48, 64),
-    fps=10.0,
-)
-"""Without a recording: a folder per episode with rows.csv and a folder of images per camera."""
 
 
 def draft_from(path: Path) -> Draft:
@@ -90,15 +45,14 @@ def draft_from(path: Path) -> Draft:
     if is_bag(path):
         return _from_bag(path)
     if path.is_dir():
-        bag = next((p for p in sorted(path.rglob("*")) if is_bag(p)), None)
-        return _from_folder(path) if bag is None else _from_bag(bag)
+        return _from_first(path)
     suffix = path.suffix.lower()
     if suffix in TABLES and _cameras_of(path.parent):
         return _from_folder(path.parent)
-    if suffix in {".hdf5", ".h5"}:
-        return _from_arrays(path, "hdf5", tuple(_hdf5_arrays(path)))
+    if suffix in HDF5:
+        return _from_arrays(path, "hdf5", *_hdf5_contents(path))
     if suffix == ".npz":
-        return _from_arrays(path, "npz", tuple(_npz_arrays(path)))
+        return _from_arrays(path, "npz", *_npz_contents(path))
     hint = {
         ".parquet": "; a LeRobot dataset is read by `fwdata convert lerobot`",
         **dict.fromkeys((".mcap", ".db3"), "; of a ROS 2 bag give the folder with its metadata.yaml"),
@@ -107,6 +61,18 @@ def draft_from(path: Path) -> Draft:
         f"--from {path}: give an HDF5 or NPZ file, a bag, or a folder with a table ({', '.join(TABLES)}) and a "
         f"video or a folder of images per camera{hint}; without --from a converter for such folders is written"
     )
+
+
+def _from_first(path: Path) -> Draft:
+    """Of a folder: its first bag, else its first table with cameras beside it, else its first HDF5 or NPZ file."""
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    bag = next((p for p in sorted(path.rglob("*")) if is_bag(p)), None)
+    if bag is not None:
+        return _from_bag(bag)
+    if any(p.suffix.lower() in TABLES and _cameras_of(p.parent) for p in files):
+        return _from_folder(path)
+    arrays = next((p for p in files if p.suffix.lower() in {*HDF5, ".npz"}), None)
+    return _from_folder(path) if arrays is None else draft_from(arrays)
 
 
 def _from_folder(path: Path) -> Draft:
@@ -120,21 +86,23 @@ def _from_folder(path: Path) -> Draft:
         )
     episode, cameras, columns = table.parent, _cameras_of(table.parent), read_columns(table)
     numbers = [name for name, values in columns.items() if values.dtype.kind in "fiu" and values.ndim in (1, 2)]
-    rest = tuple(n for n in numbers if not _is_action(n) and not _is_time(n))
-    state = tuple(n for n in numbers if _is_state(n)) or rest
+    clock = _clock({name: columns[name] for name in numbers})
+    state, action, unused = _roles(numbers, clock)
     if not state:
         raise UsageError(
             f"--from {table}: no column of numbers for a state; it holds {', '.join(columns) or 'nothing'}"
         )
     texts = [p.name for p in sorted(episode.glob("*.txt")) if p.stat().st_size < MOST_TEXT]
+    column = next((n for n, v in columns.items() if v.dtype.kind in "UO" and v.ndim == 1 and _is_text(n)), "")
+    in_file = len(texts) == 1
     shown = ", ".join(name if v.ndim == 1 else f"{name} {list(v.shape)}" for name, v in columns.items())
     return Draft(
         kind="folder",
         cameras={_plain(Path(name).stem): name for name in cameras},
         state=state,
-        action=tuple(n for n in numbers if _is_action(n)) or state,
+        action=action,
         size=_size(episode / cameras[0]),
-        fps=_rate(columns),
+        fps=clock.fps,
         found=(
             f"{table.name}: {shown}",
             *(f"{name}: video" if (episode / name).is_file() else f"{name}/: images" for name in cameras),
@@ -142,7 +110,11 @@ def _from_folder(path: Path) -> Draft:
         ),
         sample=episode,
         table=table.name,
-        text=texts[0] if len(texts) == 1 else "",
+        text=texts[0] if in_file else column,
+        text_in="file" if in_file else "column",
+        time=clock.key,
+        time_ns=clock.unit_ns,
+        unused=unused,
     )
 
 
@@ -193,15 +165,44 @@ def _numbers(values: list[str]) -> NDArray[np.generic]:
         return np.array(values)
 
 
-def _rate(columns: Mapping[str, NDArray[np.generic]]) -> float:
-    """Rate from the table's time column, in seconds or nanoseconds; 10 where there is none."""
-    found = (v for name, v in columns.items() if _is_time(name) and v.ndim == 1 and v.dtype.kind in "fiu")
-    stamps = np.asarray(next(found, ()), np.float64)
-    if len(stamps) < 2:
-        return 10.0
-    step = float(stamps[-1] - stamps[0]) / (len(stamps) - 1)
-    step = step / 1e9 if step > 1e6 else step
-    return round(1 / step, 3) if step > 0 else 10.0
+@dataclass(frozen=True)
+class _Clock:
+    """Time of a recording's rows."""
+
+    key: str = ""
+    """Column or array of the time; empty: none was found."""
+    unit_ns: int = 10**9
+    """Nanoseconds of its unit."""
+    fps: float = DEFAULT_FPS
+    """Its rate in Hz."""
+
+
+def _clock(numbers: Mapping[str, NDArray[np.generic]]) -> _Clock:
+    """The first column named as a time that rises and does not merely count rows."""
+    for name, values in numbers.items():
+        if not _is_time(name) or values.ndim != 1 or len(values) < 2:
+            continue
+        steps = np.diff(values.astype(np.float64))
+        if not np.isfinite(steps).all() or steps.min() < 0 or steps.max() <= 0 or (steps == 1).all():
+            continue
+        step, middle = float(steps.mean()), float(np.median(steps))
+        step = step if abs(step - middle) < 0.05 * step else middle or step
+        unit = next(ns for below, ns in TIME_UNITS_NS if step < below)
+        rate = 1e9 / (step * unit)
+        whole = round(rate)
+        return _Clock(name, unit, float(whole) if abs(rate - whole) < 5e-4 * rate else round(rate, 3))
+    return _Clock()
+
+
+def _roles(numbers: Sequence[str], clock: _Clock) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(state, action, unused) of columns or arrays of numbers; the state stands for an action that is not there."""
+    action = tuple(n for n in numbers if _is_action(n))
+    rest = [n for n in numbers if n not in action and not _is_time(n)]
+    robot = tuple(n for n in rest if not any(word in n.lower() for word in NEVER_STATE))
+    named = any(_is_state(n) for n in robot)
+    state = tuple(n for n in robot if _is_state(n) or any(w in n.lower() for w in GRIPPER_WORDS)) if named else robot
+    used = {*state, *action, clock.key}
+    return state, action or state, tuple(n for n in numbers if n not in used)
 
 
 def _from_bag(path: Path) -> Draft:
@@ -229,17 +230,25 @@ def _distinct(topics: Sequence[str]) -> dict[str, str]:
     return {_plain(name): topic for name, topic in zip(unique, topics, strict=True)}
 
 
-def _from_arrays(path: Path, kind: Kind, arrays: tuple[Array, ...]) -> Draft:
-    found = tuple(f"{a.key}: {a.dtype} {list(a.shape)}" for a in arrays)
+def _from_arrays(
+    path: Path,
+    kind: Kind,
+    arrays: tuple[Array, ...],
+    times: Mapping[str, NDArray[np.generic]],
+    texts: Mapping[str, TextPlace],
+) -> Draft:
+    """Of a file of arrays; times: the values of those named as a time; texts: names of texts -> where they stand."""
+    found = tuple(f"{a.key}: {a.dtype} {list(a.shape)}" for a in arrays) + tuple(f"{t}: text" for t in texts)
     images = [a for a in arrays if a.dtype == "uint8" and len(a.shape) == 4 and a.shape[3] == 3]
     if not images:
         listed = "; ".join(found[:12])
         raise UsageError(f"--from {path}: no camera in it (an array uint8 [T, H, W, 3]); it holds {listed}")
     rows = images[0].shape[0]
-    numbers = [a for a in arrays if len(a.shape) == 2 and a.shape[0] == rows and a.dtype.startswith(("f", "i"))]
-    action = tuple(a.key for a in numbers if _is_action(a.key))
-    state = tuple(a.key for a in numbers if _is_state(a.key) and a.key not in action)
-    state = state or tuple(a.key for a in numbers if a.key not in action)
+    numbers = [
+        a.key for a in arrays if len(a.shape) in (1, 2) and a.shape[0] == rows and a.dtype.startswith(("f", "i"))
+    ]
+    clock = _clock({key: values for key, values in times.items() if key in numbers})
+    state, action, unused = _roles(numbers, clock)
     if not state:
         raise UsageError(f"--from {path}: no table of {rows} rows beside the camera; it holds {'; '.join(found[:12])}")
     cameras: dict[str, str] = {}
@@ -247,28 +256,60 @@ def _from_arrays(path: Path, kind: Kind, arrays: tuple[Array, ...]) -> Draft:
         name = _plain(image.key.split("/")[-1])
         cameras[name if name not in cameras else _plain(image.key)] = image.key
     size = (images[0].shape[1], images[0].shape[2])
-    return Draft(kind, cameras, state, action or state, size, 10.0, found, path, arrays)
+    text = next(filter(_is_text, texts), "")
+    return Draft(
+        kind=kind,
+        cameras=cameras,
+        state=state,
+        action=action,
+        size=size,
+        fps=clock.fps,
+        found=found,
+        sample=path,
+        arrays=arrays,
+        text=text,
+        text_in=texts.get(text, "array"),
+        time=clock.key,
+        time_ns=clock.unit_ns,
+        unused=unused,
+    )
 
 
-def _hdf5_arrays(path: Path) -> Iterator[Array]:
+type _Contents = tuple[tuple[Array, ...], dict[str, NDArray[np.generic]], dict[str, TextPlace]]
+"""Arrays; values of those named as a time; names of texts -> where they stand."""
+
+
+def _hdf5_contents(path: Path) -> _Contents:
     import h5py
 
+    arrays: list[Array] = []
+    times: dict[str, NDArray[np.generic]] = {}
+    texts: dict[str, TextPlace] = {}
     try:
         with h5py.File(path, "r") as file:
-            found: list[Array] = []
+            texts |= {name: "attribute" for name, value in file.attrs.items() if isinstance(value, str | bytes)}
 
             def visit(name: str, item: object) -> None:
-                if isinstance(item, h5py.Dataset) and item.shape:
-                    found.append(Array(name, tuple(item.shape), str(item.dtype)))
+                if not isinstance(item, h5py.Dataset):
+                    return
+                if h5py.check_string_dtype(item.dtype) is not None and item.size == 1:
+                    texts[name] = "array"
+                elif item.shape:
+                    arrays.append(Array(name, tuple(item.shape), str(item.dtype)))
+                    if _is_time(name) and len(item.shape) == 1:
+                        times[name] = item[()]
 
             file.visititems(visit)
     except OSError as error:
         raise UsageError(f"--from {path} cannot be read as HDF5: {error}") from None
-    yield from found
+    return tuple(arrays), times, texts
 
 
-def _npz_arrays(path: Path) -> Iterator[Array]:
-    yield from [Array(name, tuple(values.shape), str(values.dtype)) for name, values in read_columns(path).items()]
+def _npz_contents(path: Path) -> _Contents:
+    columns = read_columns(path)
+    texts: dict[str, TextPlace] = {n: "array" for n, v in columns.items() if v.dtype.kind in "US" and v.size == 1}
+    arrays = tuple(Array(name, tuple(v.shape), str(v.dtype)) for name, v in columns.items() if name not in texts)
+    return arrays, {name: v for name, v in columns.items() if _is_time(name) and v.ndim == 1}, texts
 
 
 def _is_action(name: str) -> bool:
@@ -280,7 +321,12 @@ def _is_state(name: str) -> bool:
 
 
 def _is_time(name: str) -> bool:
-    return name.lower() in {"t", "ts"} or any(word in name.lower() for word in TIME_WORDS)
+    last = name.lower().split("/")[-1]
+    return last in {"t", "ts"} or any(word in last for word in TIME_WORDS)
+
+
+def _is_text(name: str) -> bool:
+    return any(word in name.lower() for word in TEXT_WORDS)
 
 
 def _plain(name: str) -> str:

@@ -161,6 +161,61 @@ def test_a_folder_of_png_and_csv_converts_at_the_second_attempt(
     assert store.episodes[0].stitched([0]).shape == (1, 32, 128, 3)
 
 
+def test_rate_time_gripper_and_instruction_come_from_an_hdf5_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command
+) -> None:
+    """Of a folder of files the first one; the text is an attribute and the time counts milliseconds."""
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        path = hdf5_recording(tmp_path / "raw" / f"take{i}.h5", seed=i)
+        with h5py.File(path, "a") as file:
+            file["observations/gripper_width"] = rng.normal(size=FRAMES)
+            file["time_ms"] = 5_000_000 + 66 * np.arange(FRAMES) + (np.arange(FRAMES) > 7)
+            file["reward"] = np.zeros(FRAMES)
+            file["timestep"] = np.arange(FRAMES)
+            file.attrs["language_instruction"] = f"open drawer {i}"
+    made = run("init", "mybot", "--from", str(tmp_path / "raw"), "--out", str(tmp_path / "bot"))
+    assert made.code == 0 and "neither in STATE nor in ACTION: reward, timestep" in made.err
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path / "bot"))
+    assert check_converter("mybot", tmp_path / "bot" / "fixture").faults == ()
+    done = run("convert", "mybot", str(tmp_path / "raw"), "--out", str(tmp_path / "bot.zarr"), "--workers", "0")
+    assert done.code == 0
+    store = fwdata.open(tmp_path / "bot.zarr")
+    assert store.fps == pytest.approx(15.135) and len(store.state_names) == 8
+    assert [e.instruction for e in store.episodes] == ["open drawer 0", "open drawer 1"]
+    assert np.diff(store.episodes[0].timestamp_ns())[[0, 7]].tolist() == [66_000_000, 67_000_000]
+
+
+def test_a_draft_says_what_a_recording_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "take.npz"
+    np.savez(path, allow_pickle=False, front=images(), qpos=np.ones((FRAMES, 3)), prompt=np.array("fold it"))
+    made = init("mybot", tmp_path / "mybot", path)
+    said = "; ".join(made.draft.open_questions("mybot.yaml"))
+    assert "ACTION repeats STATE" in said and "fps is 10 in mybot.yaml" in said and "instruction" not in said
+    module = (tmp_path / "mybot" / "mybot.py").read_text()
+    assert 'TEXT = "prompt"' in module and "TIME" not in module
+
+
+def test_a_column_holds_the_instruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must be one text; columns without a known word are state where none has one."""
+    folder = tmp_path / "raw" / "take0"
+    (folder / "front").mkdir(parents=True)
+    for i, frame in enumerate(images()):
+        Image.fromarray(frame).save(folder / "front" / f"{i:04d}.png")
+    rows = [[f"{1_700_000_000 + i / 12.5:.3f}", i / 7, i / 9, "push it"] for i in range(FRAMES)]
+    with (folder / "log.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["t", "q0", "grip", "instruction"], *rows])
+    draft = init("mybot", tmp_path / "mybot", folder).draft
+    assert (draft.state, draft.fps, draft.text, draft.time) == (("q0", "grip"), 12.5, "instruction", "t")
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path / "mybot"))
+    assert check_converter("mybot", folder.parent).faults == ()
+    rows[3][3] = "pull it"
+    with (folder / "log.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["t", "q0", "grip", "instruction"], *rows])
+    [fault] = check_converter("mybot", folder.parent).faults
+    assert "column 'instruction' must hold one text, found ['pull it', 'push it']" in fault
+
+
 @pytest.mark.slow
 def test_videos_and_arrays_convert_at_the_second_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command

@@ -1,0 +1,1 @@
+"""Texts of a new converter's files, one module per kind of recording."""
