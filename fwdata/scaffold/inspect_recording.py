@@ -166,7 +166,7 @@ def _numbers(values: list[str]) -> NDArray[np.generic]:
 
 
 @dataclass(frozen=True)
-class _Clock:
+class _RowTime:
     """Time of a recording's rows."""
 
     key: str = ""
@@ -177,7 +177,7 @@ class _Clock:
     """Its rate in Hz."""
 
 
-def _clock(numbers: Mapping[str, NDArray[np.generic]]) -> _Clock:
+def _clock(numbers: Mapping[str, NDArray[np.generic]]) -> _RowTime:
     """The first column named as a time that rises and does not merely count rows."""
     for name, values in numbers.items():
         if not _is_time(name) or values.ndim != 1 or len(values) < 2:
@@ -190,11 +190,11 @@ def _clock(numbers: Mapping[str, NDArray[np.generic]]) -> _Clock:
         unit = next(ns for below, ns in TIME_UNITS_NS if step < below)
         rate = 1e9 / (step * unit)
         whole = round(rate)
-        return _Clock(name, unit, float(whole) if abs(rate - whole) < 5e-4 * rate else round(rate, 3))
-    return _Clock()
+        return _RowTime(name, unit, float(whole) if abs(rate - whole) < 5e-4 * rate else round(rate, 3))
+    return _RowTime()
 
 
-def _roles(numbers: Sequence[str], clock: _Clock) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def _roles(numbers: Sequence[str], clock: _RowTime) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """(state, action, unused) of columns or arrays of numbers; the state stands for an action that is not there."""
     action = tuple(n for n in numbers if _is_action(n))
     rest = [n for n in numbers if n not in action and not _is_time(n)]
