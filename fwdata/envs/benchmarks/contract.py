@@ -127,8 +127,7 @@ def checked_states(states: NDArray[np.generic], where: str) -> InitialStates:
         )
     finite = np.isfinite(states).all(1)
     if not finite.all():
-        raise UsageError(
-            f"{where}: initial state {int(np.argmin(finite))} of {len(states)} has values that are not finite"
-        )
+        row = int(np.argmin(finite))
+        raise UsageError(f"{where} holds no initial states: row {row} of {len(states)} has values that are not finite")
     table = np.ascontiguousarray(states, "<f8")
     return InitialStates(table, hashlib.sha256(table.tobytes()).hexdigest())

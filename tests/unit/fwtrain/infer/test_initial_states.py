@@ -74,7 +74,7 @@ def test_an_array_under_an_archives_name_is_read(tmp_path: Path):
         (torch.zeros(2, 3).to_sparse(), "expected one array of numbers, as torch.save writes it, found Tensor"),
         (np.array([1, None], object), "one of other objects, which is not run; expected one array"),
         (np.ones((2, 3), np.float16), "expected floats of 4 or 8 bytes [n, S], found float16 [2, 3]"),
-        (np.array([[1.0], [np.nan]]), "initial state 1 of 2 has values that are not finite"),
+        (np.array([[1.0], [np.nan]]), "row 1 of 2 has values that are not finite"),
         (b"", "it is empty"),
         (b"no pickle at all", "it is damaged, not a pickle, or one of other objects"),
     ],
