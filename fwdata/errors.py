@@ -19,6 +19,8 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+from fwdata.install import install_command as install_command
+
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
@@ -57,7 +59,7 @@ EXTRAS = {
     "peft": "lora",
     "rerun": "rerun",
 }
-"""Library -> the smallest extra of this package that brings it: `pip install 'fwdata[EXTRA]'`."""
+"""Library -> the smallest extra of this package that brings it."""
 
 
 class MissingLibrary(UsageError):
@@ -69,7 +71,7 @@ class MissingLibrary(UsageError):
         library = (error.name or "").partition(".")[0]
         if library not in EXTRAS:
             return cls(f"{what} needs a library that is not installed ({error}); install it with pip")
-        return cls(f"{what} needs {library}, which is not installed; run: pip install 'fwdata[{EXTRAS[library]}]'")
+        return cls(f"{what} needs {library}, which is not installed; run: {install_command(EXTRAS[library])}")
 
 
 @contextlib.contextmanager

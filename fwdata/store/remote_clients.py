@@ -19,6 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fwdata.errors import StoreError, UsageError, needed_for
+from fwdata.install import library_command
 from fwdata.store.locations import StoreUrl
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _profile_credentials() -> Any:
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError:
-        raise UsageError("AWS_PROFILE needs boto3, which is not installed; run: pip install boto3") from None
+        raise UsageError(f"AWS_PROFILE needs boto3, which is not installed; run: {library_command('boto3')}") from None
     return Boto3CredentialProvider()
 
 

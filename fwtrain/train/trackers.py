@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fwdata import plugins
-from fwdata.errors import FwdataError, UsageError
+from fwdata.errors import FwdataError, UsageError, install_command
 from fwdata.io import write_json
 from fwtrain.recipe import TRACKER_MODULES, Recipe
 from fwtrain.recipe_changes import flatten
@@ -77,7 +77,7 @@ def _module(name: str) -> Any:
         if error.name != name:
             raise
         raise UsageError(
-            f"trackers: {name} is not installed; install the extra with `pip install 'fwdata[track]'`, "
+            f"trackers: {name} is not installed; install the extra with `{install_command('track')}`, "
             "or leave it out with --set trackers=[]"
         ) from None
 

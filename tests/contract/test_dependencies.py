@@ -150,7 +150,9 @@ def test_messages_name_an_extra_that_brings_the_library() -> None:
 
 def test_a_missing_library_is_one_sentence_with_the_command() -> None:
     with (
-        pytest.raises(MissingLibrary, match=r"^decoding needs av, .* run: pip install 'fwdata\[video\]'$"),
+        pytest.raises(
+            MissingLibrary, match=r"^decoding needs av, which is not installed; run: .*pip install .*\[video\]'$"
+        ),
         needed_for("decoding"),
     ):
         raise ModuleNotFoundError("No module named 'av.video'", name="av.video")
@@ -217,10 +219,10 @@ assert command("fwtrain", "--help") == 0
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (("fwdata", "encode-latents", "STORE", "--vae", "tiny"), "needs torch, .*'fwdata[train]'"),
-        (("fwdata", "convert", "libero", "LIBERO", "--out", "NEW"), "needs h5py, .*'fwdata[convert]'"),
-        (("fwdata", "quickstart", "--out", "NEW"), "'fwdata[convert,train]'"),
-        (("fwtrain", "run", "STORE", "--recipe", "tiny", "--out", "NEW"), "needs torch, .*'fwdata[train]'"),
+        (("fwdata", "encode-latents", "STORE", "--vae", "tiny"), "needs torch, .*[train]'"),
+        (("fwdata", "convert", "libero", "LIBERO", "--out", "NEW"), "needs h5py, .*[convert]'"),
+        (("fwdata", "quickstart", "--out", "NEW"), "quickstart needs .*[convert,train]'"),
+        (("fwtrain", "run", "STORE", "--recipe", "tiny", "--out", "NEW"), "needs torch, .*[train]'"),
     ],
 )
 def test_a_command_that_needs_an_extra_says_so(tmp_path: Path, line: tuple[str, ...], message: str) -> None:

@@ -20,6 +20,7 @@ from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, matching
 from fwdata.encode.tensor_files import TensorFiles, unreadable, weight_files
 from fwdata.encode.text.prompt_cleaning import clean_prompt
 from fwdata.errors import FwdataError, StoreDamaged, UsageError
+from fwdata.install import library_command
 from fwdata.store.caches.identity import TEXT_CODE_VERSION
 
 MAX_TOKENS = 128
@@ -31,6 +32,8 @@ EMBEDDING_NAMES = ("shared.weight", "encoder.embed_tokens.weight")
 """The two names of the embedding; a file may have one or both."""
 OLDEST_TRANSFORMERS = (5, 3)
 """Earlier 5.x versions leave the embedding of a file that holds `shared.weight` alone at random values."""
+NEWER = "'transformers>=5.3'"
+"""What to install then."""
 XXL_WIDTH = 4096
 
 
@@ -182,7 +185,7 @@ def check_transformers() -> None:
         raise UsageError(
             f"transformers {transformers.__version__} is installed, umt5 needs "
             f"{'.'.join(map(str, OLDEST_TRANSFORMERS))} or newer: earlier versions leave its embedding at random "
-            "values; upgrade it with `python -m pip install 'transformers>=5.3'`"
+            f"values; upgrade it with: {library_command(NEWER)}"
         )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fwdata.envs import libero as simulators
 from fwdata.envs.base import Observation
 from fwdata.envs.benchmarks.contract import BenchmarkTask, EvalProtocol, InitialStates, RobotSpec, checked_states
-from fwdata.errors import BadEpisode, UsageError, did_you_mean
+from fwdata.errors import BadEpisode, UsageError, did_you_mean, install_command
 
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 RESTING = np.array([0.0, 0, 0, 0, 0, 0, -1])
@@ -138,7 +138,9 @@ def _benchmark(suite: str) -> Any:
 def read_initial_states(path: Path) -> InitialStates:
     """Initial states of an NPZ file (key `states`), read without pickles. UsageError when absent or unfit."""
     if not path.is_file():
-        raise UsageError(f"the initial states {path} are absent; install the benchmark again: {simulators.INSTALL}")
+        raise UsageError(
+            f"the initial states {path} are absent; install the benchmark again: {install_command('libero-sim')}"
+        )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
             states = np.asarray(loaded["states"])

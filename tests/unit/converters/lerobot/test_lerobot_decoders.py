@@ -72,7 +72,7 @@ def test_decord_is_refused_where_it_does_not_serve(tmp_path: Path) -> None:
 def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(
-        UsageError, match=r"decoder=decord needs decord, which is not installed; run: pip install 'fwdata\[decord\]'"
+        UsageError, match=r"decoder=decord needs decord, which is not installed; run: .*pip install .*\[decord\]'"
     ):
         run_convert(
             dataset(tmp_path / "set"), tmp_path / "s.zarr", choose(video="pixels", decoder="decord"), evidence=False

@@ -44,5 +44,5 @@ def test_a_newer_layout_is_refused_with_what_to_do(tmp_path: Path) -> None:
     store = unpack("v1-raw", tmp_path)
     attributes = read_attributes(store)
     write_attributes(store, {**attributes, "layout_version": LAYOUT_VERSION + 1})
-    with pytest.raises(StoreError, match=f"layout version {LAYOUT_VERSION + 1}.*install --upgrade fwdata"):
+    with pytest.raises(StoreError, match=f"layout version {LAYOUT_VERSION + 1}.*update fwdata"):
         fwdata.open(store)
