@@ -1,5 +1,7 @@
 """Recorded video written back into MP4 files without coding it again.
 
+Packets are copied byte for byte; where they were recorded with start codes, the muxer makes them lengths.
+
 Episodes follow each other in one file as long as their streams have equal parameters, begin with an entry that refers
 to nothing before it, and the file stays below FILE_BYTES. An episode's frames begin `first` frames into its file:
 frames that only others need come along.
@@ -12,12 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fwdata.images.video import VideoHeader, VideoPacket, nal_types
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.video import VideoTrack, open_track
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 FILE_BYTES = 200 * 2**20
 """Bytes after which a further file is begun, as lerobot's writer does."""
@@ -117,13 +123,24 @@ def _begins_anew(track: VideoTrack, header: VideoHeader, low: int) -> bool:
 
 
 def episode_packets(episode: StoredEpisode, camera: str) -> Iterator[VideoPacket]:
-    """Packets of an episode that can be decoded, ranks counted from 0."""
+    """Packets of an episode that can be decoded, ranks counted from 0; entries are those that players may seek to.
+
+    A reader that seeks to the keyframe of an open group for a frame that is shown before it would never find the frame.
+    """
     track = open_track(episode.part, camera)
-    first: int | None = None
-    for packet in track.episode_packets(episode.start):
-        first = packet.rank if first is None else first
+    low, end = _packets(track, episode)
+    closed = _closed(track, low, end)
+    first = int(track.rank[low])
+    for number, packet in enumerate(track.episode_packets(episode.start), low):
         if packet.rank >= first:
-            yield VideoPacket(packet.data, packet.rank - first, packet.is_entry)
+            yield VideoPacket(packet.data, packet.rank - first, number in closed)
+
+
+def _closed(track: VideoTrack, low: int, end: int) -> frozenset[int]:
+    """The first entry of a run, and the others that no frame of their group is shown before."""
+    entries = [int(entry) for entry in track.entry if low <= entry < end]
+    groups = zip(entries, [*entries[1:], end], strict=True)
+    return frozenset(a for a, b in groups if a == low or track.rank[a:b].min() == track.rank[a])
 
 
 def write_video(path: Path, file: VideoFile, camera: str, fps: int, on_frames: Callable[[int], None]) -> None:
@@ -134,6 +151,7 @@ def write_video(path: Path, file: VideoFile, camera: str, fps: int, on_frames: C
     with av.open(io.BytesIO(file.header.init), format="mp4") as template, av.open(str(path), "w", format="mp4") as out:
         stream = out.add_stream_from_template(template.streams.video[0], opaque=True)
         assert isinstance(stream, VideoStream)
+        _describe(stream, file, camera)
         stream.time_base = tick = Fraction(1, fps * TICKS)  # the muxer may choose a finer one
         base, delay = 0, max(_delay(episode_packets(e, camera)) for e in file.episodes)
         for episode in file.episodes:
@@ -146,6 +164,18 @@ def write_video(path: Path, file: VideoFile, camera: str, fps: int, on_frames: C
                 out.mux(packet)
             base += number + 1
             on_frames(episode.num_frames)
+
+
+def _describe(stream: VideoStream, file: VideoFile, camera: str) -> None:
+    """Fill in what the template leaves out: the size of MPEG-4 part 2, the format of VP9, start codes.
+
+    Templates of frames that were coded again in earlier versions describe another stream altogether.
+    """
+    context, record = stream.codec_context, file.episodes[0].part.record.cameras[camera]
+    context.height, context.width, context.pix_fmt = record.height, record.width, file.header.pix_fmt
+    context.colorspace, context.color_range = file.header.matrix, file.header.color_range
+    if file.header.extradata:
+        context.extradata = file.header.extradata
 
 
 def _delay(packets: Iterable[VideoPacket]) -> int:

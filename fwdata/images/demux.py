@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+INIT_OPTIONS = {"movflags": "empty_moov+default_base_moof", "fflags": "+bitexact"}
+"""Of a fragmented MP4 whose start (ftyp and moov) is written before any packet."""
+
 type Opener = Callable[[], AbstractContextManager[InputContainer]]
 """Opens the file anew, its first video stream on one thread."""
 
@@ -194,9 +197,11 @@ def init_segment(stream: VideoStream) -> bytes:
     import av
 
     buffer = io.BytesIO()
-    options = {"movflags": "empty_moov+default_base_moof", "fflags": "+bitexact"}
     start = b""
-    with contextlib.suppress(av.FFmpegError, ValueError), av.open(buffer, "w", format="mp4", options=options) as out:
+    with (
+        contextlib.suppress(av.FFmpegError, ValueError),
+        av.open(buffer, "w", format="mp4", options=INIT_OPTIONS) as out,
+    ):
         out.add_stream_from_template(stream, opaque=True)
         out.start_encoding()
         start = buffer.getvalue()

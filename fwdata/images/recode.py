@@ -12,10 +12,12 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from fwdata.images.colour import FULL_RANGE, ToRgb, tags_of
-from fwdata.images.demux import init_segment
+from fwdata.images.demux import INIT_OPTIONS
 from fwdata.images.video import DecodeError, VideoHeader, VideoPacket, ffmpeg_words
 
 if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
 
 GROUP = 16
@@ -75,29 +77,23 @@ def _alike(frames: Iterator[VideoFrame], form: str, tags: tuple[int, int]) -> It
 
 
 class _Encoding:
-    """One encoder, the MP4 template of its stream beside it."""
+    """One encoder, and the start of an MP4 of its stream."""
 
     def __init__(self, encoder: str, form: str, size: tuple[int, int], tags: tuple[int, int]) -> None:
         import av
-        from av.video.codeccontext import VideoCodecContext
-        from av.video.stream import VideoStream
 
         self._size, self._tags = size, tags
-        options = {"preset": "ultrafast", "qp": "0", "threads": "1"}
-        self._template = av.open(io.BytesIO(), "w", format="mp4")
-        stream = self._template.add_stream(encoder, rate=30, options=options)
-        context = stream.codec_context
-        assert isinstance(stream, VideoStream) and isinstance(context, VideoCodecContext)
-        context.height, context.width, context.pix_fmt = size[0], size[1], form
-        context.gop_size, context.max_b_frames, context.thread_count = GROUP, 0, 1
-        context.colorspace, context.color_range = tags
-        context.open()
-        self._stream, self._context = stream, context
+        start = io.BytesIO()
+        with av.open(start, "w", format="mp4", options=INIT_OPTIONS) as out:
+            _open_encoder(out, encoder, form, size, tags)
+            out.start_encoding()
+            self._init = start.getvalue()
+        self._unused = av.open(io.BytesIO(), "w", format="mp4")  # an encoder does not outlive its container
+        self._context = _open_encoder(self._unused, encoder, form, size, tags)
 
     def header(self, pix_fmt: str) -> VideoHeader:
         """The header of what comes out."""
-        extradata = bytes(self._context.extradata or b"")
-        return VideoHeader("h264", extradata, init_segment(self._stream), pix_fmt, *self._tags)
+        return VideoHeader("h264", bytes(self._context.extradata or b""), self._init, pix_fmt, *self._tags)
 
     def run(self, frames: Iterator[VideoFrame]) -> Iterator[VideoPacket]:
         """Packets of all frames."""
@@ -118,3 +114,18 @@ class _Encoding:
                 rank += 1
         except av.FFmpegError as error:
             raise DecodeError(f"it cannot be coded again: {ffmpeg_words(error)}") from None
+
+
+def _open_encoder(
+    out: OutputContainer, encoder: str, form: str, size: tuple[int, int], tags: tuple[int, int]
+) -> VideoCodecContext:
+    from av.video.codeccontext import VideoCodecContext
+
+    stream = out.add_stream(encoder, rate=30, options={"preset": "ultrafast", "qp": "0", "threads": "1"})
+    context = stream.codec_context
+    assert isinstance(context, VideoCodecContext)
+    context.height, context.width, context.pix_fmt = size[0], size[1], form
+    context.gop_size, context.max_b_frames, context.thread_count = GROUP, 0, 1
+    context.colorspace, context.color_range = tags
+    context.open()
+    return context
