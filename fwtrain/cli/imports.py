@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fwdata.console import warn
 from fwtrain.cli._common import Json, answer
 
 EXAMPLE = "Example: fwtrain import libero_uncond_2cam224.pt runs/official --recipe libero --stats dataset_stats.json"
@@ -30,7 +31,9 @@ def import_command(
     ] = None,
     vae: Annotated[str, typer.Option(help="As of fwdata encode-latents.")] = "wan2.2",
     encoder: Annotated[str, typer.Option(help="As of fwdata encode-text.")] = "umt5-xxl",
-    tokens: Annotated[int, typer.Option(min=1, help="Token rows of a prompt.")] = 128,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Token rows of a prompt (default: those of the source, else 128).")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,6 +48,8 @@ def import_command(
     chosen = load_recipe(recipe, overrides or [])
     used = load_manifest(manifest or chosen.name)
     done = import_policy(ImportRequest(source, out, chosen, used, stats, vae, encoder, tokens))
+    for sentence in done.notes:
+        warn(sentence)
     deploy = done.recipe.deploy.model_dump(mode="json")
     shift = done.recipe.model.action_shift
     data = {"out": str(out), "source": source, "action_shift": shift, "deploy": deploy}

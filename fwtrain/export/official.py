@@ -1,6 +1,7 @@
 """A run as an official Fast-WAM checkpoint: {"mot", "proprio_encoder", "step", "torch_dtype"} in one torch file.
 
-One entry more, "fwtrain", records the variant and the shifts, which official files lack.
+One entry more, "fwtrain", records the variant, the shifts and the token rows of a prompt,
+which official files lack.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def export_official(run: Path, out: Path, which: str = "last") -> Exported:
             "variant": config.variant,
             "video_shift": schedule.video_shift,
             "action_shift": schedule.action_shift,
+            "tokens": config.context_len,
         },
         "mot": {name: value for name, value in tensors.items() if not name.startswith(PROPRIO)},
         "step": trained.checkpoint.step,

@@ -48,6 +48,8 @@ LIBERO_LIMITS = {
 """Steps of an episode in the official evaluation; the harness's own limits are 220 .. 520."""
 LIBERO = {"send_wrist_image": True, "send_state": True, "num_steps_wait": 30}
 LIBERO_MORE = {"quat_no_antipodal": True, "env_seed": 42}
+LIBERO_STATE, LIBERO_ROTATION = 8, (3, 4, 5)
+"""Width of LIBERO's state and the place of its axis-angle, for imported runs: official statistics name no dimension."""
 FOLDED = ("LIBEROProBenchmark", "LIBEROMemBenchmark")
 """LIBERO benchmarks that cannot be asked to leave the axis-angle unfolded."""
 
@@ -212,6 +214,8 @@ class HarnessSession:
         """
         names = self.info.state.names
         axes = [i for i, name in enumerate(names) if "axis_angle" in name]
+        if not axes and self.info.source == "libero" and len(names) == LIBERO_STATE:
+            axes = list(LIBERO_ROTATION)
         shaped = isinstance(state, np.ndarray) and state.shape == (len(names),)
         if self._protocol.benchmark not in FOLDED or len(axes) != 3 or not shaped:
             return state

@@ -31,7 +31,9 @@ from fwtrain.train.folder import CacheInfo, RunFolder, RunInfo, Scaling
 from fwtrain.train.parallel import Team
 from fwtrain.train.tensors import checkpoint_tensors
 from fwtrain.train.weights import model_parts
-from fwtrain.weights.initialise import initialise
+from fwtrain.variants import VARIANTS
+from fwtrain.weights.initialise import initial_origin, initialise
+from fwtrain.weights.released import Origin
 
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 STATE, ACTION = "observation.state", "action"
@@ -59,8 +61,8 @@ class ImportRequest:
     """What loads the VAE."""
     encoder: str = "umt5-xxl"
     """What loads the text encoder."""
-    tokens: int = TEXT_TOKENS
-    """Token rows of a prompt."""
+    tokens: int | None = None
+    """Token rows of a prompt; None: those that the source records, else `TEXT_TOKENS`."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,16 @@ class ImportedRun:
     """The folder."""
     recipe: Recipe
     """Its recipe, with the shift and the rules that were found."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was asked for otherwise than it was trained."""
 
 
 def import_policy(asked: ImportRequest) -> ImportedRun:
     """Write the run folder, whole or not at all.
 
-    Raises UsageError for a target that exists, statistics that are absent or unfit, encoders that cannot be loaded and
-    weights of which nothing says their action shift; StoreDamaged for tensors that do not fit the recipe's model.
+    Raises UsageError for a target that exists, statistics that are absent or unfit, encoders that cannot be loaded,
+    weights of which nothing says their action shift, or that say what the request contradicts; StoreDamaged for tensors
+    that do not fit the recipe's model.
     Cost: one copy of the weights; both encoders are loaded for their identity.
     """
     if asked.out.exists():
@@ -96,9 +101,12 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
         assert asked.stats is not None
         state, action = of_statistics(asked.stats, asked.manifest)
     recipe = RunFolder(asked.out).settled(recipe)
+    path, origin = initial_origin(f"fastwam:{asked.source}")
+    tokens = _tokens(asked, path, origin)
+    notes = () if origin is None else _agreed(recipe, path, origin)
     vae, encoder = load_vae(asked.vae), load_text_encoder(asked.encoder)
     height, width = (pixels // vae.spatial_stride for pixels in asked.manifest.stitch.size)
-    latents, text = (vae.channels, height, width), (asked.tokens, encoder.dim)
+    latents, text = (vae.channels, height, width), (tokens, encoder.dim)
     sizes = Sizes(len(state.names), len(action.names), asked.manifest.window, latents, text)
     info = RunInfo(
         source=asked.manifest.converter,
@@ -117,7 +125,43 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
     initialise(model, f"fastwam:{asked.source}")
     with whole(asked.out) as temporary:
         record_weights(temporary, recipe, info, model)
-    return ImportedRun(asked.out, recipe)
+    return ImportedRun(asked.out, recipe, notes)
+
+
+def _tokens(asked: ImportRequest, path: Path, origin: Origin | None) -> int:
+    """Attention counts the empty rows behind a prompt, too: another number of rows is another policy."""
+    recorded = None if origin is None else origin.tokens
+    if None not in (asked.tokens, recorded) and asked.tokens != recorded:
+        raise UsageError(f"{path} was trained with {recorded} token rows of a prompt, --tokens asks for {asked.tokens}")
+    return asked.tokens or recorded or TEXT_TOKENS
+
+
+def _agreed(recipe: Recipe, path: Path, origin: Origin) -> tuple[str, ...]:
+    """Sentences about differences that can be meant. UsageError for a variant or a video shift that cannot."""
+    model, notes = recipe.model, []
+    if origin.video_shift not in (None, model.video_shift):
+        raise UsageError(
+            f"{path} was trained with video shift {origin.video_shift:g}, the recipe has {model.video_shift:g}: "
+            f"pass --set model.video_shift={origin.video_shift:g}"
+        )
+    if origin.variant in VARIANTS and origin.variant != model.variant:
+        trained = {mode.sampler for mode in VARIANTS[origin.variant].modes}
+        if any(mode.sampler not in trained for mode in VARIANTS[model.variant].modes):
+            raise UsageError(
+                f"{path} was trained as variant {origin.variant}, the recipe's is {model.variant}: "
+                f"pass --set model.variant={origin.variant}"
+            )
+        modes = " and ".join(VARIANTS[model.variant].mode_names)
+        notes.append(
+            f"{path.name} was trained as variant {origin.variant}; "
+            f"as {model.variant} it is sampled in mode {modes} only"
+        )
+    if model.action_shift is not None and origin.action_shift != model.action_shift:
+        notes.append(
+            f"model.action_shift is {model.action_shift:g}, {path.name} was trained with {origin.action_shift:g} "
+            f"({origin.told_by}): its actions are sampled on another grid"
+        )
+    return tuple(notes)
 
 
 def record_weights(out: Path, recipe: Recipe, info: RunInfo, model: FastWAM) -> None:

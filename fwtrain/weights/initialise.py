@@ -26,7 +26,7 @@ from fwtrain.recipe import ModelRecipe
 from fwtrain.train.checkpoint import CHECKPOINTS, latest
 from fwtrain.train.shards import INDEX, ShardedTensors
 from fwtrain.weights import names as weights
-from fwtrain.weights.released import ACTION_SHIFT, OLDER_ACTION_SHIFT
+from fwtrain.weights.released import ACTION_SHIFT, OLDER_ACTION_SHIFT, Origin
 
 _WAN_PATTERNS = (
     "transformer/diffusion_pytorch_model*.safetensors*",
@@ -61,17 +61,21 @@ def initialise(model: FastWAM, init: str, action: str | None = None) -> None:
         weights.load_action_backbone(model, Path(action))
 
 
+def initial_origin(init: str) -> tuple[Path, Origin | None]:
+    """The file or folder that `fastwam:SOURCE` names, downloaded where it is not here, and what is known of it."""
+    path = _local_fastwam(init.partition(":")[2], f"model.init {init}")
+    return path, weights.origin_of(path)
+
+
 def initial_shift(init: str) -> float:
     """The action shift a run takes from its initial weights where the recipe leaves it open.
 
     Wan2.2 has no action expert: its runs take upstream's. Raises UsageError where nothing says how weights of a trained
     Fast-WAM were trained: with another shift they act worse without any error.
     """
-    kind, _, source = init.partition(":")
-    if kind != "fastwam":
+    if not init.startswith("fastwam:"):
         return ACTION_SHIFT
-    path = _local_fastwam(source, f"model.init {init}")
-    origin = weights.origin_of(path)
+    path, origin = initial_origin(init)
     if origin is None:
         raise UsageError(
             f"model.init {init}: nothing says which action shift {path.name} was trained with; give it with --set "
@@ -83,11 +87,9 @@ def initial_shift(init: str) -> float:
 
 def shift_warning(recipe: ModelRecipe) -> str | None:
     """A sentence where a recipe trains on with another action shift than its initial weights were trained with."""
-    kind, _, source = (recipe.init or "").partition(":")
-    if kind != "fastwam" or recipe.action_shift is None:
+    if recipe.init is None or not recipe.init.startswith("fastwam:") or recipe.action_shift is None:
         return None
-    path = _local_fastwam(source, f"model.init {recipe.init}")
-    origin = weights.origin_of(path)
+    path, origin = initial_origin(recipe.init)
     if origin is None or origin.action_shift == recipe.action_shift:
         return None
     return (

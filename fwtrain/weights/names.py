@@ -30,7 +30,7 @@ MODEL_FILE = "model.safetensors"
 """The file of a whole model's weights in a folder of lerobot's, of diffusers' and of ours."""
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 ABOUT = "fwtrain"
-"""Entry of exported .pt files that records variant and shifts; the official loader does not read it."""
+"""Entry of exported .pt files that records variant, shifts and token rows; the official loader does not read it."""
 OWN_LAYERS = ("action_encoder.", "head.")
 """Layers of the action expert that have no counterpart in the video expert."""
 
@@ -176,8 +176,14 @@ def origin_of(path: Path) -> Origin | None:
     about = _torch_table(path).get(ABOUT)
     if not isinstance(about, dict) or not isinstance(about.get("action_shift"), float):
         return None
-    variant = about.get("variant")
-    return Origin(about["action_shift"], variant if isinstance(variant, str) else None, f"{path.name} says so")
+    variant, video, tokens = (about.get(key) for key in ("variant", "video_shift", "tokens"))
+    return Origin(
+        about["action_shift"],
+        variant if isinstance(variant, str) else None,
+        f"{path.name} says so",
+        video if isinstance(video, float) else None,
+        tokens if type(tokens) is int else None,
+    )
 
 
 def _is_torch(path: Path) -> bool:

@@ -66,6 +66,10 @@ class Origin:
     """The variant; None where it is not recorded."""
     told_by: str
     """What says so, for messages."""
+    video_shift: float | None = None
+    """Time shift of the video stream; None where it is not recorded."""
+    tokens: int | None = None
+    """Token rows of a prompt, which attention counts; None where they are not recorded: 128, as published."""
 
 
 def origin_of(path: Path) -> Origin | None:
@@ -100,12 +104,24 @@ def _of_folder(folder: Path) -> Origin | None:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    for section, key in (("schedule", "action_shift"), ("action_scheduler", "train_shift")):
-        shift = _table(config, section).get(key)
-        if isinstance(shift, int | float) and not isinstance(shift, bool):
-            variant = config.get("variant")
-            return Origin(float(shift), variant if isinstance(variant, str) else None, f"{path} says so")
+    ours = (("schedule", "action_shift"), ("schedule", "video_shift"), "context_len")
+    lerobots = (("action_scheduler", "train_shift"), ("video_scheduler", "train_shift"), "tokenizer_max_len")
+    for action, video, tokens in (ours, lerobots):
+        shift = _number(_table(config, action[0]).get(action[1]))
+        if shift is not None:
+            variant, rows = config.get("variant"), _number(config.get(tokens))
+            return Origin(
+                shift,
+                variant if isinstance(variant, str) else None,
+                f"{path} says so",
+                _number(_table(config, video[0]).get(video[1])),
+                None if rows is None else int(rows),
+            )
     return None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _table(config: Any, key: str) -> dict[str, object]:

@@ -207,11 +207,15 @@ def test_a_suite_with_another_limit_is_refused_and_the_path_chooses_it(served):
     asked.close()
 
 
-def test_a_folded_rotation_is_unfolded_towards_the_runs_states():
+NAMED = ("x", "y", "z", "eef_axis_angle_x", "eef_axis_angle_y", "eef_axis_angle_z", "left", "right")
+
+
+@pytest.mark.parametrize("names", [NAMED, tuple(f"state_{i}" for i in range(8))], ids=["own", "imported"])
+def test_a_folded_rotation_is_unfolded_towards_the_runs_states(names):
     policy = small_policy()
-    names = ("x", "y", "z", "eef_axis_angle_x", "eef_axis_angle_y", "eef_axis_angle_z", "left", "right")
     centre = np.array([0, 0, 0, 3.1, 0.1, -0.1, 0, 0])
-    info = policy.info.model_copy(update={"state": Scaling(names=names, scale=(0.5,) * 8, offset=tuple(-0.5 * centre))})
+    scaling = Scaling(names=names, scale=(0.5,) * 8, offset=tuple(-0.5 * centre))
+    info = policy.info.model_copy(update={"state": scaling, "source": "libero"})
 
     async def nothing(request: Request) -> np.ndarray:
         return np.zeros((1, 14), np.float32)

@@ -18,6 +18,7 @@ from fwdata.manifest import load_manifest
 from fwtrain.infer.policy import Policy
 from fwtrain.serve.server import background
 from fwtrain.train.build import Sizes, sized_config
+from fwtrain.train.folder import RunFolder
 from fwtrain.train.imported import ImportRequest, import_policy
 
 MANIFEST = load_manifest("robotwin-sample")
@@ -125,3 +126,39 @@ def test_what_cannot_be_imported_is_refused(official: Path, tmp_path: Path):
     refused("no VAE 'tinny'", vae="tinny")
     with pytest.raises(UsageError, match="exists already"):
         import_policy(ImportRequest(source, official, recipe(), MANIFEST, stats, **ENCODERS))
+
+
+def test_what_a_file_says_of_its_training_is_kept_or_refused(official: Path, tmp_path: Path):
+    """Variant, shifts and token rows: a run that was exported and comes back acts as before."""
+    data = torch.load(official / "policy.pt", weights_only=True)
+    about = {"variant": "optional-idm", "video_shift": 3.0, "action_shift": 2.0, "tokens": TOKENS}
+    torch.save({**data, "fwtrain": about}, tmp_path / "own.pt")
+
+    def brought(*changes: str, tokens: int | None = None, out: str = "run"):
+        encoders = {**ENCODERS, "tokens": tokens}
+        return import_policy(
+            ImportRequest(
+                str(tmp_path / "own.pt"), tmp_path / out, recipe("model.action_shift=null", *changes), MANIFEST,
+                official / "dataset_stats.json", **encoders,
+            )
+        )  # fmt: skip
+
+    with pytest.raises(
+        UsageError, match=r"own.pt was trained with video shift 3, the recipe has 5: pass --set model.vid"
+    ):
+        brought()
+    with pytest.raises(
+        UsageError, match=r"as variant optional-idm, the recipe's is joint: pass --set model.variant=opt"
+    ):
+        brought("model.video_shift=3", "model.variant=joint")
+    with pytest.raises(UsageError, match=f"was trained with {TOKENS} token rows of a prompt, --tokens asks for 128"):
+        brought("model.video_shift=3", tokens=128)
+    assert not (tmp_path / "run").exists()
+    done = brought("model.video_shift=3")
+    assert done.notes == (
+        "own.pt was trained as variant optional-idm; as fastwam it is sampled in mode first-frame only",
+    )
+    info = RunFolder(tmp_path / "run").info()
+    assert info.text_shape[0] == info.model.context_len == TOKENS and info.model.schedule.action_shift == 2
+    (note,) = brought("model.video_shift=3", "model.variant=optional-idm", "model.action_shift=5", out="other").notes
+    assert note.startswith("model.action_shift is 5, own.pt was trained with 2 (own.pt says so)")

@@ -182,7 +182,7 @@ def test_export_says_what_upstream_would_sample_with(five: Path, tmp_path: Path)
     both = export_official(trained(tmp_path / "o", "model.variant=optional-idm"), tmp_path / "o.pt")
     assert "+EVALUATION.action_infer_mode (idm, first_frame)" in both.notes[0]
     about = torch.load(tmp_path / "o.pt", weights_only=True)["fwtrain"]
-    assert about == {"variant": "optional-idm", "video_shift": 5.0, "action_shift": 1.0}
+    assert about == {"variant": "optional-idm", "video_shift": 5.0, "action_shift": 1.0, "tokens": 8}
 
 
 @pytest.mark.slow
