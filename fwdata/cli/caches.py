@@ -35,6 +35,26 @@ _STRIDE = (
     "the action loss sees all. Default: that of the cache, 1 for a new one."
 )
 
+VaeName = Annotated[
+    str,
+    typer.Option(
+        help="tiny-libero or tiny (embedded), wan2.2, a hub id, or a folder or file of either layout of Wan2.2."
+    ),
+]
+Stride = Annotated[int | None, typer.Option(min=1, help=_STRIDE)]
+EncodeDevice = Annotated[str, typer.Option(help="auto (every GPU, else the CPU), cpu, cuda or cuda:N.")]
+GpuNumbers = Annotated[str | None, typer.Option(help="Numbers of the GPUs to use, e.g. 0,1.")]
+ComputeType = Annotated[
+    str, typer.Option(help="Compute type: float32, bfloat16, or auto: bfloat16 on a GPU, float32 on a CPU.")
+]
+Clips = Annotated[
+    int,
+    typer.Option(min=1, help="Clips per forward; each number makes its own bits and its own cache."),
+]
+EncodeWorkers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that encode on a CPU, or decode for GPUs; default: all cores.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
@@ -180,26 +200,14 @@ def encode_text(
 
 def encode_latents(
     store: StorePath,
-    vae: Annotated[
-        str,
-        typer.Option(
-            help="tiny-libero or tiny (embedded), wan2.2, a hub id, or a folder or file of either layout of Wan2.2."
-        ),
-    ] = "wan2.2",
-    stride: Annotated[int | None, typer.Option(min=1, help=_STRIDE)] = None,
+    vae: VaeName = "wan2.2",
+    stride: Stride = None,
     name: CacheName = "default",
-    device: Annotated[str, typer.Option(help="auto (every GPU, else the CPU), cpu, cuda or cuda:N.")] = "auto",
-    devices: Annotated[str | None, typer.Option(help="Numbers of the GPUs to use, e.g. 0,1.")] = None,
-    dtype: Annotated[
-        str, typer.Option(help="Compute type: float32, bfloat16, or auto: bfloat16 on a GPU, float32 on a CPU.")
-    ] = "auto",
-    batch: Annotated[
-        int,
-        typer.Option(min=1, help="Clips per forward; each number makes its own bits and its own cache."),
-    ] = 1,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that encode on a CPU, or decode for GPUs; default: all cores.")
-    ] = None,
+    device: EncodeDevice = "auto",
+    devices: GpuNumbers = None,
+    dtype: ComputeType = "auto",
+    batch: Clips = 1,
+    workers: EncodeWorkers = None,
     replace: Replace = False,
     shard: ShardOption = None,
     engine: EngineOption = "local",

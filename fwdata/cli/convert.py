@@ -22,18 +22,64 @@ from fwdata.console import (
     warn,
 )
 from fwdata.errors import EXIT_QUARANTINED, UsageError
-from fwdata.store.locations import parse_location
+from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.warning_kinds import WarningKind, group_warnings
 
 if TYPE_CHECKING:
     from fwdata.api import LeftOut
     from fwdata.evidence.records import DatasetVerdict
-    from fwdata.pipeline.estimate import DryRun
+    from fwdata.manifest import Manifest
+    from fwdata.pipeline.request import ConvertRequest
     from fwdata.pipeline.results import ConvertReport
+    from fwdata.pipeline.workers import WorkerPool
 
 SHOWN = 20
 """Warnings and quarantined recordings printed before the rest is counted."""
-"""A number in a warning."""
+
+SourceName = Annotated[str, typer.Argument(help="Source format: robotwin, libero, r1lite, lerobot, or your own.")]
+RawPaths = Annotated[
+    list[Path], typer.Argument(help="Folders (or files) of recordings; for lerobot also OWNER/NAME on the hub.")
+]
+OutStore = Annotated[str, typer.Option("--out", help="The store to write, a path or a URL, e.g. data/robotwin.zarr.")]
+ManifestName = Annotated[
+    str | None, typer.Option(help="Manifest name or path; default: the source's own, or the one that fits.")
+]
+SetOptions = Annotated[list[str] | None, typer.Option("--set", help="Converter option key=value; repeatable.")]
+ReaderProcesses = Annotated[
+    int | None, typer.Option(min=0, help="Reader processes; default: all cores, at most 8. 0: none, unsupervised.")
+]
+OnError = Annotated[str, typer.Option(help="skip: quarantine bad recordings; fail: stop at the first.")]
+EpisodeSeconds = Annotated[
+    float, typer.Option(min=1, help="Seconds one recording may take, and 20 more per MB; else it is quarantined.")
+]
+ReaderMemory = Annotated[int, typer.Option(min=256, help="MiB of memory a reader may use; else it is quarantined.")]
+RetryQuarantined = Annotated[
+    bool, typer.Option("--retry-quarantined", help="Try what an earlier run quarantined again, after a fix.")
+]
+UpdateChanged = Annotated[
+    bool, typer.Option("--update", help="Convert recordings again whose files, or whose converter, changed.")
+]
+ReplaceAll = Annotated[
+    bool,
+    typer.Option("--replace-all", help="Let a newer version in another folder replace every recording of the store."),
+]
+ExcludeNames = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", help="Recording to leave out: its id, source, file, or a pattern; repeatable."),
+]
+ExcludeFile = Annotated[
+    Path | None, typer.Option("--exclude-file", help="File with one such name a line; # starts a comment.")
+]
+OnlyNames = Annotated[
+    list[str] | None, typer.Option("--only", help="Recording to take alone, named as for --exclude; repeatable.")
+]
+NoEvidence = Annotated[bool, typer.Option("--no-evidence", help="Do not measure conventions (docs/evidence.md).")]
+Accepted = Annotated[
+    list[str] | None,
+    typer.Option("--accept", help='DETECTOR="why": keep what was decided though the data contradict it; repeatable.'),
+]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,61 +89,28 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Source format: robotwin, libero, r1lite, lerobot, or your own.")],
-    raw: Annotated[
-        list[Path], typer.Argument(help="Folders (or files) of recordings; for lerobot also OWNER/NAME on the hub.")
-    ],
-    out: Annotated[str, typer.Option("--out", help="The store to write, a path or a URL, e.g. data/robotwin.zarr.")],
-    manifest: Annotated[
-        str | None, typer.Option(help="Manifest name or path; default: the source's own, or the one that fits.")
-    ] = None,
-    options: Annotated[list[str] | None, typer.Option("--set", help="Converter option key=value; repeatable.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Reader processes; default: all cores, at most 8. 0: none, unsupervised.")
-    ] = None,
-    on_error: Annotated[str, typer.Option(help="skip: quarantine bad recordings; fail: stop at the first.")] = "skip",
-    episode_seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds one recording may take, and 20 more per MB; else it is quarantined.")
-    ] = 300.0,
-    memory: Annotated[
-        int, typer.Option(min=256, help="MiB of memory a reader may use; else it is quarantined.")
-    ] = 4096,
-    retry: Annotated[
-        bool, typer.Option("--retry-quarantined", help="Try what an earlier run quarantined again, after a fix.")
-    ] = False,
-    update: Annotated[
-        bool, typer.Option("--update", help="Convert recordings again whose files, or whose converter, changed.")
-    ] = False,
-    replace_all: Annotated[
-        bool,
-        typer.Option(
-            "--replace-all", help="Let a newer version in another folder replace every recording of the store."
-        ),
-    ] = False,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="Recording to leave out: its id, source, file, or a pattern; repeatable."),
-    ] = None,
-    exclude_file: Annotated[
-        Path | None, typer.Option("--exclude-file", help="File with one such name a line; # starts a comment.")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="Recording to take alone, named as for --exclude; repeatable.")
-    ] = None,
-    no_evidence: Annotated[
-        bool, typer.Option("--no-evidence", help="Do not measure conventions (docs/evidence.md).")
-    ] = False,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--accept", help='DETECTOR="why": keep what was decided though the data contradict it; repeatable.'
-        ),
-    ] = None,
+    source: SourceName,
+    raw: RawPaths,
+    out: OutStore,
+    manifest: ManifestName = None,
+    options: SetOptions = None,
+    workers: ReaderProcesses = None,
+    on_error: OnError = "skip",
+    episode_seconds: EpisodeSeconds = 300.0,
+    memory: ReaderMemory = 4096,
+    retry: RetryQuarantined = False,
+    update: UpdateChanged = False,
+    replace_all: ReplaceAll = False,
+    exclude: ExcludeNames = None,
+    exclude_file: ExcludeFile = None,
+    only: OnlyNames = None,
+    no_evidence: NoEvidence = False,
+    accept: Accepted = None,
     shard: ShardOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    dry_run: DryRunFlag = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert recordings to a store. Running it again continues; a finished store is left as it is.
 
@@ -105,24 +118,19 @@ def convert(
 
     Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr --settings clean --max-episodes-per-task 5
     """
-    from fwdata.pipeline import run as pipeline
     from fwdata.pipeline.choose import manifest_for
-    from fwdata.pipeline.fork_server import fork_command
     from fwdata.pipeline.registry import located
     from fwdata.pipeline.request import ConvertRequest
-    from fwdata.pipeline.workers import WorkerPool
     from fwdata.store.working_copy import reading_copy, working_copy
 
-    if on_error not in {"skip", "fail"}:
-        raise UsageError(f"--on-error must be skip or fail, found {on_error!r}")
+    _check_on_error(on_error)
     given = parse_options(options or []) | chosen_options(context)
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
     copy = reading_copy if dry_run else working_copy
-    with WorkerPool(count, memory << 20, soon=fork_command) as pool, copy(out) as path:
+    with _worker_pool(count, memory << 20) as pool, copy(out) as path:
         chosen = manifest_for(source, manifest, given, roots, pool)
-        if manifest is None and chosen.name != source:
-            say(f"manifest {chosen.name}: {chosen.description}")
+        _say_manifest(chosen, source, manifest)
         request = ConvertRequest(
             *(source, roots, path, chosen, count, on_error, episode_seconds, memory << 20),
             retry=retry,
@@ -135,20 +143,48 @@ def convert(
             spread=spread_of(out, shard, engine, address),
         )
         if dry_run:
-            from fwdata.pipeline.estimate import dry_run as estimate
-
-            _print_dry_run(estimate(request), as_json, request.accept)
+            _print_dry_run(request, as_json)
             return
-        with progress_bar("converting", "episodes") as bar:
-            report = pipeline.convert(
-                request,
-                lambda plan: bar.start(sum(len(part.recordings) for part in plan.pending) + plan.again),
-                lambda episodes, frames: bar.advance(episodes),
-                pool,
-            )
-    report.out = parse_location(out)
+        report = _converted(request, pool)
+    _end(report, parse_location(out), as_json)
+
+
+def _check_on_error(given: str) -> None:
+    if given not in {"skip", "fail"}:
+        raise UsageError(f"--on-error must be skip or fail, found {given!r}")
+
+
+def _worker_pool(count: int, memory: int) -> WorkerPool:
+    """Readers that are forked from this command where the system can; memory: bytes of each."""
+    from fwdata.pipeline.fork_server import fork_command
+    from fwdata.pipeline.workers import WorkerPool
+
+    return WorkerPool(count, memory, soon=fork_command)
+
+
+def _say_manifest(chosen: Manifest, source: str, named: str | None) -> None:
+    """Say which manifest fits where the command named none and it is not the source's usual one."""
+    if named is None and chosen.name != source:
+        say(f"manifest {chosen.name}: {chosen.description}")
+
+
+def _converted(request: ConvertRequest, pool: WorkerPool) -> ConvertReport:
+    from fwdata.pipeline.run import convert as run
+
+    with progress_bar("converting", "episodes") as bar:
+        return run(
+            request,
+            lambda plan: bar.start(sum(len(part.recordings) for part in plan.pending) + plan.again),
+            lambda episodes, frames: bar.advance(episodes),
+            pool,
+        )
+
+
+def _end(report: ConvertReport, store: Path | StoreUrl, as_json: bool) -> None:
+    """Print what was done; exit code 3 where recordings were left out or have changed."""
+    report.out = store
     _print_report(report, as_json)
-    finish(report.out, report.units, as_json)
+    finish(store, report.units, as_json)
     if report.quarantined or report.changed or report.outdated:
         raise typer.Exit(EXIT_QUARANTINED)
 
@@ -191,14 +227,17 @@ def _say_evidence(verdicts: tuple[DatasetVerdict, ...], accepted: Mapping[str, s
         say(unverified)
 
 
-def _print_dry_run(plan: DryRun, as_json: bool, accepted: Mapping[str, str]) -> None:
+def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:
+    from fwdata.pipeline.estimate import dry_run
+
+    plan = dry_run(request)
     _say_kinds(group_warnings(("", text) for text in plan.warnings))
     _say_left_out(plan.left_out)
     _list("would skip", list(plan.skipped))
     _list("changed", [(item.source, "; ".join(item.files)) for item in plan.changed])
     if plan.outdated:
         say(f"outdated: {plan.outdated}")
-    _say_evidence(plan.evidence, accepted)
+    _say_evidence(plan.evidence, request.accept)
     if as_json:
         from fwdata.report.conversion import dry_run_json
 

@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 SizeName = Annotated[str, typer.Option("--size", help="tiny (1 M parameters) or 50m.")]
 Repeats = Annotated[int, typer.Option(help="Runs of every way, taking turns.", min=1)]
 
+TrainSize = Annotated[
+    str | None, typer.Option("--size", help="tiny (1 M parameters, the default) or 50m; with --peers full or tiny.")
+]
+WithVae = Annotated[bool, typer.Option("--vae", help="Also encode one window online, at real width (minutes).")]
+StoreOption = Annotated[str | None, typer.Option(help="Store whose latents are trained on for the data wait.")]
+Computed = Annotated[
+    bool, typer.Option("--computed", help="Only the full-size table for GPUs, from counts; measures nothing.")
+]
+Peers = Annotated[
+    bool,
+    typer.Option(
+        "--peers", help="One whole step as other trainers publish theirs: 6 B model, 16 windows per GPU, LIBERO."
+    ),
+]
+TimedSteps = Annotated[int, typer.Option(help="With --peers: steps that are timed.", min=1)]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
@@ -32,22 +48,13 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    size: Annotated[
-        str | None, typer.Option("--size", help="tiny (1 M parameters, the default) or 50m; with --peers full or tiny.")
-    ] = None,
+    size: TrainSize = None,
     repeats: Repeats = 5,
-    vae: Annotated[bool, typer.Option("--vae", help="Also encode one window online, at real width (minutes).")] = False,
-    store: Annotated[str | None, typer.Option(help="Store whose latents are trained on for the data wait.")] = None,
-    computed: Annotated[
-        bool, typer.Option("--computed", help="Only the full-size table for GPUs, from counts; measures nothing.")
-    ] = False,
-    peers: Annotated[
-        bool,
-        typer.Option(
-            "--peers", help="One whole step as other trainers publish theirs: 6 B model, 16 windows per GPU, LIBERO."
-        ),
-    ] = False,
-    steps: Annotated[int, typer.Option(help="With --peers: steps that are timed.", min=1)] = 20,
+    vae: WithVae = False,
+    store: StoreOption = None,
+    computed: Computed = False,
+    peers: Peers = False,
+    steps: TimedSteps = 20,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

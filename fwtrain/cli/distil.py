@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +14,37 @@ from fwtrain.cli._common import Device, Json, RunArgument, Threads, WhichCheckpo
 from fwtrain.cli.evaluate import EPISODES, EXECUTE, benchmark_plan, refuse_options
 
 if TYPE_CHECKING:
+    from fwtrain.infer.trials.loop import Unfinished
     from fwtrain.train.distil import DistilRow
 
 EXAMPLES = """Example: fwtrain distil runs/rt --store data/rt.zarr --steps 1,2,4 --env sample
 
 fwtrain distil runs/lb --store data/lb.zarr --steps 1,2 --env libero --suite goal --trials 10"""
+
+RunStore = Annotated[str, typer.Option(metavar="STORE", help="The run's store, with latents, text and statistics.")]
+StudentsFolder = Annotated[Path | None, typer.Option(help="Folder of the students (default RUN/distil).")]
+StudentSteps = Annotated[str, typer.Option(help="Denoising steps of every student, comma separated.")]
+TeacherSteps = Annotated[int, typer.Option(help="Denoising steps of the teacher.")]
+TrainSteps = Annotated[int, typer.Option(help="Optimizer steps of every student.")]
+BatchSize = Annotated[int | None, typer.Option(help="Windows per optimizer step (default: the run's).")]
+LearningRate = Annotated[float, typer.Option(help="Highest learning rate.")]
+LoopWorld = Annotated[
+    str, typer.Option(help="World of the closed loop: sample, libero, a module with a BENCHMARK, or none.")
+]
+LoopEpisodes = Annotated[
+    int | None, typer.Option(min=1, help=f"Sample world: episodes of every policy (default {EPISODES}).")
+]
+LoopExecute = Annotated[
+    int | None,
+    typer.Option(help=f"Actions of a chunk carried out before looking again (default {EXECUTE}, or protocol's)."),
+]
+LoopSuites = Annotated[str | None, typer.Option(help="Benchmark: suites, as fwtrain eval takes them.")]
+LoopTasks = Annotated[str | None, typer.Option(help="Benchmark: only these tasks.")]
+LoopTrials = Annotated[str | None, typer.Option(help="Benchmark: trials per task, a count or a range.")]
+LoopProtocol = Annotated[str | None, typer.Option(help="Benchmark: fastwam (default), lerobot or openvla.")]
+LoopWorkers = Annotated[int | None, typer.Option(min=1, help="Benchmark: environments side by side (default 1).")]
+LoopLimit = Annotated[int | None, typer.Option(help="Benchmark: steps per trial instead of the protocol's.")]
+LoopResolution = Annotated[int | None, typer.Option(help="Benchmark: pixels that cameras are rendered with.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,32 +54,23 @@ def register(app: typer.Typer) -> None:
 
 def distil_command(
     run: RunArgument,
-    store: Annotated[str, typer.Option(metavar="STORE", help="The run's store, with latents, text and statistics.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the students (default RUN/distil).")] = None,
-    steps: Annotated[str, typer.Option(help="Denoising steps of every student, comma separated.")] = "1,2,4",
-    teacher_steps: Annotated[int, typer.Option(help="Denoising steps of the teacher.")] = 10,
-    train_steps: Annotated[int, typer.Option(help="Optimizer steps of every student.")] = 1000,
-    batch_size: Annotated[int | None, typer.Option(help="Windows per optimizer step (default: the run's).")] = None,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-4,
-    env: Annotated[
-        str, typer.Option(help="World of the closed loop: sample, libero, a module with a BENCHMARK, or none.")
-    ] = "none",
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help=f"Sample world: episodes of every policy (default {EPISODES}).")
-    ] = None,
-    execute: Annotated[
-        int | None,
-        typer.Option(help=f"Actions of a chunk carried out before looking again (default {EXECUTE}, or protocol's)."),
-    ] = None,
-    suite: Annotated[str | None, typer.Option(help="Benchmark: suites, as fwtrain eval takes them.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Benchmark: only these tasks.")] = None,
-    trials: Annotated[str | None, typer.Option(help="Benchmark: trials per task, a count or a range.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Benchmark: fastwam (default), lerobot or openvla.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Benchmark: environments side by side (default 1).")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Benchmark: steps per trial instead of the protocol's.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Benchmark: pixels that cameras are rendered with.")] = None,
+    store: RunStore,
+    out: StudentsFolder = None,
+    steps: StudentSteps = "1,2,4",
+    teacher_steps: TeacherSteps = 10,
+    train_steps: TrainSteps = 1000,
+    batch_size: BatchSize = None,
+    lr: LearningRate = 1e-4,
+    env: LoopWorld = "none",
+    episodes: LoopEpisodes = None,
+    execute: LoopExecute = None,
+    suite: LoopSuites = None,
+    tasks: LoopTasks = None,
+    trials: LoopTrials = None,
+    protocol: LoopProtocol = None,
+    workers: LoopWorkers = None,
+    limit: LoopLimit = None,
+    resolution: LoopResolution = None,
     checkpoint: WhichCheckpoint = "last",
     device: Device = "auto",
     threads: Threads = None,
@@ -64,15 +82,12 @@ def distil_command(
     are kept, and so are finished trials of a benchmark, in OUT/eval. Exit code 3: some environments crashed.
     """
     import fwdata
-    from fwtrain.infer.trials.loop import unfinished_text
     from fwtrain.infer.trials.plan import ProtocolChanges
     from fwtrain.train.distil import DistilRequest, distil
     from fwtrain.train.distil_loops import BenchmarkDistilLoop, SampleDistilLoop
     from fwtrain.train.run import set_threads
 
-    words = [word.strip() for word in steps.split(",") if word.strip()]
-    if not all(word.isdecimal() for word in words):
-        raise UsageError(f"--steps takes numbers like 1,2,4, found {steps!r}")
+    counts = _step_counts(steps)
     benchmark_only = {
         "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
         "--limit": limit, "--resolution": resolution,
@@ -90,17 +105,30 @@ def distil_command(
         plan = benchmark_plan(env, suite, protocol, tasks, trials, changes)
         loop = BenchmarkDistilLoop(plan, folder / "eval", workers or 1)
     set_threads(threads)
-    counts = tuple(dict.fromkeys(map(int, words)))
     asked = DistilRequest(run, folder, counts, checkpoint, teacher_steps, train_steps, batch_size, lr, device)
     with progress_bar("distilling", "steps") as bar:
         bar.start(train_steps * sum(not (folder / f"steps-{count}").exists() for count in counts))
         rows = distil(fwdata.open(store), asked, loop=loop, note=say, progress=bar.advance)
     _answer(run, folder, rows, as_json)
-    lost = loop.unfinished if isinstance(loop, BenchmarkDistilLoop) else []
+    _end(loop.unfinished if isinstance(loop, BenchmarkDistilLoop) else ())
+
+
+def _end(lost: Sequence[Unfinished]) -> None:
+    """Exit code 3 with a sentence per trial that an environment's crash ended."""
+    from fwtrain.infer.trials.loop import unfinished_text
+
     for sentence in unfinished_text(lost):
         warn(sentence)
     if lost:
         raise typer.Exit(EXIT_QUARANTINED)
+
+
+def _step_counts(text: str) -> tuple[int, ...]:
+    """The numbers of --steps, each once."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() for word in words):
+        raise UsageError(f"--steps takes numbers like 1,2,4, found {text!r}")
+    return tuple(dict.fromkeys(map(int, words)))
 
 
 def _answer(run: Path, folder: Path, rows: list[DistilRow], as_json: bool) -> None:

@@ -25,6 +25,58 @@ EXAMPLES = """Example: fwtrain eval runs/rt --env sample --episodes 20
 
 fwtrain eval runs/lb --env libero --suite spatial,object,goal,10 --workers 4 --out eval/lb"""
 
+World = Annotated[str, typer.Option(help="World to act in: sample, libero, or a module with a BENCHMARK.")]
+SampleEpisodes = Annotated[int | None, typer.Option(help=f"Sample world: episodes to run (default {EPISODES}).")]
+Suites = Annotated[str | None, typer.Option(help="Benchmark: suites, comma-separated: spatial, object, goal, 10, 90.")]
+TaskNames = Annotated[str | None, typer.Option(help="Benchmark: only these tasks, numbers or names, comma-separated.")]
+TrialNumbers = Annotated[
+    str | None,
+    typer.Option(help="Benchmark: trials per task, a count or a range like 10-19 (default: protocol's)."),
+]
+Protocol = Annotated[str | None, typer.Option(help="Benchmark: fastwam (default), lerobot or openvla.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Benchmark: environments side by side, 2.2 GB of memory each (default 1).")
+]
+TrialsFolder = Annotated[
+    Path | None, typer.Option(help="Benchmark: folder of the trials; run again to continue (default RUN/eval).")
+]
+BatchRows = Annotated[
+    int | None,
+    typer.Option(
+        metavar="ROWS",
+        help="Benchmark: rows per batch of the policy, whatever --workers is (default 1 on a CPU, 8 on a GPU).",
+    ),
+]
+ExactRows = Annotated[bool, typer.Option("--exact", help="Benchmark: the same as --batch 1.")]
+FilmNumbers = Annotated[
+    str | None, typer.Option(metavar="NUMBERS", help="Benchmark: film these trials of every task, as 0,3.")
+]
+FilmFailures = Annotated[int, typer.Option(min=0, help="Benchmark: film the first N failures of every task.")]
+StepLimit = Annotated[int | None, typer.Option(help="Benchmark: steps per trial instead of the protocol's.")]
+WaitSteps = Annotated[int | None, typer.Option(help="Benchmark: steps of waiting before the first look.")]
+Resolution = Annotated[int | None, typer.Option(help="Benchmark: pixels that cameras are rendered with.")]
+EnvSeed = Annotated[int | None, typer.Option(help="Benchmark: seed of the environment.")]
+InitStates = Annotated[Path | None, typer.Option(help="Benchmark: folder of initial states (.npz or .pruned_init).")]
+HangAfter = Annotated[float | None, typer.Option(help="Benchmark: seconds without an answer that end an environment.")]
+NoiseSeed = Annotated[
+    int | None, typer.Option(help="Seed of scenes and noise (default 0; benchmark: noise, the protocol's).")
+]
+Untrained = Annotated[bool, typer.Option("--untrained", help="Fresh random weights instead of the trained.")]
+Execute = Annotated[
+    int | None,
+    typer.Option(help=f"Actions of a chunk carried out before looking again (default {EXECUTE}, or protocol's)."),
+]
+DenoisingSteps = Annotated[int | None, typer.Option(help=f"Denoising steps (default {STEPS}, or the protocol's).")]
+RecordFolder = Annotated[
+    Path | None,
+    typer.Option(help="Sample world: folder of the result and a few films; one in RUN is shown on the run's page."),
+]
+ServerAddress = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Ask a fwtrain serve of the run instead of loading it; ws://.. too."),
+]
+TokenFile = Annotated[Path | None, typer.Option(help="With --server: file with the secret it asks for.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
@@ -34,68 +86,32 @@ def register(app: typer.Typer) -> None:
 @with_policy_options
 def eval_command(
     policy: PolicyOptions,
-    env: Annotated[str, typer.Option(help="World to act in: sample, libero, or a module with a BENCHMARK.")] = "sample",
-    episodes: Annotated[int | None, typer.Option(help=f"Sample world: episodes to run (default {EPISODES}).")] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="Benchmark: suites, comma-separated: spatial, object, goal, 10, 90.")
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="Benchmark: only these tasks, numbers or names, comma-separated.")
-    ] = None,
-    trials: Annotated[
-        str | None,
-        typer.Option(help="Benchmark: trials per task, a count or a range like 10-19 (default: protocol's)."),
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="Benchmark: fastwam (default), lerobot or openvla.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Benchmark: environments side by side, 2.2 GB of memory each (default 1).")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Benchmark: folder of the trials; run again to continue (default RUN/eval).")
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            metavar="ROWS",
-            help="Benchmark: rows per batch of the policy, whatever --workers is (default 1 on a CPU, 8 on a GPU).",
-        ),
-    ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Benchmark: the same as --batch 1.")] = False,
-    films: Annotated[
-        str | None, typer.Option(metavar="NUMBERS", help="Benchmark: film these trials of every task, as 0,3.")
-    ] = None,
-    film_failures: Annotated[int, typer.Option(min=0, help="Benchmark: film the first N failures of every task.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Benchmark: steps per trial instead of the protocol's.")] = None,
-    wait_steps: Annotated[int | None, typer.Option(help="Benchmark: steps of waiting before the first look.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Benchmark: pixels that cameras are rendered with.")] = None,
-    env_seed: Annotated[int | None, typer.Option(help="Benchmark: seed of the environment.")] = None,
-    init_states: Annotated[
-        Path | None, typer.Option(help="Benchmark: folder of initial states (.npz or .pruned_init).")
-    ] = None,
-    hang_after: Annotated[
-        float | None, typer.Option(help="Benchmark: seconds without an answer that end an environment.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of scenes and noise (default 0; benchmark: noise, the protocol's).")
-    ] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="Fresh random weights instead of the trained.")
-    ] = False,
-    execute: Annotated[
-        int | None,
-        typer.Option(help=f"Actions of a chunk carried out before looking again (default {EXECUTE}, or protocol's)."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Denoising steps (default {STEPS}, or the protocol's).")] = None,
+    env: World = "sample",
+    episodes: SampleEpisodes = None,
+    suite: Suites = None,
+    tasks: TaskNames = None,
+    trials: TrialNumbers = None,
+    protocol: Protocol = None,
+    workers: Workers = None,
+    out: TrialsFolder = None,
+    batch: BatchRows = None,
+    exact: ExactRows = False,
+    films: FilmNumbers = None,
+    film_failures: FilmFailures = 0,
+    limit: StepLimit = None,
+    wait_steps: WaitSteps = None,
+    resolution: Resolution = None,
+    env_seed: EnvSeed = None,
+    init_states: InitStates = None,
+    hang_after: HangAfter = None,
+    seed: NoiseSeed = None,
+    untrained: Untrained = False,
+    execute: Execute = None,
+    steps: DenoisingSteps = None,
     vae: Vae = None,
-    record: Annotated[
-        Path | None,
-        typer.Option(help="Sample world: folder of the result and a few films; one in RUN is shown on the run's page."),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Ask a fwtrain serve of the run instead of loading it; ws://.. too."),
-    ] = None,
-    token_file: Annotated[Path | None, typer.Option(help="With --server: file with the secret it asks for.")] = None,
+    record: RecordFolder = None,
+    server: ServerAddress = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Act in closed loop and report the success rate.
@@ -122,15 +138,19 @@ def eval_command(
     refuse_options(env, {"--episodes": episodes, "--record": record})
     changes = ProtocolChanges(execute, steps, seed, limit, wait_steps, resolution, env_seed)
     plan = benchmark_plan(env, suite, protocol, tasks, trials, changes, init_states)
-    filmed = FilmRequest(_film_numbers(films), film_failures)
+    filmed, rows = FilmRequest(_film_numbers(films), film_failures), _rows_per_batch(batch, exact, server)
+    _in_benchmark(
+        loading, plan, out or policy.run / "eval", 1 if workers is None else workers, rows, hang_after, filmed, as_json
+    )
+
+
+def _rows_per_batch(batch: int | None, exact: bool, server: str | None) -> int | None:
+    """Rows that --batch or --exact asks for; None for the usual. UsageError for options that do not go together."""
     if exact and batch not in {None, 1}:
         raise UsageError("--exact is --batch 1: give one of them")
     if server is not None and batch is not None:
         raise UsageError("--batch has no meaning with --server: the server makes its own batches")
-    rows = 1 if exact else batch
-    _in_benchmark(
-        loading, plan, out or policy.run / "eval", 1 if workers is None else workers, rows, hang_after, filmed, as_json
-    )
+    return 1 if exact else batch
 
 
 def refuse_options(env: str, options: Mapping[str, object]) -> None:

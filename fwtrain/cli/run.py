@@ -17,6 +17,37 @@ if TYPE_CHECKING:
     from fwtrain.train.loop import TrainingOutcome
     from fwtrain.train.run import Planned
 
+StorePaths = Annotated[list[str], typer.Argument(metavar="STORE..", help="Stores with latents and text; one or more.")]
+RunFolder = Annotated[Path, typer.Option(help="Run folder. A stopped run in it continues.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Optimizer steps, in place of the recipe's; more than a finished run had: it continues."),
+]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")]
+Parity = Annotated[str | None, typer.Option(help="official: round to bf16 what the official run rounds.")]
+Freeze = Annotated[str | None, typer.Option(help="video: train the action expert alone (recipe key freeze).")]
+StoreWeights = Annotated[
+    str | None, typer.Option(metavar="W,W..", help="With several stores, how often each is drawn (data.weights).")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Insist on continuing an existing run.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check store, recipe and folder, say what would be trained, write nothing."),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On a GPU: only kernels that give the same bits every time, slower; an operation without one is an "
+        "error. A CPU needs no such switch.",
+    ),
+]
+StopSeconds = Annotated[
+    float,
+    typer.Option(help="With several processes: seconds from a signal until the last save is given up."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
@@ -26,39 +57,19 @@ def register(app: typer.Typer) -> None:
 
 
 def run_command(
-    stores: Annotated[list[str], typer.Argument(metavar="STORE..", help="Stores with latents and text; one or more.")],
-    out: Annotated[Path, typer.Option(help="Run folder. A stopped run in it continues.")],
+    stores: StorePaths,
+    out: RunFolder,
     recipe: RecipeName = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Optimizer steps, in place of the recipe's; more than a finished run had: it continues."),
-    ] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
-    parity: Annotated[str | None, typer.Option(help="official: round to bf16 what the official run rounds.")] = None,
-    freeze: Annotated[
-        str | None, typer.Option(help="video: train the action expert alone (recipe key freeze).")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="W,W..", help="With several stores, how often each is drawn (data.weights).")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Insist on continuing an existing run.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check store, recipe and folder, say what would be trained, write nothing."),
-    ] = False,
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic",
-            help="On a GPU: only kernels that give the same bits every time, slower; an operation without one is an "
-            "error. A CPU needs no such switch.",
-        ),
-    ] = False,
-    stop_seconds: Annotated[
-        float,
-        typer.Option(help="With several processes: seconds from a signal until the last save is given up."),
-    ] = 25.0,
+    steps: Steps = None,
+    overrides: Overrides = None,
+    parity: Parity = None,
+    freeze: Freeze = None,
+    weights: StoreWeights = None,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    dry_run: DryRun = False,
+    deterministic: Deterministic = False,
+    stop_seconds: StopSeconds = 25.0,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -74,14 +85,11 @@ def run_command(
     recipe = need_recipe(recipe)
     if resume and fresh:
         raise UsageError("--resume and --fresh exclude each other")
-    extra = [f"optim.steps={steps}"] if steps is not None else []
-    extra += [f"parity={parity}"] if parity is not None else []
-    extra += [f"freeze={freeze}"] if freeze is not None else []
-    extra += [f"data.weights=[{weights}]"] if weights is not None else []
+    weighed = None if weights is None else f"[{weights}]"
+    flags = {"optim.steps": steps, "parity": parity, "freeze": freeze, "data.weights": weighed}
+    extra = [f"{key}={value}" for key, value in flags.items() if value is not None]
     chosen = load_recipe(recipe, [*(overrides or []), *extra])
     import fwdata
-    from fwtrain.errors import Interrupted
-    from fwtrain.train.parallel import first_process
     from fwtrain.train.run import be_deterministic, choose_device, plan_run, set_threads, stop_on_signals, train
 
     set_threads(threads)
@@ -93,10 +101,9 @@ def run_command(
         answer({**asdict(planned), "out": str(out)}, as_json, lambda: _planned_text(planned, chosen))
         return
     with stop_on_signals(stop_seconds) as stop:
+        opened = [fwdata.open(store) for store in stores]
         outcome = train(
-            [fwdata.open(store) for store in stores],
-            chosen,
-            out,
+            *(opened, chosen, out),
             resume=resume,
             fresh=fresh,
             device=device,
@@ -105,6 +112,14 @@ def run_command(
             note=say,
             progress=True,
         )
+    _end(outcome, out, stop_seconds, as_json)
+
+
+def _end(outcome: TrainingOutcome, out: Path, stop_seconds: float, as_json: bool) -> None:
+    """Print what a run came to; Interrupted where it was stopped."""
+    from fwtrain.errors import Interrupted
+    from fwtrain.train.parallel import first_process
+
     if not outcome.finished:
         raise Interrupted(_stopped_text(outcome, stop_seconds))
     if first_process():
