@@ -15,8 +15,9 @@ from fwdata.doctor.remedies import Patient, remedy
 from fwdata.evidence import sentences
 from fwdata.evidence.records import Severity
 from fwdata.pipeline.stored_episode import episode_input
-from fwdata.store.evidence import EvidenceRecord, read_evidence
+from fwdata.store.evidence import read_evidence
 from fwdata.store.reader import Store
+from fwdata.store.records.evidence import EvidenceRecord
 
 
 class LeftOutLike(Protocol):

@@ -32,8 +32,8 @@ from fwdata.store.records import (
     StitchedRecord,
     StoreRecord,
     TextPartRecord,
+    ViewRecord,
 )
-from fwdata.store.view import ViewRecord
 
 type MovedRecord = PartRecord | StitchedRecord | LatentPartRecord | TextPartRecord
 """Record of a folder that a merge copies."""

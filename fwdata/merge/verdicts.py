@@ -8,17 +8,12 @@ from pathlib import Path
 
 from fwdata.evidence import sentences
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, PooledOutcome
-from fwdata.store.evidence import (
-    EVIDENCE,
-    PartEvidenceRecord,
-    read_evidence,
-    read_part_evidence,
-    write_evidence,
-)
+from fwdata.store.evidence import EVIDENCE, read_evidence, read_part_evidence, write_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.metadata import has_record, holds_record, write_record
 from fwdata.store.pooling import pool_store
 from fwdata.store.reader import Store
+from fwdata.store.records.evidence import PartEvidenceRecord
 
 GRAVITY: tuple[PooledOutcome, ...] = ("no evidence", "confirmed", "mixed", "contradicted")
 """Outcomes, the gravest last: of verdicts that cannot be pooled anew the gravest input's is kept."""

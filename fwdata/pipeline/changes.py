@@ -18,8 +18,8 @@ from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.store.files import LocalFiles, file_sha256
 from fwdata.store.metadata import has_record, read_part
 from fwdata.store.reader import open_store
-from fwdata.store.records import FileRecord, PartRecord
-from fwdata.store.sources import PartSources, read_sources, write_sources
+from fwdata.store.records import FileRecord, PartRecord, PartSources
+from fwdata.store.sources import read_sources, write_sources
 
 
 @dataclass(frozen=True)

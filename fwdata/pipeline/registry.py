@@ -15,7 +15,7 @@ from fwdata.api import ChooseManifest, Converter, Fetch, StoredConventions
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.manifest import Manifest, manifest_names
 from fwdata.plugins import CONVERTERS
-from fwdata.store.sources import FIRST_VERSION
+from fwdata.store.records import FIRST_VERSION
 
 NOT_CONVERTERS = {"shared"}
 """Packages below `converters/` that read no format of their own."""

@@ -24,10 +24,10 @@ from fwdata.store.evidence import EVIDENCE
 from fwdata.store.files import write_group, write_lock
 from fwdata.store.metadata import read_record
 from fwdata.store.reader import Store, open_store
-from fwdata.store.records import LatentCacheRecord, TextCacheRecord
-from fwdata.store.sources import SOURCES, PartSources, write_sources
+from fwdata.store.records import LatentCacheRecord, PartSources, TextCacheRecord, ViewRecord
+from fwdata.store.sources import SOURCES, write_sources
 from fwdata.store.verify import Finding, VerifyReport, verify_store
-from fwdata.store.view import VIEW, ViewRecord, write_view
+from fwdata.store.view import VIEW, write_view
 
 type OnStep = Callable[[str], None]
 """Called with a sentence about what is rebuilt next."""

@@ -53,9 +53,9 @@ from fwdata.store.layout import PLAIN_LAYOUT, VIDEO_LAYOUT
 from fwdata.store.metadata import has_record, write_record
 from fwdata.store.pooling import pool_store
 from fwdata.store.reader import open_store
-from fwdata.store.records import StoreRecord
-from fwdata.store.sources import SOURCES, PartSources, write_sources
-from fwdata.store.view import VIEW, ViewRecord, changes, flat, given_keys, write_view
+from fwdata.store.records import PartSources, StoreRecord, ViewRecord
+from fwdata.store.sources import SOURCES, write_sources
+from fwdata.store.view import VIEW, changes, flat, given_keys, write_view
 from fwdata.warning_kinds import group_warnings
 
 type OnEpisode = Callable[[int, int], None]

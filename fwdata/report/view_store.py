@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fwdata.images.stitch import stitch_hash
 from fwdata.manifest import Manifest
 from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
-from fwdata.store.caches.stats import StatsRecord, statistics_settings
+from fwdata.store.caches.stats import statistics_settings
 from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store
 from fwdata.store.records import CacheRecord, StitchedRecord
+from fwdata.store.records.statistics import StatsRecord
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StoreDamaged, StoreError
 from fwdata.io import write_atomic
-from fwdata.store.array_record import ArrayAttributes, ArrayRecord
 from fwdata.store.codec import (
     MISSING,
     array_metadata,
@@ -36,6 +35,7 @@ from fwdata.store.codec import (
 from fwdata.store.files import Files, LocalFiles, canonical_json
 from fwdata.store.layout import ArraySpec, dimension_names
 from fwdata.store.metadata import read_document
+from fwdata.store.records.arrays import ArrayAttributes, ArrayRecord
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from fwdata.errors import StoreDamaged, StoreError
 from fwdata.io import writer_token
-from fwdata.store.array_record import ArrayRecord
 from fwdata.store.files import LocalFiles, tree_digests
 from fwdata.store.metadata import read_complete, read_document
 from fwdata.store.records import JsonObject, SealedRecord
+from fwdata.store.records.arrays import ArrayRecord
 
 _NAME = re.compile(r"\.attempt-(?P<token>[0-9a-f]{8})-(?P<place>.+)")
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import StoreDamaged
-from fwdata.store.array_record import ArrayRecord
 from fwdata.store.layout import ROOT_KEY, ArraySpec
 from fwdata.store.records import JsonObject
+from fwdata.store.records.arrays import ArrayRecord
 
 MISSING = 2**64 - 1
 """Offset and length of a chunk that a shard does not hold (Zarr sharding specification)."""

@@ -9,34 +9,15 @@ store of an earlier release has no such group; its parts were made by version 1,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-
-from pydantic import Field
 
 from fwdata.errors import StoreDamaged
 from fwdata.store.files import Files, ensure_groups
 from fwdata.store.metadata import read_record, write_record
-from fwdata.store.records import Record
+from fwdata.store.records import PartSources
 
 SOURCES = "sources"
 """Group that holds one record for every part."""
-
-FIRST_VERSION = 1
-"""Version of a converter that states none, and of the one that made a part without a record."""
-
-
-class PartSources(Record):
-    """The record of one part."""
-
-    part: str
-    """Name of the part."""
-    version: int = FIRST_VERSION
-    """Version of the converter that read the part's recordings."""
-    mtime_ns: Mapping[str, int] = Field(default_factory=dict)
-    """Time of last change of every source file in nanoseconds, by the path that the part's metadata record."""
-    place: str = ""
-    """Digest of where the folder of the recordings was; "" where an earlier release, or a repair, did not record it."""
 
 
 def place_of(root: Path) -> str:

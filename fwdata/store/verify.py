@@ -16,9 +16,9 @@ from fwdata.store.layout import may_be_sealed, part_name
 from fwdata.store.leases import JOBS
 from fwdata.store.metadata import is_written_group, read_complete, read_record
 from fwdata.store.reader import Store, open_store
-from fwdata.store.records import CacheRecord, SealedRecord
+from fwdata.store.records import CacheRecord, SealedRecord, ViewRecord
 from fwdata.store.sources import SOURCES, read_sources
-from fwdata.store.view import VIEW, ViewRecord
+from fwdata.store.view import VIEW
 
 UNFINISHED = "is not finished; run the command that writes it again"
 """What is wrong with a folder that has no mark of completion, or that only an attempt is there of."""

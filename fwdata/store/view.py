@@ -16,13 +16,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from fwdata.errors import StoreDamaged
 from fwdata.manifest import Manifest, View, validate_model
 from fwdata.store.files import Files
 from fwdata.store.metadata import read_record, write_record
-from fwdata.store.records import JsonObject, Record
+from fwdata.store.records import JsonObject, ViewRecord
 from fwdata.store.sources import SOURCES
 
 VIEW = "view"
@@ -30,21 +30,6 @@ VIEW = "view"
 
 type Origin = Literal["manifest", "default", "set"]
 """Where a value comes from: the manifest, the default of a key it does not state, or `fwdata view --set`."""
-
-
-class ViewRecord(Record):
-    """What a store knows of its view besides the manifest it was converted with."""
-
-    given: tuple[str, ...] | None = None
-    """Dotted keys that the manifest states; None: not recorded, a value that equals its default counts as default."""
-    manifest: JsonObject | None = None
-    """View of a later manifest, plain JSON; None: the one the store was converted with."""
-    set: JsonObject = Field(default_factory=dict)
-    """Values set later, by dotted key."""
-
-    def to_json(self) -> JsonObject:
-        """The record as it is stored: every field, those at their defaults included."""
-        return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True)

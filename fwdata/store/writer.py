@@ -27,8 +27,17 @@ from fwdata.store.episode import StoredEpisode
 from fwdata.store.files import ensure_groups, file_sha256
 from fwdata.store.layout import byte_array, frame_array
 from fwdata.store.metadata import COMPLETE, write_record
-from fwdata.store.records import CameraRecord, DetailsRecord, EpisodeRecord, FileRecord, LeftOutRecord, PartRecord
-from fwdata.store.sources import FIRST_VERSION, PartSources, write_sources
+from fwdata.store.records import (
+    FIRST_VERSION,
+    CameraRecord,
+    DetailsRecord,
+    EpisodeRecord,
+    FileRecord,
+    LeftOutRecord,
+    PartRecord,
+    PartSources,
+)
+from fwdata.store.sources import write_sources
 from fwdata.store.spool import HeldBuffers
 from fwdata.store.stored_camera import stored_camera
 from fwdata.store.video_writer import VideoCameraWriter, VideoSpool, as_pixels

@@ -9,7 +9,7 @@ import pytest
 from paths import ROOT
 
 OPEN = {
-    "fwdata/store/records.py": "JsonObject, what a user or a converter declares: stored, compared, shown",
+    "fwdata/store/records/base.py": "JsonObject, what a user or a converter declares: stored, compared, shown",
     "fwdata/report/model_reference.py": "a JSON schema",
 }
 """File -> what is open there."""

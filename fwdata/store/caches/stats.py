@@ -26,54 +26,14 @@ from fwdata.io import write_atomic
 from fwdata.store.caches.identity import unlike
 from fwdata.store.files import LocalFiles, canonical_json, json_digest
 from fwdata.store.metadata import COMPLETE, read_complete, write_record
-from fwdata.store.records import Count, JsonObject, Record, SealedRecord
+from fwdata.store.records import JsonObject
+from fwdata.store.records.statistics import FieldStatisticsRecord, StatisticsRecord, StatsRecord
 
 if TYPE_CHECKING:
     from fwdata.manifest import Manifest
     from fwdata.store.episode import StoreContents
 
 NAMES = ("min", "max", "mean", "std", "q01", "q99")
-
-
-class FieldStatisticsRecord(Record):
-    """Statistics of state or action; one number per dimension."""
-
-    min: tuple[float, ...]
-    """Least value."""
-    max: tuple[float, ...]
-    """Greatest value."""
-    mean: tuple[float, ...]
-    """Mean value."""
-    std: tuple[float, ...]
-    """Population standard deviation."""
-    q01: tuple[float, ...]
-    """1 % quantile."""
-    q99: tuple[float, ...]
-    """99 % quantile."""
-    stepwise: dict[str, tuple[tuple[float, ...], ...]]
-    """The same six by name, per window step: [K][D]."""
-
-
-class StatisticsRecord(Record):
-    """The numbers of `StatsRecord`."""
-
-    state: FieldStatisticsRecord
-    """Of the state."""
-    action: FieldStatisticsRecord
-    """Of the action."""
-    num_episodes: Count
-    """Training episodes."""
-    num_transitions: Count
-    """Rows of the episodes counted."""
-
-
-class StatsRecord(SealedRecord):
-    """The statistics of a store."""
-
-    identity: JsonObject
-    """What they were computed from: digest of the parts, split, action horizon."""
-    statistics: StatisticsRecord
-    """The numbers."""
 
 
 @dataclass(frozen=True)

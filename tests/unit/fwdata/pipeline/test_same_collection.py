@@ -22,7 +22,8 @@ from fwdata.manifest import Manifest
 from fwdata.merge import MergeRequest, plan_merge
 from fwdata.pipeline.estimate import dry_run
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.store.sources import PartSources, place_of, read_sources, write_sources
+from fwdata.store.records import PartSources
+from fwdata.store.sources import place_of, read_sources, write_sources
 
 REFUSED = "holds other recordings under the names of those in"
 

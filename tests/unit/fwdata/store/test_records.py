@@ -15,9 +15,7 @@ from raw_metadata import read_attributes, write_attributes
 import fwdata
 from fwdata.errors import StoreDamaged
 from fwdata.merge import MergeRequest, merge
-from fwdata.store.array_record import ArrayRecord
-from fwdata.store.caches.stats import StatsRecord
-from fwdata.store.evidence import EvidenceRecord, PartEvidenceRecord, read_part_evidence, write_part_evidence
+from fwdata.store.evidence import read_part_evidence, write_part_evidence
 from fwdata.store.files import LocalFiles, json_digest
 from fwdata.store.metadata import read_complete, read_record
 from fwdata.store.records import (
@@ -31,6 +29,9 @@ from fwdata.store.records import (
     TextCacheRecord,
     TextPartRecord,
 )
+from fwdata.store.records.arrays import ArrayRecord
+from fwdata.store.records.evidence import EvidenceRecord, PartEvidenceRecord
+from fwdata.store.records.statistics import StatsRecord
 
 type Json = dict[str, Any]
 

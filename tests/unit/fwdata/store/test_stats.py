@@ -24,14 +24,8 @@ from robotwin_files import write_task
 import fwdata
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
 from fwdata.manifest import Split, load_manifest
-from fwdata.store.caches.stats import (
-    NAMES,
-    Statistics,
-    StatisticsRecord,
-    compute_statistics,
-    save_statistics,
-    statistics_of,
-)
+from fwdata.store.caches.stats import NAMES, Statistics, compute_statistics, save_statistics, statistics_of
+from fwdata.store.records.statistics import StatisticsRecord
 
 GOLDEN = json.loads((ROBOTWIN / "dataset_stats_golden.json").read_text())
 

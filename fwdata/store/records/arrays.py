@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fwdata.store.records import Count, Record
+from fwdata.store.records.base import Count, Record
 
 
 class GridConfiguration(Record):

@@ -1,0 +1,161 @@
+"""Records of a store's root, its plan, its view, and of what a part was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from fwdata.store.records.base import Count, Digest, JsonObject, Number, Record
+from fwdata.store.records.part import LeftOutRecord
+
+FIRST_VERSION = 1
+"""Version of a converter that states none, and of the one that made a part without a record."""
+
+
+class OriginRecord(Record):
+    """One input of a merged store."""
+
+    store: str
+    """Short unique name of the input."""
+    fingerprint: str
+    """Fingerprint of the input when it was merged."""
+    parts: Count
+    """Parts that came from it."""
+    episodes: Count
+    """Episodes that came from it."""
+    frames: Count
+    """Rows that came from it."""
+    options: JsonObject
+    """The converter's options in its manifest."""
+    renamed: Count
+    """Recordings that got a new id because an earlier input has theirs."""
+
+
+class StoreRecord(Record):
+    """The root of a store: what all of its episodes share."""
+
+    layout_version: Count
+    """Version of the on-disk layout."""
+    source: str
+    """Name of the converter."""
+    fps: Number
+    """True rate of the rows in Hz."""
+    cameras: tuple[str, ...]
+    """Names of the cameras in stitching order."""
+    state_names: tuple[str, ...]
+    """One name per state dimension."""
+    action_names: tuple[str, ...]
+    """One name per action dimension."""
+    manifest: JsonObject
+    """The dataset's manifest as it was; checked by `Store.manifest`, against the manifest's own definition."""
+    fps_nominal: Number | None = None
+    """Rate that the source is labelled with, in Hz, where it differs from `fps`."""
+    units: JsonObject = Field(default_factory=dict)
+    """Units of state and action, as the manifest declares them."""
+    stitch_hash: str = ""
+    """Digest of the stitching that the store was made with."""
+    manifest_digest: Digest = ""
+    """sha256 of the manifest; see `Manifest.digest`."""
+    decisions: JsonObject = Field(default_factory=dict)
+    """Conventions that the converter decided for the whole root, by name."""
+    roots: tuple[str, ...] = ()
+    """Names of the folders that were converted."""
+    merged: tuple[OriginRecord, ...] = ()
+    """The stores that it was merged from, in order; empty for a converted store."""
+    writer: str = ""
+    """Name and version of the program that wrote it."""
+    named_dimensions: bool = False
+    """Whether arrays name their dimensions, as xarray asks. False in stores of earlier releases, which are continued
+    and repaired as they were begun, so that their digests stay."""
+
+    @property
+    def per_episode(self) -> tuple[str, ...]:
+        """Dotted keys of the episodes' metadata that hold decisions; see `fwdata.api.Discovery.per_episode`."""
+        found = self.decisions.get("per_episode", [])
+        lists = found.values() if isinstance(found, dict) else [found]  # of several roots that differ: by root
+        return tuple(dict.fromkeys(str(key) for keys in lists if isinstance(keys, list) for key in keys))
+
+
+class PlannedEpisodeRecord(Record):
+    """A recording of the plan."""
+
+    id: str
+    """Id of its episode."""
+    source: str
+    """The recording, as the store calls it."""
+    bytes: Count
+    """Its size in the source."""
+
+
+class PlannedPartRecord(Record):
+    """A part of the plan."""
+
+    name: str
+    """Name of its folder below `parts`."""
+    group: str
+    """Natural unit that its recordings share."""
+    episodes: tuple[PlannedEpisodeRecord, ...]
+    """Its recordings, in conversion order."""
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each recording by id, which `fwdata.store.files.plan_digest` is computed from."""
+        return {episode.id: episode.bytes for episode in self.episodes}
+
+
+class CountRecord(Record):
+    """Recordings that were not taken, for one reason; see `fwdata.api.LeftOut`."""
+
+    reason: str
+    """What they are and why they are not taken."""
+    count: Count
+    """How many there are."""
+    examples: tuple[str, ...]
+    """One or two of them."""
+    asked: bool = False
+    """Whether an option of the user leaves them out."""
+
+
+class PlanRecord(Record):
+    """The plan of a conversion: which recording belongs to which part, and what discovery left out."""
+
+    parts: tuple[PlannedPartRecord, ...]
+    """In conversion order; parts of later runs come last."""
+    skipped: tuple[LeftOutRecord, ...]
+    """Recordings that discovery left out."""
+    warnings: tuple[str, ...]
+    """Sentences of discovery for the user."""
+    left_out: tuple[CountRecord, ...] = ()
+    """Recordings that were not taken although nothing is wrong with them, counted by reason."""
+    exclude: tuple[str, ...] = ()
+    """Names of recordings that `--exclude` left out."""
+    only: tuple[str, ...] = ()
+    """Names of the recordings that `--only` took."""
+
+
+class ViewRecord(Record):
+    """What a store knows of its view besides the manifest it was converted with."""
+
+    given: tuple[str, ...] | None = None
+    """Dotted keys that the manifest states; None: not recorded, a value that equals its default counts as default."""
+    manifest: JsonObject | None = None
+    """View of a later manifest, plain JSON; None: the one the store was converted with."""
+    set: JsonObject = Field(default_factory=dict)
+    """Values set later, by dotted key."""
+
+    def to_json(self) -> JsonObject:
+        """The record as it is stored: every field, those at their defaults included."""
+        return self.model_dump(mode="json")
+
+
+class PartSources(Record):
+    """The record of one part."""
+
+    part: str
+    """Name of the part."""
+    version: int = FIRST_VERSION
+    """Version of the converter that read the part's recordings."""
+    mtime_ns: Mapping[str, int] = Field(default_factory=dict)
+    """Time of last change of every source file in nanoseconds, by the path that the part's metadata record."""
+    place: str = ""
+    """Digest of where the folder of the recordings was; "" where an earlier release, or a repair, did not record it."""
