@@ -48,6 +48,7 @@ class LiberoConverter:
 
     version = 2  # 2: gripper measured, orientation by camera, instructions without perturbations
     """See `fwdata.api.Converter`."""
+    slow_reading = True  # what is measured first is read once; its images stay in the file
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest

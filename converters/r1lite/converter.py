@@ -372,6 +372,7 @@ def _claims(
     if not manifest.options.get("gripper_unit"):
         kinds = zip(("state", "action"), names, strict=True)
         options |= {f"one_scale {kind} {n}": "--gripper-unit" for kind, own in kinds for n in own if "gripper" in n}
+        options["one_scale grippers"] = "--gripper-unit"
     if manifest.options.get("clock", "reject") != "shift":
         options["camera_delay"] = "--clock shift"
     rate = RateClaim(manifest.fps.hz, measured_times=True) if check_rate else None

@@ -21,9 +21,9 @@ from fwdata.api import EpisodeRef, Skipped, UsageError
 
 type SplitFiles = Literal["merge", "separate"]
 
-_DATE = r"[0-9]{4}[_-][0-9]{2}[_-][0-9]{2}[-_T][0-9]{2}[_-][0-9]{2}[_-][0-9]{2}"
+_DATE = r"(?:[0-9]{4}[_-][0-9]{2}[_-][0-9]{2}[-_T][0-9]{2}[_-][0-9]{2}[_-][0-9]{2}|[0-9]{8}[-_T][0-9]{6})"
 _SPLITS = (
-    re.compile(rf"(?P<number>[0-9]{{1,4}})_(?P<stem>.+?)_(?P<date>{_DATE})"),  # rosbag2 since 2026: 0_rec_DATE
+    re.compile(rf"(?P<number>[0-9]{{1,4}})_(?P<stem>(?:.+?_)?)(?P<date>{_DATE})"),  # rosbag2 since 2026: 0_rec_DATE
     re.compile(rf"(?P<stem>(?:.+_)?)(?P<date>{_DATE})_(?P<number>[0-9]{{1,4}})"),  # rosbag record --split: rec_DATE_0
     re.compile(r"(?P<stem>.+)(?P<date>)_(?P<number>[0-9]{1,4})"),  # rosbag2 before: rec_0
 )

@@ -20,6 +20,10 @@ from fwdata.errors import BadEpisode
 JUMP_NS = align.SECOND // 2
 """A change of (stamp - log time) above this is a clock that was set, not a delay."""
 
+DRIFT_NS, MIN_DRIFT, MAX_DRIFT = 100_000_000, 20, 0.05
+"""Change of the delay from begin to end that is reported, in a topic of so many messages, and the share of the
+recording's time that no recorder falls behind."""
+
 VIDEO_HOLE = 1.5
 """A step between video frames above this many usual ones: a frame is missing, and others build on it."""
 
@@ -208,7 +212,10 @@ def _timings(
     for why, topics in unset.items():
         more = f" and {len(topics) - 1} more topics" if len(topics) > 1 else ""
         warnings.append(f"{topics[0]}{more}: {why}; log times are used, which are later")
-    delays = {t: int(np.median(np.frombuffer(found[t].logs, np.int64) - stamps[t])) for t in found}
+    logs = {topic: np.frombuffer(collector.logs, np.int64) for topic, collector in found.items()}
+    if not simulated:
+        warnings += _drifts(stamps, logs, head)
+    delays = {t: int(np.median(logs[t] - stamps[t])) for t in found}
     timings = {}
     period = float(np.median(np.diff(np.sort(stamps[head])))) if len(stamps[head]) > 1 else float(JUMP_NS)
     apart = {t: delays[t] - delays[head] for t in found if not simulated}
@@ -235,6 +242,34 @@ def _timings(
                 "were left out"
             )
     return timings
+
+
+def _drifts(stamps: Mapping[str, align.Stamps], logs: Mapping[str, align.Stamps], head: str) -> list[str]:
+    """Topics whose stamps drift from their log times, int64 [n] each, while the head camera's do not.
+
+    BadEpisode for a clock of another speed, which no offset corrects; one that is slow to be recorded is only reported.
+    """
+    drifts = {topic: _drift(logs[topic] - own) for topic, own in stamps.items() if len(own) >= MIN_DRIFT}
+    apart = {topic: drift - drifts.get(head, 0) for topic, drift in drifts.items()}
+    topic = max(apart, key=lambda name: abs(apart[name]), default=head)
+    moved = apart.get(topic, 0)
+    if abs(moved) <= DRIFT_NS:
+        return []
+    more = sum(abs(other) > DRIFT_NS for other in apart.values()) - 1
+    all_of_them = f"{topic} and {more} more topics" if more else topic
+    what = (
+        f"the stamps of {all_of_them} {'fall behind' if moved > 0 else 'overtake'} their log times by "
+        f"{abs(moved) / align.SECOND:.3f} s from begin to end of the recording, against the head camera's"
+    )
+    if abs(moved) > max(JUMP_NS, MAX_DRIFT * np.ptp(logs[topic])):
+        raise BadEpisode(f"{what}: a clock of another speed; correct the stamps, or leave it out (--exclude)")
+    return [f"{what}: a clock of another speed, or slow recording; joints and images may be out of step by that"]
+
+
+def _drift(delays: align.Stamps) -> int:
+    """How much log times minus stamps grow, from the median of the first tenth to that of the last, ns."""
+    tenth = max(1, len(delays) // 10)
+    return int(np.median(delays[-tenth:]) - np.median(delays[:tenth]))
 
 
 def _is_simulated(found: Mapping[str, _Collector]) -> bool:
@@ -270,8 +305,10 @@ def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, unset: d
             raise BadEpisode(f"{topic}: its messages have no header, and those of other topics are in simulation time")
         return stamps
     if collector.unset == len(stamps):
-        stamps = logs
         why = "its messages have no header" if collector.headerless else "its header stamps are unset"
+        if len(stamps) > 1 and 0 < min(collector.stamps) < max(collector.stamps):
+            why = "its header stamps are times of another clock, that of a simulation"
+        stamps = logs
         unset.setdefault(why, []).append(topic)
     elif collector.unset:
         raise BadEpisode(f"{topic}: {collector.unset} of {len(stamps)} header stamps are unset")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.shared.content import not_content
 from converters.shared.hdf5 import MAX_FRAME_BYTES, dataset, open_recording
 from fwdata.api import EncodedCamera, EncodedFrame, RawCamera
 from fwdata.errors import BadEpisode
@@ -203,5 +204,6 @@ def _first_video_frame(video: Path) -> NDArray[np.uint8]:
             for frame in container.decode(stream):
                 return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
     except (av.FFmpegError, OSError, IndexError) as error:
-        raise ValueError(f"{video.name} cannot be decoded: {ffmpeg_words(error)}") from None
+        why = not_content(video, video.name) or f"{video.name} cannot be decoded: {ffmpeg_words(error)}"
+        raise ValueError(why) from None
     raise ValueError(f"{video.name} holds no frame")

@@ -44,6 +44,7 @@ class RobotwinConverter:
 
     version = 2  # 2: texts beside data/<task>, embodiments named twice, settings of converted files
     """See `fwdata.api.Converter`."""
+    slow_reading = True  # what is measured first is read once; its images stay in the file
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest

@@ -16,7 +16,7 @@ NOISE_LEVELS = 2
 COMPARED = 9
 """Frames that brightness and content are measured on."""
 
-MOVING_PIXEL = 4.0
+MOVING_PIXEL = 4
 RIDGE = 1.0
 
 
@@ -82,24 +82,33 @@ class ImageMotion:
 def apparent_motion(images: NDArray[np.uint8]) -> Floats:
     """float64 [T, 2], mean motion (x, y) in pixels of what changes between frames; row 0 repeats row 1.
 
-    One translation per pair of frames, by least squares over the pixels that change (gradients against difference).
-    Cost: 0.1 ms per frame of 64x64.
+    One translation per pair of frames, by least squares over the pixels that change (gradients against difference);
+    pixels of the border, which have one neighbour less, are left out. Cost: 20 to 40 us per frame of 64x64.
     """
     found = np.zeros((len(images), 2))
     for low, high in _blocks(len(images) - 1, 32):
-        frames = images[low : high + 1].astype(np.float64)
-        change, middle = np.diff(frames, axis=0), (frames[1:] + frames[:-1]) / 2
-        down, across = np.gradient(middle, axis=(1, 2))
-        moving = np.abs(change) > MOVING_PIXEL
-        x, y, t = across * moving, down * moving, change
-        xx, xy, yy, xt, yt = (np.einsum("nhw,nhw->n", a, b) for a, b in ((x, x), (x, y), (y, y), (x, t), (y, t)))
+        frames = images[low : high + 1].astype(np.int16)
+        change = frames[1:, 1:-1, 1:-1] - frames[:-1, 1:-1, 1:-1]
+        middle = frames[1:] + frames[:-1]  # twice the mean of both, and its differences four times the gradient
+        down, across = middle[:, 2:, 1:-1] - middle[:, :-2, 1:-1], middle[:, 1:-1, 2:] - middle[:, 1:-1, :-2]
+        moving = np.flatnonzero(np.abs(change) > MOVING_PIXEL)
+        ends = np.searchsorted(moving, np.arange(len(change) + 1) * change[0].size)
+        x, y, t = (values.reshape(-1)[moving].astype(np.int32) for values in (across, down, change))
+        xx, xy, yy = (_sums(product, ends) / 16 for product in (x * x, x * y, y * y))
+        xt, yt = (_sums(product, ends) / 4 for product in (x * t, y * t))
         xx, yy = xx + RIDGE, yy + RIDGE
-        seen = moving.sum(axis=(1, 2)) >= 4
+        seen = np.diff(ends) >= 4
         motion = np.stack([xy * yt - yy * xt, xy * xt - xx * yt], axis=1) / (xx * yy - xy * xy)[:, None]
         found[low + 1 : high + 1] = np.where(seen[:, None], motion, 0.0)
     if len(found) > 1:
         found[0] = found[1]
     return found
+
+
+def _sums(values: NDArray[np.int32], ends: NDArray[np.int64]) -> Floats:
+    """float64 [n]: sums of the values between n + 1 places, exact."""
+    sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    return np.diff(sums[ends]).astype(np.float64)
 
 
 def _blocks(rows: int, size: int = 256) -> Iterator[tuple[int, int]]:

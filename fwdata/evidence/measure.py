@@ -9,17 +9,20 @@ from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Trace, V
 from fwdata.evidence.registry import all_detectors
 
 
-def measure(episode: EpisodeInput, light: bool = False) -> EpisodeMeasurement:
+def measure(episode: EpisodeInput, light: bool = False, rows: EpisodeMeasurement | None = None) -> EpisodeMeasurement:
     """All verdicts of one episode. light: of the detectors that look at thumbnails, the light ones only.
 
-    Cost: see docs/evidence.md; nothing is decoded or read.
+    rows: what was measured of the same episode's rows before; those detectors' verdicts are taken from it, and their
+    traces left out. Cost: see docs/evidence.md; nothing is decoded or read.
     """
     verdicts: list[Verdict] = []
     traces: list[Trace] = []
     for detector in all_detectors():
         if light and detector.needs_images and not detector.light:
             continue
-        if len(episode.state) >= detector.min_rows:
+        if rows is not None and not detector.needs_images:
+            verdicts += [verdict for verdict in rows.verdicts if verdict.detector == detector.name]
+        elif len(episode.state) >= detector.min_rows:
             verdicts += detector.measure(episode)
             traces += detector.trace(episode)
     options = episode.claims.options

@@ -14,7 +14,7 @@ from fwdata.evidence.records import EpisodeMeasurement, MotionTrace
 from fwdata.evidence.thumbnails import Collector
 from fwdata.pipeline.evidence import EvidenceGate, episode_with, measure_episode
 from fwdata.pipeline.plan import PlannedPart
-from fwdata.pipeline.reading import read_recording
+from fwdata.pipeline.reading import keep_measurement, kept_measurement, read_recording
 from fwdata.pipeline.registry import converter_version, load_converter
 from fwdata.pipeline.request import SECONDS_PER_MB, ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
@@ -170,7 +170,9 @@ def measure_recording(
     """What one recording shows of the conventions; None when it cannot be read, which the conversion reports."""
 
     def use(episode: Episode) -> EpisodeMeasurement:
-        return measure_episode(recording, episode, request.manifest.fps.hz, images)
+        found = measure_episode(recording, episode, request.manifest.fps.hz, images)
+        keep_measurement(request, recording, found)
+        return found
 
     found = use_recording(request, recording, use, left_out, link)
     return None if isinstance(found, Unreadable) else found
@@ -264,13 +266,15 @@ class _MeasuredOnTheWay:
         self._light = recording.id not in gate.shown
         cameras = (name for name in request.manifest.cameras if name in episode.cameras)
         self.frames = FrameLook({name: Collector(light=self._light) for name in cameras}, self._approve)
+        self._rows = kept_measurement(request, recording)
         self.measurement: EpisodeMeasurement | None = None
 
     def _approve(self) -> None:
         """Measure; BadEpisode when the data contradict what the first episodes confirmed."""
         shown = {name: collector.take() for name, collector in self.frames.taken.items()}
         every = max((collector.every for collector in self.frames.taken.values()), default=1)
-        found = measure(episode_with(self._recording, self._episode, self._hz, shown, every), self._light)
+        seen = episode_with(self._recording, self._episode, self._hz, shown, every)
+        found = measure(seen, self._light, self._rows)
         reason = self._gate.reason(found)
         if reason is not None:
             raise BadEpisode(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fwdata.api import Converter, Episode
+from fwdata.evidence.records import EpisodeMeasurement
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
 
@@ -15,6 +16,7 @@ type Marks = tuple[tuple[str, int, int], ...]
 type Key = tuple[str, Path, str, Marks]
 
 _kept: dict[Key, Episode] = {}
+_measured: dict[Key, EpisodeMeasurement] = {}
 
 
 def read_recording(
@@ -34,6 +36,17 @@ def read_recording(
     if again and len(_kept) < MAX_KEPT and _key(request, recording) == key:
         _kept[key] = episode
     return episode
+
+
+def keep_measurement(request: ConvertRequest, recording: RootedRecording, measurement: EpisodeMeasurement) -> None:
+    """Keep what a recording's rows showed before the conversion, for `kept_measurement` in this process."""
+    if len(_measured) < MAX_KEPT:
+        _measured[_key(request, recording)] = measurement
+
+
+def kept_measurement(request: ConvertRequest, recording: RootedRecording) -> EpisodeMeasurement | None:
+    """What was kept, if the recording's files are as they were."""
+    return _measured.pop(_key(request, recording), None) if _measured else None
 
 
 def _key(request: ConvertRequest, recording: RootedRecording) -> Key:

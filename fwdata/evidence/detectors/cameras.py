@@ -27,7 +27,8 @@ BLANK_ROWS = 3
 """Rows without an image, black or saturated, from which an episode whose other images are good is reported."""
 ALIKE = 2.0
 MIN_FRAMES = 5
-EXCHANGED, EXCHANGED_LAGS = 0.2, range(-3, 4)
+EXCHANGED, EXCHANGED_DEAD, EXCHANGED_LAGS = 0.2, 0.6, range(-3, 4)
+"""Least scores; the larger one where one of the images never changes, which is more often a dead camera."""
 REPEATED = 0.4
 
 
@@ -183,7 +184,8 @@ class ExchangedWrists(Detector):
             return (self.abstain("no arm moves", decided=OWN),)
         score = sum(own - other for _, own, other in halves)
         detail = ", ".join(f"{name} arm: own camera {own:.2f}, other {other:.2f}" for name, own, other in halves)
-        if abs(score) < EXCHANGED:
+        dead = score < 0 and any(float((energy < STILL).mean()) >= WHOLE for energy in energies)
+        if abs(score) < (EXCHANGED_DEAD if dead else EXCHANGED):
             return (self.abstain(detail, decided=OWN, value=round(score, 4)),)
         return (
             self.verdict(

@@ -13,7 +13,13 @@ from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasureme
 from fwdata.evidence.signals import CONSTANT, Floats
 
 STATE = "state"
-"""Subject of the state as a whole; other subjects are columns that go from one end to the other."""
+"""Subject of the state as a whole, known grippers left out; others are columns that go from one end to the other."""
+
+GRIPPERS = "grippers"
+"""Subject of the scale that was decided for each episode's grippers; of those that do not move nothing is measured."""
+
+SCALES = {"unit": 1.0, "percent": 100.0}
+"""What a fully open gripper reads."""
 
 SIZE_RATIO = 8.0
 """So many times larger is the state in degrees (57) or mm (1000), and never the same robot in the same unit."""
@@ -56,8 +62,11 @@ class OneScale(Detector):
         ]
         ends = {subject for subject, _ in switching}
         others = [i for i, name in enumerate(episode.state_names) if f"state {name}" not in ends]
+        others = [i for i in others if not any(i in claim.state for claim in episode.claims.grippers)]
         size = float(np.sqrt((episode.state64[:, others] ** 2).mean())) if others else 0.0
-        found = [(STATE, size), *switching] if size > CONSTANT else switching
+        tops = [SCALES[claim.state_scale] for claim in episode.claims.grippers if claim.state_scale in SCALES]
+        found = [(STATE, size)] if size > CONSTANT else []
+        found += [*((GRIPPERS, top) for top in tops[:1]), *switching]
         action = self.action if episode.claims.layout else "warn"
         return tuple(
             self.verdict("confirmed", "", subject=subject, value=value, n=len(episode.state), action=action)
@@ -107,7 +116,7 @@ def _told(sizes: dict[str, list[Size]]) -> Iterator[tuple[str, list[Size]]]:
 
 def _sides(subject: str, found: Sequence[Size]) -> tuple[list[Size], list[Size]]:
     """(the small, the large) where the sizes fall apart; of columns only where several of each reach alike."""
-    if subject == STATE:
+    if subject in (STATE, GRIPPERS):
         return apart(found, SIZE_RATIO)
     sides = apart(found, REACH_RATIO)
     alike = all(len(side) > 1 and side[-1][1] <= TIGHT * side[0][1] for side in sides)

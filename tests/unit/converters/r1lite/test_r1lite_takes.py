@@ -39,6 +39,9 @@ def sent():
         [f"rec_{date}_{number}.bag" for number, date in enumerate(ROS1_DATES)],
         [f"{date}_{number}.bag" for number, date in enumerate(ROS1_DATES)],
         [f"rec_{number}.mcap" for number in range(3)],
+        [f"{number}_{date}.mcap" for number, date in enumerate(DATES)],
+        [f"{number}_rec_20260105_10000{number}.mcap" for number in range(3)],
+        [f"rec_20260105-10000{number}_{number}.bag" for number in range(3)],
     ],
 )
 def test_every_naming_of_split_files_is_joined_said_and_steerable(tmp_path, names):
@@ -57,6 +60,7 @@ def test_every_naming_of_split_files_is_joined_said_and_steerable(tmp_path, name
         ([f"0_rec_{DATES[0]}.mcap", f"1_rec_{DATES[1]}.mcap", f"0_rec_{DATES[2]}.mcap"], [1, 2]),
         ([f"rec_{date}.mcap" for date in DATES], [1, 1, 1]),
         ([f"rec_{date}.bag" for date in ROS1_DATES], [1, 1, 1]),
+        ([f"rec_20260105_10{number}000.mcap" for number in range(3)], [1, 1, 1]),
         (["0_a_2026_01_05-10_00_00.mcap", "1_b_2026_01_05-10_00_02.mcap"], [1, 1]),
     ],
 )
@@ -115,6 +119,25 @@ def test_clock_skew_above_a_frame_is_measured_and_corrected_on_request(tmp_path,
         assert rd.warned(shifted, "clock skew", "corrected by it")
 
 
+def _at_speed(sent, speed, topics):
+    """Stamps of some topics from a clock of another speed."""
+    for topic in topics:
+        first = next(s.stamp for s in sent if s.topic == topic)
+        sent = r1.edit(sent, topic, lambda i, s, at=first: replace(s, stamp=at + round(speed * (s.stamp - at))))
+    return sent
+
+
+@pytest.mark.parametrize("clock", ["reject", "shift"])
+def test_a_clock_of_another_speed_is_never_aligned(tmp_path, sent, clock):
+    arms = (r1.ARM["left"], r1.ARM_TARGET["left"])
+    found = refused(tmp_path, _at_speed(sent, 0.7, arms), clock=clock)
+    assert "and 1 more topics fall behind their log times by 0." in found and "a clock of another speed" in found
+    assert "of equal stamps" not in refused(tmp_path, _at_speed(sent, 0.0, arms), clock=clock)
+    assert "overtake" in refused(tmp_path, _at_speed(sent, 1.4, arms), clock=clock)
+    assert rd.warned(read_sent(tmp_path, _at_speed(sent, 0.94, arms), clock=clock), "or slow recording")
+    assert not any("another speed" in text for text in read_sent(tmp_path, sent, clock=clock).warnings)
+
+
 def test_simulation_time_is_the_clock_of_all_topics(tmp_path, sent):
     start = min(s.stamp for s in sent)
     slow = [replace(s, stamp=s.stamp - start, log=start + 3 * (s.log - start)) for s in sent]  # a third of real time
@@ -135,7 +158,7 @@ def test_stamps_at_zero_are_log_times(tmp_path, sent):
 def test_simulation_time_in_one_topic_alone_is_no_clock(tmp_path, sent):
     start = min(s.stamp for s in sent)
     mixed = r1.edit(sent, r1.HEAD, lambda i, s: replace(s, stamp=s.stamp - start))
-    assert "log time" in " ".join(read_sent(tmp_path, mixed).warnings)
+    assert rd.warned(read_sent(tmp_path, mixed), "times of another clock, that of a simulation; log times are used")
     half = r1.edit(sent, r1.HEAD, lambda i, s: replace(s, stamp=s.stamp - start) if i % 2 else s)
     assert "header stamps are unset" in refused(tmp_path, half)
 

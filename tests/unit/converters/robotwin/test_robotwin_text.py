@@ -117,6 +117,13 @@ def test_a_video_that_contradicts_the_marker_stops_the_episode(tmp_path):
     assert any("forced by option colour" in w for w in forced.warnings)
 
 
+def test_a_video_that_is_a_pointer_is_called_one(tmp_path):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    (folder / "video").mkdir()
+    (folder / "video" / "episode0.mp4").write_text("version https://git-lfs.github.com/spec/v1\nsize 99\n")
+    assert any("episode0.mp4 is a Git LFS pointer of a file of 99 bytes" in w for w in read_one(tmp_path).warnings)
+
+
 @pytest.mark.parametrize("kind", ["junk", "other size", "grey"])
 def test_a_video_that_tells_nothing(tmp_path, kind):
     folder = write_task(tmp_path, "archive", TASK, [0])

@@ -99,6 +99,22 @@ def test_exchanged_wrist_cameras_are_found(moving: str) -> None:
     assert (found.verdict, found.action) == ("contradicted", "stop")
 
 
+def test_a_dead_wrist_camera_is_not_called_exchanged() -> None:
+    """One arm moves, its camera is dead, and the other camera shows a little of that arm from afar."""
+    episodes = []
+    for seed in range(6):
+        episode = two_arms(seed)
+        state = episode.state.copy()
+        state[:, 4:] = 0
+        rng = np.random.default_rng(seed)
+        seen = scene(state[:, [0, 1]] * 2 + rng.normal(0, 0.6, (len(state), 2)), 3)
+        shown = {"left": np.repeat(episode.thumbnails["left"][:1], len(state), axis=0), "right": seen}
+        episodes.append(changed(episode, state=state, thumbnails=shown))
+    verdicts = [told("wrists_exchanged", episode)[""] for episode in episodes]
+    assert {v.verdict for v in verdicts} == {"no evidence"} and any(v.value and v.value < -0.2 for v in verdicts)
+    assert all(told("camera_frozen", episode)["left"].verdict == "contradicted" for episode in episodes)
+
+
 def test_exchanged_cameras_are_named_before_what_follows_from_them() -> None:
     swapped = [
         changed(e, thumbnails={**e.thumbnails, "left": e.thumbnails["right"], "right": e.thumbnails["left"]})

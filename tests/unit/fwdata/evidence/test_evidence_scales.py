@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, libero_rows, pooled, told, two_arms, with_claims
 
+from fwdata.evidence.claims import GripperScale
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import pool
 from fwdata.evidence.records import EpisodeMeasurement
@@ -48,6 +50,22 @@ def test_episodes_in_two_units_do_not_share_a_store_silently(columns: tuple[int,
     assert all(0.5 * factor < (v.value or 0) < 2 * factor for v in found)
     plain = pooled("one_scale", [unnamed(e) for e in mixed])
     assert {v.action for v in plain.values() if v.verdict == "contradicted"} == {"warn"}
+
+
+def test_grippers_that_hardly_move_are_of_the_scale_that_was_decided() -> None:
+    """Always open ones of 0 .. 100 beside always closed ones, and a recording of 0 .. 1 among them."""
+
+    def percent(episode: EpisodeInput, opening: float, scale: GripperScale = "percent") -> EpisodeInput:
+        state = episode.state.copy()
+        state[:, list(GRIPPERS)] = opening + 0.1 * episode.state[:, [0]]
+        claims = tuple(replace(claim, state_scale=scale) for claim in episode.claims.grippers)
+        return with_claims(changed(episode, state=state), grippers=claims)
+
+    episodes = [percent(e, opening) for e, opening in zip(clean_set(), (100, 2, 2, 100, 50, 2, 100, 100), strict=True)]
+    assert {v.verdict for v in pooled("one_scale", episodes).values()} == {"confirmed"}
+    mixed = [*episodes[:5], *(percent(e, 0.9, "unit") for e in clean_set()[5:])]
+    (found,) = (v for v in pooled("one_scale", mixed).values() if v.verdict == "contradicted")
+    assert (found.subject, found.value, found.against, found.action) == ("grippers", 100, 3, "stop")
 
 
 def test_clean_episodes_are_of_one_scale_also_when_little_moves() -> None:

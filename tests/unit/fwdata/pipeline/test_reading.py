@@ -12,8 +12,9 @@ from fixtures import run_convert
 from paths import DATA
 
 from converters.r1lite import Converter
+from fwdata.evidence.registry import find_detector
 from fwdata.manifest import load_manifest
-from fwdata.pipeline import reading
+from fwdata.pipeline import part, reading
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return found
 
 
-def convert(out: Path, raw: Path = DATA / "r1lite") -> dict[str, bytes]:
+def convert(out: Path, raw: Path = DATA / "r1lite", below: str = "parts") -> dict[str, bytes]:
     assert run_convert(raw, out, load_manifest("r1lite")).episodes == 1
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in (out / "parts").rglob("*") if p.is_file()}
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in (out / below).rglob("*") if p.is_file()}
 
 
 @pytest.mark.slow
@@ -44,6 +45,23 @@ def test_a_recording_is_read_once_and_stored_the_same(
     monkeypatch.setattr(Converter, "slow_reading", False)
     assert convert(tmp_path / "again.zarr") == stored
     assert max(reads.values()) >= 3
+
+
+def test_rows_are_measured_once_and_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = Counter[str]()
+    meaning = type(find_detector("action_meaning"))
+    measured = meaning.measure
+
+    def counted(self, episode):
+        count[episode.id] += 1
+        return measured(self, episode)
+
+    monkeypatch.setattr(meaning, "measure", counted)
+    told = convert(tmp_path / "once.zarr", below="evidence")
+    assert set(count.values()) == {1} and not reading._measured
+    monkeypatch.setattr(part, "kept_measurement", lambda request, recording: None)
+    assert convert(tmp_path / "again.zarr", below="evidence") == told
+    assert set(count.values()) == {3}
 
 
 def test_a_recording_that_changed_after_it_was_measured_is_read_again(
