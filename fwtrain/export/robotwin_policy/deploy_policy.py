@@ -82,12 +82,28 @@ class RoboTwinSettings:
     def of(cls, arguments: Mapping[str, Any]) -> RoboTwinSettings:
         """Those of RoboTwin's arguments that are named as here; others are RoboTwin's own."""
         found = {field.name: arguments[field.name] for field in fields(cls) if arguments.get(field.name) is not None}
-        settings = cls(**found)
-        for name, least in (("execute", 1), ("noise_seed", 0)):
-            value = getattr(settings, name)
-            if value is not None and (type(value) is not int or value < least):
-                raise RoboTwinPolicyError(f"{name} must be a whole number from {least}, found {value!r}")
-        return settings
+        if type(found.get("checkpoint")) is int:
+            found["checkpoint"] = str(found["checkpoint"])
+        for name, value in found.items():
+            _check_setting(name, value)
+        return cls(**found)
+
+
+def _check_setting(name: str, value: object) -> None:
+    """RoboTwinPolicyError for a value of another kind. RoboTwin evaluates what its --overrides give: `false` stays a
+    text, `False` does not, and a text that names something of Python becomes that."""
+    if name in ("execute", "noise_seed"):
+        least = 1 if name == "execute" else 0
+        if type(value) is not int or value < least:
+            raise RoboTwinPolicyError(f"{name} must be a whole number from {least}, found {value!r}")
+    elif name == "whole_chunk":
+        if type(value) is not bool:
+            raise RoboTwinPolicyError(f"whole_chunk must be True or False, found {value!r}")
+    elif name in ("timeout_seconds", "reconnect_seconds"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+            raise RoboTwinPolicyError(f"{name} must be a number of seconds from 0, found {value!r}")
+    elif not isinstance(value, str):
+        raise RoboTwinPolicyError(f"{name} must be a text, found {value!r}; on the command line give it two quotes")
 
 
 # ---- messages: msgpack with arrays as openpi's client packs them
@@ -114,6 +130,13 @@ class PolicyConnection:
     def __init__(self, settings: RoboTwinSettings) -> None:
         self._settings = settings
         self._address = settings.server if "://" in settings.server else f"ws://{settings.server}"
+        self._headers: dict[str, str] = {}
+        if settings.token_file is not None:
+            try:
+                token = Path(settings.token_file).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise RoboTwinPolicyError(f"token_file {settings.token_file} cannot be read ({error})") from None
+            self._headers["Authorization"] = f"Api-Key {token}"
         self._socket: ClientConnection | None = None
         self.metadata: dict[str, object] = {}
         self._connect()
@@ -170,15 +193,11 @@ class PolicyConnection:
         self.metadata = metadata
 
     def _open(self) -> ClientConnection:
-        settings = self._settings
-        headers = {}
-        if settings.token_file is not None:
-            headers["Authorization"] = f"Api-Key {Path(settings.token_file).read_text(encoding='utf-8').strip()}"
         options: dict[str, object] = {}
         if int(websockets_version.split(".")[0]) >= 15:
             # a scene's set-up can keep the interpreter busy for longer than a ping may take
             options = {"proxy": None, "ping_interval": None}
-        options |= {"compression": None, "max_size": None, "additional_headers": headers, "logger": QUIET}
+        options |= {"compression": None, "max_size": None, "additional_headers": self._headers, "logger": QUIET}
         return _from_daemon(partial(connect, self._address, **options))
 
     def _read(self, data: str | bytes) -> dict[str, object]:
@@ -258,8 +277,11 @@ class RolloutRecord:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, default=str) + "\n")
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line, default=str) + "\n")
+            except OSError as error:
+                raise RoboTwinPolicyError(f"record {self._path} cannot be written ({error.strerror})") from None
 
 
 class RoboTwinPolicy:

@@ -190,6 +190,16 @@ def test_what_does_not_fit_is_refused_in_one_sentence(policy, folder, served, mo
         policy.get_model(arguments(folder, served[1], execute=25))
     with pytest.raises(error, match="execute must be a whole number from 1, found 0"):
         policy.get_model(arguments(folder, served[1], execute=0))
+    for changes, words in (
+        ({"whole_chunk": "false"}, "whole_chunk must be True or False, found 'false'"),
+        ({"server": 8000}, "server must be a text, found 8000"),
+        ({"device": abs}, "device must be a text, found <built-in function abs>"),
+        ({"timeout_seconds": "20 s"}, "timeout_seconds must be a number of seconds from 0, found '20 s'"),
+        ({"token_file": str(tmp_path / "absent")}, "token_file .*absent cannot be read"),
+        ({"record": str(tmp_path / "absent" / "log")}, "record .*log cannot be written"),
+    ):
+        with pytest.raises(error, match=words):
+            policy.get_model(arguments(folder, served[1], **changes))
     model = policy.get_model(arguments(folder, served[1]))
     for change, message in (
         (lambda o: o["observation"].pop("left_camera"), r"no left_camera\.rgb; the task config needs"),
