@@ -24,8 +24,8 @@ from fwdata.store.evidence import write_part_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.layout import VIDEO_LAYOUT
 from fwdata.store.metadata import read_root
-from fwdata.store.sources import place_of
-from fwdata.store.writer import FrameLook, PartWriter, source_files
+from fwdata.store.sources import place_of, source_files
+from fwdata.store.writer import FrameLook, PartWriter
 
 FATAL_ERRNOS = frozenset(
     getattr(errno, name)

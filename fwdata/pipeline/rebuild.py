@@ -25,8 +25,7 @@ from fwdata.store.caches.identity import differences
 from fwdata.store.files import LocalFiles, file_sha256, write_lock
 from fwdata.store.metadata import read_part, read_record, write_record
 from fwdata.store.records import FileRecord, MadeFromRecord, PartRecord, PlanRecord, Record
-from fwdata.store.sources import SOURCES
-from fwdata.store.writer import source_files
+from fwdata.store.sources import SOURCES, source_files
 
 STAGING = ".repair.tmp"
 """Folder of a store in which a repair works; a killed repair leaves it, and the next one removes it."""

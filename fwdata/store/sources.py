@@ -9,15 +9,51 @@ store of an earlier release has no such group; its parts were made by version 1,
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from fwdata.api import EpisodeRef
 from fwdata.errors import StoreDamaged
-from fwdata.store.files import Files, ensure_groups
+from fwdata.store.files import Files, ensure_groups, file_sha256
 from fwdata.store.metadata import read_record, write_record
 from fwdata.store.records import PartSources
 
 SOURCES = "sources"
 """Group that holds one record for every part."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file an episode was read from."""
+
+    path: str
+    """Path relative to the root, POSIX."""
+    bytes: int
+    """Size of the file in bytes."""
+    sha256: str
+    """Digest of its bytes, hex."""
+    mtime_ns: int
+    """Time of its last change, nanoseconds."""
+
+
+def source_files(root: Path, ref: EpisodeRef, prefix: str = "") -> tuple[SourceFile, ...]:
+    """Size and sha256 of every file of a recording; `prefix` is put before the paths that are recorded.
+
+    Files that many episodes share are read once.
+    """
+    base = root.parent if root.is_file() else root
+    found = []
+    for name in ref.files:
+        status = (base / name).stat()
+        digest = _cached_sha256(base / name, status.st_mtime_ns, status.st_size)
+        found.append(SourceFile(prefix + name, status.st_size, digest, status.st_mtime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _cached_sha256(path: Path, mtime_ns: int, size: int) -> str:
+    return file_sha256(path)
 
 
 def place_of(root: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from fwdata.images.jpeg import jpeg_size
 from fwdata.store.array import ArrayWriter, write_documents, write_table
 from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.episode import StoredEpisode
-from fwdata.store.files import ensure_groups, file_sha256
+from fwdata.store.files import ensure_groups
 from fwdata.store.layout import byte_array, frame_array
 from fwdata.store.metadata import COMPLETE, write_record
 from fwdata.store.records import (
@@ -37,27 +36,13 @@ from fwdata.store.records import (
     PartRecord,
     PartSources,
 )
-from fwdata.store.sources import write_sources
+from fwdata.store.sources import SourceFile, write_sources
 from fwdata.store.spool import HeldBuffers
 from fwdata.store.stored_camera import stored_camera
 from fwdata.store.video_writer import VideoCameraWriter, VideoSpool, as_pixels
 
 SPOOL_BYTES = 64 * 2**20
 """Frames of one camera of the episode in flight are held in memory up to here, then in a temporary file."""
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file an episode was read from."""
-
-    path: str
-    """Path relative to the root, POSIX."""
-    bytes: int
-    """Size of the file in bytes."""
-    sha256: str
-    """Digest of its bytes, hex."""
-    mtime_ns: int
-    """Time of its last change, nanoseconds."""
 
 
 class _CameraWriter:
@@ -385,22 +370,3 @@ def check_jpeg(data: bytes, height: int, width: int, decode: bool = True, taken:
 
 def _short(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", .." if len(names) > 3 else "")
-
-
-def source_files(root: Path, ref: EpisodeRef, prefix: str = "") -> tuple[SourceFile, ...]:
-    """Size and sha256 of every file of a recording; `prefix` is put before the paths that are recorded.
-
-    Files that many episodes share are read once.
-    """
-    base = root.parent if root.is_file() else root
-    found = []
-    for name in ref.files:
-        status = (base / name).stat()
-        digest = _cached_sha256(base / name, status.st_mtime_ns, status.st_size)
-        found.append(SourceFile(prefix + name, status.st_size, digest, status.st_mtime_ns))
-    return tuple(found)
-
-
-@lru_cache(maxsize=64)
-def _cached_sha256(path: Path, mtime_ns: int, size: int) -> str:
-    return file_sha256(path)

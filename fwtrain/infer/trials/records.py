@@ -127,7 +127,7 @@ def _read_object(path: Path) -> dict[str, object]:
     return found
 
 
-def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+def _deciding(settings: dict[str, object]) -> dict[str, object]:
     """Without the protocol's texts, which a newer version may word otherwise."""
     protocol = settings.get("protocol")
     if not isinstance(protocol, dict):

@@ -26,8 +26,8 @@ from fwdata.manifest import Manifest
 from fwdata.merge import MergeRequest, merge
 from fwdata.pipeline.discover import find_recordings
 from fwdata.pipeline.registry import load_converter
+from fwdata.store.sources import SourceFile, source_files
 from fwdata.store.verify import verify_store
-from fwdata.store.writer import SourceFile, source_files
 
 
 @pytest.fixture
