@@ -29,6 +29,10 @@ AT_START = ("GLIBC_", "GOTO_", "LD_", "MALLOC_", "MKL_", "NPY_", "OMP_", "OPENBL
 """Beginnings of variables that are read when a process starts or imports a library: where a worker's differ from those
 of the server, it is started as a fresh process."""
 
+ANSWER_SECONDS = 120.0
+"""How long a worker is waited for: importing from a slow disk takes a part of it. A server that does not answer is
+ended, and with it the workers that it has; their tasks are done again by fresh processes."""
+
 
 class WorkerRequest(TypedDict):
     """The JSON by which a server is asked to fork a worker."""
@@ -143,7 +147,10 @@ class ForkServer:
         return self.usable and _at_start(environment) == _at_start(self.environment)
 
     def fork(self, connection: int, memory: int, environment: Mapping[str, str]) -> ForkedWorker | None:
-        """A worker that reads tasks from a pipe; None where there can be none from this server, now or later."""
+        """A worker that reads tasks from a pipe; None where there can be none from this server, now or later.
+
+        OSError where the server is gone, or does not answer for ANSWER_SECONDS and is ended.
+        """
         self._asked, self.usable = True, False  # until the answer is here, which nobody else may wait for
         request = WorkerRequest(
             server=self._process.pid,
@@ -155,11 +162,14 @@ class ForkServer:
         data = json.dumps(request).encode()
         status, theirs = os.pipe()
         try:
+            self._control.settimeout(ANSWER_SECONDS)
             socket.send_fds(self._control, [len(data).to_bytes(4, "little")], [connection, theirs, 2])
             self._control.sendall(data)
             _, descriptors, _, _ = socket.recv_fds(self._control, 4, 1)
-        except BaseException:
+        except BaseException as error:
             os.close(status)
+            if isinstance(error, TimeoutError):
+                self._process.kill()  # else it might still fork a worker, which would share a pipe with its replacement
             raise
         finally:
             os.close(theirs)

@@ -154,6 +154,18 @@ def test_a_server_that_is_killed_costs_one_attempt(tmp_path: Path, own: _Shared)
         assert found(pool, end_parent_once, str(tmp_path / "mark")) == os.getpid()
 
 
+def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_said(
+    own: _Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "ANSWER_SECONDS", 0.2)
+    with WorkerPool(1) as pool:
+        server = own.prepare()
+        assert server is not None
+        os.kill(server._process.pid, signal.SIGSTOP)
+        assert found(pool, double, 2) == 4
+        assert server._process.wait(timeout=10) == -signal.SIGKILL
+
+
 def test_a_fork_of_this_process_has_a_server_of_its_own(tmp_path: Path) -> None:
     with fork_server(), WorkerPool(1) as pool:
         ours = found(pool)["parent"]
