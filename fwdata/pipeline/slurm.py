@@ -77,7 +77,7 @@ _SCRIPT = """\
 # bash THIS_FILE: submits the array, and one task that does what failed tasks left when all have ended.
 # sbatch THIS_FILE: submits the array alone; the store is complete when its last task ends.
 set -euo pipefail
-if [ -z "${{SLURM_JOB_ID:-}}" ]; then
+if [ -z "${{SLURM_ARRAY_TASK_ID:-}}" ]; then
   array=$(sbatch --parsable "$0")
   sbatch --dependency="afterany:${{array%%;*}}" --array=0-0 "$0"
   exit

@@ -245,7 +245,8 @@ def test_a_slurm_script_runs_its_shard_and_submits_the_finishing_job(tmp_path: P
         stub.chmod(0o755)
     clean_environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     task = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "64"}
-    subprocess.run(["bash", script], env=clean_environment, check=True, capture_output=True)
+    allocation = {"SLURM_JOB_ID": "8"}  # of salloc, from which a script may be submitted
+    subprocess.run(["bash", script], env=clean_environment | allocation, check=True, capture_output=True)
     subprocess.run(["bash", script], env=clean_environment | task, check=True, capture_output=True)
     assert (tmp_path / "said").read_text().splitlines() == [
         f"sbatch|--parsable|{script}|",
