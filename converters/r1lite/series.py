@@ -306,7 +306,7 @@ def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, unset: d
         return stamps
     if collector.unset == len(stamps):
         why = "its messages have no header" if collector.headerless else "its header stamps are unset"
-        if len(stamps) > 1 and 0 < min(collector.stamps) < max(collector.stamps):
+        if not collector.headerless and 0 < min(collector.stamps) < max(collector.stamps):
             why = "its header stamps are times of another clock, that of a simulation"
         stamps = logs
         unset.setdefault(why, []).append(topic)

@@ -109,7 +109,7 @@ def test_a_video_that_contradicts_the_marker_stops_the_episode(tmp_path):
     with recording(folder) as file:
         replace(file, "observation/head_camera/rgb", standard)
     assert "episode0.mp4 contradicts the colours of head_camera" in reason(tmp_path)
-    assert "option colour" in reason(tmp_path)
+    assert "--colour rgb reads it as the video" in reason(tmp_path)
     episode = read_one(tmp_path, colour="rgb")
     assert np.median(np.abs(colours(episode.cameras["head_camera"]).astype(int) - images[:-1])) <= 3
     assert episode.metadata["colour_check"]["verdict"] == "agrees"

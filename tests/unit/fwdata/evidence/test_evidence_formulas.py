@@ -62,6 +62,7 @@ def test_apparent_motion_is_the_least_squares_translation() -> None:
         before, after = images[row - 1].astype(np.float64), images[row].astype(np.float64)
         down, across = np.gradient((before + after) / 2)
         moving = np.abs(after - before) > 4
+        moving[[0, -1]] = moving[:, [0, -1]] = False  # pixels of the border have one neighbour less
         x, y, t = across[moving], down[moving], (after - before)[moving]
         gram = np.array([[x @ x + 1, x @ y], [x @ y, y @ y + 1]])
         expected = np.linalg.solve(gram, -np.array([x @ t, y @ t])) if moving.sum() >= 4 else np.zeros(2)

@@ -57,6 +57,7 @@ def test_rows_are_measured_once_and_tell_the_same(tmp_path: Path, monkeypatch: p
         return measured(self, episode)
 
     monkeypatch.setattr(meaning, "measure", counted)
+    monkeypatch.setattr(reading, "_measured", {})
     told = convert(tmp_path / "once.zarr", below="evidence")
     assert set(count.values()) == {1} and not reading._measured
     monkeypatch.setattr(part, "kept_measurement", lambda request, recording: None)
