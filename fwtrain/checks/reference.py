@@ -72,6 +72,11 @@ def check_reference(folder: Path | str) -> list[ReferenceRow]:
     return rows
 
 
+def not_compared(folder: Path | str) -> list[str]:
+    """Recordings in the folder that its description does not list."""
+    return ReferenceFolder(Path(folder)).unlisted()
+
+
 def _relative(found: Tensor | None, expected: Tensor) -> float:
     """Largest difference over largest expected value."""
     scale = float(expected.double().abs().max()) if expected.numel() else 0.0

@@ -145,6 +145,13 @@ class ReferenceFolder:
             raise StoreDamaged(f"{path} is named by the reference's config.json and is missing; copy the folder again")
         return path
 
+    def unlisted(self) -> list[str]:
+        """Recordings beside the description that it does not list: nobody should take them for compared."""
+        files = self.files
+        listed = {files.weights, files.batch, files.train_scalars, *files.train.values(), *files.infer.values()}
+        kinds = {".safetensors", ".npz", ".npy", ".pt"}
+        return sorted(path.name for path in self.folder.iterdir() if path.suffix in kinds and path.name not in listed)
+
     def tensors(self, name: str) -> RecordedTensors:
         return RecordedTensors(self._file(name))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwdata.console import emit_json, fail, print_table
+from fwdata.console import emit_json, fail, print_table, say
 from fwdata.errors import EXIT_UNEXPECTED, UsageError
 from fwtrain.cli._common import Json, Threads, answer
 
@@ -51,12 +51,15 @@ def check_reference_command(
     as_json: Json = False,
 ) -> None:
     """Compare the model with reference values and print the largest errors; exit code 1 above tolerance."""
-    from fwtrain.checks.reference import check_reference
+    from fwtrain.checks.reference import check_reference, not_compared
     from fwtrain.train.run import set_threads
 
     set_threads(threads)
     rows = check_reference(folder)
     good = all(row.ok for row in rows)
+    passed_over = not_compared(folder)
+    if passed_over:
+        say(f"not compared, config.json does not list them: {', '.join(passed_over)}")
     if as_json:
         emit_json({"ok": good, "rows": [{**asdict(row), "ok": row.ok} for row in rows]})
     else:

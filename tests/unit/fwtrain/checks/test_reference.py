@@ -12,7 +12,7 @@ from paths import DATA
 from safetensors.torch import load_file, save_file
 
 from fwdata.errors import FwdataError, ManifestError, StoreDamaged, UsageError
-from fwtrain.checks.reference import check_reference
+from fwtrain.checks.reference import check_reference, not_compared
 
 MODEL = DATA / "fastwam_golden/model"
 NEWER = DATA / "fastwam_golden_2026_08"
@@ -191,6 +191,11 @@ def test_two_shifts_give_two_grids(folder):
         rows = {row.quantity: row.ok for row in check_reference(folder)}
         assert rows["timesteps_action"]
         assert rows["timesteps_video"] == good
+
+
+def test_recordings_that_nobody_lists_are_named(folder):
+    assert not_compared(folder) == []
+    assert not_compared(NEWER) == ["attention_masks.npz", "seeded_draws.safetensors"]
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,9 @@ def test_a_recipe_is_printed_with_its_sources(call):
 def test_check_reference_ends_with_a_verdict(call, monkeypatch):
     rows = [ReferenceRow("fastwam", "loss", 1e-7, 1e-4), ReferenceRow("idm", "sample", 5e-5, 1e-4)]
     monkeypatch.setattr(reference, "check_reference", lambda folder: rows)
-    code, out, _ = call("check-reference", "folder", "--threads", 1)
+    monkeypatch.setattr(reference, "not_compared", lambda folder: ["masks.npz"])
+    code, out, err = call("check-reference", "folder", "--threads", 1)
+    assert "not compared, config.json does not list them: masks.npz" in err
     verdict = "ok: all 2 comparisons are within tolerance; nearest to it is idm sample with 5.00e-05 of 1e-04"
     assert code == 0 and out.splitlines()[-1] == verdict
     rows.append(ReferenceRow("joint", "loss", 1.0, 1e-4))
