@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from converters.lerobot.mapping import Columns, Fit
 from converters.lerobot.meta import Dataset, load_dataset
 from converters.lerobot.parquet import Floats, numbers, read_span
+from converters.shared.conventions import is_gripper
 from fwdata.api import Json
 from fwdata.errors import BadEpisode, UsageError
 
@@ -24,6 +25,9 @@ UNIT_SCALE_MAX = 1.5
 """Gripper targets that never exceed this are on the scale 0 .. 1."""
 
 LIMITS = (-5.0, 110.0)
+TURN = 3.5
+"""Largest angle of a gripper's joint in rad; on the scale 0 .. 100 one that is used opens further."""
+
 FEW_ROWS = 10
 SCANNED_EPISODES = 50
 
@@ -66,24 +70,40 @@ def decide(dataset: Dataset, mapping: Fit, scale: Scale, unit: bool, action: Act
         raise UsageError("option gripper_unit needs option gripper_scale: auto, 0-1 or 0-100")
     if action == "recorded":
         return GripperRules(top, unit, None)
-    if not mapping.action_names[-1].endswith("gripper"):
-        raise UsageError("option gripper_action needs a name ending in 'gripper' for the action's last column")
+    if not is_gripper(mapping.action_names[-1]):
+        raise UsageError(
+            "option gripper_action needs a name such as 'gripper' or 'gripper.pos' for the action's last column, found "
+            f"{mapping.action_names[-1]!r}; option action_names names the columns"
+        )
     last = mapping.action[-1]
     place = Columns(last.key, last.indices[-1:])
     return GripperRules(top, unit, _recorded_sign(dataset.folder, dataset.stamp, place) if action == "auto" else action)
 
 
 def _grippers(parts: Sequence[Columns], names: Sequence[str]) -> tuple[Columns, ...]:
-    """Where the columns named `..gripper` come from."""
+    """Where the columns that are called grippers come from."""
     flat = [(part.key, index) for part in parts for index in part.indices]
-    return tuple(Columns(k, (i,)) for (k, i), name in zip(flat, names, strict=True) if name.endswith("gripper"))
+    return tuple(Columns(k, (i,)) for (k, i), name in zip(flat, names, strict=True) if is_gripper(name))
 
 
 @lru_cache(maxsize=256)
 def _recorded_top(folder: Path, stamp: int, places: tuple[Columns, ...]) -> int:
     if not places:
-        raise UsageError("option gripper_scale needs action columns whose names end in 'gripper'")
-    return 100 if any((values > UNIT_SCALE_MAX).any() for values in _scan(folder, places)) else 1
+        raise UsageError(
+            "option gripper_scale needs action columns called 'gripper', 'left_gripper', 'gripper.pos' or the like"
+        )
+    radians = 0.0
+    for values in _scan(folder, places):
+        largest = float(values.max())
+        if largest > TURN or (largest > UNIT_SCALE_MAX and not _switches(values)):
+            return 100
+        radians = max(radians, largest if largest > UNIT_SCALE_MAX else 0.0)
+    if radians:
+        raise UsageError(
+            f"grippers go from end to end and reach {radians:.3g}, which is neither the scale 0 .. 1 nor 0 .. 100, but "
+            "rather an angle in rad; leave option gripper_scale at recorded, or bring them to one of both scales"
+        )
+    return 1
 
 
 @lru_cache(maxsize=256)
@@ -151,7 +171,13 @@ def _scale_of(largest: float) -> str | None:
     return next((text for limit, text in _SCALES if 0 < largest <= limit), None)
 
 
-_SCALES = ((0.12, "0 .. 0.1 m"), (UNIT_SCALE_MAX, "0 .. 1"), (LIMITS[1], "0 .. 100"), (260.0, "0 .. 255"))
+_SCALES = (
+    (0.12, "0 .. 0.1 m"),
+    (UNIT_SCALE_MAX, "0 .. 1"),
+    (TURN, "an angle in rad"),
+    (LIMITS[1], "0 .. 100"),
+    (260.0, "0 .. 255"),
+)
 
 
 def _switches(values: NDArray[np.float64]) -> bool:
@@ -195,7 +221,7 @@ def apply(
 
 
 def _scaled(rows: Floats, names: Sequence[str], rules: GripperRules, warnings: list[str]) -> Floats:
-    columns = [i for i, name in enumerate(names) if name.endswith("gripper")]
+    columns = [i for i, name in enumerate(names) if is_gripper(name)]
     values = rows[:, columns]
     if not columns or rules.top is None:
         return rows

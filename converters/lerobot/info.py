@@ -32,7 +32,7 @@ _VIDEO = {
     "v3": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
 }
 _FIELDS = {"v2": {"episode_chunk", "episode_index", "video_key"}, "v3": {"chunk_index", "file_index", "video_key"}}
-_DEPTH = frozenset({"depth", "depthmap", "disparity"})
+_DEPTH = frozenset({"disparity", "z16", "tof"})
 _FORMATS = frozenset({"", "d", *(f"0{n}d" for n in range(1, 10)), *(f"0{n}" for n in range(1, 10))})
 NUMBER_TYPES = frozenset({*(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)), "bool"})
 
@@ -92,6 +92,10 @@ class Info:
         """Keys of colour cameras."""
         return [f.key for f in self.features.values() if f.dtype in {"video", "image"} and not (f.depth or f.absent)]
 
+    def depth(self) -> list[str]:
+        """Keys of cameras that measure distances."""
+        return [f.key for f in self.features.values() if f.dtype in {"video", "image"} and f.depth]
+
     def videos(self) -> list[str]:
         """Keys of colour cameras whose images are in video files."""
         return [key for key in self.pictures() if self.features[key].dtype == "video"]
@@ -148,6 +152,8 @@ def read_json(path: Path, name: str, max_bytes: int) -> Any:
         if reason is not None:
             raise UsageError(reason)
         return json.loads(path.read_text(encoding="utf-8-sig"))
+    except UsageError:
+        raise
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -250,7 +256,9 @@ def _feature(key: str, value: object) -> Feature:
 
 
 def _flat_names(found: object) -> tuple[str, ...]:
-    """Names come as a list, a list in a list, one text with commas, or an object of lists such as {"motors": [..]}."""
+    """Names come as a list, a list in a list, one text with commas, or as {"motors": [..]} or {"x": 0, "y": 1}."""
+    if isinstance(found, dict) and sorted(found.values(), key=str) == sorted(range(len(found)), key=str):
+        return tuple(sorted(found, key=found.__getitem__))
     if isinstance(found, dict):
         found = [name for names in found.values() if isinstance(names, list) for name in names]
     if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
@@ -262,7 +270,7 @@ def _flat_names(found: object) -> tuple[str, ...]:
 
 def _is_depth(key: str, value: Mapping[str, Any]) -> bool:
     """Whether a camera measures distances: by its flag, its pixel format, or its name."""
-    if _DEPTH & set(re.split(r"[^a-z]+", key.lower())):
+    if "depth" in key.lower() or _DEPTH & set(re.split(r"[^a-z0-9]+", key.lower())):
         return True
     for place in (value, value.get("info"), value.get("video_info")):
         if not isinstance(place, dict):

@@ -137,6 +137,8 @@ def _camera(info: Info, name: str, keys: Sequence[str]) -> str:
     wanted = keys[0] if len(keys) == 1 else f"one of {', '.join(keys)}"
     absent = [key for key, feature in info.features.items() if feature.absent]
     listed = f"; listed without images: {', '.join(absent)}" if absent else ""
+    depth = [key for key in info.depth() if key in keys]
+    listed += f"; {', '.join(depth)} measures distances and has no colours" if depth else ""
     raise UsageError(
         f"camera {name} needs the feature {wanted}; its cameras are {', '.join(pictures) or 'none'}{listed}"
     )
@@ -247,8 +249,13 @@ def _names(info: Info, columns: Sequence[Columns], wanted: Sequence[str], what: 
 
 
 def name_notes(info: Info, mapping: Fit) -> list[str]:
-    """A sentence for every feature used whose names in info.json are more or fewer than its values, or not unique."""
-    notes, used = [], {*mapping.state_names, *mapping.action_names}
+    """A sentence for every feature used whose names in info.json are more or fewer than its values, or not unique.
+
+    Also one for cameras without colours, which are left out.
+    """
+    depth = info.depth()
+    notes = [f"{', '.join(depth)}: distances by name or format, not colours; left out"] if depth else []
+    used = {*mapping.state_names, *mapping.action_names}
     for key in dict.fromkeys(part.key for part in (*mapping.state, *mapping.action)):
         feature, plain = info.features[key], key.rpartition(".")[2]
         count, taken = len(feature.names), not used.isdisjoint(feature.names)

@@ -126,7 +126,8 @@ def _absent(folder: Path, name: str) -> str:
     """What to do about a file of metadata that is not there."""
     fetch = f"fetch it: {hub.fetch_command(folder)}"
     killed = "" if name == INFO else ", or add --recover where the recording was killed"
-    return f"{name} is missing, without which no episode can be identified: the download is incomplete; {fetch}{killed}"
+    lost = "instruction" if name in _TASKS.values() else "episode"
+    return f"{name} is missing, without which no {lost} is known: the download is incomplete; {fetch}{killed}"
 
 
 @lru_cache(maxsize=64)
@@ -183,7 +184,8 @@ def _what_is_left(
     try:
         tasks = _tasks_v3(folder) if info.shared_files else _tasks_v2(folder, warnings)
     except (BadEpisode, UsageError, OSError) as error:
-        warnings.append(f"{error}; tasks are not known, option task gives the instruction")
+        reason = error if (folder / _TASKS[info.shared_files]).exists() else f"{_TASKS[info.shared_files]} is missing"
+        warnings.append(f"{reason}; instructions are those that the metadata list by episode, or option task's")
     try:
         if info.shared_files:
             for name in [name for name in files if name.startswith("meta/episodes/")]:

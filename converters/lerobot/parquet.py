@@ -135,12 +135,29 @@ def find_rows(
         other = numbers[numbers != episode][0]
         raise BadEpisode(f"{name} holds rows of episode {other}, expected episode {episode} alone")
     if len(places) != length:
-        raise BadEpisode(f"{name} holds {len(places)} rows of episode {episode}, the metadata say {length}")
+        raise BadEpisode(f"{_other_rows(name, numbers, episode, len(places), length)}; {_AGAIN}")
     if not 0 < length <= MAX_EPISODE_ROWS:
         raise BadEpisode(f"{name} holds {length} rows of episode {episode}, expected 1 to {MAX_EPISODE_ROWS}")
     if int(places[-1] - places[0]) != length - 1:
-        raise BadEpisode(f"{name} holds the rows of episode {episode} in more than one run")
+        raise BadEpisode(
+            f"{name} holds the rows of episode {episode} in more than one run; sort the table by its column index, or "
+            "download it again"
+        )
     return Span(path, name, int(places[0]), length, columns)
+
+
+_AGAIN = "download the dataset's tables and its folder meta again, from one revision, or leave the episode out"
+
+
+def _other_rows(name: str, numbers: NDArray[np.int64] | None, episode: int, found: int, length: int) -> str:
+    """What a table holds in place of the rows that the metadata promise."""
+    if numbers is None or found or not len(numbers):
+        return f"{name} holds {found} rows of episode {episode}, the metadata say {length}"
+    low, high = int(numbers.min()), int(numbers.max())
+    others = f"episode {low}" if low == high else f"episodes {low} to {high}"
+    return (
+        f"{name} holds 0 rows of episode {episode}, the metadata say {length}; its column episode_index names {others}"
+    )
 
 
 @lru_cache(maxsize=8)
@@ -251,7 +268,11 @@ def numbers(table: pa.Table, name: str, key: str, size: int) -> Floats:
     width = 1
     if _is_list(kind):
         if array.null_count:
-            raise BadEpisode(f"{name}: {key} has {array.null_count} rows without values")
+            first = next(row for row, cell in enumerate(array) if not cell.is_valid)
+            raise BadEpisode(
+                f"{name}: {key} has {array.null_count} rows without values, the first is row {first} of the episode; "
+                "leave the episode out, or fetch the table again"
+            )
         edges = _edges(array)
         lengths = np.unique(np.diff(edges)) if len(array) else np.array([size])
         if len(lengths) != 1:

@@ -17,6 +17,7 @@ from converters.lerobot.doubled import DoubledRows
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.info import NUMBER_TYPES, Info, inside
 from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
+from converters.lerobot.video_files import by_frames
 from fwdata.api import BadEpisode
 from fwdata.errors import UsageError
 
@@ -82,6 +83,9 @@ def survey(
         for kind, told in moved.items()
         if told
     ]
+    if info.shared_files:
+        located, counted = by_frames(folder, keys, located, tree)
+        warnings += counted
     tables = list(dict.fromkeys(e.data_file for e in located if tree.holds(e.data_file)))
     ends = [] if is_agreed() else _ends(tables)
     absent = _absent_videos(keys, located, tree) | _absent_images(folder, info, ends)

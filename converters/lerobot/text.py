@@ -96,13 +96,13 @@ def tell(
 
     BadEpisode when a row names a task that the table has not, or when no text is left.
     """
-    fine = _lookup(labels.task, table, "task_index") if labels.task is not None else _only(registered, rows)
+    warnings: list[str] = []
+    fine = _texts_of_rows(labels, rows, registered, table, rules, warnings)
     quality = _lookup(labels.quality, table, "quality_index") if labels.quality is not None else [""] * rows
     pairs = list(zip(fine, (label != UNQUALIFIED for label in quality), strict=True))
     kinds = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
     annotations = [Annotation(text, good, 0, 0) for text, good in kinds]
     numbers = np.array([kinds[pair] for pair in pairs], np.int64)
-    warnings: list[str] = []
     coarse, source = _coarse(labels, table, folder, rules, warnings)
     if not coarse:
         coarse, source = _from_fine(fine, rules), "task_index"
@@ -124,12 +124,39 @@ def tell(
     )
 
 
+def _texts_of_rows(
+    labels: Labels,
+    rows: int,
+    registered: Sequence[str],
+    table: Mapping[int, str],
+    rules: LanguageOptions,
+    warnings: list[str],
+) -> list[str]:
+    """The text of every row; the episode's own where rows name none, option task's where their tasks are unknown."""
+    if labels.task is None:
+        return _only(registered, rows)
+    if rules.task and not set(labels.task.tolist()) <= table.keys():
+        return [NO_TEXT] * rows
+    found = _lookup(labels.task, table, "task_index")
+    known = {" ".join(text.split()) for text in registered} - _LABELS - {"", NO_TEXT}
+    others = [text for text in dict.fromkeys(found) if text not in known | {NO_TEXT}]
+    if known and others and not rules.task:
+        warnings.append(
+            f"task_index of the rows means {others[0]!r}, the metadata of the episode list {min(known)!r}: one of them "
+            "was renumbered; the rows' text is used, option task gives another"
+        )
+    return found
+
+
 def _lookup(indices: Rows, table: Mapping[int, str], column: str) -> list[str]:
     texts: dict[int, str] = {}
     for index in dict.fromkeys(indices.tolist()):
         if index not in table:
             row = int(np.flatnonzero(indices == index)[0])
-            raise BadEpisode(f"{column} is {index} at frame {row}, which the dataset's task table does not have")
+            raise BadEpisode(
+                f"{column} is {index} at frame {row}, which the dataset's task table does not have; fetch meta/tasks "
+                "again, or give the instruction with --task"
+            )
         text = " ".join(table[index].split())
         texts[index] = NO_TEXT if not text or (text in _LABELS and column == "task_index") else text
     return [texts[index] for index in indices.tolist()]

@@ -160,7 +160,10 @@ def assign_whole(found: Timeline, name: str, rows: int, fps: float) -> Assignmen
     BadEpisode when there are fewer or more, or when frames are missing or doubled inside (uneven times).
     """
     if len(found.times) != rows:
-        raise BadEpisode(f"{name} holds {len(found.times)} frames, the episode has {rows} rows")
+        raise BadEpisode(
+            f"{name} holds {len(found.times)} frames, the episode has {rows} rows, so nothing tells which frame each "
+            "row has; download the video again, or leave the episode out"
+        )
     return assign_run(found, name, rows, fps, 0, "frame k is row k")
 
 

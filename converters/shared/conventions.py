@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -125,11 +126,23 @@ def swapped_wrists(cameras: Sequence[str], wrists: tuple[str, str]) -> dict[str,
     return order_option("wrists_exchanged", [other.get(name, name) for name in cameras])
 
 
+def is_gripper(name: str) -> bool:
+    """Whether a column is called a gripper's opening: `left_gripper`, `gripper.pos`; not its force, speed or place."""
+    words = re.findall(r"[a-z]+", name.lower())
+    if name.endswith("gripper"):
+        return True
+    return "gripper" in words and set(words[words.index("gripper") + 1 :]) <= _OPENING
+
+
+_OPENING = frozenset({"pos", "position", "open", "opening", "width", "stroke", "joint", "state", "cmd", "command"})
+"""Words that may follow "gripper" in the name of a column that holds its opening."""
+
+
 def named_grippers(state_names: Sequence[str], action_names: Sequence[str]) -> tuple[GripperClaim, ...]:
-    """Columns whose name ends in "gripper", nothing decided about them."""
+    """Columns that `is_gripper` knows by their names, nothing decided about them."""
     where = {name: index for index, name in enumerate(state_names)}
     return tuple(
         GripperClaim(name, index, (where[name],) if name in where else ())
         for index, name in enumerate(action_names)
-        if name.endswith("gripper")
+        if is_gripper(name)
     )

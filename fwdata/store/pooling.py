@@ -53,12 +53,12 @@ def _compared(store: Store, detector: Detector) -> list[DatasetVerdict]:
         return []
     inputs = (
         EpisodeInput(
-            e.id, "", e.state(), e.action(), store.state_names, store.action_names, e.timestamps(), store.fps,
-            e.instruction,
+            e.id, e.part.record.group, e.state(), e.action(), store.state_names, store.action_names, e.timestamps(),
+            store.fps, e.instruction,
         )
         for e in store.episodes
     )  # fmt: skip
-    return list(detector.pool([EpisodeMeasurement(e.id, "", (), detector.trace(e)) for e in inputs]))
+    return list(detector.pool([EpisodeMeasurement(e.id, e.group, (), detector.trace(e)) for e in inputs]))
 
 
 def _with_words(pooled: Sequence[DatasetVerdict], before: Sequence[DatasetVerdict], keep: bool) -> list[DatasetVerdict]:

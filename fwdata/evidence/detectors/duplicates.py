@@ -15,6 +15,9 @@ from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasureme
 from fwdata.evidence.signals import Floats
 
 POINTS, NEAR, SHARED, ROUNDING = 32, 0.10, 0.5, 1e-4
+UNITS = 8.0
+"""Groups of episodes of which one spreads so many times further than another are in two units."""
+
 MIN_EPISODES = 3
 """Distances are in units of the data set's spread, which takes some episodes to know."""
 
@@ -35,11 +38,12 @@ class DuplicateEpisodes(Detector):
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict; its episodes are the later ones of every pair."""
-        traced = [(m.episode, trace) for m in episodes for trace in m.traces if isinstance(trace, RowTrace)]
-        if len(traced) < 2:
+        found = [(m, trace) for m in episodes for trace in m.traces if isinstance(trace, RowTrace)]
+        if len(found) < 2:
             return ()
-        names = [name for name, _ in traced]
-        pairs = exact_pairs([t.rows for _, t in traced]) | near_pairs([t.path for _, t in traced])
+        names, traced = [m.episode for m, _ in found], [trace for _, trace in found]
+        pairs = exact_pairs([t.rows for t in traced])
+        pairs |= near_pairs([t.path for t in traced], [m.group for m, _ in found])
         later = sorted({max(pair) for pair in pairs})
         examples = ", ".join(f"{names[max(p)]} repeats {names[min(p)]}" for p in sorted(pairs)[:2])
         return (
@@ -90,12 +94,12 @@ def exact_pairs(rows: Sequence[frozenset[bytes]]) -> set[tuple[int, int]]:
     return {pair for pair, count in shared.items() if count > SHARED * min(len(rows[pair[0]]), len(rows[pair[1]]))}
 
 
-def near_pairs(paths: Sequence[NDArray[np.float32]]) -> set[tuple[int, int]]:
+def near_pairs(paths: Sequence[NDArray[np.float32]], groups: Sequence[str]) -> set[tuple[int, int]]:
     """Pairs of episodes whose paths differ by less than a tenth of the data set's spread (root mean square)."""
     if len(paths) < MIN_EPISODES or len({path.shape for path in paths}) != 1:
         return set()
     stacked = np.stack(paths).astype(np.float64)
-    spread = stacked.std(axis=(0, 1))
+    spread = _spread(stacked, groups)
     moving = spread > 1e-6
     if not moving.any():
         return set()
@@ -108,6 +112,19 @@ def near_pairs(paths: Sequence[NDArray[np.float32]]) -> set[tuple[int, int]]:
         near = np.argwhere(distance < NEAR**2 * flat.shape[1])
         found |= {(int(a) + low, int(b)) for a, b in near if int(a) + low < int(b)}
     return found
+
+
+def _spread(stacked: Floats, groups: Sequence[str]) -> Floats:
+    """float64 [D], of [n, 32, D]: how far the columns spread; in the smaller unit where groups are in two.
+
+    Beside degrees all episodes in rad look alike.
+    """
+    spread: Floats = stacked.std(axis=(0, 1))
+    labels = np.array(groups)
+    own = [stacked[labels == group].std(axis=(0, 1)) for group in dict.fromkeys(groups)]
+    own = [np.where(found > 1e-6, found, spread) for found in own]
+    least, most = np.min(own, axis=0), np.max(own, axis=0)
+    return np.where(most > UNITS * least, least, spread)
 
 
 DETECTORS = (DuplicateEpisodes(),)

@@ -34,6 +34,9 @@ from one of its ends."""
 TIGHT = 2.5
 """Grippers of one scale reach alike, within this ratio; joints that step by chance do not."""
 
+PERCENT = (50.0, 200.0)
+"""Ratio of grippers of 0 .. 100 to those of 0 .. 1."""
+
 FEW_ROWS = 20
 """Rows below which a column's ends tell nothing."""
 
@@ -115,11 +118,16 @@ def _told(sizes: dict[str, list[Size]]) -> Iterator[tuple[str, list[Size]]]:
 
 
 def _sides(subject: str, found: Sequence[Size]) -> tuple[list[Size], list[Size]]:
-    """(the small, the large) where the sizes fall apart; of columns only where several of each reach alike."""
+    """(the small, the large) where the sizes fall apart; of columns only where several of each reach alike.
+
+    One episode alone is enough where names and a ratio near 100 say that a gripper is on the other of two scales.
+    """
     if subject in (STATE, GRIPPERS):
         return apart(found, SIZE_RATIO)
     sides = apart(found, REACH_RATIO)
-    alike = all(len(side) > 1 and side[-1][1] <= TIGHT * side[0][1] for side in sides)
+    ratio = sides[1][0][1] / sides[0][-1][1] if sides[0] else 0.0
+    least = 1 if "gripper" in subject.lower() and PERCENT[0] <= ratio <= PERCENT[1] else 2
+    alike = all(len(side) >= least and side[-1][1] <= TIGHT * side[0][1] for side in sides)
     return sides if alike else ([], [])
 
 

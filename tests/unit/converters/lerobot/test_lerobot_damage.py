@@ -82,7 +82,7 @@ def test_info_json(root, changes, parts):
         ("meta/info.json", b"[]", "must be an object, found list"),
         ("meta/info.json", b"\xff\xfe", "meta/info.json is not valid JSON"),
         ("meta/info.json", b"[" * 100_000, "meta/info.json is not valid JSON"),
-        ("meta/tasks.jsonl", None, "meta/tasks.jsonl is missing, without which no episode can be identified"),
+        ("meta/tasks.jsonl", None, "meta/tasks.jsonl is missing, without which no instruction is known"),
         ("meta/episodes.jsonl", None, "; fetch it: hf download OWNER/NAME --repo-type dataset --local-dir "),
         ("meta/episodes.jsonl", b"", "no episode"),
         ("meta/episodes.jsonl", b"no json\n", "line 1: not valid JSON"),

@@ -238,8 +238,8 @@ def test_a_mapping_of_ones_own(tmp_path):
         ({"state_names": ["p"]}, "state_names lists 1 names, the features have 4 numbers"),
         ({"state": "l"}, "l is a feature of image of shape [24, 32, 3]"),
         ({"gripper_unit": True}, "option gripper_unit needs option gripper_scale"),
-        ({"gripper_scale": "auto"}, "needs action columns whose names end in 'gripper'"),
-        ({"gripper_action": "unit"}, "needs a name ending in 'gripper'"),
+        ({"gripper_scale": "auto"}, "needs action columns called 'gripper', 'left_gripper', 'gripper.pos'"),
+        ({"gripper_action": "unit"}, "needs a name such as 'gripper'"),
         ({"cameras": {**OWN["cameras"], "head": "tops"}}, "camera head needs the feature tops; its cameras are"),
     ):
         assert part in refusal(root, "lerobot", **{**OWN, **changes})

@@ -68,6 +68,18 @@ def test_grippers_that_hardly_move_are_of_the_scale_that_was_decided() -> None:
     assert (found.subject, found.value, found.against, found.action) == ("grippers", 100, 3, "stop")
 
 
+def test_one_gripper_episode_on_the_other_scale_is_enough_where_names_say_gripper() -> None:
+    alone = [*clean_set()[:7], scaled(clean_set()[7], GRIPPERS, 100)]
+    found = {v.subject for v in pooled("one_scale", alone).values() if v.verdict == "contradicted"}
+    assert found == {f"{k} {s}_gripper" for k in ("state", "action") for s in ("left", "right")}
+    assert all(v.verdict == "confirmed" for v in pooled("one_scale", [unnamed(e) for e in alone]).values())
+
+
+def test_episodes_beside_others_in_a_larger_unit_are_no_duplicates() -> None:
+    millimetres = [changed(scaled(e, (*JOINTS, *GRIPPERS), 1000), group="other") for e in clean_set()[4:]]
+    assert pooled("duplicate_episodes", [*clean_set()[:4], *millimetres])[""].verdict == "confirmed"
+
+
 def test_clean_episodes_are_of_one_scale_also_when_little_moves() -> None:
     idle = two_arms(20, images=False)
     idle = changed(idle, state=np.repeat(idle.state[:1], 120, axis=0), action=np.repeat(idle.action[:1], 120, axis=0))

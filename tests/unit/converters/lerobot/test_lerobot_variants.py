@@ -1,0 +1,165 @@
+"""Datasets that say things in other ways: names, scales, stale numbers of videos, tasks that disagree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from lerobot_files import V3_VIDEO, Recipe, edit_info, edit_table, frames, write_dataset, write_video
+from lerobot_reading import pixels
+from numpy.typing import NDArray
+
+from converters.lerobot import Converter
+from converters.lerobot.converter import choose_manifest
+from converters.lerobot.info import read_info
+from fwdata.api import BadEpisode, Episode, UsageError
+
+TOP = "observation.images.top"
+NAMES = ["pan.pos", "lift.pos", "gripper.pos"]
+EPISODES = "meta/episodes/chunk-000/file-000.parquet"
+OWN = Recipe(
+    version="v3.0",
+    fps=30,
+    robot="own",
+    lengths=(12, 14, 13, 11),
+    cameras=(TOP,),
+    vectors={"observation.state": 3, "action": 3},
+    names={"observation.state": NAMES, "action": NAMES},
+    tasks=(0, 1, 0, 1),
+)
+
+
+def gripping(top: float) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """Rows whose last column goes from end to end."""
+    values = {}
+    for episode, length in enumerate(OWN.lengths):
+        rng = np.random.default_rng(episode)
+        for key in OWN.vectors:
+            rows = rng.normal(size=(length, 3))
+            rows[:, 2] = np.where(np.arange(length) < length // 2, 0.0, top)
+            values[key, episode] = rows
+    return values
+
+
+def read(root: Path, **options: object) -> list[Episode]:
+    """Every episode, with the manifest that is chosen."""
+    chosen = choose_manifest([root], options)
+    made = Converter(chosen.model_copy(update={"options": {**chosen.options, **options}}))
+    return [made.read(root, ref) for ref in made.discover(root).episodes]
+
+
+def warned(root: Path) -> str:
+    return "\n".join(Converter(choose_manifest([root], {})).discover(root).warnings)
+
+
+@pytest.mark.parametrize(("top", "scale"), [(100, "0 .. 100"), (1.7, "an angle in rad"), (255, "0 .. 255")])
+def test_grippers_that_lerobot_calls_pos_share_a_scale_or_no_store(tmp_path, top, scale):
+    write_dataset(tmp_path / "a", replace(OWN, values=gripping(1)))
+    write_dataset(tmp_path / "b", replace(OWN, values={k: v + 0.1 for k, v in gripping(top).items()}))
+    with pytest.raises(UsageError, match=rf"different scales, 0 .. 1 \(a, 1 datasets\), {scale}"):
+        read(tmp_path)
+    if top == 100:
+        stored = read(tmp_path, gripper_unit=True, gripper_scale="auto")
+        assert {float(e.state[:, 2].max()) for e in stored} == {1.0}
+
+
+def test_an_angle_is_not_taken_for_one_of_both_scales(tmp_path):
+    root = write_dataset(tmp_path, replace(OWN, values=gripping(1.7)))
+    with pytest.raises(UsageError, match=r"reach 1.7, which is neither the scale 0 .. 1 nor 0 .. 100"):
+        read(root, gripper_unit=True, gripper_scale="auto")
+
+
+@pytest.mark.parametrize("force", ["gripper_force", "gripper_velocity.left", "gripper_x"])
+def test_other_columns_of_a_gripper_have_no_scale(tmp_path, force):
+    names = {key: ["pan", "lift", force] for key in OWN.vectors}
+    for name, top in (("a", 1), ("b", 100)):
+        rows = {k: v + (0.1 if name == "b" else 0) for k, v in gripping(top).items()}
+        write_dataset(tmp_path / name, replace(OWN, names=names, values=rows))
+    assert len(read(tmp_path)) == 8
+
+
+def test_names_by_index(tmp_path):
+    """As simulated environments write them."""
+    names = {"observation.state": {"a": 2, "b": 0, "c": 1}, "action": {"x": 0, "y": 1, "gripper": 2}}
+    write_dataset(tmp_path, replace(OWN, names=names))
+    found = read_info(tmp_path).features
+    assert found["observation.state"].names == ("b", "c", "a") and found["action"].names == ("x", "y", "gripper")
+
+
+@pytest.mark.parametrize("key", ["observation.images.DepthCam", "observation.images.frontdepth", "cam_z16", "cam.tof"])
+def test_depth_of_other_names_is_left_out_and_said(tmp_path, key):
+    root = write_dataset(tmp_path, replace(OWN, cameras=(TOP, key)))
+    assert set(read(root)[0].cameras) == {"top"}
+    assert f"{key}: distances by name or format, not colours; left out" in warned(root)
+
+
+def videos(root: Path, named: tuple[int, ...], start: tuple[int, ...]) -> None:
+    """Two videos of two episodes each, and what the metadata say about them."""
+    for number in (0, 1):
+        shots = np.concatenate([frames(OWN, TOP, e) for e in (2 * number, 2 * number + 1)])
+        write_video(root / V3_VIDEO.format(video_key=TOP, chunk_index=0, file_index=number), shots, 30)
+    table = pq.read_table(root / EPISODES).to_pylist()
+    for row, file, frame in zip(table, named, start, strict=True):
+        row |= {f"videos/{TOP}/file_index": file, f"videos/{TOP}/from_timestamp": frame / 30}
+    pq.write_table(pa.Table.from_pylist(table), root / EPISODES)
+
+
+@pytest.mark.parametrize("named", [(0, 0, 7, 7), (0, 0, 0, 0), (3, 3, 4, 4)])
+def test_videos_whose_numbers_are_stale_are_found_by_their_frames(tmp_path, named):
+    root = write_dataset(tmp_path, OWN)
+    videos(root, named, (0, 12, 0, 13))
+    for number, episode in enumerate(read(root)):
+        assert np.array_equal(pixels(episode.cameras["top"]), frames(OWN, TOP, number))
+    assert "and were found by their numbers of frames" in warned(root)
+
+
+def test_videos_of_other_lengths_are_not_taken_for_them(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    videos(root, (0, 0, 7, 7), (0, 12, 0, 13))
+    write_video(root / V3_VIDEO.format(video_key=TOP, chunk_index=0, file_index=1), frames(OWN, TOP, 3), 30)
+    made = Converter(choose_manifest([root], {}))
+    assert [ref.hints["episode"] for ref in made.discover(root).episodes] == [0, 1]
+
+
+def test_tasks_that_disagree_are_said(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    table = pq.read_table(root / EPISODES).to_pylist()
+    pq.write_table(pa.Table.from_pylist([row | {"tasks": ["fold the towel"]} for row in table]), root / EPISODES)
+    first = read(root)[0]
+    assert first.instructions == ("pick up the cup",)
+    assert any(
+        "means 'pick up the cup', the metadata of the episode list 'fold the towel'" in w for w in first.warnings
+    )
+    assert not read(root, task="fold it")[0].warnings[:1] or "means" not in read(root, task="fold it")[0].warnings[0]
+
+
+def test_an_unknown_task_can_be_given(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    edit_table(root / "data/chunk-000/file-000.parquet", "task_index", pa.array([9] * sum(OWN.lengths)))
+    with pytest.raises(BadEpisode, match="or give the instruction with --task"):
+        read(root)
+    assert read(root, task="fold it")[0].instructions == ("fold it",)
+
+
+def test_what_a_table_holds_instead_is_said(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    path = root / "data/chunk-000/file-000.parquet"
+    numbers = np.repeat(np.arange(4), OWN.lengths) + 100
+    edit_table(path, "episode_index", pa.array(numbers))
+    with pytest.raises(BadEpisode, match="its column episode_index names episodes 100 to 103; download"):
+        read(root)
+
+
+def test_a_pointer_in_place_of_info_json_is_not_called_json(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    edit_info(root)
+    (root / "meta/info.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    with pytest.raises(UsageError, match=r"set: meta/info.json is a Git LFS pointer|: meta/info.json is a Git LFS"):
+        read(root)
+    with pytest.raises(UsageError) as caught:
+        read(root)
+    assert "not valid JSON" not in str(caught.value)
