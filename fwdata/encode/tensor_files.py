@@ -157,7 +157,10 @@ def _names_in(file: Path, refusal: Refusal) -> list[str]:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a whole file or nothing. tensors: contiguous, on the CPU."""
     with whole_file(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(dict(tensors), temporary, metadata)
+        temporary.chmod(mode)  # safetensors leaves a file that nobody else can read
 
 
 def header_bytes(header: TensorHeader) -> bytes:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fwdata.encode.tensor_files import MODEL_NAMES
+from fwdata.encode.tensor_files import MODEL_NAMES, save_tensors
 from fwdata.encode.text import umt5
 from fwdata.encode.vae.wan import load_vae
 from fwdata.errors import UsageError
@@ -98,6 +98,12 @@ def test_fields_of_another_type_are_refused(
     save_file(tiny[1], tmp_path / WHOLE)
     with pytest.raises(UsageError, match=says):
         load_vae(str(tmp_path))
+
+
+def test_a_file_of_weights_can_be_read_by_whoever_reads_others(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_tensors(tmp_path / WHOLE, {"a": torch.zeros(2)})
+    assert (tmp_path / WHOLE).stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 @pytest.mark.slow
