@@ -14,7 +14,6 @@ from pathlib import Path
 from converters.robotwin import hdf5, paths
 from converters.shared import archives as packed
 from fwdata.api import EpisodeRef, LeftOut, Skipped, UsageError
-from fwdata.envs.sample import TASKS as SAMPLE_TASKS
 from fwdata.errors import did_you_mean
 
 
@@ -165,8 +164,14 @@ def listing_warnings(listing: paths.RecordingListing) -> list[str]:
 def place_warnings(recordings: Iterable[paths.RecordingFile]) -> list[str]:
     """Tasks, embodiments and settings that are unknown."""
     places = {r.place for r in recordings}
-    unknown = sorted({p.task for p in places} - paths.TASKS - {task.name for task in SAMPLE_TASKS})
-    warnings = [f"{task!r} is not one of RoboTwin's 50 tasks{did_you_mean(task, paths.TASKS)}" for task in unknown]
+    unknown = {p.task for p in places} - paths.TASKS
+    if unknown:
+        from fwdata.envs.sample.tasks import TASKS  # takes time to import
+
+        unknown -= {task.name for task in TASKS}
+    warnings = [
+        f"{task!r} is not one of RoboTwin's 50 tasks{did_you_mean(task, paths.TASKS)}" for task in sorted(unknown)
+    ]
     if any(p.embodiment == paths.UNKNOWN for p in places):
         warnings.append("no folder names the embodiment of some recordings; option embodiment sets it")
     if any(p.setting == paths.UNKNOWN for p in places):

@@ -186,12 +186,12 @@ class OptionsCommand(TyperCommand):
 
     def _source(self, args: Sequence[str]) -> str | None:
         """The first argument that is neither a flag nor a flag's value, where there is a converter of that name."""
-        from fwdata.pipeline.registry import converter_names
+        from fwdata.pipeline.registry import has_converter
 
         own, todo = self._own(), iter(args)
         for token in todo:
             if not token.startswith("-"):
-                return token if token in converter_names() else None
+                return token if has_converter(token) else None
             if own.get(token):
                 next(todo, None)
         return None

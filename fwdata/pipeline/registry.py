@@ -26,6 +26,11 @@ def converter_names() -> list[str]:
     return sorted({*_built_in(), *CONVERTERS.names()})
 
 
+def has_converter(name: str) -> bool:
+    """Whether there is a converter of that name; installed packages are only searched where it is not built in."""
+    return name in _built_in() or name in CONVERTERS.files() or name in CONVERTERS.installed()
+
+
 def _built_in() -> set[str]:
     import converters
 

@@ -6,14 +6,13 @@ import hashlib
 import os
 import time
 from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for, one_line
 from fwdata.store.files import Listing
 from fwdata.store.locations import StoreUrl
-from fwdata.store.remote_clients import Client, connect, hub_files, index_page, request_seconds
+from fwdata.store.remote_clients import Client, connect, request_seconds
 from fwdata.store.remote_errors import cut_short, reaching
 
 if TYPE_CHECKING:
@@ -163,6 +162,8 @@ class RemoteFiles:
     def names(self, key: str) -> list[str]:
         """Sorted names of the folders below `key`, hidden ones left out; empty when there is none."""
         if self.url.scheme == "hf":
+            from fwdata.store.remote_listing import hub_files
+
             base = f"{key}/" if key else ""
             inside = (k.removeprefix(base) for k, _ in hub_files(self.url) if k.startswith(base))
             found = {name.partition("/")[0] for name in inside if "/" in name}
@@ -177,6 +178,8 @@ class RemoteFiles:
 
     def _index(self, key: str) -> list[str]:
         """Names in a folder of a web server. StoreError for one that lists no folders."""
+        from fwdata.store.remote_listing import index_page
+
         data = self.read(key)
         names = [] if data is None else index_page(data)
         if not self._listed:
@@ -191,6 +194,8 @@ class RemoteFiles:
     def listing(self) -> Listing:
         """Every object; sizes are 0 on web servers, which do not tell them."""
         if self.url.scheme == "hf":
+            from fwdata.store.remote_listing import hub_files
+
             return Listing.of_objects(self._plain(dict(hub_files(self.url))))
         if self.url.scheme in ("http", "https"):
             return Listing.of_objects(self._plain(dict.fromkeys(self._walk(""), 0)))
@@ -287,6 +292,8 @@ def _entry(meta: ObjectMeta) -> Entry:
 
 def at_once[K, V](call: Callable[[K], V], keys: Iterable[K]) -> Iterator[V]:
     """call(key) for every key, several at once, in the keys' order; the first failure is raised."""
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="remote")
     try:
         yield from pool.map(call, keys)
