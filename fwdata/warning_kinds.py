@@ -54,6 +54,8 @@ class WarningKind:
     """Whether all have the very text."""
     gravity: int
     """0: data may be wrong; 1: worth a look; 2: harmless."""
+    sources: tuple[str, ...] = ()
+    """All of them."""
 
     def sentence(self) -> str:
         """One line: a single warning as it is, several with their count and two sources."""
@@ -80,7 +82,7 @@ def group_warnings(items: Iterable[tuple[str, str]]) -> list[WarningKind]:
         sources = list(dict.fromkeys(source for source, _ in members if source))
         same = all(other == text for _, other in members)
         count = len(sources) or len(members)
-        found.append(WarningKind(text, count, tuple(sources[:EXAMPLES]), same, _gravity(text)))
+        found.append(WarningKind(text, count, tuple(sources[:EXAMPLES]), same, _gravity(text), tuple(sources)))
     return sorted(found, key=lambda kind: (kind.gravity, -kind.count))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from fwdata.doctor.caches import cache_findings
-from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine, without_numbers
+from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine
 from fwdata.doctor.findings import ORDER, Checkup, DoctorFinding, listed
 from fwdata.doctor.remedies import Patient, remedy
 from fwdata.evidence import sentences
@@ -18,6 +17,7 @@ from fwdata.pipeline.stored_episode import episode_input
 from fwdata.store.evidence import read_evidence
 from fwdata.store.reader import Store
 from fwdata.store.records.evidence import EvidenceRecord
+from fwdata.warning_kinds import group_warnings
 
 
 class LeftOutLike(Protocol):
@@ -111,8 +111,8 @@ def left_out_finding(
     name: str, severity: Severity, items: Sequence[LeftOutLike], episodes: int, patient: Patient
 ) -> DoctorFinding:
     """One finding for recordings that were left out, with the most frequent kind of reason. episodes: that were not."""
-    reasons = Counter(without_numbers(item.reason) for item in items).most_common(3)
-    listing = "; ".join(f"{count} times: {reason}" for reason, count in reasons)
+    kinds = sorted(group_warnings((item.source, item.reason) for item in items), key=lambda kind: -kind.count)
+    listing = "; ".join(f"{kind.count} times: {kind.text}{'' if kind.same else ', and the like'}" for kind in kinds[:3])
     sentence = f"{len(items)} of {len(items) + episodes} recordings are left out ({listing})"
     retry = patient.is_store and name == "quarantined"
     command = f"fwdata convert {patient.source} RAW --out {patient.where} --retry-quarantined" if retry else ""

@@ -18,14 +18,18 @@ from fwdata.doctor.rows import RowFacts, row_facts, row_findings
 from fwdata.doctor.windows import WindowFacts, window_facts, window_findings
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure, pool
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Severity
 from fwdata.manifest import Manifest
+from fwdata.warning_kinds import group_warnings
 
 IMAGE_EPISODES = 20
 """Episodes whose images are looked at, evenly spread."""
 
 COMPARED_ROWS = 1_000_000
 """Rows up to which all episodes are compared with each other for duplicates; beyond, evenly spread ones."""
+
+UNSETTLED = re.compile(r"out of step|nothing tells|turned differently|no switch|contradicts|shifted against")
+"""Warnings of converters about a decision that the recording does not settle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +90,7 @@ class Examination:
         self.verdicts: tuple[DatasetVerdict, ...] = ()
         self._names: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._other_names: list[str] = []
-        self._warnings: dict[str, list[tuple[str, str]]] = {}
+        self._warnings: list[tuple[str, str]] = []
         self._measured: list[EpisodeMeasurement] = []
         self._facts: list[RowFacts] = []
         self._windows: list[WindowFacts] = []
@@ -105,8 +109,7 @@ class Examination:
         keep = self._kept(rows) and same
         if not same:
             self._other_names.append(episode.facts.id)
-        for text in episode.warnings:
-            self._warnings.setdefault(without_numbers(text), []).append((episode.facts.id, text))
+        self._warnings += [(episode.facts.id, text) for text in episode.warnings]
         self._measured.append(self._thinner.thin(episode.measurement, traces=keep))
         self._options |= episode.measurement.options
         self._facts.append(episode.facts)
@@ -151,14 +154,12 @@ class Examination:
 
     def _warned(self) -> list[DoctorFinding]:
         """Warnings of the converter, one finding for each kind."""
-        found = []
-        for said in self._warnings.values():
-            names = list(dict.fromkeys(name for name, _ in said))
-            sentence = f"{said[0][1]} ({len(names)} of {len(self._measured)} episodes)"
-            found.append(DoctorFinding("note", "conversion", sentence, "", float(len(said)), listed(names), len(names)))
+        found, total = [], len(self._measured)
+        for kind in group_warnings(sorted(self._warnings, key=lambda said: self.order.get(said[0], 0))):
+            severity: Severity = "warn" if UNSETTLED.search(kind.text) else "note"
+            sentence = f"{kind.text}{'' if kind.same else ', and the like'} ({kind.count} of {total} episodes)"
+            names = kind.sources
+            found.append(
+                DoctorFinding(severity, "conversion", sentence, "", float(kind.count), listed(names), len(names))
+            )
         return found
-
-
-def without_numbers(text: str) -> str:
-    """A message without its numbers and paths, so that the same fault in several recordings counts as one."""
-    return re.sub(r"\S*[/\\]\S*|\d+", "N", text)

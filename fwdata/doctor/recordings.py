@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fwdata.api import Episode
 from fwdata.doctor.checkup import Advance, in_order, left_out_finding, spread
-from fwdata.doctor.examine import IMAGE_EPISODES, Examination, ExaminedEpisode, examine, without_numbers
+from fwdata.doctor.examine import IMAGE_EPISODES, Examination, ExaminedEpisode, examine
 from fwdata.doctor.findings import Checkup, DoctorFinding
 from fwdata.doctor.remedies import Patient
 from fwdata.pipeline.discover import find_recordings
@@ -15,6 +15,7 @@ from fwdata.pipeline.part import Unreadable, use_recording
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.pipeline.workers import LeftOut, Link, RetryThenLeaveOut, Task, WorkerPool
+from fwdata.warning_kinds import group_warnings
 
 
 def examine_recording(
@@ -85,10 +86,7 @@ def _not_converted(found: CombinedDiscovery, unread: list[Unreadable], patient: 
     meant = [skip for skip in found.skipped if not skip.damaged]
     if meant:
         findings.append(left_out_finding("left_out", "note", meant, good, patient))
-    kinds: dict[str, list[str]] = {}
-    for text in found.warnings:
-        kinds.setdefault(without_numbers(text), []).append(text)
-    for texts in kinds.values():
-        more = f" (and {len(texts) - 1} more of this kind)" if len(texts) > 1 else ""
-        findings.append(DoctorFinding("note", "discovery", f"{texts[0]}{more}", "", float(len(texts))))
+    for kind in group_warnings((text, text) for text in found.warnings):
+        more = f" (and {kind.count - 1} more of this kind)" if kind.count > 1 else ""
+        findings.append(DoctorFinding("note", "discovery", f"{kind.text}{more}", "", float(kind.count)))
     return findings

@@ -29,8 +29,9 @@ from robotwin_files import write_task
 
 import fwdata
 from fwdata import doctor
+from fwdata.api import Skipped
 from fwdata.doctor.album import ShownEpisode
-from fwdata.doctor.checkup import check_store
+from fwdata.doctor.checkup import check_store, left_out_finding
 from fwdata.doctor.examine import Examination, examine
 from fwdata.doctor.exhibits import add_exhibit
 from fwdata.doctor.findings import DoctorFinding
@@ -329,13 +330,25 @@ def test_other_columns_and_warnings_of_the_converter_are_found() -> None:
         other = changed(episode, state_names=names if number == 5 else episode.state_names)
         other = changed(other, state_names=("other", *other.state_names[1:])) if number == 5 else other
         warned = ("12 rows are odd",) if number < 2 else ()
+        warned += (f"clock skew of {number} ms; joints and images may be out of step",) if number > 5 else ()
         examination.add(examine(other, np.ones(120, np.bool_), used, warned))
-    found = {finding.detector: finding for finding in examination.findings()[0]}
+    told = examination.findings()[0]
+    clock, odd = (finding for finding in told if finding.detector == "conversion")
+    assert (clock.severity, clock.episodes) == ("warn", ("episode_6", "episode_7"))
+    assert "skew of 6 ms" in clock.sentence and "and the like (2 of 8 episodes)" in clock.sentence
+    found = {finding.detector: finding for finding in told}
     assert (found["columns"].severity, found["columns"].episodes) == ("warn", ("episode_5",))
     assert found["columns"].command.endswith("--exclude episode_5")
-    assert (
-        found["conversion"].severity == "note" and "12 rows are odd (2 of 8 episodes)" in found["conversion"].sentence
+    assert odd.severity == "note" and "12 rows are odd (2 of 8 episodes)" in odd.sentence
+
+
+def test_reasons_of_recordings_left_out_keep_their_words() -> None:
+    items = [Skipped(f"{n}.mcap", f"/hdas/feedback_arm_left: {n} stamps of {n}.mcap are unset") for n in range(3)]
+    found = left_out_finding("unreadable", "warn", items, 5, Patient("raw", "r1lite", False))
+    wanted = (
+        "3 of 8 recordings are left out (3 times: /hdas/feedback_arm_left: 0 stamps of 0.mcap are unset, and the like)"
     )
+    assert found.sentence == wanted and found.count == 3
 
 
 @pytest.mark.slow
