@@ -28,6 +28,24 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # 
 set_environment()  # as both programs do; a process that differs in it is not forked from the server of the others
 
 
+LONGEST = (
+    "test_libero_offline.py", "test_two_nodes_of_a_ray_cluster", "test_quickstart.py", "docs/first-hour.md",
+    "test_a_killed_evaluation_ends_like", "docs/sources.md", "docs/strides.md", "docs/look-and-clean.md",
+    "test_a_reader_stays_small", "test_examples.py", "test_one_file_of_each_kind", "test_four_shards_at_once",
+)  # fmt: skip
+"""Tests of a minute or so, longest first: one that starts last keeps one process busy while the other waits."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests at the start of each of two equal halves, which is what two processes begin with."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    place_of = {id(item): min((rank[n] for n in LONGEST if n in item.nodeid), default=None) for item in items}
+    late = [item for item in items if place_of[id(item)] is None]
+    first = sorted((item for item in items if place_of[id(item)] is not None), key=lambda item: place_of[id(item)] or 0)
+    half = (len(items) + 1) // 2 - len(first[0::2])
+    items[:] = [*first[0::2], *late[: max(half, 0)], *first[1::2], *late[max(half, 0) :]]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def quick_writes() -> Iterator[None]:
     """No waiting for the disk: a test outlives no power failure."""

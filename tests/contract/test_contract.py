@@ -243,7 +243,7 @@ def test_a_killed_conversion_completes_identically_and_a_finished_one_writes_not
 @pytest.mark.usefixtures("two_parts")
 def test_workers_change_no_byte(manifest: Manifest, root: Path, tmp_path: Path) -> None:
     run_convert(root, tmp_path / "0.zarr", manifest)
-    for workers in (1, 2, 4):
+    for workers in (1, 4):  # 4: more than there are parts
         assert run_convert(root, tmp_path / f"{workers}.zarr", manifest, workers).new_episodes == 2
         assert tree(tmp_path / f"{workers}.zarr") == tree(tmp_path / "0.zarr")
 
