@@ -10,7 +10,7 @@ from paths import ROOT
 
 SHELL = ("", "sh", "bash", "shell", "console", "python")
 """Languages of blocks that a reader would run; the others are shown only."""
-MARK = re.compile(r"<!-- (run|run-in-repository|run-with-hub|shown|needs: [a-z0-9, ]+) -->")
+MARK = re.compile(r"<!-- (run|run-small|run-in-repository|run-with-hub|run-with-bucket|shown|needs: [a-z0-9, ]+) -->")
 GENERATED = ("manifest-reference.md", "recipe-reference.md", "fwdata-json.md", "fwtrain-json.md")
 
 
@@ -28,6 +28,11 @@ class DocBlock:
     """What the comment directly above it says; None without one."""
     text: str
     """Its lines."""
+
+    @property
+    def needs(self) -> bool:
+        """Whether it is marked with what a test machine lacks."""
+        return self.mark is not None and self.mark.startswith("needs: ")
 
 
 def doc_blocks() -> list[DocBlock]:
