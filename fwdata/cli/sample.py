@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +58,8 @@ def sample(
     else:
         print(f"{out}: {report.episodes} episodes, {report.frames} frames, {human_bytes(report.bytes)}")
         manifest = {"robotwin": "robotwin-sample", "lerobot": "lerobot-robotwin"}.get(kind, kind)
-        print(f"  convert them with: fwdata convert {kind} {out} --out {out.name}.zarr --manifest {manifest}")
+        command = ["fwdata", "convert", kind, str(out), "--out", f"{out.resolve().name}.zarr", "--manifest", manifest]
+        print(f"  convert them with: {shlex.join(command)}")
 
 
 def _in_simulator(

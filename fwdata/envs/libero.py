@@ -91,7 +91,7 @@ def versions() -> dict[str, str]:
         return {name: importlib.metadata.version(name) for name in PACKAGES}
     except importlib.metadata.PackageNotFoundError as error:
         raise UsageError(
-            f"replaying needs the LIBERO simulator, but {error.name} is not installed: {install_command('libero-sim')}"
+            f"this needs the LIBERO simulator, but {error.name} is not installed: {install_command('libero-sim')}"
         ) from None
 
 
@@ -110,7 +110,8 @@ def choose_backend() -> str:
         if tried.returncode == 0:
             os.environ.update(MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend)
             return backend
-        reasons.append(f"{backend}: {(tried.stderr.strip().splitlines() or ['it crashed'])[-1]}")
+        said = tried.stderr.partition("Exception ignored in")[0]  # what destructors say of it is not the reason
+        reasons.append(f"{backend}: {(said.strip().splitlines() or ['it crashed'])[-1]}")
     raise FwdataError(f"no OpenGL library can render without a screen ({'; '.join(reasons)}): {INSTALL_GL}")
 
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,6 @@ from fwdata.envs.libero_experts import PickAndPlace, expert_actions, perturbed
 from fwdata.errors import FwdataError, UsageError, did_you_mean
 from fwdata.io import folder_lock, made_folder, sync, whole_file, write_json
 from fwdata.pipeline.workers import WorkerPool
-
-if TYPE_CHECKING:
-    pass
 
 RESOLUTION = 128
 SETTLING_STEPS = 10
@@ -112,7 +109,7 @@ def tasks_to_record(suite: str, asked: str | None) -> list[BenchmarkTask]:
                 f"no scripted expert solves task {match[0].number} of {suite} ({match[0].name}); "
                 f"it solves {', '.join(map(str, able))}"
             )
-        found.append(match[0])
+        found += [task for task in match if task not in found]
     if not found:
         raise UsageError("--tasks names no task")
     return found
@@ -313,6 +310,8 @@ def record_suite(
     on_demo: callback, demonstrations recorded. Raises UsageError for a folder with other settings, StoreBusy when
     another process records there. Cost: 20 to 40 CPU seconds per demonstration with software rendering.
     """
+    if not 0 <= request.seed < 1 << 32:
+        raise UsageError(f"--seed must be 0 to {(1 << 32) - 1} in the simulator, found {request.seed}")
     versions = simulators.versions()
     simulators.choose_backend()
     with made_folder(request.folder), folder_lock(request.folder):

@@ -11,6 +11,7 @@ No weights are in it: RoboTwin's Python is older than this toolkit's, so the run
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +64,8 @@ def _check(trained: Trained) -> None:
 
 def _notes(trained: Trained) -> tuple[str, ...]:
     deploy, horizon = trained.recipe.deploy, trained.config.action_horizon
-    notes = [f"start the policy with: fwtrain serve {trained.path} --checkpoint {trained.checkpoint.step}"]
+    serve = shlex.join(["fwtrain", "serve", str(trained.path), "--checkpoint", str(trained.checkpoint.step)])
+    notes = [f"start the policy with: {serve}"]
     if deploy.execute is None:
         notes.append(
             f"the recipe does not set deploy.execute: all {horizon} actions of a chunk are carried out, the published "

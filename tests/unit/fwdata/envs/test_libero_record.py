@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import h5py
@@ -128,11 +129,19 @@ def test_a_killed_recording_continues_and_a_finished_one_stays(run: Command, mad
         (("--tasks", "0"), "no scripted expert solves task 0 of libero_goal (open_it); it solves 1"),
         (("--tasks", "9"), "has no task '9'"),
         (("--suite", "10"), "no scripted expert solves tasks of libero_10"),
+        (("--seed", -1), "--seed must be 0 to 4294967295 in the simulator, found -1"),
+        (("--seed", 1 << 32), "--seed must be 0 to 4294967295 in the simulator, found 4294967296"),
     ],
 )
 def test_what_no_expert_solves_is_refused(run: Command, made, tmp_path: Path, options, words):
     record(run, tmp_path / "out", *options).refused(2, words)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_task_that_is_named_twice_is_recorded_once(run: Command, made, tmp_path: Path):
+    done = record(run, tmp_path, "--tasks", "1, put_it_there,1", "--json")
+    assert (done.code, done.json["episodes"], len(made)) == (0, 2, 1)
+    assert json.loads((tmp_path / "libero_goal/sample.json").read_text())["tasks"] == ["put_it_there"]
 
 
 def test_options_that_do_not_fit_are_refused(run: Command, tmp_path: Path):
@@ -149,3 +158,10 @@ def test_commands_are_bounded_and_quantised_like_published_ones():
     assert steps == pytest.approx(np.round(steps), abs=1e-6)
     with pytest.raises(UsageError):
         recording.tasks_to_record("libero_90", None)
+
+
+def test_the_command_that_is_printed_can_be_copied(run: Command, tmp_path: Path):
+    done = run("sample", "libero", "--episodes", 1, "--out", tmp_path / "a b")
+    line = done.out.splitlines()[-1].partition("with: ")[2]
+    words = shlex.split(line)
+    assert words[:4] == ["fwdata", "convert", "libero", str(tmp_path / "a b")] and "a b.zarr" in words

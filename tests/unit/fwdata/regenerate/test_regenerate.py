@@ -360,13 +360,18 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     working = {"egl": 0, "osmesa": 0}
 
     def tried(command, env, **_):
-        return subprocess.CompletedProcess(command, working[env["MUJOCO_GL"]], "", "Traceback\nAttributeError: no GL")
+        return subprocess.CompletedProcess(
+            command, working[env["MUJOCO_GL"]], "", "Traceback\nAttributeError: no GL\n" + ENDING
+        )
 
     monkeypatch.setattr(simulators.subprocess, "run", tried)
     for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
         monkeypatch.setenv(name, "")  # so that it is put back
         monkeypatch.delenv(name)
     return working
+
+
+ENDING = "Exception ignored in: <function GLContext.__del__>\nTraceback\nAttributeError: no attribute '_context'"
 
 
 def test_the_renderer_is_chosen(probes, monkeypatch):
