@@ -64,6 +64,7 @@ def agreeing(manifest: Manifest, options: LiberoOptions, metadata: Mapping[str, 
         side = "wrist_left_right" if PLACES.get(name) == "wrist" else "camera_left_right"
         found[f"{side} {name}"] = f"--rotation {name}={MIRRORED[done]}"
         found[f"camera_up_down {name}"] = f"--rotation {name}={UPSIDE_DOWN[done]}"
+        found[f"camera_up_down+camera_left_right {name}"] = f"--rotation {name}={MIRRORED[UPSIDE_DOWN[done]]}"
     return found
 
 

@@ -35,7 +35,7 @@ def convention_findings(
             continue
         reason = accepted.get(verdict.detector)
         sentence = _sentence(verdict) + (f"; accepted: {reason}" if reason else "")
-        known = {} if sentences.torn(verdict, verdicts) else options
+        known = {} if sentences.torn(verdict, verdicts) else sentences.together(options, verdicts)
         command = remedy(patient, verdict, total, sentences.option_for(verdict, known))
         found.append(
             DoctorFinding(

@@ -178,6 +178,6 @@ class Conventions:
     """Whether images are rendered in step with the rows; lags of real cameras need more episodes."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Detector name, with a space and the subject where it is of one alone ("camera_up_down image"), or with an arrow
-    and what must be measured ("gripper_scale -> 0 .. 1") -> what would agree with the opposite of what was decided: a
-    flag as typed ("--rotation image=mirror"), else a manifest key
+    and what must be measured ("gripper_scale -> 0 .. 1"), or two with a plus, for where both are contradicted -> what
+    would agree with the opposite of what was decided: a flag as typed ("--rotation image=mirror"), else a manifest key
     ("fps.hz: 30")."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from fwdata.evidence.detectors.colour import ColourOrder
 from fwdata.evidence.records import DatasetVerdict, Verdict
@@ -25,7 +25,7 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     others = [name for name in others if name != first.detector]
     more = f" (also contradicted: {', '.join(others)})" if others else ""
     accept = " ".join(f'--accept {name}="why"' for name in (first.detector, *others))
-    advice = agreement(first, {} if torn(first, verdicts) else options)
+    advice = agreement(first, {} if torn(first, verdicts) else together(options, verdicts))
     return f"{contradiction(first)}{more}; {advice}, or {accept} keeps what was decided"
 
 
@@ -34,6 +34,18 @@ def torn(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict]) -> bool:
     return bool(verdict.decided) and any(
         v.detector == verdict.detector and v.verdict == "confirmed" and v.decided == verdict.decided for v in verdicts
     )
+
+
+def together(options: Mapping[str, str], verdicts: Iterable[Verdict | DatasetVerdict]) -> dict[str, str]:
+    """The options, with that of "one+other subject" for both detectors where both are contradicted."""
+    wrong = {(v.detector, v.subject) for v in verdicts if v.verdict == "contradicted"}
+    found = dict(options)
+    for key, option in options.items():
+        names, _, subject = key.partition(" ")
+        both = names.split("+")
+        if len(both) > 1 and all((name, subject) in wrong for name in both):
+            found |= {f"{name} {subject}": option for name in both}
+    return found
 
 
 def option_for(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
-from fwdata.evidence.sentences import agreement
+from fwdata.evidence.sentences import agreement, together
 from fwdata.evidence.thumbnails import of_camera
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.store.evidence import read_evidence
@@ -56,9 +56,10 @@ class EvidenceGate:
             detector = find_detector(verdict.detector)
             if (verdict.detector, verdict.subject) in self.confirmed or detector.min_episodes == 1:
                 subject = f" {verdict.subject}" if verdict.subject else ""
+                advice = agreement(verdict, together(measurement.options, measurement.verdicts))
                 return (
                     f"{REFUSED} {detector.question}{subject}: {detector.word} {verdict.decided!r}, measured "
-                    f"{verdict.measured!r} ({verdict.detail}); {agreement(verdict, measurement.options)}, or "
+                    f"{verdict.measured!r} ({verdict.detail}); {advice}, or "
                     f'--accept {detector.name}="why" keeps it'
                 )
         return None

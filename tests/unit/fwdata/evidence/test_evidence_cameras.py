@@ -10,11 +10,14 @@ import pytest
 from evidence_episodes import changed, clean_set, fixed_camera, pooled, scene, told, two_arms, with_claims
 from paths import DATA
 
+from converters.libero.options import LiberoOptions
+from converters.libero.stored import agreeing
 from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
 from fwdata.evidence.image_motion import apparent_motion
 from fwdata.evidence.measure import measure, pool
 from fwdata.evidence.sentences import refusal
 from fwdata.evidence.thumbnails import Collector, from_jpeg, from_rgb
+from fwdata.manifest import load_manifest
 
 ROBOTWIN = DATA / "robotwin"
 
@@ -124,6 +127,21 @@ def test_exchanged_cameras_are_named_before_what_follows_from_them() -> None:
     other = replace(next(v for v in verdicts if v.detector == "wrists_exchanged"), detector="camera_delay")
     why = refusal([other, *verdicts], (), {})
     assert why is not None and why.startswith("wrist cameras: expected") and "also contradicted: camera_delay" in why
+
+
+def test_a_camera_that_is_turned_by_180_degrees_is_answered_with_one_rotation() -> None:
+    told = {"rotation": "rot180"}
+    claim = CameraClaim("image", mounted=False, up="z+", right="y-")
+    options = agreeing(load_manifest("libero"), LiberoOptions(), told)
+    for fault, wanted in (("rot180", "none"), ("mirror", "flip_vertical"), ("flip", "mirror")):
+        turns = {"rot180": (-1, -1), "mirror": (1, -1), "flip": (-1, 1)}[fault]
+        episodes = [with_claims(fixed_camera(seed), cameras=(claim,), options=options) for seed in range(4)]
+        episodes = [
+            changed(e, thumbnails={"image": e.thumbnails["image"][:, :: turns[0], :: turns[1]]}) for e in episodes
+        ]
+        verdicts = [v for v in pool([measure(e) for e in episodes]) if v.subject == "image"]
+        why = refusal(verdicts, {}, options)
+        assert why is not None and f"--rotation image={wanted} would agree" in why
 
 
 def test_a_fixed_and_a_wrist_camera_that_are_exchanged_are_found() -> None:

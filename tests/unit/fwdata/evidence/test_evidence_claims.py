@@ -110,7 +110,7 @@ def test_what_would_agree_with_the_opposite_can_be_typed(source: str) -> None:
     assert stored == episode.conventions.options
     assert stored
     for detector, option in stored.items():
-        assert find_detector(detector.partition(" ")[0])
+        assert all(find_detector(name) for name in detector.partition(" ")[0].split("+"))
         if option.startswith("--set "):
             key, _, text = shlex.split(option)[1].partition("=")
             model.model_validate({**manifest.options, key: yaml.safe_load(text)})
