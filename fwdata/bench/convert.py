@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,30 +15,16 @@ import numpy as np
 
 from fwdata.api import Camera, Converter, EncodedCamera, RawCamera, VideoCamera
 from fwdata.bench.timing import Timing, timed
-from fwdata.errors import FwdataError, UsageError
-from fwdata.evidence.registry import all_detectors
+from fwdata.bench.whole import Whole, convert_once, measure_whole, start_seconds
+from fwdata.errors import UsageError
 from fwdata.images.colour import ToRgb
 from fwdata.images.jpeg import decode_rgb
 from fwdata.manifest import Manifest
 from fwdata.pipeline.registry import load_converter
-from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.run import convert
 from fwdata.report.inspect_store import folder_bytes
 
 PEER_ROWS = 48
 """Rows that lerobot's writer is given: it is some ten times slower, and its rate does not depend on the number."""
-
-
-@dataclass(frozen=True)
-class Whole:
-    """One conversion from start to end."""
-
-    workers: int
-    """Worker processes."""
-    wall: float
-    """Seconds from start to end."""
-    cpu: float
-    """CPU seconds of all its processes, their start included."""
 
 
 class WholeJson(TypedDict):
@@ -49,6 +34,8 @@ class WholeJson(TypedDict):
     """Seconds from start to end."""
     cpu: float
     """CPU seconds of all its processes."""
+    peak_memory: int
+    """Bytes that the largest of its processes held."""
 
 
 class SourceBenchJson(TypedDict):
@@ -72,6 +59,12 @@ class SourceBenchJson(TypedDict):
     """Conversion's rate over that of lerobot's writer; null: not measured."""
     workers: dict[str, WholeJson]
     """Number of worker processes -> a whole conversion with so many."""
+    two_worker_ratio: float | None
+    """Seconds on the clock with one worker over those with two; null: not measured."""
+    startup_seconds: float | None
+    """Seconds on the clock of the whole command on two recordings of 16 rows; null where none could be made."""
+    peak_memory: int | None
+    """Bytes that the largest process of the whole conversions held; null: not measured."""
     load_average: float
     """Of the machine, before the first of them."""
 
@@ -107,6 +100,8 @@ class ConvertBench:
     """Bytes of the recordings."""
     store_bytes: int
     """Bytes of the store they become."""
+    startup: float | None = None
+    """Seconds on the clock of the whole command on a few short recordings; None: not measured."""
 
     @property
     def bytes_ratio(self) -> float:
@@ -123,6 +118,17 @@ class ConvertBench:
         """Conversion's rate over that of lerobot's writer."""
         return None if self.peer is None else self.conversion.rate / self.peer.rate
 
+    @property
+    def two_worker_ratio(self) -> float | None:
+        """Seconds with one worker over those with two; None where not both were measured."""
+        walls = {whole.workers: whole.wall for whole in self.whole}
+        return walls[1] / walls[2] if {1, 2} <= walls.keys() else None
+
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes of the largest process of the whole conversions; None without any."""
+        return max((whole.peak_memory for whole in self.whole), default=None)
+
     def to_json(self) -> SourceBenchJson:
         """Plain JSON."""
         ways = {"floor": self.floor, "convert": self.conversion, "lerobot": self.peer}
@@ -135,7 +141,13 @@ class ConvertBench:
             "bytes": {"source": self.source_bytes, "store": self.store_bytes},
             "bytes_ratio": round(self.bytes_ratio, 3),
             "of_lerobot": None if self.of_peer is None else round(self.of_peer, 1),
-            "workers": {str(w.workers): {"wall": round(w.wall, 3), "cpu": round(w.cpu, 3)} for w in self.whole},
+            "workers": {
+                str(w.workers): {"wall": round(w.wall, 3), "cpu": round(w.cpu, 3), "peak_memory": w.peak_memory}
+                for w in self.whole
+            },
+            "two_worker_ratio": None if self.two_worker_ratio is None else round(self.two_worker_ratio, 3),
+            "startup_seconds": None if self.startup is None else round(self.startup, 3),
+            "peak_memory": self.peak_memory,
             "load_average": self.load,
         }
 
@@ -149,12 +161,14 @@ def bench_convert(
     peer: bool = True,
     workers: tuple[int, ...] = (1, 2),
     evidence: bool = True,
+    short: Path | None = None,
 ) -> ConvertBench:
     """Measure the conversion of a folder of recordings.
 
     Floor and conversion take turns, and the fastest run of each counts, so that other programs disturb both alike.
-    workers: whole conversions timed on the wall; needs idle cores to say anything. evidence: conventions are measured
-    too, of 20 recordings by every detector. UsageError when nothing is found.
+    workers: whole conversions timed on the clock; needs idle cores to say anything. evidence: conventions are measured
+    too, of 20 recordings by every detector. short: a few short recordings of the source, to time the command's start
+    with. UsageError when nothing is found.
     """
     converter = load_converter(manifest)
     if not converter.discover(raw).episodes:
@@ -162,7 +176,7 @@ def bench_convert(
     floors, conversions, sizes = [], [], [0]
     for _ in range(repeats):
         floors.append(timed("read and decode only", lambda: _read_and_decode(converter, raw)))
-        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, 0, evidence, sizes.append)))
+        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, evidence, sizes.append)))
     load = os.getloadavg()[0]
     return ConvertBench(
         source=source,
@@ -170,10 +184,11 @@ def bench_convert(
         floor=min(floors, key=lambda t: t.cpu_seconds),
         conversion=min(conversions, key=lambda t: t.cpu_seconds),
         peer=_lerobot(converter, raw) if peer else None,
-        whole=tuple(_whole(source, raw, manifest, count, evidence) for count in workers),
+        whole=tuple(measure_whole(source, raw, manifest, count, evidence) for count in workers),
         load=load,
         source_bytes=folder_bytes(raw) if raw.is_dir() else raw.stat().st_size,
         store_bytes=sizes[-1],
+        startup=None if short is None else start_seconds(source, short),
     )
 
 
@@ -183,38 +198,13 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _whole(source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool) -> Whole:
-    began = time.monotonic()
-    timing = timed("whole", lambda: _convert(source, raw, manifest, workers, evidence))
-    return Whole(workers, time.monotonic() - began, timing.cpu_seconds)
-
-
 def _convert(
-    source: str,
-    raw: Path,
-    manifest: Manifest,
-    workers: int,
-    evidence: bool = True,
-    on_bytes: Callable[[int], None] = lambda _: None,
+    source: str, raw: Path, manifest: Manifest, evidence: bool, on_bytes: Callable[[int], None] = lambda _: None
 ) -> int:
-    """Camera frames of one conversion, in this process with 0 workers; with more, of small parts that they can share.
-
-    on_bytes: called with the bytes of the store. FwdataError when a recording could not be read.
-    """
-    with _scratch() as folder:
-        parts = 2 if workers else None
-        request = ConvertRequest(
-            *(source, (raw,), folder / "store.zarr", manifest, workers),
-            part_episodes=parts,
-            evidence=evidence,
-            accept={detector.name: "nothing is kept" for detector in all_detectors()},  # made images contradict some
-        )
-        report = convert(request, lambda plan: None, lambda episodes, frames: None)
-        on_bytes(folder_bytes(request.out))
-    if report.quarantined:
-        where, reason = report.quarantined[0]
-        raise FwdataError(f"cannot measure with recordings that are left out: {where}: {reason}")
-    return report.frames * len(manifest.cameras)
+    """Camera frames of one conversion in this process. on_bytes: called with the bytes of the store."""
+    frames, size = convert_once(source, raw, manifest, 0, evidence)
+    on_bytes(size)
+    return frames * len(manifest.cameras)
 
 
 def _read_and_decode(converter: Converter, raw: Path) -> int:

@@ -40,6 +40,7 @@ def convert(
     peer: Annotated[bool, typer.Option("--peer/--no-peer", help="Also time lerobot's own writer.")] = True,
     workers: Annotated[bool, typer.Option("--workers/--no-workers", help="Also time two workers.")] = True,
     evidence: Annotated[bool, typer.Option("--evidence/--no-evidence", help="Measure conventions, too.")] = True,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of decoding and converting; the fastest counts.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Frames per CPU second of a conversion, against only reading and decoding the same frames, and lerobot's writer.
@@ -55,14 +56,21 @@ def convert(
         with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
             say(f"{name}: {'measuring' if raw else 'recording, then measuring'}")
             place = raw or write_recordings(name, Path(folder) / "raw", episodes, rows)
+            short = None if raw else write_recordings(name, Path(folder) / "short", 2, 16)
             chosen = manifest_for(name, manifest, {}, [place])
             counts = (1, 2) if workers else ()
-            found.append(bench_convert(name, place, chosen, peer=peer, workers=counts, evidence=evidence))
+            found.append(
+                bench_convert(
+                    name, place, chosen, repeats=repeats, peer=peer, workers=counts, evidence=evidence, short=short
+                )
+            )
     if as_json:
         emit_json(BenchConvertJson(unit="camera frames", rows=[item.to_json() for item in found]))
         return
     print_table(
-        "camera frames per CPU second; whole conversions in wall / CPU seconds", _HEADER, [_row(item) for item in found]
+        "camera frames per CPU second; start: the command on two short recordings; whole conversions on the clock",
+        _HEADER,
+        [_row(item) for item in found],
     )
 
 
@@ -76,15 +84,21 @@ _HEADER = (
     "bytes",
     "lerobot",
     "times",
+    "start",
     "1 worker",
     "2 workers",
+    "ratio",
+    "peak",
     "load",
 )
 
 
 def _row(item: ConvertBench) -> tuple[str, ...]:
     peer = ("-", "-") if item.peer is None else (f"{item.peer.rate:,.0f}", f"{item.of_peer:,.1f}x")
-    wall = [f"{w.wall:.2f} / {w.cpu:.2f} s" for w in item.whole] or ["-", "-"]
+    wall = [f"{w.wall:.2f} s" for w in item.whole] or ["-", "-"]
+    start = "-" if item.startup is None else f"{item.startup:.2f} s"
+    ratio = "-" if item.two_worker_ratio is None else f"{item.two_worker_ratio:.2f}"
+    peak = "-" if item.peak_memory is None else f"{item.peak_memory / 1e6:,.0f} MB"
     own = (f"{item.conversion.units:,}", f"{item.floor.rate:,.0f}", f"{item.conversion.rate:,.0f}")
     return (
         item.source,
@@ -93,7 +107,10 @@ def _row(item: ConvertBench) -> tuple[str, ...]:
         f"{item.of_floor:.2f}",
         f"{item.bytes_ratio:.2f}",
         *peer,
+        start,
         *wall,
+        ratio,
+        peak,
         f"{item.load:.1f}",
     )
 

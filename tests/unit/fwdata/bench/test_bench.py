@@ -67,14 +67,18 @@ def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path, monkeypatch: 
         assert request.accept.keys() == {detector.name for detector in all_detectors()}  # images are made: some object
         return convert(request, *others)
 
-    monkeypatch.setattr("fwdata.bench.convert.convert", accepting)
-    found = bench_convert("robotwin", raw, manifest_for("robotwin", None, {}), repeats=1, peer=False, workers=(1,))
+    monkeypatch.setattr("fwdata.bench.whole.convert", accepting)
+    chosen = manifest_for("robotwin", None, {})
+    found = bench_convert("robotwin", raw, chosen, repeats=1, peer=False, workers=(1, 2), short=raw)
     assert found.conversion.units == found.floor.units == 2 * 16 * 3
     assert found.pictures == "3 x 320x240 jpeg" and found.of_peer is None
-    assert [w.workers for w in found.whole] == [1] and found.whole[0].cpu > 0
+    assert [(w.workers, w.frames) for w in found.whole] == [(1, 32), (2, 32)] and found.whole[0].cpu > 0
+    assert all(w.store_bytes > 0 and 30e6 < w.peak_memory < 1e9 for w in found.whole)
     assert found.of_floor == found.conversion.rate / found.floor.rate > 0
     row = json.loads(json.dumps(found.to_json()))
     assert row["frames"] == 96 and row["floor_share"] > 0
+    assert row["two_worker_ratio"] == pytest.approx(found.whole[0].wall / found.whole[1].wall, abs=1e-3)
+    assert 0.1 < row["startup_seconds"] < 60 and row["peak_memory"] == max(w.peak_memory for w in found.whole)
     assert 0.5 < row["bytes_ratio"] < 1.5 and row["bytes"]["store"] == found.store_bytes > 0
 
 

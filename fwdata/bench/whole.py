@@ -1,0 +1,147 @@
+"""Whole conversions in processes of their own: seconds on the clock, CPU and memory of all their processes; start-up.
+
+`python -m fwdata.bench.whole` reads an `_Order` from stdin, converts, and prints an `_Answer`.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from fwdata.bench.timing import timed
+from fwdata.errors import FwdataError, UsageError, one_line
+from fwdata.evidence.registry import all_detectors
+from fwdata.manifest import Manifest
+from fwdata.pipeline.request import ConvertRequest
+from fwdata.pipeline.run import convert
+from fwdata.report.inspect_store import folder_bytes
+
+START_REPEATS = 3
+"""Starts that are timed; the fastest counts."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One conversion from start to end."""
+
+    workers: int
+    """Worker processes; 0: none."""
+    frames: int
+    """Rows of the store."""
+    wall: float
+    """Seconds from start to end, without importing."""
+    cpu: float
+    """CPU seconds of all its processes, those of workers with their start."""
+    peak_memory: int
+    """Bytes that the largest of its processes held."""
+    store_bytes: int
+    """Bytes of the store."""
+
+
+class _Order(TypedDict):
+    source: str
+    raw: str
+    manifest: str
+    workers: int
+    evidence: bool
+
+
+class _Answer(TypedDict):
+    frames: int
+    wall: float
+    cpu: float
+    peak_memory: int
+    store_bytes: int
+
+
+def convert_once(source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool) -> tuple[int, int]:
+    """(rows, bytes) of a store that is made and removed, in this process with 0 workers; with more, of small parts that
+    they can share. FwdataError when a recording could not be read."""
+    with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
+        request = ConvertRequest(
+            *(source, (raw,), Path(folder) / "store.zarr", manifest, workers),
+            part_episodes=2 if workers else None,
+            evidence=evidence,
+            accept={detector.name: "nothing is kept" for detector in all_detectors()},  # made images contradict some
+        )
+        report = convert(request, lambda plan: None, lambda episodes, frames: None)
+        size = folder_bytes(request.out)
+    if report.quarantined:
+        where, reason = report.quarantined[0]
+        raise FwdataError(f"cannot measure with recordings that are left out: {where}: {reason}")
+    return report.frames, size
+
+
+def measure_whole(source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool) -> Whole:
+    """One conversion in a fresh process. FwdataError where it fails."""
+    order = _Order(
+        source=source, raw=str(raw.resolve()), manifest=manifest.model_dump_json(), workers=workers, evidence=evidence
+    )
+    command = [sys.executable, "-m", "fwdata.bench.whole"]
+    done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FwdataError(f"the conversion with {workers} workers failed: {one_line(done.stderr[-500:])}")
+    answer: _Answer = json.loads(done.stdout)
+    return Whole(workers, **answer)
+
+
+def start_seconds(source: str, raw: Path) -> float:
+    """Seconds on the clock of the whole command on a few short recordings, start to end, one worker: the best of some.
+
+    FwdataError where it fails.
+    """
+    accepted = [f"--accept={detector.name}=nothing is kept" for detector in all_detectors()]
+    return min(_command_seconds([source, str(raw), "--workers", "1", *accepted]) for _ in range(START_REPEATS))
+
+
+def _command_seconds(arguments: Sequence[str]) -> float:
+    with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
+        command = [sys.executable, "-m", "fwdata", "convert", *arguments, "--out", f"{folder}/store.zarr"]
+        began = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - began
+    if done.returncode:
+        raise FwdataError(f"`fwdata convert` failed while its start was timed: {one_line(done.stderr[-500:])}")
+    return seconds
+
+
+def _main() -> None:
+    order: _Order = json.load(sys.stdin)
+    manifest = Manifest.model_validate_json(order["manifest"])
+    sizes = (0, 0)
+
+    def work() -> int:
+        nonlocal sizes
+        sizes = convert_once(order["source"], Path(order["raw"]), manifest, order["workers"], order["evidence"])
+        return sizes[0]
+
+    began = time.monotonic()
+    timing = timed("whole", work)
+    answer = _Answer(
+        frames=sizes[0],
+        wall=time.monotonic() - began,
+        cpu=timing.cpu_seconds,
+        peak_memory=max(_own_peak(), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss),
+        store_bytes=sizes[1],
+    )
+    sys.stdout.write(json.dumps(answer))
+
+
+def _own_peak() -> int:
+    """Bytes; not of getrusage, which goes on counting from the process that started this one."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    raise UsageError("peak memory is measured on Linux only; leave it out with --no-workers")
+
+
+if __name__ == "__main__":
+    _main()
