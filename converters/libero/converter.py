@@ -21,7 +21,7 @@ from converters.libero import discovery as finding
 from converters.libero.actions import absolute_targets, action_warnings, kept_actions, policy_actions
 from converters.libero.options import LiberoOptions
 from converters.libero.orientation import Orientation, orient, rotation_of
-from converters.libero.stored import agreeing
+from converters.libero.stored import agreeing, effect_row
 from converters.shared import conventions as claims
 from converters.shared.hdf5 import open_recording
 from fwdata.api import (
@@ -173,6 +173,7 @@ class LiberoConverter:
             warnings=tuple(warnings),
             conventions=replace(
                 self._conventions(attributes, quaternions, rows),
+                effect_row=effect_row(metadata),
                 options=agreeing(self.manifest, self.options, metadata),
             ),
             embodiment=attributes.robot or "Panda",

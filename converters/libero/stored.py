@@ -30,7 +30,13 @@ def stored_conventions(
         found = replace(found, action="absolute", rotations=tuple(replace(c, command=()) for c in found.rotations))
     label = metadata.get("fps_label")
     rate = RateClaim(manifest.fps.hz, float(label) if isinstance(label, int | float) else None)
-    return replace(found, rate=rate, options=agreeing(manifest, options, metadata))
+    return replace(found, rate=rate, effect_row=effect_row(metadata), options=agreeing(manifest, options, metadata))
+
+
+def effect_row(metadata: Mapping[str, Json]) -> int | None:
+    """`Conventions.effect_row` of an episode by its metadata."""
+    timing = metadata.get("obs_timing")
+    return {"after_action": 0, "before_action": 1}.get(timing) if isinstance(timing, str) else None
 
 
 UPSIDE_DOWN: Mapping[Operation, Operation] = {

@@ -170,6 +170,9 @@ class Conventions:
     """Units of a named layout that the size of the numbers can show."""
     step: tuple[float, float] | None = None
     """Least and most that the paired state columns change in a row per unit of a delta action; None: not known."""
+    effect_row: int | None = None
+    """Rows after a commanded change in which the state's change from the row before can first show it: 0 where a row's
+    state is from after its action, 1 where it is from before; None: not known."""
     rate: RateClaim | None = None
     """Rates that are stated; None: not decided."""
     colour: ColourClaim | None = None

@@ -143,6 +143,12 @@ def named(episodes: Sequence[EpisodeInput]) -> list[EpisodeInput]:
     return [changed(e, id=f"demo_{number}") for number, e in enumerate(episodes)]
 
 
+def timed(late: int) -> EpisodeInput:
+    """LIBERO's demonstration, its states from after the actions, which are so many rows late."""
+    episode = libero_rows()
+    return with_claims(changed(episode, action=delayed(episode.action, late)), effect_row=0)
+
+
 def euler(episode: EpisodeInput) -> EpisodeInput:
     """Euler angles where an axis-angle was decided."""
     state, [claim] = episode.state.copy(), episode.claims.rotations
@@ -181,6 +187,7 @@ CASES: dict[str, Case] = {
     "action_meaning": Case(CLEAN, every(lambda e: with_claims(e, action="delta")), "stop"),
     "action_unit": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi, action=False)), "stop"),
     "state_delay": Case(CLEAN, lambda: [two_arms(seed, delay=14, images=False) for seed in range(8)], "stop"),
+    "command_timing": Case(lambda: named([timed(0)]), lambda: named([timed(1)] * 3), "warn"),
     "column_names": Case(CLEAN, every(lambda e: changed(e, action=e.action[:, [4, 5, 6, 7, 0, 1, 2, 3]])), "stop"),
     "row_rate": Case(CLEAN, every(lambda e: with_claims(e, rate=RateClaim(30.0, label=20.0))), "stop"),
     "camera_delay": Case(CLEAN, every(late), "stop"),
