@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandler, StrictInt, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.images.layouts import BUILT_IN, Size, checked_tiles, find_layout, is_layout, nearest_size
@@ -29,6 +29,7 @@ from fwdata.window import Window
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "Fps",
@@ -80,10 +81,10 @@ class StitchSpec(Model):
     """How the cameras are arranged: horizontal, vertical, robotwin, or a layout of FWDATA_PLUGINS or of a package."""
     cameras: tuple[str, ...] = Field(min_length=1)
     """Names in stitching order; all layouts need them in this order. Default: the manifest's cameras."""
-    camera_size: tuple[int, int]
+    camera_size: tuple[StrictInt, StrictInt]
     """(height, width) in pixels that every camera is resized to first; the aspect ratio is not kept. Default: what
     follows from `size`."""
-    size: tuple[int, int]
+    size: tuple[StrictInt, StrictInt]
     """(height, width) of the stitched image in pixels, multiples of 32. Default: what follows from `camera_size`."""
 
     model_config = ConfigDict(json_schema_extra=_only_one_size)
@@ -168,9 +169,9 @@ class Fps(Model):
 
     model_config = ConfigDict(json_schema_extra=_or_number)
 
-    hz: float = Field(gt=0)
+    hz: float = Field(gt=0, allow_inf_nan=False)
     """True rate in Hz."""
-    nominal: float | None = None
+    nominal: float | None = Field(default=None, allow_inf_nan=False)
     """The label in Hz that the source carries, where it differs; null: it does not."""
 
     @model_validator(mode="before")
@@ -276,6 +277,25 @@ class Manifest(_SourceKeys, View):
         made = handler({**data, "stitch": {**stitch, "cameras": data["cameras"]}})
         made.stitch.model_fields_set.discard("cameras")
         return made
+
+    @classmethod
+    def first_faults(cls, errors: list[ErrorDetails], data: object) -> list[ErrorDetails]:
+        """Without what only follows: a size that cannot be computed, and cameras that `stitch` took from `cameras`."""
+        stitch = data.get("stitch") if isinstance(data, Mapping) else None
+        given = set(stitch) if isinstance(stitch, Mapping) else set()
+        wrong_cameras = "cameras" not in given and any(error["loc"][:1] == ("cameras",) for error in errors)
+        sizes, places = {"size", "camera_size"}, {error["loc"] for error in errors}
+
+        def follows(error: ErrorDetails) -> bool:
+            loc = error["loc"]
+            if loc[:1] != ("stitch",):
+                return False
+            if wrong_cameras and (loc[:2] == ("stitch", "cameras") or len(loc) == 1):
+                return True
+            missing = error["type"] == "missing" and loc[-1] in sizes and bool(sizes & given)
+            return missing and (wrong_cameras or any(p != loc and p[:1] == ("stitch",) for p in places))
+
+        return [error for error in errors if not follows(error)]
 
     @model_validator(mode="after")
     def _cameras_agree(self) -> Manifest:

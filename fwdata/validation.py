@@ -25,6 +25,11 @@ class Model(DocumentedModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def first_faults(cls, errors: list[ErrorDetails], data: object) -> list[ErrorDetails]:
+        """Those of pydantic's errors that a user has to fix; data: what was checked. Here all of them."""
+        return errors
+
 
 def _load_yaml(text: str) -> object:
     """Plain data of a YAML document, by the parser in C where there is one: eight times faster, other error texts."""
@@ -43,10 +48,18 @@ def parse_model[M: BaseModel](model: type[M], text: str, where: str) -> M:
     try:
         data = _load_yaml(text)
     except yaml.YAMLError as error:
-        raise ManifestError(f"{where} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+        raise ManifestError(f"{where} is not valid YAML: {_yaml_fault(error)}") from None
     if not isinstance(data, dict):
         raise ManifestError(f"{where} must be a mapping of keys to values, found {type(data).__name__}")
     return validate_model(model, data, where)
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """`line 2, column 3: expected ',' or ']', but got ':'`."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}"
+    return " ".join(str(error).split())
 
 
 def validate_model[M: BaseModel](model: type[M], data: object, where: str) -> M:
@@ -54,7 +67,10 @@ def validate_model[M: BaseModel](model: type[M], data: object, where: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = _faults(model, error.errors())
+        errors = error.errors()
+        if issubclass(model, Model):
+            errors = model.first_faults(errors, data)
+        faults = _faults(model, errors)
         more = f"; and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
         raise ManifestError(f"{where}: {'; '.join(faults[:MOST_FAULTS])}{more}") from None
 
@@ -63,6 +79,8 @@ def _faults(model: type[BaseModel], errors: Sequence[ErrorDetails]) -> list[str]
     """One sentence for every fault, unknown keys first, each key once."""
     found: dict[str, str] = {}
     errors = [{**error, "loc": _without_choices(error["loc"])} for error in errors]
+    lists = {error["loc"][:-1] for error in errors if error["loc"] and isinstance(error["loc"][-1], int)}
+    errors = [e for e in errors if e["type"] != "too_short" or e["loc"] not in lists]  # counts good values alone
     for error in sorted(errors, key=lambda item: item["type"] != "extra_forbidden"):
         location = error["loc"]
         if error["type"] == "missing" and location and isinstance(location[-1], int):  # a position of a tuple
@@ -77,7 +95,7 @@ def _faults(model: type[BaseModel], errors: Sequence[ErrorDetails]) -> list[str]
             if other and other not in expected:
                 found[_key(location)] = f"{expected} or {other}, found {given}"
         else:
-            found.setdefault(_key(location), f"{_key(location)}: {_wording(error)}")
+            found.setdefault(_key(location), f"{_key(location)}: {_wording(error)}" if location else _wording(error))
     return list(found.values())
 
 

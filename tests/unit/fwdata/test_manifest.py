@@ -10,7 +10,15 @@ import yaml
 from fixtures import PLUGINS
 
 from fwdata.errors import ManifestError, UsageError
-from fwdata.manifest import Manifest, StitchSpec, check_stitched_size, load_manifest, manifest_names, parse_model
+from fwdata.manifest import (
+    Manifest,
+    StitchSpec,
+    check_stitched_size,
+    load_manifest,
+    manifest_names,
+    parse_model,
+    validate_model,
+)
 
 TOY = yaml.safe_load((PLUGINS / "toy.yaml").read_text())
 
@@ -67,6 +75,34 @@ def test_manifests_are_found_by_plugin_name_and_path(tmp_path: Path, monkeypatch
 def test_wrong_keys_and_values_are_named(changes: dict[str, object], words: list[str]) -> None:
     found = reason(**changes)
     assert all(word in found for word in words), found
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cameras": "front"}, "cameras: must be a list, found 'front'"),
+        ({"cameras": [1, "b"]}, "cameras.0: must be text, found 1"),
+        ({"cameras": ["a", "a"]}, "cameras: cameras must be distinct, found ['a', 'a']"),
+        ({"stitch": {"layout": "horizontl", "camera_size": [32, 32]}}, "did you mean 'horizontal'?"),
+        (
+            {"stitch": {"layout": "horizontal", "camera_size": [True, 32]}},
+            "stitch.camera_size.0: must be a whole number",
+        ),
+        ({"stitch": {"layout": "horizontal", "camera_size": [32]}}, "stitch.camera_size: needs 2 values"),
+        ({"fps": float("inf")}, "fps.hz: must be a finite number, found inf"),
+    ],
+)
+def test_one_fault_is_one_sentence(changes: dict[str, object], said: str) -> None:
+    """What only follows from it is not said: a size that cannot be computed, cameras that `stitch` took over."""
+    stitch = {"layout": "horizontal", "camera_size": [32, 32]}
+    with pytest.raises(ManifestError) as caught:
+        validate_model(Manifest, {**TOY, "stitch": stitch, **changes}, "manifest x")
+    assert said in str(caught.value) and ";" not in str(caught.value).replace("; did you mean", "")
+
+
+def test_a_fault_of_yaml_says_its_place() -> None:
+    with pytest.raises(ManifestError, match="not valid YAML: line 2, column 3: expected"):
+        parse_model(Manifest, "a: [1\n b: 2", "manifest x")
 
 
 def test_text_that_is_no_manifest_is_named(tmp_path: Path) -> None:
