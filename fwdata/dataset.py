@@ -115,6 +115,7 @@ class WindowDataset(Dataset[WindowSample]):
         mode, statistics = self._manifest.normalisation.mode, opened.stats()
         self.state = Normaliser.from_statistics(statistics.state, mode, opened.state_names, "state")
         self.action = Normaliser.from_statistics(statistics.action, mode, opened.action_names, "action")
+        self._manifest.normalisation.check_actions(len(opened.action_names), f"the view of {opened.location}")
         self.index = build_index(self._episodes, cache, cache.window)
         if future_only:
             self.index = self.index.with_future()

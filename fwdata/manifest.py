@@ -11,11 +11,12 @@ with `<name>.py` converters and `<name>.yaml` manifests of your own.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.resources
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -124,7 +125,7 @@ def _following_size(data: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     if not isinstance(names, list | tuple) or not names:
         return {}
     value, n = data[given[0]], len(names)
-    if not isinstance(value, list | tuple) or [type(v) for v in value] != [int, int]:
+    if not _is_size(value):
         return {}
     arrangement, known = find_layout(layout), (value[0], value[1])
     if given == ["camera_size"]:
@@ -135,6 +136,26 @@ def _following_size(data: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     except ValueError as error:
         raise ValueError(f"{error}{_nearest(layout, n, known, known)}") from None
     return {} if each is None else {"camera_size": each}
+
+
+def following_sizes(stitch: Mapping[str, Any], decided: Collection[str]) -> list[str]:
+    """Which of `size` and `camera_size` the layout computes anew where keys of `stitch` were decided; at most one."""
+    names, layout = stitch.get("cameras"), stitch.get("layout")
+    if not isinstance(layout, str) or not is_layout(layout) or not isinstance(names, list | tuple):
+        return []
+    by_size = "size" in decided and "camera_size" not in decided
+    key, known = ("camera_size", "size") if by_size else ("size", "camera_size")
+    if key in decided or not _is_size(stitch.get(known)):
+        return []
+    arrangement, size = find_layout(layout), (stitch[known][0], stitch[known][1])
+    compute = arrangement.camera_size_of if by_size else arrangement.size_of
+    with contextlib.suppress(ValueError):
+        return [] if compute(len(names), size) is None else [key]
+    return [key]
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, list | tuple) and [type(v) for v in value] == [int, int]
 
 
 def _nearest(layout: str, cameras: int, camera_size: Size, size: Size) -> str:
@@ -192,6 +213,15 @@ class Normalisation(Model):
     and 1; see `fwdata.normalise`."""
     delta_actions: tuple[int, ...] = ()
     """Action dimensions that are deltas, which are set to 0 (not repeated) past the end of an episode."""
+
+    def check_actions(self, count: int, where: str) -> None:
+        """ManifestError unless every delta is one of `count` dimensions of the action."""
+        wrong = [number for number in self.delta_actions if not 0 <= number < count]
+        if wrong:
+            raise ManifestError(
+                f"{where}: normalisation.delta_actions: must be dimensions of the action, 0 to {count - 1}, "
+                f"found {wrong[0]}"
+            )
 
 
 def _plain_name(value: str) -> str:

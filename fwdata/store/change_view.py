@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fwdata.errors import UsageError, did_you_mean
+from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.manifest import Manifest, Source, check_stitched_size
 from fwdata.store.files import write_lock
 from fwdata.store.reader import open_store
@@ -20,7 +20,7 @@ def change_view(
 
     Written whole or not at all, under the store's write lock; nothing is written where nothing changes. UsageError for
     a key that is not of the view or was not set, ManifestError for a value that does not fit, StoreBusy when another
-    process writes to the store.
+    process writes to the store. A size of `stitch` that was set earlier gives way to what it contradicts.
     """
     for key in (*values, *unset):
         _check_key(key, path)
@@ -35,16 +35,29 @@ def change_view(
 
 
 def _changed(path: Path, values: Mapping[str, Any], unset: Sequence[str]) -> tuple[StoreView, StoreView]:
-    before = open_store(path).view
+    store = open_store(path)
+    before = store.view
     for key in unset:
         if key not in before.record.set:
             raise UsageError(f"--unset {key}: not set in {path}{did_you_mean(key, before.record.set)}")
     kept = {key: value for key, value in before.record.set.items() if key not in unset}
-    record = before.record.model_copy(update={"set": {**kept, **values}})
-    after = StoreView(before.converted, record, effective_manifest(before.converted, record, f"the view of {path}"))
+    try:
+        after = _with_set(before, {**kept, **values}, path)
+    except ManifestError:
+        older = "stitch.camera_size" if "stitch.size" in values else "stitch.size"
+        if older not in kept or not any(key.startswith("stitch.") for key in values):
+            raise
+        after = _with_set(before, {**{k: v for k, v in kept.items() if k != older}, **values}, path)
+    after.manifest.normalisation.check_actions(len(store.action_names), f"the view of {path}")
     if after.manifest.stitch != before.manifest.stitch:
         check_stitched_size(after.manifest.stitch, f"the view of {path}")
     return before, after
+
+
+def _with_set(before: StoreView, values: Mapping[str, Any], path: Path) -> StoreView:
+    """The view with exactly these values set by hand. ManifestError for values that do not fit."""
+    record = before.record.model_copy(update={"set": dict(values)})
+    return StoreView(before.converted, record, effective_manifest(before.converted, record, f"the view of {path}"))
 
 
 def adopt_manifest(path: Path, manifest: Manifest) -> tuple[StoreView, StoreView]:

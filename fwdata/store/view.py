@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from fwdata.errors import StoreDamaged
-from fwdata.manifest import Manifest, View, validate_model
+from fwdata.manifest import Manifest, View, following_sizes, validate_model
 from fwdata.store.files import Files
 from fwdata.store.metadata import read_record, write_record
 from fwdata.store.records import JsonObject, ViewRecord
@@ -136,11 +136,9 @@ def effective_manifest(converted: Manifest, record: ViewRecord, where: str) -> M
         data = _with(data, key.split("."), value)
     stitch = data["stitch"] = dict(data["stitch"])
     decided = {key.partition(".")[2] for key in record.set if key.startswith("stitch.")}
-    if stitch["layout"] != "robotwin" and decided & {"layout", "cameras", "size", "camera_size"}:
-        if decided & {"size", "camera_size"} == {"size"}:
-            del stitch["camera_size"]
-        elif "size" not in decided:
-            del stitch["size"]
+    if decided & {"layout", "cameras", "size", "camera_size"}:
+        for key in following_sizes(stitch, decided):
+            del stitch[key]
     return validate_model(Manifest, data, where)
 
 

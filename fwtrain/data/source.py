@@ -195,6 +195,7 @@ def _reader(source: StoreSource, episodes: Sequence[Any], recipe: Recipe, *, sam
         index = index.with_future()
     if len(index) == 0:
         raise StoreError(f"none of {len(episodes)} episodes has a usable training window: all reach invalid frames")
+    source.manifest.normalisation.check_actions(len(source.action.scale), "the view")
     return WindowReader(
         episodes,
         index,

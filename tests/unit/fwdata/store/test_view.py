@@ -90,6 +90,7 @@ def test_nothing_is_written_where_nothing_changes_or_for_a_dry_run(store: Path) 
         ({"stitch.size": [64, 96], "stitch.camera_size": [64, 64]}, ManifestError, "differs from size"),
         ({"stitch.cameras": ["head"]}, ManifestError, r"stitch.cameras names \['head'\]"),
         ({"window.num_frames": 30}, ManifestError, "multiple of video_stride"),
+        ({"normalisation.delta_actions": [60]}, ManifestError, "must be dimensions of the action, 0 to 1, found 60"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -111,6 +112,19 @@ def test_sizes_follow_the_layout_and_the_cameras(store: Path) -> None:
         ({"stitch.layout": "vertical", "stitch.size": [64, 64]}, ((32, 64), (64, 64))),
     ):
         _, view = change_view(store, values, dry_run=True)
+        assert (view.manifest.stitch.camera_size, view.manifest.stitch.size) == sizes, values
+
+
+def test_a_size_that_was_set_gives_way_to_the_one_set_now(store: Path) -> None:
+    """Either size decides the other, whichever was set last; the layout and the cameras decide the stitched size."""
+    for values, sizes in (
+        ({"stitch.size": [64, 128]}, ((64, 64), (64, 128))),
+        ({"stitch.camera_size": [32, 64]}, ((32, 64), (32, 128))),
+        ({"stitch.size": [64, 64]}, ((64, 32), (64, 64))),
+        ({"stitch.layout": "vertical"}, ((32, 64), (64, 64))),
+        ({"stitch.cameras": ["wrist"]}, ((64, 64), (64, 64))),
+    ):
+        _, view = change_view(store, values)
         assert (view.manifest.stitch.camera_size, view.manifest.stitch.size) == sizes, values
 
 
