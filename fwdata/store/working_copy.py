@@ -1,15 +1,17 @@
 """Writing a store behind a URL: commands work on a local copy of its metadata, and what they complete is sent.
 
 A unit (a part, its stitched frames, a part of a cache) is sent as soon as it is complete, its data first, its mark
-last, everything with If-None-Match: two processes cannot both write one object, and the second compares. Other metadata
-follow when the command has ended, the store's own last, with If-Match where they were there before. The folder stays
-when a command fails or is killed: the same command goes on with it.
+last, everything with If-None-Match: two processes cannot both write one object, and the second compares. What a
+conversion measured in its parts goes with them (`HANDED_OVER`), until whoever completes the store has pooled it. Other
+metadata follow when the command has ended, the store's own last, with If-Match where they were there before. The folder
+stays when a command fails or is killed: the same command goes on with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import secrets
 import shutil
 import tempfile
@@ -22,13 +24,16 @@ from fwdata.errors import FwdataError, StoreBusy, StoreDamaged, UsageError
 from fwdata.io import folder_lock, write_atomic
 from fwdata.store.files import LocalFiles
 from fwdata.store.layout import may_be_sealed, sealed_above
-from fwdata.store.leases import STALE
+from fwdata.store.leases import JOBS, STALE
 from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.store.metadata import read_complete
 from fwdata.store.mirror import MirrorState, mirror_root, mirror_state
 from fwdata.store.records import SealedRecord
 from fwdata.store.remote import Entry, RemoteFiles
 from fwdata.store.scratch import cache_bytes
+
+HANDED_OVER = re.compile(rf"{re.escape(JOBS)}/[^/.][^/]*/[^/.][^/]*\.npz")
+"""Hidden files of a job that others need; see `fwdata.pipeline.shared_evidence`."""
 
 PUSH_EVERY = 2.0
 """Seconds between two looks for complete units while a command runs."""
@@ -125,6 +130,7 @@ class Sync:
         self._failure: FwdataError | None = None
         self._new = False
         self._sent: list[str] = []
+        self._handed: set[str] = set()
 
     def pull(self) -> None:
         """Fetch all metadata. What is here and not there was not sent yet, unless it was in step before.
@@ -150,6 +156,11 @@ class Sync:
         for key in before.synced if before is not None else ():
             if key not in self._synced:
                 self._drop(key)
+        for key in filter(HANDED_OVER.fullmatch, entries):
+            data = self._remote.read(key)
+            if data is not None:
+                write_atomic(self._root / key, data)
+                self._handed.add(key)
         self._save()
 
     def _drop(self, key: str) -> None:
@@ -209,6 +220,7 @@ class Sync:
         gone = [key for key in self._synced if not (self._root / key).is_file()]
         for key in gone:
             self._remove(key)
+        self._remote.delete([key for key in sorted(self._handed) if not (self._root / key).is_file()])
         self._save()
 
     def withdraw(self) -> None:
@@ -216,8 +228,13 @@ class Sync:
         if self._new and not (self._root / "zarr.json").is_file():
             for mark in self._sent:
                 self._remove(mark)
+            self._remote.delete(sorted(self._handed))
 
     def _push_units(self) -> None:
+        for key in filter(HANDED_OVER.fullmatch, self._files.listing().sizes):
+            if key not in self._handed and (data := self._files.read(key)) is not None:
+                self._remote.write(key, data)
+                self._handed.add(key)
         for folder in sorted(filter(_is_unit, self._files.listing().folders)):
             mark = f"{folder}/zarr.json"
             data, known = self._files.read(mark), self._synced.get(mark)

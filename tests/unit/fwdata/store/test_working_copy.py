@@ -19,6 +19,8 @@ from s3_server import SECRET, Request, S3Server, first_try, wait_for
 
 import fwdata
 from fwdata.errors import FwdataError, StoreBusy, StoreDamaged, UsageError
+from fwdata.pipeline import run as conversion
+from fwdata.pipeline.units import Shard, Spread
 from fwdata.store.caches.stats import compute_statistics, save_statistics
 from fwdata.store.copying import copy_store
 from fwdata.store.mirror import MirrorFiles
@@ -302,6 +304,27 @@ def test_shards_on_two_machines_at_once_complete_a_store(
     assert [child.wait(120) for child in children] == [0, 0]
     assert run("stitch", local).code == 0 and run("stitch", url).out.endswith("every frame is stitched already\n")
     assert same(url, local, tmp_path) and verify_store(url).damaged == []
+
+
+def test_what_was_measured_elsewhere_reaches_the_machine_that_completes_a_store(
+    made: tuple[Path, Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, pooled = "memory://measured/toy.zarr", list[set[str]]()
+    real = conversion.pool_store
+
+    def pool_store(store: Path, accepted: Any, measured: dict[str, Any]) -> None:
+        pooled.append(set(measured))
+        real(store, accepted, measured)
+
+    monkeypatch.setattr(conversion, "pool_store", pool_store)
+    monkeypatch.setattr("fwdata.pipeline.plan.PART_EPISODES", 2)
+    for number in (1, 0, 2):
+        monkeypatch.setenv("FWDATA_CACHE", str(tmp_path / f"machine{number}"))
+        with working_copy(url) as path:
+            run_convert(made[0], path, made[2], spread=Spread(shard=Shard(number, 3)))
+    assert pooled == [{episode.id for episode in fwdata.open(url).episodes}]
+    assert not [key for key in objects(url).entries() if key.startswith(".")] and same(url, made[1], tmp_path)
+    objects(url).delete(list(objects(url).listing().sizes))
 
 
 @pytest.mark.slow
