@@ -87,7 +87,9 @@ def _faults(model: type[BaseModel], errors: Sequence[ErrorDetails]) -> list[str]
             needed = 1 + max(int(e["loc"][-1]) for e in errors if e["loc"][:-1] == location[:-1])
             found.setdefault(_key(location[:-1]), f"{_key(location[:-1])}: needs {needed} values")
         elif error["type"] == "extra_forbidden":
+            above = "".join(f"{part}." for part in location[:-1])
             advice = did_you_mean(str(location[-1]), _known_keys(model, location[:-1]))
+            advice = advice.replace("did you mean '", f"did you mean '{above}")  # what --set takes
             found.setdefault(_key(location), f"unknown key {_key(location)!r}{advice}")
         elif _key(location) in found and found[_key(location)].startswith(f"{_key(location)}: must be "):
             expected, _, given = found[_key(location)].rpartition(", found ")

@@ -155,6 +155,10 @@ def export_lerobot(
 
     if push is not None and license_name is None:
         raise UsageError("--push needs the licence of the recordings: --license apache-2.0, cc-by-4.0, ..")
+    if push is not None:
+        from fwdata.share.hub import check_repository
+
+        check_repository(push)
     chosen = None if episodes is None else parse_numbers(episodes)
     request = lerobot.ExportRequest(open_store(store), out, chosen, "video" if video else "image")
     if dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ class RemoteFile:
     """Bytes."""
     digest: str
     """sha256 of a large file, git's sha1 of a small one."""
+
+
+def check_repository(name: str) -> None:
+    """UsageError unless a name is that of a repository, before anything is read, written or sent."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        raise UsageError(f"{name!r} does not name a repository of the hub: expected OWNER/NAME, such as me/mybot")
 
 
 @contextmanager

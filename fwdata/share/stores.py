@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
 from fwdata.io import shared_folder_lock
 from fwdata.share.card import store_card
-from fwdata.share.hub import fetch_file, send
+from fwdata.share.hub import check_repository, fetch_file, send
 from fwdata.store.files import LocalFiles, file_sha256, write_lock
 from fwdata.store.reader import Store, open_store
 from fwdata.validation import Model, validate_model
@@ -60,6 +61,7 @@ def push_store(
     Returns how many files were sent, and the identity. The same call continues after a kill. UsageError for a URL, an
     unfinished store, and caches that are not there.
     """
+    check_repository(repo)
     if not isinstance(store.files, LocalFiles):
         raise UsageError(f"{store.location} is a URL; fwdata push uploads local stores only")
     if not store.complete:
@@ -83,12 +85,14 @@ def push_store(
         return send(repo, "dataset", chosen, last, done, private=private), identity
 
 
-def read_identity(repo: str, folder: Path) -> PushedStore:
+def read_identity(repo: str) -> PushedStore:
     """fwdata.json of a repository. UsageError where it is not one, or was never wholly pushed."""
-    path = fetch_file(repo, "dataset", IDENTITY, folder)
+    check_repository(repo)
+    with tempfile.TemporaryDirectory() as folder:
+        text = fetch_file(repo, "dataset", IDENTITY, Path(folder)).read_bytes()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        data = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{repo}/{IDENTITY} is not valid JSON: {error}") from None
     return validate_model(PushedStore, data, f"{repo}/{IDENTITY}")
 
@@ -103,11 +107,11 @@ def pull_store(
     """
     if out.exists():
         raise UsageError(f"{out} exists already; name another folder, or pull caches into it with --into {out}")
-    partial = out.with_name(f".{out.name}.pull")
-    partial.mkdir(parents=True, exist_ok=True)
-    identity = read_identity(repo, partial)
+    identity = read_identity(repo)
     if not identity.whole:
         raise UsageError(f"{repo} holds caches alone: pull them into their store with --into STORE")
+    partial = out.with_name(f".{out.name}.pull")
+    partial.mkdir(parents=True, exist_ok=True)
     fetched = _fetch(repo, identity, partial, begin, done)
     open_store(partial)  # says what is wrong before it has its name
     partial.rename(out)
@@ -122,11 +126,8 @@ def pull_caches(
     StaleCache where they were made from other episodes. UsageError where the store has such a cache already.
     """
     opened = open_store(store)
-    partial = store.with_name(f".{store.name}.pull")
-    partial.mkdir(parents=True, exist_ok=True)
-    identity = read_identity(repo, partial)
+    identity = read_identity(repo)
     if identity.fingerprint != opened.fingerprint:
-        shutil.rmtree(partial)
         raise StaleCache(
             f"the caches of {repo} were made from other episodes: fingerprint {identity.fingerprint}, {store} has "
             f"{opened.fingerprint}"
@@ -137,6 +138,8 @@ def pull_caches(
     for unit in units:
         if (store / unit).exists():
             raise UsageError(f"{store} has {unit} already; remove it first to take that of {repo}")
+    partial = store.with_name(f".{store.name}.pull")
+    partial.mkdir(exist_ok=True)
     fetched = _fetch(repo, identity.model_copy(update={"files": wanted}), partial, begin, done)
     with write_lock(store):
         for unit in units:

@@ -10,7 +10,7 @@ import yaml
 
 from fwdata.errors import UsageError
 from fwdata.report.markup import show
-from fwdata.share.hub import send
+from fwdata.share.hub import check_repository, send
 from fwtrain.export.lerobot import export_lerobot
 from fwtrain.export.model import export_model
 from fwtrain.train.folder import INFO, RECIPE, RunFolder
@@ -39,7 +39,9 @@ def push_run(
     """
     if form not in PUSHED_FORMS:
         raise UsageError(f"--format {form!r} is unknown; known: {', '.join(PUSHED_FORMS)}")
+    check_repository(repo)
     folder = RunFolder(run)
+    folder.info()  # says so where this is not a run folder
     folder.need_checkpoint(which)
     with tempfile.TemporaryDirectory(dir=run.resolve().parent, prefix=f".{run.resolve().name}-push-") as temporary:
         out = Path(temporary) / "policy"

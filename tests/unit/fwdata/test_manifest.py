@@ -59,8 +59,8 @@ def test_manifests_are_found_by_plugin_name_and_path(tmp_path: Path, monkeypatch
     ("changes", "words"),
     [
         ({"camras": []}, ["unknown key 'camras'", "did you mean 'cameras'"]),
-        ({"stitch": {**TOY["stitch"], "layuot": 1}}, ["unknown key 'stitch.layuot'", "did you mean 'layout'"]),
-        ({"split": {"vall": 0.1}}, ["unknown key 'split.vall'", "did you mean 'val'"]),
+        ({"stitch": {**TOY["stitch"], "layuot": 1}}, ["unknown key 'stitch.layuot'", "did you mean 'stitch.layout'"]),
+        ({"split": {"vall": 0.1}}, ["unknown key 'split.vall'", "did you mean 'split.val'"]),
         ({"fps": {"hz": "fast"}}, ["fps.hz"]),
         ({"fps": {"hz": 0}}, ["fps.hz"]),
         ({"split": {"val": 1.0}}, ["split.val"]),

@@ -43,7 +43,7 @@ def test_override_reads_yaml_values_and_replaces_the_length():
     ("override", "message"),
     [
         ("optim.learning=1", "unknown key 'optim.learning'"),
-        ("optim.lrr=1", "did you mean 'lr'"),
+        ("optim.lrr=1", "did you mean 'optim.lr'"),
         ("optimm.lr=1", "did you mean 'optim'"),
         ("seed.x=1", "'seed' is a single value"),
         ("optim.lr=fast", "optim.lr"),

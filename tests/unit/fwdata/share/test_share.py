@@ -141,3 +141,35 @@ def test_an_export_leaves_the_hub_reachable_for_its_push() -> None:
         with quiet():
             assert constants.HF_HUB_OFFLINE
         assert not constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("name", ["mybot", "me/my/bot", "/mybot", "me/", "https://host/me/mybot", "me/my bot"])
+def test_a_name_that_is_no_repository_changes_nothing(hub: HubServer, path: Path, tmp_path: Path, run, name: str):
+    expected = "does not name a repository of the hub: expected OWNER/NAME"
+    run("push", path, name, "--license", "mit").refused(2, expected)
+    run("pull", name, tmp_path / "new.zarr").refused(2, expected)
+    run("export", "lerobot", path, tmp_path / "set", "--image", "--push", name, "--license", "mit").refused(2, expected)
+    assert not list(tmp_path.iterdir()) and not hub.repositories
+
+
+def test_a_refused_pull_leaves_nothing(hub: HubServer, path: Path, tmp_path: Path, run):
+    run("pull", "me/nothing", tmp_path / "new.zarr").refused(2, "me/nothing on the hub")
+    push_store(fwdata.open(path), REPO, "mit", only=("stats",))
+    run("pull", REPO, tmp_path / "new.zarr").refused(2, "holds caches alone")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_exported_dataset_is_pushed_by_the_command(hub: HubServer, path: Path, tmp_path: Path, run):
+    out = tmp_path / "set"
+    options = ("--image", "--episodes", "0-1", "--push", "me/set", "--json")
+    run("export", "lerobot", path, out, *options).refused(2, "--license")
+    assert not out.exists()
+    done = run("export", "lerobot", path, out, *options, "--license", "cc-by-4.0")
+    assert done.code == 0 and done.json["repository"] == "me/set" and done.json["episodes"] == 2
+    files = hub.repositories["datasets/me/set"]
+    local = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert {name: files[name] for name in local if name != "README.md"} == {
+        name: data for name, data in local.items() if name != "README.md"
+    }
+    assert b"cc-by-4.0" in files["README.md"] and hub.tags == [("datasets/me/set", "v3.0")]

@@ -128,7 +128,7 @@ def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, mon
         (["run", "s", "--out", "r", "--recipe", "tinny"], "no recipe 'tinny'; did you mean 'tiny'?"),
         (
             ["run", "s", "--recipe", "tiny", "--out", "r", "--set", "optim.lrr=1"],
-            "unknown key 'optim.lrr'; did you mean 'lr'?",
+            "unknown key 'optim.lrr'; did you mean 'optim.lr'?",
         ),
         (["run", "s", "--recipe", "tiny", "--out", "r", "--resume", "--fresh"], "exclude each other"),
         (["run", "s", "--recipe", "tiny", "--out", "r", "--freeze", "wheels"], "freeze"),
