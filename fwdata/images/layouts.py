@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from fwdata.errors import did_you_mean
+from fwdata.errors import UsageError, did_you_mean
 from fwdata.plugins import LAYOUTS
 
 type Size = tuple[int, int]
@@ -103,8 +103,9 @@ def find_layout(name: str) -> StitchLayout:
     if found is None:
         *others, last = map(repr, layout_names())
         raise ValueError(f"must be {', '.join(others)} or {last}, found {name!r}{_hint(name)}")
-    layout: StitchLayout = found
-    return layout
+    if not isinstance(found, StitchLayout):
+        raise UsageError(f"layout {name!r}: LAYOUT must be a StitchLayout object, found {found!r}")
+    return found
 
 
 def _hint(name: str) -> str:

@@ -47,6 +47,42 @@ class LimitedTextEncoder(TextEncoder, Protocol):
         """UsageError when a prompt cannot be encoded; asked before anything is written."""
 
 
+class PluginTextEncoder:
+    """A text encoder of a plug-in, whose rows are checked before they are stored."""
+
+    def __init__(self, spec: str, made: TextEncoder) -> None:
+        self._spec, self._made = spec, made
+        self.name, self.dim, self.max_tokens = made.name, made.dim, made.max_tokens
+
+    def identity(self) -> dict[str, object]:
+        """See TextEncoder."""
+        return self._made.identity()
+
+    def need(self, prompts: Sequence[str]) -> None:
+        """See LimitedTextEncoder; also tries the first prompt."""
+        if isinstance(self._made, LimitedTextEncoder):
+            self._made.need(prompts)
+        self.encode(prompts[:1])
+
+    def encode(self, prompts: Sequence[str]) -> list[NDArray[np.float16]]:
+        """See TextEncoder. UsageError for rows of another type or shape, or that are not finite."""
+        rows = self._made.encode(prompts)
+        if len(rows) != len(prompts):
+            raise UsageError(f"text encoder {self._spec!r}: {len(rows)} results for {len(prompts)} prompts")
+        for prompt, own in zip(prompts, rows, strict=True):
+            shape = tuple(getattr(own, "shape", ()))
+            found = f"{getattr(own, 'dtype', type(own).__name__)} {list(shape)}"
+            fits = len(shape) == 2 and 1 <= shape[0] <= self.max_tokens and shape[1] == self.dim
+            if not fits or own.dtype != np.float16:
+                raise UsageError(
+                    f"text encoder {self._spec!r}: encode must return float16 [1 to {self.max_tokens} tokens, "
+                    f"{self.dim}] for a prompt, found {found} for {prompt!r}"
+                )
+            if not np.isfinite(own).all():
+                raise UsageError(f"text encoder {self._spec!r}: the rows of {prompt!r} are not finite")
+        return rows
+
+
 def load_text_encoder(
     spec: str, *, device: str = "cpu", dtype: Literal["bfloat16", "float32"] = "bfloat16", short: bool = False
 ) -> TextEncoder:
@@ -66,8 +102,7 @@ def load_text_encoder(
     if spec == "tiny":
         return TinyText()
     if spec in TEXT_ENCODERS.names():
-        made: TextEncoder = TEXT_ENCODERS.load(spec)(device)
-        return made
+        return PluginTextEncoder(spec, TEXT_ENCODERS.load(spec)(device))
     if spec.startswith("fastwam-text:"):
         from fwdata.encode.text.official_cache import SPEC, OfficialTextCache
 

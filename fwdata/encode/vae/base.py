@@ -79,8 +79,23 @@ class Vae(ABC):
     def submit(self, clips: Sequence[NDArray[np.uint8]]) -> Forward:
         """Begin a forward of clips of equal length; here each is encoded at once, one after another."""
         began = time.perf_counter()
-        latents = np.stack([self.encode(clip) for clip in clips])
+        latents = np.stack([self._checked(clip, self.encode(clip)) for clip in clips])
         return _Done(latents, time.perf_counter() - began)
+
+    def _checked(self, clip: NDArray[np.uint8], latents: NDArray[np.float16]) -> NDArray[np.float16]:
+        """The latents of a clip. UsageError unless they are what `encode` promises."""
+        frames, height, width, _ = clip.shape
+        stride = self.spatial_stride
+        expected = (self.channels, 1 + (frames - 1) // 4, height // stride, width // stride)
+        found = f"{getattr(latents, 'dtype', type(latents).__name__)} {list(getattr(latents, 'shape', ()))}"
+        if found != f"float16 {list(expected)}":
+            raise UsageError(
+                f"VAE {self.name!r}: encode must return float16 {list(expected)} for {frames} frames of "
+                f"{height}x{width}, found {found}"
+            )
+        if not np.isfinite(latents).all():
+            raise UsageError(f"VAE {self.name!r}: encode returned latents that are not finite")
+        return latents
 
 
 @dataclass(frozen=True)
