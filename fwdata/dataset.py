@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from fwdata.errors import StoreError
+from fwdata.errors import StoreError, UsageError
 from fwdata.normalise import Normaliser
 from fwdata.store.reader import open_store
 from fwdata.store.row_reader import Verify
@@ -25,6 +25,9 @@ from fwdata.window_batches import WindowBatches
 
 PROMPTS_KEPT = 4096
 """Prompt embeddings kept in memory by one process; a further prompt drops them all."""
+
+SPLITS = ("train", "val", "all")
+VERIFY = ("always", "first-read")
 
 
 class WindowSample(NamedTuple):
@@ -57,6 +60,8 @@ class SamplerState(TypedDict):
     """Epoch, from 0."""
     position: int
     """Windows of the epoch that were handed out."""
+    size: NotRequired[int]
+    """Windows of the dataset; missing in states of earlier versions."""
 
 
 class WindowSampler(Sampler[int]):
@@ -81,10 +86,23 @@ class WindowSampler(Sampler[int]):
 
     def state_dict(self) -> SamplerState:
         """Seed, epoch, and windows of the epoch handed out so far."""
-        return {"seed": self._seed, "epoch": self._epoch, "position": self._position}
+        return {"seed": self._seed, "epoch": self._epoch, "position": self._position, "size": self._size}
 
     def load_state_dict(self, state: SamplerState) -> None:
-        """Continue where another sampler stood."""
+        """Continue where another sampler stood. UsageError for a state of another dataset, or one that cannot be."""
+        missing = [key for key in ("seed", "epoch", "position") if key not in state]
+        if missing:
+            raise UsageError(f"a sampler's state holds seed, epoch and position; {missing[0]} is missing")
+        if state.get("size", self._size) != self._size:
+            raise UsageError(
+                f"the state is of a dataset of {state['size']} windows, this one has {self._size}: its order is "
+                "another; open the same store with the same split and future_only, or begin with a new sampler"
+            )
+        if not 0 <= state["position"] <= self._size or state["epoch"] < 0:
+            raise UsageError(
+                f"epoch {state['epoch']} and position {state['position']} do not fit {self._size} windows; "
+                "load what state_dict gave"
+            )
         self._seed, self._epoch, self._position = state["seed"], state["epoch"], state["position"]
 
 
@@ -95,7 +113,7 @@ class WindowDataset(Dataset[WindowSample]):
     for the only one. future_only: only windows that have future latents. verify: "always" checks every row's checksum
     on every read, "first-read" once per process and open file, which is mapped into memory from then on (not for
     files that may be truncated meanwhile or lie on an unreliable network). Picklable; safe with `fork` and `spawn`
-    workers. Raises StoreError where a cache is absent or incomplete.
+    workers. Raises StoreError where a cache is absent or incomplete, UsageError for another split or verify.
     """
 
     def __init__(
@@ -108,6 +126,9 @@ class WindowDataset(Dataset[WindowSample]):
         future_only: bool = False,
         verify: Verify = "always",
     ) -> None:
+        for option, value, known in (("split", split, SPLITS), ("verify", verify, VERIFY)):
+            if value not in known:
+                raise UsageError(f"{option} must be one of {', '.join(known)}, found {value!r}")
         opened = open_store(store)
         self._episodes = [e for e in opened.episodes if split in (e.split, "all")]
         self._manifest = opened.manifest

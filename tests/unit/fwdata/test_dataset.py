@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from latent_caches import random_latents
 from torch.utils.data import DataLoader
 
 import fwdata
+from fwdata.dataset import SamplerState
 from fwdata.encode.prompts import encode_text
-from fwdata.errors import StoreError
+from fwdata.errors import StoreError, UsageError
 from fwtrain.data import open_source, training_reader
 from fwtrain.data.order import BatchPlan
 from fwtrain.recipe import load_recipe
@@ -90,6 +92,30 @@ def test_the_order_continues_where_it_stood(path: Path) -> None:
         later.load_state_dict(first.state_dict())
         assert len(later) == len(dataset) - done
         assert [*head, *later, *later] == order
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 7}, "of a dataset of 7 windows, this one has"),
+        ({"position": 10_000}, "position 10000 do not fit"),
+        ({"epoch": -1}, "epoch -1"),
+        ({"seed": None}, "seed is missing"),
+    ],
+)
+def test_a_state_that_cannot_be_continued_is_refused(path: Path, change: dict[str, Any], message: str) -> None:
+    sampler = fwdata.WindowDataset(path).sampler()
+    state = {key: value for key, value in {**sampler.state_dict(), **change}.items() if value is not None}
+    with pytest.raises(UsageError, match=message):
+        sampler.load_state_dict(cast("SamplerState", state))
+    sampler.load_state_dict({"seed": 1, "epoch": 2, "position": 3})  # as earlier versions wrote it
+    assert len(sampler) == sampler.state_dict().get("size", 0) - 3
+
+
+@pytest.mark.parametrize("wrong", [{"split": "test"}, {"verify": "never"}])
+def test_unknown_options_name_the_known_ones(path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"must be one of .*, found"):
+        fwdata.WindowDataset(path, **wrong)
 
 
 def test_a_window_outside_is_refused(path: Path) -> None:
