@@ -103,6 +103,10 @@ def open_files(
 
 def _held(file: h5py.File) -> str:
     """What a file without demonstrations holds instead."""
+    outside = [name for name in group_keys(file, "") if name not in ("data", "mask") and hdf5.has_actions(file, name)]
+    if outside:
+        listed = ", ".join(outside[:3]) + (", .." if len(outside) > 3 else "")
+        return f"its demonstrations ({listed}) lie at the root; move them into its group data (h5py: File.move)"
     if "data" not in file:
         return f"it has no group data (it holds {', '.join(group_keys(file, '')[:6]) or 'nothing'})"
     inside = ", ".join(group_keys(file, "data")[:6])

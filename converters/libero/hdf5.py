@@ -52,6 +52,9 @@ TARGET_NAMES = (
 """Action names where they are absolute targets."""
 
 _DEMO = re.compile(r"demo_([0-9]{1,9})")
+SAME = 1e-5
+"""Largest difference of two copies of a number, one of which was cast to float32."""
+
 _TIMING_RATIO = 3.0
 _TIMING_MOTION = 1e-4
 
@@ -168,20 +171,21 @@ def demo_names(file: h5py.File) -> list[str]:
     return [name for _, name in sorted(found)]
 
 
-def other_names(file: h5py.File) -> list[str]:
-    """Names of other groups that hold actions (`demo_1_success`, `episode_2`), by the numbers in them."""
+def has_actions(file: h5py.File, path: str) -> bool:
+    """Whether a group holds actions; not where a link leads out of the file: what is there is not ours."""
     import h5py
 
-    found = []
-    for name in group_keys(file, "data"):
-        if _DEMO.fullmatch(name):
-            continue
-        try:
-            node = find(file, f"data/{name}")
-        except BadEpisode:
-            continue  # it leads out of the file: what is there is not ours
-        if isinstance(node, h5py.Group) and "actions" in node:
-            found.append(name)
+    try:
+        node = find(file, path)
+    except BadEpisode:
+        return False
+    return isinstance(node, h5py.Group) and "actions" in node
+
+
+def other_names(file: h5py.File) -> list[str]:
+    """Names of other groups that hold actions (`demo_1_success`, `episode_2`), by the numbers in them."""
+    names = (name for name in group_keys(file, "data") if not _DEMO.fullmatch(name))
+    found = [name for name in names if has_actions(file, f"data/{name}")]
     return sorted(found, key=lambda name: ([int(n) for n in re.findall(r"[0-9]{1,9}", name)], name))
 
 
@@ -265,10 +269,11 @@ def _refuse_robomimic(file: h5py.File, where: str) -> None:
     """BadEpisode for observations under robomimic's names, whose images and rotation follow other conventions."""
     held = group_keys(file, where)
     theirs = [name for name in held if name.startswith("robot0_") or name.endswith("_image")]
-    if theirs and not {"ee_states", "ee_pos", "agentview_rgb"} & set(held):
+    effector = "ee_states" in held or {"ee_pos", "ee_ori"} <= set(held)
+    if theirs and not (effector and "gripper_states" in held):
         raise BadEpisode(
             f"{where} holds observations under robomimic's names ({', '.join(theirs[:4])}), not LIBERO's "
-            f"(agentview_rgb, ee_states, gripper_states); make LIBERO's from the states: {REPLAY}"
+            f"(ee_states, gripper_states, agentview_rgb); make LIBERO's from the states: {REPLAY}"
         )
 
 
@@ -322,7 +327,8 @@ def _numbers(file: h5py.File, key: str, width: int | None) -> NDArray[np.float64
     """Numbers [T, width] as float64; BadEpisode when missing, misshapen or cast to integers."""
     node = dataset(file, key)
     if node is None:
-        raise BadEpisode(f"{key} is missing")
+        replay = f"; files with states can be replayed: {REPLAY}" if "/obs/" in key else ""
+        raise BadEpisode(f"{key} is missing{replay}")
     plausible = node.ndim == 2 and node.shape[0] <= MAX_ROWS and 0 < node.shape[1] <= MAX_WIDTH
     if node.dtype.kind != "f" or not plausible or (width and node.shape[1] != width):
         wanted = f"(frames, {width or 'n'})"
@@ -347,7 +353,9 @@ def _end_effector(file: h5py.File, where: str) -> NDArray[np.float64]:
     Never from `robot_states`, whose first row is stale in regenerated files.
     """
     if dataset(file, f"{where}/obs/ee_states") is not None:
-        return _finite(_numbers(file, f"{where}/obs/ee_states", 6), f"{where}/obs/ee_states")
+        whole = _finite(_numbers(file, f"{where}/obs/ee_states", 6), f"{where}/obs/ee_states")
+        _check_halves(file, where, whole)
+        return whole
     halves = []
     for name in ("ee_pos", "ee_ori"):
         key = f"{where}/obs/{name}"
@@ -355,6 +363,21 @@ def _end_effector(file: h5py.File, where: str) -> NDArray[np.float64]:
             raise BadEpisode(f"{where}/obs/ee_states is missing, and so is {name}, a half of it")
         halves.append(_finite(_numbers(file, key, 3), key))
     return np.concatenate(halves, axis=1)
+
+
+def _check_halves(file: h5py.File, where: str, whole: NDArray[np.float64]) -> None:
+    """BadEpisode where `ee_pos` or `ee_ori` holds other numbers than its half of `ee_states`."""
+    for name, half in (("ee_pos", whole[:, :3]), ("ee_ori", whole[:, 3:])):
+        node = dataset(file, f"{where}/obs/{name}")
+        if node is None or node.shape != half.shape or node.dtype.kind != "f":
+            continue
+        apart = np.abs(np.asarray(node[()], np.float64) - half)
+        if not apart.max(initial=0.0) <= SAME:
+            row, column = np.unravel_index(int(np.nan_to_num(apart, nan=np.inf).argmax()), apart.shape)
+            raise BadEpisode(
+                f"{where}/obs/{name} contradicts ee_states: {node[row, column]:.6g} against {half[row, column]:.6g} in "
+                f"row {row}, column {column}; remove or correct the one that is wrong"
+            )
 
 
 def _timing(file: h5py.File, where: str, rows: int, layout_timing: Timing) -> tuple[Timing, str]:

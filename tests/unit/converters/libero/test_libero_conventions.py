@@ -176,7 +176,7 @@ def _scene(path, turn=(1, 1), still=False):
         for demo in file["data"].values():
             pose = demo["obs/ee_states"][()]
             pose[:, 1], pose[:, 2] = side, height + 0.9
-            demo["obs/ee_states"][...] = pose
+            demo["obs/ee_states"][...], demo["obs/ee_pos"][...] = pose, pose[:, :3]
             frames = np.full((60, 32, 32, 3), 60, np.uint8)
             for frame, z, y in zip(frames, height, side, strict=True):
                 row, column = (16, 16) if still else (round(14 + 55 * z), round(14 + 35 * y))
@@ -205,7 +205,7 @@ def test_a_camera_that_looks_straight_down_tells_nothing_of_the_height(tmp_path)
             pose = demo["obs/ee_states"][()]
             pose[:, 0] = pose[:, 2] - 0.9  # what goes down in the image goes away from the robot
             pose[:, 2] = 0.9 - 0.8 * pose[:, 0] + 0.05 * np.sin(np.arange(60) / 2)
-            demo["obs/ee_states"][...] = pose
+            demo["obs/ee_states"][...], demo["obs/ee_pos"][...] = pose, pose[:, :3]
     episode = read_one(tmp_path)
     assert episode.metadata["rotation"] == "rot180"
     assert not any("the cameras are turned differently" in text for text in warnings_of(episode))

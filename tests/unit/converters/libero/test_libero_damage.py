@@ -88,6 +88,25 @@ def test_halves_of_the_end_effector(tmp_path):
     assert "ee_states is missing, and so is ee_ori" in reason(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "column"), [("ee_pos", 1), ("ee_ori", 4)])
+def test_halves_that_contradict_the_whole(tmp_path, name, column):
+    write_file(tmp_path / FILE, [0])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        obs = file["data/demo_0/obs"]
+        obs[name][...] = obs["ee_states"][:, :3] if name == "ee_pos" else obs["ee_states"][:, 3:]
+        obs[name][2, 1] += 0.05
+        was = obs["ee_states"][2, column]
+    found = reason(tmp_path)
+    assert f"obs/{name} contradicts ee_states: {was + 0.05:.6g} against {was:.6g} in row 2, column 1" in found
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        half = file[f"data/demo_0/obs/{name}"]
+        half[2, 1] -= 0.05
+        kept = half[()].astype(np.float32)
+        del file[f"data/demo_0/obs/{name}"]
+        file[f"data/demo_0/obs/{name}"] = kept
+    assert read_one(tmp_path).state[2, column] == np.float32(was)
+
+
 def test_no_rows(tmp_path):
     write_file(tmp_path / FILE, [0], num_frames=0)
     assert "data/demo_0 is too short" in reason(tmp_path)

@@ -196,6 +196,15 @@ def test_attributes_may_be_anything_or_absent(tmp_path, attributes):
 # Files without demonstrations
 
 
+def test_demonstrations_at_the_root_of_a_file_are_named(tmp_path):
+    write_file(tmp_path / FILE, [0, 1])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        for name in list(file["data"]):
+            file.move(f"data/{name}", name)
+    with pytest.raises(UsageError, match=r"demonstrations \(demo_0, demo_1\) lie at the root; move them into"):
+        converter().discover(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["empty group", "no group", "another source"])
 def test_files_without_demonstrations_are_warnings(tmp_path, content):
     write_file(tmp_path / FILE, [0])

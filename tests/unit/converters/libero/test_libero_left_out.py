@@ -148,5 +148,11 @@ def test_files_without_observations_and_robomimics_keys_say_what_to_do(tmp_path)
     found = reason(tmp_path)
     assert "under robomimic's names (agentview_image, robot0_eef_pos" in found and "fwdata regenerate libero" in found
     with h5py.File(tmp_path / FILE, "r+") as file:
+        file.move("data/demo_0/obs/agentview_image", "data/demo_0/obs/agentview_rgb")
+    assert "under robomimic's names (robot0_eef_pos" in reason(tmp_path)
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        del file["data/demo_0/obs/robot0_eef_pos"], file["data/demo_0/obs/robot0_gripper_qpos"]
+    assert "gripper_states is missing; files with states can be replayed: fwdata regenerate" in reason(tmp_path)
+    with h5py.File(tmp_path / FILE, "r+") as file:
         del file["data/demo_0/obs"]
     assert "has no group obs" in reason(tmp_path) and "make them from the states: fwdata regenerate" in reason(tmp_path)
