@@ -49,7 +49,7 @@ def load_model(folder: Path | str, *, device: torch.device | str = "cpu", dtype:
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, skip: tuple[str, ...] = ()) -> None:
     """Copy tensors, read one at a time, into all parameters of a module but those whose names start with `skip`.
 
-    StoreDamaged names what is missing, unknown or of another shape.
+    StoreDamaged names what is missing, unknown, of another shape, quantised or not finite.
     """
     parameters = {name: p for name, p in module.named_parameters() if not (skip and name.startswith(skip))}
     missing, unknown = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
@@ -62,9 +62,11 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, s
             raise StoreDamaged(
                 f"{where}: {name} has shape {tuple(value.shape)}, the model needs {tuple(parameter.shape)}"
             )
-        if not value.is_floating_point():
-            raise StoreDamaged(f"{where}: {name} holds {value.dtype}, quantised or of another model; expected floats")
+        if not value.is_floating_point() or value.element_size() < 2:
+            raise StoreDamaged(f"{where}: {name} is quantised ({value.dtype}); expected bf16, float16 or float32")
         parameter.copy_(value)
+        if not (parameter.is_meta or bool(torch.isfinite(parameter).all())):
+            raise StoreDamaged(f"{where}: {name} holds values that are not finite; download or write the file again")
 
 
 def _list(names: list[str], verb: str) -> str:

@@ -273,9 +273,12 @@ def _build(spec: str, weights: VaeWeights, decoder: bool) -> WanVae | PatchVae:
                 f"found {found.get(name, 'no such tensor')}"
             )
     for name, tensor in sorted(weights.tensors.items()):
-        if not tensor.is_floating_point() or not (tensor.is_meta or bool(torch.isfinite(tensor.float()).all())):
-            wrong = "values that are not finite" if tensor.is_floating_point() else str(tensor.dtype)
-            raise UsageError(f"VAE {spec!r}: tensor {name!r}: expected finite floating-point weights, found {wrong}")
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise UsageError(
+                f"VAE {spec!r}: tensor {name!r} is quantised ({tensor.dtype}); expected bf16, float16 or float32"
+            )
+        if not (tensor.is_meta or bool(torch.isfinite(tensor).all())):
+            raise UsageError(f"VAE {spec!r}: tensor {name!r} holds values that are not finite; download the file again")
     net.load_state_dict(weights.tensors, strict=True, assign=True)
     return net
 

@@ -50,7 +50,7 @@ def pointer(folder: Path, tensors: Tensors) -> None:
 
 
 def quantised(folder: Path, tensors: Tensors) -> None:
-    save_file({name: tensor.to(torch.int8) for name, tensor in tensors.items()}, folder / WHOLE)
+    save_file({name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()}, folder / WHOLE)
 
 
 def not_finite(folder: Path, tensors: Tensors) -> None:
@@ -69,8 +69,8 @@ def test_an_older_copy_beside_the_weights_is_not_read(tiny: tuple[str, Tensors],
     [
         (half_downloaded, r"index\.json names diffusion_pytorch_model-2-of-2\.safetensors, which is missing \(1 of 2"),
         (pointer, r"model\.safetensors is not a readable .* pointer of Git LFS .* run `git lfs pull`"),
-        (quantised, r"tensor 'encoder\..* expected finite floating-point weights, found torch\.int8"),
-        (not_finite, r"tensor 'encoder\..* found values that are not finite"),
+        (quantised, r"tensor 'encoder\..* is quantised \(torch\.float8_e4m3fn\)"),
+        (not_finite, r"tensor 'encoder\..* holds values that are not finite"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_one_sentence(

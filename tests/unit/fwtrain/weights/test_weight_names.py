@@ -117,6 +117,21 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
         weights.load_wan_video_expert(FastWAM(CONFIG), tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda value: value.to(torch.float8_e4m3fn), r"head\.head\.bias is quantised \(torch\.float8_e4m3fn\)"),
+        (lambda value: value.to(torch.int8), r"head\.head\.bias is quantised \(torch\.int8\)"),
+        (lambda value: value * float("nan"), r"head\.head\.bias holds values that are not finite"),
+    ],
+)
+def test_weights_that_are_no_numbers_of_the_model_are_refused(tmp_path, change, says):
+    tensors = video_tensors(lively(CONFIG))
+    save_file({**tensors, "head.head.bias": change(tensors["head.head.bias"])}, tmp_path / "video.safetensors")
+    with pytest.raises(StoreDamaged, match=says):
+        weights.load_wan_video_expert(FastWAM(CONFIG, seed=9), tmp_path / "video.safetensors")
+
+
 def test_official_checkpoints_are_read_without_running_code(tmp_path):
     source, target = lively(CONFIG), FastWAM(CONFIG, seed=9)
     tensors = source.state_dict()
