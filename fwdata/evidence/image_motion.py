@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.evidence.signals import Floats
+from fwdata.evidence.signals import Floats, edged
 
 NOISE_LEVELS = 2
 """Grey levels of change that count as noise."""
@@ -71,7 +71,7 @@ class ImageMotion:
             above = np.maximum(change, NOISE_LEVELS).reshape(high - low, -1).sum(axis=1, dtype=np.uint32)
             found[low:high] = (above - float(NOISE_LEVELS * images[0].size)) / images[0].size
         before = (step + 1) // 2
-        return np.pad(found, (before, step - before), mode="edge")
+        return edged(found, before, step - before)
 
     @cached_property
     def translation(self) -> Floats:

@@ -38,17 +38,19 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
         found = (m for m in read_part_evidence(store.files, part.name) if m.episode in kept)
         told += [measured.get(m.episode, m) for m in found]
     verdicts: list[DatasetVerdict] = []
+    comparing = [d for d in all_detectors() if isinstance(d, DuplicateEpisodes | InstructionNearMisses)]
+    traced = _traced(store, comparing)
     for detector in all_detectors():
         before = [v for v in (*first, *record.verdicts()) if v.detector == detector.name]
-        if isinstance(detector, DuplicateEpisodes | InstructionNearMisses):
-            verdicts += _compared(store, detector) or before
+        if detector in comparing:
+            verdicts += detector.pool(traced) or before
         else:
             verdicts += _with_words(detector.pool(told), before, keep=detector.needs_images)
     write_evidence(out, record.measured_first, first, verdicts, accepted, parts)
 
 
-def _compared(store: Store, detector: Detector) -> list[DatasetVerdict]:
-    """A detector that compares all episodes of a store with each other; [] for a store that is too large."""
+def _traced(store: Store, detectors: Sequence[Detector]) -> list[EpisodeMeasurement]:
+    """What detectors compare of all episodes of a store with each other; [] for a store that is too large."""
     if store.num_frames > MAX_COMPARED_ROWS:
         return []
     inputs = (
@@ -58,7 +60,7 @@ def _compared(store: Store, detector: Detector) -> list[DatasetVerdict]:
         )
         for e in store.episodes
     )  # fmt: skip
-    return list(detector.pool([EpisodeMeasurement(e.id, e.group, (), detector.trace(e)) for e in inputs]))
+    return [EpisodeMeasurement(e.id, e.group, (), tuple(t for d in detectors for t in d.trace(e))) for e in inputs]
 
 
 def _with_words(pooled: Sequence[DatasetVerdict], before: Sequence[DatasetVerdict], keep: bool) -> list[DatasetVerdict]:

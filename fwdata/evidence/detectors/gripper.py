@@ -12,7 +12,7 @@ from fwdata.evidence.claims import Bound, GripperClaim, GripperScale
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
-from fwdata.evidence.signals import Floats, lagged
+from fwdata.evidence.signals import Floats, lagged, percentile
 
 RESPONSE_SECONDS = 0.75
 RESPONSE_SHARE = 0.15
@@ -139,7 +139,7 @@ BY_SIZE: tuple[GripperScale, ...] = ("metres", "unit", "signed", "percent", "deg
 
 def scale_of(values: Floats) -> GripperScale | None:
     """The scale that an episode's gripper values show; None where they do not move enough to tell."""
-    low, high = (float(v) for v in np.percentile(values, [1, 99]))
+    low, high = (float(percentile(values, share)) for share in (1, 99))
     fitting = (s for s in BY_SIZE if SPANS[s][0] <= low and high <= SPANS[s][1])
     scale: GripperScale = next(fitting, "degrees")
     return scale if high - low >= USED[scale] else None
@@ -166,7 +166,7 @@ class GripperScaleDetector(Detector):
         return (*told, *(self._bound(episode, bound) for bound in episode.claims.bounds))
 
     def _scale(self, episode: EpisodeInput, subject: str, values: Floats, claimed: GripperScale | None) -> Verdict:
-        low, high = (float(v) for v in np.percentile(values, [1, 99]))
+        low, high = (float(percentile(values, share)) for share in (1, 99))
         seen = scale_of(values)
         decided, measured = (WORDS[claimed] if claimed else ""), (WORDS[seen] if seen else "")
         detail = f"values {low:.4g} .. {high:.4g}"

@@ -9,7 +9,7 @@ import pytest
 from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
 from fwdata.evidence.image_motion import ImageMotion, apparent_motion
-from fwdata.evidence.signals import lagged, non_negative_fit, percentile
+from fwdata.evidence.signals import edged, lagged, non_negative_fit, percentile, running_sums
 from fwdata.evidence.thumbnails import Collector, from_jpeg, from_rgb
 
 
@@ -144,6 +144,15 @@ def test_light_collectors_take_the_frames_of_every_second_row() -> None:
     assert taken.take()[:, 0, 0].tolist() == [2, 4, 6, 8, 10]  # the frame taken last before that of rows 0, 2, ..
     taken.clear()
     assert taken.count == 0 and not taken.take().size
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (2, 3), (120, 14)])
+def test_edges_and_running_sums_are_those_of_numpy(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).normal(size=shape)
+    rest = [(0, 0)] * (len(shape) - 1)
+    for before, after in ((0, 0), (1, 0), (2, 3)):
+        assert np.array_equal(edged(values, before, after), np.pad(values, [(before, after), *rest], mode="edge"))
+    assert np.array_equal(running_sums(values), np.cumsum(np.pad(values, [(1, 0), *rest]), axis=0))
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (2, 3), (120, 14)])
