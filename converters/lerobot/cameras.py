@@ -77,9 +77,9 @@ def check_plain_scene(camera: Camera, warnings: list[str]) -> dict[str, Json]:
 
     Tells sets whose red and blue were exchanged on the way; says nothing about scenes of random textures.
     """
-    picture = _first_picture(camera).astype(np.int16)
-    difference = picture[..., 0] - picture[..., 2]
-    bright = difference[(picture.min(axis=2) > 120) & (np.abs(difference) < 60)]
+    image = _first_image(camera).astype(np.int16)
+    difference = image[..., 0] - image[..., 2]
+    bright = difference[(image.min(axis=2) > 120) & (np.abs(difference) < 60)]
     share = bright.size / difference.size
     blue, red = (float((sign * bright > 3).mean()) if bright.size else 0.0 for sign in (-1, 1))
     verdict = "undecided"
@@ -93,7 +93,7 @@ def check_plain_scene(camera: Camera, warnings: list[str]) -> dict[str, Json]:
     return {"verdict": verdict, "bright": round(share, 3), "reddish": round(red, 3), "bluish": round(blue, 3)}
 
 
-def _first_picture(camera: Camera) -> NDArray[np.uint8]:
+def _first_image(camera: Camera) -> NDArray[np.uint8]:
     """Frame 0, uint8 [H, W, 3]; only that one is decoded. BadEpisode when it cannot be."""
     if isinstance(camera, EncodedCamera):
         first = next(iter(camera.frames()))
@@ -106,8 +106,8 @@ def _first_picture(camera: Camera) -> NDArray[np.uint8]:
         return rgb[..., ::-1] if camera.swapped else rgb
     source = camera.frames
     alone = dataclasses.replace(source, ranks=source.ranks[:1]) if isinstance(source, video.VideoPixels) else source
-    picture: NDArray[np.uint8] = next(iter(alone()))[0]
-    return picture
+    image: NDArray[np.uint8] = next(iter(alone()))[0]
+    return image
 
 
 def _open_video(

@@ -50,12 +50,12 @@ class GripperRules:
 
     def to_json(self) -> dict[str, Json]:
         """For the metadata."""
-        told: dict[str, Json] = {}
+        stated: dict[str, Json] = {}
         if self.top is not None:
-            told |= {"gripper_range": [0, 1 if self.unit else self.top], "gripper_recorded_range": [0, self.top]}
+            stated |= {"gripper_range": [0, 1 if self.unit else self.top], "gripper_recorded_range": [0, self.top]}
         if self.sign is not None:
-            told |= {"gripper_action_recorded": SIGNS.get(self.sign, "1 open, 0 closed")}
-        return told
+            stated |= {"gripper_action_recorded": SIGNS.get(self.sign, "1 open, 0 closed")}
+        return stated
 
 
 def decide(dataset: Dataset, mapping: Fit, scale: Scale, unit: bool, action: Action) -> GripperRules:

@@ -56,11 +56,11 @@ class Pictures:
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         for frame, data in enumerate(read_pictures(self.span, self.key)):
-            picture = _decode(data, f"{self.key} frame {frame}")
-            if picture.shape[:2] != (self.height, self.width):
-                found = f"{picture.shape[0]}x{picture.shape[1]}"
+            image = _decode(data, f"{self.key} frame {frame}")
+            if image.shape[:2] != (self.height, self.width):
+                found = f"{image.shape[0]}x{image.shape[1]}"
                 raise BadEpisode(f"{self.key} frame {frame} is {found} pixels, frame 0 {self.height}x{self.width}")
-            yield (picture[..., ::-1] if self.swapped else picture)[None]
+            yield (image[..., ::-1] if self.swapped else image)[None]
 
 
 def open_images(span: Span, key: str, swapped: bool) -> EncodedCamera | RawCamera:
@@ -82,14 +82,14 @@ def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            picture.verify()  # the checksums of its chunks, which decoding alone does not look at
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            if not (0 < picture.width <= MAX_SIDE and 0 < picture.height <= MAX_SIDE):
-                raise BadEpisode(f"{where} claims {picture.height}x{picture.width} pixels; sides are 1 to {MAX_SIDE}")
-            if picture.mode not in _MODES:
-                raise BadEpisode(f"{where} is an image of mode {picture.mode}, expected 8-bit colours")
-            return np.array(picture.convert("RGB"), np.uint8)
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            image.verify()  # the checksums of its chunks, which decoding alone does not look at
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if not (0 < image.width <= MAX_SIDE and 0 < image.height <= MAX_SIDE):
+                raise BadEpisode(f"{where} claims {image.height}x{image.width} pixels; sides are 1 to {MAX_SIDE}")
+            if image.mode not in _MODES:
+                raise BadEpisode(f"{where} is an image of mode {image.mode}, expected 8-bit colours")
+            return np.array(image.convert("RGB"), np.uint8)
     except BadEpisode:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -211,12 +211,12 @@ def _by_index(entries: Iterable[EpisodeMeta], problems: list[Skipped]) -> dict[i
 def _totals(info: Info, entries: list[EpisodeMeta]) -> tuple[str, ...]:
     frames = sum(entry.length for entry in entries)
     warnings = []
-    for what, told, found in (
+    for what, stated, found in (
         ("episodes", info.total_episodes, len(entries)),
         ("frames", info.total_frames, frames),
     ):
-        if told is not None and told != found:
-            warnings.append(f"{INFO} says {told} {what}, the metadata list {found}")
+        if stated is not None and stated != found:
+            warnings.append(f"{INFO} says {stated} {what}, the metadata list {found}")
     return tuple(warnings)
 
 
@@ -318,14 +318,14 @@ def _episodes_v3(folder: Path, info: Info, files: Sequence[str], problems: list[
     pictures = info.videos()
     for name in files:
         keys, optional = ["episode_index", "length"], ["data/chunk_index", "data/file_index", "tasks", "raw_file_name"]
-        for picture in pictures:
-            optional += [f"videos/{picture}/{field}" for field in _PLACE]
+        for video in pictures:
+            optional += [f"videos/{video}/{field}" for field in _PLACE]
         with open_parquet(folder / name, name) as file:
             there = set(file.schema_arrow.names)
             keys += [key for key in optional if key in there]
-            listed, told = file.metadata.num_rows, info.total_episodes
-            if listed > (MAX_EPISODES if told is None else 2 * told + 1000):
-                raise UsageError(f"{name} lists {listed} episodes, {INFO} says {told}; download it again")
+            listed, stated = file.metadata.num_rows, info.total_episodes
+            if listed > (MAX_EPISODES if stated is None else 2 * stated + 1000):
+                raise UsageError(f"{name} lists {listed} episodes, {INFO} says {stated}; download it again")
             table = read_columns(file, name, keys, range(file.metadata.num_row_groups))
         for start in range(0, len(table), 1000):
             for row in table.slice(start, 1000).to_pylist():

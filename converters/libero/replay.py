@@ -161,7 +161,7 @@ def _replay(
         seen, solved = simulator.step(SETTLING_ACTION)
     actions = commands.actions[kept]
     obs = group.create_group("obs")
-    pictures = {name: _picture_dataset(obs, name, len(actions), frame.shape) for name, frame in seen.pictures.items()}
+    pictures = {name: _picture_dataset(obs, name, len(actions), frame.shape) for name, frame in seen.images.items()}
     states: list[NDArray[np.float64]] = []
     robot_states: list[NDArray[np.float64]] = []
     low: dict[str, list[NDArray[np.float64]]] = {"gripper_states": [], "joint_states": [], "ee_states": []}
@@ -172,7 +172,7 @@ def _replay(
         low["joint_states"].append(seen.joints)
         low["ee_states"].append(np.concatenate([seen.position, simulators.axis_angle(seen.quaternion)]))
         for name, node in pictures.items():
-            node[row] = seen.pictures[name]
+            node[row] = seen.images[name]
         seen, solved = simulator.step(action)
     if solved:
         states[0] = commands.states[0]  # as published: from before the settling steps

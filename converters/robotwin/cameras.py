@@ -155,12 +155,12 @@ def _buffer(row: Any, where: str) -> bytes:
     return data
 
 
-def first_picture(info: CameraInfo) -> NDArray[np.uint8]:
+def first_image(info: CameraInfo) -> NDArray[np.uint8]:
     """Frame 0 as uint8 [H, W, 3], true RGB as we read it; BadEpisode when it cannot be decoded."""
     source = replace(info.source, count=1)
     if isinstance(source, Hdf5Pixels):
-        picture: NDArray[np.uint8] = next(source())[0]
-        return picture
+        image: NDArray[np.uint8] = next(source())[0]
+        return image
     frame = next(source())
     try:
         return decode_rgb(frame.data, frame.red_blue_swapped)
@@ -171,7 +171,7 @@ def first_picture(info: CameraInfo) -> NDArray[np.uint8]:
 type Verdict = Literal["agrees", "contradicts", "not coloured enough", "undecided"]
 
 
-def compare_with_video(picture: NDArray[np.uint8], video: Path) -> tuple[Verdict, float, float]:
+def compare_with_video(image: NDArray[np.uint8], video: Path) -> tuple[Verdict, float, float]:
     """Compare an image with frame 0 of the collector's video, which always has true colours.
 
     Returns the verdict and the mean differences in grey levels as read and with red and blue exchanged, over pixels
@@ -179,7 +179,7 @@ def compare_with_video(picture: NDArray[np.uint8], video: Path) -> tuple[Verdict
     when the video cannot be decoded or has another size. Cost: about 10 ms.
     """
     shown = _first_video_frame(video).astype(np.int16)
-    ours = picture.astype(np.int16)
+    ours = image.astype(np.int16)
     if shown.shape != ours.shape:
         raise ValueError(f"{video.name} has images of {shown.shape[:2]}, the head camera of {ours.shape[:2]}")
     coloured = np.abs(shown[..., 0] - shown[..., 2]) > 40

@@ -61,15 +61,15 @@ class RobotwinConverter:
         if not listing.recordings:
             raise UsageError(finding.nothing_found(root, listing))
         base = paths.base_folder(root)
-        found, told = finding.told_by_content(base, listing.recordings)
+        found, stated = finding.stated_by_content(base, listing.recordings)
         chosen = self._choose(found)
         finding.check_embodiments(chosen)
         kept, skipped = finding.drop_duplicates(base, chosen)
         warnings = [*finding.listing_warnings(listing), *finding.place_warnings(chosen)]
         if root.is_dir():
             warnings += finding.numbering_warnings(chosen)
-        if told:
-            warnings.append(f"{told} recordings: their attribute source_path tells what their folders do not")
+        if stated:
+            warnings.append(f"{stated} recordings: their attribute source_path tells what their folders do not")
         last_of = {r.folder: r.index for r in sorted(chosen, key=lambda r: r.index)}
         taken = self._limit(kept)
         named = {r.path for r in chosen}
@@ -244,9 +244,9 @@ class RobotwinConverter:
         if "video" not in ref.hints or "head_camera" not in self.manifest.cameras:
             return None
         video = base / str(ref.hints["video"])
-        picture = cameras.first_picture(infos["head_camera"])
+        image = cameras.first_image(infos["head_camera"])
         try:
-            verdict, straight, exchanged = cameras.compare_with_video(picture, video)
+            verdict, straight, exchanged = cameras.compare_with_video(image, video)
         except ValueError as error:
             warnings.append(f"colours are not checked: {error}")
             return {"verdict": "not checked"}
@@ -335,12 +335,12 @@ def _stored_texts(file: Any, variant: hdf5.Variant, warnings: list[str]) -> list
     return None
 
 
-def _embodiment(told: str, motion: hdf5.Motion) -> str:
+def _embodiment(stated: str, motion: hdf5.Motion) -> str:
     """The path's embodiment, checked against the joint counts; without one, 7 joints are franka-panda's alone."""
-    joints, expected = {motion.left, motion.right}, paths.ARM_JOINTS.get(told)
+    joints, expected = {motion.left, motion.right}, paths.ARM_JOINTS.get(stated)
     if expected is not None and joints != {expected}:
-        raise BadEpisode(f"the arms have {motion.left} and {motion.right} joints, but {told} has {expected} per arm")
-    return "franka-panda" if told == paths.UNKNOWN and joints == {7} else told
+        raise BadEpisode(f"the arms have {motion.left} and {motion.right} joints, but {stated} has {expected} per arm")
+    return "franka-panda" if stated == paths.UNKNOWN and joints == {7} else stated
 
 
 def _joint_names(motion: hdf5.Motion) -> tuple[str, ...]:

@@ -24,20 +24,20 @@ def nothing_found(root: Path, listing: paths.RecordingListing) -> str:
     return f"no data/episode{{N}}.hdf5 below {root} {found}"
 
 
-def told_by_content(base: Path, recordings: Iterable[paths.RecordingFile]) -> tuple[list[paths.RecordingFile], int]:
+def stated_by_content(base: Path, recordings: Iterable[paths.RecordingFile]) -> tuple[list[paths.RecordingFile], int]:
     """The recordings, with task, embodiment and setting that their folders do not tell filled in from the path that a
     converted file says it was made from; and of how many. Opens only files whose folders leave something open."""
     found, count = [], 0
     for recording in recordings:
         place = recording.place
         if paths.UNKNOWN in (place.task, place.embodiment, place.setting):
-            told = paths.parse_folder(hdf5.source_folders(base / recording.path))
-            open_task = place.task == paths.UNKNOWN or (place.task not in paths.TASKS and told.task in paths.TASKS)
+            stated = paths.parse_folder(hdf5.source_folders(base / recording.path))
+            open_task = place.task == paths.UNKNOWN or (place.task not in paths.TASKS and stated.task in paths.TASKS)
             filled = replace(
                 place,
-                task=told.task if open_task else place.task,
-                embodiment=told.embodiment if place.embodiment == paths.UNKNOWN else place.embodiment,
-                setting=told.setting if place.setting == paths.UNKNOWN else place.setting,
+                task=stated.task if open_task else place.task,
+                embodiment=stated.embodiment if place.embodiment == paths.UNKNOWN else place.embodiment,
+                setting=stated.setting if place.setting == paths.UNKNOWN else place.setting,
             )
             count += filled != place
             recording = replace(recording, place=filled)

@@ -218,10 +218,10 @@ def arm_conflict(seen: Sequence[str], scene: Mapping[str, Json] | None) -> str |
     if not isinstance(info, dict):
         return None
     arms = {value for value in info.values() if isinstance(value, str) and value in ("left", "right")}
-    told = {match for text in seen for match in re.findall(r"\b(left|right)[ -](?:arm|hand|gripper)\b", text.lower())}
-    if len(arms) == 1 and len(told) == 1 and arms != told:
+    named = {match for text in seen for match in re.findall(r"\b(left|right)[ -](?:arm|hand|gripper)\b", text.lower())}
+    if len(arms) == 1 and len(named) == 1 and arms != named:
         return (
-            f"the instructions speak of the {told.pop()} arm, scene_info.json of the {arms.pop()} one: "
+            f"the instructions speak of the {named.pop()} arm, scene_info.json of the {arms.pop()} one: "
             "instruction files may be shifted against recordings"
         )
     return None

@@ -53,10 +53,10 @@ def _joints(rows: int, width: int, seed: int) -> NDArray[np.float32]:
     return values
 
 
-def _jpeg(picture: Image) -> bytes:
+def _jpeg(image: Image) -> bytes:
     import simplejpeg
 
-    return bytes(simplejpeg.encode_jpeg(picture, quality=95, colorspace="RGB", colorsubsampling="420"))
+    return bytes(simplejpeg.encode_jpeg(image, quality=95, colorspace="RGB", colorsubsampling="420"))
 
 
 def _robotwin(root: Path, episodes: int, rows: int) -> None:
@@ -163,9 +163,9 @@ def _lerobot(root: Path, episodes: int, rows: int) -> None:
         joints = _joints(rows, 14, number)
         views = [_pictures(240, 320, 10 * number + camera) for camera in range(3)]
         for row in range(rows):
-            pictures = {f"observation.images.{c}": v(row) for c, v in zip(cameras, views, strict=True)}
+            images = {f"observation.images.{c}": v(row) for c, v in zip(cameras, views, strict=True)}
             task = ("hammer", "bell")[number % 2]
-            yield {"observation.state": joints[row], "action": joints[row + 1], **pictures, "task": task}
+            yield {"observation.state": joints[row], "action": joints[row + 1], **images, "task": task}
 
     with quiet():
         write_dataset(root, features, 17, "aloha", (frames(number) for number in range(episodes)))

@@ -48,7 +48,7 @@ class SimulatorState:
     """float64 [3], end effector, m."""
     quaternion: NDArray[np.float64]
     """float64 [4], end effector, x y z w."""
-    pictures: Mapping[str, NDArray[np.uint8]]
+    images: Mapping[str, NDArray[np.uint8]]
     """uint8 [R, R, 3] by dataset name, rows as the simulator renders them: bottom row first. Those of an earlier step
     where the simulator was not to look (`LiberoSimulator.looking`)."""
 
@@ -252,7 +252,7 @@ class LiberoSimulator:
 
 
 def _seen(found: Mapping[str, Any]) -> SimulatorState:
-    pictures = {name: found[key] for name, key in _CAMERAS.items()}
+    images = {name: found[key] for name, key in _CAMERAS.items()}
     keys = ("joint_pos", "gripper_qpos", "eef_pos", "eef_quat")
     joints, fingers, position, quaternion = (np.array(found[f"robot0_{key}"], np.float64) for key in keys)
-    return SimulatorState(joints, fingers, position, quaternion, pictures)
+    return SimulatorState(joints, fingers, position, quaternion, images)

@@ -205,8 +205,8 @@ def _write_demo(
     with h5py.File(path, "w") as file:
         for name, values in low.items():
             file[name] = values
-        for name in seen[0].pictures:
-            frames = np.stack([s.pictures[name] for s in seen])
+        for name in seen[0].images:
+            frames = np.stack([s.images[name] for s in seen])
             file.create_dataset(
                 f"obs/{name}", data=frames, chunks=(1, *frames.shape[1:]), compression="gzip", compression_opts=1
             )

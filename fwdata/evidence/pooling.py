@@ -13,7 +13,7 @@ from fwdata.evidence.signals import middle
 MIN_EPISODES = 3
 AGREEMENT = 0.9
 
-type Told = tuple[str, Verdict]
+type EpisodeVerdict = tuple[str, Verdict]
 """(episode id, its verdict)."""
 
 
@@ -24,11 +24,11 @@ def by_agreement(
 
     min_episodes: with fewer episodes of evidence a contradiction warns at most.
     """
-    told: dict[str, list[Told]] = {}
+    judged: dict[str, list[EpisodeVerdict]] = {}
     for measurement in episodes:
         for verdict in measurement.of(detector):
-            told.setdefault(verdict.subject, []).append((measurement.episode, verdict))
-    return tuple(_pooled(detector, subject, found, min_episodes) for subject, found in told.items())
+            judged.setdefault(verdict.subject, []).append((measurement.episode, verdict))
+    return tuple(_pooled(detector, subject, found, min_episodes) for subject, found in judged.items())
 
 
 def agreed(episodes_for: int, against: int) -> PooledOutcome:
@@ -49,10 +49,10 @@ def outliers(episodes_for: int, against: int) -> bool:
     )
 
 
-def _pooled(detector: str, subject: str, told: Sequence[Told], min_episodes: int) -> DatasetVerdict:
-    good = [verdict for _, verdict in told if verdict.verdict == "confirmed"]
-    bad = [(episode, verdict) for episode, verdict in told if verdict.verdict == "contradicted"]
-    silent = [verdict for _, verdict in told if verdict.verdict == "no evidence"]
+def _pooled(detector: str, subject: str, judged: Sequence[EpisodeVerdict], min_episodes: int) -> DatasetVerdict:
+    good = [verdict for _, verdict in judged if verdict.verdict == "confirmed"]
+    bad = [(episode, verdict) for episode, verdict in judged if verdict.verdict == "contradicted"]
+    silent = [verdict for _, verdict in judged if verdict.verdict == "no evidence"]
     outcome = agreed(len(good), len(bad))
     shown = {"confirmed": good, "no evidence": silent}.get(outcome) or [verdict for _, verdict in bad]
     values = [verdict.value for verdict in shown if verdict.value is not None]

@@ -93,9 +93,9 @@ def decode_rgb(data: bytes, red_blue_swapped: bool = False) -> NDArray[np.uint8]
 
     jpeg_size(data)
     try:
-        picture: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(
             data, colorspace="BGR" if red_blue_swapped else "RGB", fastdct=False, fastupsample=False, strict=True
         )
     except ValueError as error:
         raise ValueError(f"JPEG of {len(data)} bytes cannot be decoded: {error}") from None
-    return picture
+    return image

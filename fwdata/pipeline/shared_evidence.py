@@ -77,19 +77,19 @@ def handed_over(store: Path, without: Collection[str]) -> dict[str, EpisodeMeasu
     found: dict[str, EpisodeMeasurement] = {}
     for path in sorted((store / JOBS / JOB).glob(f"*{SUFFIX}")):
         with np.load(path, allow_pickle=False) as file:
-            for number, told in enumerate(json.loads(str(file["episodes"]))):
-                if told["id"] not in without:
-                    found[told["id"]] = _measurement(file, number, told)
+            for number, entry in enumerate(json.loads(str(file["episodes"]))):
+                if entry["id"] not in without:
+                    found[entry["id"]] = _measurement(file, number, entry)
     return found
 
 
-def _measurement(file: Any, number: int, told: JsonObject) -> EpisodeMeasurement:
+def _measurement(file: Any, number: int, entry: JsonObject) -> EpisodeMeasurement:
     traces = []
-    for place, (camera, hz, simulated, lag) in enumerate(told["traces"]):
+    for place, (camera, hz, simulated, lag) in enumerate(entry["traces"]):
         energy, speeds, commands = (_array(file, f"{number}_{place}_{name}") for name in ARRAYS)
         traces.append(MotionTrace(camera, hz, energy, speeds, simulated, commands, lag))
-    verdicts = tuple(Verdict.from_json(verdict) for verdict in told["verdicts"])
-    return EpisodeMeasurement(told["id"], told["group"], verdicts, tuple(traces), told["options"])
+    verdicts = tuple(Verdict.from_json(verdict) for verdict in entry["verdicts"])
+    return EpisodeMeasurement(entry["id"], entry["group"], verdicts, tuple(traces), entry["options"])
 
 
 def _array(file: Any, name: str) -> Any:

@@ -86,8 +86,8 @@ class ForkedWorker:
             poll.register(self.status, select.POLLIN)
             if not poll.poll(None if timeout is None else 1000 * timeout):
                 raise subprocess.TimeoutExpired("worker", timeout or 0.0)
-            told = os.read(self.status, 4)
-            self._code = int.from_bytes(told, "little", signed=True) if told else -signal.SIGKILL
+            code = os.read(self.status, 4)
+            self._code = int.from_bytes(code, "little", signed=True) if code else -signal.SIGKILL
             os.close(self.status)
             os.close(self.process)
         return self._code

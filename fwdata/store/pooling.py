@@ -32,11 +32,11 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
     parts = [part.name for part in store.parts]
     if list(record.parts) == parts and record.accepted() == dict(accepted):
         return
-    told: list[EpisodeMeasurement] = []
+    measurements: list[EpisodeMeasurement] = []
     for part in store.parts:
         kept = {episode.id for episode in part.record.episodes}
         found = (m for m in read_part_evidence(store.files, part.name) if m.episode in kept)
-        told += [measured.get(m.episode, m) for m in found]
+        measurements += [measured.get(m.episode, m) for m in found]
     verdicts: list[DatasetVerdict] = []
     comparing = [d for d in all_detectors() if isinstance(d, DuplicateEpisodes | InstructionNearMisses)]
     traced = _traced(store, comparing)
@@ -45,7 +45,7 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
         if detector in comparing:
             verdicts += detector.pool(traced) or before
         else:
-            verdicts += _with_words(detector.pool(told), before, keep=detector.needs_images)
+            verdicts += _with_words(detector.pool(measurements), before, keep=detector.needs_images)
     write_evidence(out, record.measured_first, first, verdicts, accepted, parts)
 
 

@@ -39,7 +39,7 @@ SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 
 def side_by_side(seen: simulators.SimulatorState) -> NDArray[np.uint8]:
     """uint8 [128, 256, 3]: both cameras, rotated by 180 degrees as the converter does."""
-    cameras = [seen.pictures[name][::-1, ::-1] for name in ("agentview_rgb", "eye_in_hand_rgb")]
+    cameras = [seen.images[name][::-1, ::-1] for name in ("agentview_rgb", "eye_in_hand_rgb")]
     return np.concatenate(cameras, axis=1)
 
 

@@ -227,6 +227,6 @@ class LiberoEnvironment:
         return self._success or self._steps >= self.step_limit
 
     def _observation(self, seen: simulators.SimulatorState) -> Observation:
-        cameras = {name: np.ascontiguousarray(seen.pictures[key][::-1, ::-1]) for name, key in _CAMERAS.items()}
+        cameras = {name: np.ascontiguousarray(seen.images[key][::-1, ::-1]) for name, key in _CAMERAS.items()}
         state = np.concatenate([seen.position, simulators.axis_angle(seen.quaternion), seen.fingers])
         return Observation(cameras, state.astype(np.float32), self._instruction, self._task.name)

@@ -55,15 +55,15 @@ class ColumnNames(Detector):
         one_to_one = len(set(first[wrong].tolist())) >= ONE_TO_ONE * wrong.sum()
         opposite = bool(against.any() and against.sum() >= wrong.sum())
         if opposite or (2 * wrong.sum() > len(pairs) and one_to_one):
-            told, followers = (against, columns) if opposite else (wrong, first)
+            chosen, followers = (against, columns) if opposite else (wrong, first)
             shown = ", ".join(
                 f"{episode.action_names[pairs[row][0]]} by {episode.state_names[int(followers[row])]}"
-                for row in np.flatnonzero(told)[:2]
+                for row in np.flatnonzero(chosen)[:2]
             )
             return self.verdict(
                 "contradicted",
-                f"{int(told.sum())} of {len(pairs)} columns: {shown}",
-                value=float(told.sum()),
+                f"{int(chosen.sum())} of {len(pairs)} columns: {shown}",
+                value=float(chosen.sum()),
                 n=len(pairs),
                 decided=decided,
                 measured="in the opposite direction" if opposite else "by a column of another name",

@@ -72,10 +72,10 @@ class StateDelay(Detector):
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """By agreement; the median decides between warning and stop, with a bootstrap interval."""
         found = super().pool(episodes)
-        told = [v for m in episodes for v in m.of(self.name) if v.value is not None and v.verdict != "no evidence"]
-        if not found or len(told) < self.min_episodes:
+        verdicts = [v for m in episodes for v in m.of(self.name) if v.value is not None and v.verdict != "no evidence"]
+        if not found or len(verdicts) < self.min_episodes:
             return found
-        values = np.asarray([v.value for v in told], np.float64)
+        values = np.asarray([v.value for v in verdicts], np.float64)
         median, interval = middle(values), bootstrap_interval(values)
         action: Severity = "note" if interval[0] <= LATE_WARN else "stop" if interval[0] > LATE_STOP else "warn"
         verdict = found[0]
@@ -210,13 +210,13 @@ class Triangle:
 
 def _triangle(traces: Sequence[MotionTrace], found: LagEstimate) -> Triangle | None:
     """The check of a camera's lag by the action; None where the action is not an absolute target, or shows no lag."""
-    told = [replace(t, speeds=t.commands) for t in traces if t.commands is not None]
-    if len(told) < MIN_SIMULATED:
+    commanded = [replace(t, speeds=t.commands) for t in traces if t.commands is not None]
+    if len(commanded) < MIN_SIMULATED:
         return None
-    other = estimate_lag(told, max(6, round(WIDEST_SECONDS * told[0].hz)))
+    other = estimate_lag(commanded, max(6, round(WIDEST_SECONDS * commanded[0].hz)))
     if other is None or not other.interior or other.score < MIN_SCORE:
         return None
-    behind = middle(np.asarray([t.state_lag for t in told], np.float64))
+    behind = middle(np.asarray([t.state_lag for t in commanded], np.float64))
     widths = sum((estimate.interval[1] - estimate.interval[0]) / 2 for estimate in (found, other))
     return Triangle(other.lag, found.lag + behind, CLOSES + widths)
 

@@ -162,8 +162,8 @@ class GripperScaleDetector(Detector):
             for column in claim.state if claim.state_scale else claim.state[:1]:
                 name = f"{claim.name} state" if len(claim.state) < 2 else f"{claim.name} {episode.state_names[column]}"
                 found.append(self._scale(episode, name, episode.state64[:, column], claim.state_scale))
-        told = [verdict for verdict in found if verdict.decided or verdict.measured]
-        return (*told, *(self._bound(episode, bound) for bound in episode.claims.bounds))
+        stated = [verdict for verdict in found if verdict.decided or verdict.measured]
+        return (*stated, *(self._bound(episode, bound) for bound in episode.claims.bounds))
 
     def _scale(self, episode: EpisodeInput, subject: str, values: Floats, claimed: GripperScale | None) -> Verdict:
         low, high = (float(percentile(values, share)) for share in (1, 99))
@@ -237,8 +237,8 @@ def group_scales(episodes: Sequence[EpisodeMeasurement], detector: str, subject:
 
 def _scale_words(verdict: Verdict) -> str:
     """The scale that a verdict tells in words; one that a store keeps has its value alone, or the words as detail."""
-    told = (text for text in (verdict.measured, verdict.decided, verdict.detail) if text in WORDS.values())
-    known = next(told, "")
+    stated = (text for text in (verdict.measured, verdict.decided, verdict.detail) if text in WORDS.values())
+    known = next(stated, "")
     if known or verdict.verdict != "confirmed" or verdict.value is None or not verdict.subject.endswith(KINDS):
         return known
     high = verdict.value

@@ -25,11 +25,11 @@ class RowRate(Detector):
         rate = episode.claims.rate
         if rate is None:
             return ()
-        told = {"label": rate.label, "video": rate.container}
+        stated = {"label": rate.label, "video": rate.container}
         if rate.measured_times and len(episode.timestamp_s) > 2:
             step = middle(np.diff(episode.timestamp_s))
-            told["time stamps"] = 1 / step if step > 0 else None
-        known = [(name, value) for name, value in told.items() if value]
+            stated["time stamps"] = 1 / step if step > 0 else None
+        known = [(name, value) for name, value in stated.items() if value]
         decided = f"{rate.decided:.5g} Hz"
         if not known:
             return (self.abstain("time stamps are nominal and the source states no rate", decided=decided),)

@@ -36,20 +36,20 @@ class InstructionNearMisses(Detector):
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict; its episodes carry the rarer text of every pair."""
-        told = [(m.episode, trace.text) for m in episodes for trace in m.traces if isinstance(trace, TextTrace)]
-        if not told:
+        read = [(m.episode, trace.text) for m in episodes for trace in m.traces if isinstance(trace, TextTrace)]
+        if not read:
             return ()
-        counts = Counter(text for _, text in told)
+        counts = Counter(text for _, text in read)
         pairs = near_misses([text for text, _ in counts.most_common(MAX_TEXTS)])
         rare = {min(pair, key=lambda text: counts[text]) for pair in pairs}
         examples = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:2])
-        affected = [episode for episode, text in told if text in rare]
+        affected = [episode for episode, text in read if text in rare]
         return (
             DatasetVerdict(
                 self.name,
                 "contradicted" if pairs else "confirmed",
                 value=float(len(pairs)),
-                episodes_for=len(told) - len(affected),
+                episodes_for=len(read) - len(affected),
                 against=len(affected),
                 action="warn" if pairs else "note",
                 decided="instructions as recorded",
