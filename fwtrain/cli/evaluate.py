@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -280,11 +280,15 @@ def _in_benchmark(
     films: Any,
     as_json: bool,
 ) -> None:
-    from fwtrain.infer.trials.plan import check_fit
+    from fwtrain.infer.trials.plan import check_fit, doubts
     from fwtrain.infer.trials.run import evaluate_benchmark, usual_rows
     from fwtrain.train.folder import RunFolder
 
-    check_fit(RunFolder(loading.run).info(), plan)  # before weights are read
+    info = RunFolder(loading.run).info()
+    check_fit(info, plan)  # before weights are read
+    early = doubts(info, plan)
+    for sentence in early:
+        warn(sentence)
     seed = plan.protocol.noise_seed
     policy, sampling = loading.policy(seed, plan.protocol.denoising_steps, plan.protocol.execute)
     if loading.server is not None and sampling.steps != plan.protocol.denoising_steps:
@@ -304,7 +308,7 @@ def _in_benchmark(
             done=bar.advance,
         )
     _renew_report(loading.run, out)
-    _report(found, out, as_json)
+    _report(found, out, as_json, early)
 
 
 def _renew_report(run: Path, out: Path) -> None:
@@ -316,12 +320,14 @@ def _renew_report(run: Path, out: Path) -> None:
         write_run_report(RunFolder(run))
 
 
-def _report(found: Evaluation, out: Path, as_json: bool) -> None:
+def _report(found: Evaluation, out: Path, as_json: bool, said: Sequence[str]) -> None:
+    """The result on stdout. said: warnings that were printed before the trials."""
     from fwtrain.infer.trials.loop import unfinished_text
     from fwtrain.infer.trials.run import text
 
     for sentence in found.warnings:
-        warn(sentence)
+        if sentence not in said:
+            warn(sentence)
     for sentence in unfinished_text(found.unfinished):
         warn(sentence)
     answer({**found.to_json(), "out": str(out)}, as_json, lambda: f"{text(found)}\nreport: {out / 'report.html'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -44,6 +44,8 @@ class EvalProtocol:
     """Trials per task; trial k begins with initial state k."""
     notes: tuple[str, ...] = ()
     """What the source does besides and this evaluation does not."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package -> version that the published scores were made with; another one is a warning."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class RobotSpec:
     """Dimensions of an action."""
     gripper: int
     """Dimension of an action that is 1 open / 0 closed in a store and -1 open / +1 closed in the environment."""
+    foreign: tuple[str, ...] = ()
+    """Words in names of dimensions that this robot has not: a run with one is of other quantities."""
 
 
 class Benchmark(Protocol):

@@ -43,6 +43,7 @@ PROTOCOLS = {
             env_seeding="task",
             noise_seed=42,
             noise="same",
+            versions={"mujoco": "3.3.2"},
         ),
         EvalProtocol(
             name="lerobot",
@@ -81,7 +82,7 @@ PROTOCOLS = {
 """Steps and seeds in the environment's own units; `fastwam` is the one of the published Fast-WAM numbers."""
 
 
-ROBOT = RobotSpec(cameras=tuple(_CAMERAS), state=8, action=7, gripper=6)
+ROBOT = RobotSpec(cameras=tuple(_CAMERAS), state=8, action=7, gripper=6, foreign=("joint",))
 
 
 @dataclass(frozen=True)

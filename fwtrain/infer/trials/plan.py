@@ -194,6 +194,25 @@ def _tasks(suite: str, known: Sequence[BenchmarkTask], asked: str | None) -> lis
     return found
 
 
+def doubts(info: RunInfo, plan: EvalPlan) -> list[str]:
+    """Sentences about what may make the score mean something else, where nothing refuses it."""
+    found = []
+    for what, names in (("state", info.state.names), ("action", info.action.names)):
+        odd = [name for name in names if any(word in name.lower() for word in plan.robot.foreign)]
+        if odd:
+            found.append(
+                f"the run's {what} has a dimension {odd[0]!r}, which the environment {plan.env} has not: "
+                "the widths fit, but it was trained on other quantities"
+            )
+    for package, version in plan.protocol.versions.items():
+        if plan.facts.get(package, version) != version:
+            found.append(
+                f"{package} is {plan.facts[package]}, the published scores of protocol {plan.protocol.name} were made "
+                f"with {version}: another version changes success rates"
+            )
+    return found
+
+
 def check_fit(info: RunInfo, plan: EvalPlan) -> None:
     """UsageError when a run's cameras, state or actions are not those of the environment."""
     robot = plan.robot

@@ -128,11 +128,11 @@ def _read_object(path: Path) -> dict[str, object]:
 
 
 def _deciding(settings: dict[str, object]) -> dict[str, object]:
-    """Without the protocol's texts, which a newer version may word otherwise."""
+    """Without the protocol's texts, which a newer version may word otherwise, and the versions it compares with."""
     protocol = settings.get("protocol")
     if not isinstance(protocol, dict):
         return settings
-    return {**settings, "protocol": {k: v for k, v in protocol.items() if k not in {"source", "notes"}}}
+    return {**settings, "protocol": {k: v for k, v in protocol.items() if k not in {"source", "notes", "versions"}}}
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

@@ -16,7 +16,7 @@ from fwdata.report.page import Report
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials.films import Film, chosen_trials, make_films
 from fwtrain.infer.trials.loop import TrialLoop, Unfinished
-from fwtrain.infer.trials.plan import Deployed, EvalPlan, check_fit
+from fwtrain.infer.trials.plan import Deployed, EvalPlan, check_fit, doubts
 from fwtrain.infer.trials.records import REPORT, RESULT, EvalFolder
 from fwtrain.infer.trials.summary import EvalSummary, published_table, rate_text, summarise, summary_json
 
@@ -118,7 +118,8 @@ def evaluate_benchmark(
         made, said = make_films(plan, folder, chosen_trials(plan, records, films.trials, films.failures), hang)
         mine = [r for r in records if r.trial in plan.trials and (r.suite, r.task) in loop.tasks]
         cost = sum(r.env_cpu_seconds for r in mine) / len(mine) if mine else 0.0
-        found = Evaluation(plan, settings, summarise(plan, records), unfinished, made, said, round(cost, 2))
+        warnings = [*doubts(policy.info, plan), *said]
+        found = Evaluation(plan, settings, summarise(plan, records), unfinished, made, warnings, round(cost, 2))
         write_json(out / RESULT, found.to_json())
         write_report(found, out)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +16,14 @@ from fixtures import tree
 from serving import small_policy
 
 from fwdata.envs.benchmarks.contract import RobotSpec, checked_states
+from fwdata.envs.benchmarks.libero import BENCHMARK, PROTOCOLS
 from fwdata.errors import FwdataError, UsageError
 from fwdata.report.films import film_frames
 from fwtrain.infer.closed_loop import in_rows
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials import films
 from fwtrain.infer.trials.loop import trial_row
-from fwtrain.infer.trials.plan import EvalPlan, ProtocolChanges, check_fit, plan_evaluation
+from fwtrain.infer.trials.plan import EvalPlan, ProtocolChanges, check_fit, doubts, plan_evaluation
 from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import Evaluation, FilmRequest, evaluate_benchmark, text
 from fwtrain.serve.client import ServerError
@@ -286,6 +288,18 @@ def test_films_and_times_that_cannot_be_are_refused(rows: RowPolicy, tmp_path: P
     with pytest.raises(UsageError, match=words):
         evaluate(rows, tmp_path / "out", trials="2", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_makes_a_score_mean_something_else_is_a_warning(rows: RowPolicy):
+    asked = plan(trials="1")
+    assert doubts(rows.info, asked) == []
+    newer = replace(asked, protocol=replace(asked.protocol, versions={"fakesim": "0.9"}))
+    (said,) = doubts(rows.info, newer)
+    assert said.startswith("fakesim is 1.0, the published scores of protocol usual were made with 0.9")
+    named = rows.info.state.names[3]
+    (said,) = doubts(rows.info, replace(asked, robot=replace(asked.robot, foreign=(named[-4:],))))[:1]
+    assert f"the run's state has a dimension {named!r}, which the environment" in said
+    assert BENCHMARK.robot.foreign == ("joint",) and PROTOCOLS["fastwam"].versions == {"mujoco": "3.3.2"}
 
 
 def test_more_actions_than_a_chunk_has_are_refused(rows: RowPolicy):
