@@ -54,7 +54,9 @@ def _pooled(detector: str, subject: str, judged: Sequence[EpisodeVerdict], min_e
     bad = [(episode, verdict) for episode, verdict in judged if verdict.verdict == "contradicted"]
     silent = [verdict for _, verdict in judged if verdict.verdict == "no evidence"]
     outcome = agreed(len(good), len(bad))
-    shown = {"confirmed": good, "no evidence": silent}.get(outcome) or [verdict for _, verdict in bad]
+    against = [verdict for _, verdict in bad]
+    shown = {"confirmed": good, "no evidence": silent}.get(outcome) or against
+    words = against or shown  # exceptions tell what they measure, also where the others are right
     values = [verdict.value for verdict in shown if verdict.value is not None]
     return DatasetVerdict(
         detector=detector,
@@ -66,8 +68,8 @@ def _pooled(detector: str, subject: str, judged: Sequence[EpisodeVerdict], min_e
         abstained=len(silent),
         action=severity(shown, len(good), len(bad), min_episodes),
         decided=_common(verdict.decided for verdict in shown),
-        measured=_common(verdict.measured for verdict in shown),
-        detail=_common(verdict.detail for verdict in shown),
+        measured=_common(verdict.measured for verdict in words),
+        detail=_common(verdict.detail for verdict in words),
         episodes=tuple(episode for episode, _ in bad[:MAX_LISTED]),
     )
 

@@ -126,6 +126,7 @@ def line(verdict: DatasetVerdict) -> str:
     seen = verdict.episodes_for + verdict.against
     count = verdict.episodes_for if verdict.verdict == "confirmed" else verdict.against
     number = f" by {count} of {seen} episodes" if seen else ""
-    detail = f" ({verdict.detail})" if verdict.detail else ""
+    exceptions = verdict.verdict == "confirmed" and verdict.against
+    detail = f" ({verdict.detail})" if verdict.detail and not exceptions else ""
     measured = f", measured {verdict.measured}" if verdict.verdict in ("contradicted", "mixed") else ""
     return f"{question}: {verdict.decided} - {verdict.verdict}{number}{measured}{detail}"

@@ -14,7 +14,7 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, RowTrace
 from fwdata.evidence.signals import Floats
 
-POINTS, NEAR, SHARED, ROUNDING = 32, 0.10, 0.5, 1e-4
+POINTS, NEAR, SHARED, ROUNDING = 32, 0.08, 0.5, 1e-4
 UNITS = 8.0
 """Groups of episodes of which one spreads so many times further than another are in two units."""
 
@@ -25,7 +25,7 @@ BLOCK = 256
 
 
 class DuplicateEpisodes(Detector):
-    """h1: rows shared between episodes, and paths that lie within a tenth of the data set's spread."""
+    """h1: rows shared between episodes, and paths that lie within 0.08 of the data set's spread."""
 
     name, code, question, action = "duplicate_episodes", "h1", "every episode once", "warn"
     advice = "leave one of each pair out (--exclude)"
@@ -95,7 +95,7 @@ def exact_pairs(rows: Sequence[frozenset[bytes]]) -> set[tuple[int, int]]:
 
 
 def near_pairs(paths: Sequence[NDArray[np.float32]], groups: Sequence[str]) -> set[tuple[int, int]]:
-    """Pairs of episodes whose paths differ by less than a tenth of the data set's spread (root mean square)."""
+    """Pairs of episodes whose paths differ by less than 0.08 of the data set's spread (root mean square)."""
     if len(paths) < MIN_EPISODES or len({path.shape for path in paths}) != 1:
         return set()
     stacked = np.stack(paths).astype(np.float64)

@@ -14,7 +14,7 @@ LAGS = range(-5, 8)
 FOLLOWS = 0.7
 """Correlation above which a state column answers its command."""
 
-EARLIEST, LATEST = -0.12, 1.4
+EARLIEST, LATEST = -0.08, 1.4
 """Rows after its first possible effect in which a command is answered: LIBERO's controller takes 0.6 to 0.95, one that
 obeys at once none. Before it, the arm would move before it is told to."""
 

@@ -15,7 +15,7 @@ from converters.libero.stored import agreeing
 from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
 from fwdata.evidence.image_motion import apparent_motion
 from fwdata.evidence.measure import measure, pool
-from fwdata.evidence.sentences import refusal
+from fwdata.evidence.sentences import contradiction, line, refusal
 from fwdata.evidence.thumbnails import Collector, from_jpeg, from_rgb
 from fwdata.manifest import load_manifest
 
@@ -62,6 +62,15 @@ def test_images_that_show_nothing_in_some_rows_are_found(value: int, words: str,
     images[32:37] = images[31] = episode.thumbnails["head"][30]
     images[30:32] = value
     assert told("camera_content", with_camera(episode, "head", images))["head"].verdict == "confirmed"
+
+
+def test_one_frozen_camera_among_many_is_told_by_what_it_shows() -> None:
+    images = clean_set()[0].thumbnails["left"].copy()
+    images[20:] = images[20]
+    verdict = pooled("camera_frozen", [with_camera(clean_set()[0], "left", images), *clean_set()[1:] * 2])["left"]
+    assert (verdict.verdict, verdict.against, verdict.action, verdict.measured) == ("confirmed", 1, "warn", "frozen")
+    assert "1 of 15 episodes with evidence measure 'frozen' (longest run of" in contradiction(verdict)
+    assert line(verdict).endswith("confirmed by 14 of 15 episodes")
 
 
 def test_a_wrist_camera_of_an_arm_at_rest_is_not_called_frozen() -> None:
