@@ -40,6 +40,10 @@ def set_environment() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
+POSIX = ("fcntl", "resource")
+"""Modules of Python that Windows lacks."""
+
+
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a command line: a user's mistake is one sentence on stderr, never a traceback."""
     import typer
@@ -61,7 +65,12 @@ def run_app(app: typer.Typer) -> NoReturn:
     except FwdataError as error:
         fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRAS:
+        library = (error.name or "").partition(".")[0]
+        if library in POSIX:
+            fail(
+                f"writing stores needs Linux or macOS; reading works on this system, which has no {library}", EXIT_USAGE
+            )
+        if library not in EXTRAS:
             raise
         fail(str(MissingLibrary.of(error)), EXIT_USAGE)
     except OSError as error:

@@ -166,6 +166,22 @@ def _say_manifest(chosen: Manifest, source: str, named: str | None) -> None:
     """Say which manifest fits where the command named none and it is not the source's usual one."""
     if named is None and chosen.name != source:
         say(f"manifest {chosen.name}: {chosen.description}")
+        _say_unstitched(chosen)
+
+
+def _say_unstitched(manifest: Manifest) -> None:
+    """Name the cameras that are stored, but that no policy would see."""
+    stitch = manifest.stitch
+    left = [name for name in manifest.cameras if name not in stitch.cameras]
+    if left:
+        height, width = stitch.camera_size if stitch.layout == "horizontal" else (224, 224)
+        every = ",".join(manifest.cameras)
+        say(
+            f"not stitched: {', '.join(left)}: stored, but not in the image that a policy sees, which layout "
+            f"{stitch.layout} makes of {', '.join(stitch.cameras)}; for all of them: fwdata view STORE --set "
+            f"stitch.layout=horizontal --set 'stitch.cameras=[{every}]' --set 'stitch.size=[{height},"
+            f"{width * len(manifest.cameras)}]'"
+        )
 
 
 def _converted(request: ConvertRequest, pool: WorkerPool) -> ConvertReport:

@@ -74,3 +74,21 @@ def test_a_store_is_read_without_posix_locks_and_positioned_reads(tmp_path: Path
     ]
     assert read[0] == read[1]
     assert len(json.loads(read[0].splitlines()[-1])[0]) > 0
+
+
+@pytest.mark.slow
+def test_writing_on_windows_is_one_sentence(tmp_path: Path) -> None:
+    store = robotwin_store(tmp_path)
+    blocked = "import sys\nfor name in ('fcntl', 'resource'): sys.modules[name] = None\n"
+    program = f"{blocked}from fwdata.cli import main\nmain()"
+    new = tmp_path / "new.zarr"
+    for line in (
+        ("view", store, "--set", "split.val=0.2"),
+        ("convert", "robotwin", tmp_path / "rt", "--out", new, "--manifest", "robotwin-sample"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *map(str, line)], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 2, done.stderr
+        assert "error: writing stores needs Linux or macOS; reading works on this system" in done.stderr
+        assert "Traceback" not in done.stderr and not new.exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,10 +25,11 @@ from lerobot_files import (
     libero_values,
     write_dataset,
 )
+from typer.testing import CliRunner
 
 import fwdata
 from converters.lerobot import choose_manifest
-from fwdata.cli import main
+from fwdata.cli import app, main
 from fwdata.errors import UsageError
 from fwdata.pipeline.choose import manifest_for
 
@@ -98,6 +101,19 @@ def test_a_named_manifest_is_told_apart(tmp_path, monkeypatch):
     run(monkeypatch, root, tmp_path / "out", "--manifest", "lerobot-robotwin")
     store = fwdata.open(tmp_path / "out")
     assert store.metadata["decisions"]["manifest"] == "lerobot-robotwin: named by the user"
+
+
+def test_a_camera_that_is_not_stitched_is_named_with_a_command_that_works(tmp_path, monkeypatch, capsys):
+    cameras = tuple(f"observation.images.{name}" for name in ("front", "left", "right", "wrist"))
+    recipe = Recipe(fps=30, robot="mobile", cameras=cameras, vectors={STATE: 2, ACTION: 2}, **LEROBOT)
+    run(monkeypatch, write_dataset(tmp_path / "set", recipe), tmp_path / "out")
+    told = capsys.readouterr().err
+    assert "not stitched: wrist: stored, but not in the image that a policy sees" in told
+    words = shlex.split(re.search("fwdata (view STORE .*)", told)[1])
+    done = CliRunner().invoke(app, [word.replace("STORE", str(tmp_path / "out")) for word in words])
+    assert done.exit_code == 0, done.output
+    stitch = fwdata.open(tmp_path / "out").manifest.stitch
+    assert stitch.cameras == ("front", "left", "right", "wrist") and stitch.size == (224, 896)
 
 
 def test_plain_features_need_no_manifest(tmp_path, monkeypatch, capsys):
