@@ -16,6 +16,7 @@ from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.pipeline.run import part_losses, sample
 from fwdata.pipeline.same_collection import check_collection
+from fwdata.pipeline.update import plan_update
 from fwdata.pipeline.workers import WorkerPool
 
 RAW_RATIO = 0.30
@@ -57,7 +58,7 @@ class DryRun:
     parts: int
     """Parts of the whole store."""
     pending_parts: int
-    """Parts that are not written yet."""
+    """Parts that are not written yet, or that `--update` writes anew."""
     store_bytes: int
     """Expected size of the whole store."""
     expected_seconds: float
@@ -105,13 +106,17 @@ def dry_run(request: ConvertRequest) -> DryRun:
         check = check_sources(request, plan.found, thorough=request.update)
         check_collection(request, plan.found, check, pool, grows=bool(plan.pending))
         older = outdated_parts(request)
-    everything, pending = plan.found.recordings, [r for part in plan.pending for r in part.recordings]
+        renewed = request.update and (older or check.changed)
+        update = plan_update(request, plan.found, check.changed, older) if renewed else ()
+    again = {name for item in update for name in item.again}
+    everything, parts = plan.found.recordings, len(plan.pending) + len(update)
+    pending = [r for part in plan.pending for r in part.recordings] + [r for r in everything if r.id in again]
     return DryRun(
         groups=_groups(request, plan, first),
         parts=len(plan.parts),
-        pending_parts=len(plan.pending),
+        pending_parts=parts,
         store_bytes=round(_store_bytes(everything, first)),
-        expected_seconds=_work_seconds(request, pending, first) / max(1, min(request.workers, len(plan.pending))),
+        expected_seconds=_work_seconds(request, pending, first) / max(1, min(request.workers, parts)),
         basis=_basis(request, first),
         skipped=tuple((s.source, s.reason) for s in plan.found.skipped),
         decisions=plan.found.decisions,

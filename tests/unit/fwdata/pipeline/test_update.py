@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -319,8 +320,11 @@ def test_a_dry_run_and_inspect_say_what_changed(
     request = ConvertRequest("toy", (raw,), store, manifest, workers=0)
     assert (dry_run(request).changed, dry_run(request).outdated) == ((), "")
     rewrite(raw / "a/take2.npz", 2, 99)
+    renewed = dry_run(replace(request, update=True))
+    assert (dry_run(request).pending_parts, renewed.pending_parts) == (0, 1) and renewed.expected_seconds > 0
     converter(tmp_path / "plugins", monkeypatch, 3)
     before = stamps(store)
+    assert dry_run(replace(request, update=True)).pending_parts == 2
     found = dry_run(request)
     assert [item.source for item in found.changed] == ["a/take2.npz"] and "installed is version 3" in found.outdated
     assert stamps(store) == before
