@@ -95,7 +95,12 @@ def test_the_training_script_writes_a_loadable_vae_and_repeats_itself(tmp_path: 
     assert "libero_9_frames" in capsys.readouterr().out
     assert load_vae(str(tmp_path / "a")).identity() == load_vae(str(tmp_path / "b")).identity()
     assert train_patch.main([str(tmp_path), "--measure", str(tmp_path / "a")]) == 0
-    assert json.loads(capsys.readouterr().out)["libero_1_frames"] > 20
+    found = json.loads(capsys.readouterr().out)
+    assert found["libero_1_frames"] > 20
+    parts = {name: 10 ** (-found[f"libero_{name}"] / 10) for name in ("1_frames", "9_frames", "future")}
+    assert 9 * parts["9_frames"] == pytest.approx(parts["1_frames"] + 8 * parts["future"], rel=0.01)
+    halves = [10 ** (-found[f"libero_future_{camera}"] / 10) for camera in ("scene", "wrist")]
+    assert sum(halves) / 2 == pytest.approx(parts["future"], rel=0.01)
 
 
 @pytest.mark.parametrize(
