@@ -33,6 +33,9 @@ def sample(
         str | None, typer.Option(help="With --simulator: tasks, numbers or names; default: all the experts solve.")
     ] = None,
     first_state: Annotated[int, typer.Option(min=0, help="With --simulator: initial state to begin with.")] = 0,
+    pushes: Annotated[
+        int, typer.Option(min=0, help="With --simulator: pushes off its way that each recording recovers from.")
+    ] = 0,
     workers: Annotated[int, typer.Option(min=1, help="With --simulator: processes, 2.2 GB of memory each.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -43,9 +46,10 @@ def sample(
     Example: fwdata sample robotwin --episodes 40 --seed 0 --out sample
     """
     if simulator:
-        _in_simulator(kind, suite, tasks, episodes, seed, first_state, workers, out, as_json)
+        _in_simulator(kind, suite, tasks, episodes, seed, first_state, pushes, workers, out, as_json)
         return
-    given = {"--suite": suite, "--tasks": tasks, "--first-state": first_state, "--workers": workers - 1}
+    given = {"--suite": suite, "--tasks": tasks, "--first-state": first_state, "--pushes": pushes}
+    given["--workers"] = workers - 1
     if needless := [name for name, value in given.items() if value]:
         raise UsageError(f"{' and '.join(needless)} need --simulator")
     from fwdata.envs.sample import write_sample
@@ -69,6 +73,7 @@ def _in_simulator(
     episodes: int,
     seed: int,
     first_state: int,
+    pushes: int,
     workers: int,
     out: Path,
     as_json: bool,
@@ -80,7 +85,7 @@ def _in_simulator(
     if suite is None:
         raise UsageError(f"--simulator needs --suite: {', '.join(KNOWN)}")
     full = suite if suite.startswith("libero_") else f"libero_{suite}"
-    request = RecordRequest(out, full, episodes, seed, first_state)
+    request = RecordRequest(out, full, episodes, seed, first_state, pushes=pushes)
     chosen = tasks_to_record(full, tasks)
     with progress_bar("recording", "episodes") as bar:
         bar.start(episodes * len(chosen))

@@ -33,6 +33,8 @@ NEAR, PATIENCE = 0.012, 60
 HOLD = 9
 """Steps that the gripper gets to close or open."""
 LIFT = 0.2
+PUSH_STEPS, PUSH_WITHIN = 4, 100
+"""Steps that a push lasts, and the first steps of a demonstration that pushes are drawn from; most last about 120."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,23 @@ def expert_actions(
     yield from stay(OPEN)
     yield from go(low + np.array([0, 0, 0.1]), OPEN, REACH)
     yield from stay(OPEN)
+
+
+def pushed(
+    actions: Iterator[NDArray[np.float64]], random: np.random.Generator, count: int
+) -> Iterator[NDArray[np.float64]]:
+    """Actions with `count` pushes, each a constant command over `PUSH_STEPS` steps in place of the expert's.
+
+    A push is what is carried out, so it is what is recorded; the gripper keeps the expert's command. The expert asks
+    where the hand is before every action and so finds the way back: without pushes, demonstrations show only states
+    from which nothing has gone wrong yet (DART, arXiv 1703.09327, disturbs the expert for the same reason).
+    """
+    bound = np.array([REACH] * 3 + [TURN] * 3)
+    starts = random.integers(0, PUSH_WITHIN, count)
+    commands = np.round(random.uniform(-bound, bound, (count, 6)) / QUANTUM) * QUANTUM
+    for step, action in enumerate(actions):
+        under_way = np.flatnonzero((starts <= step) & (step < starts + PUSH_STEPS))
+        yield np.concatenate([commands[under_way[0]], action[6:]]) if len(under_way) else action
 
 
 def _command(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fwdata.envs import libero as simulators
 from fwdata.envs.benchmarks.contract import BenchmarkTask
 from fwdata.envs.benchmarks.libero import BENCHMARK, RESTING
-from fwdata.envs.libero_experts import PickAndPlace, expert_actions, perturbed
+from fwdata.envs.libero_experts import PickAndPlace, expert_actions, perturbed, pushed
 from fwdata.errors import FwdataError, UsageError, did_you_mean
 from fwdata.io import folder_lock, made_folder, sync, whole_file, write_json
 from fwdata.pipeline.workers import WorkerPool
@@ -54,6 +54,8 @@ class RecordRequest:
     """Attempt k begins with initial state (first_state + k) % 50 and draw k of the fixtures."""
     placement_noise: float = 0.01
     """Largest shift of the object along x and y from its initial state, m."""
+    pushes: int = 0
+    """How often the hand is pushed off its way in each demonstration, so that recordings show the way back."""
 
     @property
     def folder(self) -> Path:
@@ -170,7 +172,7 @@ def record_attempt(
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64], simulators.SimulatorState]] = []
     solved = False
     simulator.looking = True
-    for action in expert_actions(simulator, plan, random):
+    for action in pushed(expert_actions(simulator, plan, random), random, request.pushes):
         before = simulator.state()
         seen, solved = simulator.step(action)
         rows.append((before, action, seen))
@@ -284,7 +286,7 @@ def settle(request: RecordRequest, versions: dict[str, str]) -> None:
         return
     before = json.loads(path.read_bytes())
     for key, value in now.items():
-        if before.get(key) != value:
+        if before.get(key, 0 if key == "pushes" else None) != value:  # older folders do not name them
             raise UsageError(
                 f"{request.folder} was begun with {key} {before.get(key)}, now it is {value}; use another --out, or "
                 "the same settings to continue"

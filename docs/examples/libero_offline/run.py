@@ -53,7 +53,7 @@ def commands(asked: Example) -> dict[str, list[str]]:
     """The commands by name, in order."""
     demos, store, workers = f"{asked.out}/demos", f"{asked.out}/store.zarr", str(asked.workers)
     where = ["--suite", asked.suite, "--tasks", asked.tasks]
-    sample = ["fwdata", "sample", "libero", "--simulator", *where, "--episodes", str(asked.episodes)]
+    sample = ["fwdata", "sample", "libero", "--simulator", *where, "--episodes", str(asked.episodes), "--pushes", "3"]
     found = {
         "sample": [*sample, "--workers", workers, "--out", demos],
         "convert": ["fwdata", "convert", "libero", demos, "--out", store, "--manifest", str(MANIFEST)],

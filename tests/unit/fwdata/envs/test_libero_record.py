@@ -19,7 +19,7 @@ from fwdata.envs import libero as simulators
 from fwdata.envs import libero_record as recording
 from fwdata.envs.benchmarks.contract import BenchmarkTask, checked_states
 from fwdata.envs.benchmarks.libero import LiberoBenchmark
-from fwdata.envs.libero_experts import PickAndPlace, _command
+from fwdata.envs.libero_experts import PUSH_STEPS, PickAndPlace, _command, pushed
 from fwdata.errors import UsageError
 
 TASKS = tuple(
@@ -165,3 +165,29 @@ def test_the_command_that_is_printed_can_be_copied(run: Command, tmp_path: Path)
     line = done.out.splitlines()[-1].partition("with: ")[2]
     words = shlex.split(line)
     assert words[:4] == ["fwdata", "convert", "libero", str(tmp_path / "a b")] and "a b.zarr" in words
+
+
+def test_pushes_replace_the_arm_commands_of_some_steps_and_never_the_gripper(made: list[FakeArm]):
+    wanted = np.tile([0.0] * 6 + [1.0], (150, 1))
+    found = np.stack(list(pushed(iter(wanted), np.random.default_rng(3), 2)))
+    moved = np.flatnonzero(found[:, :6].any(axis=1))
+    assert PUSH_STEPS < len(moved) <= 2 * PUSH_STEPS and len(found) == 150 and (found[:, 6] == 1).all()
+    assert (np.abs(found) <= [0.9375] * 3 + [0.375] * 3 + [1]).all() and len(np.unique(found[moved, 0])) == 2
+    again = list(pushed(iter(wanted), np.random.default_rng(3), 0))
+    assert np.array_equal(again, wanted)
+
+
+def test_pushes_are_recorded_as_carried_out_and_belong_to_the_settings(
+    run: Command, made: list[FakeArm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("fwdata.envs.libero_experts.PUSH_WITHIN", 1)
+    assert record(run, tmp_path / "pushed", "--pushes", 1).code == 0
+    with h5py.File(tmp_path / "pushed" / FILE) as file:
+        actions = file["data/demo_0/actions"][()]
+    assert (actions[:PUSH_STEPS, :6] != 0.1).all() and np.allclose(actions[PUSH_STEPS:, :6], 0.1)
+    record(run, tmp_path / "pushed").refused(2, "was begun with pushes 1, now it is 0")
+    settings = tmp_path / "old/libero_goal/.sample/settings.json"
+    assert record(run, tmp_path / "old").code == 0
+    kept = json.loads(settings.read_text())
+    settings.write_text(json.dumps({key: value for key, value in kept.items() if key != "pushes"}))
+    assert record(run, tmp_path / "old").code == 0, "folders of earlier versions were recorded without pushes"
