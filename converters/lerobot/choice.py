@@ -147,7 +147,9 @@ def _plain_cameras(info: Info) -> dict[str, str]:
 def _only(info: Info, keys: Sequence[str]) -> str:
     key = next((key for key in keys if key in info.vectors()), None)
     if key is None:
-        raise UsageError(f"it has no feature {keys[0]!r} of numbers")
+        there = next((info.features[key] for key in keys if key in info.features), None)
+        found = f", found {there.dtype} of shape {list(there.shape)}" if there else ""
+        raise UsageError(f"it has no feature {keys[0]!r} of numbers in one row{found}")
     return key
 
 

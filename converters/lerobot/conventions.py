@@ -23,7 +23,8 @@ def conventions(
     if rules.top is not None:
         scale = "unit" if rules.unit or rules.top == 1 else "percent"
     found = _layout(manifest, names, scale)
-    labels = tuple(rate for rate in (manifest.fps.nominal, *options.fps_labels) if rate)
+    overruled = info.fps if options.rate is not None else None  # the user knows the label and says that it is wrong
+    labels = tuple(rate for rate in (manifest.fps.nominal, *options.fps_labels, overruled) if rate)
     agree = agreeing(manifest, scale, rules.sign, mapping.cameras, mapping.state[0].key)
     return replace(found, rate=RateClaim(manifest.fps.hz, info.fps, labels), options=agree | _rate(info.fps))
 
@@ -70,8 +71,10 @@ def stored_conventions(
     scale: GripperScale | None = None if told is None else "unit" if told == [0, 1] else "percent"
     given = manifest.options.get("fps_labels")
     known = given if isinstance(given, list | tuple) else ()
-    labels = tuple(float(rate) for rate in (manifest.fps.nominal, *known) if rate)
-    rate = RateClaim(manifest.fps.hz, float(label) if isinstance(label, int | float) else None, labels)
+    stated = float(label) if isinstance(label, int | float) else None
+    overruled = stated if manifest.options.get("rate") is not None else None
+    labels = tuple(float(rate) for rate in (manifest.fps.nominal, *known, overruled) if rate)
+    rate = RateClaim(manifest.fps.hz, stated, labels)
     keys, columns = metadata.get("camera_keys"), metadata.get("state_columns")
     feature = str(columns[0]).partition("[")[0] if isinstance(columns, list) and columns else "observation.state"
     recorded = metadata.get("gripper_action_recorded")

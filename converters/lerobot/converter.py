@@ -238,7 +238,7 @@ class LerobotConverter:
         if entry is None:
             raise BadEpisode(f"the metadata list no episode {index} any more")
         span = dataset.span(entry)
-        rows = read_rows(span, dataset.info, mapping)
+        rows = read_rows(span, dataset.info, mapping, self.options.rate)
         return self._episode(dataset, entry, span, mapping, rows, rules)
 
     def _episode(

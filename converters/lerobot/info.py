@@ -230,6 +230,12 @@ def _template(found: object, key: str, generation: str) -> str:
     for _, field, spec, conversion in pieces:
         if field is None:
             continue
+        other = next((g for g in _FIELDS if g != generation and field in _FIELDS[g] - _FIELDS[generation]), None)
+        if other:
+            raise UsageError(
+                f"{INFO}: codebase_version begins with {generation}, but {key} {found!r} is a template of {other}; "
+                f"write the version that the files have to {INFO}, or download the dataset again"
+            )
         if field not in _FIELDS[generation] or conversion or (spec or "") not in _FORMATS:
             raise UsageError(
                 f"{INFO}: {key} {found!r} has the field {field!r} ({spec!r}); known are "
@@ -249,6 +255,7 @@ def _feature(key: str, value: object) -> Feature:
     _check_path(key, f"feature {key!r}")
     told: Mapping[str, Any] = value if isinstance(value, dict) else {}
     shape, dtype = told.get("shape"), told.get("dtype")
+    shape = [shape] if isinstance(shape, int) else shape
     sound = isinstance(shape, list) and all(isinstance(n, int) and 0 <= n <= 10**6 for n in shape)
     if not sound or not isinstance(dtype, str):
         return Feature(key, "unknown", ())

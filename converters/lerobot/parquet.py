@@ -295,10 +295,19 @@ def integers(table: pa.Table, name: str, key: str) -> NDArray[np.int64]:
     array = table.column(key)
     kind = array.type
     if _is_list(kind):
-        return numbers(table, name, key, 1)[:, 0].astype(np.int64)
+        return _whole(numbers(table, name, key, 1)[:, 0], name, key)
+    if pa.types.is_floating(kind) and not array.null_count:  # as pandas leaves whole numbers that were joined
+        return _whole(numbers(table, name, key, 1)[:, 0], name, key)
     if not pa.types.is_integer(kind) or array.null_count:
         raise BadEpisode(f"{name}: {key} must be whole numbers, found {kind} with {array.null_count} missing values")
     return np.asarray(_plain(array), np.int64)
+
+
+def _whole(values: Floats, name: str, key: str) -> NDArray[np.int64]:
+    """Fractions that are whole numbers, as int64; BadEpisode for others."""
+    if not (np.isfinite(values) & (np.abs(values) < 2**53) & (values == np.rint(values))).all():
+        raise BadEpisode(f"{name}: {key} must be whole numbers, found fractions; download the table again")
+    return values.astype(np.int64)
 
 
 def _plain(array: pa.Array | pa.ChunkedArray) -> NDArray[Any]:

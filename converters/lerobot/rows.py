@@ -33,8 +33,11 @@ class TableRows:
     """Sentences about timestamps or indices that are not as declared."""
 
 
-def read_rows(span: Span, info: Info, mapping: Fit) -> TableRows:
-    """Read an episode's rows without its images. BadEpisode names the file, column and what was found."""
+def read_rows(span: Span, info: Info, mapping: Fit, rate: float | None = None) -> TableRows:
+    """Read an episode's rows without its images. BadEpisode names the file, column and what was found.
+
+    rate: rows per second that column timestamp is compared with; None: the label of info.json.
+    """
     keys = list(dict.fromkeys(part.key for part in (*mapping.state, *mapping.action)))
     there = set(parquet.column_names(span))
     extra = [k for k in ("frame_index", "timestamp", "task_index", *_LABELS) if k in there and k not in keys]
@@ -43,10 +46,13 @@ def read_rows(span: Span, info: Info, mapping: Fit) -> TableRows:
     indices = {k: parquet.integers(table, span.name, k) for k in extra if k != "timestamp"}
     if "frame_index" in indices and (indices["frame_index"] != np.arange(span.count)).any():
         row = int((indices["frame_index"] != np.arange(span.count)).argmax())
-        raise BadEpisode(f"{span.name}: frame_index is {indices['frame_index'][row]} at row {row} of the episode")
+        raise BadEpisode(
+            f"{span.name}: frame_index is {indices['frame_index'][row]} at row {row} of the episode, expected {row}: "
+            "rows are missing or in another order; download the table again, or leave the episode out"
+        )
     warnings = _check_types(table, [info.features[key] for key in keys])
     if "timestamp" in extra:
-        warnings += _check_times(parquet.numbers(table, span.name, "timestamp", 1)[:, 0], info.fps)
+        warnings += _check_times(parquet.numbers(table, span.name, "timestamp", 1)[:, 0], rate or info.fps)
     task, coarse, quality = (indices.get(key) for key in ("task_index", *_LABELS))
     return TableRows(
         _joined(values, mapping.state), _joined(values, mapping.action), Labels(task, coarse, quality), tuple(warnings)

@@ -163,3 +163,30 @@ def test_a_pointer_in_place_of_info_json_is_not_called_json(tmp_path):
     with pytest.raises(UsageError) as caught:
         read(root)
     assert "not valid JSON" not in str(caught.value)
+
+
+def test_a_label_that_option_rate_overrules_is_known(tmp_path):
+    """The command that a refusal prints must not be refused for the label that it overrules."""
+    root = write_dataset(tmp_path, OWN)
+    edit_table(root / "data/chunk-000/file-000.parquet", "timestamp", pa.array(np.arange(sum(OWN.lengths)) / 20))
+    with pytest.raises(UsageError, match="say which rate the rows have with --rate 30 or --rate 20"):
+        read(root)
+    for rate in (20.0, 30.0):
+        claim = read(root, rate=rate)[0].conventions.rate
+        assert claim is not None and (claim.decided, claim.label) == (rate, 30) and 30 in claim.known_labels
+        assert any("column timestamp" in text for text in read(root, rate=rate)[0].warnings) == (rate == 30)
+
+
+def test_whole_numbers_that_became_fractions(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    for key, numbers in (("episode_index", np.repeat(np.arange(4.0), OWN.lengths)), ("task_index", np.ones(50))):
+        edit_table(root / "data/chunk-000/file-000.parquet", key, pa.array(numbers))
+    assert [len(e.state) for e in read(root)] == list(OWN.lengths)
+
+
+@pytest.mark.parametrize(("version", "other"), [("v2.1", "v3"), ("v3.0", "v2")])
+def test_the_version_of_other_files(tmp_path, version, other):
+    root = write_dataset(tmp_path, replace(OWN, version="v3.0" if version == "v2.1" else "v2.1"))
+    edit_info(root, codebase_version=version)
+    with pytest.raises(UsageError, match=f"codebase_version begins with {version[:2]}, .* is a template of {other}"):
+        read(root)
