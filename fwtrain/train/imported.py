@@ -95,9 +95,10 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
         raise UsageError(f"{asked.source} is not a lerobot folder: give its normalisation with --stats DATASET_STATS")
     if lerobot and asked.stats is not None:
         raise UsageError(f"{folder} has its own normalisation in {PREPROCESSOR}: leave out --stats")
+    note: str | None = None
     recipe = _with(asked.recipe, {"model": {"init": f"fastwam:{asked.source}"}})
     if lerobot:
-        state, action, deploy = of_lerobot(folder)
+        state, action, deploy, note = of_lerobot(folder)
         recipe = _with(recipe, {"deploy": deploy.model_dump(exclude_unset=True)})
     else:
         assert asked.stats is not None
@@ -105,7 +106,7 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
     recipe = RunFolder(asked.out).settled(recipe)
     path, origin = initial_origin(f"fastwam:{asked.source}")
     tokens = _tokens(asked, path, origin)
-    notes = () if origin is None else _agreed(recipe, path, origin)
+    notes = (() if note is None else (note,)) + (() if origin is None else _agreed(recipe, path, origin))
     vae, encoder = load_vae(asked.vae), load_text_encoder(asked.encoder)
     height, width = (pixels // vae.spatial_stride for pixels in asked.manifest.stitch.size)
     latents, text = (vae.channels, height, width), (tokens, encoder.dim)
@@ -253,24 +254,48 @@ class ProcessorFile(BaseModel):
         return {step.registry_name: step for step in self.steps}.get(name)
 
 
+class SchedulerConfig(BaseModel):
+    """What is read of a stream's scheduler."""
+
+    train_shift: float | None = None
+    """Time shift of the training."""
+    infer_shift: float | None = None
+    """Time shift of the sampling."""
+
+
 class PolicyConfigFile(BaseModel):
     """What is read of a lerobot policy's config.json."""
 
     n_action_steps: int | None = None
     """Actions carried out before the next observation."""
+    action_scheduler: SchedulerConfig = SchedulerConfig()
+    """Of the action stream."""
+    sigma_shift: float | None = None
+    """Replaces the shift of both streams in sampling, where it is set."""
+
+    def sampling_note(self) -> str | None:
+        """A sentence where lerobot samples actions at another shift than they were trained with."""
+        trained = self.action_scheduler.train_shift
+        sampled = self.sigma_shift or self.action_scheduler.infer_shift
+        if None in (trained, sampled) or trained == sampled:
+            return None
+        return (
+            f"lerobot samples it at action shift {sampled:g}, it was trained with {trained:g}, which is taken here: "
+            f"pass --shift {sampled:g} to eval and serve to sample as lerobot does"
+        )
 
 
-def of_lerobot(folder: Path) -> tuple[Scaling, Scaling, DeployRecipe]:
-    """Scaling of state and action, and how actions are sent, of a lerobot folder."""
+def of_lerobot(folder: Path) -> tuple[Scaling, Scaling, DeployRecipe, str | None]:
+    """Scaling of state and action, how actions are sent, and what differs in sampling, of a lerobot folder."""
     before, after = (_read(ProcessorFile, folder / name) for name in (PREPROCESSOR, POSTPROCESSOR))
+    config = _read(PolicyConfigFile, folder / "config.json")
     state = _affine(folder, before, "normalizer_processor", STATE, EPS)
     action = _affine(folder, after, "unnormalizer_processor", ACTION, 0.0)
     toggle = after.step("fastwam_action_toggle_processor")
-    config = _read(PolicyConfigFile, folder / "config.json")
     deploy = DeployRecipe(
         gripper_sign=toggle.config.toggle_dimensions if toggle else (), gripper_clip=(), execute=config.n_action_steps
     )
-    return state, action, deploy
+    return state, action, deploy, config.sampling_note()
 
 
 def _affine(folder: Path, processor: ProcessorFile, step: str, feature: str, eps: float) -> Scaling:

@@ -107,6 +107,13 @@ def test_a_lerobot_folder_brings_its_own_rules(imported: Path, tmp_path: Path):
     assert theirs.execute == 12 and theirs.gripper_sign == (6,)
     one, two = (policy.act_batch([seen(1)], [3])[0] for policy in (ours, theirs))
     assert two == pytest.approx(one, abs=1e-4)
+    config = tmp_path / "lerobot" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sigma_shift": 2.0}))
+    done = import_policy(ImportRequest(again.source, tmp_path / "other", recipe(), MANIFEST, **ENCODERS))
+    assert (
+        done.recipe.model.action_shift == 5
+        and "lerobot samples it at action shift 2, it was trained w" in done.notes[0]
+    )
 
 
 def test_what_cannot_be_imported_is_refused(official: Path, tmp_path: Path):
