@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -23,6 +25,9 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY
 
 LOSSES = 3
 """Nodes or actors that one unit may cost."""
+
+REACH_SECONDS = 10.0
+"""How long the head of a cluster may take to accept a connection."""
 
 WAIT = 2.0
 """Seconds between two looks at a cluster that says nothing."""
@@ -53,6 +58,26 @@ class UnitActor:
         return result, reports
 
 
+def _reach(address: str) -> None:
+    """UsageError for an address where nothing answers: Ray itself would try it for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d{1,5})", address)
+    if found is None:
+        return
+    reason = ""
+    hosts = [found[1], *([socket.gethostname()] if found[1] in ("localhost", "127.0.0.1") else [])]
+    for host in hosts:  # a head of this machine may listen at its outer address alone
+        try:
+            socket.create_connection((host, int(found[2])), timeout=REACH_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            reason = str(error)
+        else:
+            return
+    raise UsageError(
+        f"--engine ray: there is no Ray cluster at {address}: {reason}; start one with `ray start --head` and give its "
+        "--address"
+    )
+
+
 class RayPool:
     """A pool with the interface of `WorkerPool` on the machines of a Ray cluster. Use it as a context manager.
 
@@ -77,6 +102,7 @@ class RayPool:
     def __enter__(self) -> Self:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
+        _reach(self._address or os.environ.get("RAY_ADDRESS", ""))
         with needed_for("--engine ray"):
             import ray
         self._ray: Any = ray

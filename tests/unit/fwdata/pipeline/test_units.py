@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from fwdata.encode.spread_prompts import TextRequest, encode_text_share
 from fwdata.errors import FwdataError, StaleCache, StoreBusy, UsageError
 from fwdata.manifest import Manifest
 from fwdata.pipeline.clean import clean
+from fwdata.pipeline.engines import ray_cluster
 from fwdata.pipeline.jobs import Job, UnitRecord, read_jobs
 from fwdata.pipeline.slurm import SlurmRequest, slurm_script
 from fwdata.pipeline.status import store_status
@@ -269,3 +271,15 @@ def test_status_says_hours_left_from_what_the_job_has_done(tmp_path: Path, manif
     status = next(item for item in store_status(store) if item.name == "stitch")
     assert (status.done, status.left) == (1, 2)
     assert status.hours_left == pytest.approx((6 + 10) / 9, rel=0.01)  # frames left, of 9 in the first hour
+
+
+def test_an_address_where_no_cluster_answers_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "localhost")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+        ray_cluster._reach(f"127.0.0.1:{number}")
+        ray_cluster._reach(f"ray://localhost:{number}")
+    for address in (f"127.0.0.1:{number}", f"ray://localhost:{number}"):
+        with pytest.raises(UsageError, match=rf"there is no Ray cluster at {address}: .*refused; start one with"):
+            ray_cluster.RayPool(address, None, False, None, None).__enter__()
+    ray_cluster._reach("auto")
