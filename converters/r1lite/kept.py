@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from converters.r1lite.images import BagPixels, is_key
 from fwdata.api import BadEpisode, VideoCamera, VideoHeader, VideoPacket
 from fwdata.images.colour import tags_of
+from fwdata.images.video import parameter_sets
 
 
 def keep(pixels: BagPixels, good: NDArray[np.int64], display: Sequence[int] | None = None) -> VideoCamera:
@@ -23,17 +24,26 @@ def keep(pixels: BagPixels, good: NDArray[np.int64], display: Sequence[int] | No
     usable = frozenset(good.tolist())
     numbers: list[int] = []
     keys: list[int] = []
+    sets: dict[bytes, None] = {}
+    bare = False
     for number, message in pixels.messages():
+        data = bytes(message.data)
+        own = parameter_sets(data, pixels.kind)
+        if own:
+            sets[own] = None
         if number in usable:
-            if is_key(bytes(message.data), pixels.kind):
+            if is_key(data, pixels.kind):
                 keys.append(number)
+                bare = bare or not own
             numbers.append(number)
+    # some encoders send parameter sets once: decoding may start at later keyframes with them alone
+    extradata = next(iter(sets)) if bare and len(sets) == 1 else b""
     needed = {bisect_right(keys, row) - 1 for row in pixels.rows}
     kept = [number for number in numbers if bisect_right(keys, number) - 1 in needed]
     _, first = next(pixels.decoded(), (0, None))
     if first is None:
         raise BadEpisode(f"{pixels.camera}: the {pixels.kind} video holds no frame")
-    header = VideoHeader(pixels.kind, b"", b"", first.format.name, *tags_of(first))
+    header = VideoHeader(pixels.kind, extradata, b"", first.format.name, *tags_of(first))
     chosen = frozenset(kept)
     shown = kept if display is None else [number for number in display if number in chosen]
     ranks = {number: rank for rank, number in enumerate(shown)}

@@ -84,7 +84,7 @@ def plan_videos(episodes: Sequence[StoredEpisode], camera: str) -> CameraVideos 
         header = track.headers[int(track.header_of[track.entry_of(int(picture[0]))])]
         count, total = _count(track, low, end), int(track.offset[end] - track.offset[low])
         fits = files and header == files[-1][0] and size + total <= FILE_BYTES and _begins_anew(track, header, low)
-        if not header.init:
+        if not header.init and not _in_band(header):
             return None
         if not fits:
             files.append((header, []))
@@ -148,7 +148,9 @@ def write_video(path: Path, file: VideoFile, camera: str, fps: int, on_frames: C
     import av
     from av.video.stream import VideoStream
 
-    with av.open(io.BytesIO(file.header.init), format="mp4") as template, av.open(str(path), "w", format="mp4") as out:
+    first = next(episode_packets(file.episodes[0], camera)).data
+    start, form = (file.header.init, "mp4") if file.header.init else (file.header.extradata + first, file.header.codec)
+    with av.open(io.BytesIO(start), format=form) as template, av.open(str(path), "w", format="mp4") as out:
         stream = out.add_stream_from_template(template.streams.video[0], opaque=True)
         assert isinstance(stream, VideoStream)
         _describe(stream, file, camera)
@@ -164,6 +166,11 @@ def write_video(path: Path, file: VideoFile, camera: str, fps: int, on_frames: C
                 out.mux(packet)
             base += number + 1
             on_frames(episode.num_frames)
+
+
+def _in_band(header: VideoHeader) -> bool:
+    """Whether packets have start codes, as topics of ROS bags: the first one tells what init would."""
+    return header.codec in ("h264", "hevc") and header.extradata[:1] != b"\x01"
 
 
 def _describe(stream: VideoStream, file: VideoFile, camera: str) -> None:

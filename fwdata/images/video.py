@@ -181,6 +181,24 @@ def nal_types(data: bytes, extradata: bytes, codec: str) -> Iterator[int]:
         position += width + int.from_bytes(data[position : position + width])
 
 
+_PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
+"""NAL unit types: sequence and image parameter sets (ITU H.264 table 7-1), for HEVC video ones too (H.265 7-1)."""
+
+
+def parameter_sets(data: bytes, codec: str) -> bytes:
+    """The parameter sets of an H.264 or HEVC packet with start codes, each behind one; empty where it lacks a kind."""
+    found: dict[int, bytes] = {}
+    start = data.find(b"\0\0\1")
+    while 0 <= start < len(data) - 3:
+        after = data.find(b"\0\0\1", start + 3)
+        kind = data[start + 3] & 0x1F if codec == "h264" else (data[start + 3] >> 1) & 0x3F
+        if kind in _PARAMETER_SETS[codec]:
+            unit = data[start + 3 : after if after >= 0 else len(data)].rstrip(b"\0")
+            found[kind] = found.get(kind, b"") + b"\0\0\0\1" + unit
+        start = after
+    return b"".join(found.values()) if len(found) == len(_PARAMETER_SETS[codec]) else b""
+
+
 def is_entry(data: bytes, extradata: bytes, codec: str) -> bool:
     """Whether decoding may start at a packet that a container marks as a keyframe.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.images.colour import tags_of
-from fwdata.images.video import DecodeError, PacketDecoder, VideoHeader, same_format
+from fwdata.images.video import DecodeError, PacketDecoder, VideoHeader, parameter_sets, same_format
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -66,6 +66,7 @@ def check_packets(
         raise DecodeError(f"row {rows.argmax()} shows frame {rows.max()}, the video holds {len(ranks)} frames")
     if len(rows) and entry_ranks[0] > rows.min():
         raise DecodeError("a row's frame comes before the first keyframe")
+    _check_parameter_sets(packets)
     look = _Look(packets, size)
     if not packets.open_groups():
         for first, end in packets.groups():
@@ -80,6 +81,18 @@ def check_packets(
         wrong = next((rank for rank in range(low, high) if alone[rank] != whole[rank]), None)
         if wrong is not None:
             raise DecodeError(f"frame {wrong} differs when decoding starts at its keyframe")
+
+
+def _check_parameter_sets(packets: Packets) -> None:
+    """DecodeError for an entry without parameter sets where only packets carry them: readers begin at any entry."""
+    header = packets.header
+    if header.codec not in ("h264", "hevc") or header.extradata:
+        return
+    for entry in packets.entries:
+        if not parameter_sets(packets.data(entry), header.codec):
+            raise DecodeError(
+                f"frame {packets.ranks[entry]} is a keyframe without the parameter sets that decoding needs there"
+            )
 
 
 class _Look:

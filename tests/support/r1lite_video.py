@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -50,3 +51,15 @@ def as_video(
 ) -> list[r1.Sent]:
     """The messages with those of a topic replaced by packets."""
     return r1.edit(messages, topic, lambda i, s: replace(s, kind=kind, value=r1.compressed(packets[i], text)))
+
+
+def with_parameter_sets_once(packets: Sequence[bytes], codec: str) -> list[bytes]:
+    """The packets, parameter sets only in the first one."""
+    kinds = {"h264": (7, 8), "h265": (32, 33, 34)}[codec]
+
+    def stripped(data: bytes) -> bytes:
+        units = [unit for unit in re.split(rb"\x00*\x00\x00\x01", data) if unit]
+        kept = [u for u in units if (u[0] & 31 if codec == "h264" else (u[0] >> 1) & 63) not in kinds]
+        return b"".join(b"\0\0\0\1" + unit for unit in kept)
+
+    return [packets[0], *map(stripped, packets[1:])]

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import r1lite_files as r1
 import r1lite_reading as rd
+from clips import ffmpeg_rgb
 from fixtures import run_convert
-from r1lite_video import as_video, video
+from r1lite_video import as_video, video, with_parameter_sets_once
 
 import fwdata
 from fwdata.api import VideoCamera
+from fwdata.export.remux import plan_videos, write_video
 
 ALL = {"head_rgb": r1.HEAD, "left_wrist_rgb": r1.WRISTS["left"], "right_wrist_rgb": r1.WRISTS["right"]}
 
@@ -51,3 +53,28 @@ def test_groups_without_rows_and_messages_behind_a_hole_are_left_out(tmp_path: P
     sent = video(36, "h264")
     assert [packet.data for packet in camera.packets()] == [*sent[:10], *sent[16:]]
     assert [n for n, packet in enumerate(camera.packets()) if packet.is_entry] == [0, 8, 10, 18, 26]
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("once", [False, True])
+def test_any_frame_is_read_and_exported_wherever_parameter_sets_are_sent(
+    tmp_path: Path, codec: str, once: bool
+) -> None:
+    """Encoders send them with every keyframe, or with the first one alone."""
+    packets, messages = video(36, codec), r1.recording()
+    for topic in ALL.values():
+        messages = as_video(messages, topic, with_parameter_sets_once(packets, codec) if once else packets, text=codec)
+    rd.write_sent(tmp_path / "raw", messages)
+    report = run_convert(
+        tmp_path / "raw", tmp_path / "s.zarr", rd.manifest().model_copy(update={"options": {"task": "t"}})
+    )
+    assert report.quarantined == [] and not any("cannot be kept" in text for text in report.warnings)
+    store = fwdata.open(tmp_path / "s.zarr")
+    late = store.episodes[0].frames("head_rgb", [30])[0]
+    shown = store.episodes[0].frames("head_rgb")
+    assert np.array_equal(late, shown[30]) and abs(int(late.mean()) - (40 + 3 * 30)) < 4
+    found = plan_videos(store.episodes, "head_rgb")
+    assert found is not None
+    write_video(tmp_path / "v.mp4", found.files[0], "head_rgb", 15, lambda rows: None)
+    first = found.places[0].first
+    assert np.array_equal(ffmpeg_rgb(tmp_path / "v.mp4")[first : first + len(shown)], shown)
