@@ -9,7 +9,7 @@ from fwdata.api import Json, LeftOut
 from fwdata.evidence.records import DatasetVerdict
 from fwdata.pipeline.changes import ChangedRecording, check_sources, outdated_parts, outdated_sentence
 from fwdata.pipeline.discover import find_recordings
-from fwdata.pipeline.first_look import look_first, looks
+from fwdata.pipeline.first_look import look_at_more, look_first, looks
 from fwdata.pipeline.part import SampledRecording
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan
 from fwdata.pipeline.request import ConvertRequest
@@ -102,6 +102,7 @@ def dry_run(request: ConvertRequest) -> DryRun:
     with WorkerPool(min(1, request.workers), request.memory) as pool:
         plan = make_plan(request, find_recordings(request, pool))
         look = look_first(request, plan.found, pool, thorough=True) if looks(request) else None
+        look_at_more(request, plan, pool)
         first = sample(request, plan, pool, part_losses(request.out))
         check = check_sources(request, plan.found, thorough=request.update)
         check_collection(request, plan.found, check, pool, grows=bool(plan.pending))

@@ -158,6 +158,12 @@ def episode_with(
 
 
 def recorded_gate(out: Path, accepted: Mapping[str, str], shown: frozenset[str]) -> EvidenceGate | None:
-    """The gate of a store that a conversion continues; None where it was begun without evidence."""
+    """The gate of a store that a conversion continues, by the verdicts of the first and of all that it holds.
+
+    None where it was begun without evidence.
+    """
     record = read_evidence(LocalFiles(out))
-    return None if record is None else gate_of(record.first_verdicts(), {**record.accepted(), **accepted}, shown)
+    if record is None:
+        return None
+    verdicts = (*record.first_verdicts(), *record.verdicts())
+    return gate_of(verdicts, {**record.accepted(), **accepted}, shown)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fwdata.errors import UsageError
@@ -12,8 +13,9 @@ from fwdata.evidence.records import EpisodeMeasurement
 from fwdata.evidence.sentences import refusal
 from fwdata.pipeline.evidence import REFUSED, FirstLook, first_recordings
 from fwdata.pipeline.part import RecordingOutcome, measure_recording
+from fwdata.pipeline.plan import ConversionPlan
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.roots import CombinedDiscovery
+from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.pipeline.workers import RetryThenLeaveOut, Task, WorkerPool
 from fwdata.store.evidence import EVIDENCE, read_evidence
 from fwdata.store.files import LocalFiles
@@ -26,17 +28,21 @@ MAX_OUTLIERS = 0.1
 
 
 def look_first(
-    request: ConvertRequest, found: CombinedDiscovery, pool: WorkerPool, thorough: bool = False
+    request: ConvertRequest,
+    found: CombinedDiscovery,
+    pool: WorkerPool,
+    thorough: bool = False,
+    recordings: Sequence[RootedRecording] | None = None,
 ) -> FirstLook:
     """Measure the first recordings, evenly spread; those that cannot be read are left to the conversion.
 
-    thorough: look at images as a dry run does. UsageError, with nothing written, when the data contradict a decision
-    that is not accepted.
+    thorough: look at images as a dry run does. recordings: those to choose from; None: all found. UsageError, with
+    nothing written, when the data contradict a decision that is not accepted.
     """
     losses = RetryThenLeaveOut(
         lambda task: f"measuring {task[1].source}", "convert without --no-evidence again", "reading this recording"
     )
-    chosen = first_recordings(found.recordings, thorough)
+    chosen = first_recordings(found.recordings if recordings is None else recordings, thorough)
     tasks: list[Task] = [(request, recording, images, {}) for recording, images in chosen]
     order = {recording.id: number for number, (recording, _) in enumerate(chosen)}
     measured: list[EpisodeMeasurement] = [m for m in pool.run(measure_recording, tasks, _ignore, losses) if m]
@@ -49,6 +55,19 @@ def look_first(
     if why is not None:
         raise UsageError(f"{request.where()}: {why}")
     return look
+
+
+def look_at_more(request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool) -> None:
+    """Measure the first of the recordings that a finished store is to take in, their images too.
+
+    UsageError as of `look_first`, before the store is touched. A store that is not finished was looked at before.
+    """
+    record = read_evidence(LocalFiles(request.out)) if request.evidence and not request.spread.shared else None
+    pending = [recording for part in plan.pending for recording in part.recordings]
+    if record is None or not record.parts or not pending:
+        return
+    accepted = {**record.accepted(), **request.accept}
+    look_first(replace(request, accept=accepted), plan.found, pool, thorough=True, recordings=pending)
 
 
 def _ignore(*_: object) -> None:

@@ -23,7 +23,7 @@ from fwdata.pipeline.changes import (
 )
 from fwdata.pipeline.discover import find_recordings
 from fwdata.pipeline.evidence import EvidenceGate, FirstLook, recorded_gate, shown_recordings
-from fwdata.pipeline.first_look import Outliers, forget_dropped, look_first, looks, refuse_late
+from fwdata.pipeline.first_look import Outliers, forget_dropped, look_at_more, look_first, looks, refuse_late
 from fwdata.pipeline.jobs import Job, end_job
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan, write_plan
@@ -161,6 +161,8 @@ def _begin(
     The request with its gate, whether this run began the store, and the job where other processes may share the work.
     """
     begun = has_record(LocalFiles(request.out), "")
+    if begun:
+        look_at_more(request, plan, pool)
     first = None if begun else sample(request, plan, pool, part_losses(request.out))
     job = seal(request, plan) if request.spread.shared else None
     if first is not None:
