@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,9 @@ from fwdata.api import (
 )
 from fwdata.errors import did_you_mean
 from fwdata.manifest import Manifest, validate_model
+
+if TYPE_CHECKING:
+    import h5py
 
 CAMERA_KEYS = {"image": "agentview_rgb", "wrist_image": cameras.WRIST}
 """Camera names of the manifest (those of Fast-WAM's data) to datasets in `obs`; another name N is read from `N_rgb`."""
@@ -132,10 +136,7 @@ class LiberoConverter:
             demo = hdf5.read_demo(file, demo_name, self.pictures, layout_timing)
             quaternions = hdf5.read_quaternions(file, demo_name, demo)
             recorded = len(demo.actions)
-            sizes: dict[str, tuple[int, int]] = {}
-            for name, key in self.pictures.items():
-                node = cameras.picture_dataset(file, f"data/{demo_name}/obs/{key}", recorded)
-                sizes[name] = (int(node.shape[1]), int(node.shape[2]))
+            sizes = self._sizes(file, demo_name, recorded)
             demos = hdf5.demo_names(file)
             facing = (attributes.image_convention, self.options.rotation, self.pictures)
             turned = orient(file, demo_name, demos, *facing)
@@ -178,6 +179,11 @@ class LiberoConverter:
             ),
             embodiment=attributes.robot or "Panda",
         )
+
+    def _sizes(self, file: h5py.File, demo: str, rows: int) -> dict[str, tuple[int, int]]:
+        """(height, width) in pixels of the frames of every camera of a demonstration."""
+        nodes = {n: cameras.picture_dataset(file, f"data/{demo}/obs/{key}", rows) for n, key in self.pictures.items()}
+        return {name: (int(node.shape[1]), int(node.shape[2])) for name, node in nodes.items()}
 
     def _conventions(
         self, attributes: hdf5.Attributes, quaternions: NDArray[np.float32] | None, rows: NDArray[np.int64]

@@ -18,7 +18,7 @@ from typing import Any, TypeAliasType, TypedDict, get_args, get_type_hints, is_t
 
 from pydantic import TypeAdapter
 
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, did_you_mean
 from fwdata.report.model_reference import (
     DIALECT,
     WORDS,
@@ -46,7 +46,9 @@ def document_class(name: str) -> Any:
 def command_schema(program: str, documents: Documents, command: str) -> JsonSchema:
     """JSON schema, draft 2020-12, of what a command prints with `--json`. UsageError for an unknown command."""
     if command not in documents:
-        raise UsageError(f"--of {command!r}: no such command of {program}; known: {', '.join(documents)}")
+        hint = did_you_mean(command, documents)
+        hint = hint if "did you mean" in hint else f"; known: {', '.join(documents)}"
+        raise UsageError(f"--of {command!r}: no such command of {program}{hint}")
     found = [document_schema(document_class(name)) for name in documents[command]]
     head = {"$schema": DIALECT, "title": f"{program} {command} --json"}
     if len(found) == 1:
