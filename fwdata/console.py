@@ -40,6 +40,8 @@ def set_environment() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
+WRITTEN = ("out", "html", "record", "rerun")
+"""Parameters of commands that name what is written; none of it belongs into a store."""
 POSIX = ("fcntl", "resource")
 """Modules of Python that Windows lacks."""
 
@@ -100,7 +102,7 @@ def add_version(app: typer.Typer, name: str) -> None:
 
 
 def local_paths_only(app: typer.Typer) -> None:
-    """Have every command of a command line refuse URLs for its paths, but for STORE, which says so itself.
+    """Have every command of a command line refuse URLs for its paths, but for STORE, and results inside a store.
 
     Without it `--out s3://bucket/x` would make a folder `s3:` here.
     """
@@ -119,6 +121,10 @@ def _with_local_paths(function: Callable[..., Any]) -> Callable[..., Any]:
             for path in value if isinstance(value, list) else [value]:
                 if isinstance(path, Path) and name != "store":
                     refuse_url(path, f"{name.upper().replace('_', '-')} takes a path of this machine")
+                    if name in WRITTEN:
+                        from fwdata.store.files import refuse_nested
+
+                        refuse_nested(path)
         return function(*arguments, **options)
 
     return checked

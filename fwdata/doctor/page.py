@@ -10,6 +10,7 @@ from fwdata.doctor.findings import EXAMPLES, Checkup, DoctorFinding, FindingGrou
 from fwdata.errors import UsageError
 from fwdata.evidence import sentences
 from fwdata.report import Report
+from fwdata.store.files import refuse_nested
 
 MEANING = {
     "stop": "training on this is wasted",
@@ -27,6 +28,7 @@ def write_page(found: Checkup, album: Album, out: Path) -> Path:
     path = out if out.suffix == ".html" else out / "doctor.html"
     if path.is_dir() or (path != out and out.is_file()):
         raise UsageError(f"--html {out}: name a file ending in .html, or a folder")
+    refuse_nested(path)
     counts = found.counts()
     report = Report(f"Doctor: {Path(found.where).name or found.where}")
     report.facts(

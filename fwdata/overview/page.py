@@ -19,7 +19,7 @@ from fwdata.overview.rows import SAMPLED, ColumnSpread, Measured
 from fwdata.report import Range, RangePanel, Report
 from fwdata.report.inspect_store import StoreDescription, describe
 from fwdata.report.preview import add_decisions, choose_episodes, film_of
-from fwdata.store.files import LocalFiles
+from fwdata.store.files import LocalFiles, refuse_nested
 from fwdata.store.reader import Store
 
 FILMS = 4
@@ -36,6 +36,7 @@ def write_overview(store: Store, checked: Checkup, measured: Measured, out: Path
     path = out if out.suffix == ".html" else out / "report.html"
     if path.is_dir() or (path != out and out.is_file()):
         raise UsageError(f"--out {out}: name a file ending in .html, or a folder")
+    refuse_nested(path)
     found = describe(store)
     report = Report(f"{Path(store.location).name or store.source}: {len(store.episodes):,} episodes")
     _result(report, store, checked, measured, found)

@@ -18,6 +18,7 @@ from fwdata.report.films import cursor_film, film_rows
 from fwdata.report.inspect_store import warning_kinds
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.evidence import read_evidence, read_part_evidence
+from fwdata.store.files import refuse_nested
 from fwdata.store.reader import Store
 
 SHEET_FRAMES = 8
@@ -43,6 +44,7 @@ def write_preview(
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder for the preview")
+    refuse_nested(out / "index.html")
     chosen = choose_episodes(store, episodes)
     report = Report(f"Preview of {Path(store.location).name or store.source}")
     _about_store(report, store, len(chosen))

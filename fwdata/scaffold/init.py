@@ -56,15 +56,18 @@ def init(name: str, out: Path, source: Path | None = None) -> Scaffold:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists and is not empty; choose another --out")
     draft = EXAMPLE if source is None else draft_from(source)
-    building = out.with_name(f".{out.name}.init")
+    place = out.resolve()
+    building = place.with_name(f".{place.name}.init")
     shutil.rmtree(building, ignore_errors=True)
     try:
         for file, text in _texts(name, draft).items():
             write_atomic(building / file, text.encode())
         _write_fixture(building / "fixture" / TASK, draft)
-        if out.exists():
-            out.rmdir()
-        building.replace(out)
+        if out.exists():  # empty, and perhaps the current folder or another's link
+            for made in building.iterdir():
+                made.replace(place / made.name)
+        else:
+            building.replace(place)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     files = [out / f"{name}.py", out / f"{name}.yaml", out / f"test_{name}.py"]

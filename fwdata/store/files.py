@@ -96,7 +96,7 @@ def refuse_nested(store: Path) -> None:
     refuse_url(store, "this command writes local stores only")
     for parent in store.resolve().parents:
         if (parent / "zarr.json").is_file() and (parent / "parts").is_dir():
-            raise UsageError(f"{store} lies inside the store {parent}, which it would damage; choose another folder")
+            raise UsageError(f"{store} lies inside the store {parent}, which it would damage; choose another place")
 
 
 def _refuse_links(store: Path) -> None:

@@ -59,4 +59,5 @@ def write_recording(path: Path, content: bytes) -> None:
     try:
         write_atomic(path, content)
     except OSError as error:
-        raise FwdataError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+        advice = "change its permissions" if isinstance(error, PermissionError) else "free some space"
+        raise FwdataError(f"cannot write {path}: {error.strerror}; {advice} or choose another folder") from error

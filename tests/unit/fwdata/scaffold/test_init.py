@@ -314,3 +314,16 @@ def test_a_folder_that_holds_something_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         init("mybot", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_empty_folder_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir(mode=0o700)
+    elsewhere.mkdir()
+    (tmp_path / "link").symlink_to(elsewhere)
+    monkeypatch.chdir(here)
+    init("mybot", Path(), None)
+    init("other", tmp_path / "link", None)
+    assert (here / "mybot.py").is_file() and here.stat().st_mode & 0o777 == 0o700
+    assert (elsewhere / "other.yaml").is_file() and (tmp_path / "link").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "here", "link"]

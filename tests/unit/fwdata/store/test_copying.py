@@ -196,3 +196,22 @@ def test_a_file_that_another_process_wrote_meanwhile_stays(
     with pytest.raises(StoreBusy, match=r"plan/zarr.json is being written by another process"):
         copy_store(str(states[0]), bucket)
     assert objects(bucket).read("plan/zarr.json") == b"newer"
+
+
+@pytest.mark.slow
+def test_no_command_puts_its_results_into_a_store(store: Path, tmp_path: Path, run) -> None:
+    before = tree(store)
+    inside = store / "results"
+    for line in (
+        ("report", store, "--out", store),
+        ("report", store, "--out", inside / "page.html"),
+        ("preview", store, "--out", store),
+        ("preview", store, "--episodes", "1", "--out", tmp_path / "preview", "--rerun", store / "x.rrd"),
+        ("doctor", store, "--html", store),
+        ("doctor", store, "--html", inside),
+        ("sample", "robotwin", "--episodes", "1", "--out", inside),
+        ("init", "mybot", "--out", inside),
+        ("export", "fastwam-text", store, inside),
+    ):
+        run(*line).refused(2, "lies inside the store")
+        assert tree(store) == before, line
