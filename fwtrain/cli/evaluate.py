@@ -281,11 +281,13 @@ def _in_benchmark(
     as_json: bool,
 ) -> None:
     from fwtrain.infer.trials.plan import check_fit, doubts
+    from fwtrain.infer.trials.records import EvalFolder
     from fwtrain.infer.trials.run import evaluate_benchmark, usual_rows
     from fwtrain.train.folder import RunFolder
 
     info = RunFolder(loading.run).info()
     check_fit(info, plan)  # before weights are read
+    EvalFolder(out).refuse_foreign()
     early = doubts(info, plan)
     for sentence in early:
         warn(sentence)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from fwtrain.infer.about import about_checkpoint, about_policy
+from fwtrain.infer.about import about_checkpoint, about_policy, weights_digest
 from fwtrain.infer.evaluate import EvalResult, check_request, evaluate_sample
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials.loop import Unfinished
@@ -57,7 +57,7 @@ class BenchmarkDistilLoop:
     plan: EvalPlan
     """What is run; its denoising steps are replaced by each policy's own."""
     out: Path
-    """Folder that gets a folder of trials per policy, apart for every protocol."""
+    """Folder that gets a folder of trials per policy, apart for every protocol and every checkpoint."""
     workers: int = 1
     """Environments side by side."""
     start: Callable[[int], None] = lambda _: None
@@ -81,7 +81,7 @@ class BenchmarkDistilLoop:
             replace(self.plan, protocol=protocol, changed=changed),
             policy,
             {**about_policy(policy, policy.sampling), **about_checkpoint(checkpoint)},
-            self.out / self._protocol_folder() / f"{name}-{steps}",
+            self.out / self._protocol_folder() / f"{name}-{steps}-{weights_digest(checkpoint)[:8]}",
             workers=self.workers,
             rows=usual_rows(policy),
             start=self.start,

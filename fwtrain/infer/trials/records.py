@@ -71,6 +71,16 @@ class EvalFolder:
         """Where a trial is kept."""
         return self.path / TRIALS / suite / task / f"{trial}.json"
 
+    def refuse_foreign(self) -> None:
+        """UsageError for a file, or a folder of something else: a store, a run, whose page would be overwritten."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path} is a file; name a folder")
+        if not self.path.is_dir() or (self.path / SETTINGS).exists():
+            return
+        other = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name != TRIALS)
+        if other:
+            raise UsageError(f"{self.path} holds {other[0]}, which is not of an evaluation; name another --out")
+
     def settle(self, settings: Mapping[str, Any]) -> None:
         """Record the settings of a new folder. UsageError naming what differs in one that was begun otherwise."""
         path = self.path / SETTINGS

@@ -106,6 +106,7 @@ def evaluate_benchmark(
     beyond = [number for number in films.trials if number not in plan.trials]
     if beyond:
         raise UsageError(f"--films {beyond[0]} is not one of the trials {plan.trials[0]} to {plan.trials[-1]}")
+    EvalFolder(out).refuse_foreign()
     settings = plan.settings({**about} | ({"batch": rows} if rows > 1 else {}))
     with made_folder(out), folder_lock(out):
         folder = EvalFolder(out)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fake_store import FakeStore
+from fixtures import tree
 from serving import small_policy
 from training import recipe
 
@@ -79,6 +80,19 @@ def test_wrong_options_are_one_sentence(trained: Path, tmp_path: Path, call, opt
     code, out, err = call("eval", trained, *options)
     assert code == 2 and out == "" and words in err and err.count("error: ") == 1, err
     assert not (trained / "eval").exists()
+
+
+def test_a_folder_of_something_else_is_refused_and_stays(trained: Path, tmp_path: Path, call):
+    (tmp_path / "file").write_text("x")
+    for out, words in (
+        (tmp_path / "file", "is a file; name a folder"),
+        (trained, "holds checkpoints, which is not of"),
+    ):
+        before = tree(trained)
+        code, _, err = call("eval", trained, *ENV, "--out", out)
+        assert code == 2 and words in err and tree(trained) == before
+    code, _, err = call("eval", trained, *ENV, "--out", tmp_path)
+    assert code == 2 and "holds file, which is not of an evaluation; name another --out" in err
 
 
 @pytest.mark.slow

@@ -105,8 +105,7 @@ def test_students_are_compared_in_a_benchmark_and_trials_are_kept(
     assert code == 3 and err.count("trial 1 of fake_one/lift is not finished: its environment ended") == 1
     assert loaded == [("run", 10), ("run", 1), ("steps-1", 1)]
     (folder,) = (out / "eval").iterdir()
-    assert {p.name for p in folder.iterdir()} == {"teacher-10", "teacher-1", "student-1"}
-    settings = {p.name: json.loads((p / "settings.json").read_text()) for p in folder.iterdir()}
+    settings = {p.name.rpartition("-")[0]: json.loads((p / "settings.json").read_text()) for p in folder.iterdir()}
     assert {name: s["protocol"]["denoising_steps"] for name, s in settings.items()} == {
         "teacher-10": 10, "teacher-1": 1, "student-1": 1,
     }  # fmt: skip
