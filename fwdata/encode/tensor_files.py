@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -45,6 +47,24 @@ def unreadable(file: Path, error: Exception) -> str:
         if opened.read(len(_POINTER)) == _POINTER:
             return "it is a pointer of Git LFS in place of the file: run `git lfs pull` there, or download the file"
     return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+class NotPlainTensors(Exception):
+    """A torch file that cannot be read as plain tensors, with the reason in a few words."""
+
+
+def load_torch(path: Path) -> object:
+    """What a torch file holds, on the CPU, memory-mapped where its format allows it; no code of the file is run.
+
+    Raises NotPlainTensors for a file that is broken, or that holds more than plain tensors.
+    """
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files of torch before 1.6 cannot be memory-mapped
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise NotPlainTensors(unreadable(path, error)) from None
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -8,7 +8,6 @@ diffusers, policies/fastwam of lerobot 0.6, scripts/preprocess_action_dit_backbo
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwdata.encode.tensor_files import TensorFiles, unreadable, weight_files
+from fwdata.encode.tensor_files import NotPlainTensors, TensorFiles, load_torch, weight_files
 from fwdata.errors import StoreDamaged, UsageError
 from fwtrain.model.fastwam import FastWAM
 from fwtrain.model.saving import load_exactly
@@ -207,13 +206,9 @@ def _torch_table(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise UsageError(f"{path} does not exist; expected a torch file of weights")
     try:
-        try:
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files older than torch 1.6 cannot be memory-mapped
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = unreadable(path, error)
-        raise UsageError(f"{path} is not a checkpoint that can be read safely as plain tensors ({reason})") from None
+        data = load_torch(path)
+    except NotPlainTensors as error:
+        raise UsageError(f"{path} is not a checkpoint that can be read safely as plain tensors ({error})") from None
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds a {type(data).__name__}; expected a table of tensors")
     return data

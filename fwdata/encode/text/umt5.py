@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from fwdata.encode.devices import need_device
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, matching
-from fwdata.encode.tensor_files import TensorFiles, unreadable, weight_files
+from fwdata.encode.tensor_files import NotPlainTensors, TensorFiles, load_torch, unreadable, weight_files
 from fwdata.encode.text.prompt_cleaning import clean_prompt
 from fwdata.errors import FwdataError, StoreDamaged, UsageError
 from fwdata.install import library_command
@@ -261,10 +260,9 @@ def _original_model(path: Path) -> Any:
     from transformers import UMT5Config, UMT5EncoderModel
 
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = unreadable(path, error)
-        raise UsageError(f"text encoder file {path} is not a plain torch weights file ({reason})") from None
+        raw = load_torch(path)
+    except NotPlainTensors as error:
+        raise UsageError(f"text encoder file {path} is not a plain torch weights file ({error})") from None
     needed = ("token_embedding.weight", "blocks.0.pos_embedding.embedding.weight", "blocks.0.ffn.fc1.weight")
     if not isinstance(raw, dict) or any(name not in raw for name in needed):
         raise UsageError(f"text encoder file {path}: expected the tensor names of models_t5_umt5-xxl-enc-bf16.pth")

@@ -169,22 +169,20 @@ def _read_safetensors(path: Path, spec: str, prefixes: tuple[str, ...] | None) -
 
 def _from_file(path: Path, decoder: bool) -> VaeWeights:
     """A file of the original release (Wan2.2_VAE.pth, or the same as safetensors), or a file in a diffusers folder."""
-    import pickle
-
     import torch
 
-    from fwdata.encode.tensor_files import unreadable
+    from fwdata.encode.tensor_files import NotPlainTensors, load_torch
 
+    raw: object
     if path.suffix == ".safetensors":
         if (path.parent / "config.json").is_file():
             return _from_folder(path.parent, str(path), decoder, None)
         raw = _read_safetensors(path, str(path), None)
     else:
         try:
-            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-            reason = unreadable(path, error)
-            raise UsageError(f"VAE file {path} is not a plain torch weights file ({reason})") from None
+            raw = load_torch(path)
+        except NotPlainTensors as error:
+            raise UsageError(f"VAE file {path} is not a plain torch weights file ({error})") from None
     if not isinstance(raw, dict) or not raw or not all(isinstance(v, torch.Tensor) for v in raw.values()):
         raise UsageError(f"VAE file {path}: expected a flat table of named tensors as in Wan2.2_VAE.pth")
     config = original_config(raw, str(path))
@@ -205,7 +203,8 @@ def parse_config(raw: object, where: str) -> VaeConfig | PatchConfig:
     does not fit."""
     if not isinstance(raw, dict):
         raise UsageError(f"{where}: expected a JSON object")
-    kind = raw.get("_class_name", "AutoencoderKLWan")
+    other = str(raw.get("model_type") or (raw.get("architectures") or ["a config without z_dim"])[0])
+    kind = raw.get("_class_name", "AutoencoderKLWan" if "z_dim" in raw else other)
     if kind == "PatchVae":
         return _patch_config(raw, where)
     if kind != "AutoencoderKLWan":

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fwdata.encode.tensor_files import MODEL_NAMES, save_tensors
+from fwdata.encode.tensor_files import MODEL_NAMES, NotPlainTensors, load_torch, save_tensors
 from fwdata.encode.text import umt5
 from fwdata.encode.vae.wan import load_vae
 from fwdata.errors import UsageError
@@ -104,6 +104,24 @@ def test_a_file_of_weights_can_be_read_by_whoever_reads_others(tmp_path: Path) -
     (tmp_path / "other").touch()
     save_tensors(tmp_path / WHOLE, {"a": torch.zeros(2)})
     assert (tmp_path / WHOLE).stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("config", "found"), [({"model_type": "umt5"}, "umt5"), ({"architectures": ["Policy"]}, "Policy"), ({}, "a config")]
+)
+def test_a_folder_of_another_model_is_named(tmp_path: Path, config: dict[str, object], found: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=rf"expected the Wan2\.2 VAE \(AutoencoderKLWan\), found {found}"):
+        load_vae(str(tmp_path))
+
+
+def test_torch_files_of_the_older_format_are_read(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    loaded = load_torch(tmp_path / "old.pth")
+    assert isinstance(loaded, dict) and loaded["a"].tolist() == [1, 1, 1]
+    (tmp_path / "old.pth").write_text(POINTER)
+    with pytest.raises(NotPlainTensors, match="pointer of Git LFS"):
+        load_torch(tmp_path / "old.pth")
 
 
 @pytest.mark.slow
