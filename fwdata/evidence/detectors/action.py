@@ -21,7 +21,7 @@ ABSOLUTE, DELTA, MARGIN = 0.9, 0.55, 0.1
 UNIT_RATIO = (0.4, 2.5)
 MIN_ROWS = 20
 
-type Meaning = ActionMeaning | Literal["copy"]
+type Meaning = ActionMeaning | Literal["copy", "past"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class ActionFit:
     """How action and state of one episode go together."""
 
     meaning: Meaning | None
-    """What the action is; None: nothing fits well enough. "copy": the state of the same row."""
+    """What the action is; None: nothing fits well enough. "copy": the state of the same row, "past": of the one
+    before, which nothing can be told to reach."""
     absolute: float
     """Best mean correlation of a[t] with s[t + lag], over the better half of the columns."""
     delta: float
@@ -58,6 +59,8 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
         return ActionFit("copy", 1.0, 0.0, 1.0, 0.0, columns, True)
     if np.abs(action[:-1] - state[1:]).max() < NEXT_STATE:
         return ActionFit("next_state", 1.0, 0.0, 1.0, 1.0, columns, True)
+    if np.abs(action[1:] - state[:-1]).max() < NEXT_STATE:
+        return ActionFit("past", 1.0, 0.0, 1.0, -1.0, columns, True)
     latest = min(round(LATEST_SECONDS * episode.hz), len(action) // 4)
     lags = range(EARLIEST, max(latest, 1) + 1)
     direct = _better_half(lagged(action, state, lags))
@@ -99,6 +102,7 @@ WORDS = {
     "delta": "changes (delta)",
     "next_state": "exactly the next row's state",
     "copy": "exactly the state of the same row",
+    "past": "exactly the state of the row before",
 }
 
 
@@ -153,7 +157,7 @@ class ActionUnit(Detector):
         found = fit_action(episode)
         if episode.claims.action == "delta":
             return (self._step(episode, found),)
-        if found.meaning not in ("absolute", "next_state", "copy"):
+        if found.meaning not in ("absolute", "next_state", "copy", "past"):
             return (self.abstain("the action is not an absolute target", decided="one unit"),)
         same = UNIT_RATIO[0] < found.ratio < UNIT_RATIO[1]
         return (

@@ -38,6 +38,13 @@ def as_meaning(episode, meaning: str):
     return with_claims(changed(episode, action=action.astype(np.float32)), action=meaning)
 
 
+def test_targets_that_are_the_state_of_the_row_before_are_found() -> None:
+    episodes = [changed(e, action=delayed(e.state, 1)) for e in clean_set()[:4]]
+    verdict = pooled("action_meaning", episodes)[""]
+    assert (verdict.verdict, verdict.action) == ("contradicted", "stop")
+    assert verdict.measured == "exactly the state of the row before"
+
+
 @pytest.mark.parametrize("meaning", ["absolute", "next_state", "delta"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_meaning_of_the_action_is_recognised(meaning: str, seed: int) -> None:
