@@ -47,6 +47,7 @@ class _Collected:
     warnings: list[str] = field(default_factory=list)
     datasets: dict[str, Json] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
+    several: bool = False
 
 
 class LerobotConverter:
@@ -75,7 +76,7 @@ class LerobotConverter:
             raise UsageError(
                 f"manifest {self.manifest.name!r} maps no features: fill in its options cameras, state and action"
             )
-        collected = _Collected()
+        collected = _Collected(several=len(found) > 1)
         linked = finding.linked_datasets(root)
         if linked:
             collected.warnings.append(
@@ -140,6 +141,9 @@ class LerobotConverter:
         collected.skipped += [Skipped(place.place(problem.source), problem.reason) for problem in dataset.problems]
         collected.skipped += listing.skipped
         notes = [*dataset.warnings, *name_notes(info, mapping)]
+        unused = sorted(set(info.pictures()) - set(mapping.cameras.values())) if collected.several else []
+        if unused and self.manifest.name == choosing.PLAIN:
+            notes.append(f"cameras {', '.join(unused)} are left out: not every dataset of the store has them")
         if not rate_agrees(info.fps, self.manifest, LerobotOptions()):
             notes.append(f"meta/info.json says {info.fps:g} fps, the rows are stored at {self.manifest.fps.hz:g}")
         collected.warnings += [f"{name}: {warning}" for warning in notes]

@@ -170,16 +170,23 @@ def _uncertain(
     begin, end = _between_cuts(path, name, slots, number, frames, wrong)
     if begin is not None and end is not None:
         return _cut_out(found, name, slot, (begin, end), what, fps)
+    place = _beside_the_fault(path, name, slots, number, frames, wrong)
+    if place is not None:
+        chosen = assign_run(found, name, slot.rows, fps, place, f"counted: frame k + {place} is row k")
+        return replace(
+            chosen, warning=f"{what}; cuts in the images show that all of the difference is in another episode"
+        )
     span = partial(assign_span, found, name, slot.rows, fps, slot.start / fps)
     lengths = sorted(slot.rows for slot in slots)
-    many = wrong >= max(lengths[0], lengths[len(lengths) // 2] / 2)  # one very short episode says nothing
-    if many and not slot.unsure:
+    unlisted = wrong >= max(lengths[0], lengths[len(lengths) // 2] / 2)  # one very short episode says nothing
+    if unlisted and not slot.unsure:
         return replace(span(), warning=f"{what}; the surplus is as long as an episode and taken for unlisted ones")
     if _on_keyframes(found, [round(slot.start) for slot in slots]):
         return replace(
             span(), warning=f"{what}; every episode begins at a keyframe, so their places are taken as right"
         )
-    some = f"{abs(wrong)} frames are missing" if wrong < 0 else f"{wrong} frames are there that no row has"
+    many = f"{abs(wrong)} frame{' is' if abs(wrong) == 1 else 's are'}"
+    some = f"{many} missing" if wrong < 0 else f"{many} there that no row has"
     if frames == rows:
         span()  # a time that is far off says so itself
         some = "as many, but at another rate"
@@ -212,6 +219,18 @@ def _between_cuts(
     if end is None and (stop > frames or (last and stop + reach >= frames)):
         end = frames
     return begin, end
+
+
+def _beside_the_fault(path: Path, name: str, slots: Sequence[Slot], number: int, frames: int, wrong: int) -> int | None:
+    """First frame of an episode where cuts show that others have all the frames that are too many or too few."""
+    first = tiling(slots)
+    if first is None or wrong == 0 or round(slots[0].start) != 0:
+        return None
+    faults = []
+    for other, slot in enumerate(slots):
+        begin, end = _between_cuts(path, name, slots, other, frames, wrong)
+        faults.append(0 if begin is None or end is None else end - begin - slot.rows)
+    return int(first[number]) + sum(faults[:number]) if sum(faults) == wrong and not faults[number] else None
 
 
 def _cut_out(found: Timeline, name: str, slot: Slot, span: tuple[int, int], what: str, fps: float) -> Assignment:

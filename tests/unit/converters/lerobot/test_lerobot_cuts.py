@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,15 @@ def root(tmp_path: Path) -> Path:
     return write_dataset(tmp_path / "set", RECIPE)
 
 
+def converted(root: Path) -> dict[int, NDArray[np.uint8]]:
+    """Images of the episodes that can be read."""
+    made, found = Converter(choose_manifest([root], {})), {}
+    for ref in made.discover(root).episodes:
+        with contextlib.suppress(BadEpisode):
+            found[int(ref.hints["episode"])] = pixels(made.read(root, ref).cameras["top"])
+    return found
+
+
 def read(root: Path, **options: object) -> dict[int, str]:
     """Episode -> "" where its images are its own, else why it cannot be read."""
     chosen = choose_manifest([root], options)
@@ -91,6 +101,20 @@ def test_only_the_episode_that_lost_or_gained_frames_is_left_out(root, change):
         f"{VIDEO} holds {len(shots)} frames, its 4 episodes have {len(SHOTS)} rows; episode {min(wrong)} lies" in reason
     )
     assert "so nothing tells which frame each row has; download the video again, or leave the episode out" in reason
+
+
+def test_episodes_without_a_cut_between_them_are_right_where_another_has_the_whole_fault(root):
+    """Both scenes are alike at the joint of the last two episodes; the first lost two frames."""
+    shots = SHOTS.copy()
+    shots[FIRST[2] :, 30:] = 90
+    shots[FIRST[2] :, 12:20] = 60
+    write_video(root / VIDEO, shots[2:], 30)
+    found = converted(root)
+    assert set(found) == {1, 2, 3}
+    for index, images in found.items():
+        assert np.array_equal(images, shots[FIRST[index] : FIRST[index + 1]])
+    write_video(root / VIDEO, np.delete(shots, [FIRST[2] + 3, FIRST[3] + 5], 0), 30)
+    assert set(converted(root)) == {0, 1}
 
 
 @pytest.mark.parametrize("lost", ["in the first", "behind the third", "rows of the last"])

@@ -190,3 +190,12 @@ def test_the_version_of_other_files(tmp_path, version, other):
     edit_info(root, codebase_version=version)
     with pytest.raises(UsageError, match=f"codebase_version begins with {version[:2]}, .* is a template of {other}"):
         read(root)
+
+
+def test_cameras_that_not_every_dataset_has_are_said(tmp_path):
+    write_dataset(tmp_path / "a", OWN)
+    wrist = "observation.images.wrist"
+    rows = {k: v + 1 for k, v in gripping(1).items()}
+    write_dataset(tmp_path / "b", replace(OWN, cameras=(TOP, wrist), values=rows))
+    told = warned(tmp_path)
+    assert f"b: cameras {wrist} are left out: not every dataset of the store has them" in told and "a: cam" not in told

@@ -174,7 +174,7 @@ def test_keyframes_at_every_episode_show_that_the_surplus_is_elsewhere(tmp_path)
     parts[0] = parts[0][1:]
     join(root / SHARED, parts)
     assert len(shown) == 3
-    with pytest.raises(BadEpisode, match="1 frames are there that no row has, and no cut in the images tells where"):
+    with pytest.raises(BadEpisode, match="1 frame is there that no row has, and no cut in the images tells where"):
         made(root)
 
 
