@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ KINDS = ("bmp", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
 def is_image(path: Path) -> bool:
     """Whether a file's ending is that of an image."""
     return path.suffix.lower().removeprefix(".") in KINDS
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files of a folder in the order of the numbers in their names: 2.png before 10.png; hidden ones left out."""
+    found = (p for p in folder.iterdir() if is_image(p) and p.is_file() and not p.name.startswith("."))
+    return sorted(found, key=lambda p: [int(s) if s.isdecimal() else s for s in re.split(r"([0-9]+)", p.name)])
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from fwdata.errors import UsageError
+from fwdata.images.files import images_in
 from fwdata.images.video_files import WholeVideo, is_video
 from fwdata.io import write_atomic
 from fwdata.scaffold.bags import VECTORS, write_short_bag
@@ -120,7 +121,8 @@ def _folder_texts(draft: Draft) -> dict[str, str]:
     return {
         "TABLE": draft.table,
         "CAMERA_KINDS": f"{' or '.join(kinds)} per camera",
-        "CAMERA_LAYOUT": "one frame per row" + (", images in order of names" if "folder" in kinds[-1] else ""),
+        "CAMERA_LAYOUT": "one frame per row"
+        + (", images in order of the numbers in their names" if "folder" in kinds[-1] else ""),
         "CAMERA_OF": " or ".join(f"its {kind.split(' ', 1)[1]}" for kind in kinds),
         "CAMERA_CLASSES": "RawCamera, " if "RawCamera" in body else "",
         "CAMERA_CLASS": ", VideoCamera" if videos else "",
@@ -188,10 +190,11 @@ def _folder_fixture(folder: Path, draft: Draft) -> None:
         return
     for name in draft.cameras.values():
         if (draft.sample / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _short_video(draft.sample / name, folder / name)
             continue
-        (folder / name).mkdir()
-        for path in sorted(p for p in (draft.sample / name).iterdir() if p.is_file())[:FIXTURE_ROWS]:
+        (folder / name).mkdir(parents=True)
+        for path in images_in(draft.sample / name)[:FIXTURE_ROWS]:
             shutil.copy(path, folder / name / path.name)
     if draft.text and draft.text_in == "file":
         shutil.copy(draft.sample / draft.text, folder / draft.text)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import BadEpisode, UsageError, one_line
-from fwdata.images.files import is_image, read_image
+from fwdata.images.files import images_in, read_image
 from fwdata.images.video_files import WholeVideo, is_video
 from fwdata.scaffold.bags import VECTORS, is_bag, read_topics
 from fwdata.scaffold.draft import DEFAULT_FPS, Array, Draft, Kind, TextPlace
@@ -98,7 +98,7 @@ def _from_folder(path: Path) -> Draft:
     shown = ", ".join(name if v.ndim == 1 else f"{name} {list(v.shape)}" for name, v in columns.items())
     return Draft(
         kind="folder",
-        cameras={_plain(Path(name).stem): name for name in cameras},
+        cameras=_camera_names(cameras),
         state=state,
         action=action,
         size=_size(episode / cameras[0]),
@@ -119,9 +119,24 @@ def _from_folder(path: Path) -> Draft:
 
 
 def _cameras_of(folder: Path) -> list[str]:
-    """Names of the videos and folders of images in a folder, sorted."""
-    entries = sorted(folder.iterdir())
-    return [p.name for p in entries if is_video(p) or (p.is_dir() and any(map(is_image, p.iterdir())))]
+    """Videos and folders of images in a folder, or in folders of it where it has none itself, sorted paths from it."""
+    for depth in ("*", "*/*"):
+        entries = sorted(folder.glob(depth))
+        found = [p for p in entries if is_video(p) or (p.is_dir() and images_in(p))]
+        found = [p for p in found if p.parent == folder or not any(map(_is_table, p.parent.iterdir()))]
+        if found:
+            return [p.relative_to(folder).as_posix() for p in found]
+    return []
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLES
+
+
+def _camera_names(paths: Sequence[str]) -> dict[str, str]:
+    """Camera name -> path: its last part, or the whole path where two have the same."""
+    stems = [Path(path).stem for path in paths]
+    return {_plain(s if stems.count(s) == 1 else path): path for s, path in zip(stems, paths, strict=True)}
 
 
 def _size(camera: Path) -> tuple[int, int]:
@@ -130,7 +145,7 @@ def _size(camera: Path) -> tuple[int, int]:
         if camera.is_file():
             video = WholeVideo.of(camera)
             return video.height, video.width
-        height, width, _ = read_image(min(p for p in camera.iterdir() if is_image(p))).shape
+        height, width, _ = read_image(images_in(camera)[0]).shape
     except (BadEpisode, ValueError) as error:
         raise UsageError(f"--from {camera}: {error}") from None
     return height, width
@@ -150,7 +165,7 @@ def read_columns(table: Path) -> dict[str, NDArray[np.generic]]:
 
             columns = pq.read_table(table, use_threads=False).to_pydict()
             return {name: np.array(values) for name, values in columns.items()}
-        with table.open(newline="", encoding="utf-8") as text:
+        with table.open(newline="", encoding="utf-8-sig") as text:
             header, *rows = [row for row in csv.reader(text) if row] or [[]]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         kind = table.suffix.removeprefix(".").upper()

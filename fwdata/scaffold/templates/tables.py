@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 @IMPORT_NEXT@
 from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Manifest, @CAMERA_CLASSES@UsageError@CAMERA_CLASS@
+from fwdata.images.files import images_in
 
 TABLE = "@TABLE@"
 @TEXT@@TIME@STATE = @STATE@
@@ -62,7 +63,7 @@ class Converter:
         )
 
     def _files(self, camera: Path) -> list[Path]:
-        return [camera] if camera.is_file() else sorted(p for p in camera.glob("*") if p.is_file())
+        return [camera] if camera.is_file() else images_in(camera)
 
     def _camera(self, path: Path):
 @CAMERA_BODY@
@@ -99,7 +100,7 @@ TEXT_FILE_METHOD = """    def _text(self, path: Path) -> str:
 
 """
 
-CSV_BODY = """        with path.open(newline="", encoding="utf-8") as file:
+CSV_BODY = """        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         return {str(name).strip(): [row[name] for row in rows] for name in (rows[0] if rows else ())}"""
 NPZ_BODY = """        try:

@@ -196,6 +196,30 @@ def test_a_draft_says_what_a_recording_does_not(tmp_path: Path) -> None:
     assert 'TEXT = "prompt"' in module and "TIME" not in module
 
 
+def test_images_are_taken_by_the_numbers_in_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """frame_2 comes before frame_10; cameras may stand in a folder of their own; a list of episodes is no recording."""
+    for take in ("take0", "take1"):
+        for camera in ("front", "wrist"):
+            folder = tmp_path / "raw" / take / "images" / camera
+            folder.mkdir(parents=True)
+            for i in range(FRAMES):
+                Image.fromarray(np.full((32, 32, 3), 10 * i, np.uint8)).save(folder / f"frame_{i}.png")
+            (folder / ".thumb.png").write_bytes(b"x")
+            (folder / "notes.txt").write_text("x")
+        with (tmp_path / "raw" / take / "log.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["qpos", "action"], *([i / 7, i / 9] for i in range(FRAMES))])
+    (tmp_path / "raw" / "all.csv").write_text("episode,qpos\n0,1\n1,2\n")
+    draft = init("mybot", tmp_path / "mybot", tmp_path / "raw").draft
+    assert draft.cameras == {"front": "images/front", "wrist": "images/wrist"} and draft.table == "log.csv"
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path / "mybot"))
+    for root in (tmp_path / "raw", tmp_path / "mybot" / "fixture"):
+        assert check_converter("mybot", root).faults == ()
+    converter = load_converter(load_manifest("mybot"))
+    [first, _] = converter.discover(tmp_path / "raw").episodes
+    camera = converter.read(tmp_path / "raw", first).cameras["front"]
+    assert [int(f[0, 0, 0]) for block in camera.frames() for f in block] == [10 * i for i in range(FRAMES)]
+
+
 def test_a_column_holds_the_instruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It must be one text; columns without a known word are state where none has one."""
     folder = tmp_path / "raw" / "take0"
