@@ -288,14 +288,14 @@ def _in_benchmark(
     info = RunFolder(loading.run).info()
     check_fit(info, plan)  # before weights are read
     EvalFolder(out).refuse_foreign()
-    early = doubts(info, plan)
-    for sentence in early:
-        warn(sentence)
     seed = plan.protocol.noise_seed
     policy, sampling = loading.policy(seed, plan.protocol.denoising_steps, plan.protocol.execute)
     if loading.server is not None and sampling.steps != plan.protocol.denoising_steps:
         changed = (*plan.changed, "denoising_steps")
         plan = replace(plan, protocol=replace(plan.protocol, denoising_steps=sampling.steps), changed=changed)
+    early = doubts(info, plan, asdict(sampling))
+    for sentence in early:
+        warn(sentence)
     with progress_bar("closed loop", "trials") as bar:
         found = evaluate_benchmark(
             plan,

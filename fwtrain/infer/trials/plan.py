@@ -194,9 +194,17 @@ def _tasks(suite: str, known: Sequence[BenchmarkTask], asked: str | None) -> lis
     return found
 
 
-def doubts(info: RunInfo, plan: EvalPlan) -> list[str]:
-    """Sentences about what may make the score mean something else, where nothing refuses it."""
+def doubts(info: RunInfo, plan: EvalPlan, sampling: Mapping[str, Any]) -> list[str]:
+    """Sentences about what may make the score mean something else, where nothing refuses it.
+
+    sampling: fields of the `Denoising` that acts; a shift that it leaves open is the trained one.
+    """
     found = []
+    for stream in ("video", "action"):
+        trained = getattr(info.model.schedule, f"{stream}_shift")
+        shift = sampling.get(f"{stream}_shift")
+        if shift is not None and shift != trained:
+            found.append(f"the {stream} stream is sampled at shift {shift:g}, the run was trained with {trained:g}")
     for what, names in (("state", info.state.names), ("action", info.action.names)):
         odd = [name for name in names if any(word in name.lower() for word in plan.robot.foreign)]
         if odd:

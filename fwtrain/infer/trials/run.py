@@ -119,7 +119,7 @@ def evaluate_benchmark(
         made, said = make_films(plan, folder, chosen_trials(plan, records, films.trials, films.failures), hang)
         mine = [r for r in records if r.trial in plan.trials and (r.suite, r.task) in loop.tasks]
         cost = sum(r.env_cpu_seconds for r in mine) / len(mine) if mine else 0.0
-        warnings = [*doubts(policy.info, plan), *said]
+        warnings = [*doubts(policy.info, plan, about.get("sampling", {})), *said]
         found = Evaluation(plan, settings, summarise(plan, records), unfinished, made, warnings, round(cost, 2))
         write_json(out / RESULT, found.to_json())
         write_report(found, out)
@@ -151,6 +151,7 @@ def facts(found: Evaluation) -> dict[str, str]:
         "actions carried out of a chunk": str(protocol.execute),
         "denoising steps": str(protocol.denoising_steps),
         "observations per batch": str(policy.get("batch", 1)),
+        "variant, mode": f"{policy.get('variant')}, {sampling.get('mode')}",
         "shift (video, actions)": f"{sampling.get('video_shift')}, {sampling.get('action_shift')}",
         "cameras rendered at": f"{protocol.resolution} x {protocol.resolution} pixels, rotated by 180 degrees",
         "environment seed": f"{protocol.env_seed} per {protocol.env_seeding}",

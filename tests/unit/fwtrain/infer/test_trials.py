@@ -28,7 +28,8 @@ from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import Evaluation, FilmRequest, evaluate_benchmark, text
 from fwtrain.serve.client import ServerError
 
-ABOUT = {"checkpoint": "step 2", "sampling": {"video_shift": 5.0, "action_shift": 1.0}}
+SAMPLING = {"mode": "first-frame", "video_shift": 5.0, "action_shift": 1.0}
+ABOUT = {"checkpoint": "step 2", "variant": "fastwam", "sampling": SAMPLING}
 
 
 @pytest.fixture(scope="module")
@@ -292,12 +293,16 @@ def test_films_and_times_that_cannot_be_are_refused(rows: RowPolicy, tmp_path: P
 
 def test_what_makes_a_score_mean_something_else_is_a_warning(rows: RowPolicy):
     asked = plan(trials="1")
-    assert doubts(rows.info, asked) == []
+    schedule = rows.info.model.schedule
+    trained = {"video_shift": schedule.video_shift, "action_shift": schedule.action_shift}
+    assert doubts(rows.info, asked, trained) == doubts(rows.info, asked, {"action_shift": None}) == []
+    (said,) = doubts(rows.info, asked, {**trained, "action_shift": 3.0})
+    assert said == f"the action stream is sampled at shift 3, the run was trained with {schedule.action_shift:g}"
     newer = replace(asked, protocol=replace(asked.protocol, versions={"fakesim": "0.9"}))
-    (said,) = doubts(rows.info, newer)
+    (said,) = doubts(rows.info, newer, trained)
     assert said.startswith("fakesim is 1.0, the published scores of protocol usual were made with 0.9")
     named = rows.info.state.names[3]
-    (said,) = doubts(rows.info, replace(asked, robot=replace(asked.robot, foreign=(named[-4:],))))[:1]
+    (said,) = doubts(rows.info, replace(asked, robot=replace(asked.robot, foreign=(named[-4:],))), trained)[:1]
     assert f"the run's state has a dimension {named!r}, which the environment" in said
     assert BENCHMARK.robot.foreign == ("joint",) and PROTOCOLS["fastwam"].versions == {"mujoco": "3.3.2"}
 
@@ -323,6 +328,7 @@ def test_what_could_change_a_score_is_reported(rows: RowPolicy, tmp_path: Path):
         "protocol: usual, changed: limits",
         "limits (steps): fake_one 15, fake_two 15",
         "wait steps: 2",
+        "variant, mode: fastwam, first-frame",
         "shift (video, actions): 5.0, 1.0",
         "fakesim: 1.0",
         "sha256 ",
