@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.images.colour import tags_of
-from fwdata.images.video import DecodeError, PacketDecoder, VideoHeader, parameter_sets, same_format
+from fwdata.images.video import DecodeError, PacketDecoder, VideoHeader, nal_types, parameter_sets, same_format
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -67,13 +67,21 @@ def check_packets(
     if len(rows) and entry_ranks[0] > rows.min():
         raise DecodeError("a row's frame comes before the first keyframe")
     _check_parameter_sets(packets)
-    look = _Look(packets, size)
+    look, noted = _Look(packets, size), list[int]()
+
+    def shown(frame: VideoFrame) -> None:
+        if frame.pts == entry_ranks[-1]:
+            noted.append(_digest(frame))
+        seen(frame)
+
     if not packets.open_groups():
         for first, end in packets.groups():
-            look.expect(sorted(ranks[first:end]), look.decoded(first, end), seen=seen)
+            look.expect(sorted(ranks[first:end]), look.decoded(first, end), seen=shown)
+        _check_fresh(packets, size, noted[0])
         return
     whole: dict[int, int] = {}
-    look.expect(range(entry_ranks[0], len(ranks)), look.decoded(0, len(ranks)), whole, seen)
+    look.expect(range(entry_ranks[0], len(ranks)), look.decoded(0, len(ranks)), whole, shown)
+    _check_fresh(packets, size, noted[0])
     bounds = [*entry_ranks[1:], len(ranks)]
     for first, low, high in zip(packets.entries, entry_ranks, bounds, strict=True):
         alone: dict[int, int] = {}
@@ -93,6 +101,28 @@ def _check_parameter_sets(packets: Packets) -> None:
             raise DecodeError(
                 f"frame {packets.ranks[entry]} is a keyframe without the parameter sets that decoding needs there"
             )
+
+
+def _check_fresh(packets: Packets, size: tuple[int, int], digest: int) -> None:
+    """DecodeError where a fresh decoder does not give the last entry's frame: parameter sets in packets may differ from
+    the header's and not be sent again. digest: of the frame that came out of the whole."""
+    if not any(_carries_sets(packets, entry) for entry in packets.entries):
+        return
+    entry = packets.entries[-1]
+    rank = packets.ranks[entry]
+    frames = _Look(packets, size).decoded(entry, len(packets.ranks), rank)
+    alone = next((_digest(frame) for frame in frames if frame.pts == rank), None)
+    if alone != digest:
+        raise DecodeError(f"frame {rank} differs when a fresh decoder starts at it: parameter sets change before it")
+
+
+def _carries_sets(packets: Packets, number: int) -> bool:
+    """Whether a packet of H.264 or HEVC holds a sequence parameter set."""
+    codec, extradata = packets.header.codec, packets.header.extradata
+    if codec not in ("h264", "hevc"):
+        return False
+    kinds = nal_types(packets.data(number), extradata, codec)
+    return any(first & 0x1F == 7 if codec == "h264" else (first >> 1) & 0x3F == 33 for first in kinds)
 
 
 class _Look:

@@ -17,7 +17,7 @@ from video_stores import VIDEO_PLUGIN, video_manifest, video_store, write_record
 
 import fwdata
 from fwdata.api import VideoCamera, VideoPacket
-from fwdata.images.video import DecodeError, is_entry
+from fwdata.images.video import DecodeError, VideoHeader, is_entry, parameter_sets
 from fwdata.pipeline.results import ConvertReport
 from fwdata.store.video_check import Packets, check_packets
 from fwdata.store.video_writer import VideoSpool
@@ -291,3 +291,21 @@ def test_packets_of_fewer_frames_than_rows_ask_for_are_named(tmp_path: Path, mon
         check_packets(
             Packets(camera.header, lambda n: packets[n].data, [p.rank for p in packets], [0]), camera.rows, (48, 64)
         )
+
+
+def test_parameter_sets_that_change_and_are_not_sent_again_are_found(tmp_path: Path) -> None:
+    """A decoder that saw all packets knows the second stream's sets, one that starts at a later keyframe does not."""
+    streams = []
+    for seed, coding in ((0, "cabac=1"), (1, "cabac=0:8x8dct=0")):
+        clip = io.BytesIO()
+        write_clip(clip, moving(12, seed=seed), gop=4, form="h264", options={"x264-params": f"bframes=0:{coding}"})
+        with av.open(clip, format="h264") as source:
+            streams.append([bytes(packet) for packet in source.demux(video=0) if packet.size])
+    slices = [data[data.index(b"\0\0\1\x65") :] if b"\0\0\1\x65" in data else data for data in streams[1]]
+    once, repeated = [*streams[0], streams[1][0], *slices[1:]], [*streams[0], *streams[1]]
+    header = VideoHeader("h264", parameter_sets(streams[0][0], "h264"), b"", "yuv420p", 2, 0)
+    packets = Packets(header, repeated.__getitem__, list(range(24)), list(range(0, 24, 4)))
+    check_packets(packets, np.arange(24), (64, 96))
+    packets.data = once.__getitem__
+    with pytest.raises(DecodeError, match=r"differs when a fresh decoder|Invalid|damaged"):
+        check_packets(packets, np.arange(24), (64, 96))
