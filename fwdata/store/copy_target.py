@@ -17,13 +17,10 @@ from dataclasses import dataclass
 from fwdata.errors import StaleCache, StoreBusy, UsageError
 from fwdata.io import remove
 from fwdata.store.files import Listing, LocalFiles, canonical_json, write_lock
-from fwdata.store.layout import may_be_sealed, part_base, part_generation
+from fwdata.store.layout import CLAIM, may_be_sealed, part_base, part_generation
 from fwdata.store.remote import Entry, RemoteFiles
 
 type Place = LocalFiles | RemoteFiles
-
-CLAIM = ".copy.json"
-"""Hidden file of a place that a copy is under way to."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ that a conversion that an older version began goes on as it was begun."""
 ROOT_KEY = "fwdata"
 """Attribute of every group of ours that holds our metadata."""
 
+CLAIM = ".copy.json"
+"""Hidden file of a place that a store is being copied to; see `fwdata.store.copy_target`."""
+
 PART_EPISODES = 50
 PART_BYTES = 512 * 2**20
 """A part holds at most so many episodes and about so many source bytes: the unit that a killed conversion redoes."""

@@ -14,7 +14,7 @@ from fwdata.manifest import Manifest
 from fwdata.store.array import ChunkedArray
 from fwdata.store.episode import EpisodeList, Part
 from fwdata.store.files import Files, json_digest, plan_digest
-from fwdata.store.layout import part_base
+from fwdata.store.layout import CLAIM, part_base
 from fwdata.store.metadata import many_records, read_complete, read_part, read_record, read_root
 from fwdata.store.opening import open_files
 from fwdata.store.records import JsonObject, LeftOutRecord, PlannedPartRecord, PlanRecord, StitchedRecord, StoreRecord
@@ -43,6 +43,8 @@ class Store:
         self._files = files
         record = read_root(files)
         if record is None:
+            if files.read(CLAIM) is not None:
+                raise StoreError(f"{files.location} is half a copy of a store; run the same `fwdata copy` again")
             raise StoreError(f"{files.location} is not an fwdata store: it has no zarr.json with fwdata attributes")
         self.record = record
         self._stitched: dict[str, ChunkedArray | None] = {}

@@ -12,9 +12,10 @@ from fixtures import run_convert, toy_manifest, tree, write_toy
 
 import fwdata
 from fwdata.errors import StaleCache, StoreBusy, StoreDamaged, StoreError, UsageError
-from fwdata.store.copy_target import CLAIM, Target
+from fwdata.store.copy_target import Target
 from fwdata.store.copying import copy_store
 from fwdata.store.files import LocalFiles, shared_write
+from fwdata.store.layout import CLAIM
 from fwdata.store.opening import open_target
 from fwdata.store.remote import RemoteFiles
 
@@ -69,7 +70,7 @@ def test_an_interrupted_copy_does_not_open_and_goes_on(
         patch.setattr(Target, "write", write)
         with pytest.raises(KeyboardInterrupt):
             copy_store(str(store), bucket)
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="half a copy of a store; run the same `fwdata copy` again"):
         fwdata.open(bucket)
     report = copy_store(str(store), bucket)
     assert report.copied == report.files - at
