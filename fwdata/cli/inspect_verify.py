@@ -105,8 +105,8 @@ def _print_description(store: str, found: StoreDescription) -> None:
         else:
             text = "; ".join(f"{value} ({count})" for value, count in counts.items())
         print(f"  per episode, {key}: {text}")
-    for item in found["evidence"]:
-        print(f"  evidence {line(DatasetVerdict.from_json(item))}")
+    for verdict in found["evidence"]:
+        print(f"  evidence {line(DatasetVerdict.from_json(verdict))}")
     if not found["evidence"]:
         print("  evidence: no convention was measured (fwdata convert measures them)")
     for kind in found["warning_kinds"]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from fwdata.errors import EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE
-from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, Severity
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, DatasetVerdictJson, Severity
 
 ORDER: tuple[Severity, ...] = ("stop", "warn", "note")
 """Severities, the gravest first."""
@@ -60,7 +60,7 @@ class CheckupJson(TypedDict):
     """The findings, the gravest first."""
     not_verified: list[str]
     """What could not be measured, one sentence each."""
-    verdicts: list[dict[str, object]]
+    verdicts: list[DatasetVerdictJson]
     """What every detector says of all episodes together, as `fwdata inspect --json` prints it."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,62 @@ type Severity = Literal["stop", "warn", "note"]
 
 MAX_LISTED = 12
 """Episodes that a data set's verdict lists."""
+
+
+class VerdictJson(TypedDict, total=False):
+    """A verdict of one episode; fields that are empty or 0 are absent, but for `value`."""
+
+    detector: Required[str]
+    """Name of the detector."""
+    verdict: Required[Literal["confirmed", "contradicted", "no evidence"]]
+    """Whether the data agree with the decision."""
+    subject: str
+    """Gripper, camera or column; absent: the episode as a whole."""
+    value: Required[float | None]
+    """The number that decided; its meaning is the detector's."""
+    interval: list[float]
+    """Both ends of the value's 95 % interval."""
+    n: int
+    """How much evidence it rests on; the detector says of what."""
+    detail: str
+    """What was found, or why nothing could be."""
+    action: Literal["stop", "warn", "note"]
+    """What a contradiction does to a conversion."""
+    decided: str
+    """What the converter decided, in words."""
+    measured: str
+    """What the data say, in words."""
+
+
+class DatasetVerdictJson(TypedDict, total=False):
+    """A verdict of all episodes; fields that are empty or 0 are absent, but for `value`."""
+
+    detector: Required[str]
+    """Name of the detector."""
+    verdict: Required[Literal["confirmed", "contradicted", "mixed", "no evidence"]]
+    """"mixed": at least three episodes tell something and fewer than 90 % agree."""
+    subject: str
+    """Gripper, camera or column; absent: the data set as a whole."""
+    value: Required[float | None]
+    """Median of the episodes' values, or the pooled value."""
+    interval: list[float]
+    """Both ends of the 95 % interval of a pooled value."""
+    episodes_for: int
+    """Episodes that agree with the decision."""
+    against: int
+    """Episodes that contradict it."""
+    abstained: int
+    """Episodes without evidence."""
+    action: Literal["stop", "warn", "note"]
+    """What the verdict does to a conversion."""
+    decided: str
+    """What was decided, in words."""
+    measured: str
+    """What the data say, in words."""
+    detail: str
+    """A reason for no evidence, or what to look at."""
+    episodes: list[str]
+    """Ids of contradicting episodes, at most 12."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +102,9 @@ class Verdict:
     measured: str = ""
     """What the data say, in words; empty: nothing."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> VerdictJson:
         """The verdict as plain JSON, empty fields left out."""
-        return compact(asdict(self))
+        return cast(VerdictJson, compact(asdict(self)))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
@@ -108,8 +164,8 @@ class MeasurementJson(TypedDict):
     """Values of what agrees."""
     no_evidence: dict[str, str]
     """Why the others do not tell."""
-    contradicted: list[dict[str, object]]
-    """Contradictions, whole; fields of `Verdict`."""
+    contradicted: list[VerdictJson]
+    """Contradictions, whole."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +246,9 @@ class DatasetVerdict:
     episodes: tuple[str, ...] = ()
     """Ids of contradicting episodes, at most `MAX_LISTED`."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> DatasetVerdictJson:
         """The verdict as plain JSON, empty fields left out."""
-        return compact(asdict(self))
+        return cast(DatasetVerdictJson, compact(asdict(self)))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DatasetVerdict:

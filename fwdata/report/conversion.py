@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from fwdata.api import Json
+from fwdata.evidence.records import DatasetVerdictJson
 from fwdata.warning_kinds import WarningKind, WarningKindJson, group_warnings
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ class ConversionJson(TypedDict):
     """The same, grouped by kind."""
     left_out: list[LeftOutJson]
     """What was not taken, by reason."""
-    evidence: list[dict[str, object]]
-    """Verdicts of the data set, as `DatasetVerdict.to_json` has them."""
+    evidence: list[DatasetVerdictJson]
+    """Verdicts of the data set."""
     view_changed: list[str]
     """What the manifest changed in the view of a store that was there."""
     changed: list[ChangedJson]
@@ -157,8 +158,8 @@ class DryRunJson(TypedDict):
     """Recordings that `--update` converts again."""
     outdated: str | None
     """A sentence where an older version of the converter made the store; null: it did not."""
-    evidence: list[dict[str, object]]
-    """What the first episodes show, as `DatasetVerdict.to_json` has it."""
+    evidence: list[DatasetVerdictJson]
+    """What the first episodes show."""
 
 
 def report_json(report: ConvertReport) -> ConversionJson:

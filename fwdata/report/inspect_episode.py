@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.evidence import sentences
-from fwdata.evidence.records import Verdict
+from fwdata.evidence.records import Verdict, VerdictJson
 from fwdata.store.evidence import read_part_evidence
 from fwdata.store.reader import Store
 from fwdata.store.records import JsonObject
@@ -34,8 +34,8 @@ class EpisodeJson(TypedDict):
     """Training instructions, canonical first."""
     warnings: list[str]
     """What was warned about when it was converted."""
-    verdicts: list[dict[str, object]]
-    """What the detectors say of it, `Verdict`s; empty where nothing was measured."""
+    verdicts: list[VerdictJson]
+    """What the detectors say of it; empty where nothing was measured."""
     decisions: JsonObject
     """What was decided for it; each converter's own JSON."""
 

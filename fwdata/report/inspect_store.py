@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from fwdata.errors import UsageError
+from fwdata.evidence.records import DatasetVerdictJson
 from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
 from fwdata.store.caches.latents import LatentCache
 from fwdata.store.caches.stitched import pending_stitches
@@ -19,6 +21,7 @@ from fwdata.store.files import LocalFiles
 from fwdata.store.metadata import has_record
 from fwdata.store.reader import Store
 from fwdata.store.records import JsonObject, LatentCacheRecord, TextCacheRecord
+from fwdata.store.records.evidence import DatasetVerdictRecord
 from fwdata.store.sources import read_sources
 from fwdata.warning_kinds import WarningKind, WarningKindJson, group_warnings
 
@@ -138,8 +141,8 @@ class StoreDescription(TypedDict):
     """What the converter decided about all recordings; each converter's own JSON."""
     decided_per_episode: dict[str, dict[str, float]]
     """Key of the episodes' metadata -> min, median, max of numbers, or episodes by value."""
-    evidence: list[JsonObject]
-    """Verdicts of the detectors, as `DatasetVerdict.to_json` has them."""
+    evidence: list[DatasetVerdictJson]
+    """Verdicts of the detectors."""
     warning_kinds: list[WarningKindJson]
     """Warnings of the episodes by kind."""
     left_out: list[JsonObject]
@@ -178,11 +181,16 @@ def describe(store: Store) -> StoreDescription:
         "decided_per_episode": _per_episode(
             store, [*store.record.per_episode, *(f"camera_sizes.{name}" for name in store.cameras)]
         ),
-        "evidence": [dict(sorted(verdict.to_json().items())) for verdict in evidence.detectors] if evidence else [],
+        "evidence": _sorted_verdicts(evidence.detectors) if evidence else [],
         "warning_kinds": [kind.to_json() for kind in warning_kinds(store)],
         "left_out": [count.to_json() for count in store.plan.left_out],
         "quarantined": store.quarantined,
     }
+
+
+def _sorted_verdicts(verdicts: Iterable[DatasetVerdictRecord]) -> list[DatasetVerdictJson]:
+    """As they are printed, keys in order."""
+    return [cast(DatasetVerdictJson, dict(sorted(verdict.to_json().items()))) for verdict in verdicts]
 
 
 def warning_kinds(store: Store) -> list[WarningKind]:
