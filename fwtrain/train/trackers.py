@@ -90,6 +90,9 @@ def open_tracker(name: str, folder: RunFolder, recipe: Recipe) -> Sink:
     identity = _identity(folder.path, name)
     if name not in TRACKER_MODULES:
         sink: Sink = plugins.TRACKERS.load(name)(folder.path, flatten(recipe), identity)
+        lacking = [method for method in ("write", "pictures", "close") if not callable(getattr(sink, method, None))]
+        if lacking:
+            raise UsageError(f"tracker {name!r}: what open_sink returns lacks {' and '.join(lacking)}")
         return sink
     module = _module(name)
     options: dict[str, object] = {"name": identity}

@@ -238,3 +238,13 @@ def test_a_tracker_that_is_absent_or_refuses_is_one_sentence(tmp_path: Path, mon
         run(tmp_path / "b", "trackers=[wandb]")
     with pytest.raises(UsageError, match="trackers"):
         recipe("trackers=[mlflow]")
+
+
+def test_a_tracker_of_a_plug_in_without_a_method_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Before the first step, not when the run is over."""
+    (tmp_path / "trackers").mkdir()
+    text = "class Half:\n    def write(self, *_): pass\ndef open_sink(*_): return Half()\n"
+    (tmp_path / "trackers" / "half.py").write_text(text)
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path))
+    with pytest.raises(UsageError, match="tracker 'half': what open_sink returns lacks pictures and close"):
+        run(tmp_path / "a", "trackers=[half]")
