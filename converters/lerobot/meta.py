@@ -15,7 +15,15 @@ from converters.lerobot import hub
 from converters.lerobot.entry import EpisodeMeta as EpisodeMeta
 from converters.lerobot.entry import VideoPlace as VideoPlace
 from converters.lerobot.info import INFO, Info, inside, read_info
-from converters.lerobot.parquet import Span, TableColumns, columns_of, find_rows, open_parquet, read_columns
+from converters.lerobot.parquet import (
+    OR_RECOVER,
+    Span,
+    TableColumns,
+    columns_of,
+    find_rows,
+    open_parquet,
+    read_columns,
+)
 from converters.lerobot.recover import is_recovering, recover
 from converters.lerobot.shared_video import Slot, slots_of
 from converters.lerobot.survey import is_agreed, survey
@@ -185,7 +193,8 @@ def _what_is_left(
         tasks = _tasks_v3(folder) if info.shared_files else _tasks_v2(folder, warnings)
     except (BadEpisode, UsageError, OSError) as error:
         reason = error if (folder / _TASKS[info.shared_files]).exists() else f"{_TASKS[info.shared_files]} is missing"
-        warnings.append(f"{reason}; instructions are those that the metadata list by episode, or option task's")
+        told = str(reason).replace(OR_RECOVER, "")
+        warnings.append(f"{told}; instructions are those that the metadata list by episode, or option task's")
     try:
         if info.shared_files:
             for name in [name for name in files if name.startswith("meta/episodes/")]:
@@ -193,7 +202,8 @@ def _what_is_left(
         else:
             entries = list(_episodes_v2(folder, info, problems))
     except (BadEpisode, UsageError, OSError) as error:
-        warnings.append(f"{error}; its episodes are looked for in the tables")
+        told = str(error).replace(OR_RECOVER, "")
+        warnings.append(f"{told}; its episodes are looked for in the tables")
     return tasks, entries
 
 

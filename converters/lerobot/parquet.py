@@ -60,6 +60,10 @@ def columns_of(info: Info) -> TableColumns:
     return tuple((f.key, f.dtype, f.shape) for f in info.features.values() if f.dtype != "video")
 
 
+OR_RECOVER = "; download it again, or add --recover, which reads the complete episodes of a recording that was killed"
+"""What to do about a file without a footer."""
+
+
 @contextmanager
 def open_parquet(path: Path, name: str, columns: TableColumns | None = None) -> Iterator[pq.ParquetFile]:
     """Open a parquet file; every failure of reading it but MemoryError becomes a BadEpisode that names the file.
@@ -76,8 +80,8 @@ def open_parquet(path: Path, name: str, columns: TableColumns | None = None) -> 
         torn = without_footer(path)
         if torn and columns is None:
             raise BadEpisode(
-                f"{name} cannot be read: it has no Parquet footer, so its writer was killed or the download broke off; "
-                "download it again, or add --recover, which reads the complete episodes of a recording that was killed"
+                f"{name} cannot be read: it has no Parquet footer, so its writer was killed or the download broke off"
+                f"{OR_RECOVER}"
             )
         source = with_footer(path, columns) if torn and columns else path
         with opening(path), pq.ParquetFile(source, page_checksum_verification=True) as file:

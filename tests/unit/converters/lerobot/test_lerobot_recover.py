@@ -121,6 +121,17 @@ def test_episodes_behind_the_last_listed_one(root):
     check(root, 3)
 
 
+def test_a_torn_table_of_episodes_is_not_answered_with_the_option_that_is_given(root):
+    path = root / EPISODES
+    path.write_bytes(path.read_bytes()[:-30])
+    check(root, 3)
+    told = "\n".join(converter(recover=True).discover(root).warnings)
+    assert "it has no Parquet footer" in told and "looked for in the tables" in told and "--recover" not in told
+    (root / "meta/tasks.parquet").unlink()
+    told = "\n".join(converter(recover=True).discover(root).warnings)
+    assert "meta/tasks.parquet is missing; instructions are those that the metadata list by episode" in told
+
+
 def test_rows_in_another_order_are_not_taken(root):
     """Columns that do not fit the pages, or rows that do not count from 0, prove nothing."""
     shutil.rmtree(root / "meta/episodes")
