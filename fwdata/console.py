@@ -8,7 +8,9 @@ import errno
 import functools
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -317,13 +319,27 @@ def human_time(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+NARROWEST_COLUMN = 24
+"""A column of a table on a terminal is not folded to fewer characters."""
+
 type Rows = list[tuple[str, ...]]
 
 
 def print_table(title: str, header: tuple[str, ...], rows: Rows, write: Callable[[str], None] = print) -> None:
-    """A plain aligned table on stdout; numbers keep their own format."""
+    """A plain aligned table on stdout; numbers keep their own format.
+
+    On a terminal that is narrower the widest column is folded; without one every row is one line.
+    """
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    widest = widths.index(max(widths, default=0)) if widths else 0
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - sum(width + 2 for width in widths)
+        widths[widest] = max(NARROWEST_COLUMN, widths[widest] + min(0, room))
     if title:
         write(title)
     for row in [header, *rows]:
-        write("  " + "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        folded = textwrap.wrap(str(row[widest]), widths[widest], subsequent_indent="  ") or [""]
+        for number, part in enumerate(folded if len(str(row[widest])) > widths[widest] else [str(row[widest])]):
+            cells = [str(cell) if number == 0 else "" for cell in row]
+            cells[widest] = part
+            write("  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())

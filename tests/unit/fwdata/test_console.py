@@ -13,7 +13,7 @@ import pytest
 
 from fwdata import console
 from fwdata.cli.inspect_verify import plain_decision
-from fwdata.console import Bar, _system_error, progress_line
+from fwdata.console import Bar, _system_error, print_table, progress_line
 
 DETAILS = ("loss 0.1234", "1.6 steps/s", "data wait 0.4%", "video 0.2000", "action 0.1000", "52 samples/s")
 
@@ -135,3 +135,15 @@ def test_the_shell_can_complete_commands(program: str):
 )
 def test_inspect_shows_decisions_as_text_and_not_as_python(value: Any, text: str):
     assert plain_decision(value) == text
+
+
+def test_a_table_on_a_narrow_terminal_is_folded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    rows = [("prompt", "A video recorded from a robot's point of view executing the instruction: {task}", "default")]
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table("", ("key", "value", "from"), rows)
+    assert len(capsys.readouterr().out.splitlines()) == 2  # no terminal: a row is a line
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table("", ("key", "value", "from"), rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 60
+    assert " ".join(" ".join(lines).split()).replace(" default", "", 1).endswith("executing the instruction: {task}")
