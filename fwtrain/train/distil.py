@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fwdata.errors import UsageError
@@ -35,9 +37,10 @@ from fwtrain.infer.policy import Policy
 from fwtrain.model import Denoising, FastWAM, Noise, sample
 from fwtrain.model.sampling import sampled
 from fwtrain.recipe import Recipe
+from fwtrain.train.build import model_config
 from fwtrain.train.distil_loops import DistilLoop
-from fwtrain.train.folder import RunFolder
-from fwtrain.train.imported import record_weights
+from fwtrain.train.folder import RunFolder, RunInfo
+from fwtrain.train.imported import IMPORTED, record_weights
 from fwtrain.train.run import choose_device
 from fwtrain.train.validate import Validator
 from fwtrain.train.weights import load_trained
@@ -49,6 +52,8 @@ WARM_UP = 0.05
 COMPARED = 4
 """Batches on which students and teacher are compared: those that would come next, with noise of their own."""
 LATENCY_REPEATS = 5
+SAME_SCALING = 1e-4
+"""Relative difference of two statistics of the same data, one of them official."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ def distil(
     if loop is not None:
         loop.check(folder.info())
     source, device = open_source(store, recipe), choose_device(asked.device)
+    _check_store(folder, source)
     settings: dict[str, object] = {
         "teacher": asked.run.name, "teacher_step": checkpoint.step, "teacher_steps": asked.teacher_steps,
         "train_steps": asked.train_steps, "batch_size": asked.batch_size or recipe.optim.batch_size, "lr": asked.lr,
@@ -138,8 +144,38 @@ def _check(asked: DistilRequest) -> None:
             f"--steps names numbers of steps from 1 to {asked.teacher_steps - 1}, below the teacher's "
             f"{asked.teacher_steps}; found {', '.join(map(str, asked.steps)) or 'none'}"
         )
-    if asked.train_steps < 1 or asked.lr <= 0 or (asked.batch_size is not None and asked.batch_size < 1):
+    if asked.train_steps < 1 or not 0 < asked.lr < math.inf or (asked.batch_size is not None and asked.batch_size < 1):
         raise UsageError("--train-steps, --lr and --batch-size must be positive")
+
+
+def _check_store(folder: RunFolder, source: StoreSource) -> None:
+    """RunMismatch for a store that is not the run's: its windows are normalised or encoded otherwise than in training.
+
+    An imported run knows no caches of a store, so that its model and its statistics are compared alone.
+    """
+    info = folder.info()
+    found = RunInfo.of(source, model_config(folder.recipe(), source))
+    for field in type(info.model).model_fields:
+        have, need = getattr(found.model, field), getattr(info.model, field)
+        if have != need:
+            raise RunMismatch(
+                f"{folder.path} has a model of {field} {need}, this store makes {have}; use the store of the run"
+            )
+    for kind, mine, theirs in (("state", info.state, found.state), ("action", info.action, found.action)):
+        for what in ("scale", "offset"):
+            want, have = (np.asarray(getattr(scaling, what), np.float64) for scaling in (mine, theirs))
+            far = np.flatnonzero(~np.isclose(have, want, rtol=SAME_SCALING, atol=SAME_SCALING))
+            if len(far):
+                raise RunMismatch(
+                    f"{folder.path} normalises {kind} {theirs.names[far[0]]} with {what} {want[far[0]]:g}, this store "
+                    f"with {have[far[0]]:g}; use the store of the run"
+                )
+    for kind, cache, now in (("latents", info.latents, found.latents), ("text", info.text, found.text)):
+        if cache.fingerprint not in (IMPORTED, now.fingerprint):
+            raise RunMismatch(
+                f"{folder.path} was trained on {kind} {cache.fingerprint}, this store has {now.fingerprint}; "
+                "use the store of the run"
+            )
 
 
 def _refuse_other(out: Path, settings: Mapping[str, object]) -> None:

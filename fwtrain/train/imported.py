@@ -39,6 +39,8 @@ PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.
 STATE, ACTION = "observation.state", "action"
 TEXT_TOKENS = 128
 """Token rows of a prompt, as published."""
+IMPORTED = "imported"
+"""Name and fingerprint of the caches of a run that was not trained from any."""
 EPS = 1e-8
 """lerobot divides by std + EPS, and multiplies with std on the way back."""
 
@@ -191,7 +193,7 @@ def _with(recipe: Recipe, changes: Mapping[str, Mapping[str, object]]) -> Recipe
 
 
 def _cache(spec: str, key: str, identity: Mapping[str, object]) -> CacheInfo:
-    return CacheInfo(name="imported", spec=spec, fingerprint="imported", identity={key: identity})
+    return CacheInfo(name=IMPORTED, spec=spec, fingerprint=IMPORTED, identity={key: identity})
 
 
 def of_statistics(path: Path, manifest: Manifest) -> tuple[Scaling, Scaling]:

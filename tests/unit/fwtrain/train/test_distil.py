@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_students_end_where_the_teacher_ends(teacher: Path, tmp_path: Path, monk
         ({"steps": (10,)}, "from 1 to 9, below the teacher's 10; found 10"),
         ({"steps": ()}, "found none"),
         ({"train_steps": 0}, "must be positive"),
+        ({"lr": float("nan")}, "must be positive"),
     ],
 )
 def test_numbers_out_of_range_are_refused(teacher: Path, tmp_path: Path, changes, words: str):
@@ -135,4 +137,22 @@ def test_a_loop_that_does_not_fit_is_refused_before_training(
     asked = ("distil", teacher, "--store", "memory", "--out", tmp_path / "out", "--steps", "1", "--train-steps", 2)
     code, out, err = call(*asked, *options, "--device", "cpu")
     assert code == 2 and out == "" and words in err, err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda i: i["state"].update(scale=[2 * v for v in i["state"]["scale"]]), "normalises state joint0 with scale"),
+        (lambda i: i["latents"].update(fingerprint="other"), "was trained on latents other, this store has"),
+        (lambda i: i["model"].update(context_len=9), "has a model of context_len 9, this store makes 8"),
+    ],
+)
+def test_a_store_that_the_run_was_not_trained_on_is_refused(teacher: Path, tmp_path: Path, change, words: str):
+    other = shutil.copytree(teacher, tmp_path / "run")
+    info = json.loads((other / "run.json").read_text())
+    change(info)
+    (other / "run.json").write_text(json.dumps(info))
+    with pytest.raises(RunMismatch, match=words):
+        distil(FakeStore(), asked(other, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
