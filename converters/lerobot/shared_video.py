@@ -21,6 +21,9 @@ from converters.lerobot.entry import EpisodeMeta
 from converters.lerobot.video import Assignment, Timeline, assign_run, assign_span
 from fwdata.errors import BadEpisode
 
+MOST_CUTS = 200
+"""Episodes of a file up to which all joints are looked at."""
+
 CHANCE = 0.05
 """Episodes whose first frames are keyframes are where the metadata say, unless chance alone would do it so often."""
 
@@ -222,9 +225,12 @@ def _between_cuts(
 
 
 def _beside_the_fault(path: Path, name: str, slots: Sequence[Slot], number: int, frames: int, wrong: int) -> int | None:
-    """First frame of an episode where cuts show that others have all the frames that are too many or too few."""
+    """First frame of an episode where cuts show that others have all the frames that are too many or too few.
+
+    Cost: looks at every joint of the file, once per process.
+    """
     first = tiling(slots)
-    if first is None or wrong == 0 or round(slots[0].start) != 0:
+    if first is None or not 0 < abs(wrong) <= REACH or round(slots[0].start) != 0 or len(slots) > MOST_CUTS:
         return None
     faults = []
     for other, slot in enumerate(slots):
