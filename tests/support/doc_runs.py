@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paths import ROOT
 
-NEEDS = frozenset({"gpu", "simulator", "slurm", "several machines", "network", "download"})
+NEEDS = frozenset({"gpu", "simulator", "slurm", "several machines", "a quiet machine", "network", "download"})
 """What a block that no test runs may need: hardware, programs or files that a test has not."""
 
 TINY = "--recipe tiny --steps 2 --threads 1 --set validation.pictures=0"
