@@ -11,6 +11,7 @@ import numpy as np
 
 from fwdata.envs.play import LocalPlayer, Played
 from fwdata.envs.sample import SampleEnv
+from fwdata.envs.sample.env import check_kind
 from fwdata.errors import UsageError
 from fwdata.images.stitch import stitch
 from fwdata.io import whole_file
@@ -147,7 +148,7 @@ def check_request(info: RunInfo, episodes: int, execute: int) -> None:
         raise UsageError(f"--episodes must be at least 1, found {episodes}")
     if not 1 <= execute <= horizon:
         raise UsageError(f"--execute must be between 1 and the chunk's {horizon} actions, found {execute}")
-    SampleEnv(info.source)
+    check_kind(info.source)
 
 
 def _save_film(folder: Path, spec: StitchSpec, seat: Seat, played: Played) -> None:
