@@ -20,13 +20,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fwdata.errors import UsageError
+from fwdata.errors import FwdataError, UsageError, one_line
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -81,8 +82,10 @@ class Kind:
         where = f"entry point {name} = {entry.value!r} of group {self.group}"
         try:
             found = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"{where}: {error}; fix or uninstall its package") from None
+        except FwdataError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a package of somebody else may raise anything
+            raise UsageError(f"{where}: {_fault(error)}; fix or uninstall its package") from error
         if isinstance(found, ModuleType):
             return self._of(found, where)
         if self.attribute is None:
@@ -104,7 +107,10 @@ class Kind:
 
 
 def load_file(name: str, path: Path) -> ModuleType:
-    """A module from a file, executed once in a process for each version of the file."""
+    """A module from a file, executed once in a process for each version of the file.
+
+    UsageError with the line where executing it fails.
+    """
     return _executed(name, path, path.stat().st_mtime_ns)
 
 
@@ -115,8 +121,27 @@ def _executed(name: str, path: Path, mtime_ns: int) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses and pickle look it up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        if isinstance(error, FwdataError):
+            raise
+        raise UsageError(f"{path}{_line(error, path)}: {_fault(error)}; fix the file or remove it") from error
     return module
+
+
+def _fault(error: Exception) -> str:
+    missing = isinstance(error, ModuleNotFoundError)
+    return one_line(str(error) if missing else f"{type(error).__name__}: {error}")
+
+
+def _line(error: Exception, path: Path) -> str:
+    """", line 3" for the last line of the file that was reached; "" where it was not."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f", line {error.lineno}"
+    reached = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {reached[-1]}" if reached else ""
 
 
 CONVERTERS = Kind("converter", "fwdata.converters", "", None)

@@ -72,3 +72,26 @@ def test_a_wrong_entry_point_is_named(tmp_path, monkeypatch, value: str, message
 def test_a_built_in_converter_is_not_replaced_by_an_installed_one(tmp_path, monkeypatch) -> None:
     install(tmp_path, "robotwin", "json", monkeypatch)
     assert type(load_converter(manifest_for("robotwin", None, {}))).__name__ == "RobotwinConverter"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import os\n\nlimit = 1 / 0\n", r"broken.py, line 3: ZeroDivisionError: division by zero; fix the file"),
+        ("class Converter:\n    def read(self:\n", r"broken.py, line 2: SyntaxError: "),
+        ("import absent_package\n", r"broken.py, line 1: No module named 'absent_package'; fix the file or remove it"),
+    ],
+)
+def test_a_file_that_does_not_load_is_named_with_its_line(tmp_path, monkeypatch, text: str, message: str) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    (tmp_path / "broken.yaml").write_text((PLUGINS / "toy.yaml").read_text().replace("toy", "broken"))
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path))
+    with pytest.raises(UsageError, match=message):
+        load_converter(manifest_for("broken", None, {}))
+
+
+def test_a_package_that_raises_when_it_is_imported_is_named(tmp_path, monkeypatch) -> None:
+    (tmp_path / "raising.py").write_text("raise RuntimeError('no licence')\n")
+    install(tmp_path, "raising", "raising", monkeypatch)
+    with pytest.raises(UsageError, match="RuntimeError: no licence; fix or uninstall its package"):
+        load_converter(manifest_for("raising", None, {}))
