@@ -84,7 +84,7 @@ class Kind:
             found = entry.load()
         except FwdataError:
             raise
-        except Exception as error:  # noqa: BLE001 - a package of somebody else may raise anything
+        except Exception as error:
             raise UsageError(f"{where}: {_fault(error)}; fix or uninstall its package") from error
         if isinstance(found, ModuleType):
             return self._of(found, where)
@@ -137,7 +137,7 @@ def _fault(error: Exception) -> str:
 
 
 def _line(error: Exception, path: Path) -> str:
-    """", line 3" for the last line of the file that was reached; "" where it was not."""
+    """For messages: the last line of the file that was reached, as `, line 3`; empty where it was not."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f", line {error.lineno}"
     reached = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

@@ -12,11 +12,13 @@ from itertools import groupby
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import obstore
 import pytest
 import yaml
 from doc_blocks import DocBlock, doc_blocks
 from doc_runs import NEEDS, PREPARED, free_port, programs, smaller
 from hub_server import hub_server
+from obstore.store import S3Store
 from paths import ROOT
 
 SMALL = ("run-small", "run-with-bucket")
@@ -58,13 +60,21 @@ def test_what_blocks_need_is_not_on_a_test_machine():
     assert len(needed) < len([block for block in doc_blocks() if block.mark in RUN])
 
 
+def empty_bucket(endpoint: str) -> None:
+    """Make the bucket that pages write to, or remove what the page before left in it."""
+    urlopen(Request(f"{endpoint}/bucket", method="PUT")).close()
+    store = S3Store("bucket", endpoint=endpoint, client_options={"allow_http": True})
+    for objects in obstore.list(store):
+        obstore.delete(store, [found["path"] for found in objects])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(executed()))
 def test_the_blocks_of_a_page_run_one_after_another(page: str, tmp_path: Path, request: pytest.FixtureRequest):
     """Blocks with a hub or a bucket talk to one on this machine, as their own libraries let a user name one."""
     blocks, marks = executed()[page], {block.mark for block in executed()[page]}
     if "run-with-bucket" in marks:
-        urlopen(Request(f"{request.getfixturevalue('s3').endpoint}/bucket", method="PUT")).close()
+        empty_bucket(request.getfixturevalue("s3").endpoint)
     commands, work = programs(tmp_path / "bin"), tmp_path / "work"
     work.mkdir()
     environment = {

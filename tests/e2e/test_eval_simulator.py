@@ -76,7 +76,7 @@ class Wave:
         manifest=SimpleNamespace(stitch=SimpleNamespace(cameras=CAMERAS)),
         state=SimpleNamespace(names=["s"] * 8),
         action=SimpleNamespace(names=["a"] * 7),
-        model=SimpleNamespace(action_horizon=32),
+        model=SimpleNamespace(action_horizon=32, schedule=SimpleNamespace(video_shift=5.0, action_shift=1.0)),
     )
 
     def act_batch(self, observations, seeds, *, steps):
