@@ -16,7 +16,7 @@ def install_command(extra: str) -> str:
     """A shell command that installs an extra, as the package itself was installed.
 
     The package comes from its folder, its wheel or its repository, not from an index. Environments that uv makes have
-    no pip: there uv is told which environment to install into.
+    no pip: there the line names the environment for uv to install into.
     """
     return library_command(_requirement(extra))
 

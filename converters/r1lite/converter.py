@@ -219,7 +219,7 @@ class R1LiteConverter:
         """Read one recording; images stay in the file until their iterators are used (one pass per camera).
 
         Raises BadEpisode with the topic and what was found. Cost: one pass that decodes all numbers, and every JPEG at
-        an eighth of its size; memory is one chunk of the file and the numbers, whatever the pictures' size.
+        an eighth of its size; memory is one chunk of the file and the numbers, whatever the images' size.
         """
         base, options = finding.base_folder(root), self.options
         bags = Bags(tuple(base / name for name in ref.files[: int(ref.hints["parts"])]), options.recover)

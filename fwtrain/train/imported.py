@@ -91,7 +91,9 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
         raise UsageError(f"{asked.out} exists already; name a new one")
     folder = Path(asked.source)
     if "/" not in asked.source.strip("/") and not folder.exists():
-        raise UsageError(f"there is no file or folder {asked.source}; of the hub name OWNER/NAME[/FILE]")
+        raise UsageError(
+            f"there is no file or folder {asked.source}; a checkpoint on the hub is OWNER/NAME or OWNER/NAME/FILE"
+        )
     lerobot = folder.is_dir() and (folder / PREPROCESSOR).is_file()
     if not lerobot and asked.stats is None:
         raise UsageError(f"{asked.source} is not a lerobot folder: give its normalisation with --stats DATASET_STATS")

@@ -16,7 +16,7 @@ FOLLOWS = 0.7
 
 EARLIEST, LATEST = -0.08, 1.4
 """Rows after its first possible effect in which a command is answered: LIBERO's controller takes 0.6 to 0.95, one that
-obeys at once none. Before it, the arm would move before it is told to."""
+follows at once none. Below EARLIEST the arm would move before its command."""
 
 
 class CommandTiming(Detector):
