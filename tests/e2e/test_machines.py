@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,3 +184,25 @@ def test_two_nodes_of_a_ray_cluster_one_killed_half_way(tmp_path: Path) -> None:
             assert not list(many.glob("**/.*"))
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_ray_starts_below_uv_run_in_a_folder_under_a_foreign_project(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "foreign"\nversion = "0"\n')
+    store = work / "store.zarr"
+    run(*commands(write_toy(work / "raw", {"lift": [3]}), store)[0])
+    (work / "run").write_text(f"{sys.executable} -m fwdata encode-text {store} --encoder tiny --engine ray\n")
+    # a process that Ray takes for `uv run`: named uv, with `run` as its first word
+    found = subprocess.run(
+        ["uv", "run"],
+        executable=shutil.which("bash"),
+        cwd=work,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr

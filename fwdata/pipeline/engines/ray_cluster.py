@@ -20,8 +20,15 @@ from typing import Any, Self
 from fwdata.errors import FwdataError, UsageError, needed_for
 from fwdata.pipeline.workers import LocalLink, Retry, Task, WorkerPool
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Environment of Ray: no statistics sent, no warnings on import."""
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Under `uv run`, Ray would upload the working folder, start each worker by `uv run`, and refuse where a
+    # pyproject.toml lies above the folder; workers use what is installed on their node.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+"""Environment of Ray, where the user has not set it."""
 
 LOSSES = 3
 """Nodes or actors that one unit may cost."""
@@ -100,7 +107,7 @@ class RayPool:
         self._starting: dict[Any, Any] = {}
 
     def __enter__(self) -> Self:
-        for name, value in QUIET.items():
+        for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         _reach(self._address or os.environ.get("RAY_ADDRESS", ""))
         with needed_for("--engine ray"):
@@ -115,9 +122,12 @@ class RayPool:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             self._restore()
-            where = self._address or "this machine"
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            where = self._address or os.environ.get("RAY_ADDRESS", "")
+            if not where:
+                raise UsageError(f"--engine ray: Ray does not start on this machine: {reason}") from None
             raise UsageError(
-                f"--engine ray: there is no Ray cluster at {where}: {str(error).splitlines()[0]}; start one with "
+                f"--engine ray: there is no Ray cluster at {where}: {reason}; start one with "
                 "`ray start --head` and give its --address"
             ) from None
         return self
