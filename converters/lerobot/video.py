@@ -19,7 +19,7 @@ from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
 from fwdata.images.demux import PacketIndex, first_notes, index_packets, packets_from
 from fwdata.images.video import ffmpeg_words
-from fwdata.images.video_files import UNTIMED, open_file
+from fwdata.images.video_files import is_untimed, open_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -88,7 +88,7 @@ def timeline(path: Path, name: str) -> Timeline:
 @lru_cache(maxsize=16)
 def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
     with open_video(path, name) as container:
-        stream, untimed = container.streams.video[0], path.suffix.lower() in UNTIMED
+        stream, untimed = container.streams.video[0], is_untimed(path)
         found: list[tuple[int, bool, int]] = []
         for packet in container.demux(stream):
             if packet.size == 0:  # the flushing one at the end
@@ -243,7 +243,7 @@ class VideoPixels:
     @property
     def untimed(self) -> bool:
         """Whether the file tells no display times."""
-        return self.path.suffix.lower() in UNTIMED
+        return is_untimed(self.path)
 
 
 def decode(source: VideoPixels) -> Iterator[VideoFrame]:
@@ -251,13 +251,13 @@ def decode(source: VideoPixels) -> Iterator[VideoFrame]:
     found = timeline(source.path, source.name)
     size = found.height, found.width
     wanted = found.pts[source.ranks].tolist()
-    done, words = 0, ""
+    done, words, untimed = 0, "", source.untimed
     with open_video(source.path, source.name) as container:
         for number, frame in enumerate(_until_damage(source, container, found.codec, wanted[0])):
             if isinstance(frame, str):
                 words = f" ({frame})"
                 break
-            time = number if source.untimed else frame.pts
+            time = number if untimed else frame.pts
             if time is not None and time < wanted[done]:
                 continue
             if time != wanted[done] or frame.is_corrupt:

@@ -1,4 +1,4 @@
-"""Video files: opened as the container that their ending names, and decoded whole."""
+"""Video files: opened as the container that they are, by their first bytes or their ending, and decoded whole."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ FORMATS = {
     ".ts": "mpegts",
     **dict.fromkeys((".mpg", ".mpeg"), "mpeg"),
 }
-UNTIMED = frozenset({".avi", ".mpg", ".mpeg"})
-"""Containers without the time of every frame: frames are counted as they are decoded, at an even rate."""
+_UNTIMED = frozenset({"avi", "mpeg"})
+_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"sidx"})
+_TS_PACKET = 188
 
 
 def is_video(path: Path) -> bool:
@@ -36,15 +37,43 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in FORMATS
 
 
+def is_untimed(path: Path) -> bool:
+    """Whether a file's container (AVI, MPEG-PS) lacks the time of every frame.
+
+    Frames are then counted as they are decoded, at an even rate. Reads the first bytes.
+    """
+    return _form(path) in _UNTIMED
+
+
+def _form(path: Path) -> str | None:
+    """The container of a file as FFmpeg calls it: by its first bytes, where these tell, as datasets hold MKV and AVI
+    called .mp4; else by its ending; None for an ending that no video has."""
+    named = FORMATS.get(path.suffix.lower())
+    try:
+        with path.open("rb") as file:
+            head = file.read(_TS_PACKET + 1)
+    except OSError:
+        return named
+    if named is None or head[4:8] in _BOXES:
+        return named and "mp4"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if head[:4] == b"\0\0\1\xba":
+        return "mpeg"
+    return "mpegts" if head[:1] == head[_TS_PACKET:] == b"G" else named
+
+
 @contextmanager
 def open_file(path: Path, name: str) -> Iterator[InputContainer]:
-    """Open a local video as the container its ending names: no playlists, nothing outside the file is read.
+    """Open a local video as the container that it is: no playlists, nothing outside the file is read.
 
     name: how messages call it. BadEpisode where it cannot be read; also for what reading raises inside of the block.
     """
     import av
 
-    form = FORMATS.get(path.suffix.lower())
+    form = _form(path)
     if form is None:
         raise BadEpisode(f"{name} has the ending {path.suffix!r}; known are {', '.join(FORMATS)}")
     try:
@@ -119,7 +148,7 @@ class WholeVideo:
     def of(cls, path: Path) -> WholeVideo:
         """BadEpisode where the file cannot be read. Cost: one pass over the packets, of containers without times one
         decoding."""
-        untimed = path.suffix.lower() in UNTIMED
+        untimed = is_untimed(path)
         with needed_for("recorded video"), open_file(path, path.name) as container:
             stream = container.streams.video[0]
             height, width = stream.height, stream.width
@@ -154,7 +183,7 @@ class WholeVideo:
 
     def index(self) -> PacketIndex:
         """Its packets. ValueError with the reason where they cannot be kept."""
-        if self.path.suffix.lower() in UNTIMED:
+        if is_untimed(self.path):
             raise ValueError("the file tells no display times")
         found = index_packets(partial(open_file, self.path, self.path.name))
         if int(np.count_nonzero(found.shown)) != self.count:

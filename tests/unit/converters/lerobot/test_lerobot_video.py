@@ -83,10 +83,15 @@ def test_the_colours_of_a_video_are_those_its_tags_say(tmp_path, codec, matrix, 
         ("libx264", "ts", "mpegts"),
         ("mpeg1video", "mpg", "mpeg"),
         ("ffv1", "mkv", "matroska"),
+        ("libx264", "mp4", "matroska"),
+        ("mpeg4", "mp4", "avi"),
+        ("libx264", "mp4", "mpegts"),
+        ("mpeg1video", "mp4", "mpeg"),
+        ("libx264", "mkv", "mp4"),
     ],
 )
 def test_codecs_and_containers(tmp_path, codec, suffix, form):
-    """MPEG-4 Part 2 and others; a file of another ending than the pattern is found by its name."""
+    """MPEG-4 Part 2 and others, whatever the ending; a file of another ending is found by its name."""
     root = write_dataset(tmp_path, replace(ONE, lengths=(9,), tasks=(0,)))
     path = (root / VIDEO).with_suffix(f".{suffix}")
     (root / VIDEO).unlink()
