@@ -21,6 +21,7 @@ NO_TEXT = "null"
 MAX_JSON = 256 << 20
 
 _NO_TEXTS = frozenset({"", "null", "none"})
+_LATIN = re.compile("[A-Za-z]")
 _CHINESE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 type Language = Literal["en", "zh"]
@@ -164,9 +165,17 @@ def is_chinese_only(text: str) -> bool:
     return _english_half(text) is None and bool(_CHINESE.search(text))
 
 
+def _halves(text: str) -> tuple[str, str]:
+    """(Chinese half, English half) of `Chinese@English`; (text, "") where "@" belongs to a text of Latin letters."""
+    first, at, second = text.partition("@")
+    if at and (_CHINESE.search(first) or first.strip().lower() in _NO_TEXTS or not _LATIN.search(first)):
+        return first.strip(), second.strip()
+    return text.strip(), ""
+
+
 def _english_half(text: str) -> str | None:
-    _, at, half = text.partition("@")
-    return half.strip() if at and half.strip().lower() not in _NO_TEXTS else None
+    half = _halves(text)[1]
+    return half if half.lower() not in _NO_TEXTS else None
 
 
 def english(text: str) -> str | None:
@@ -184,7 +193,7 @@ def training_text(text: str, coarse: str, language: Language, strict: bool) -> s
     """
     if text.lower() in _NO_TEXTS:
         return coarse
-    first = text.partition("@")[0].strip()
+    first = _halves(text)[0]
     if language == "zh":
         return first or _english_half(text) or coarse
     if strict and is_chinese_only(text):

@@ -214,7 +214,7 @@ def test_frames_belong_to_the_first_annotation_around_them(tmp_path, sent):
     episode = annotated(
         tmp_path,
         sent,
-        [r1.annotation("a@One.", 0.5, 1.0), r1.annotation("b@Two.", 0.9, 1.6), r1.annotation("c@Three.", 1.9, 2.0)],
+        [r1.annotation("甲@One.", 0.5, 1.0), r1.annotation("乙@Two.", 0.9, 1.6), r1.annotation("丙@Three.", 1.9, 2.0)],
     )
     t = (episode.timestamp_ns + episode.metadata["start_ns"] - r1.START) / 1e9
     wanted = np.where(t < 1.0, "One.", np.where(t < 1.6, "Two.", np.where((t > 1.9) & (t < 2.0), "Three.", "")))
@@ -260,6 +260,8 @@ def test_annotations_without_times_are_left_out(tmp_path, sent):
         ("None", {}, "sort colored blocks"),
         ("  ", {}, "sort colored blocks"),
         ("@", {}, "sort colored blocks"),
+        ("@Lift it.", {}, "Lift it."),
+        ("Lift it @ home.", {"lang": "zh"}, "Lift it @ home."),
     ],
 )
 def test_training_text(tmp_path, sent, written, options, instruction):
