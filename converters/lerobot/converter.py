@@ -20,6 +20,7 @@ from converters.lerobot import choice as choosing
 from converters.lerobot import discovery as finding
 from converters.lerobot import grippers as gripping
 from converters.lerobot import hub, text
+from converters.lerobot import splits as splitting
 from converters.lerobot.cameras import open_cameras
 from converters.lerobot.conventions import conventions
 from converters.lerobot.info import Info, read_info
@@ -124,7 +125,8 @@ class LerobotConverter:
         rules = self._grippers(dataset, mapping)
         scale = gripping.recorded_scale(dataset, mapping)
         used = tuple(key for key in mapping.cameras.values() if key in info.videos())
-        listing = finding.references(place, dataset, used, self.options.max_episodes, self._robot(info))
+        limits = finding.EpisodeLimits(self.options.max_episodes, splitting.episodes_of(info, self.options.splits))
+        listing = finding.references(place, dataset, used, limits, self._robot(info))
         name = place.relative or "dataset"
         refs = [ref for ref in listing.refs if ref.hints["episode"] not in twice]
         collected.refs += refs
@@ -140,7 +142,7 @@ class LerobotConverter:
             collected.scales[name] = scale
         collected.skipped += [Skipped(place.place(problem.source), problem.reason) for problem in dataset.problems]
         collected.skipped += listing.skipped
-        notes = [*dataset.warnings, *name_notes(info, mapping)]
+        notes = [*dataset.warnings, *name_notes(info, mapping), *splitting.notes(dataset, self.options.splits)]
         unused = sorted(set(info.pictures()) - set(mapping.cameras.values())) if collected.several else []
         if unused and self.manifest.name == choosing.PLAIN:
             notes.append(f"cameras {', '.join(unused)} are left out: not every dataset of the store has them")

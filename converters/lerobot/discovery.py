@@ -109,14 +109,24 @@ class EpisodeListing:
     """Number of episodes left out by kind of reason, those beyond the limit among them."""
 
 
+@dataclass(frozen=True)
+class EpisodeLimits:
+    """Which episodes of a dataset an option takes."""
+
+    count: int | None = None
+    """Most of them; None: all."""
+    chosen: frozenset[int] | None = None
+    """Their indices; None: all."""
+
+
 def references(
-    found: DatasetFolder, dataset: Dataset, cameras: Sequence[str], limit: int | None, robot: str
+    found: DatasetFolder, dataset: Dataset, cameras: Sequence[str], limits: EpisodeLimits, robot: str
 ) -> EpisodeListing:
     """References to the episodes of one dataset, in order of their index.
 
-    cameras: keys of the features used that are videos; these count as the episode's files. limit: of episodes. robot:
-    their embodiment. num_bytes is the episode's share, by rows, of every file it is read from. Left out too: episodes
-    that claim the same frames of a shared video.
+    cameras: keys of the features used that are videos; these count as the episode's files. robot: their embodiment.
+    num_bytes is the episode's share, by rows, of every file it is read from. Left out too: episodes that claim the same
+    frames of a shared video.
     """
     claimed = _overlaps(dataset, cameras)
     sizes: dict[str, int | str] = {}
@@ -128,7 +138,10 @@ def references(
     lacking: dict[int, list[str]] = {}
     left_out = Counter[str]()
     for entry in dataset.episodes.values():
-        if limit is not None and len(refs) >= limit:
+        if limits.chosen is not None and entry.index not in limits.chosen:
+            left_out["outside of option splits"] += 1
+            continue
+        if limits.count is not None and len(refs) >= limits.count:
             left_out["beyond option max_episodes"] += 1
             continue
         files = _files(entry, cameras)

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -82,6 +82,8 @@ class Info:
     """Declared number of episodes; None: not declared."""
     total_frames: int | None
     """Declared number of rows of all episodes; None: not declared."""
+    splits: Mapping[str, tuple[int, int]]
+    """Episodes from .. up to, excluded, of every split, by name; those that are written otherwise are left out."""
 
     @property
     def shared_files(self) -> bool:
@@ -189,7 +191,15 @@ def _read_info(folder: Path, mtime_ns: int, size: int) -> Info:
         features={key: _feature(key, value) for key, value in features.items()},
         total_episodes=_count(data, "total_episodes"),
         total_frames=_count(data, "total_frames"),
+        splits=_splits(data.get("splits")),
     )
+
+
+def _splits(found: object) -> dict[str, tuple[int, int]]:
+    """`{"train": "0:40", "test": "40:50"}`; what has another form is left out, as nothing depends on it."""
+    pairs = found.items() if isinstance(found, dict) else ()
+    spans = {str(name): re.fullmatch(r"(\d{1,9}):(\d{1,9})", str(text)) for name, text in pairs}
+    return {name: (int(span[1]), int(span[2])) for name, span in spans.items() if span}
 
 
 def _version(found: object) -> str:
@@ -263,16 +273,22 @@ def _feature(key: str, value: object) -> Feature:
 
 
 def _flat_names(found: object) -> tuple[str, ...]:
-    """Names come as a list, a list in a list, one text with commas, or as {"motors": [..]} or {"x": 0, "y": 1}."""
+    """Names come as a list, lists in a list, one text with commas, or as {"motors": [..]} or {"x": 0, "y": 1}."""
     if isinstance(found, dict) and sorted(found.values(), key=str) == sorted(range(len(found)), key=str):
         return tuple(sorted(found, key=found.__getitem__))
-    if isinstance(found, dict):
-        found = [name for names in found.values() if isinstance(names, list) for name in names]
-    if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
-        found = found[0]
+    found = list(_leaves(found)) if isinstance(found, dict | list) else found
     if isinstance(found, list) and len(found) == 1 and isinstance(found[0], str) and "," in found[0]:
         found = [name.strip() for name in found[0].split(",")]
     return tuple(str(name) for name in found) if isinstance(found, list) else ()
+
+
+def _leaves(found: object) -> Iterator[object]:
+    """The names in lists, whatever they are nested in."""
+    for item in found.values() if isinstance(found, dict) else found if isinstance(found, list) else ():
+        if isinstance(item, dict | list):
+            yield from _leaves(item)
+        elif isinstance(found, list):
+            yield item
 
 
 def _is_depth(key: str, value: Mapping[str, Any]) -> bool:

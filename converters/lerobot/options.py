@@ -80,6 +80,8 @@ class LerobotOptions(Model):
     """Which frames of a video with more frames than rows belong to the rows: the "first", the "last", those of the
     rows' times ("by-time"); "auto" decides by the neighbouring episodes' videos and the rate, and leaves an episode out
     where they do not tell, "reject" leaves all out; "ignore" is the old name of "first"."""
+    splits: tuple[str, ...] = ()
+    """Only the episodes of these splits of info.json, such as train; empty: all episodes, in no split or in any."""
     max_episodes: int | None = Field(default=None, ge=1)
     """Only the first episodes of every dataset; null: all."""
     rate: float | None = Field(default=None, gt=0)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_files import V3_VIDEO, Recipe, edit_info, edit_table, frames, write_dataset, write_video
-from lerobot_reading import pixels
+from lerobot_reading import pixels, read_all
 from numpy.typing import NDArray
 
 from converters.lerobot import Converter
@@ -82,6 +82,32 @@ def test_other_columns_of_a_gripper_have_no_scale(tmp_path, force):
     assert len(read(tmp_path)) == 8
 
 
+def test_names_in_lists_of_lists(tmp_path):
+    names = {"observation.state": [["a"], ["b", "c"]], "action": {"motors": {"l": ["x", "y"], "r": ["gripper"]}}}
+    write_dataset(tmp_path, replace(OWN, names=names))
+    found = read_info(tmp_path).features
+    assert found["observation.state"].names == ("a", "b", "c") and found["action"].names == ("x", "y", "gripper")
+
+
+def test_splits_are_said_or_taken(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    edit_info(root, splits={"train": "0:3", "test": "3:4"})
+    manifest = choose_manifest([root], {})
+    found = Converter(manifest).discover(root)
+    assert len(found.episodes) == 4
+    assert any("splits that are not used, train (0:3), test (3:4): all" in text for text in found.warnings)
+    options = {**manifest.options, "splits": ["test"]}
+    taken = Converter(manifest.model_copy(update={"options": options})).discover(root)
+    assert [ref.id for ref in taken.episodes] == ["episode_000003"]
+    assert taken.decisions["datasets"]["dataset"]["left_out"] == {"outside of option splits": 3}
+    assert not any("not used" in text for text in taken.warnings)
+    wrong = Converter(manifest.model_copy(update={"options": {**options, "splits": ["tset"]}}))
+    with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?.* it has train \(0:3\)"):
+        wrong.discover(root)
+    edit_info(root, splits={"train": "0:4"})
+    assert not any("splits" in text for text in Converter(manifest).discover(root).warnings)
+
+
 def test_names_by_index(tmp_path):
     """As simulated environments write them."""
     names = {"observation.state": {"a": 2, "b": 0, "c": 1}, "action": {"x": 0, "y": 1, "gripper": 2}}
@@ -123,6 +149,12 @@ def test_videos_of_other_lengths_are_not_taken_for_them(tmp_path):
     write_video(root / V3_VIDEO.format(video_key=TOP, chunk_index=0, file_index=1), frames(OWN, TOP, 3), 30)
     made = Converter(choose_manifest([root], {}))
     assert [ref.hints["episode"] for ref in made.discover(root).episodes] == [0, 1]
+
+
+def test_only_chinese_is_cut_off_before_an_at_sign(tmp_path):
+    table = ("put the cup @ the corner", "放杯子@put the cup @ the corner")
+    for episode in read_all(write_dataset(tmp_path, Recipe(table=table))):
+        assert episode.instructions == ("put the cup @ the corner",)
 
 
 def test_tasks_that_disagree_are_said(tmp_path):
