@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ from fwdata.envs.base import Observation
 from fwdata.errors import UsageError, did_you_mean
 from fwtrain.train.folder import RunInfo
 
+LOG = logging.getLogger("fwtrain.serve")
+
 STATE_KEYS = ("observation/state", "observation.state", "state")
 PROMPT_KEYS = ("prompt", "task")
 MAX_PROMPT = 2000
 """Characters of an instruction."""
+SIZES_NOTED = 20
+"""Different sizes of images that are logged."""
 MAX_SIDE = 8192
 """Pixels of an image's side."""
 
@@ -44,6 +49,8 @@ class ObservationReader:
     """What the run was made from."""
     seed: int
     """Seed of messages that carry none."""
+    noted: set[tuple[int, int]] = field(default_factory=set)
+    """Sizes of images, (height, width), that the log has a warning of."""
 
     def read(self, message: object) -> Request:
         """The checked request of a message. Raises UsageError naming the key."""
@@ -64,7 +71,20 @@ class ObservationReader:
             value = value.transpose(1, 2, 0)
         if value.ndim != 3 or value.shape[2] != 3 or not 0 < min(value.shape) <= max(value.shape) <= MAX_SIDE:
             raise UsageError(f"{key} must be a uint8 image [H, W, 3] or [3, H, W], found {_kind(value)}")
+        self._note_size(name, (value.shape[0], value.shape[1]))
         return np.ascontiguousarray(value)
+
+    def _note_size(self, camera: str, size: tuple[int, int]) -> None:
+        """Log, once for every size, that an image has neither the recorded size nor that of the run's own images."""
+        recorded, own = self.info.recorded_sizes, self.info.manifest.stitch.camera_size
+        if not recorded or size in {*recorded, own} or size in self.noted or len(self.noted) >= SIZES_NOTED:
+            return
+        self.noted.add(size)
+        listed = ", ".join(f"{height}x{width}" for height, width in recorded)
+        LOG.warning(
+            "camera %s sends images of %dx%d pixels, the run was trained on recordings of %s pixels, resized to %dx%d: "
+            "send images of the recorded size", camera, *size, listed, *own
+        )  # fmt: skip
 
     def _state(self, message: Mapping[Any, Any]) -> NDArray[np.float32]:
         names = self.info.state.names

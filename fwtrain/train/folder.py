@@ -41,6 +41,8 @@ RECIPE, INFO, TENSORBOARD = "recipe.yaml", "run.json", "tensorboard"
 UNNAMED = f".{RECIPE}.tmp"
 TRAINED_VIEW = ("window", "split", "normalisation", "prompt")
 """Keys of a store's view that a training batch depends on besides its caches."""
+SIZES_OF = 32
+"""Training episodes whose camera sizes are recorded."""
 OLD_MANIFEST = "manifest"
 """Key of a run's identity up to release 0.1, the digest of the whole manifest."""
 REPORT, FROZEN = "report.html", "frozen.safetensors"
@@ -103,6 +105,9 @@ class RunInfo(Model):
     """Number of episodes by split."""
     stores: tuple[StoreInfo, ...] = ()
     """The one store, or all that were joined; () in runs of older versions."""
+    recorded_sizes: tuple[tuple[int, int], ...] = ()
+    """(height, width) in pixels of the recorded camera frames, before stitching, of up to 32 training episodes; () in
+    runs of older versions and in imported ones."""
 
     @classmethod
     def of(cls, source: StoreSource, config: ModelConfig) -> RunInfo:
@@ -121,6 +126,7 @@ class RunInfo(Model):
             text_shape=source.text_shape,
             episodes={"train": len(source.train), "val": len(source.val)},
             stores=source.stores,
+            recorded_sizes=_recorded_sizes(source),
         )
 
     def identity(self) -> dict[str, str]:
@@ -146,6 +152,18 @@ class RunInfo(Model):
 
 def _cache_info(cache: CacheLike[Any] | TextLike, spec: str) -> CacheInfo:
     return CacheInfo(name=cache.name, spec=spec, fingerprint=cache.fingerprint, identity=cache.identity)
+
+
+def _recorded_sizes(source: StoreSource) -> tuple[tuple[int, int], ...]:
+    """Sizes of the frames of the stitched cameras in episodes spread over the training ones."""
+    train = source.train[:: max(len(source.train) // SIZES_OF, 1)][:SIZES_OF]
+    found = {
+        (int(size[0]), int(size[1]))
+        for episode in train
+        for name, size in episode.metadata.get("camera_sizes", {}).items()
+        if name in source.manifest.stitch.cameras
+    }
+    return tuple(sorted(found))
 
 
 def _floats(scaling: Normaliser) -> dict[str, tuple[float, ...]]:

@@ -484,4 +484,17 @@ def _from_xpolicylab(observation: Mapping[str, Any]) -> dict[str, object]:
     if missing:
         raise RoboTwinPolicyError(f"the observation has no state.{missing[0]}")
     vector = np.concatenate([np.asarray(state[part], np.float32).reshape(-1) for part in STATE_PARTS])
-    return {**_message(images, vector), "prompt": str(observation.get("instruction") or "")}
+    return {**_message(images, vector), "prompt": _instruction(observation)}
+
+
+def _instruction(observation: Mapping[str, Any]) -> str:
+    """`instruction`, or where it is empty the first text of `instructions`."""
+    listed = observation.get("instructions")
+    others = [listed] if isinstance(listed, str) or listed is None else listed
+    for text in (observation.get("instruction"), *others):
+        if isinstance(text, str) and text.strip():
+            return str(text)
+    raise RoboTwinPolicyError(
+        "the observation has no instruction: `instruction` is empty and `instructions` holds no text; start RoboTwin "
+        "with an --instruction_type that its task has sentences for"
+    )

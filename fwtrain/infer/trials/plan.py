@@ -212,6 +212,7 @@ def doubts(info: RunInfo, plan: EvalPlan, sampling: Mapping[str, Any]) -> list[s
                 f"the run's {what} has a dimension {odd[0]!r}, which the environment {plan.env} has not: "
                 "the widths fit, but it was trained on other quantities"
             )
+    found += _other_sizes(info, plan)
     for package, version in plan.protocol.versions.items():
         if plan.facts.get(package, version) != version:
             found.append(
@@ -219,6 +220,28 @@ def doubts(info: RunInfo, plan: EvalPlan, sampling: Mapping[str, Any]) -> list[s
                 f"with {version}: another version changes success rates"
             )
     return found
+
+
+MUCH_LARGER = 1.7
+"""Times the run's own images, for a rendered image that runs without a recorded size are warned of."""
+
+
+def _other_sizes(info: RunInfo, plan: EvalPlan) -> list[str]:
+    """A sentence where the environment renders images of another size than those that the run was trained on."""
+    rendered = plan.protocol.resolution
+    what = f"protocol {plan.protocol.name} renders {rendered}x{rendered}"
+    if info.recorded_sizes:
+        if (rendered, rendered) in info.recorded_sizes:
+            return []
+        sizes = ", ".join(f"{height}x{width}" for height, width in info.recorded_sizes)
+        (height, width), *others = info.recorded_sizes
+        advice = f"; pass --resolution {height} to render as recorded" if height == width and not others else ""
+        return [f"the run was trained on recordings of {sizes} pixels, {what}: it sees other images{advice}"]
+    height, width = info.manifest.stitch.camera_size
+    if rendered <= MUCH_LARGER * max(height, width):
+        return []
+    advice = f"; if the recordings had {height} pixels, pass --resolution {height}" if height == width else ""
+    return [f"the run was trained on images of {height}x{width} pixels, {what}: it sees them made smaller{advice}"]
 
 
 def check_fit(info: RunInfo, plan: EvalPlan) -> None:

@@ -195,6 +195,9 @@ def write_report(found: Evaluation, out: Path) -> Path:
     report.code(published_table(found.summary, "this run"))
     report.heading("What a score depends on")
     report.facts(facts(found))
+    if found.warnings:
+        report.heading("Warnings")
+        report.text("\n".join(found.warnings))
     if found.unfinished:
         report.heading("Not finished")
         report.table(

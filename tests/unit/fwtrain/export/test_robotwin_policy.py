@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from fake_store import FakeStore, FakeText
-from robotwin_harness import CAMERAS, COLOURS, FakeTaskEnv, classic_episode, xpolicylab_episode
+from robotwin_harness import CAMERAS, COLOURS, FakeTaskEnv, classic_episode, xpolicylab_episode, xpolicylab_observation
 from serving import PictureVae, server, small_policy
 from training import recipe, side_by_side
 
@@ -243,6 +243,14 @@ def test_xpolicylabs_server_gets_the_same_actions(policy, folder, served, tmp_pa
         model.get_action()
     with pytest.raises(policy.deploy_policy.RoboTwinPolicyError, match="action_type must be joint, found 'ee'"):
         importlib.import_module(f"{NAME}.model").Model({**found, **quick, "action_type": "ee"})
+    for changes in ({"instruction": ""}, {"instruction": None, "instructions": ("", " ", "lift it")}):
+        model.update_obs({**xpolicylab_observation(env.get_obs(), "lift the block"), **changes})
+        model.get_action()
+    assert [seen.instruction for seen in served[0].seen[-2:]] == ["lift the block", "lift it"]
+    for changes in ({"instructions": []}, {"instructions": None}, {"instructions": "\n"}):
+        model.update_obs({**xpolicylab_observation(env.get_obs(), ""), **changes})
+        with pytest.raises(policy.deploy_policy.RoboTwinPolicyError, match="`instruction` is empty and `instructions`"):
+            model.get_action()
 
 
 def test_the_record_names_every_episodes_instruction_and_end(policy, folder, served, tmp_path: Path):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import fake_benchmark
 import numpy as np
 import pytest
+from fake_store import FakeStore
 from fixtures import tree
 from serving import small_policy
 
@@ -305,6 +306,34 @@ def test_what_makes_a_score_mean_something_else_is_a_warning(rows: RowPolicy):
     (said,) = doubts(rows.info, replace(asked, robot=replace(asked.robot, foreign=(named[-4:],))), trained)[:1]
     assert f"the run's state has a dimension {named!r}, which the environment" in said
     assert BENCHMARK.robot.foreign == ("joint",) and PROTOCOLS["fastwam"].versions == {"mujoco": "3.3.2"}
+
+
+def test_images_of_another_size_than_the_recorded_are_a_warning(rows: RowPolicy):
+    asked, trained = plan(trials="1"), {}
+
+    def said(resolution: int, *recorded: tuple[int, int]) -> list[str]:
+        protocol = replace(asked.protocol, resolution=resolution)
+        info = rows.info.model_copy(update={"recorded_sizes": recorded})
+        return doubts(info, replace(asked, protocol=protocol), trained)
+
+    assert said(256, (256, 256)) == said(256, (240, 320), (256, 256)) == said(64) == []
+    assert said(256, (128, 128)) == [
+        "the run was trained on recordings of 128x128 pixels, protocol usual renders 256x256: it sees other images; "
+        "pass --resolution 128 to render as recorded"
+    ]
+    assert said(256, (240, 320))[0].endswith("240x320 pixels, protocol usual renders 256x256: it sees other images")
+    height, width = rows.info.manifest.stitch.camera_size
+    (older,) = said(600)
+    assert f"trained on images of {height}x{width} pixels, protocol usual renders 600x600" in older
+
+
+def test_a_run_records_the_sizes_of_its_recordings():
+    store = FakeStore()
+    for number, episode in enumerate(store.episodes):
+        cameras = dict.fromkeys(store.cameras, (128 + number % 2, 128))
+        episode.metadata = {"camera_sizes": {**cameras, "unused": (9, 9)}}
+    assert small_policy(store=store).info.recorded_sizes == ((128, 128), (129, 128))
+    assert small_policy().info.recorded_sizes == ()
 
 
 def test_more_actions_than_a_chunk_has_are_refused(rows: RowPolicy):

@@ -63,6 +63,18 @@ def test_a_state_far_outside_the_training_data_is_answered_with_a_warning(shared
     assert len([r for r in caplog.records if "far outside" in r.getMessage()]) == 2  # each once
 
 
+def test_images_of_another_size_than_the_recorded_are_logged_once(caplog):
+    policy = small_policy()
+    own = policy.info.manifest.stitch.camera_size
+    policy.info = policy.info.model_copy(update={"recorded_sizes": ((24, 32),)})
+    with background(server(policy)) as (host, port), PolicyClient(host, port) as client:
+        for size in ((24, 32), own, (50, 64), (50, 64)):
+            images = {key: np.zeros((*size, 3), np.uint8) for key in client.metadata["cameras"].values()}
+            client.infer(observation(3, **images))
+    (said,) = [r.getMessage() for r in caplog.records if "images of" in r.getMessage()]
+    assert "sends images of 50x64 pixels, the run was trained on recordings of 24x32 pixels" in said
+
+
 @pytest.mark.parametrize("mode", ["zscore", "minmax", "quantile"])
 def test_what_is_far_and_what_is_not(mode):
     rows = np.random.default_rng(0).normal(0, 0.3, (500, 3)).astype(np.float32)
