@@ -15,10 +15,10 @@ from converters.lerobot import kept, video
 from converters.lerobot.images import open_images
 from converters.lerobot.info import Info
 from converters.lerobot.meta import Dataset, EpisodeMeta
-from converters.lerobot.parquet import Span
+from converters.lerobot.parquet import Floats, Span
 from converters.lerobot.second_decoder import decord_blocks
 from converters.lerobot.shared_video import assign_shared
-from converters.lerobot.surplus import Surplus, assign_surplus
+from converters.lerobot.surplus import Surplus, assign_alone, assign_surplus
 from fwdata.api import Camera, EncodedCamera, Json, RawCamera, VideoCamera
 from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
@@ -47,13 +47,17 @@ def open_cameras(
     entry: EpisodeMeta,
     span: Span,
     keys: Mapping[str, str],
+    seconds: Floats | None = None,
     *,
     swapped: bool,
     extra_frames: Surplus,
     video_as: VideoAs,
     check_colours: bool,
 ) -> Cameras:
-    """Open the cameras of an episode. keys: our name -> feature key. BadEpisode names the file and what was found."""
+    """Open the cameras of an episode. keys: our name -> feature key; seconds: of `TableRows`.
+
+    BadEpisode names the file and what was found.
+    """
     cameras: dict[str, Camera] = {}
     metadata: dict[str, Json] = {}
     warnings: list[str] = []
@@ -62,7 +66,7 @@ def open_cameras(
             camera: Camera = open_images(span, key, swapped)
             told: dict[str, Json] = {"kind": "jpeg" if isinstance(camera, EncodedCamera) else "png"}
         else:
-            camera, told = _open_video(dataset, entry, key, swapped, extra_frames, video_as, warnings)
+            camera, told = _open_video(dataset, entry, key, seconds, swapped, extra_frames, video_as, warnings)
         cameras[name] = camera
         metadata[name] = {"key": key, "size": [camera.height, camera.width], **told}
         declared = _declared_size(dataset.info, key)
@@ -114,6 +118,7 @@ def _open_video(
     dataset: Dataset,
     entry: EpisodeMeta,
     key: str,
+    seconds: Floats | None,
     swapped: bool,
     extra_frames: Surplus,
     video_as: VideoAs,
@@ -125,12 +130,12 @@ def _open_video(
     path = dataset.path(place.file)
     found = video.timeline(path, place.file)
     if place.start_s is not None:
-        chosen = assign_shared(found, path, place.file, dataset.shared[key, place.file], entry.index, fps)
+        chosen = assign_shared(found, path, place.file, dataset.shared[key, place.file], entry.index, fps, seconds)
     elif len(found.times) > entry.length:
-        beside = (_beside(dataset, entry.index + step, key) for step in (-1, 1))
-        chosen = assign_surplus(found, place.file, entry.length, fps, extra_frames, *beside)
+        before, after = (_beside(dataset, entry.index + step, key) for step in (-1, 1))
+        chosen = assign_surplus(found, place.file, entry.length, fps, extra_frames, before, after, seconds)
     else:
-        chosen = video.assign_whole(found, place.file, entry.length, fps)
+        chosen = assign_alone(found, place.file, entry.length, fps, seconds)
     if chosen.warning:
         warnings.append(chosen.warning)
     told: dict[str, Json] = {

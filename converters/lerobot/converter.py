@@ -267,6 +267,7 @@ class LerobotConverter:
             entry,
             span,
             {name: mapping.cameras[name] for name in self.manifest.cameras},
+            rows.seconds,
             swapped=options.colour == "swapped",
             extra_frames=options.extra_frames,
             video_as="keep" if options.video == "keep" else options.decoder,

@@ -12,7 +12,8 @@ from converters.lerobot import parquet
 from converters.lerobot.info import Feature, Info
 from converters.lerobot.mapping import Columns, Fit
 from converters.lerobot.parquet import Floats, Span
-from converters.lerobot.text import Labels
+from converters.lerobot.stamps import telling_times
+from converters.lerobot.text import Labels, Rows
 from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class TableRows:
     """Task table indices of the rows."""
     warnings: tuple[str, ...]
     """Sentences about timestamps or indices that are not as declared."""
+    seconds: Floats | None = None
+    """float64 [T], recorded times of the rows, where they may tell which frames of a video these show."""
 
 
 def read_rows(span: Span, info: Info, mapping: Fit, rate: float | None = None) -> TableRows:
@@ -44,19 +47,34 @@ def read_rows(span: Span, info: Info, mapping: Fit, rate: float | None = None) -
     table = parquet.read_span(span, [*keys, *extra])
     values = {key: parquet.numbers(table, span.name, key, info.features[key].size) for key in keys}
     indices = {k: parquet.integers(table, span.name, k) for k in extra if k != "timestamp"}
-    if "frame_index" in indices and (indices["frame_index"] != np.arange(span.count)).any():
-        row = int((indices["frame_index"] != np.arange(span.count)).argmax())
-        raise BadEpisode(
-            f"{span.name}: frame_index is {indices['frame_index'][row]} at row {row} of the episode, expected {row}: "
-            "rows are missing or in another order; download the table again, or leave the episode out"
-        )
-    warnings = _check_types(table, [info.features[key] for key in keys])
+    warnings, seconds = _check_types(table, [info.features[key] for key in keys]), None
+    if "frame_index" in indices:
+        warnings += _check_order(span, indices["frame_index"])
     if "timestamp" in extra:
-        warnings += _check_times(parquet.numbers(table, span.name, "timestamp", 1)[:, 0], rate or info.fps)
+        times = parquet.numbers(table, span.name, "timestamp", 1)[:, 0]
+        seconds = telling_times(times, rate or info.fps)
+        warnings += _check_times(times, rate or info.fps)
     task, coarse, quality = (indices.get(key) for key in ("task_index", *_LABELS))
     return TableRows(
-        _joined(values, mapping.state), _joined(values, mapping.action), Labels(task, coarse, quality), tuple(warnings)
+        _joined(values, mapping.state),
+        _joined(values, mapping.action),
+        Labels(task, coarse, quality),
+        tuple(warnings),
+        seconds,
     )
+
+
+def _check_order(span: Span, found: Rows) -> list[str]:
+    """A sentence where frame_index counts from another number than 0; BadEpisode where it does not count."""
+    first = int(found[0])
+    others = found != np.arange(first, first + span.count)
+    if others.any():
+        row = int(others.argmax())
+        raise BadEpisode(
+            f"{span.name}: frame_index is {found[row]} at row {row} of the episode, expected {first + row}: rows are "
+            "missing or in another order; download the table again, or leave the episode out"
+        )
+    return [f"frame_index begins at {first}; row 0 is the first one that is there"] if first else []
 
 
 def _check_types(table: pa.Table, features: Sequence[Feature]) -> list[str]:
@@ -85,5 +103,5 @@ def _check_times(times: Floats, fps: float) -> list[str]:
         return []
     return [
         f"column timestamp is {times[row] - times[0]:.3f} s at frame {row}, {fps:g} fps put it at {row / fps:.3f} s; "
-        "frames are taken as evenly spaced"
+        "rows are stored as evenly spaced"
     ]

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from converters.lerobot.cuts import REACH, find_cuts
 from converters.lerobot.entry import EpisodeMeta
+from converters.lerobot.parquet import Floats
+from converters.lerobot.stamps import at_times
 from converters.lerobot.video import Assignment, Timeline, assign_run, assign_span
 from fwdata.errors import BadEpisode
 
@@ -114,9 +116,18 @@ def overlaps(slots: Sequence[Slot], name: str, fps: float) -> dict[int, str]:
 
 
 def assign_shared(
-    found: Timeline, path: Path, name: str, slots: Sequence[Slot], episode: int, fps: float
+    found: Timeline,
+    path: Path,
+    name: str,
+    slots: Sequence[Slot],
+    episode: int,
+    fps: float,
+    seconds: Floats | None = None,
 ) -> Assignment:
-    """Frames of an episode in a video that `slots` share. BadEpisode where nothing tells which they are."""
+    """Frames of an episode in a video that `slots` share. BadEpisode where nothing tells which they are.
+
+    seconds: of `TableRows`.
+    """
     number = next(i for i, slot in enumerate(slots) if slot.episode == episode)
     slot, frames = slots[number], len(found.times)
     first = tiling(slots)
@@ -132,6 +143,10 @@ def assign_shared(
         return Assignment(ranks, _COUNTED, offset, _hint(found, name, slot, begin, step, fps))
     end = max(s.start + s.rows for s in slots)
     wrong = round(frames - end)
+    timed = at_times(found, slot.start / fps, seconds) if seconds is not None and wrong >= 0 else None
+    if timed is not None:
+        what = f"{name} holds {frames} frames, its {len(slots)} episodes have {total} rows"
+        return replace(timed, warning=f"{what}; the frame at each row's timestamp is taken")
     grid = round((found.times[-1] - found.times[0]) * fps) + 1
     gaps = not even and grid == round(end)  # every frame that is left is where its time says
     if gaps or (wrong == 0 and abs(step * fps - 1) * frames < 0.5):

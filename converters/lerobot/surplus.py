@@ -13,16 +13,38 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.lerobot.video import Assignment, Timeline, assign_run
+from converters.lerobot.parquet import Floats
+from converters.lerobot.stamps import at_times
+from converters.lerobot.video import Assignment, Timeline, assign_run, assign_whole
 from fwdata.errors import BadEpisode
 
 type Surplus = Literal["auto", "reject", "first", "last", "by-time", "ignore"]
 
 
+def assign_alone(found: Timeline, name: str, rows: int, fps: float, seconds: Floats | None) -> Assignment:
+    """`assign_whole`, and frames that are not evenly spaced where the rows were recorded at their very times."""
+    try:
+        return assign_whole(found, name, rows, fps)
+    except BadEpisode:
+        starts = () if seconds is None or len(found.times) != rows else (seconds, seconds - seconds[0])
+        chosen = next((a for s in starts if (a := at_times(found, 0.0, s)) is not None), None)
+        if chosen is None:
+            raise
+        return chosen
+
+
 def assign_surplus(
-    found: Timeline, name: str, rows: int, fps: float, rule: Surplus, before: Timeline | None, after: Timeline | None
+    found: Timeline,
+    name: str,
+    rows: int,
+    fps: float,
+    rule: Surplus,
+    before: Timeline | None,
+    after: Timeline | None,
+    seconds: Floats | None = None,
 ) -> Assignment:
-    """Frames of an episode whose video has more than `rows`. before, after: videos of the neighbouring episodes.
+    """Frames of an episode whose video has more than `rows`. before, after: videos of the neighbouring episodes;
+    seconds: of `TableRows`.
 
     BadEpisode where the rule is "reject", or "auto" and nothing tells.
     """
@@ -30,8 +52,11 @@ def assign_surplus(
     rate = (len(found.times) - 1) / float(found.times[-1] - found.times[0])
     faster = rate / fps > 1.01 and len(found.times) >= (rows - 1) * rate / fps
     what = f"{name} holds {len(found.times)} frames, the episode has {rows} rows"
+    timed = at_times(found, 0.0, seconds) if seconds is not None else None
     if rule == "by-time":
-        return _by_time(found, name, rows, fps)
+        return timed or _by_time(found, name, rows, fps)
+    if rule == "auto" and timed is not None:
+        return replace(timed, warning=f"{what}; the frame at each row's timestamp is taken")
     if rule != "auto":
         if rule == "reject":
             raise BadEpisode(f"{what}; {_ASK}")
@@ -39,6 +64,8 @@ def assign_surplus(
             return _by_time(found, name, rows, fps, from_end=rule == "last")
         begin = surplus if rule == "last" else 0
         chosen = assign_run(found, name, rows, fps, begin, f"option extra_frames={rule}: frame k + {begin} is row k")
+        if timed is not None and timed.ranks[0] != begin:
+            return replace(chosen, warning=f"{what}; {_other_times(rule, int(timed.ranks[0]), begin)}")
         first = _shared_start(found, before, after, surplus)
         if first is None or first == begin:
             return chosen
@@ -76,6 +103,14 @@ def _contradicted(what: str, rule: Surplus, first: int, begin: int) -> str:
         f"{what}; the neighbouring videos hold the first {first} too, so frame k + {first} is row k, but option "
         f"extra_frames={rule} takes frame k + {begin}: images are {abs(first - begin)} rows {how} state and action; "
         "--extra-frames auto takes the right ones"
+    )
+
+
+def _other_times(rule: Surplus, first: int, begin: int) -> str:
+    """The warning for an option that takes other frames than those of the rows' timestamps."""
+    return (
+        f"by the rows' timestamps row 0 shows frame {first}, but option extra_frames={rule} takes frame {begin}; "
+        "--extra-frames by-time takes those of the timestamps"
     )
 
 
