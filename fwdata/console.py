@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import functools
 import json
@@ -25,7 +24,7 @@ from fwdata.errors import (
     FwdataError,
     MissingLibrary,
 )
-from fwdata.io import refuse_url
+from fwdata.io import plain_json, refuse_url
 
 if TYPE_CHECKING:
     import typer
@@ -169,17 +168,12 @@ def warn(message: str) -> None:
 
 def emit_json(value: Any) -> None:
     """The one JSON document of a command, on stdout."""
-    print_document(json.loads(json.dumps(value, ensure_ascii=False, default=_plain)))
+    print_document(json.loads(json.dumps(value, ensure_ascii=False, default=plain_json)))
 
 
 def print_document(value: object) -> None:
     """Print plain JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _plain(value: object) -> object:
-    """What a record or a path is in JSON."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 PLAIN_SECONDS = 30.0

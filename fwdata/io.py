@@ -6,6 +6,7 @@ Importing needs nothing but the standard library on any system; locks need Linux
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from fwdata.errors import FwdataError, StoreBusy, UsageError
 
@@ -72,8 +73,31 @@ def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object as `write_atomic` does; keys in their order, one space per level."""
-    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
+    """Write a document as `write_atomic` does; keys in their order, one space per level. See `plain_json`."""
+    write_atomic(path, (json.dumps(value, indent=1, default=plain_json) + "\n").encode())
+
+
+@runtime_checkable
+class _HasJson(Protocol):
+    def to_json(self) -> object: ...
+
+
+def plain_json(value: object) -> object:
+    """A record, dataclass, pydantic model or path inside a document as JSON takes it. TypeError for anything else.
+
+    What has a `to_json` decides itself: a record of a store is the fields that were set.
+    """
+    from pydantic import BaseModel
+
+    if isinstance(value, _HasJson):
+        return value.to_json()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} {value!r} has no form in JSON")
 
 
 def refuse_url(path: Path, instead: str) -> None:

@@ -245,7 +245,7 @@ def _has_task(value: str) -> str:
     return value
 
 
-class _SourceKeys(Model):
+class SourceKeys(Model):
     """The manifest's part of a Source."""
 
     converter: Annotated[str, AfterValidator(_plain_name)]
@@ -260,7 +260,7 @@ class _SourceKeys(Model):
     """The converter's own options; what is absent takes the converter's default."""
 
 
-class Source(_SourceKeys):
+class Source(SourceKeys):
     """What the stored bytes depend on: two conversions of the same recordings with equal Sources are equal."""
 
     version: int = 1
@@ -288,7 +288,7 @@ class View(Model):
         return self.prompt.replace("{task}", instruction)
 
 
-class Manifest(_SourceKeys, View):
+class Manifest(SourceKeys, View):
     """One dataset: a Source and a View under a name.
 
     Raises ManifestError (through `load_manifest`) for unknown keys and values that do not fit.
@@ -336,7 +336,12 @@ class Manifest(_SourceKeys, View):
 
     def source(self, version: int = 1) -> Source:
         """What stored bytes depend on, with the converter at `version`."""
-        return Source(**{key: getattr(self, key) for key in _SourceKeys.model_fields}, version=version)
+        return Source(**dict(self.source_keys), version=version)
+
+    @property
+    def source_keys(self) -> SourceKeys:
+        """What stored bytes depend on, the converter's version left out."""
+        return SourceKeys(**{key: getattr(self, key) for key in SourceKeys.model_fields})
 
     @property
     def view(self) -> View:

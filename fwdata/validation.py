@@ -23,7 +23,7 @@ MOST_FAULTS = 12
 class Model(DocumentedModel):
     """Base of manifest and recipe models: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
 
     @classmethod
     def first_faults(cls, errors: list[ErrorDetails], data: object) -> list[ErrorDetails]:

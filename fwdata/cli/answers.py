@@ -10,6 +10,7 @@ from fwdata.pipeline.status import WorkJson
 from fwdata.pipeline.units import ShardJson
 from fwdata.quickstart.results import QuickstartSummary
 from fwdata.report.conversion import ConversionJson
+from fwdata.store.records import OriginRecord
 
 
 class ConvertJson(ConversionJson):
@@ -172,8 +173,8 @@ class MergeDryRunJson(TypedDict):
     """Caches that would come along."""
     notes: list[str]
     """What would not, one sentence each."""
-    merged: Json
-    """The stores it would be merged from, `OriginRecord`s."""
+    merged: list[OriginRecord]
+    """The stores it would be merged from."""
 
 
 class CopyJson(TypedDict):
@@ -378,16 +379,3 @@ class BenchEncodeJson(TypedDict):
     """Share of the VAE's own speed that encoding reaches."""
     ways: list[EncodeWayJson]
     """The ways."""
-
-
-class StatisticsJson(TypedDict):
-    """The document of `fwdata stats --json`: the official `dataset_stats.json`."""
-
-    state: dict[str, dict[str, Json]]
-    """"default" -> `global_min`, `stepwise_min` and so on, of min, max, mean, std, q01 and q99; robot units."""
-    action: dict[str, dict[str, Json]]
-    """The same of the action."""
-    num_episodes: int
-    """Training episodes."""
-    num_transition: int
-    """Their rows."""

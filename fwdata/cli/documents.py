@@ -20,7 +20,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "repair": (f"{_ANSWERS}RepairJson",),
     "plan": ("fwdata.encode.estimate:LatentPlanJson",),
     "stitch": (f"{_ANSWERS}StitchJson",),
-    "stats": (f"{_ANSWERS}StatisticsJson",),
+    "stats": ("fwdata.store.caches.stats:OfficialStatistics",),
     "encode-text": (f"{_ANSWERS}TextJson",),
     "encode-latents": (f"{_ANSWERS}LatentsJson", f"{_ANSWERS}LatentsDryRunJson"),
     "merge": (f"{_ANSWERS}MergeJson", f"{_ANSWERS}MergeDryRunJson"),

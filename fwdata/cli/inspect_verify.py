@@ -94,8 +94,8 @@ def _print_description(store: str, found: StoreDescription) -> None:
     for texts in found["text"]:
         print(f"  text {texts['name']}: {texts['encoder']}, {texts['prompts']} prompts{_other_view(texts)}")
     print(f"  statistics: {'yes' if found['stats'] else 'not computed (fwdata stats)'}")
-    for item in found["merged"]:
-        print(f"  merged from {item['store']}: {item['episodes']} episodes, fingerprint {item['fingerprint']}")
+    for origin in found["merged"]:
+        print(f"  merged from {origin.store}: {origin.episodes} episodes, fingerprint {origin.fingerprint}")
     for key, value in found["decisions"].items():
         if key != "per_episode":
             print(f"  decided {key}: {plain_decision(value)}")
@@ -113,8 +113,8 @@ def _print_description(store: str, found: StoreDescription) -> None:
         shown = ", ".join(kind["examples"]) + (", .." if kind["count"] > len(kind["examples"]) else "")
         print(f"  warning in {kind['count']} episodes: {kind['text']} ({shown})")
     for left in found["left_out"]:
-        shown = f" ({', '.join(left['examples'])})" if left["examples"] else ""
-        print(f"  left out, {left['count']}: {left['reason']}{shown}")
+        shown = f" ({', '.join(left.examples)})" if left.examples else ""
+        print(f"  left out, {left.count}: {left.reason}{shown}")
     for item in found["quarantined"]:
         print(f"  quarantined {item['source']}: {item['reason']}")
 

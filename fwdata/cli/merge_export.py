@@ -122,7 +122,7 @@ def _merge_dry_run(request: MergeRequest, as_json: bool) -> None:
                 files=plan.files,
                 caches=caches,
                 notes=list(plan.notes),
-                merged=plan.root.to_json()["merged"],
+                merged=list(plan.root.merged),
             )
         )
         return

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
+from fwdata.api import Json
 from fwdata.cli.converter_options import parse_options
 from fwdata.console import emit_json, print_table
+from fwdata.manifest import SourceKeys, View
 
 if TYPE_CHECKING:
     from fwdata.report.view_store import CacheFit
@@ -20,9 +22,9 @@ class ViewChange(TypedDict):
 
     key: str
     """Dotted key."""
-    before: object
+    before: Json
     """The value before, plain JSON."""
-    after: object
+    after: Json
     """The value after, plain JSON."""
 
 
@@ -44,12 +46,12 @@ class ViewJson(TypedDict):
 
     store: str
     """The store."""
-    view: dict[str, object]
-    """The view, JSON of `fwdata.manifest.View`."""
+    view: View
+    """How the stored bytes are used."""
     origin: dict[str, str]
     """Dotted key -> "manifest", "default" or "set"."""
-    source: dict[str, object]
-    """What the stored bytes depend on, JSON of `fwdata.manifest.Source` without its version."""
+    source: SourceKeys
+    """What the stored bytes depend on, the converter's version left out."""
     changed: list[ViewChange]
     """What `--set` and `--unset` change."""
     caches: list[CacheFitJson]
@@ -98,18 +100,16 @@ def view(
         _print(store, before, after, fits, dry_run)
 
 
-def view_json(
-    store: Store, before: StoreView, after: StoreView, fits: list[CacheFit], dry_run: bool
-) -> dict[str, object]:
+def view_json(store: Store, before: StoreView, after: StoreView, fits: list[CacheFit], dry_run: bool) -> ViewJson:
     """The document of `--json`. origin: "manifest", "default" or "set"; differs: settings that a cache lacks."""
     from fwdata.store.view import changes
 
     manifest = after.manifest
     return {
         "store": store.location,
-        "view": manifest.view.model_dump(mode="json"),
+        "view": manifest.view,
         "origin": {setting.key: setting.origin for setting in after.settings},
-        "source": manifest.source().model_dump(mode="json", exclude={"version"}),
+        "source": manifest.source_keys,
         "changed": [{"key": key, "before": old, "after": new} for key, old, new in changes(before, after)],
         "caches": [
             {"kind": fit.kind, "name": fit.name, "fits": not fit.differs, "differs": fit.differs} for fit in fits

@@ -280,7 +280,7 @@ def _decision(key: str, inputs: Sequence[_Input]) -> Any:
 
 def _origin(item: _Input) -> OriginRecord:
     record = item.store.record
-    kept = {"roots", "manifest_digest", "writer", "merged"} & record.model_fields_set
+    kept = record.model_fields_set
     return OriginRecord(
         store=item.name,
         fingerprint=item.store.fingerprint,
@@ -289,7 +289,7 @@ def _origin(item: _Input) -> OriginRecord:
         frames=item.store.num_frames,
         options=item.store.manifest.options,
         renamed=len(item.ids),
-        **{name: getattr(record, name) for name in kept},
+        **{name: getattr(record, name) for name in ("roots", "manifest_digest", "writer", "merged") if name in kept},
     )
 
 

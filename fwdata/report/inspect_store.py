@@ -20,7 +20,7 @@ from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.metadata import has_record
 from fwdata.store.reader import Store
-from fwdata.store.records import JsonObject, LatentCacheRecord, TextCacheRecord
+from fwdata.store.records import CountRecord, JsonObject, LatentCacheRecord, OriginRecord, TextCacheRecord
 from fwdata.store.records.evidence import DatasetVerdictRecord
 from fwdata.store.sources import read_sources
 from fwdata.warning_kinds import WarningKind, WarningKindJson, group_warnings
@@ -135,8 +135,8 @@ class StoreDescription(TypedDict):
     """Whether statistics are stored."""
     bytes: int | None
     """Size of all files; null for a store that is not local."""
-    merged: list[JsonObject]
-    """Stores it was merged from, `OriginRecord`s."""
+    merged: list[OriginRecord]
+    """Stores it was merged from."""
     decisions: JsonObject
     """What the converter decided about all recordings; each converter's own JSON."""
     decided_per_episode: dict[str, dict[str, float]]
@@ -145,8 +145,8 @@ class StoreDescription(TypedDict):
     """Verdicts of the detectors."""
     warning_kinds: list[WarningKindJson]
     """Warnings of the episodes by kind."""
-    left_out: list[JsonObject]
-    """Recordings that were not taken although nothing is wrong with them, `CountRecord`s."""
+    left_out: list[CountRecord]
+    """Recordings that were not taken although nothing is wrong with them."""
     quarantined: list[dict[str, str]]
     """`source` and `reason` of recordings that were not converted."""
 
@@ -176,14 +176,14 @@ def describe(store: Store) -> StoreDescription:
         "text": [_text(store, r) for r in find_caches(store.files, "text", TextCacheRecord).values()],
         "stats": has_record(store.files, "stats"),
         "bytes": folder_bytes(store.files.root) if isinstance(store.files, LocalFiles) else None,
-        "merged": [origin.to_json() for origin in store.record.merged],
+        "merged": list(store.record.merged),
         "decisions": decisions,
         "decided_per_episode": _per_episode(
             store, [*store.record.per_episode, *(f"camera_sizes.{name}" for name in store.cameras)]
         ),
         "evidence": _sorted_verdicts(evidence.detectors) if evidence else [],
         "warning_kinds": [kind.to_json() for kind in warning_kinds(store)],
-        "left_out": [count.to_json() for count in store.plan.left_out],
+        "left_out": list(store.plan.left_out),
         "quarantined": store.quarantined,
     }
 

@@ -139,14 +139,19 @@ def _section(name: str) -> list[str]:
     return [about, "", "| Key | Type | Meaning |", "|---|---|---|", *rows, ""]
 
 
-def _rows(schema: SchemaNode, node: SchemaNode, prefix: str) -> Iterator[tuple[str, str, str]]:
-    """Key, type and meaning of every key, those of mappings in it with dots: `rows[].name`."""
+def _rows(
+    schema: SchemaNode, node: SchemaNode, prefix: str, above: tuple[SchemaNode, ...] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """Key, type and meaning of every key, those of mappings in it with dots: `rows[].name`.
+
+    above: the mappings that `node` is in; one that holds mappings of its own kind is listed once.
+    """
     for key, below in node["properties"].items():
         absent = "" if key in node.get("required", ()) else ", may be absent"
         inner, mark = _inside(schema, below)
         yield f"`{prefix}{key}`", f"{_words(schema, below)}{absent}", below.get("description", "").replace("|", "\\|")
-        if inner is not None:
-            yield from _rows(schema, inner, f"{prefix}{key}{mark}.")
+        if inner is not None and not any(inner is one for one in (*above, node)):
+            yield from _rows(schema, inner, f"{prefix}{key}{mark}.", (*above, node))
 
 
 def _inside(schema: SchemaNode, node: SchemaNode) -> tuple[SchemaNode | None, str]:
@@ -170,6 +175,8 @@ def _words(schema: SchemaNode, node: SchemaNode) -> str:
     if str(node.get("$ref", "")).endswith("/Json"):
         return "any JSON"
     node = resolved(schema, node)
+    if "properties" in node:
+        return "mapping"
     if "anyOf" in node:
         return " or ".join(dict.fromkeys(_words(schema, part) for part in node["anyOf"]))
     if "enum" in node or "const" in node:

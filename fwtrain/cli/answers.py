@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 from fwtrain.compare.page import ComparisonJson
-from fwtrain.infer.trials.loop import Unfinished
-from fwtrain.infer.trials.summary import EvalSummaryJson
+from fwtrain.infer.trials.run import TrialsResult
 from fwtrain.model.sampling import Denoising
-from fwtrain.recipe import Recipe
+from fwtrain.recipe import DeployRecipe, Recipe
 
 
 class ComparedJson(ComparisonJson):
@@ -213,29 +212,9 @@ class SampleEvalJson(TypedDict):
     """By task."""
 
 
-class TrialsJson(EvalSummaryJson):
+class TrialsJson(TrialsResult):
     """The document of `fwtrain eval --json` in a benchmark's simulator, and of OUT/result.json (without `out`)."""
 
-    env: str
-    """The benchmark."""
-    protocol: dict[str, object]
-    """How its trials are run."""
-    simulator: dict[str, str]
-    """Versions of its libraries."""
-    policy: dict[str, object]
-    """What acted: run, checkpoint, sampling, device, batch."""
-    protocol_changed: list[str]
-    """Values of the protocol that were given on the command line."""
-    initial_states_sha256: dict[str, str]
-    """SUITE/TASK -> sha256 of its initial states."""
-    unfinished: list[Unfinished]
-    """Trials whose environment was lost; a rerun tries them again."""
-    films: list[str]
-    """Films that are there."""
-    warnings: list[str]
-    """What does not hold but stops nothing."""
-    env_cpu_seconds_per_trial: float
-    """CPU time of the environment, mean."""
     out: str
     """Folder of the evaluation."""
 
@@ -279,8 +258,8 @@ class ImportJson(TypedDict):
     """What was imported."""
     action_shift: float
     """Time shift of the actions' sampling grid."""
-    deploy: dict[str, object]
-    """Rules of deployment, JSON of `fwtrain.recipe.Deploy`."""
+    deploy: DeployRecipe
+    """Rules of deployment."""
 
 
 class RecipesJson(TypedDict):

@@ -41,7 +41,7 @@ def recipes_command(
         answer(recipe.model_dump(mode="json"), as_json, lambda: recipe_text(name).rstrip())
         return
     found = {known: load_recipe(known) for known in recipe_names()}
-    data = {"recipes": [item.model_dump(mode="json") for item in found.values()]}
+    data = {"recipes": list(found.values())}
     answer(data, as_json, lambda: "\n".join(f"{known:10s} {item.description}" for known, item in found.items()))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from fwtrain.cli._common import Json, PolicyOptions, Vae, answer, read_token, sa
 
 if TYPE_CHECKING:
     from fwtrain.infer.evaluate import EvalResult
-    from fwtrain.infer.trials.plan import Deployed, EvalPlan, ProtocolChanges
+    from fwtrain.infer.trials.plan import Deployed, EvalPlan, PolicyAbout, ProtocolChanges
     from fwtrain.infer.trials.run import Evaluation
     from fwtrain.model import Denoising
 
@@ -231,17 +231,17 @@ class _Loading:
             return "the server's"
         return f"step {RunFolder(self.run).need_checkpoint(self.options.checkpoint).step}"
 
-    def about(self, policy: Deployed, sampling: Denoising, seed: int) -> dict[str, object]:
+    def about(self, policy: Deployed, sampling: Denoising, seed: int) -> PolicyAbout:
         """What the policy is, as far as it decides actions."""
-        from fwtrain.infer.about import about_checkpoint, about_policy
+        from fwtrain.infer.about import about_policy, checkpoint_weights
         from fwtrain.train.folder import RunFolder
 
-        about = about_policy(policy, sampling)
         if self.server is not None:
-            return {**about, "checkpoint": "the server's", "weights": policy.weights}
+            return about_policy(policy, sampling, {"checkpoint": "the server's", "weights": policy.weights})
         if self.untrained:
-            return {**about, "checkpoint": f"untrained, seed {seed}"}
-        return {**about, **about_checkpoint(RunFolder(self.run).need_checkpoint(self.options.checkpoint))}
+            return about_policy(policy, sampling, {"checkpoint": f"untrained, seed {seed}"})
+        found = RunFolder(self.run).need_checkpoint(self.options.checkpoint)
+        return about_policy(policy, sampling, checkpoint_weights(found))
 
 
 def benchmark_plan(
@@ -293,7 +293,7 @@ def _in_benchmark(
     if loading.server is not None and sampling.steps != plan.protocol.denoising_steps:
         changed = (*plan.changed, "denoising_steps")
         plan = replace(plan, protocol=replace(plan.protocol, denoising_steps=sampling.steps), changed=changed)
-    early = doubts(info, plan, asdict(sampling))
+    early = doubts(info, plan, sampling)
     for sentence in early:
         warn(sentence)
     with progress_bar("closed loop", "trials") as bar:
@@ -367,7 +367,7 @@ def _in_sample_world(
         "rate": result.rate,
         "interval": result.interval,
         "mean_steps": result.mean_steps,
-        "sampling": asdict(sampling),
+        "sampling": sampling,
         "by_task": {task: {"successes": wins, "episodes": count} for task, (wins, count) in result.by_task.items()},
     }
     if record is not None:

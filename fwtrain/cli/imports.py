@@ -50,7 +50,7 @@ def import_command(
     done = import_policy(ImportRequest(source, out, chosen, used, stats, vae, encoder, tokens))
     for sentence in done.notes:
         warn(sentence)
-    deploy = done.recipe.deploy.model_dump(mode="json")
+    deploy = done.recipe.deploy
     shift = done.recipe.model.action_shift
     data = {"out": str(out), "source": source, "action_shift": shift, "deploy": deploy}
-    answer(data, as_json, lambda: f"{out}: {source}, action shift {shift:g}, deploy {deploy}")
+    answer(data, as_json, lambda: f"{out}: {source}, action shift {shift:g}, deploy {deploy.model_dump(mode='json')}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,10 +12,12 @@ import torch
 
 from fwdata.io import write_atomic, write_json
 from fwdata.report import Range, RangePanel, Report, range_plot, standalone
-from fwtrain.compare.plan import ComparisonPlan
+from fwtrain.compare.plan import ClosedLoopSettings, ComparisonPlan
 from fwtrain.compare.run import CellResult
 from fwtrain.compare.summary import Summary, sentences, summarise
+from fwtrain.infer.evaluate import EvalResult
 from fwtrain.infer.intervals import Interval
+from fwtrain.recipe import Recipe
 from fwtrain.train.folder import REPORT
 
 RESULTS, PLOT = "results.json", "comparison.svg"
@@ -54,8 +55,8 @@ class ComparedRunJson(TypedDict):
     """Optimizer steps trained."""
     validation: dict[str, float]
     """The last validation's numbers by name; empty without."""
-    closed_loop: dict[str, object] | None
-    """Fields of `EvalResult`; null without a world."""
+    closed_loop: EvalResult | None
+    """Result of the closed loop; null without a world."""
 
 
 class ArmJson(TypedDict):
@@ -83,19 +84,30 @@ class ArmJson(TypedDict):
     """Its runs."""
 
 
+class MachineJson(TypedDict):
+    """What a comparison ran on."""
+
+    torch: str
+    """Version of torch."""
+    threads: int
+    """Threads of one operator of torch."""
+    cpu: str
+    """Processor, as the operating system names it; may be empty."""
+
+
 class ComparisonJson(TypedDict):
     """A comparison as one document."""
 
-    recipe: dict[str, object]
-    """The base recipe, JSON of `Recipe`."""
+    recipe: Recipe
+    """The base recipe."""
     seeds: list[int]
     """Seeds that every arm is trained with."""
-    closed_loop: Mapping[str, object]
+    closed_loop: ClosedLoopSettings
     """Settings of the closed loop."""
     complete: bool
     """Whether all runs are done."""
-    machine: dict[str, object]
-    """Version of torch, threads and processor."""
+    machine: MachineJson
+    """What it ran on."""
     arms: list[ArmJson]
     """The arms; the first is the one others are compared with."""
     findings: list[str]
@@ -106,7 +118,7 @@ def to_json(plan: ComparisonPlan, summaries: Sequence[Summary]) -> ComparisonJso
     """Everything as one JSON document; an interval that bounds nothing is null."""
     done = sum(len(item.runs) for item in summaries)
     return {
-        "recipe": plan.base.model_dump(mode="json"),
+        "recipe": plan.base,
         "seeds": list(plan.seeds),
         "closed_loop": plan.settings(),
         "complete": done == len(plan.cells),
@@ -133,7 +145,7 @@ def _arm_json(item: Summary) -> ArmJson:
                 "folder": f"runs/{run.cell.name}",
                 "steps": run.steps,
                 "validation": run.validation,
-                "closed_loop": asdict(run.closed) if run.closed else None,
+                "closed_loop": run.closed,
             }
             for run in item.runs
         ],

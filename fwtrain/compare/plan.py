@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.manifest import validate_model
@@ -17,6 +18,17 @@ from fwtrain.recipe import Recipe
 from fwtrain.variants import MODE_SHARE, VARIANTS
 
 ENVS = ("sample", "none")
+
+
+class ClosedLoopSettings(TypedDict):
+    """How the closed loop of every run is run."""
+
+    env: str
+    """World: sample, or none for open loop only."""
+    episodes: int
+    """Episodes, whose scenes are the same for every run."""
+    execute: int
+    """Actions of a chunk that are carried out before the next observation."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ class ComparisonPlan:
         data["seed"] = cell.seed
         return validate_model(Recipe, data, f"recipe {self.base.name}")
 
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> ClosedLoopSettings:
         """How the closed loop is run; results with other settings are not used again."""
         return {"env": self.env, "episodes": self.episodes, "execute": self.execute}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +166,7 @@ def _closed_loop(
 
     policy = Policy.load(plan.folder(cell), device=device)
     result = evaluate_sample(policy, plan.episodes, seed=0, execute=plan.execute, done=go_on)
-    write_json(plan.folder(cell) / EVALUATION, {**plan.settings(), "step": step, "result": asdict(result)})
+    write_json(plan.folder(cell) / EVALUATION, {**plan.settings(), "step": step, "result": result})
     return result
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 
-from fwtrain.infer.trials.plan import Deployed
+from fwtrain.infer.trials.plan import ActingWeights, Deployed, PolicyAbout
 from fwtrain.model import Denoising
 from fwtrain.train.checkpoint import MARKER, Checkpoint
 from fwtrain.train.folder import RunInfo
 
 
-def about_policy(policy: Deployed, sampling: Denoising) -> dict[str, object]:
-    """Variant, sampling, gripper rule and statistics; its weights are not among them."""
-    return {
+def about_policy(policy: Deployed, sampling: Denoising, weights: ActingWeights) -> PolicyAbout:
+    """Variant, sampling, gripper rule, statistics and weights."""
+    found: PolicyAbout = {
         "variant": policy.info.model.variant,
-        "sampling": asdict(sampling),
+        "sampling": sampling,
         "gripper_sign": list(policy.gripper_sign),
         "scaling": scaling_digest(policy.info),
+        "checkpoint": weights["checkpoint"],
     }
+    if "weights" in weights:
+        found["weights"] = weights["weights"]
+    return found
 
 
-def about_checkpoint(found: Checkpoint) -> dict[str, object]:
+def checkpoint_weights(found: Checkpoint) -> ActingWeights:
     """Which checkpoint acts, for people and as a digest of what its files hold."""
     return {"checkpoint": f"step {found.step}", "weights": weights_digest(found)}
 

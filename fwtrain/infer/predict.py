@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -37,8 +37,8 @@ class PredictionJson(TypedDict):
     """[n][a], robot units; fewer than A where the episode ends."""
     mae: float
     """Mean absolute error over the recorded steps, robot units."""
-    sampling: dict[str, object]
-    """Steps, mode and shifts that were used; fields of `fwtrain.model.Denoising`."""
+    sampling: Denoising
+    """Steps, mode and shifts that were used."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Prediction:
             "action": self.action.tolist(),
             "recorded": self.recorded.tolist(),
             "mae": self.mae,
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling,
         }
 
 

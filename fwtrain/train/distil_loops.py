@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from fwtrain.infer.about import about_checkpoint, about_policy, weights_digest
+from fwdata.io import plain_json
+from fwtrain.infer.about import about_policy, checkpoint_weights, weights_digest
 from fwtrain.infer.evaluate import EvalResult, check_request, evaluate_sample
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials.loop import Unfinished
@@ -80,7 +81,7 @@ class BenchmarkDistilLoop:
         found = evaluate_benchmark(
             replace(self.plan, protocol=protocol, changed=changed),
             policy,
-            {**about_policy(policy, policy.sampling), **about_checkpoint(checkpoint)},
+            about_policy(policy, policy.sampling, checkpoint_weights(checkpoint)),
             self.out / self._protocol_folder() / f"{name}-{steps}-{weights_digest(checkpoint)[:8]}",
             workers=self.workers,
             rows=usual_rows(policy),
@@ -96,5 +97,5 @@ class BenchmarkDistilLoop:
 
     def _protocol_folder(self) -> str:
         """Another protocol is another folder, so that students are compared again without being trained again."""
-        settings = json.dumps(self.plan.settings({}), sort_keys=True)
+        settings = json.dumps({**self.plan.conditions(), "policy": {}}, sort_keys=True, default=plain_json)
         return f"{self.plan.protocol.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"

@@ -60,6 +60,50 @@ EVERY = sorted(
 )
 
 
+OPEN = {
+    "fwdata convert.decisions": "a converter's own",
+    "fwdata inspect.decisions": "a converter's own",
+    "fwdata inspect.merged.options": "a converter's own options",
+    "fwdata merge.merged.options": "a converter's own options",
+    "fwdata quickstart.steps": "documents of other commands",
+    "fwdata schema": "a JSON schema",
+    "fwdata view.changed.after": "the value of any setting",
+    "fwdata view.changed.before": "the value of any setting",
+    "fwdata view.source.options": "a converter's own options",
+    "fwtrain schema": "a JSON schema",
+}
+"""Keys of documents in which any JSON passes, and why."""
+
+
+def open_keys(schema: Any, node: Any, path: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Paths at which a schema lets any JSON pass."""
+    name = str(node.get("$ref", "")).rpartition("/")[2]
+    if name in {"Json", "JsonObject"}:
+        yield path
+    elif name and name not in above:
+        yield from open_keys(schema, schema["$defs"][name], path, (*above, name))
+    kinds = node.keys() & {"$ref", "type", "anyOf", "oneOf", "const", "enum", "required"}
+    values = node.get("additionalProperties")
+    bare = node.get("type") == "object" and not node.get("properties") and values in (None, True, {})
+    if bare or not kinds:
+        yield path
+    for key, below in node.get("properties", {}).items():
+        yield from open_keys(schema, below, f"{path}.{key}", above)
+    inner = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("prefixItems", ()), node.get("items"), values]
+    for below in inner:
+        if isinstance(below, dict) and below:
+            yield from open_keys(schema, below, path, above)
+
+
+def test_only_known_keys_hold_any_json():
+    found = set[str]()
+    for command in EVERY:
+        program, _, name = command.partition(" ")
+        schema = command_schema(program, programs()[program], name)
+        found.update(open_keys(schema, schema, command))
+    assert sorted(found) == sorted(OPEN)
+
+
 def test_every_command_has_its_documents():
     assert sorted(f"{program} {name}" for program, known in programs().items() for name in known) == EVERY
 

@@ -12,9 +12,10 @@ from fwdata.envs import libero as simulators
 from fwdata.envs.base import Observation
 from fwdata.envs.benchmarks.libero import BENCHMARK, PROTOCOLS
 from fwdata.errors import FwdataError
-from fwtrain.infer.trials.plan import ProtocolChanges, plan_evaluation
+from fwtrain.infer.trials.plan import PolicyAbout, ProtocolChanges, plan_evaluation
 from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import FilmRequest, evaluate_benchmark
+from fwtrain.model import Denoising
 
 CAMERAS = ("image", "wrist_image")
 
@@ -68,6 +69,15 @@ def test_gated_rendering_and_scenes_are_exact():
     assert np.array_equal(world.sim.model.body_pos, placed)
 
 
+ABOUT: PolicyAbout = {
+    "checkpoint": "none",
+    "variant": "fastwam",
+    "sampling": Denoising(),
+    "gripper_sign": [],
+    "scaling": "0" * 16,
+}
+
+
 class Wave:
     """A policy whose actions follow from what it sees."""
 
@@ -91,11 +101,11 @@ class Wave:
 def test_a_killed_evaluation_ends_like_one_that_was_not(tmp_path):
     asked = {"tasks": "3", "trials": "2", "changes": ProtocolChanges(limit=12, wait_steps=2, resolution=64)}
     plan = plan_evaluation("libero", BENCHMARK, ["object"], **asked)
-    whole = evaluate_benchmark(plan, Wave(), {}, tmp_path / "whole", films=FilmRequest((1,)))
+    whole = evaluate_benchmark(plan, Wave(), ABOUT, tmp_path / "whole", films=FilmRequest((1,)))
     assert not whole.warnings and whole.films[0].path.stat().st_size > 1000
     for trials in ("1-1", "2"):
         part = plan_evaluation("libero", BENCHMARK, ["object"], **{**asked, "trials": trials})
-        evaluate_benchmark(part, Wave(), {}, tmp_path / "parts")
+        evaluate_benchmark(part, Wave(), ABOUT, tmp_path / "parts")
     records = [
         [record.model_copy(update={"env_cpu_seconds": 0.0}) for record in EvalFolder(tmp_path / name).finished()]
         for name in ("whole", "parts")

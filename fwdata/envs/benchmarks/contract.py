@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,8 +15,8 @@ from fwdata.errors import UsageError
 
 
 @dataclass(frozen=True)
-class EvalProtocol:
-    """How a benchmark is run: everything that can change a success rate without changing the policy."""
+class TrialRules:
+    """How one trial is run: everything that can change its outcome without changing the policy."""
 
     name: str
     """What `--protocol` calls it."""
@@ -40,12 +40,22 @@ class EvalProtocol:
     """Seed of the policy's starting noise."""
     noise: Literal["same", "running"]
     """same: every chunk starts from the same noise; running: noise is a function of (seed, task, trial, chunk)."""
-    trials: int = 50
-    """Trials per task; trial k begins with initial state k."""
     notes: tuple[str, ...] = ()
     """What the source does besides and this evaluation does not."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version that the published scores were made with; another one is a warning."""
+
+
+@dataclass(frozen=True)
+class EvalProtocol(TrialRules):
+    """How a benchmark is run: the rules of its trials, and how many there are."""
+
+    trials: int = 50
+    """Trials per task; trial k begins with initial state k."""
+
+    def rules(self) -> TrialRules:
+        """The rules alone: what decides a trial's outcome."""
+        return TrialRules(**{rule.name: getattr(self, rule.name) for rule in fields(TrialRules)})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,22 @@ if TYPE_CHECKING:
     from fwdata.store.episode import StoreContents
 
 NAMES = ("min", "max", "mean", "std", "q01", "q99")
+
+type OfficialField = dict[str, list[float] | list[list[float]]]
+"""`global_min` .. `global_q99`, one number per dimension, and `stepwise_min` .., the same per window step."""
+
+
+class OfficialStatistics(TypedDict):
+    """The official `dataset_stats.json`, and the document of `fwdata stats --json`."""
+
+    state: dict[str, OfficialField]
+    """"default" -> `global_min`, `stepwise_min` and so on, of min, max, mean, std, q01 and q99; robot units."""
+    action: dict[str, OfficialField]
+    """The same of the action."""
+    num_episodes: int
+    """Training episodes."""
+    num_transition: int
+    """Their rows."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +71,9 @@ class FieldStatistics:
     stepwise: dict[str, list[list[float]]]
     """The same six by name, per window step: [K][D]."""
 
-    def official(self) -> JsonObject:
+    def official(self) -> OfficialField:
         """`{"stepwise_min", "global_min", ..}` of the official file."""
-        entries: JsonObject = {}
+        entries: OfficialField = {}
         for name in NAMES:
             entries[f"stepwise_{name}"] = self.stepwise[name]
             entries[f"global_{name}"] = list(getattr(self, name))
@@ -77,7 +93,7 @@ class Statistics:
     num_transitions: int
     """Rows of the episodes counted."""
 
-    def official(self) -> JsonObject:
+    def official(self) -> OfficialStatistics:
         """The content of the official `dataset_stats.json`."""
         return {
             "state": {"default": self.state.official()},

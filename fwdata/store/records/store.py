@@ -30,6 +30,14 @@ class OriginRecord(Record):
     """The converter's options in its manifest."""
     renamed: Count
     """Recordings that got a new id because an earlier input has theirs."""
+    roots: tuple[str, ...] = ()
+    """`StoreRecord.roots` of the input; this and the next three are absent where its record does not state them."""
+    manifest_digest: Digest = ""
+    """`StoreRecord.manifest_digest` of the input."""
+    writer: str = ""
+    """`StoreRecord.writer` of the input."""
+    merged: tuple[OriginRecord, ...] = ()
+    """`StoreRecord.merged` of an input that was merged itself."""
 
 
 class StoreRecord(Record):

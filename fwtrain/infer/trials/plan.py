@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NotRequired, Protocol, TypedDict
 
-from fwdata.envs.benchmarks.contract import Benchmark, BenchmarkTask, EvalProtocol, InitialStates, RobotSpec
+from fwdata.envs.benchmarks.contract import (
+    Benchmark,
+    BenchmarkTask,
+    EvalProtocol,
+    InitialStates,
+    RobotSpec,
+    TrialRules,
+)
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.normalise import Float32
 from fwtrain.infer.closed_loop import Actor
 from fwtrain.infer.trials.initial_states import states_from
+from fwtrain.model import Denoising
 from fwtrain.train.folder import RunInfo
 
 
@@ -28,6 +36,48 @@ class Deployed(Actor, Protocol):
 
     def commands(self, chunk: Float32) -> Float32:
         """float32 [.., a] as the robot takes it, from what `act_batch` answers."""
+
+
+class ActingWeights(TypedDict):
+    """Which weights act."""
+
+    checkpoint: str
+    """The checkpoint, for people: `step 2000`, `the server's`, or that the weights are untrained."""
+    weights: NotRequired[str | None]
+    """Digest of the weights, 16 hex digits; null where a server does not say, absent of untrained ones."""
+
+
+class PolicyAbout(ActingWeights):
+    """What a policy is, as far as it decides actions."""
+
+    variant: str
+    """Variant of the model."""
+    sampling: Denoising
+    """How actions are sampled."""
+    gripper_sign: list[int]
+    """Dimensions that are sent as -1 open / +1 closed."""
+    scaling: str
+    """16 hex digits of how states and actions are normalised."""
+    batch: NotRequired[int]
+    """Observations per batch; absent where it is 1."""
+
+
+class TrialConditions(TypedDict):
+    """What decides a trial's outcome besides the policy."""
+
+    env: str
+    """The benchmark."""
+    protocol: TrialRules
+    """How its trials are run, changes of the command line included."""
+    simulator: dict[str, str]
+    """Versions of its libraries."""
+
+
+class EvalSettings(TrialConditions):
+    """Everything that decides a trial's outcome: settings.json of an evaluation."""
+
+    policy: PolicyAbout
+    """What acted."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +140,9 @@ class EvalPlan:
     facts: Mapping[str, str]
     """Versions of the simulator."""
 
-    def settings(self, policy: Mapping[str, Any]) -> dict[str, object]:
-        """Everything that decides a trial's outcome. policy: what the policy is."""
-        protocol = asdict(self.protocol)
-        del protocol["trials"]
-        return {"env": self.env, "protocol": protocol, "simulator": dict(self.facts), "policy": dict(policy)}
+    def conditions(self) -> TrialConditions:
+        """What decides a trial's outcome besides the policy."""
+        return {"env": self.env, "protocol": self.protocol.rules(), "simulator": dict(self.facts)}
 
 
 def plan_evaluation(
@@ -194,15 +242,15 @@ def _tasks(suite: str, known: Sequence[BenchmarkTask], asked: str | None) -> lis
     return found
 
 
-def doubts(info: RunInfo, plan: EvalPlan, sampling: Mapping[str, Any]) -> list[str]:
+def doubts(info: RunInfo, plan: EvalPlan, sampling: Denoising) -> list[str]:
     """Sentences about what may make the score mean something else, where nothing refuses it.
 
-    sampling: fields of the `Denoising` that acts; a shift that it leaves open is the trained one.
+    sampling: what acts; a shift that it leaves open is the trained one.
     """
     found = []
     for stream in ("video", "action"):
         trained = getattr(info.model.schedule, f"{stream}_shift")
-        shift = sampling.get(f"{stream}_shift")
+        shift = getattr(sampling, f"{stream}_shift")
         if shift is not None and shift != trained:
             found.append(f"the {stream} stream is sampled at shift {shift:g}, the run was trained with {trained:g}")
     for what, names in (("state", info.state.names), ("action", info.action.names)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import UsageError
-from fwdata.io import write_json
+from fwdata.io import plain_json, write_json
 from fwdata.manifest import Model
+from fwtrain.infer.trials.plan import EvalSettings
 
 SETTINGS, TRIALS, RESULT, REPORT, FILMS = "settings.json", "trials", "result.json", "report.html", "films"
 
@@ -81,10 +82,10 @@ class EvalFolder:
         if other:
             raise UsageError(f"{self.path} holds {other[0]}, which is not of an evaluation; name another --out")
 
-    def settle(self, settings: Mapping[str, Any]) -> None:
+    def settle(self, settings: EvalSettings) -> None:
         """Record the settings of a new folder. UsageError naming what differs in one that was begun otherwise."""
         path = self.path / SETTINGS
-        now = json.loads(json.dumps(settings))
+        now = json.loads(json.dumps(settings, default=plain_json))
         if not path.exists():
             if (self.path / TRIALS).exists():
                 raise UsageError(f"{self.path} holds trials but no {SETTINGS}; use another --out")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fwdata.errors import UsageError
 from fwdata.io import folder_lock, made_folder, write_json
@@ -16,9 +15,16 @@ from fwdata.report.page import Report
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials.films import Film, chosen_trials, make_films
 from fwtrain.infer.trials.loop import TrialLoop, Unfinished
-from fwtrain.infer.trials.plan import Deployed, EvalPlan, check_fit, doubts
+from fwtrain.infer.trials.plan import Deployed, EvalPlan, EvalSettings, PolicyAbout, check_fit, doubts
 from fwtrain.infer.trials.records import REPORT, RESULT, EvalFolder
-from fwtrain.infer.trials.summary import EvalSummary, published_table, rate_text, summarise, summary_json
+from fwtrain.infer.trials.summary import (
+    EvalSummary,
+    EvalSummaryJson,
+    published_table,
+    rate_text,
+    summarise,
+    summary_json,
+)
 
 GPU_ROWS = 8
 
@@ -33,13 +39,30 @@ class FilmRequest:
     """The first so many failures of every task."""
 
 
+class TrialsResult(EvalSummaryJson, EvalSettings):
+    """OUT/result.json of an evaluation."""
+
+    protocol_changed: list[str]
+    """Values of the protocol that were given on the command line."""
+    initial_states_sha256: dict[str, str]
+    """SUITE/TASK -> sha256 of its initial states."""
+    unfinished: list[Unfinished]
+    """Trials whose environment was lost; a rerun tries them again."""
+    films: list[str]
+    """Films that are there."""
+    warnings: list[str]
+    """What does not hold but stops nothing."""
+    env_cpu_seconds_per_trial: float
+    """CPU time of the environment, mean."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What an evaluation came to, earlier runs in the same folder included."""
 
     plan: EvalPlan
     """What was asked."""
-    settings: Mapping[str, Any]
+    settings: EvalSettings
     """All that decides the outcome."""
     summary: EvalSummary
     """Rates by task and suite."""
@@ -52,7 +75,7 @@ class Evaluation:
     env_cpu_seconds: float
     """Mean CPU seconds of the environment per trial."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> TrialsResult:
         """As `--json` prints it and result.json keeps it."""
         states = {f"{task.suite}/{task.task.name}": task.states.sha256 for task in self.plan.tasks}
         return {
@@ -60,7 +83,7 @@ class Evaluation:
             "protocol_changed": list(self.plan.changed),
             **summary_json(self.summary),
             "initial_states_sha256": states,
-            "unfinished": [vars(item) for item in self.unfinished],
+            "unfinished": list(self.unfinished),
             "films": [str(film.path) for film in self.films],
             "warnings": list(self.warnings),
             "env_cpu_seconds_per_trial": self.env_cpu_seconds,
@@ -79,7 +102,7 @@ def usual_rows(policy: Deployed) -> int:
 def evaluate_benchmark(
     plan: EvalPlan,
     policy: Deployed,
-    about: Mapping[str, Any],
+    about: PolicyAbout,
     out: Path,
     *,
     workers: int = 1,
@@ -107,7 +130,8 @@ def evaluate_benchmark(
     if beyond:
         raise UsageError(f"--films {beyond[0]} is not one of the trials {plan.trials[0]} to {plan.trials[-1]}")
     EvalFolder(out).refuse_foreign()
-    settings = plan.settings({**about} | ({"batch": rows} if rows > 1 else {}))
+    acting: PolicyAbout = {**about, "batch": rows} if rows > 1 else about
+    settings: EvalSettings = {**plan.conditions(), "policy": acting}
     with made_folder(out), folder_lock(out):
         folder = EvalFolder(out)
         _refuse_other_states(plan, folder)
@@ -119,7 +143,7 @@ def evaluate_benchmark(
         made, said = make_films(plan, folder, chosen_trials(plan, records, films.trials, films.failures), hang)
         mine = [r for r in records if r.trial in plan.trials and (r.suite, r.task) in loop.tasks]
         cost = sum(r.env_cpu_seconds for r in mine) / len(mine) if mine else 0.0
-        warnings = [*doubts(policy.info, plan, about.get("sampling", {})), *said]
+        warnings = [*doubts(policy.info, plan, about["sampling"]), *said]
         found = Evaluation(plan, settings, summarise(plan, records), unfinished, made, warnings, round(cost, 2))
         write_json(out / RESULT, found.to_json())
         write_report(found, out)
@@ -143,7 +167,7 @@ def facts(found: Evaluation) -> dict[str, str]:
     """Everything that could change a score without a trace, by name."""
     protocol, policy = found.plan.protocol, found.settings["policy"]
     limits = ", ".join(f"{s} {protocol.limits[s]}" for s in found.summary.suites)
-    sampling = policy.get("sampling", {})
+    sampling = policy["sampling"]
     return {
         "protocol": protocol.name + (f", changed: {', '.join(found.plan.changed)}" if found.plan.changed else ""),
         "limits (steps)": limits,
@@ -151,13 +175,13 @@ def facts(found: Evaluation) -> dict[str, str]:
         "actions carried out of a chunk": str(protocol.execute),
         "denoising steps": str(protocol.denoising_steps),
         "observations per batch": str(policy.get("batch", 1)),
-        "variant, mode": f"{policy.get('variant')}, {sampling.get('mode')}",
-        "shift (video, actions)": f"{sampling.get('video_shift')}, {sampling.get('action_shift')}",
+        "variant, mode": f"{policy['variant']}, {sampling.mode}",
+        "shift (video, actions)": f"{sampling.video_shift}, {sampling.action_shift}",
         "cameras rendered at": f"{protocol.resolution} x {protocol.resolution} pixels, rotated by 180 degrees",
         "environment seed": f"{protocol.env_seed} per {protocol.env_seeding}",
         "noise seed": f"{protocol.noise_seed}, {protocol.noise}",
         "gripper": "sign(1 - 2 g): 1 open to -1, 0 closed to +1",
-        "checkpoint": str(policy.get("checkpoint")),
+        "checkpoint": policy["checkpoint"],
         **found.plan.facts,
         "source of the protocol": protocol.source,
         **{f"note {number}": note for number, note in enumerate(protocol.notes, 1)},

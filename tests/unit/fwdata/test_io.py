@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from fixtures import robotwin_store
 from paths import ROOT
 
 from fwdata.io import sync, whole_file, write_atomic, write_json
+from fwdata.manifest import Split
+from fwdata.store.records import CountRecord
 
 READ = """
 import sys, os, json
@@ -31,10 +34,29 @@ print(json.dumps([episode.state().tolist(), episode.stitched([0, 3]).tolist(), s
 """
 
 
+@dataclass(frozen=True)
+class TaskWords:
+    words: str
+
+
 def test_a_json_file_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     write_json(tmp_path / "deep" / "a.json", {"b": 1, "a": [2]})
     assert (tmp_path / "deep" / "a.json").read_text() == '{\n "b": 1,\n "a": [\n  2\n ]\n}\n'
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.json"]
+
+
+def test_records_inside_a_document_are_written_as_they_are_stored(tmp_path: Path) -> None:
+    count = CountRecord(reason="empty", count=1, examples=("a",))
+    write_json(tmp_path / "a.json", {"left": [count], "split": Split(), "trial": TaskWords("x"), "at": Path("b/c")})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {
+        "left": [{"reason": "empty", "count": 1, "examples": ["a"]}],  # `asked` was not set
+        "split": {"val": 0.0, "seed": 42},
+        "trial": {"words": "x"},
+        "at": "b/c",
+    }
+    with pytest.raises(TypeError, match=r"set \{1\} has no form in JSON"):
+        write_json(tmp_path / "b.json", {"a": {1}})
+    assert not (tmp_path / "b.json").exists()
 
 
 def test_a_refused_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

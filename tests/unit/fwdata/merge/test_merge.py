@@ -110,9 +110,9 @@ def test_what_inputs_left_out_and_decided_is_kept(tmp_path: Path, monkeypatch: p
     run((a, tmp_path / "b.zarr"), tmp_path / "c.zarr")
     found = describe(fwdata.open(tmp_path / "c.zarr"))
     assert [q["source"] for q in found["quarantined"]] == ["lift/take0.npz"]
-    assert [(m["store"], m["episodes"], m["roots"]) for m in found["merged"]] == [
-        ("a", 2, ["raw_a"]),
-        ("b", 2, ["raw_b"]),
+    assert [(m.store, m.episodes, m.roots) for m in found["merged"]] == [
+        ("a", 2, ("raw_a",)),
+        ("b", 2, ("raw_b",)),
     ]
     assert found["decisions"]["cameras"] == list(fwdata.open(a).cameras)
     assert fwdata.open(tmp_path / "c.zarr").metadata["roots"] == ["raw_a", "raw_b"]

@@ -24,13 +24,19 @@ from fwtrain.infer.closed_loop import in_rows
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials import films
 from fwtrain.infer.trials.loop import trial_row
-from fwtrain.infer.trials.plan import EvalPlan, ProtocolChanges, check_fit, doubts, plan_evaluation
+from fwtrain.infer.trials.plan import EvalPlan, PolicyAbout, ProtocolChanges, check_fit, doubts, plan_evaluation
 from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import Evaluation, FilmRequest, evaluate_benchmark, text
+from fwtrain.model import Denoising
 from fwtrain.serve.client import ServerError
 
-SAMPLING = {"mode": "first-frame", "video_shift": 5.0, "action_shift": 1.0}
-ABOUT = {"checkpoint": "step 2", "variant": "fastwam", "sampling": SAMPLING}
+ABOUT: PolicyAbout = {
+    "checkpoint": "step 2",
+    "variant": "fastwam",
+    "sampling": Denoising(mode="first-frame", video_shift=5.0, action_shift=1.0),
+    "gripper_sign": [],
+    "scaling": "0" * 16,
+}
 
 
 @pytest.fixture(scope="module")
@@ -295,9 +301,9 @@ def test_films_and_times_that_cannot_be_are_refused(rows: RowPolicy, tmp_path: P
 def test_what_makes_a_score_mean_something_else_is_a_warning(rows: RowPolicy):
     asked = plan(trials="1")
     schedule = rows.info.model.schedule
-    trained = {"video_shift": schedule.video_shift, "action_shift": schedule.action_shift}
-    assert doubts(rows.info, asked, trained) == doubts(rows.info, asked, {"action_shift": None}) == []
-    (said,) = doubts(rows.info, asked, {**trained, "action_shift": 3.0})
+    trained = Denoising(video_shift=schedule.video_shift, action_shift=schedule.action_shift)
+    assert doubts(rows.info, asked, trained) == doubts(rows.info, asked, Denoising()) == []
+    (said,) = doubts(rows.info, asked, replace(trained, action_shift=3.0))
     assert said == f"the action stream is sampled at shift 3, the run was trained with {schedule.action_shift:g}"
     newer = replace(asked, protocol=replace(asked.protocol, versions={"fakesim": "0.9"}))
     (said,) = doubts(rows.info, newer, trained)
