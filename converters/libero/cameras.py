@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.shared.hdf5 import MAX_FRAME_BYTES, dataset, open_recording
+from converters.shared.hdf5 import MAX_FRAME_BYTES, check_written, dataset, open_recording
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE
 
@@ -101,4 +101,5 @@ def picture_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
         raise BadEpisode(f"{key} has {node.shape[0]} frames, the actions have {rows}; refusing to cut either")
     if not all(0 < side <= MAX_SIDE for side in node.shape[1:3]) or np.prod(node.shape[1:]) > MAX_FRAME_BYTES:
         raise BadEpisode(f"{key} has images of {node.shape[1]} x {node.shape[2]} pixels; 1 to {MAX_SIDE} is plausible")
+    check_written(node, key)
     return node

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.libero import about, cameras, gripper, hdf5, paths, text
+from converters.libero import about, cameras, clock, gripper, hdf5, paths, text
 from converters.libero import discovery as finding
 from converters.libero.actions import absolute_targets, action_warnings, kept_actions, policy_actions
 from converters.libero.options import LiberoOptions
@@ -136,6 +136,7 @@ class LiberoConverter:
             demo = hdf5.read_demo(file, demo_name, self.pictures, layout_timing)
             quaternions = hdf5.read_quaternions(file, demo_name, demo)
             recorded = len(demo.actions)
+            ticking = clock.read_clock(file, demo_name, recorded)
             sizes = self._sizes(file, demo_name, recorded)
             demos = hdf5.demo_names(file)
             facing = (attributes.image_convention, self.options.rotation, self.pictures)
@@ -145,7 +146,7 @@ class LiberoConverter:
         self._check_meaning(demo_name, demo)
         rows, actions, noops = self._rows(demo)
         warnings = action_warnings(demo.actions) + self._warnings(demo, len(rows), layout_timing)
-        warnings += [text for text in (*turned.warnings, gripped.warning) if text]
+        warnings += [text for text in (*turned.warnings, gripped.warning, ticking and ticking.warning) if text]
         told_by_file = about.about(ref, attributes, demo, told, turned, gripped)
         metadata = told_by_file | {
             "obs_timing": "before_action" if self._repaired(demo) else demo.timing,
@@ -153,6 +154,7 @@ class LiberoConverter:
             "noops_found": len(noops),
             "noops_dropped": list(noops) if self.options.filter_noops else [],
             "source_sizes": {name: list(size) for name, size in sizes.items()},
+            **clock.about(ticking, self.manifest.fps.hz),
             "resized_to": list(self.options.resize) if self.options.resize else None,
         }
         return Episode(
@@ -173,7 +175,7 @@ class LiberoConverter:
             metadata=metadata,
             warnings=tuple(warnings),
             conventions=replace(
-                self._conventions(attributes, quaternions, rows),
+                self._conventions(attributes, quaternions, rows, ticking),
                 effect_row=effect_row(metadata),
                 options=agreeing(self.manifest, self.options, metadata),
             ),
@@ -186,7 +188,11 @@ class LiberoConverter:
         return {name: (int(node.shape[1]), int(node.shape[2])) for name, node in nodes.items()}
 
     def _conventions(
-        self, attributes: hdf5.Attributes, quaternions: NDArray[np.float32] | None, rows: NDArray[np.int64]
+        self,
+        attributes: hdf5.Attributes,
+        quaternions: NDArray[np.float32] | None,
+        rows: NDArray[np.int64],
+        ticking: clock.SimulatorClock | None,
     ) -> Conventions:
         """What is decided here; images that an option turns are as the user wants them, and claim nothing."""
         known = {"image": "fixed", "wrist_image": "wrist"}
@@ -200,7 +206,9 @@ class LiberoConverter:
         if self.options.absolute_actions:
             turning = tuple(replace(claim, command=()) for claim in found.rotations)
             found = replace(found, action="absolute", rotations=turning)
-        return replace(found, rate=RateClaim(self.manifest.fps.hz, attributes.control_freq))
+        return replace(
+            found, rate=RateClaim(self.manifest.fps.hz, attributes.control_freq, clock=ticking.hz if ticking else None)
+        )
 
     def _check_meaning(self, name: str, demo: hdf5.Demo) -> None:
         """BadEpisode where the actions are absolute targets and the option does not say so, or the reverse."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.shared.hdf5 import dataset
+from converters.shared.hdf5 import check_written, dataset
 from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
@@ -184,6 +184,8 @@ def _measure_other(file: h5py.File, demo: str) -> _Measured:
         actions, fingers = (dataset(file, f"data/{demo}/{key}") for key in ("actions", "obs/gripper_states"))
         if actions is None or fingers is None or actions.shape[1:] != (7,) or fingers.shape != (len(actions), 2):
             return _Measured(0, "")
+        for key, node in (("actions", actions), ("obs/gripper_states", fingers)):
+            check_written(node, f"data/{demo}/{key}")
         opening = np.asarray(fingers[()], np.float64) @ np.array([1.0, -1.0])
         commands = np.asarray(actions[:, 6], np.float64)
     except (BadEpisode, OSError, RuntimeError, KeyError, ValueError):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.libero.text import bddl_language, language_instruction, parse_json
-from converters.shared.hdf5 import dataset, find, group_keys
+from converters.shared.hdf5 import check_written, dataset, find, group_keys
 from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
@@ -197,7 +197,10 @@ def demo_number(name: str) -> int | None:
 
 def says_failed(file: h5py.File, name: str) -> bool:
     """Whether an attribute of the demonstration says that it did not succeed."""
-    node = find(file, f"data/{name}")
+    try:
+        node = find(file, f"data/{name}")
+    except BadEpisode:  # reading it says what is wrong with it
+        return False
     for key in ("successful", "success", "is_success", "task_success"):
         value = _attribute(node, key) if node is not None else None
         if isinstance(value, bytes | str):
@@ -335,6 +338,7 @@ def _numbers(file: h5py.File, key: str, width: int | None) -> NDArray[np.float64
         raise BadEpisode(
             f"{key} must be floating-point numbers of shape {wanted}, found {node.dtype} of shape {node.shape}"
         )
+    check_written(node, key)
     return np.asarray(node[()], dtype=np.float64)
 
 

@@ -139,7 +139,10 @@ def orient(
     warnings.append(decision.warning)
     for name, key in pictures.items():
         if key == FIXED and name not in forced and moved not in (None, decision.operation):
+            moved = _fixed_camera_of(file, demo) or moved  # a file of several kinds of demonstrations
             assert moved is not None
+            if moved == decision.operation:
+                continue
             operations[name] = moved
             warnings.append(
                 f"the cameras are turned differently: {decision.operation} by {decision.decided_by}, but {moved} for "
@@ -256,13 +259,18 @@ def fixed_camera(file: h5py.File, demos: Sequence[str]) -> Operation | None:
 def _fixed_camera(path: Path, demos: tuple[str, ...], _changed: int, _size: int) -> Operation | None:
     with open_recording(path) as file:
         for demo in demos:
-            try:
-                found = _turned_by_motion(file, f"data/{demo}/obs")
-            except (BadEpisode, OSError, RuntimeError, KeyError, ValueError):
-                continue  # reading that demonstration says what is wrong with it
+            found = _fixed_camera_of(file, demo)
             if found is not None:
                 return found
     return None
+
+
+def _fixed_camera_of(file: h5py.File, demo: str) -> Operation | None:
+    """What turns the fixed camera's frames of one demonstration; None where it does not tell."""
+    try:
+        return _turned_by_motion(file, f"data/{demo}/obs")
+    except (BadEpisode, OSError, RuntimeError, KeyError, ValueError):
+        return None  # reading that demonstration says what is wrong with it
 
 
 def _turned_by_motion(file: h5py.File, where: str) -> Operation | None:

@@ -28,9 +28,13 @@ def stored_conventions(
     found = claims.libero({PLACES[name]: name for name in decided if name in PLACES}, wrist=wrist)
     if options.absolute_actions:
         found = replace(found, action="absolute", rotations=tuple(replace(c, command=()) for c in found.rotations))
-    label = metadata.get("fps_label")
-    rate = RateClaim(manifest.fps.hz, float(label) if isinstance(label, int | float) else None)
+    rate = RateClaim(manifest.fps.hz, _number(metadata, "fps_label"), clock=_number(metadata, "fps_clock"))
     return replace(found, rate=rate, effect_row=effect_row(metadata), options=agreeing(manifest, options, metadata))
+
+
+def _number(metadata: Mapping[str, Json], key: str) -> float | None:
+    value = metadata.get(key)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def effect_row(metadata: Mapping[str, Json]) -> int | None:
@@ -58,8 +62,8 @@ MIRRORED: Mapping[Operation, Operation] = {
 
 def agreeing(manifest: Manifest, options: LiberoOptions, metadata: Mapping[str, Json]) -> dict[str, str]:
     """`Conventions.options`: what would agree with the opposite of each decision. metadata: of the episode."""
-    label, cameras = metadata.get("fps_label"), manifest.cameras
-    found = claims.rate_option(float(label) if isinstance(label, int | float) else None)
+    cameras = manifest.cameras
+    found = claims.rate_option(_number(metadata, "fps_clock") or _number(metadata, "fps_label"))
     found |= claims.order_option("mounts_exchanged", tuple(reversed(cameras))) if len(cameras) == 2 else {}
     opens = metadata.get("gripper_action") != OWN_RULE
     found["gripper_polarity"] = f"--gripper {'plus_closes' if opens else 'plus_opens'}"

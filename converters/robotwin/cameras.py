@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.shared.content import not_content
-from converters.shared.hdf5 import MAX_FRAME_BYTES, dataset, open_recording
+from converters.shared.hdf5 import MAX_FRAME_BYTES, check_written, dataset, open_recording
 from fwdata.api import EncodedCamera, EncodedFrame, RawCamera
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE, decode_rgb, is_grey, is_marked_rgb, jpeg_size
@@ -118,6 +118,7 @@ def checked(node: Any, key: str, rows: int) -> Any:
         raise BadEpisode(f"{key} has images of {shape[1]} x {shape[2]} pixels; sides must be 1 to {MAX_SIDE}")
     if dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64)) > MAX_FRAME_BYTES:
         raise BadEpisode(f"{key} has frames of shape {shape[1:]} {dtype}, more than {MAX_FRAME_BYTES >> 20} MiB each")
+    check_written(node, key)
     return node
 
 

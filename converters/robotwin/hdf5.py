@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.shared.hdf5 import dataset, group_keys, open_recording
+from converters.shared.hdf5 import check_written, dataset, group_keys, open_recording
 from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ def _numbers(file: h5py.File, key: str) -> NDArray[Any]:
         raise BadEpisode(f"{key} must be numbers of shape (frames, n), found {node.dtype} of shape {node.shape}")
     if node.shape[0] > MAX_FRAMES or (node.ndim == 2 and not 0 < node.shape[1] <= MAX_WIDTH):
         raise BadEpisode(f"{key} has shape {node.shape}; at most ({MAX_FRAMES}, {MAX_WIDTH}) is plausible")
+    check_written(node, key)
     values: NDArray[Any] = node[()]
     return values.reshape(len(values), -1) if len(values) else np.zeros((0, 1 if node.ndim == 1 else node.shape[1]))
 

@@ -7,6 +7,7 @@ Sizes are checked before anything is allocated. Every function raises BadEpisode
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -114,6 +115,70 @@ def _check_filters(node: h5py.Dataset, key: str) -> None:
             f"{key} is not damaged, but packed by HDF5 filter {code} ({called}), which is not installed; pip install "
             "hdf5plugin, or set HDF5_PLUGIN_PATH to the folder of the filter's library"
         )
+
+
+def check_written(node: h5py.Dataset, key: str) -> None:
+    """BadEpisode where some values of a dataset were never written: HDF5 reads those as a fill value, mostly zero.
+
+    A writer that is killed leaves such chunks, and a virtual dataset may map a part of its values alone. Call it for
+    what is stored; of what is only compared, an unwritten part changes nothing. Cost: some microseconds per 100 chunks.
+    """
+    if not node.size:
+        return
+    if node.is_virtual:
+        _check_mapped(node, key)
+        for source in node.virtual_sources():
+            check_written(node.file[source.dset_name], f"{key} (by {source.dset_name})")
+    elif node.chunks:
+        wanted = math.prod(-(-size // chunk) for size, chunk in zip(node.shape, node.chunks, strict=True))
+        found = int(node.id.get_num_chunks())
+        if found < wanted:
+            raise BadEpisode(
+                f"{key}: {wanted - found} of {wanted} chunks were never written, and would be read as "
+                f"{node.fillvalue!s}: its writer was stopped, or left them out; {UNWRITTEN}"
+            )
+    elif not node.id.get_storage_size():
+        raise BadEpisode(
+            f"{key} has the shape {node.shape}, but no value was ever written, and all would be read as "
+            f"{node.fillvalue!s}; {UNWRITTEN}"
+        )
+
+
+UNWRITTEN = "record or copy it again, or leave the recording out (--exclude)"
+
+
+def _check_mapped(node: h5py.Dataset, key: str) -> None:
+    """BadEpisode where a virtual dataset maps fewer values than it has, or more than its sources have."""
+    import h5py
+
+    sources = node.virtual_sources()
+    if any(_is_endless(source.vspace) for source in sources):
+        return  # maps all that its source has, which HDF5 takes for its shape
+    mapped = sum(int(source.vspace.get_select_npoints()) for source in sources)
+    if 0 <= mapped < node.size:
+        raise BadEpisode(
+            f"{key} is a virtual dataset that maps {mapped} of its {node.size} values, and the others would be read as "
+            f"{node.fillvalue!s}; copy the data to a dataset of its own, or leave the recording out (--exclude)"
+        )
+    for source in sources:
+        held = node.file[source.dset_name].shape
+        whole = source.src_space.get_select_type() != h5py.h5s.SEL_HYPERSLABS  # all of it: no bounds are told
+        last = tuple(size - 1 for size in held) if whole else source.src_space.get_select_bounds()[1]
+        short = math.prod(held) < source.vspace.get_select_npoints()
+        if short or any(end >= size for end, size in zip(last, held, strict=False)):
+            raise BadEpisode(
+                f"{key} is a virtual dataset that maps more of {source.dset_name} than its shape {held} holds; "
+                f"{UNWRITTEN}"
+            )
+
+
+def _is_endless(space: h5py.h5s.SpaceID) -> bool:
+    """Whether a selection goes on as far as its source does."""
+    import h5py
+
+    if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
+        return False
+    return any(h5py.h5s.UNLIMITED in sizes for sizes in space.get_regular_hyperslab())
 
 
 def group_keys(file: h5py.File, key: str) -> list[str]:

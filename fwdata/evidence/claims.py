@@ -130,6 +130,8 @@ class RateClaim:
     """Labels that the layout is documented to carry for rows of the decided rate."""
     container: float | None = None
     """Rate of the video container; None: none, or not read."""
+    clock: float | None = None
+    """Rate that a clock among the recorded numbers shows, such as a simulator's time; None: there is none."""
     measured_times: bool = False
     """Whether the time stamps are measured; False where they are row number / rate and prove nothing."""
 

@@ -25,7 +25,7 @@ class RowRate(Detector):
         rate = episode.claims.rate
         if rate is None:
             return ()
-        stated = {"label": rate.label, "video": rate.container}
+        stated = {"label": rate.label, "video": rate.container, "the simulator's clock": rate.clock}
         if rate.measured_times and len(episode.timestamp_s) > 2:
             step = middle(np.diff(episode.timestamp_s))
             stated["time stamps"] = 1 / step if step > 0 else None

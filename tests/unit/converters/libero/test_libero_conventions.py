@@ -198,6 +198,21 @@ def test_the_fixed_camera_is_turned_by_what_moves_in_it(tmp_path, expected):
     assert bool(told) == (expected != "rot180") and episode.metadata["rotation"] == spelt
 
 
+def test_demonstrations_of_one_file_that_are_turned_differently(tmp_path):
+    _scene(tmp_path / FILE)
+    right = read_one(tmp_path)
+    with h5py.File(tmp_path / FILE, "r+") as file:  # demo_1 is of a file whose frames were rotated already
+        for name in ("agentview_rgb", "eye_in_hand_rgb"):
+            node = file[f"data/demo_1/obs/{name}"]
+            node[...] = file[f"data/demo_0/obs/{name}"][()][:, ::-1, ::-1]
+    first, second = read_all(tmp_path)
+    assert (first.metadata["rotation"], second.metadata["rotation"]) == ("rot180", "none")
+    for camera in ("image", "wrist_image"):
+        assert np.array_equal(pixels(first, camera), pixels(right, camera))
+        assert np.array_equal(pixels(second, camera), pixels(right, camera))
+    assert not any("turned differently" in text for text in (*warnings_of(first), *warnings_of(second)))
+
+
 def test_a_camera_that_looks_straight_down_tells_nothing_of_the_height(tmp_path):
     _scene(tmp_path / FILE)
     with h5py.File(tmp_path / FILE, "r+") as file:
