@@ -163,21 +163,30 @@ def same_format(one: str, other: str) -> bool:
     return one.replace("yuvj", "yuv") == other.replace("yuvj", "yuv")
 
 
+_HEAD = 12
+"""Bytes of a NAL unit that hold its type and, of an H.264 slice, the two numbers it begins with."""
+
+
 def nal_types(data: bytes, extradata: bytes, codec: str) -> Iterator[int]:
-    """First byte of every NAL unit of an H.264 or HEVC packet; stops at damage.
+    """First byte of every NAL unit of an H.264 or HEVC packet; stops at damage."""
+    return (head[0] for head in _nal_heads(data, extradata, codec))
+
+
+def _nal_heads(data: bytes, extradata: bytes, codec: str) -> Iterator[bytes]:
+    """First bytes of every NAL unit, at least one and at most `_HEAD`.
 
     Units have start codes, or length prefixes where the extradata are avcC or hvcC (which begin with version 1).
     """
     if extradata[:1] != b"\x01":
         position = data.find(b"\0\0\1")
         while 0 <= position < len(data) - 3:
-            yield data[position + 3]
+            yield data[position + 3 : position + 3 + _HEAD]
             position = data.find(b"\0\0\1", position + 3)
         return
     place = 21 if codec == "hevc" else 4  # lengthSizeMinusOne: ISO 14496-15, 8.3.3.1 and 5.3.3.1
     position, width = 0, ((extradata[place] if len(extradata) > place else 3) & 3) + 1
     while position + width < len(data):
-        yield data[position + width]
+        yield data[position + width : position + width + _HEAD]
         position += width + int.from_bytes(data[position : position + width])
 
 
@@ -199,12 +208,32 @@ def parameter_sets(data: bytes, codec: str) -> bytes:
     return b"".join(found.values()) if len(found) == len(_PARAMETER_SETS[codec]) else b""
 
 
+def _is_intra(head: bytes) -> bool:
+    """Whether an H.264 NAL unit is no slice, or one of an IDR picture, or of I or SI macroblocks alone."""
+    if head[0] & 0x1F not in (1, 2):
+        return True
+    bits = "".join(f"{byte:08b}" for byte in head[1:])
+    _, rest = _unsigned(bits)  # first_mb_in_slice
+    kind, _ = _unsigned(rest)
+    return kind % 5 in (2, 4)
+
+
+def _unsigned(bits: str) -> tuple[int, str]:
+    """(number, what follows) of an Exp-Golomb code, ITU H.264 9.1; 0 where the bits end."""
+    zeros = len(bits) - len(bits.lstrip("0"))
+    return int(bits[zeros : 2 * zeros + 1] or "1", 2) - 1, bits[2 * zeros + 1 :]
+
+
 def is_entry(data: bytes, extradata: bytes, codec: str) -> bool:
     """Whether decoding may start at a packet that a container marks as a keyframe.
 
-    HEVC: it holds a random access picture (ITU H.265 7.4.2.2: NAL unit types 16 to 21). MPEG-4 part 2: its first VOP is
+    H.264: all its slices are intra coded (ITU H.264 table 7-6), as a stream that is refreshed bit by bit has recovery
+    points at frames that others are needed for. HEVC: it holds a random access picture (ITU H.265 7.4.2.2: NAL unit
+    types 16 to 21). MPEG-4 part 2: its first VOP is
     intra coded (ISO 14496-2 6.2.5: the two bits behind the start code). FFmpeg parses the other codecs itself.
     """
+    if codec == "h264":
+        return all(map(_is_intra, _nal_heads(data, extradata, "h264")))
     if codec == "hevc":
         return any(16 <= (first >> 1) & 0x3F <= 21 for first in nal_types(data, extradata, "hevc"))
     if codec == "mpeg4":

@@ -143,3 +143,14 @@ def test_the_damaged_frame_of_a_shared_file_is_named(tmp_path: Path) -> None:
     [(source, reason)] = report.quarantined
     assert source.endswith("#episode_000002") and "frame 6 of the episode cannot be decoded" in reason
     assert "download the video again" in reason and len(store.episodes) == 2
+
+
+def test_shared_videos_that_are_refreshed_bit_by_bit(tmp_path: Path) -> None:
+    """Decoding begins at the file's first frame for every episode: no later one can be decoded alone."""
+    raw, paths = shared_set(tmp_path)
+    options = {"x264-params": "intra-refresh=1:keyint=5:scenecut=0:bframes=0"}
+    for path in paths:
+        write_clip(path, moving(COUNT), fps=15, gop=5, options=options)
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert report.quarantined == [] and shows(store, ffmpeg_rgb(paths[0]))
+    assert not any("cannot be kept" in text for text in report.warnings)

@@ -274,6 +274,18 @@ def test_hevc_entries_are_told_by_their_units_in_both_forms() -> None:
     assert not is_entry(b"\0\0", hvcc, "hevc")
 
 
+def test_h264_that_is_refreshed_bit_by_bit_is_entered_at_its_beginning(tmp_path: Path) -> None:
+    """Recovery points are marked as keyframes; decoding from one leaves out the frames up to the next."""
+    options = {"x264-params": "intra-refresh=1:keyint=8:scenecut=0:bframes=0"}
+    write_clip(tmp_path / "c.mp4", moving(40), gop=8, options=options)
+    camera = VideoCamera.from_file(tmp_path / "c.mp4")
+    with av.open(str(tmp_path / "c.mp4")) as container:
+        assert sum(packet.is_keyframe for packet in container.demux(video=0) if packet.size) > 2
+    assert [n for n, packet in enumerate(camera.packets()) if packet.is_entry] == [0]
+    assert not is_entry(bytes([0, 0, 1, 0x41, 0b1_00110_00]), b"", "h264")  # first_mb 0, slice_type 5: P
+    assert is_entry(bytes([0, 0, 1, 0x41, 0b1_0001000]), b"", "h264")  # 7: I
+
+
 def test_a_row_beyond_the_end_of_a_video_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "raw/task").mkdir(parents=True)
     write_clip(tmp_path / "raw/task/c.mp4", moving(10), gop=5)
