@@ -31,7 +31,7 @@ from converters.lerobot.parquet import Span
 from converters.lerobot.rates import check_rate
 from converters.lerobot.recognise import fitting_manifests
 from converters.lerobot.recover import recovering
-from converters.lerobot.rows import TableRows, read_rows
+from converters.lerobot.rows import TableRows, as_float32, read_rows
 from converters.lerobot.survey import agreed
 from converters.lerobot.twins import twins
 from converters.shared.galaxea_text import META_NAMES
@@ -273,14 +273,15 @@ class LerobotConverter:
             video_as="keep" if options.video == "keep" else options.decoder,
             check_colours=options.colour_check,
         )
-        warnings += [*rows.warnings, *shown.warnings, *told.warnings]
+        stored = [as_float32(*side) for side in ((state, names[0], "state"), (action, names[1], "action"))]
+        warnings += [*rows.warnings, *(text for _, texts in stored for text in texts), *shown.warnings, *told.warnings]
         window = self.manifest.window.num_frames
         if span.count < window:
             warnings.append(f"{span.count} rows are fewer than a window of {window}; windows are padded")
         return Episode(
             cameras=shown.by_name,
-            state=state.astype(np.float32),
-            action=action.astype(np.float32),
+            state=stored[0][0],
+            action=stored[1][0],
             timestamp_ns=np.rint(np.arange(span.count) * (1e9 / self.manifest.fps.hz)).astype(np.int64),
             valid=~told.unqualified if options.unqualified == "invalid" else np.ones(span.count, np.bool_),
             state_names=mapping.state_names,

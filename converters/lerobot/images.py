@@ -1,4 +1,4 @@
-"""Image features: JPEG buffers as they are, other images (PNG) decoded."""
+"""Image features: JPEG buffers as they are, other images (PNG), and those that EXIF asks to turn, decoded."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from converters.lerobot.parquet import Span, read_pictures
 from fwdata.api import EncodedCamera, EncodedFrame, RawCamera
 from fwdata.errors import BadEpisode
-from fwdata.images.jpeg import MAX_SIDE, jpeg_size
+from fwdata.images.jpeg import MAX_SIDE, has_exif, jpeg_size
 
 JPEG = b"\xff\xd8"
-_FORMATS = ("PNG", "BMP", "TIFF", "WEBP")
-_MODES = frozenset({"RGB", "RGBA", "L", "P", "1"})
+_FORMATS = ("PNG", "BMP", "TIFF", "WEBP", "JPEG")
+_MODES = frozenset({"RGB", "RGBA", "L", "LA", "P", "1"})
+_ORIENTATION = 0x0112
+"""EXIF tag; 1 is upright (CIPA DC-008, 4.6.5)."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,14 @@ class ParquetJpegs:
                 raise BadEpisode(
                     f"{self.key} frame {frame} is not a JPEG (starts with {data[:4].hex(' ')}), frame 0 is"
                 )
+            if is_turned(data):
+                raise BadEpisode(f"{self.key} frame {frame} is to be turned by its EXIF orientation, frame 0 is not")
             yield EncodedFrame(data, self.swapped)
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Losslessly coded images of an image feature, decoded one by one: uint8 [1, H, W, 3]. Picklable."""
+    """Images of an image feature, decoded and turned upright one by one: uint8 [1, H, W, 3]. Picklable."""
 
     span: Span
     """Rows of the episode in its Parquet file."""
@@ -67,7 +71,7 @@ def open_images(span: Span, key: str, swapped: bool) -> EncodedCamera | RawCamer
     """The camera of an image feature; only its first image is read. BadEpisode when that is none."""
     data = next(read_pictures(span, key))
     where = f"{key} frame 0"
-    if data[:2] != JPEG:
+    if data[:2] != JPEG or is_turned(data):
         height, width, _ = _decode(data, where).shape
         return RawCamera(Pictures(span, key, height, width, swapped), height, width)
     try:
@@ -77,9 +81,22 @@ def open_images(span: Span, key: str, swapped: bool) -> EncodedCamera | RawCamer
     return EncodedCamera(ParquetJpegs(span, key, swapped), height, width)
 
 
+def is_turned(data: bytes) -> bool:
+    """Whether a JPEG asks to be turned or mirrored, which lerobot does; False where that cannot be told."""
+    if not has_exif(data):
+        return False
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
     """uint8 [H, W, 3], RGB; transparency is dropped. BadEpisode for damage, other formats and more than 8 bits."""
-    from PIL import Image
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -89,11 +106,13 @@ def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
                 raise BadEpisode(f"{where} claims {image.height}x{image.width} pixels; sides are 1 to {MAX_SIDE}")
             if image.mode not in _MODES:
                 raise BadEpisode(f"{where} is an image of mode {image.mode}, expected 8-bit colours")
-            return np.array(image.convert("RGB"), np.uint8)
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     except BadEpisode:
         raise
+    except UnidentifiedImageError:
+        raise BadEpisode(
+            f"{where} is not a readable image (starts with {data[:4].hex(' ')}); expected JPEG, PNG, BMP, TIFF or WEBP"
+        ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadEpisode(
-            f"{where} is neither JPEG nor PNG (starts with {data[:4].hex(' ')}), or damaged: {reason}"
-        ) from None
+        raise BadEpisode(f"{where} is damaged (starts with {data[:4].hex(' ')}): {reason}") from None

@@ -7,7 +7,6 @@ from functools import partial
 from converters.lerobot import video
 from fwdata.api import VideoCamera
 
-
 MOST_LEAD = 1000
 """Frames before an episode, from the last keyframe on, that are kept with it whatever its length."""
 

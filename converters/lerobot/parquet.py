@@ -365,12 +365,15 @@ def read_pictures(span: Span, key: str) -> Iterator[bytes]:
             row += len(batch)
 
 
+_EMBED = "fetch the table again, or write the images' bytes into it (embed_external_files of the library datasets)"
+
+
 def _picture(cell: Any, span: Span, key: str, frame: int) -> bytes:
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes) or not data:
         path = cell.get("path") if isinstance(cell, dict) else None
-        found = f"only the path {path!r}" if path else f"{type(cell).__name__}"
-        raise BadEpisode(f"{span.name}: {key} frame {frame} holds no image, found {found}")
+        found = f"only the path {path!r}" if path else "no bytes"
+        raise BadEpisode(f"{span.name}: {key} frame {frame} holds no image, found {found}; {_EMBED}")
     if len(data) > MAX_PICTURE_BYTES:
         raise BadEpisode(f"{span.name}: {key} frame {frame} holds {len(data) >> 20} MiB, more than any image")
     return data

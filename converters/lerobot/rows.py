@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converters.lerobot import parquet
 from converters.lerobot.info import Feature, Info
@@ -75,6 +76,36 @@ def _check_order(span: Span, found: Rows) -> list[str]:
             "missing or in another order; download the table again, or leave the episode out"
         )
     return [f"frame_index begins at {first}; row 0 is the first one that is there"] if first else []
+
+
+def as_float32(values: Floats, names: Sequence[str], what: str) -> tuple[NDArray[np.float32], list[str]]:
+    """(values as they are stored, float32 [T, n]; sentences about columns whose changes that loses).
+
+    what: "state" or "action". BadEpisode for a number that float32 does not hold.
+    """
+    beyond = np.isfinite(values) & (np.abs(values) > np.finfo(np.float32).max)
+    if beyond.any():
+        frame, column = np.argwhere(beyond)[0]
+        raise BadEpisode(
+            f"{what} is {values[frame, column]:.3g} at frame {frame}, dimension {names[column]}: more than 32-bit "
+            "numbers hold; leave the episode out, or fetch the table again"
+        )
+    found = values.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        lost, largest = np.abs(found - values).max(axis=0), np.abs(values).max(axis=0)
+        told = (largest > COARSE) & (lost > LOST * np.ptp(values, axis=0)) & (lost > 0)
+    return found, [
+        f"{what} dimension {names[column]} is near {largest[column]:.6g} and stored as 32-bit numbers, which round it "
+        f"by up to {lost[column]:.3g}: more than {LOST:.1%} of its range"
+        for column in np.flatnonzero(told)
+    ]
+
+
+COARSE = 2**24 / 1000
+"""Values above this are rounded by more than 0.001 in float32."""
+
+LOST = 1e-3
+"""Share of a column's range that rounding may take."""
 
 
 def _check_types(table: pa.Table, features: Sequence[Feature]) -> list[str]:

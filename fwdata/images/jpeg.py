@@ -19,7 +19,7 @@ RGB_MARKER = b"XPL-RGB1"
 """Payload of the COM segment that RoboTwin's collectors since September 2026 put into streams of standard colours."""
 
 _START = b"\xff\xd8"
-_COMMENT, _START_OF_SCAN = 0xFE, 0xDA
+_COMMENT, _START_OF_SCAN, _APP1 = 0xFE, 0xDA, 0xE1
 _STAND_ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # TEM, RST0..7, SOI, EOI: no length follows (ITU T.81, table B.1)
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC
 
@@ -73,6 +73,11 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
                 raise ValueError(f"JPEG of {height} x {width} pixels; sides must be 1 to {MAX_SIDE}")
             return height, width
     raise ValueError(f"JPEG of {len(data)} bytes without a frame header (cut short or damaged)")
+
+
+def has_exif(data: bytes) -> bool:
+    """Whether a JPEG buffer has an EXIF segment, which may ask to turn the image; False for anything else."""
+    return any(marker == _APP1 and data[start : start + 6] == b"Exif\0\0" for marker, start, _ in _segments(data))
 
 
 def is_grey(data: bytes) -> bool:

@@ -191,6 +191,17 @@ def test_columns_that_contradict_the_metadata(root, key, column, parts):
     assert all(part in told for part in parts), told
 
 
+def test_numbers_beyond_float32_are_refused_or_said(root):
+    found = np.full((5, 6), 0.5)
+    found[:, 3] = 1.7e9 + np.arange(5) / 30
+    edit_table(root / PARQUET, ARM, pa.array(found.tolist()))
+    (told,) = (w for w in read_all(root)[0].warnings if "32-bit" in w)
+    assert told.startswith("state dimension left_joint_4 is near 1.7e+09 and stored as 32-bit numbers, which round it")
+    found[2, 3] = 1e300
+    edit_table(root / PARQUET, ARM, pa.array(found.tolist()))
+    assert "state is 1e+300 at frame 2, dimension left_joint_4: more than 32-bit numbers hold" in reason(root)
+
+
 def test_doubled_column(root):
     table = pq.read_table(root / PARQUET)
     pq.write_table(table.append_column(ARM, table.column(ARM)), root / PARQUET)
@@ -259,11 +270,11 @@ def _png(mode, size):
     ("data", "frame", "part"),
     [
         (None, 0, "head_rgb frame 0 holds no image, found only the path 'p.png'"),
-        ({"bytes": None, "path": None}, 2, "head_rgb frame 2 holds no image, found dict"),
-        (b"GIF89a", 0, "frame 0 is neither JPEG nor PNG (starts with 47 49 46 38)"),
+        ({"bytes": None, "path": None}, 2, "head_rgb frame 2 holds no image, found no bytes; fetch the table"),
+        (b"GIF89a", 0, "frame 0 is not a readable image (starts with 47 49 46 38); expected JPEG, PNG"),
         (b"\xff\xd8\xff\xe0", 0, "frame 0: JPEG of 4 bytes without a frame header"),
-        (_png("RGB", (32, 24))[:50], 1, "frame 1 is neither JPEG nor PNG"),
-        (_png("RGB", (32, 24)).replace(b"IDATx", b"IDATy"), 4, "frame 4 is neither JPEG nor PNG"),
+        (_png("RGB", (32, 24))[:50], 1, "frame 1 is damaged (starts with 89 50 4e 47)"),
+        (_png("RGB", (32, 24)).replace(b"IDATx", b"IDATy"), 4, "frame 4 is damaged (starts with 89 50 4e 47)"),
         (_png("I;16", (32, 24)), 0, "frame 0 is an image of mode I;16, expected 8-bit colours"),
         (_png("RGB", (16, 24)), 3, "frame 3 is 24x16 pixels, frame 0 24x32"),
         (_png("1", (9000, 8)), 0, "frame 0 claims 8x9000 pixels"),
