@@ -8,18 +8,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwdata.console import emit_json, print_table, say
+from fwdata.console import emit_json, print_table, say, warn
 from fwdata.errors import UsageError
 from fwtrain.cli._common import Device, Json, RecipeName, RunArgument, Threads, answer, need_recipe
+from fwtrain.cli.distil import (
+    LoopLimit,
+    LoopProtocol,
+    LoopResolution,
+    LoopSuites,
+    LoopTasks,
+    LoopTrials,
+    LoopWorkers,
+    end_unfinished,
+)
+from fwtrain.cli.evaluate import EPISODES, benchmark_plan, refuse_options
 
 if TYPE_CHECKING:
     from fwtrain.compare import ComparisonPlan
+    from fwtrain.infer.trials.plan import EvalPlan
+
+EXECUTE = 12
+"""Actions carried out of a chunk in the sample world."""
+EXAMPLES = """Example: fwtrain compare data/rt.zarr --recipe tiny --out compared --seeds 0,1 --lambdas 0.5
+
+fwtrain compare data/lb.zarr --recipe libero --out compared --env libero --suite goal --trials 20 --workers 4"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    example = "Example: fwtrain compare data/rt.zarr --recipe tiny --out compared --seeds 0,1 --lambdas 0.5"
-    app.command("compare", epilog=example)(compare_command)
+    app.command("compare", epilog=EXAMPLES)(compare_command)
     app.command("report", epilog="Example: fwtrain report runs/rt")(report_command)
 
 
@@ -34,9 +51,23 @@ def compare_command(
         typer.Option(help="Variants, comma separated (default: all); the first is the one others are compared with."),
     ] = None,
     lambdas: Annotated[str, typer.Option(help="Further weights of the video loss, comma separated.")] = "",
-    env: Annotated[str, typer.Option(help="World of the closed loop: sample, or none.")] = "sample",
-    episodes: Annotated[int, typer.Option(help="Closed-loop episodes of every run.")] = 20,
-    execute: Annotated[int, typer.Option(help="Actions of a chunk carried out before looking again.")] = 12,
+    env: Annotated[
+        str, typer.Option(help="World of the closed loop: sample, libero, a module with a BENCHMARK, or none.")
+    ] = "sample",
+    episodes: Annotated[
+        int | None, typer.Option(help=f"Sample world: closed-loop episodes of every run (default {EPISODES}).")
+    ] = None,
+    execute: Annotated[
+        int | None,
+        typer.Option(help=f"Actions of a chunk carried out before looking again (default {EXECUTE}, or protocol's)."),
+    ] = None,
+    suite: LoopSuites = None,
+    tasks: LoopTasks = None,
+    trials: LoopTrials = None,
+    protocol: LoopProtocol = None,
+    workers: LoopWorkers = None,
+    limit: LoopLimit = None,
+    resolution: LoopResolution = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are.")] = False,
     device: Device = "auto",
@@ -45,13 +76,29 @@ def compare_command(
 ) -> None:
     """Train variants and video-loss weights on equal budgets and compare them, with seeds and intervals.
 
-    Finished runs are kept; Ctrl-C or SIGTERM saves and stops, the same command continues.
+    Every run is judged in the sample world, or by trials of a benchmark as fwtrain eval runs them. Finished runs and
+    trials are kept; Ctrl-C or SIGTERM saves and stops, the same command continues. Exit code 3: some environments
+    crashed.
     """
     from fwtrain.compare import make_plan
+    from fwtrain.infer.trials.plan import ProtocolChanges
     from fwtrain.recipe import load_recipe
 
     recipe = need_recipe(recipe)
     extra = [f"optim.steps={steps}"] if steps is not None else []
+    benchmark_only = {
+        "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
+        "--limit": limit, "--resolution": resolution,
+    }  # fmt: skip
+    benchmark: EvalPlan | None = None
+    if env == "none":
+        refuse_options(env, {**benchmark_only, "--episodes": episodes, "--execute": execute})
+    elif env == "sample":
+        refuse_options(env, benchmark_only)
+    else:
+        refuse_options(env, {"--episodes": episodes})
+        changes = ProtocolChanges(execute=execute, limit=limit, resolution=resolution)
+        benchmark = benchmark_plan(env, suite, protocol, tasks, trials, changes)
     plan = make_plan(
         load_recipe(recipe, [*(overrides or []), *extra]),
         out,
@@ -59,8 +106,10 @@ def compare_command(
         lambdas=_listed(lambdas, "--lambdas", float),
         seeds=_listed(seeds, "--seeds", int),
         env=env,
-        episodes=episodes,
-        execute=execute,
+        episodes=EPISODES if episodes is None else episodes,
+        execute=EXECUTE if execute is None else execute,
+        benchmark=benchmark,
+        workers=workers or 1,
     )
     if dry_run:
         import fwdata
@@ -90,11 +139,15 @@ def _compare(store: str, plan: ComparisonPlan, device: str, threads: int | None,
             progress=True,
         )
     summaries = summarise(results)
+    for sentence in dict.fromkeys(said for found in results for said in found.warnings):
+        warn(sentence)
     if as_json:
         emit_json({**to_json(plan, summaries), "report": str(plan.out / "report.html")})
-        return
-    print_table(str(plan.out), HEADER, [tuple("" if v is None else str(v) for v in r) for r in table_rows(summaries)])
-    print("\n".join([*sentences(summaries), f"report: {plan.out / 'report.html'}"]))
+    else:
+        rows = [tuple("" if v is None else str(v) for v in row) for row in table_rows(summaries)]
+        print_table(str(plan.out), HEADER, rows)
+        print("\n".join([*sentences(summaries), f"report: {plan.out / 'report.html'}"]))
+    end_unfinished([lost for found in results for lost in found.unfinished])
 
 
 def _show_states(plan: ComparisonPlan, as_json: bool) -> None:

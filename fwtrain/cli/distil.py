@@ -83,8 +83,8 @@ def distil_command(
     """
     import fwdata
     from fwtrain.infer.trials.plan import ProtocolChanges
+    from fwtrain.infer.worlds import BenchmarkLoopWorld, SampleLoopWorld
     from fwtrain.train.distil import DistilRequest, distil
-    from fwtrain.train.distil_loops import BenchmarkDistilLoop, SampleDistilLoop
     from fwtrain.train.run import set_threads
 
     counts = _step_counts(steps)
@@ -93,27 +93,29 @@ def distil_command(
         "--limit": limit, "--resolution": resolution,
     }  # fmt: skip
     folder = out or run / "distil"
-    loop: SampleDistilLoop | BenchmarkDistilLoop | None = None
+    loop: SampleLoopWorld | BenchmarkLoopWorld | None = None
     if env == "none":
         refuse_options(env, {**benchmark_only, "--episodes": episodes, "--execute": execute})
     elif env == "sample":
         refuse_options(env, benchmark_only)
-        loop = SampleDistilLoop(EPISODES if episodes is None else episodes, EXECUTE if execute is None else execute)
+        loop = SampleLoopWorld(EPISODES if episodes is None else episodes, EXECUTE if execute is None else execute)
     else:
         refuse_options(env, {"--episodes": episodes})
         changes = ProtocolChanges(execute=execute, limit=limit, resolution=resolution)
         plan = benchmark_plan(env, suite, protocol, tasks, trials, changes)
-        loop = BenchmarkDistilLoop(plan, folder / "eval", workers or 1)
+        loop = BenchmarkLoopWorld(plan, folder / "eval", workers or 1)
     set_threads(threads)
     asked = DistilRequest(run, folder, counts, checkpoint, teacher_steps, train_steps, batch_size, lr, device)
     with progress_bar("distilling", "steps") as bar:
         bar.start(train_steps * sum(not (folder / f"steps-{count}").exists() for count in counts))
         rows = distil(fwdata.open(store), asked, loop=loop, note=say, progress=bar.advance)
     _answer(run, folder, rows, as_json)
-    _end(loop.unfinished if isinstance(loop, BenchmarkDistilLoop) else ())
+    for sentence in loop.warnings if isinstance(loop, BenchmarkLoopWorld) else ():
+        warn(sentence)
+    end_unfinished(loop.unfinished if isinstance(loop, BenchmarkLoopWorld) else ())
 
 
-def _end(lost: Sequence[Unfinished]) -> None:
+def end_unfinished(lost: Sequence[Unfinished]) -> None:
     """Exit code 3 with a sentence per trial that an environment's crash ended."""
     from fwtrain.infer.trials.loop import unfinished_text
 

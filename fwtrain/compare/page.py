@@ -17,17 +17,20 @@ from fwtrain.compare.run import CellResult
 from fwtrain.compare.summary import Summary, sentences, summarise
 from fwtrain.infer.evaluate import EvalResult
 from fwtrain.infer.intervals import Interval
+from fwtrain.infer.trials.loop import Unfinished
 from fwtrain.recipe import Recipe
 from fwtrain.train.folder import REPORT
 
 RESULTS, PLOT = "results.json", "comparison.svg"
+WORLDS = {"sample": "sample world"}
+"""What pages call worlds; a benchmark has its own name."""
 
 
 def write_comparison(plan: ComparisonPlan, results: Sequence[CellResult]) -> Path:
     """Write the three files, each whole or not at all, from the results so far; returns the page's path."""
     summaries = summarise(results)
     write_json(plan.out / RESULTS, to_json(plan, summaries))
-    panels = plot_panels(summaries)
+    panels = plot_panels(summaries, plan.env)
     if panels:
         write_atomic(plan.out / PLOT, standalone(range_plot(panels)).encode())
     return _page(plan, summaries, panels).write(plan.out / REPORT)
@@ -56,7 +59,11 @@ class ComparedRunJson(TypedDict):
     validation: dict[str, float]
     """The last validation's numbers by name; empty without."""
     closed_loop: EvalResult | None
-    """Result of the closed loop; null without a world."""
+    """Result of the closed loop; null without a world, or where no trial could be finished."""
+    unfinished: list[Unfinished]
+    """Trials of a benchmark whose environment was lost; the same command tries them again."""
+    warnings: list[str]
+    """What may make the success rate mean something else."""
 
 
 class ArmJson(TypedDict):
@@ -116,12 +123,12 @@ class ComparisonJson(TypedDict):
 
 def to_json(plan: ComparisonPlan, summaries: Sequence[Summary]) -> ComparisonJson:
     """Everything as one JSON document; an interval that bounds nothing is null."""
-    done = sum(len(item.runs) for item in summaries)
+    runs = [run for item in summaries for run in item.runs]
     return {
         "recipe": plan.base,
         "seeds": list(plan.seeds),
         "closed_loop": plan.settings(),
-        "complete": done == len(plan.cells),
+        "complete": len(runs) == len(plan.cells) and not any(run.unfinished for run in runs),
         "machine": {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": platform.processor()},
         "arms": [_arm_json(item) for item in summaries],
         "findings": sentences(summaries),
@@ -146,6 +153,8 @@ def _arm_json(item: Summary) -> ArmJson:
                 "steps": run.steps,
                 "validation": run.validation,
                 "closed_loop": run.closed,
+                "unfinished": list(run.unfinished),
+                "warnings": list(run.warnings),
             }
             for run in item.runs
         ],
@@ -159,7 +168,7 @@ def _interval(found: Interval | None) -> IntervalJson | None:
     return {"value": value, "low": low, "high": high}
 
 
-def plot_panels(summaries: Sequence[Summary]) -> list[RangePanel]:
+def plot_panels(summaries: Sequence[Summary], env: str = "sample") -> list[RangePanel]:
     """Closed loop and open loop side by side; a panel without any value is left out."""
     success = {
         s.arm.name: _range(s.success, 100, [100 * run.closed.rate for run in s.runs if run.closed]) for s in summaries
@@ -167,7 +176,7 @@ def plot_panels(summaries: Sequence[Summary]) -> list[RangePanel]:
     scores = [[run.validation["score"] for run in s.runs if "score" in run.validation] for s in summaries]
     score = {s.arm.name: _range(s.score, 1, values) for s, values in zip(summaries, scores, strict=True)}
     panels = [
-        RangePanel("Closed-loop success, sample world", "% of episodes", success, (0, 100)),
+        RangePanel(f"Closed-loop success, {WORLDS.get(env, env)}", "% of episodes", success, (0, 100)),
         RangePanel("Open-loop action error, held out", "normalised units", score),
     ]
     return [panel for panel in panels if any(panel.rows.values())]
@@ -188,6 +197,10 @@ def _page(plan: ComparisonPlan, summaries: Sequence[Summary], panels: Sequence[R
     if done < len(plan.cells):
         report.text(f"Not complete: {done} of {len(plan.cells)} runs so far.")
     loop = f"{plan.episodes} scenes, the same for every run; {plan.execute} actions of a chunk carried out"
+    if plan.benchmark is not None:
+        asked = plan.benchmark
+        changed = f" with other {', '.join(asked.changed)}" if asked.changed else ""
+        loop = f"{plan.env}, protocol {asked.protocol.name}{changed}: {len(asked.tasks)} tasks, {loop}"
     report.facts(
         {
             "recipe": plan.base.name,
@@ -205,6 +218,9 @@ def _page(plan: ComparisonPlan, summaries: Sequence[Summary], panels: Sequence[R
         "Success: all episodes of all seeds pooled, Wilson's interval, which takes episodes as independent. Action "
         "error: mean absolute error of sampled chunks in normalised units, Student's interval over seeds."
     )
+    _doubts(report, summaries)
+    if plan.benchmark is not None:
+        _by_task(report, summaries)
     report.heading("What it shows")
     found = sentences(summaries)
     report.text(
@@ -215,6 +231,31 @@ def _page(plan: ComparisonPlan, summaries: Sequence[Summary], panels: Sequence[R
     report.text("\n".join(found) or "One arm: nothing to compare.")
     _runs(report, summaries)
     return report
+
+
+def _doubts(report: Report, summaries: Sequence[Summary]) -> None:
+    """Warnings, each once, and trials that are missing."""
+    runs = [run for item in summaries for run in item.runs]
+    lines = list(dict.fromkeys(said for run in runs for said in run.warnings))
+    lines += [
+        f"{run.cell.name}: {len(run.unfinished)} trials are not finished; the same command tries them again"
+        for run in runs
+        if run.unfinished
+    ]
+    if lines:
+        report.text("\n".join(lines))
+
+
+def _by_task(report: Report, summaries: Sequence[Summary]) -> None:
+    """Successes of every arm in every task, all seeds together."""
+    report.heading("By task")
+    counts = [[run.closed.by_task for run in item.runs if run.closed is not None] for item in summaries]
+    names = list(dict.fromkeys(task for found in counts for by_task in found for task in by_task))
+    rows = [
+        (name, *(" of ".join(str(sum(by[name][i] for by in found if name in by)) for i in (0, 1)) for found in counts))
+        for name in names
+    ]
+    report.table(("task", *(item.arm.name for item in summaries)), rows)
 
 
 HEADER = ("", "success", "95 %", "action error", "95 %", "robot units", "video loss by latent frame")

@@ -10,25 +10,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
+from fwdata.envs.benchmarks.contract import TrialRules
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.manifest import validate_model
+from fwtrain.infer.trials.plan import EvalPlan
 from fwtrain.recipe import Recipe
 from fwtrain.variants import MODE_SHARE, VARIANTS
 
 ENVS = ("sample", "none")
+"""Worlds that need no plan of trials."""
 
 
 class ClosedLoopSettings(TypedDict):
     """How the closed loop of every run is run."""
 
     env: str
-    """World: sample, or none for open loop only."""
+    """World: sample, a benchmark, or none for open loop only."""
     episodes: int
-    """Episodes, whose scenes are the same for every run."""
+    """Episodes, whose scenes are the same for every run; trials of all tasks in a benchmark."""
     execute: int
     """Actions of a chunk that are carried out before the next observation."""
+    protocol: NotRequired[TrialRules]
+    """Benchmark: how its trials are run, changes of the command line included."""
+    simulator: NotRequired[dict[str, str]]
+    """Benchmark: versions of its libraries."""
+    trials: NotRequired[list[int]]
+    """Benchmark: numbers of the trials of every task."""
+    initial_states_sha256: NotRequired[dict[str, str]]
+    """Benchmark: SUITE/TASK -> sha256 of its initial states."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +85,15 @@ class ComparisonPlan:
     out: Path
     """Folder of the comparison."""
     env: str
-    """World of the closed loop; "none": open loop only."""
+    """World of the closed loop: "sample", the name of a benchmark, or "none" for the open loop only."""
     episodes: int
-    """Episodes of the closed loop, whose scenes are the same for every run."""
+    """Episodes of the closed loop, whose scenes are the same for every run; trials of all tasks in a benchmark."""
     execute: int
     """Actions of a chunk that are carried out in the closed loop."""
+    benchmark: EvalPlan | None = None
+    """Trials that every run is judged by, as `fwtrain eval` plans them; None in the sample world or without a world."""
+    workers: int = 1
+    """Environments of a benchmark side by side; changes no result."""
 
     @property
     def cells(self) -> tuple[ComparedRun, ...]:
@@ -101,7 +116,18 @@ class ComparisonPlan:
 
     def settings(self) -> ClosedLoopSettings:
         """How the closed loop is run; results with other settings are not used again."""
-        return {"env": self.env, "episodes": self.episodes, "execute": self.execute}
+        common: ClosedLoopSettings = {"env": self.env, "episodes": self.episodes, "execute": self.execute}
+        if self.benchmark is None:
+            return common
+        asked = self.benchmark
+        conditions = asked.conditions()
+        return {
+            **common,
+            "protocol": conditions["protocol"],
+            "simulator": conditions["simulator"],
+            "trials": list(asked.trials),
+            "initial_states_sha256": {f"{task.suite}/{task.task.name}": task.states.sha256 for task in asked.tasks},
+        }
 
 
 def make_plan(
@@ -114,19 +140,24 @@ def make_plan(
     env: str = "sample",
     episodes: int = 20,
     execute: int = 12,
+    benchmark: EvalPlan | None = None,
+    workers: int = 1,
 ) -> ComparisonPlan:
     """Arms and runs; UsageError for names and numbers that do not fit.
 
     variants: None for all there are. lambdas: further weights of the video loss for the first variant that has one;
-    lambda 0 is the variant no-video and
-    the base recipe's own weight is the variant itself: neither is trained twice.
+    lambda 0 is the variant no-video and the base recipe's own weight is the variant itself: neither is trained twice.
+    benchmark: trials that take the place of env, episodes and execute; workers: environments side by side.
     """
     variants = tuple(VARIANTS) if variants is None else variants
     for variant in variants:
         if variant not in VARIANTS:
             raise UsageError(f"--variants: unknown variant {variant!r}{did_you_mean(variant, VARIANTS)}")
-    if env not in ENVS:
-        raise UsageError(f"--env {env!r} is unknown; known: {', '.join(ENVS)}")
+    if benchmark is not None:
+        env, execute = benchmark.env, benchmark.protocol.execute
+        episodes = len(benchmark.tasks) * len(benchmark.trials)
+    elif env not in ENVS:
+        raise UsageError(f"--env {env!r} is unknown; known: {', '.join(ENVS)}, or a benchmark with its trials")
     if episodes < 1:
         raise UsageError(f"--episodes must be at least 1, found {episodes}")
     if min([*seeds, *lambdas, 0]) < 0 or not seeds or not variants:
@@ -146,4 +177,4 @@ def make_plan(
             else ComparisonArm(graded, weight, f"{graded} lambda {weight:g}")
         )
     unique = tuple(dict.fromkeys(arms))
-    return ComparisonPlan(base, unique, tuple(dict.fromkeys(seeds)), out, env, episodes, execute)
+    return ComparisonPlan(base, unique, tuple(dict.fromkeys(seeds)), out, env, episodes, execute, benchmark, workers)

@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
+from fwdata.console import Bar, progress_bar
 from fwdata.envs.sample import SampleEnv
-from fwdata.io import write_json
+from fwdata.io import plain_json, write_json
 from fwtrain.compare.plan import ComparedRun, ComparisonPlan
+from fwtrain.data import open_source
 from fwtrain.data.contract import StoreLike
 from fwtrain.errors import Interrupted
 from fwtrain.infer.evaluate import EvalResult, evaluate_sample
 from fwtrain.infer.policy import Policy
-from fwtrain.train.folder import RunFolder
+from fwtrain.infer.trials.loop import Unfinished
+from fwtrain.infer.trials.plan import check_fit
+from fwtrain.infer.worlds import BenchmarkLoopWorld
+from fwtrain.train.build import model_config
+from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.logs import read_log
+from fwtrain.train.report import write_run_report
+from fwtrain.train.report_loops import COMPARED
 from fwtrain.train.run import train
 
 EVALUATION = "evaluation.json"
@@ -38,6 +47,10 @@ class CellResult:
     """Result of the closed loop; None without a world."""
     steps: int
     """Optimizer steps trained."""
+    unfinished: tuple[Unfinished, ...] = ()
+    """Trials of a benchmark whose environment was lost; the same command tries them again."""
+    warnings: tuple[str, ...] = ()
+    """What may make the success rate mean something else."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +98,7 @@ def run_comparison(
     when `plan.out` holds runs of another comparison; UsageError for a store whose robot the world does not have; what
     training raises.
     """
-    if plan.env == "sample":
-        SampleEnv(store.source)  # refuses a robot that it does not have, before anything is trained
+    _check_world(store, plan)
     for cell in plan.cells:  # all of them before any is trained
         folder = RunFolder(plan.folder(cell))
         if folder.exists:
@@ -102,6 +114,16 @@ def run_comparison(
             clock.add(cell.arm.name, time.perf_counter() - began)
         finished(results)
     return results
+
+
+def _check_world(store: StoreLike, plan: ComparisonPlan) -> None:
+    """UsageError for a robot that the world does not have, before anything is trained."""
+    if plan.env == "sample":
+        SampleEnv(store.source)
+    if plan.benchmark is not None:
+        recipe = plan.recipe(plan.cells[0])
+        source = open_source(store, recipe)
+        check_fit(RunInfo.of(source, model_config(recipe, source)), plan.benchmark)
 
 
 class _Clock:
@@ -143,39 +165,65 @@ def _one(
     else:
         RunFolder(path).prepare(plan.recipe(cell), resume=True, fresh=False, longer=False)  # refuses other recipes
     step = RunFolder(path).need_checkpoint().step
-    closed = None if plan.env == "none" else _closed_loop(plan, cell, step, device, should_stop)
     validations = read_log(path, "val")
-    return CellResult(
+    trained = CellResult(
         cell=cell,
         validation={k: v for k, v in validations[-1].items() if k != "kind"} if validations else {},
-        closed=closed,
+        closed=None,
         steps=step,
     )
+    return trained if plan.env == "none" else _closed_loop(plan, trained, device, should_stop, progress)
 
 
 def _closed_loop(
-    plan: ComparisonPlan, cell: ComparedRun, step: int, device: str, should_stop: Callable[[], bool]
-) -> EvalResult:
+    plan: ComparisonPlan, trained: CellResult, device: str, should_stop: Callable[[], bool], progress: bool
+) -> CellResult:
+    cell, step = trained.cell, trained.steps
     known = _known(plan, cell, step)
     if known is not None:
-        return known
+        return replace(trained, closed=known[0], warnings=known[1])
 
-    def go_on(_: int) -> None:
+    with progress_bar("closed loop", "episodes") if progress else nullcontext() as bar:
+        found = _played(plan, trained, device, should_stop, bar)
+    folder = RunFolder(plan.folder(cell))
+    if plan.benchmark is not None:
+        write_run_report(folder)  # which shows the trials
+    if not found.unfinished:
+        kept = {"step": step, "result": found.closed, "warnings": list(found.warnings)}
+        write_json(folder.path / EVALUATION, {**plan.settings(), **kept})
+    return found
+
+
+def _played(
+    plan: ComparisonPlan, trained: CellResult, device: str, should_stop: Callable[[], bool], bar: Bar | None
+) -> CellResult:
+    cell, folder = trained.cell, RunFolder(plan.folder(trained.cell))
+
+    def go_on(ended: int) -> None:
+        if bar is not None:
+            bar.advance(ended)
         if should_stop():
-            raise Interrupted(f"stopped while {cell.name} was acting; its training is kept, the same command continues")
+            kept = "its training is" if plan.benchmark is None else "its training and its finished trials are"
+            raise Interrupted(f"stopped while {cell.name} was acting; {kept} kept, the same command continues")
 
-    policy = Policy.load(plan.folder(cell), device=device)
-    result = evaluate_sample(policy, plan.episodes, seed=0, execute=plan.execute, done=go_on)
-    write_json(plan.folder(cell) / EVALUATION, {**plan.settings(), "step": step, "result": result})
-    return result
+    begin = (lambda _: None) if bar is None else bar.start
+    policy = Policy.load(folder.path, device=device)
+    if plan.benchmark is None:
+        begin(plan.episodes)
+        return replace(trained, closed=evaluate_sample(policy, plan.episodes, seed=0, execute=plan.execute, done=go_on))
+    world = BenchmarkLoopWorld(plan.benchmark, folder.path / COMPARED, plan.workers, start=begin, done=go_on)
+    result = world.play(policy, folder.need_checkpoint(), "policy", plan.benchmark.protocol.denoising_steps)
+    return replace(trained, closed=result, unfinished=tuple(world.unfinished), warnings=tuple(world.warnings))
 
 
-def _known(plan: ComparisonPlan, cell: ComparedRun, step: int) -> EvalResult | None:
-    """The closed-loop result on disk, if it is of these settings and this checkpoint."""
+def _known(plan: ComparisonPlan, cell: ComparedRun, step: int) -> tuple[EvalResult, tuple[str, ...]] | None:
+    """The closed-loop result on disk with its warnings, if it is of these settings and this checkpoint."""
     path: Path = plan.folder(cell) / EVALUATION
     if not path.is_file():
         return None
     data: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    if {key: data.get(key) for key in (*plan.settings(), "step")} != {**plan.settings(), "step": step}:
+    asked = json.loads(json.dumps({**plan.settings(), "step": step}, default=plain_json))
+    if {key: data.get(key) for key in asked} != asked:
         return None
-    return TypeAdapter(EvalResult).validate_python(data["result"])
+    warnings = TypeAdapter(tuple[str, ...]).validate_python(data.get("warnings", ()))
+    return TypeAdapter(EvalResult).validate_python(data["result"]), warnings

@@ -74,7 +74,8 @@ def _mean(runs: Sequence[CellResult], name: str) -> Interval | None:
 
 def _versus_success(runs: Sequence[CellResult], first: Sequence[CellResult]) -> Interval | None:
     base = {run.cell.seed: run.closed.outcomes for run in first if run.closed is not None}
-    pairs = [(run.closed.outcomes, base[run.cell.seed]) for run in runs if run.closed and run.cell.seed in base]
+    found = [(run.closed.outcomes, base[run.cell.seed]) for run in runs if run.closed and run.cell.seed in base]
+    pairs = [(one, other) for one, other in found if one and other]  # none where trials are not finished
     if not pairs:
         return None
     one, other = np.array(pairs, np.bool_).transpose(1, 0, 2).reshape(2, -1)

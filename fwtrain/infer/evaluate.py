@@ -45,7 +45,7 @@ class EvalResult:
     by_task: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Task -> (successes, episodes)."""
     outcomes: tuple[bool, ...] = ()
-    """Success of episode 0, 1, .., in this order."""
+    """Success of episode 0, 1, .., in this order; of a benchmark task after task, () where some are not finished."""
 
     @property
     def rate(self) -> float:

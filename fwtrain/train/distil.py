@@ -34,11 +34,11 @@ from fwtrain.errors import RunMismatch, TrainingDiverged
 from fwtrain.export.files import whole
 from fwtrain.infer.evaluate import EvalResult
 from fwtrain.infer.policy import Policy
+from fwtrain.infer.worlds import LoopWorld
 from fwtrain.model import Denoising, FastWAM, Noise, sample
 from fwtrain.model.sampling import sampled
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import model_config
-from fwtrain.train.distil_loops import DistilLoop
 from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.imported import IMPORTED, record_weights
 from fwtrain.train.run import choose_device
@@ -102,7 +102,7 @@ def distil(
     store: StoreLike,
     asked: DistilRequest,
     *,
-    loop: DistilLoop | None = None,
+    loop: LoopWorld | None = None,
     note: Callable[[str], None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[DistilRow]:
@@ -320,7 +320,7 @@ def _seconds(model: FastWAM, batch: Batch, count: int) -> float:
     return statistics.median(chunk() for _ in range(LATENCY_REPEATS))
 
 
-def _in_closed_loop(row: DistilRow, asked: DistilRequest, loop: DistilLoop, note: Callable[[str], None]) -> DistilRow:
+def _in_closed_loop(row: DistilRow, asked: DistilRequest, loop: LoopWorld, note: Callable[[str], None]) -> DistilRow:
     path, which = (asked.run, asked.checkpoint) if row.name == "teacher" else (asked.out / f"steps-{row.steps}", "last")
     note(f"closed loop of the {row.name} with {row.steps} step{'s' if row.steps > 1 else ''}")
     policy = Policy.load(path, checkpoint=which, device=asked.device, sampling=Denoising(steps=row.steps))

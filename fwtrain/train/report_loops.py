@@ -14,6 +14,8 @@ from fwdata.report import Report
 from fwdata.report.films import FRAMES, NARROWEST, film_frames, rollout_film
 
 RESULT = "result.json"
+COMPARED = "compared"
+"""Folder of a run of a comparison that holds the trials of benchmarks, in folders below."""
 SHOWN = 4
 """Films of each evaluation: as many solved ones as not, where both are there."""
 RATE = 20.0
@@ -49,7 +51,8 @@ class LoopResult:
 
 def find_loops(run: Path) -> list[LoopResult]:
     """Evaluations in folders of a run that have a result, before training first; unreadable ones are left out."""
-    found = [loop for path in sorted(run.glob(f"*/{RESULT}")) if (loop := _read(path)) is not None]
+    paths = [*sorted(run.glob(f"*/{RESULT}")), *sorted(run.glob(f"{COMPARED}/*/*/{RESULT}"))]
+    found = [loop for path in paths if (loop := _read(path)) is not None]
     return sorted(found, key=lambda loop: (not loop.untrained, loop.folder.name))
 
 

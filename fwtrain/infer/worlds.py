@@ -1,4 +1,4 @@
-"""The closed loops of a distillation: teacher and students in the sample world or in a benchmark."""
+"""Worlds that policies are judged in side by side: teacher and students of a distillation, runs of a comparison."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from fwtrain.infer.evaluate import EvalResult, check_request, evaluate_sample
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials.loop import Unfinished
 from fwtrain.infer.trials.plan import EvalPlan, check_fit
+from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import evaluate_benchmark, usual_rows
 from fwtrain.train.checkpoint import Checkpoint
 from fwtrain.train.folder import RunInfo
 
 
-class DistilLoop(Protocol):
-    """A world that teacher and students act in, all from the same scenes and noise."""
+class LoopWorld(Protocol):
+    """A world that policies act in, all from the same scenes and noise."""
 
     def check(self, info: RunInfo) -> None:
-        """UsageError when the run does not fit, before anything is trained."""
+        """UsageError when a run does not fit, before anything is trained."""
 
     def play(self, policy: Policy, checkpoint: Checkpoint, name: str, steps: int) -> EvalResult | None:
         """Successes of a policy that is sampled with `steps`; None where no trial could be finished.
 
-        checkpoint: its weights. name: teacher or student.
+        checkpoint: its weights. name: what its folder is called by.
         """
 
 
 @dataclass(frozen=True)
-class SampleDistilLoop:
+class SampleLoopWorld:
     """Episodes of the sample world."""
 
     episodes: int = 20
@@ -43,16 +44,16 @@ class SampleDistilLoop:
     """Actions of a chunk carried out before looking again."""
 
     def check(self, info: RunInfo) -> None:
-        """See DistilLoop."""
+        """See LoopWorld."""
         check_request(info, self.episodes, self.execute)
 
     def play(self, policy: Policy, checkpoint: Checkpoint, name: str, steps: int) -> EvalResult:
-        """See DistilLoop."""
+        """See LoopWorld."""
         return evaluate_sample(policy, self.episodes, 0, execute=self.execute, steps=steps)
 
 
 @dataclass(frozen=True)
-class BenchmarkDistilLoop:
+class BenchmarkLoopWorld:
     """Trials of a benchmark; finished ones are kept and never run again."""
 
     plan: EvalPlan
@@ -67,35 +68,46 @@ class BenchmarkDistilLoop:
     """Callback, trials ended."""
     unfinished: list[Unfinished] = field(default_factory=list)
     """Trials whose environment was lost, of all policies that have played."""
+    warnings: list[str] = field(default_factory=list)
+    """What may make the success rates mean something else, each sentence once."""
 
     def check(self, info: RunInfo) -> None:
-        """See DistilLoop."""
+        """See LoopWorld."""
         check_fit(info, self.plan)
 
     def play(self, policy: Policy, checkpoint: Checkpoint, name: str, steps: int) -> EvalResult | None:
-        """See DistilLoop."""
+        """See LoopWorld."""
         protocol = replace(self.plan.protocol, denoising_steps=steps)
         changed = tuple(dict.fromkeys((*self.plan.changed, "denoising_steps")))
         if steps == self.plan.protocol.denoising_steps:
             changed = self.plan.changed
+        out = self.folder(checkpoint, name, steps)
         found = evaluate_benchmark(
             replace(self.plan, protocol=protocol, changed=changed),
             policy,
             about_policy(policy, policy.sampling, checkpoint_weights(checkpoint)),
-            self.out / self._protocol_folder() / f"{name}-{steps}-{weights_digest(checkpoint)[:8]}",
+            out,
             workers=self.workers,
             rows=usual_rows(policy),
             start=self.start,
             done=self.done,
         )
         self.unfinished.extend(found.unfinished)
+        self.warnings.extend(said for said in found.warnings if said not in self.warnings)
         total = found.summary.all
         if not total.trials:
             return None
         tasks = {f"{suite}/{task}": (t.successes, t.trials) for (suite, task), t in found.summary.tasks.items()}
-        return EvalResult(total.successes, total.trials, total.steps, tasks)
+        return EvalResult(total.successes, total.trials, total.steps, tasks, self._outcomes(EvalFolder(out)))
 
-    def _protocol_folder(self) -> str:
-        """Another protocol is another folder, so that students are compared again without being trained again."""
+    def _outcomes(self, folder: EvalFolder) -> tuple[bool, ...]:
+        asked = [(task.suite, task.task.name, trial) for task in self.plan.tasks for trial in self.plan.trials]
+        records = [record for key in asked if (record := folder.trial(*key)) is not None]
+        return tuple(record.success for record in records) if len(records) == len(asked) else ()
+
+    def folder(self, checkpoint: Checkpoint, name: str, steps: int) -> Path:
+        """Where the trials of a policy are kept. Another protocol is another folder, so that policies are compared
+        again without being trained again."""
         settings = json.dumps({**self.plan.conditions(), "policy": {}}, sort_keys=True, default=plain_json)
-        return f"{self.plan.protocol.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+        protocol = f"{self.plan.protocol.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+        return self.out / protocol / f"{name}-{steps}-{weights_digest(checkpoint)[:8]}"
