@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.r1lite import align
+from converters.r1lite import align, sources
 from converters.r1lite.bags import UNSET_NS, Bags, header_stamp
 from converters.r1lite.images import Kind, Look, look_at
 from converters.r1lite.reordering import display_order, frames_of_stamps
-from converters.r1lite.topics import CAMERAS, HEAD, TopicPart, columns
+from converters.r1lite.topics import CAMERAS, HEAD, TopicPart, columns, first_message
 from fwdata.errors import BadEpisode
 
 JUMP_NS = align.SECOND // 2
@@ -149,15 +149,17 @@ def read_recording(
     topic_of = {topic: part for part in parts for topic in part.topics}
     camera_of = {topic: name for name in wanted for topic in CAMERAS[name]}
     found: dict[str, _Collector] = {}
+    warnings: list[str] = []
     for topic, log_ns, value in bags.messages(frozenset(topic_of) | frozenset(camera_of)):
         collector = found.setdefault(topic, _Collector())
+        if not collector.logs:
+            warnings += first_message(topic, value, topic_of.get(topic))
         if topic in camera_of:
             collector.looks.append(look_at(value))
         else:
             collector.values.extend(columns(topic_of[topic], value, topic))
         collector.add(topic, value, log_ns)
-    chosen = _choose(found, parts, wanted)
-    warnings: list[str] = []
+    chosen = _choose(found, parts, wanted, warnings)
     timings = _timings({topic: found[topic] for topic in chosen.values()}, chosen[HEAD], shift_clocks, warnings)
     series = []
     for part in parts:
@@ -182,15 +184,19 @@ def _values(part: TopicPart, collector: _Collector, timing: TopicTiming) -> alig
         what = f"the value {value:g}" if np.isfinite(value) else "a value that is not finite"
         raise BadEpisode(f"{timing.topic} holds {what}: message {row}, {part.names[column]}")
     ordered: align.Values = values[timing.index]
+    sources.check_one_sender(part, timing.topic, ordered)
     return ordered
 
 
-def _choose(found: Mapping[str, _Collector], parts: Sequence[TopicPart], cameras: Sequence[str]) -> dict[str, str]:
+def _choose(
+    found: Mapping[str, _Collector], parts: Sequence[TopicPart], cameras: Sequence[str], warnings: list[str]
+) -> dict[str, str]:
     """The topic of every part and camera: the preferred one of those recorded. BadEpisode names all that are absent."""
+    logs = {topic: np.frombuffer(collector.logs, np.int64) for topic, collector in found.items()}
     asked = {f"{part.name} {part.role}": part.topics for part in parts} | {name: CAMERAS[name] for name in cameras}
     chosen, missing = {}, []
     for name, topics in asked.items():
-        topic = next((t for t in topics if t in found), None)
+        topic = sources.source_of(name, topics, logs, warnings)
         if topic is None:
             missing.append(f"{topics[0]} ({name})")
         else:
@@ -312,6 +318,7 @@ def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, unset: d
         unset.setdefault(why, []).append(topic)
     elif collector.unset:
         raise BadEpisode(f"{topic}: {collector.unset} of {len(stamps)} header stamps are unset")
+    sources.check_set_back(topic, stamps, logs)
     steps = np.abs(np.diff(stamps - logs))
     if len(steps) and steps.max() > JUMP_NS:
         at = int(steps.argmax()) + 1

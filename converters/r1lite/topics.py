@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -134,8 +136,45 @@ def columns(part: TopicPart, message: Any, topic: str) -> list[float]:
     return values
 
 
+def first_message(topic: str, message: Any, part: TopicPart | None) -> list[str]:
+    """What the first message of a topic says against how its messages are read. part: None for images."""
+    if part is None:
+        text = str(getattr(message, "format", ""))
+        if "jpeg compressed rgb" not in text:
+            return []
+        return [
+            f"{topic}: its format is {text[:60]!r}, by which ROS exchanges red and blue of its JPEGs; they are read "
+            "with the colours that JPEG files have, look at them with fwdata preview"
+        ]
+    order = named_order(len(part.names), tuple(getattr(message, "name", ())))
+    if order is None:
+        return []
+    listed = ", ".join(str(name) for name in message.name)
+    return [f"{topic}: its joints are taken in the order of their names, not of their places ({listed})"]
+
+
+@lru_cache(maxsize=256)
+def named_order(count: int, names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Places of the joints 1 to `count` by names that end in numbers (`left_arm_joint6`); None where names tell no
+    other order than that of the values. R1 Lite's own names are empty, or one for the whole arm."""
+    numbered = [(int(match[0]), place) for place, name in enumerate(names) if (match := _joint_number(name))]
+    numbers = sorted(number for number, _ in numbered)
+    if count < 2 or len(numbers) < count or len(set(numbers)) < len(numbers):
+        return None
+    order = tuple(place for _, place in sorted(numbered)[:count])
+    return None if order == tuple(range(count)) else order
+
+
+def _joint_number(name: str) -> re.Match[str] | None:
+    return None if "gripper" in name.lower() else re.search(r"[0-9]+(?=\D*$)", name)
+
+
 def _joints(part: TopicPart, message: Any, topic: str) -> list[float]:
     count, position = len(part.names), message.position
+    if len(names := getattr(message, "name", ())) == len(position) > 1:
+        order = named_order(count, tuple(names))
+        if order is not None:
+            position = position[list(order)]
     if part.name == "chassis":
         velocity = message.velocity
         if len(position) < 3 or len(velocity) < 3:

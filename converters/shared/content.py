@@ -16,6 +16,15 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _XET = (b"# xet version", b"version https://xethub.com/")
 _ANNEX = (b"/annex/objects/", b".git/annex/objects/")
 _LINK = re.compile(rb"((?:\.\./)+[\w./+-]+)\s*")
+_PACKED = {
+    b"\x28\xb5\x2f\xfd": ("zstd -d", ".zst"),
+    b"\x1f\x8b\x08": ("gunzip", ".gz"),
+    b"\xfd7zXZ\0": ("unxz", ".xz"),
+    b"BZh": ("bunzip2", ".bz2"),
+    b"\x04\x22\x4d\x18": ("lz4 -d", ".lz4"),
+}
+"""First bytes of compressed files -> (what unpacks them, the ending that it asks for)."""
+
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 
@@ -67,6 +76,10 @@ def described(head: bytes, name: str) -> str | None:
         code = re.search(rb"<Code>(\w+)</Code>", text)
         found = f" {code[1].decode()}" if code else ""
         return f"{name} is an error reply{found} of the download's server, not its content; download it again"
+    packed = next((packer for magic, packer in _PACKED.items() if head.startswith(magic)), None)
+    if packed is not None:
+        tool, ending = packed
+        return f"{name} is compressed as a whole; unpack it: mv '{name}' '{name}{ending}' && {tool} '{name}{ending}'"
     if not head.strip(b"\0"):
         return f"{name} begins with {len(head)} zero bytes: space was reserved for it and never written; fetch it again"
     return None

@@ -16,6 +16,8 @@ from fwdata.evidence.signals import CONSTANT, Floats, middle, percentile
 JUMP = 20.0
 IDLE_SECONDS = 3.0
 UNWRITTEN_ROWS, DEAD_ROWS, FALL = 3, 20, 3.0
+DEAD_REACH = 0.1
+"""Range (rad, or a command) of an action column which a working arm would have followed."""
 LENGTH_LIMIT, MIN_LENGTHS = 4.0, 8
 
 
@@ -134,7 +136,7 @@ def outlying(lengths: Sequence[float]) -> list[int]:
 
 class UnwrittenRows(Detector):
     """h5: no run of rows in which state and action are all zero, as in a file that was grown and never filled; no state
-    that never changes while the action does."""
+    and no arm that never changes while the action does."""
 
     name, code, question, action = "unwritten_rows", "h5", "rows are recorded", "stop"
     advice = "record the episodes again, or leave them out (--exclude)"
@@ -148,16 +150,16 @@ class UnwrittenRows(Detector):
             return ()
         longest, last = longest_run(empty)
         bad = longest >= UNWRITTEN_ROWS and _falls(episode.state64, last - longest + 1, last)
-        dead = not bad and len(empty) >= DEAD_ROWS and _is_dead(episode)
-        if dead:
+        dead = _dead(episode) if not bad and len(empty) >= DEAD_ROWS else None
+        if dead is not None:
             return (
                 self.verdict(
                     "contradicted",
-                    f"all {episode.state.shape[1]} columns in {len(empty)} rows, while the action moves",
+                    f"all {dead[1]} columns in {len(empty)} rows, while the action moves",
                     value=0.0,
                     n=len(empty),
                     decided="recorded rows",
-                    measured="a state that never changes",
+                    measured=f"{dead[0]} that never changes",
                     action="warn",
                 ),
             )
@@ -182,10 +184,16 @@ def _falls(state: Floats, first: int, last: int) -> bool:
     return any(float(np.sqrt((edge**2).sum())) > FALL * usual for edge in edges)
 
 
-def _is_dead(episode: EpisodeInput) -> bool:
-    """Whether no column of the state changes though several of the action do."""
-    moving = (np.ptp(episode.action64, axis=0) > CONSTANT).sum()
-    return bool(moving > 1 and (np.ptp(episode.state64, axis=0) <= CONSTANT).all())
+def _dead(episode: EpisodeInput) -> tuple[str, int] | None:
+    """(what, its columns) of the state, or of an arm, that never changes though several of its action columns do."""
+    moving, still = np.ptp(episode.action64, axis=0), np.ptp(episode.state64, axis=0) <= CONSTANT
+    if still.all():
+        return ("a state", len(still)) if (moving > CONSTANT).sum() > 1 else None
+    for arm in episode.claims.arms:
+        commands = [action for action, column in episode.pairs if column in arm.state]
+        if still[list(arm.state)].all() and (moving[commands] > DEAD_REACH).sum() > 1:
+            return f"a {arm.name} arm", len(arm.state)
+    return None
 
 
 def longest_run(flags: NDArray[np.bool_]) -> tuple[int, int]:

@@ -280,9 +280,9 @@ def test_drop_unqualified_breaks_windows(tmp_path, sent):
         tmp_path,
         sent,
         [
-            r1.annotation("a@Lift.", 0, 0.5),
-            r1.annotation("b@Lift.", 0.5, 1.0, "unqualified"),
-            r1.annotation("c@Lift.", 1.0, 9),
+            r1.annotation("举@Lift.", 0, 0.5),
+            r1.annotation("举@Lift.", 0.5, 1.0, "unqualified"),
+            r1.annotation("举@Lift.", 1.0, 9),
         ],
     )
     whole, kept = rd.read_one(tmp_path), rd.read_one(tmp_path, drop_unqualified=True)
@@ -298,7 +298,7 @@ def test_drop_unqualified_breaks_windows(tmp_path, sent):
     rows = np.r_[0 : bad["first_frame"], bad["last_frame"] + 1 : len(whole.state)]
     assert np.array_equal(kept.state, whole.state[rows])
     assert rd.buffers(kept, "head_rgb") == [rd.buffers(whole, "head_rgb")[i] for i in rows]
-    r1.write_meta(tmp_path, [{"name": path.name, "annotations": [r1.annotation("a@Lift.", 0, 9, "unqualified")]}])
+    r1.write_meta(tmp_path, [{"name": path.name, "annotations": [r1.annotation("举@Lift.", 0, 9, "unqualified")]}])
     assert "leave none of 36 frames: 36 unqualified" in rd.reason(tmp_path, drop_unqualified=True)
 
 

@@ -154,6 +154,13 @@ def test_rows_that_were_never_written_contradict(place: slice) -> None:
     assert told("unwritten_rows", at_zero)[""].verdict == "confirmed", "an arm that begins at zero"
     dead = told("unwritten_rows", changed(episode, state=np.ones_like(state)))[""]
     assert (dead.verdict, dead.action, dead.measured) == ("contradicted", "warn", "a state that never changes")
+    arm = episode.state.copy()
+    arm[:, :3] = 0.3
+    stuck = told("unwritten_rows", changed(episode, state=arm))[""]
+    assert (stuck.verdict, stuck.action, stuck.measured) == ("contradicted", "warn", "a left arm that never changes")
+    idle = episode.action.copy()
+    idle[:, :3] = 0.3
+    assert told("unwritten_rows", changed(episode, state=arm, action=idle))[""].verdict == "confirmed"
     still = changed(episode, state=np.zeros_like(state), action=np.zeros_like(action))
     assert told("unwritten_rows", still) == {}
 
