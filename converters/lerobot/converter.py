@@ -19,7 +19,7 @@ import numpy as np
 from converters.lerobot import choice as choosing
 from converters.lerobot import discovery as finding
 from converters.lerobot import grippers as gripping
-from converters.lerobot import hub, text
+from converters.lerobot import hub, text, unused
 from converters.lerobot import splits as splitting
 from converters.lerobot.cameras import open_cameras
 from converters.lerobot.conventions import conventions
@@ -143,9 +143,10 @@ class LerobotConverter:
         collected.skipped += [Skipped(place.place(problem.source), problem.reason) for problem in dataset.problems]
         collected.skipped += listing.skipped
         notes = [*dataset.warnings, *name_notes(info, mapping), *splitting.notes(dataset, self.options.splits)]
-        unused = sorted(set(info.pictures()) - set(mapping.cameras.values())) if collected.several else []
-        if unused and self.manifest.name == choosing.PLAIN:
-            notes.append(f"cameras {', '.join(unused)} are left out: not every dataset of the store has them")
+        notes += unused.notes(dataset, mapping)
+        others = sorted(set(info.pictures()) - set(mapping.cameras.values())) if collected.several else []
+        if others and self.manifest.name == choosing.PLAIN:
+            notes.append(f"cameras {', '.join(others)} are left out: not every dataset of the store has them")
         if not rate_agrees(info.fps, self.manifest, LerobotOptions()):
             notes.append(f"meta/info.json says {info.fps:g} fps, the rows are stored at {self.manifest.fps.hz:g}")
         collected.warnings += [f"{name}: {warning}" for warning in notes]

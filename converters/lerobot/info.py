@@ -82,6 +82,8 @@ class Info:
     """Declared number of episodes; None: not declared."""
     total_frames: int | None
     """Declared number of rows of all episodes; None: not declared."""
+    discarded: frozenset[int]
+    """Episodes that `discarded_episode_indices` lists, as GR00T's sets do; they may be there all the same."""
     splits: Mapping[str, tuple[int, int]]
     """Episodes from .. up to, excluded, of every split, by name; those that are written otherwise are left out."""
 
@@ -191,8 +193,14 @@ def _read_info(folder: Path, mtime_ns: int, size: int) -> Info:
         features={key: _feature(key, value) for key, value in features.items()},
         total_episodes=_count(data, "total_episodes"),
         total_frames=_count(data, "total_frames"),
+        discarded=_indices(data.get("discarded_episode_indices")),
         splits=_splits(data.get("splits")),
     )
+
+
+def _indices(found: object) -> frozenset[int]:
+    """A list of whole numbers; what has another form is left out, as nothing depends on it."""
+    return frozenset(n for n in found if isinstance(n, int)) if isinstance(found, list) else frozenset()
 
 
 def _splits(found: object) -> dict[str, tuple[int, int]]:

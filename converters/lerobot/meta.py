@@ -12,6 +12,7 @@ from stat import S_ISREG
 from typing import Any, TypeGuard
 
 from converters.lerobot import hub
+from converters.lerobot.entry import BAD, GOOD, said_failed
 from converters.lerobot.entry import EpisodeMeta as EpisodeMeta
 from converters.lerobot.entry import VideoPlace as VideoPlace
 from converters.lerobot.info import INFO, Info, inside, read_info
@@ -263,11 +264,17 @@ def _tasks_v2(folder: Path, warnings: list[str]) -> dict[int, str]:
 
 def _add_task(tasks: dict[int, str], index: object, text: object) -> str | None:
     """Register a task; returns what is wrong with it."""
+    index = _counted(index)
     if not _whole(index) or not isinstance(text, str):
         return f"expected task_index and task, found {index!r} and {str(text)[:40]!r}"
     if tasks.setdefault(index, text) != text:
         return f"task_index {index} has two texts, {tasks[index][:40]!r} is kept"
     return None
+
+
+def _counted(value: object) -> object:
+    """A whole number that a library wrote as a fraction, as pandas does where tables were joined; else as it is."""
+    return int(value) if isinstance(value, float) and abs(value) < 2**40 and value.is_integer() else value
 
 
 def _whole(value: object) -> TypeGuard[int]:
@@ -294,6 +301,7 @@ def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[
             str(found.get("raw_file_name") or ""),
             info.data_file(index),
             {key: VideoPlace(info.video_file(key, index)) for key in pictures},
+            said_failed(found, _texts(tasks)),
         )
 
 
@@ -328,6 +336,7 @@ def _episodes_v3(folder: Path, info: Info, files: Sequence[str], problems: list[
     pictures = info.videos()
     for name in files:
         keys, optional = ["episode_index", "length"], ["data/chunk_index", "data/file_index", "tasks", "raw_file_name"]
+        optional += sorted(GOOD | BAD)
         for video in pictures:
             optional += [f"videos/{video}/{field}" for field in _PLACE]
         with open_parquet(folder / name, name) as file:
@@ -351,6 +360,7 @@ _PLACE = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 def _entry_v3(info: Info, row: Mapping[str, Any], pictures: Iterable[str]) -> EpisodeMeta | str:
     """An episode, or what is wrong with it. A camera whose place is null or missing is not in it."""
+    row = {key: value if key.endswith("timestamp") else _counted(value) for key, value in row.items()}
     index, length = row["episode_index"], row["length"]
     if not _whole(index) or not _whole(length):
         return f"expected episode_index and length, found {index!r} and {length!r}"
@@ -367,7 +377,8 @@ def _entry_v3(info: Info, row: Mapping[str, Any], pictures: Iterable[str]) -> Ep
         videos[key] = VideoPlace(info.video_file(key, index, chunk, number), max(0.0, float(start)), end)
     chunk, number = row.get("data/chunk_index"), row.get("data/file_index")
     data = info.data_file(index, chunk if _whole(chunk) else 0, number if _whole(number) else 0)
-    return EpisodeMeta(index, length, _texts(row.get("tasks")), str(row.get("raw_file_name") or ""), data, videos)
+    tasks, raw = _texts(row.get("tasks")), str(row.get("raw_file_name") or "")
+    return EpisodeMeta(index, length, tasks, raw, data, videos, said_failed(row, tasks))
 
 
 def _seconds(value: object) -> TypeGuard[float]:

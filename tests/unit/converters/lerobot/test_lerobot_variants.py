@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +107,46 @@ def test_splits_are_said_or_taken(tmp_path):
         wrong.discover(root)
     edit_info(root, splits={"train": "0:4"})
     assert not any("splits" in text for text in Converter(manifest).discover(root).warnings)
+
+
+def test_features_that_are_not_converted_are_said(tmp_path):
+    vectors = {**OWN.vectors, "observation.gripper": 1, "observation.effort": 3, "next.reward": 1}
+    root = write_dataset(tmp_path, replace(OWN, vectors=vectors))
+    assert "features that are not converted: observation.gripper (1), observation.effort (3);" in warned(root)
+    manifest = choose_manifest([root], {"state": ["observation.state", "observation.gripper"]})
+    options = {**manifest.options, "state": ["observation.state", "observation.gripper"]}
+    taken = Converter(manifest.model_copy(update={"options": options}))
+    assert taken.read(root, taken.discover(root).episodes[0]).state.shape == (12, 4)
+    assert "observation.gripper" not in "".join(taken.discover(root).warnings)
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_episodes_that_are_marked_as_failed_are_said(tmp_path, version):
+    root = write_dataset(tmp_path, replace(OWN, version=version))
+    assert "marked" not in warned(root)
+    edit_info(root, discarded_episode_indices=[3])
+    assert "1 of 4 episodes are marked as failed" in warned(root)
+    listed = root / "meta/episodes.jsonl"
+    if version == "v2.1":
+        lines = [json.loads(line) for line in listed.read_text().splitlines()]
+        listed.write_text("\n".join(json.dumps({**x, "success": x["episode_index"] != 1}) for x in lines))
+    else:
+        rows = pq.read_table(root / EPISODES).to_pylist()
+        lines = [{**row, "success": row["episode_index"] != 1} for row in rows]
+        pq.write_table(pa.Table.from_pylist(lines), root / EPISODES)
+    told = warned(root)
+    assert (
+        "2 of 4 episodes are marked as failed or not valid and are converted (episodes 1, 3; of episode 1 the" in told
+    )
+    assert "metadata say: success is False); leave one out with --exclude '*episode_000001'" in told
+
+
+def test_numbers_that_pandas_made_fractions_of(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    for path, keys in ((root / EPISODES, ("length", "episode_index")), (root / "meta/tasks.parquet", ("task_index",))):
+        for key in keys:
+            edit_table(path, key, pa.array(pq.read_table(path)[key].to_pylist(), pa.float64()))
+    assert [len(e.state) for e in read(root)] == list(OWN.lengths)
 
 
 def test_names_by_index(tmp_path):
