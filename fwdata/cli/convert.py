@@ -128,7 +128,8 @@ def convert(
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
     copy = reading_copy if dry_run else working_copy
-    with _worker_pool(count, memory << 20, measures=not no_evidence) as pool, copy(out) as path:
+    pooled = _worker_pool(count, memory << 20, measures=not no_evidence, writes=not dry_run)
+    with pooled as pool, copy(out) as path:
         chosen = manifest_for(source, manifest, given, roots, pool)
         _say_manifest(chosen, source, manifest)
         request = ConvertRequest(
@@ -154,17 +155,21 @@ def _check_on_error(given: str) -> None:
         raise UsageError(f"--on-error must be skip or fail, found {given!r}")
 
 
-def _worker_pool(count: int, memory: int, measures: bool) -> WorkerPool:
+def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> WorkerPool:
     """Readers that are forked from this command where the system can; memory: bytes of each.
 
-    measures: they measure conventions, so the detectors are imported once, before they are forked.
+    measures, writes: they measure conventions and compress what is stored, so the detectors and the compressor are
+    imported once, before they are forked.
     """
     from fwdata.evidence.registry import all_detectors
     from fwdata.pipeline.fork_server import fork_command
     from fwdata.pipeline.workers import WorkerPool
+    from fwdata.store.codec import load_compressor
 
     if measures:
         all_detectors()
+    if writes:
+        load_compressor()
     return WorkerPool(count, memory, soon=fork_command)
 
 

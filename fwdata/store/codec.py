@@ -31,6 +31,11 @@ def crc32c(data: bytes | NDArray[Any]) -> int:
     return int(google_crc32c.value(data))
 
 
+def load_compressor() -> None:
+    """Import what compresses chunks, which takes 0.1 s of CPU, before processes that need it are forked."""
+    import numcodecs.zstd  # noqa: F401
+
+
 def decode_chunk(data: bytes, codec: str, size: int, seal: int | None, where: str, advice: str) -> bytes:
     """The `size` bytes of one stored chunk; StoreDamaged when its checksum, its size or its seal does not hold."""
     damaged = f"{where}: checksum does not hold; {advice}"

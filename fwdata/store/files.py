@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import stat
 import threading
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError
 from fwdata.io import folder_lock, made_folder, refuse_url, shared_folder_lock, write_atomic
+from fwdata.store.indented import indented
 from fwdata.store.leases import live_leases
 
 MAX_HANDLES = 128
@@ -24,7 +24,7 @@ MAX_HANDLES = 128
 
 def canonical_json(value: object) -> bytes:
     """The one byte string a JSON value is written as (sorted keys, two-space indent, newline at the end)."""
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (indented(value) + "\n").encode()
 
 
 def json_digest(value: object) -> str:

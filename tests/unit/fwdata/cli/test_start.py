@@ -39,6 +39,20 @@ def test_a_dry_run_imports_nothing_of_pages_other_commands_or_the_network(tmp_pa
     assert not unwanted & set(loaded)
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_workers_share_is_imported_before_they_are_forked(tmp_path: Path, dry_run: bool) -> None:
+    code = (
+        "import sys\nfrom fwdata.cli import main\nfrom fwdata.pipeline import workers\n"
+        "def pool(*_, **__):\n    sys.exit(' '.join(sys.modules))\n"
+        "workers.WorkerPool = pool\nmain()"
+    )
+    command = [sys.executable, "-c", code, "convert", "robotwin", str(tmp_path), "--out", "x.zarr"]
+    command += ["--dry-run"] * dry_run
+    loaded = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False).stderr.split()
+    assert "fwdata.evidence.detectors.delay" in loaded
+    assert ("numcodecs.zstd" in loaded) is not dry_run  # a dry run compresses nothing
+
+
 def test_installed_packages_are_only_searched_for_names_that_are_not_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
     def searched(kind: object) -> dict[str, object]:
         raise AssertionError(kind)
