@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -39,6 +39,8 @@ class EncodedFrame:
     back."""
     checked: bool = False
     """Whether the converter has decoded the buffer without an error already; else it is decoded when it is written."""
+    small: NDArray[np.uint8] | None = field(default=None, compare=False)
+    """What `fwdata.images.small.small_grey` made of a checked buffer, uint8 [h, w]; else detectors decode it again."""
 
 
 @dataclass(frozen=True)

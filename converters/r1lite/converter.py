@@ -339,7 +339,7 @@ def _camera(bags: Bags, track: series.Track, rows: rowing.AlignedRows, keep_vide
     """One camera of an episode, streamed from the recording in a pass of its own."""
     shown = tuple(rows.pictures[track.camera].tolist())
     if track.kind == "jpeg":
-        buffers = pictures.BagJpegs(bags, track.camera, track.timing.topic, track.kind, shown)
+        buffers = pictures.BagJpegs(bags, track.camera, track.timing.topic, track.kind, shown, small=track.small)
         return EncodedCamera(buffers, track.height, track.width)
     good = track.timing.index[track.good]
     first = int(good[0])

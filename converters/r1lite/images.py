@@ -6,8 +6,8 @@ JPEG buffers pass through byte for byte; plain images become RGB; H.264 and H.26
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from fwdata.api import EncodedFrame
 from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
 from fwdata.images.jpeg import MAX_SIDE, jpeg_size
+from fwdata.images.small import small_grey
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -43,12 +44,15 @@ class Look(NamedTuple):
     """What is wrong with it; "" where nothing is."""
     key: bool = False
     """Whether it is a video frame that needs no other."""
+    small: Picture | None = None
+    """What `small_grey` makes of a JPEG, uint8 [h, w]; None where that was not asked for."""
 
 
-def look_at(message: Any) -> Look:
+def look_at(message: Any, small: bool = False) -> Look:
     """Recognise an image by its bytes (the `format` text of real recordings cannot be trusted) and check it.
 
-    Cost: every coded bit of a JPEG is decoded once, at an eighth of its size (1.8 ms for 1280x720 pixels).
+    small: keep the small image of a JPEG that checking it makes. Cost: every coded bit of a JPEG is decoded once, at
+    an eighth of its size (1.8 ms for 1280x720 pixels).
     """
     if hasattr(message, "encoding"):
         return _look_at_pixels(message)
@@ -58,7 +62,7 @@ def look_at(message: Any) -> Look:
     if not data:
         return Look(None, 0, 0, "the buffer is empty")
     if data[:2] == b"\xff\xd8":
-        return _look_at_jpeg(data)
+        return _look_at_jpeg(data, small)
     codec = _video_codec(message.format, data[:4])
     if codec:
         return Look(codec, 0, 0, "", is_key(data, codec))
@@ -67,11 +71,13 @@ def look_at(message: Any) -> Look:
     return Look(None, 0, 0, f"no JPEG: starts with {data[:4].hex(' ')}, format {message.format[:40]!r}")
 
 
-def _look_at_jpeg(data: bytes) -> Look:
+def _look_at_jpeg(data: bytes, small: bool) -> Look:
     import simplejpeg
 
     try:
         height, width = jpeg_size(data)
+        if small:
+            return Look("jpeg", height, width, "", small=small_grey(data))
         simplejpeg.decode_jpeg(data, min_height=1, min_width=1, min_factor=8)
     except ValueError as error:
         return Look(None, 0, 0, f"the JPEG is damaged ({error})")
@@ -138,11 +144,18 @@ class BagFrames:
 class BagJpegs(BagFrames):
     """JPEG buffers as recorded."""
 
+    small: Mapping[int, Picture] = field(default_factory=dict)
+    """By message, the small images that are known of looking at the buffers."""
+
     def __call__(self) -> Iterator[EncodedFrame]:
         wanted = frozenset(self.rows)
-        frames = ((number, bytes(message.data)) for number, message in self.messages() if number in wanted)
-        for data in in_row_order(self.rows, frames, self.camera):
-            yield EncodedFrame(data, checked=True)  # by `look_at`, before rows were chosen
+        frames = (
+            # checked by `look_at`, before rows were chosen
+            (number, EncodedFrame(bytes(message.data), checked=True, small=self.small.get(number)))
+            for number, message in self.messages()
+            if number in wanted
+        )
+        yield from in_row_order(self.rows, frames, self.camera)
 
 
 @dataclass(frozen=True)

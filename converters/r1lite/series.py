@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from converters.r1lite import align, sources
 from converters.r1lite.bags import UNSET_NS, Bags, header_stamp
-from converters.r1lite.images import Kind, Look, look_at
+from converters.r1lite.images import Kind, Look, Picture, look_at
 from converters.r1lite.reordering import display_order, frames_of_stamps
 from converters.r1lite.topics import CAMERAS, HEAD, TopicPart, columns, first_message
 from fwdata.errors import BadEpisode
@@ -26,6 +26,9 @@ recording's time that no recorder falls behind."""
 
 VIDEO_HOLE = 1.5
 """A step between video frames above this many usual ones: a frame is missing, and others build on it."""
+
+SMALL_BYTES = 3 << 20
+"""Small images of a camera that are kept of looking at it, so that detectors need not decode it again: 50 s."""
 
 MAX_DAMAGED = 0.02
 MAX_VALUE = 1e6
@@ -42,6 +45,13 @@ class _Collector:
     headerless: bool = False
     values: array[float] = field(default_factory=lambda: array("d"))
     looks: list[Look] = field(default_factory=list)
+    small_bytes: int = 0
+
+    def look(self, message: Any) -> None:
+        """Look at an image, and keep it small while there is room."""
+        found = look_at(message, small=self.small_bytes < SMALL_BYTES)
+        self.small_bytes += 0 if found.small is None else found.small.nbytes
+        self.looks.append(found)
 
     def add(self, topic: str, value: Any, log_ns: int) -> None:
         stamp = header_stamp(value)
@@ -118,6 +128,8 @@ class Track:
     """int64 [messages], the message whose frame belongs to each message's stamp; None: its own. For B-frames."""
     display: tuple[int, ...] | None = None
     """Messages in display order, for video with B-frames; None: in their own order."""
+    small: Mapping[int, Picture] = field(default_factory=dict)
+    """By message, small images of a JPEG camera's first frames."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +167,7 @@ def read_recording(
         if not collector.logs:
             warnings += first_message(topic, value, topic_of.get(topic))
         if topic in camera_of:
-            collector.looks.append(look_at(value))
+            collector.look(value)
         else:
             collector.values.extend(columns(topic_of[topic], value, topic))
         collector.add(topic, value, log_ns)
@@ -347,7 +359,8 @@ def _track(camera: str, collector: _Collector, timing: TopicTiming, bags: Bags) 
     good = np.array([not problem for problem in problems])[timing.index]
     problem = f"message {bad[0]}: {problems[bad[0]]}" if bad else ""
     assert first.kind is not None
-    return Track(camera, timing, first.kind, first.height, first.width, good, problem)
+    small = {number: look.small for number, look in enumerate(collector.looks) if look.small is not None}
+    return Track(camera, timing, first.kind, first.height, first.width, good, problem, small=small)
 
 
 def _video_track(

@@ -7,26 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.images.small import WIDTH, block_size, small_grey
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
     from fwdata.api import Camera
-
-WIDTH = 64
-"""Pixels; images are averaged over whole blocks of pixels down to at least this width."""
 
 LIGHT_WIDTH = 32
 """The same where decoding less of a JPEG saves time and only light detectors look."""
 
 LIGHT_EVERY = 2
 """Of the frames that only light detectors look at, every second one has a thumbnail."""
-
-MIN_HEIGHT = 24
-
-
-def block_size(height: int, width: int, least: int = WIDTH) -> int:
-    """Side of the blocks of pixels that are averaged. least: width that is left."""
-    return max(1, min(width // least, height // MIN_HEIGHT))
 
 
 def from_rgb(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -42,30 +34,6 @@ def from_rgb(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     green = [Image.fromarray(np.ascontiguousarray(frame[::step, ::step, 1])) for frame in frames]
     return np.stack([np.asarray(image.reduce(side // step)) for image in green])
-
-
-def from_jpeg(data: bytes, least: int = WIDTH) -> NDArray[np.uint8]:
-    """One JPEG buffer -> uint8 [h, w], grey, decoded at an eighth of its size at least. ValueError when damaged.
-
-    least: width that is left. Cost: reading the coded bits, and 20 us for 320x240 (none with LIGHT_WIDTH).
-    """
-    import simplejpeg
-
-    height, width = simplejpeg.decode_jpeg_header(data)[:2]
-    factor = next(f for f in (8, 4, 2, 1) if f == 1 or block_size(height, width, least) >= f)
-    small = simplejpeg.decode_jpeg(
-        data, colorspace="GRAY", min_height=-(-height // factor), min_width=-(-width // factor), min_factor=1
-    )
-    found: NDArray[np.uint8] = small[..., 0]
-    side = block_size(found.shape[0], found.shape[1], least)
-    if side == 1:
-        return found
-    h, w = found.shape[0] // side, found.shape[1] // side
-    total = np.zeros((h, w), np.uint32)
-    for row in range(side):
-        for column in range(side):
-            total += found[row : h * side : side, column : w * side : side]
-    return (total // side**2).astype(np.uint8)
 
 
 class FromVideo:
@@ -102,7 +70,7 @@ def of_camera(camera: Camera, rows: int) -> NDArray[np.uint8]:
                 break
     elif camera.encoding == "jpeg":
         for encoded, _ in zip(camera.frames(), range(rows), strict=False):
-            taken.add_jpeg(encoded.data)
+            taken.add_jpeg(encoded.data, encoded.small)
     else:
         for frame, _ in zip(camera.frames(), range(rows), strict=False):
             taken.add_video(frame)
@@ -140,9 +108,13 @@ class Collector:
         if first < len(frames):
             self._blocks.append(from_rgb(frames[first :: self.every]))
 
-    def add_jpeg(self, data: bytes) -> None:
-        """Take one JPEG buffer. ValueError when it is damaged, also where it is not kept."""
-        small = from_jpeg(data, LIGHT_WIDTH if self.light else WIDTH)
+    def add_jpeg(self, data: bytes, small: NDArray[np.uint8] | None = None) -> None:
+        """Take one JPEG buffer. ValueError when it is damaged, also where it is not kept.
+
+        small: what `small_grey` made of it, where that is known.
+        """
+        if small is None or self.light:
+            small = small_grey(data, LIGHT_WIDTH if self.light else WIDTH)
         if not self._skips():
             self._blocks.append(small[None])
 

@@ -16,12 +16,15 @@ from fixtures import (
 )
 from paths import DATA
 
-from converters.r1lite import Converter
-from fwdata.api import EncodedCamera, UsageError
+from converters.r1lite import Converter, series
+from fwdata.api import EncodedCamera, EncodedFrame, UsageError
 from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.encode.prompts import store_prompts
+from fwdata.evidence import thumbnails
+from fwdata.evidence.thumbnails import Collector, of_camera
 from fwdata.images.jpeg import decode_rgb
+from fwdata.images.small import small_grey
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.report.inspect_store import describe
 from fwdata.store.reader import open_store
@@ -173,7 +176,7 @@ def test_values_are_those_of_the_motion(reference):
             assert reference.state[row, column + 6] == pytest.approx(r1.grip(stamp, side), abs=0.05)
     assert rd.buffers(reference, "head_rgb") == [r1.jpeg(i, 0) for i in range(36)]
     for data in rd.buffers(reference, "left_wrist_rgb"):
-        check_jpeg(data, 36, 64)
+        check_jpeg(EncodedFrame(data), 36, 64)
 
 
 def test_cameras_stream_again_and_can_be_sent_to_a_worker(reference):
@@ -181,6 +184,32 @@ def test_cameras_stream_again_and_can_be_sent_to_a_worker(reference):
     assert isinstance(camera, EncodedCamera)
     again = pickle.loads(pickle.dumps(camera))  # noqa: S301 - our own object
     assert [f.data for f in again.frames()] == [f.data for f in camera.frames()] == [f.data for f in camera.frames()]
+
+
+def test_the_small_images_that_checking_makes_are_those_that_detectors_would_make(reference, monkeypatch):
+    frames = list(reference.cameras["head_rgb"].frames())
+    assert len(frames) == 36
+    for frame in frames:
+        np.testing.assert_array_equal(frame.small, small_grey(frame.data))
+    taken = Collector()
+    with monkeypatch.context() as patch:
+        patch.setattr(thumbnails, "small_grey", None)  # nothing is decoded again
+        for frame in frames:
+            check_jpeg(frame, 36, 64, taken)
+        np.testing.assert_array_equal(of_camera(reference.cameras["head_rgb"], 36), taken.take())
+    light = Collector(light=True)
+    check_jpeg(frames[0], 36, 64, light)
+    assert light.count == 0  # as before: detectors of checked buffers see the shown recordings alone
+
+
+def test_small_images_of_a_long_recording_are_kept_of_its_beginning(tmp_path, sent, monkeypatch):
+    monkeypatch.setattr(series, "SMALL_BYTES", 1)
+    episode = rd.read_sent(tmp_path, sent)
+    frames = list(episode.cameras["head_rgb"].frames())
+    assert [frame.small is None for frame in frames] == [False] + [True] * 35
+    np.testing.assert_array_equal(
+        of_camera(episode.cameras["head_rgb"], 36), [small_grey(frame.data) for frame in frames]
+    )
 
 
 @pytest.mark.parametrize("kind", ["mcap", "bag"])

@@ -16,7 +16,8 @@ from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
 from fwdata.evidence.image_motion import apparent_motion
 from fwdata.evidence.measure import measure, pool
 from fwdata.evidence.sentences import contradiction, line, refusal
-from fwdata.evidence.thumbnails import Collector, from_jpeg, from_rgb
+from fwdata.evidence.thumbnails import Collector, from_rgb
+from fwdata.images.small import small_grey
 from fwdata.manifest import load_manifest
 
 ROBOTWIN = DATA / "robotwin"
@@ -282,6 +283,6 @@ def test_thumbnails_of_pixels_and_of_jpeg_show_the_same(size: tuple[int, int]) -
     frame = np.repeat(grey[..., None], 3, axis=2)
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "jpeg", quality=95)
-    small, decoded = from_rgb(frame[None])[0], from_jpeg(buffer.getvalue())
+    small, decoded = from_rgb(frame[None])[0], small_grey(buffer.getvalue())
     assert 24 <= small.shape[0] <= size[0] and small.shape[1] <= 2 * 64
     assert small.mean() == pytest.approx(decoded.mean(), abs=3) and small.std() == pytest.approx(decoded.std(), abs=3)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from paths import DATA
 
 import fwdata
-from fwdata.api import Episode
+from fwdata.api import EncodedFrame, Episode
 from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.errors import UsageError
@@ -460,7 +460,7 @@ def test_a_grey_decode_finds_the_damage_that_a_colour_decode_finds() -> None:
 def raises(data: bytes, taken: Collector | None) -> bool:
     """Whether the check of a JPEG buffer refuses it."""
     try:
-        check_jpeg(data, 48, 64, taken=taken)
+        check_jpeg(EncodedFrame(data), 48, 64, taken)
     except ValueError:
         return True
     return False

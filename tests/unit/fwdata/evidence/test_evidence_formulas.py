@@ -10,7 +10,8 @@ from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
 from fwdata.evidence.image_motion import ImageMotion, apparent_motion
 from fwdata.evidence.signals import edged, lagged, non_negative_fit, percentile, running_sums
-from fwdata.evidence.thumbnails import Collector, from_jpeg, from_rgb
+from fwdata.evidence.thumbnails import Collector, from_rgb
+from fwdata.images.small import small_grey
 
 
 def test_lagged_correlations_are_those_of_the_overlaps() -> None:
@@ -111,7 +112,7 @@ def test_light_detectors_find_faults_in_jpegs_that_are_decoded_no_larger_than_ch
     assert len(images) == (len(buffers) + 1) // 2
     height, width = episode.thumbnails["left"].shape[1:]
     assert images.shape[1:] == (height * 10 // 8, width * 10 // 8)
-    assert from_jpeg(buffers[0]).shape[1] >= 64
+    assert small_grey(buffers[0]).shape[1] >= 64
 
     def verdicts(detector: str, shown: np.ndarray) -> str:
         return told(detector, changed(episode, thumbnails={"left": shown}, every=2))["left"].verdict

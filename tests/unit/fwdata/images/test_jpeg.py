@@ -135,13 +135,14 @@ def test_importing_the_module_loads_no_decoder():
 
 
 def test_a_buffer_that_was_decoded_before_is_checked_for_its_size_alone() -> None:
+    from fwdata.api import EncodedFrame
     from fwdata.store.writer import check_jpeg
 
     whole = simplejpeg.encode_jpeg(np.full((16, 24, 3), 90, np.uint8))
     damaged = whole[:-40]
-    check_jpeg(whole, 16, 24)
-    check_jpeg(damaged, 16, 24, decode=False)
+    check_jpeg(EncodedFrame(whole), 16, 24)
+    check_jpeg(EncodedFrame(damaged, checked=True), 16, 24)
     with pytest.raises(ValueError):
-        check_jpeg(damaged, 16, 24)
+        check_jpeg(EncodedFrame(damaged), 16, 24)
     with pytest.raises(ValueError, match="is 16x24 pixels, the camera's other frames are 24x16"):
-        check_jpeg(damaged, 24, 16, decode=False)
+        check_jpeg(EncodedFrame(damaged, checked=True), 24, 16)
