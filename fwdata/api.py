@@ -52,6 +52,7 @@ from fwdata.evidence.claims import (
     UnitClaim,
 )
 from fwdata.images.video import VideoHeader, VideoPacket
+from fwdata.io import Json, json_fault, shortened
 from fwdata.manifest import Manifest
 from fwdata.pipeline.guarded_open import opening
 
@@ -101,8 +102,6 @@ type ChooseManifest = Callable[[Sequence[Path], Mapping[str, Any]], Manifest]
 type StoredConventions = Callable[[Manifest, tuple[tuple[str, ...], tuple[str, ...]], Mapping[str, Json]], Conventions]
 """Module-level `stored_conventions`: (manifest of the store, names of its state and action columns, `Episode.metadata`)
 -> `Episode.conventions` as far as they are known without the recording, so that a store can be measured again."""
-
-type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 
 
 @dataclass(frozen=True)
@@ -163,13 +162,29 @@ class Discovery:
     skipped: tuple[Skipped, ...] = ()
     """Recordings left out, each with its reason; they end in the quarantine list."""
     decisions: Mapping[str, Json] = field(default_factory=dict)
-    """Conventions decided for the whole root (stored in the metadata, printed by `fwdata inspect`)."""
+    """Conventions decided for the whole root, plain JSON (stored in the metadata, printed by `fwdata inspect`)."""
     warnings: tuple[str, ...] = ()
     """Sentences for the user (gaps in numbering, unknown task names, ..)."""
     left_out: tuple[LeftOut, ...] = ()
     """Recordings that are not taken, counted by reason: filtered ones, archives, groups of other names."""
     per_episode: tuple[str, ...] = ()
     """Dotted keys of `Episode.metadata` that hold what was decided for each episode; `fwdata inspect` counts them."""
+
+    def __post_init__(self) -> None:
+        """UsageError where `decisions` are not plain JSON, or hold what fwdata keeps beside them."""
+        if not isinstance(self.decisions, Mapping):
+            raise UsageError(f"Discovery.decisions must map names to JSON, found {shortened(repr(self.decisions))}")
+        if fault := json_fault(dict(self.decisions), "Discovery.decisions"):
+            raise UsageError(f"{fault}; decisions must be plain JSON: text, numbers, true or false, lists, mappings")
+        keys: object = self.per_episode
+        if not isinstance(keys, tuple | list) or not all(isinstance(key, str) for key in keys):
+            raise UsageError(
+                f"Discovery.per_episode must be names of keys, found {shortened(repr(self.per_episode))}; "
+                'write ("seed", "colour")'
+            )
+        for key, instead in (("per_episode", "state Discovery.per_episode"), ("cameras", "they are the manifest's")):
+            if key in self.decisions:
+                raise UsageError(f"Discovery.decisions must not hold {key!r}, which fwdata adds itself: {instead}")
 
 
 MAX_TEXT = 10_000
@@ -199,7 +214,7 @@ class EpisodeSegment:
         return {**self.details, **span, "instruction": self.instruction}
 
 
-STEERING = ("embodiment", "segments", "instruction_per_frame")
+STEERING = ("embodiment", "segments", "instruction_per_frame", "warnings")
 """Fields of an episode that are stored among its metadata."""
 
 
@@ -312,6 +327,10 @@ class Episode:
         for key in STEERING:
             if key in self.metadata:
                 yield f"metadata must not hold {key!r}: it is a field of Episode of that name"
+        if "camera_sizes" in self.metadata:
+            yield "metadata must not hold 'camera_sizes': fwdata stores them from `cameras`"
+        if fault := json_fault(dict(self.metadata), "metadata"):
+            yield f"{fault}; metadata must be plain JSON: text, numbers, true or false, lists, mappings"
         if self.instruction_per_frame and not self.segments:
             yield "instruction_per_frame needs segments, and the episode has none"
 

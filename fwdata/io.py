@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import secrets
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from fwdata.errors import FwdataError, StoreBusy, UsageError
+
+type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
+"""Any JSON value: what is open by nature, such as a converter's own decisions."""
 
 _TOKEN: ContextVar[str] = ContextVar("writer_token", default="")
 
@@ -98,6 +102,32 @@ def plain_json(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} {value!r} has no form in JSON")
+
+
+def json_fault(value: object, where: str) -> str | None:
+    """The first place at which a value is not `Json` (a tuple is a list), and what stands there; None: it is.
+
+    where: what the value is called, `decisions`; the answer is then like `decisions.seeds[3] is nan`.
+    """
+    if isinstance(value, dict):
+        for key, below in value.items():
+            if not isinstance(key, str):
+                return f"{where} has the key {key!r}, which is not text"
+            if fault := json_fault(below, f"{where}.{key}"):
+                return fault
+        return None
+    if isinstance(value, list | tuple):
+        return next((fault for i, v in enumerate(value) if (fault := json_fault(v, f"{where}[{i}]"))), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{where} is {value}, which JSON does not have"
+    if value is None or isinstance(value, bool | int | float | str):
+        return None
+    return f"{where} is {shortened(repr(value))} of type {type(value).__name__}"
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """At most so many characters of a text, two dots for what is left out."""
+    return text if len(text) <= most else f"{text[: most - 2]}.."
 
 
 def refuse_url(path: Path, instead: str) -> None:

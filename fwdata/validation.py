@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from fwdata.errors import ManifestError, did_you_mean
 from fwdata.field_docs import DocumentedModel
+from fwdata.io import shortened
 
 MOST_FAULTS = 12
 """Faults of one document that a message lists; the others are counted."""
@@ -157,12 +158,7 @@ def _wording(error: ErrorDetails) -> str:
     )
     if not expected:
         expected = error["msg"].replace("Input should be", "must be")
-    return f"{expected}, found {_short(error['input'])}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}.."
+    return f"{expected}, found {shortened(repr(error['input']))}"
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:

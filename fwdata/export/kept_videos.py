@@ -130,7 +130,7 @@ def _add_to_info(dataset: Path, videos: Sequence[CameraVideos], first: StoredEpi
     info = json.loads(path.read_text(encoding="utf-8"))
     info["video_path"] = info.get("video_path") or VIDEO_PATH
     for found in videos:
-        height, width = first.metadata["camera_sizes"][found.camera]
+        height, width = first.details.metadata.camera_sizes[found.camera]
         info["features"][key_of(found.camera)] = {
             "dtype": "video",
             "shape": [height, width, 3],

@@ -142,10 +142,10 @@ def _image_decisions(request: ExportRequest, videos: Sequence[CameraVideos], enc
 
 def _sizes(store: Store, episodes: Sequence[StoredEpisode], encoded: Sequence[str]) -> dict[str, Size]:
     """Sizes of all cameras; encoded: those that a video encoder will take."""
-    first: dict[str, list[int]] = episodes[0].metadata["camera_sizes"]
+    first = episodes[0].details.metadata.camera_sizes
     for episode in episodes[1:]:
         for name in store.cameras:
-            found = episode.metadata["camera_sizes"][name]
+            found = episode.details.metadata.camera_sizes[name]
             if found != first[name]:
                 raise UsageError(
                     f"camera {name} is {found[0]}x{found[1]} in episode {episode.index}, {first[name][0]}x"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,9 @@ from fwdata.store.metadata import has_record, read_complete
 from fwdata.store.reader import Store, open_store
 from fwdata.store.records import (
     CacheRecord,
+    DecisionsRecord,
     EpisodeRecord,
+    JsonObject,
     LatentPartRecord,
     OriginRecord,
     PartRecord,
@@ -255,10 +257,11 @@ def _root(inputs: Sequence[_Input]) -> StoreRecord:
     """The first input's record, with the decisions and roots of all; `merged` says what came from where."""
     from fwdata import __version__
 
-    keys = dict.fromkeys(key for item in inputs for key in item.store.record.decisions)
+    decisions = {item.name: item.store.record.decisions.to_json() for item in inputs}
+    keys = dict.fromkeys(key for one in decisions.values() for key in one)
     changes = {
         "layout_version": max(item.store.layout_version for item in inputs),
-        "decisions": {key: _decision(key, inputs) for key in keys},
+        "decisions": DecisionsRecord.model_validate({key: _decision(key, decisions) for key in keys}),
         "roots": tuple(root for item in inputs for root in item.store.record.roots),
         "merged": tuple(_origin(item) for item in inputs),
         "writer": f"fwdata {__version__}",
@@ -269,9 +272,9 @@ def _root(inputs: Sequence[_Input]) -> StoreRecord:
     return inputs[0].store.record.model_copy(update=changes)
 
 
-def _decision(key: str, inputs: Sequence[_Input]) -> Any:
+def _decision(key: str, decisions: Mapping[str, JsonObject]) -> Any:
     """Counts of all inputs together; a decision all of them took alike; else what each of them decided, by its name."""
-    each = {item.name: item.store.record.decisions.get(key) for item in inputs}
+    each = {name: one.get(key) for name, one in decisions.items()}
     values = list(each.values())
     if all(isinstance(value, dict) and value and all(type(n) is int for n in value.values()) for value in values):
         return dict(sum((Counter(value) for value in values), Counter()))
@@ -281,15 +284,17 @@ def _decision(key: str, inputs: Sequence[_Input]) -> Any:
 def _origin(item: _Input) -> OriginRecord:
     record = item.store.record
     kept = record.model_fields_set
-    return OriginRecord(
-        store=item.name,
-        fingerprint=item.store.fingerprint,
-        parts=len(item.store.parts),
-        episodes=len(item.store.episodes),
-        frames=item.store.num_frames,
-        options=item.store.manifest.options,
-        renamed=len(item.ids),
-        **{name: getattr(record, name) for name in ("roots", "manifest_digest", "writer", "merged") if name in kept},
+    return OriginRecord.model_validate(
+        {
+            "store": item.name,
+            "fingerprint": item.store.fingerprint,
+            "parts": len(item.store.parts),
+            "episodes": len(item.store.episodes),
+            "frames": item.store.num_frames,
+            "options": item.store.manifest.options,
+            "renamed": len(item.ids),
+            **{key: getattr(record, key) for key in ("roots", "manifest_digest", "writer", "merged") if key in kept},
+        }
     )
 
 

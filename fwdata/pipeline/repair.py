@@ -290,7 +290,7 @@ def _encode_latents(request: RepairRequest, store: Store, key: str) -> None:
         stride=record.stride,
         device=request.device,
         dtype=record.compute_dtype,
-        batch=int(record.identity.get("batch", 1)),
+        batch=record.count_setting("batch"),
     )
     encode_latents(again, lambda count: None, lambda *values: None)
 

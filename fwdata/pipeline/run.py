@@ -53,7 +53,7 @@ from fwdata.store.layout import PLAIN_LAYOUT, VIDEO_LAYOUT
 from fwdata.store.metadata import has_record, write_record
 from fwdata.store.pooling import pool_store
 from fwdata.store.reader import open_store
-from fwdata.store.records import PartSources, StoreRecord, ViewRecord
+from fwdata.store.records import DecisionsRecord, PartSources, StoreRecord, ViewRecord
 from fwdata.store.sources import SOURCES, write_sources
 from fwdata.store.view import VIEW, changes, flat, given_keys, write_view
 from fwdata.warning_kinds import group_warnings
@@ -343,7 +343,7 @@ def _write_root(request: ConvertRequest, plan: ConversionPlan, first: SampledRec
             stitch_hash=stitch_hash(manifest.stitch),
             manifest=manifest.model_dump(mode="json"),
             manifest_digest=manifest.digest(),
-            decisions={**plan.found.decisions, "cameras": list(manifest.cameras)},
+            decisions=DecisionsRecord.model_validate({**plan.found.decisions, "cameras": manifest.cameras}),
             roots=tuple(root.name for root in plan.found.roots),
             writer=f"fwdata {__version__}",
         ),

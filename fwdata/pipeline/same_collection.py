@@ -78,7 +78,7 @@ def _same_folder(
 def _same_origin(request: ConvertRequest, found: CombinedDiscovery) -> bool:
     """Whether both are revisions of the same datasets of a hub, as far as the converter's decisions say."""
     root = read_root(LocalFiles(request.out))
-    before = set(_origins(dict(root.decisions))) if root else set[str]()
+    before = set(_origins(root.decisions.to_json())) if root else set[str]()
     return bool(before & set(_origins(found.decisions)))
 
 

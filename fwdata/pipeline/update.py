@@ -25,7 +25,7 @@ from fwdata.store.files import LocalFiles
 from fwdata.store.layout import next_generation, part_base
 from fwdata.store.metadata import read_part, read_root, write_record
 from fwdata.store.reader import Store, open_store
-from fwdata.store.records import PlannedPartRecord
+from fwdata.store.records import DecisionsRecord, PlannedPartRecord
 from fwdata.store.sources import read_sources
 
 
@@ -178,8 +178,8 @@ def renew_decisions(request: ConvertRequest, found: CombinedDiscovery) -> None:
     """Write the conventions that discovery decided now over those of the version before. Lock held."""
     root = read_root(LocalFiles(request.out))
     assert root is not None
-    decisions = {**found.decisions, "cameras": list(request.manifest.cameras)}
-    if root.decisions != decisions:
+    decisions = DecisionsRecord.model_validate({**found.decisions, "cameras": request.manifest.cameras})
+    if root.decisions.to_json() != decisions.to_json():
         write_record(request.out, root.model_copy(update={"decisions": decisions}))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from fwdata.errors import UsageError
 from fwdata.evidence.records import DatasetVerdictJson
+from fwdata.io import Json
 from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
 from fwdata.store.caches.latents import LatentCache
 from fwdata.store.caches.stitched import pending_stitches
@@ -20,7 +21,7 @@ from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.metadata import has_record
 from fwdata.store.reader import Store
-from fwdata.store.records import CountRecord, JsonObject, LatentCacheRecord, OriginRecord, TextCacheRecord
+from fwdata.store.records import CountRecord, LatentCacheRecord, OriginRecord, TextCacheRecord
 from fwdata.store.records.evidence import DatasetVerdictRecord
 from fwdata.store.sources import read_sources
 from fwdata.warning_kinds import WarningKind, WarningKindJson, group_warnings
@@ -137,7 +138,7 @@ class StoreDescription(TypedDict):
     """Size of all files; null for a store that is not local."""
     merged: list[OriginRecord]
     """Stores it was merged from."""
-    decisions: JsonObject
+    decisions: dict[str, Json]
     """What the converter decided about all recordings; each converter's own JSON."""
     decided_per_episode: dict[str, dict[str, float]]
     """Key of the episodes' metadata -> min, median, max of numbers, or episodes by value."""
@@ -155,7 +156,7 @@ def describe(store: Store) -> StoreDescription:
     """Everything `fwdata inspect` shows; reads metadata only (and sizes, for a local store)."""
     height, width = store.manifest.stitch.size
     evidence = read_evidence(store.files)
-    decisions = dict(store.record.decisions)
+    decisions = store.record.decisions.to_json()
     if store.plan.warnings:
         decisions["warnings"] = list(store.plan.warnings)
     return {
@@ -197,7 +198,7 @@ def warning_kinds(store: Store) -> list[WarningKind]:
     """The warnings of its episodes, grouped by kind; of a large store, those of SAMPLED evenly spaced episodes."""
     step = max(1, -(-len(store.episodes) // SAMPLED))
     looked_at = [store.episodes[index] for index in range(0, len(store.episodes), step)]
-    return group_warnings((e.source, text) for e in looked_at for text in e.metadata.get("warnings", ()))
+    return group_warnings((e.source, text) for e in looked_at for text in e.details.metadata.warnings)
 
 
 def _per_episode(store: Store, keys: list[str]) -> dict[str, dict[str, float]]:

@@ -186,7 +186,7 @@ def _about_episode(report: Report, store: Store, episode: StoredEpisode, extras:
     for verdict in measured.get(episode.id, ()):
         if verdict.verdict == "contradicted":
             report.text(f"Contradicted: {sentences.episode_line(verdict)}")
-    for warning in episode.metadata.get("warnings", ()):
+    for warning in episode.details.metadata.warnings:
         report.text(f"Warning: {warning}")
     with report.folded("Decisions for this episode"):
         add_decisions(report, "", episode.metadata)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fwdata.errors import StoreDamaged, StoreError
 from fwdata.store.array import ChunkedArray
 from fwdata.store.files import Files
-from fwdata.store.metadata import checked_record, read_document
-from fwdata.store.records import CameraSizesRecord, DetailsRecord, EpisodeRecord, JsonObject, PartRecord, SegmentsRecord
+from fwdata.store.metadata import read_document
+from fwdata.store.records import DetailsRecord, EpisodeDecisionsRecord, EpisodeRecord, JsonObject, PartRecord
 
 if TYPE_CHECKING:
     from fwdata.manifest import Manifest
@@ -107,7 +107,7 @@ class StoredEpisode:
         """(first, last, instruction) of the segments, where the recording's text changes on the way."""
         if not self._record.instruction_per_frame:
             return []
-        found = checked_record(SegmentsRecord, self._details.metadata, self._where).segments
+        found = self._decision("segments").segments
         return [(s.first_frame, s.last_frame, s.instruction) for s in found if s.instruction]
 
     def instruction_at(self, frame: int) -> str:
@@ -133,6 +133,14 @@ class StoredEpisode:
         data = self._part.array("details/data").rows(int(offsets[0]), int(offsets[1]))
         return read_document(DetailsRecord, data.tobytes(), self._where)
 
+    def _decision(self, field: str, key: str | None = None) -> EpisodeDecisionsRecord:
+        """The episode's decisions, one of which is needed. StoreDamaged where it is not there."""
+        found = self._details.metadata
+        if field not in found.model_fields_set or (key is not None and key not in getattr(found, field)):
+            missing = field if key is None else f"{field}.{key}"
+            raise StoreDamaged(f"{self._where}: field 'metadata.{missing}' is missing; convert the recording again")
+        return found
+
     @property
     def _where(self) -> str:
         return f"{self._store.location}/parts/{self._part.name}/details, episode {self.id}"
@@ -155,7 +163,7 @@ class StoredEpisode:
     @property
     def metadata(self) -> JsonObject:
         """Every decision made for this episode."""
-        return dict(self._details.metadata)
+        return self._details.metadata.to_json()
 
     def _rows(self, key: str) -> NDArray[Any]:
         return self._part.array(key).rows(self.start, self.start + self.num_frames)
@@ -208,7 +216,7 @@ class StoredEpisode:
 
     def _size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's frames."""
-        return checked_record(CameraSizesRecord, self._details.metadata, self._where).camera_sizes[camera]
+        return self._decision("camera_sizes", camera).camera_sizes[camera]
 
     def _video(self, camera: str, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
         from fwdata.store.video import read_video

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from fwdata.errors import StoreDamaged, StoreError, one_line
-from fwdata.io import write_atomic
+from fwdata.io import shortened, write_atomic
 from fwdata.store.files import Files, canonical_json, json_digest
 from fwdata.store.layout import LAYOUT_VERSION, ROOT_KEY
 from fwdata.store.records import Digest, JsonObject, PartRecord, Record, StoreRecord
@@ -37,18 +37,13 @@ def checked_record[R: Record](model: type[R], value: object, where: str) -> R:
             problem = f"field {field!r} is missing"
         else:
             expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            problem = f"field {field!r}: expected {expected}, found {_shown(first['input'])}"
+            problem = f"field {field!r}: expected {expected}, found {shortened(repr(first['input']), 40)}"
         raise StoreDamaged(
             one_line(
                 f"{where}: {problem}; its checksum holds, so it was changed or written by another "
                 "program: update fwdata, or run the command that wrote it again"
             )
         ) from None
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:38]}.."
 
 
 @contextlib.contextmanager

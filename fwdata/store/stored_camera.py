@@ -45,7 +45,7 @@ class _StoredPixels:
 
 def stored_camera(episode: StoredEpisode, name: str) -> EncodedCamera | RawCamera:
     """A camera of a stored episode as a converter would give it; it must hold JPEG buffers or raw pixels."""
-    height, width = episode.metadata["camera_sizes"][name]
+    height, width = episode.details.metadata.camera_sizes[name]
     if episode.part.record.cameras[name].encoding == "jpeg":
         return EncodedCamera(_StoredJpeg(episode, name), height, width)
     return RawCamera(_StoredPixels(episode, name), height, width)

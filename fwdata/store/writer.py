@@ -7,7 +7,6 @@ writer.commit()                                digests and mark, then the rename
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from fwdata.api import Camera, EncodedCamera, EncodedFrame, Episode, EpisodeRef,
 from fwdata.errors import BadEpisode
 from fwdata.evidence.thumbnails import Collector
 from fwdata.images.jpeg import jpeg_size
+from fwdata.io import json_fault
 from fwdata.store.array import ArrayWriter, write_documents, write_table
 from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.episode import StoredEpisode
@@ -30,6 +30,7 @@ from fwdata.store.records import (
     FIRST_VERSION,
     CameraRecord,
     DetailsRecord,
+    EpisodeDecisionsRecord,
     EpisodeRecord,
     FileRecord,
     LeftOutRecord,
@@ -314,11 +315,10 @@ class PartWriter:
     def _checked_details(self, episode: Episode, added: tuple[str, ...]) -> DetailsRecord:
         sizes = {name: [episode.cameras[name].height, episode.cameras[name].width] for name in self.cameras}
         metadata = {**episode.stored_metadata(), "camera_sizes": sizes, "warnings": [*episode.warnings, *added]}
-        try:
-            json.dumps([list(episode.instructions), metadata], allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise BadEpisode(f"instructions and metadata must be plain JSON: {error}") from None
-        return DetailsRecord(instructions=tuple(episode.instructions), metadata=metadata)
+        if fault := json_fault(metadata, "metadata"):
+            raise BadEpisode(f"{fault}; metadata must be plain JSON")
+        decisions = EpisodeDecisionsRecord.model_validate(metadata)
+        return DetailsRecord(instructions=tuple(episode.instructions), metadata=decisions)
 
     def commit(self) -> None:
         """Write what is buffered, then put the part where its episodes are visible; see `UnitAttempt.commit`.

@@ -110,7 +110,7 @@ def find_caches[R: CacheRecord](files: Files, group: str, model: type[R]) -> dic
                     f"{files.location}/{group}/{key} holds another cache's metadata; the store is damaged"
                 )
             other = found.get(record.name)
-            if other is None or record.identity.get("stride", 1) < other.identity.get("stride", 1):
+            if other is None or record.count_setting("stride") < other.count_setting("stride"):
                 found[record.name] = record
     return found
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fwdata.field_docs import DocumentedModel
+from fwdata.io import Json
 from fwdata.store.files import json_digest
 
 type JsonObject = dict[str, Any]
-"""Free-form JSON: what a user or a converter declares, which fwdata stores, compares and shows, and never steers by."""
+"""A JSON object that was read or is to be written as a whole, whatever it holds; fields of records are typed."""
 
 
 type Count = Annotated[int, Field(strict=True, ge=0)]
@@ -37,6 +38,19 @@ class Record(DocumentedModel):
     def digest(self) -> Digest:
         """sha256 of the stored record, which is what `zarr.json` carries and what caches refer to. Computed anew."""
         return json_digest(self.to_json())
+
+
+class OpenRecord(Record):
+    """A record whose fields are fwdata's and whose other keys are a converter's own."""
+
+    __pydantic_extra__: dict[str, Json] = Field(init=False)
+    """Any JSON, which fwdata stores, compares and shows, and never steers by."""
+
+    @model_serializer(mode="wrap")
+    def _by_name(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
+        """By name, as a store keeps them, in place of the fields first."""
+        found: JsonObject = handler(self)
+        return dict(sorted(found.items()))
 
 
 class SealedRecord(Record):

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fwdata.store.records.base import Count, Digest, JsonObject, Record, SealedRecord
+from fwdata.io import Json
+from fwdata.store.records.base import Count, Digest, Record, SealedRecord
 from fwdata.window import Window
 
 
@@ -33,12 +34,17 @@ class CacheRecord(Record):
     """Name given with `--name`."""
     fingerprint: str
     """12 hex digits: digest of the identity."""
-    identity: JsonObject
-    """Every setting that can change a bit of the cache."""
+    identity: dict[str, Json]
+    """Every setting that can change a bit of the cache; a plug-in's VAE or text encoder adds its own, any JSON."""
 
     def key(self) -> str:
         """Name of the cache's folder."""
         return f"{self.name}-{self.fingerprint}"
+
+    def count_setting(self, name: str) -> int:
+        """A whole number of the identity, such as `stride` or `batch`; 1 where it does not name one."""
+        value = self.identity.get(name, 1)
+        return value if isinstance(value, int) else 1
 
 
 class WindowRecord(Record):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fwdata.store.records.base import Count, Digest, JsonObject, Record, SealedRecord
+from fwdata.store.records.base import Count, Digest, OpenRecord, Record, SealedRecord
 
 
 class FileRecord(Record):
@@ -103,8 +103,8 @@ class PartRecord(SealedRecord):
     """Cameras by name."""
 
 
-class SegmentRecord(Record):
-    """A span of an episode with one instruction."""
+class SegmentRecord(OpenRecord):
+    """A span of an episode with one instruction; other keys are `fwdata.api.EpisodeSegment.details`."""
 
     first_frame: Count
     """First frame of the span."""
@@ -114,18 +114,19 @@ class SegmentRecord(Record):
     """Its text; empty where the recording has none."""
 
 
-class SegmentsRecord(Record):
-    """Spans of an episode's own metadata."""
+class EpisodeDecisionsRecord(OpenRecord):
+    """Every decision made for an episode, by name; other keys are `fwdata.api.Episode.metadata`."""
 
-    segments: tuple[SegmentRecord, ...]
-    """In frame order, one instruction each."""
-
-
-class CameraSizesRecord(Record):
-    """Frame sizes of an episode's own metadata."""
-
-    camera_sizes: dict[str, tuple[Count, Count]]
+    camera_sizes: dict[str, tuple[Count, Count]] = Field(default_factory=dict)
     """(height, width) in pixels of each camera's frames."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about the recording for the user."""
+    embodiment: str = ""
+    """The robot; absent where the recording does not name one."""
+    segments: tuple[SegmentRecord, ...] = ()
+    """In frame order, one instruction each; absent where the source has no such notion."""
+    instruction_per_frame: bool = False
+    """Whether the text of a window depends on its first frame; absent without segments."""
 
 
 class DetailsRecord(Record):
@@ -133,5 +134,5 @@ class DetailsRecord(Record):
 
     instructions: Annotated[tuple[str, ...], Field(min_length=1)]
     """Training instructions, canonical first."""
-    metadata: JsonObject
-    """Decisions of the converter for this episode, by name. fwdata reads `SegmentsRecord` and `CameraSizesRecord`."""
+    metadata: EpisodeDecisionsRecord
+    """Decisions for this episode, by name."""

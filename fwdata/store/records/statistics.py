@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fwdata.store.records.base import Count, JsonObject, Record, SealedRecord
+from fwdata.io import Json
+from fwdata.store.records.base import Count, Record, SealedRecord
 
 
 class FieldStatisticsRecord(Record):
@@ -40,7 +41,7 @@ class StatisticsRecord(Record):
 class StatsRecord(SealedRecord):
     """The statistics of a store."""
 
-    identity: JsonObject
+    identity: dict[str, Json]
     """What they were computed from: digest of the parts, split, action horizon."""
     statistics: StatisticsRecord
     """The numbers."""

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 
-from fwdata.store.records.base import Count, Digest, JsonObject, Number, Record
+from fwdata.io import Json
+from fwdata.store.records.base import Count, Digest, JsonObject, Number, OpenRecord, Record
 from fwdata.store.records.part import LeftOutRecord
 
 FIRST_VERSION = 1
 """Version of a converter that states none, and of the one that made a part without a record."""
+
+
+type NamesByRoot = tuple[str, ...] | dict[str, NamesByRoot | None]
+"""Names that all roots (or inputs of a merge) share; where they differ, those of each by its name, null: it has none.
+An input that was merged itself may hold those of its own inputs."""
+
+
+class DecisionsRecord(OpenRecord):
+    """Conventions of a whole root, by name; other keys are `fwdata.api.Discovery.decisions`.
+
+    Where roots or inputs of a merge differ, a converter's key holds a mapping from root or input to what each decided.
+    """
+
+    cameras: NamesByRoot = ()
+    """Cameras that are stored, in stitching order."""
+    per_episode: NamesByRoot = ()
+    """`fwdata.api.Discovery.per_episode`: dotted keys of the episodes' metadata that hold what was decided for each."""
 
 
 class OriginRecord(Record):
@@ -26,8 +44,8 @@ class OriginRecord(Record):
     """Episodes that came from it."""
     frames: Count
     """Rows that came from it."""
-    options: JsonObject
-    """The converter's options in its manifest."""
+    options: dict[str, Json]
+    """The converter's options in its manifest; any JSON that the converter takes."""
     renamed: Count
     """Recordings that got a new id because an earlier input has theirs."""
     roots: tuple[str, ...] = ()
@@ -55,18 +73,18 @@ class StoreRecord(Record):
     """One name per state dimension."""
     action_names: tuple[str, ...]
     """One name per action dimension."""
-    manifest: JsonObject
+    manifest: dict[str, Json]
     """The dataset's manifest as it was; checked by `Store.manifest`, against the manifest's own definition."""
     fps_nominal: Number | None = None
     """Rate that the source is labelled with, in Hz, where it differs from `fps`."""
-    units: JsonObject = Field(default_factory=dict)
+    units: dict[str, str] = Field(default_factory=dict)
     """Units of state and action, as the manifest declares them."""
     stitch_hash: str = ""
     """Digest of the stitching that the store was made with."""
     manifest_digest: Digest = ""
     """sha256 of the manifest; see `Manifest.digest`."""
-    decisions: JsonObject = Field(default_factory=dict)
-    """Conventions that the converter decided for the whole root, by name."""
+    decisions: DecisionsRecord = Field(default_factory=lambda: DecisionsRecord())
+    """Conventions that were decided for the whole root, by name."""
     roots: tuple[str, ...] = ()
     """Names of the folders that were converted."""
     merged: tuple[OriginRecord, ...] = ()
@@ -79,10 +97,16 @@ class StoreRecord(Record):
 
     @property
     def per_episode(self) -> tuple[str, ...]:
-        """Dotted keys of the episodes' metadata that hold decisions; see `fwdata.api.Discovery.per_episode`."""
-        found = self.decisions.get("per_episode", [])
-        lists = found.values() if isinstance(found, dict) else [found]  # of several roots that differ: by root
-        return tuple(dict.fromkeys(str(key) for keys in lists if isinstance(keys, list) for key in keys))
+        """Dotted keys of the episodes' metadata that hold decisions, of all roots and inputs together."""
+        return tuple(dict.fromkeys(_all_names(self.decisions.per_episode)))
+
+
+def _all_names(names: NamesByRoot | None) -> Iterator[str]:
+    if isinstance(names, dict):
+        for below in names.values():
+            yield from _all_names(below)
+    elif names is not None:
+        yield from names
 
 
 class PlannedEpisodeRecord(Record):
@@ -146,9 +170,9 @@ class ViewRecord(Record):
 
     given: tuple[str, ...] | None = None
     """Dotted keys that the manifest states; None: not recorded, a value that equals its default counts as default."""
-    manifest: JsonObject | None = None
+    manifest: dict[str, Json] | None = None
     """View of a later manifest, plain JSON; None: the one the store was converted with."""
-    set: JsonObject = Field(default_factory=dict)
+    set: dict[str, Json] = Field(default_factory=dict)
     """Values set later, by dotted key."""
 
     def to_json(self) -> JsonObject:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fwdata.api import BadEpisode, Episode
+from fwdata.api import BadEpisode, Discovery, Episode, UsageError
 
 
 def episode(**changes: Any) -> Episode:
@@ -60,6 +60,42 @@ def test_all_faults_are_in_one_message() -> None:
         episode(action=np.zeros((3, 2)), timestamp_ns=[3, 2, 1, 0], state_names=("x",), metadata={"segments": []})
     for part in ("action has 3 rows", "timestamps go backwards", "1 names are given", "'segments'"):
         assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (
+            {"seeds": (1, {"a": np.float32(2)})},
+            r"metadata.seeds\[1\].a is np.float32\(2.0\) of type float32; metadata must",
+        ),
+        ({"a": {1: "x"}}, "metadata.a has the key 1, which is not text"),
+        ({"a": [0.5, float("nan")]}, r"metadata.a\[1\] is nan, which JSON does not have"),
+        ({"warnings": ["dark"]}, "metadata must not hold 'warnings': it is a field of Episode of that name"),
+        ({"camera_sizes": {}}, "metadata must not hold 'camera_sizes': fwdata stores them from `cameras`"),
+    ],
+)
+def test_metadata_that_cannot_be_stored_as_they_are_are_refused(metadata: dict[Any, Any], said: str) -> None:
+    with pytest.raises(BadEpisode, match=said):
+        episode(metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"decisions": {"a": {1}}}, r"Discovery.decisions.a is \{1\} of type set; decisions must be plain JSON"),
+        ({"decisions": {"a": float("inf")}}, "Discovery.decisions.a is inf, which JSON does not have"),
+        ({"decisions": {1: "x"}}, "Discovery.decisions has the key 1, which is not text"),
+        ({"decisions": ["a"]}, r"Discovery.decisions must map names to JSON, found \['a'\]"),
+        ({"decisions": {"cameras": []}}, "Discovery.decisions must not hold 'cameras', which fwdata adds itself"),
+        ({"decisions": {"per_episode": ["a"]}}, "must not hold 'per_episode', .*: state Discovery.per_episode"),
+        ({"per_episode": "seed"}, "Discovery.per_episode must be names of keys, found 'seed'"),
+    ],
+)
+def test_a_discovery_that_cannot_be_stored_as_it_is_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Discovery((), **fields)
+    Discovery((), decisions={"seeds": (1, 2.5, None, True)}, per_episode=("seed",))
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), min_size=1, max_size=8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from fwdata.errors import StoreDamaged
 from fwdata.merge import MergeRequest, merge
 from fwdata.store.evidence import read_part_evidence, write_part_evidence
 from fwdata.store.files import LocalFiles, json_digest
-from fwdata.store.metadata import read_complete, read_record
+from fwdata.store.metadata import checked_record, read_complete, read_record
 from fwdata.store.records import (
+    DecisionsRecord,
+    DetailsRecord,
     LatentCacheRecord,
     LatentPartRecord,
     PartRecord,
@@ -73,6 +76,12 @@ def test_every_record_of_a_released_store_is_written_as_it_was(name: str, tmp_pa
             assert record is not None and record.to_json() == raw and record.digest() == json_digest(raw), file
             seen.add(model)
     assert seen >= {StoreRecord, PlanRecord, PartRecord, LatentCacheRecord, LatentPartRecord, TextPartRecord}
+    for part in fwdata.open(store).parts:
+        offsets = part.array("details/offset").rows(0, len(part.record.episodes) + 1)
+        documents = part.array("details/data").rows(0, int(offsets[-1])).tobytes()
+        for start, end in itertools.pairwise(offsets.tolist()):
+            raw = json.loads(documents[start:end])
+            assert DetailsRecord.model_validate(raw).to_json() == raw and raw["metadata"]["camera_sizes"]
     for file in store.rglob("zarr.json"):
         if (meta := json.loads(file.read_bytes()))["node_type"] == "array":
             assert ArrayRecord.model_validate(meta).to_json() == meta, file
@@ -193,3 +202,16 @@ def test_an_array_without_its_kind_is_damaged(path: Path) -> None:
         read_document(ArrayRecord, data, "state")
     with pytest.raises(StoreDamaged, match="not valid JSON"):
         read_document(ArrayRecord, b"{", "state")
+
+
+def test_decisions_of_roots_and_inputs_that_differ_are_typed_and_kept() -> None:
+    raw = {
+        "cameras": {"a": ["top"], "b": {"c": ["top", "left"], "d": None}},
+        "per_episode": {"a": ["seed", "scale.left"], "b": {"c": ["seed"], "d": None}},
+        "colour": {"a": "rgb", "b": None},
+        "counts": [1, 2.0, True, "1", {"x": None}],
+    }
+    record = DecisionsRecord.model_validate(raw)
+    assert json.dumps(record.to_json()) == json.dumps(dict(sorted(raw.items()))), "1, 2.0 and true stay, keys by name"
+    with pytest.raises(StoreDamaged, match=r"store: field 'per_episode.*'.*found 5"):
+        checked_record(DecisionsRecord, {"per_episode": 5}, "store")
