@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.robotwin import cameras, hdf5, paths, text
+from converters.robotwin import camera_motion, cameras, hdf5, paths, text
 from converters.robotwin import discovery as finding
 from converters.robotwin.conventions import conventions
 from converters.robotwin.options import RobotwinOptions
@@ -166,6 +166,7 @@ class RobotwinConverter:
             label = hdf5.frequency(file)
             infos = self._cameras(file, path, variant, motion, warnings)
             stored = _stored_texts(file, variant, warnings)
+            moving = camera_motion.camera_claims(file, self.manifest.cameras, len(motion.state))
         task, index, rows = str(ref.hints["task"]), int(ref.hints["index"]), len(motion.state)
         about = _about(infos, motion, variant)
         about |= {
@@ -192,7 +193,9 @@ class RobotwinConverter:
             instructions=instructions,
             metadata=about,
             warnings=tuple(warnings),
-            conventions=conventions(self.manifest, (names, names), label, about),
+            conventions=dataclasses.replace(
+                conventions(self.manifest, (names, names), label, about), cameras=moving if variant == "classic" else ()
+            ),
             embodiment=_embodiment(ref.embodiment, motion),
         )
 
@@ -246,20 +249,39 @@ class RobotwinConverter:
         video = base / str(ref.hints["video"])
         image = cameras.first_image(infos["head_camera"])
         try:
-            verdict, straight, exchanged = cameras.compare_with_video(image, video)
+            found = cameras.compare_with_video(image, video)
         except ValueError as error:
             warnings.append(f"colours are not checked: {error}")
             return {"verdict": "not checked"}
+        warnings += self._other_length(video.name, found.frames, infos["head_camera"].source.rows)
+        verdict, straight, exchanged = found.verdict, found.straight, found.exchanged
         levels = f"({straight:.1f} grey levels apart as read, {exchanged:.1f} with red and blue exchanged)"
+        if found.turned:
+            raise BadEpisode(
+                f"head_camera is {found.turned} against {video.name}, the collector's video {levels}; turn the images "
+                "in the recording back, or remove the video where it is the one that was turned"
+            )
         if verdict == "contradicts":
-            found = f"{video.name} contradicts the colours of head_camera {levels}"
+            found_colours = f"{video.name} contradicts the colours of head_camera {levels}"
             if self.options.colour == "auto":
                 agrees = "rgb" if infos["head_camera"].order == "swapped" else "swapped"
-                raise BadEpisode(f"{found}; if the recording was rewritten, --colour {agrees} reads it as the video")
-            warnings.append(f"{found}; the order is forced by option colour")
+                raise BadEpisode(
+                    f"{found_colours}; if the recording was rewritten, --colour {agrees} reads it as the video"
+                )
+            warnings.append(f"{found_colours}; the order is forced by option colour")
         elif verdict == "undecided":
             warnings.append(f"{video.name} fits neither colour order of head_camera {levels}")
         return {"verdict": verdict, "as_read": round(straight, 2), "exchanged": round(exchanged, 2)}
+
+    @staticmethod
+    def _other_length(video: str, frames: int, recorded: int) -> list[str]:
+        """A video of another length: v1.0 files hold one row less than was collected."""
+        if not frames or frames in (recorded, recorded + 1):
+            return []
+        return [
+            f"{video} has {frames} frames, the recording {recorded}: rows were left out of it, which makes its rate "
+            "another one, or the video is of another recording"
+        ]
 
     def _side_files(
         self,

@@ -205,8 +205,11 @@ def _numbers(file: h5py.File, key: str) -> NDArray[Any]:
     node = dataset(file, key)
     if node is None:
         raise BadEpisode(f"{key} is missing")
-    if node.dtype.kind not in "fiu" or node.ndim not in (1, 2):
-        raise BadEpisode(f"{key} must be numbers of shape (frames, n), found {node.dtype} of shape {node.shape}")
+    kinds = "fiu" if key.endswith(("gripper", "_ee_joint_states")) else "f"  # angles cut to integers are lost
+    if node.dtype.kind not in kinds or node.ndim not in (1, 2):
+        raise BadEpisode(
+            f"{key} must be floating-point numbers of shape (frames, n), found {node.dtype} of shape {node.shape}"
+        )
     if node.shape[0] > MAX_FRAMES or (node.ndim == 2 and not 0 < node.shape[1] <= MAX_WIDTH):
         raise BadEpisode(f"{key} has shape {node.shape}; at most ({MAX_FRAMES}, {MAX_WIDTH}) is plausible")
     check_written(node, key)

@@ -86,6 +86,9 @@ class CameraClaim:
     """World axis that points right in the image; None: not known."""
     mounted: bool = False
     """Whether the camera rides on an arm: up and right are then those of the apparent motion of the scene."""
+    motion: NDArray[np.float32] | None = field(default=None, compare=False)
+    """float32 [T, 2], motion right and down from the row before, in any unit, of what the image shows, as recorded
+    camera poses predict it; used instead of up and right. None: the recording has no poses."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from fwdata.evidence.claims import Axis, CameraClaim
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Severity, Verdict
-from fwdata.evidence.signals import correlation, smooth
+from fwdata.evidence.signals import Floats, correlation, smooth
 
 LIMIT, MIN_TRAVEL, MIN_ROWS = 0.6, 0.03, 20
 
@@ -25,39 +25,53 @@ class ImageDirection(Detector):
     mounted: bool
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict per camera whose orientation the layout tells."""
-        claims = [c for c in episode.claims.cameras if c.mounted == self.mounted and c.name in episode.thumbnails]
-        if episode.claims.position is None:
-            return ()
-        return tuple(self._one(episode, c) for c in claims if self._axis(c) is not None)
+        """One verdict per camera whose orientation the layout, or its recorded pose, tells."""
+        claims = [c for c in episode.claims.cameras if c.name in episode.thumbnails and self._is_mine(c)]
+        return tuple(self._one(episode, c) for c in claims if c.motion is not None or self._known(episode, c))
+
+    def _is_mine(self, claim: CameraClaim) -> bool:
+        """Whether this detector looks at such a camera; up/down of a mounted one only a pose tells."""
+        return claim.mounted == self.mounted or (claim.motion is not None and self.direction == "up")
+
+    def _known(self, episode: EpisodeInput, claim: CameraClaim) -> bool:
+        return self._axis(claim) is not None and episode.claims.position is not None
 
     def _axis(self, claim: CameraClaim) -> Axis | None:
         return claim.up if self.direction == "up" else claim.right
 
-    def _one(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
+    def _world(self, episode: EpisodeInput, claim: CameraClaim) -> tuple[Floats, str, str]:
+        """(motion in this direction float64 [T], what is decided, why it tells nothing)."""
+        if claim.motion is not None:
+            across, down = claim.motion.astype(np.float64).T
+            moved = -down if self.direction == "up" else across
+            return moved, f"{self.direction} as by the recorded camera pose", "" if moved.any() else "nothing moves"
         axis = self._axis(claim)
         assert axis is not None and episode.claims.position is not None
         along = episode.state64[:, episode.claims.position["xyz".index(axis[0])]]
-        travel, decided = float(np.ptp(along)), f"{axis} is {self.direction}"
-        if travel < MIN_TRAVEL or len(along) < MIN_ROWS:
-            return self.abstain(
-                f"the arm moves {travel * 100:.1f} cm along {axis[0]}", subject=claim.name, decided=decided
-            )
+        travel = float(np.ptp(along))
+        silent = f"the arm moves {travel * 100:.1f} cm along {axis[0]}" if travel < MIN_TRAVEL else ""
+        moved = np.diff(along, prepend=along[:1]) * (1.0 if axis[1] == "+" else -1.0)
+        return moved, f"{axis} is {self.direction}", silent
+
+    def _one(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
+        world, decided, silent = self._world(episode, claim)
+        if silent or len(world) < MIN_ROWS:
+            return self.abstain(silent or f"{len(world)} rows", subject=claim.name, decided=decided)
         motion = episode.motion[claim.name].translation
         shown = -motion[:, 1] if self.direction == "up" else motion[:, 0]
-        world = np.diff(along, prepend=along[:1]) * (1.0 if axis[1] == "+" else -1.0)
         score = correlation(smooth(shown), smooth(world))
         if abs(score) < LIMIT:
             return self.abstain(f"correlation {score:+.2f}", subject=claim.name, decided=decided, value=round(score, 4))
         outcome: Outcome = "confirmed" if score > 0 else "contradicted"
         other = {"up": "upside down", "right": "mirrored"}[self.direction]
-        severity: Severity = self.action if episode.claims.layout else "warn"
+        own: Severity = self.action if claim.motion is None else "stop"  # a pose tells it for certain
+        severity: Severity = own if episode.claims.layout else "warn"
         return self.verdict(
             outcome,
             f"correlation {score:+.2f}",
             subject=claim.name,
             value=round(score, 4),
-            n=len(along),
+            n=len(world),
             decided=decided,
             measured=decided if score > 0 else other,
             action=severity,
