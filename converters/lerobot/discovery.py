@@ -11,6 +11,7 @@ from pathlib import Path
 from converters.lerobot import hub
 from converters.lerobot.info import INFO, read_info
 from converters.lerobot.meta import Dataset, EpisodeMeta
+from converters.lerobot.same_videos import shown_twice
 from converters.lerobot.shared_video import overlaps
 from converters.lerobot.tree import tree_of
 from converters.shared import archives as packed
@@ -126,9 +127,9 @@ def references(
 
     cameras: keys of the features used that are videos; these count as the episode's files. robot: their embodiment.
     num_bytes is the episode's share, by rows, of every file it is read from. Left out too: episodes that claim the same
-    frames of a shared video.
+    frames of a shared video, or whose videos are one and the same file.
     """
-    claimed = _overlaps(dataset, cameras)
+    claimed = {**shown_twice(dataset, cameras), **_overlaps(dataset, cameras)}
     sizes: dict[str, int | str] = {}
     rows = Counter[str]()
     for entry in dataset.episodes.values():

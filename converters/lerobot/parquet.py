@@ -197,9 +197,9 @@ def _episodes_in(path: Path, name: str, mtime_ns: int, size: int, columns: Table
     return dict(zip(episodes.tolist(), counts.tolist(), strict=True))
 
 
-def alike(one: Span, other: Span) -> bool:
-    """Whether two tables hold the same rows of an episode, in the columns that both have, numbered alike or not."""
-    keys = [key for key in column_names(one) if key in column_names(other) and key != "index"]
+def alike(one: Span, other: Span, numbered: Sequence[str] = ("index",)) -> bool:
+    """Whether two tables hold the same rows of an episode, in the columns that both have but those in `numbered`."""
+    keys = [key for key in column_names(one) if key in column_names(other) and key not in numbered]
     return bool(read_span(one, keys).equals(read_span(other, keys)))
 
 
