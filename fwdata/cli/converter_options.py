@@ -10,6 +10,7 @@ import inspect
 import os
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAliasType, Union, get_args, get_origin
 
@@ -140,7 +141,8 @@ class OptionsCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command's options and those of its source; `chosen_options` returns the latter."""
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts no threads here: see `fork_command`
-        source = self._source(args)
+        first = self._first(args)
+        source = self._source(first)
         model = _options_of(source) if source else None
         own = self._own()
         flags = {n: flag for n, flag in (flags_of(model) if model else {}).items() if f"--{spelt(n)}" not in own}
@@ -149,6 +151,8 @@ class OptionsCommand(TyperCommand):
         try:
             rest = super().parse_args(ctx, [_switch(token, flags) for token in args])
         except wrong_usage as error:
+            if first is not None and source is None:
+                raise _no_source(first) from None
             raise _sentence_of(error, source, [*own, *(f"--{spelt(name)}" for name in flags)]) from None
         ctx.meta[VALUES] = _values(ctx.params, flags)
         return rest
@@ -184,17 +188,21 @@ class OptionsCommand(TyperCommand):
                 found[spelling] = not getattr(param, "is_flag", False)
         return found
 
-    def _source(self, args: Sequence[str]) -> str | None:
-        """The first argument that is neither a flag nor a flag's value, where there is a converter of that name."""
-        from fwdata.pipeline.registry import has_converter
-
+    def _first(self, args: Sequence[str]) -> str | None:
+        """The first argument that is neither a flag nor a flag's value."""
         own, todo = self._own(), iter(args)
         for token in todo:
             if not token.startswith("-"):
-                return token if has_converter(token) else None
+                return token
             if own.get(token):
                 next(todo, None)
         return None
+
+    def _source(self, first: str | None) -> str | None:
+        """The first argument, where there is a converter of that name."""
+        from fwdata.pipeline.registry import has_converter
+
+        return first if first is not None and has_converter(first) else None
 
 
 def chosen_options(context: typer.Context) -> dict[str, object]:
@@ -260,6 +268,19 @@ def _switch(token: str, flags: dict[str, Flag]) -> str:
     if flag is None or flag.kind != "bool" or flag.many:
         return token
     return name if flag.value(text) else f"--no-{name[2:]}"
+
+
+def _no_source(first: str) -> UsageError:
+    """What to say of wrong usage whose first argument is no source's name, which is the mistake then."""
+    from fwdata.pipeline.registry import converter_names
+
+    if Path(first).exists():
+        known = ", ".join(converter_names())
+        return UsageError(
+            f"{first} stands where the name of its source format belongs: fwdata convert SOURCE {first} --out STORE; "
+            f"known: {known}"
+        )
+    return UsageError(f"no converter {first!r}{did_you_mean(first, converter_names())}")
 
 
 def _sentence_of(error: Exception, source: str | None, known: Sequence[str]) -> Exception:

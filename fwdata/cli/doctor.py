@@ -54,6 +54,11 @@ def doctor(
     if fail_on not in ("warn", "stop"):
         raise UsageError(f"--fail-on must be warn or stop, found {fail_on!r}")
     least: FailOn = "warn" if fail_on == "warn" else "stop"
+    if html is not None:
+        from fwdata.doctor.page import PAGE
+        from fwdata.report.place import page_place
+
+        page_place(html, PAGE, "--html")  # before minutes of work
     if source is None:
         if manifest or options or workers is not None:
             raise UsageError("--manifest, --set and --workers are for recordings; name their format with --source")

@@ -108,15 +108,16 @@ def report(
     Example: fwdata report data/robotwin.zarr --out robotwin.html
     """
     from fwdata import open as open_store
-    from fwdata.overview.page import page_beside, write_overview
+    from fwdata.overview.page import PAGE, page_beside, write_overview
     from fwdata.overview.rows import measure
+    from fwdata.report.place import page_place
 
     opened = open_store(store)
     if not len(opened.episodes):
         raise UsageError(f"{store} holds no episode; nothing to report")
+    place = page_place(out or page_beside(opened), PAGE, "--out")  # before minutes of work
     checked = _checked(opened)
-    measured = measure(opened)
-    page = write_overview(opened, checked, measured, out or page_beside(opened))
+    page = write_overview(opened, checked, measure(opened), place)
     size = page.stat().st_size
     if as_json:
         from fwdata.cli.answers import StorePageJson

@@ -7,10 +7,12 @@ from pathlib import Path
 from fwdata.doctor.album import Album
 from fwdata.doctor.exhibits import add_exhibit
 from fwdata.doctor.findings import EXAMPLES, Checkup, DoctorFinding, FindingGroup
-from fwdata.errors import UsageError
 from fwdata.evidence import sentences
 from fwdata.report import Report
-from fwdata.store.files import refuse_nested
+from fwdata.report.place import page_place
+
+PAGE = "doctor.html"
+"""Its name in a folder."""
 
 MEANING = {
     "stop": "training on this is wasted",
@@ -25,10 +27,7 @@ def write_page(found: Checkup, album: Album, out: Path) -> Path:
     Plots and film strips of the first two findings of every kind, each of its first episode. UsageError where `out` is
     a file of another kind. Same findings, same bytes.
     """
-    path = out if out.suffix == ".html" else out / "doctor.html"
-    if path.is_dir() or (path != out and out.is_file()):
-        raise UsageError(f"--html {out}: name a file ending in .html, or a folder")
-    refuse_nested(path)
+    path = page_place(out, PAGE, "--html")
     counts = found.counts()
     report = Report(f"Doctor: {Path(found.where).name or found.where}")
     report.facts(

@@ -12,18 +12,20 @@ from fwdata.console import human_bytes, human_time
 from fwdata.doctor.album import StoredAlbum
 from fwdata.doctor.findings import Checkup
 from fwdata.doctor.page import add_findings
-from fwdata.errors import UsageError
 from fwdata.evidence.records import DatasetVerdict
 from fwdata.evidence.sentences import line
 from fwdata.overview.rows import SAMPLED, ColumnSpread, Measured
 from fwdata.report import Range, RangePanel, Report
 from fwdata.report.inspect_store import StoreDescription, describe
+from fwdata.report.place import page_place
 from fwdata.report.preview import add_decisions, choose_episodes, film_of
-from fwdata.store.files import LocalFiles, refuse_nested
+from fwdata.store.files import LocalFiles
 from fwdata.store.reader import Store
 
 FILMS = 4
 """Episodes that are shown as films, as many of each task."""
+PAGE = "report.html"
+"""Its name in a folder."""
 LISTED = 20
 """Outliers, instructions and tasks shown; the others are counted or folded away."""
 
@@ -33,10 +35,7 @@ def write_overview(store: Store, checked: Checkup, measured: Measured, out: Path
 
     Reads the frames of 4 episodes and the metadata. Same store, same bytes. UsageError where `out` is another file.
     """
-    path = out if out.suffix == ".html" else out / "report.html"
-    if path.is_dir() or (path != out and out.is_file()):
-        raise UsageError(f"--out {out}: name a file ending in .html, or a folder")
-    refuse_nested(path)
+    path = page_place(out, PAGE, "--out")
     found = describe(store)
     report = Report(f"{Path(store.location).name or store.source}: {len(store.episodes):,} episodes")
     _result(report, store, checked, measured, found)

@@ -16,6 +16,7 @@ from fwdata.images.stitch import tiles
 from fwdata.report import Band, Panel, Report, Tile, contact_sheet
 from fwdata.report.films import cursor_film, film_rows
 from fwdata.report.inspect_store import warning_kinds
+from fwdata.report.place import refuse_foreign
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.evidence import read_evidence, read_part_evidence
 from fwdata.store.files import refuse_nested
@@ -45,6 +46,7 @@ def write_preview(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder for the preview")
     refuse_nested(out / "index.html")
+    refuse_foreign(out / "index.html")
     chosen = choose_episodes(store, episodes)
     report = Report(f"Preview of {Path(store.location).name or store.source}")
     _about_store(report, store, len(chosen))

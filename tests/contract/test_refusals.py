@@ -102,6 +102,8 @@ DATA = [
         f / "other", {"z": [3]})),
     Refused("convert toy raw --out merged.zarr", "made by `fwdata merge`"),
     Refused("convert toi raw --out new.zarr", "toi"),
+    Refused("convert raw --out new.zarr", "raw stands where the name of its source format belongs"),
+    Refused("convert toi --out new.zarr", "no converter 'toi'; did you mean 'toy'?"),
     Refused("view absent.zarr --set split.val=0.1", "absent.zarr"),
     Refused("view toy.zarr --set split.vall=0.1", "split.vall"),
     Refused("stitch absent.zarr", "absent.zarr"),

@@ -120,6 +120,22 @@ def test_preview_refuses_a_file_and_no_episodes(converted: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_a_file_that_is_no_page_of_ours_is_not_replaced(converted: Path, tmp_path: Path, run: Command):
+    own = tmp_path / "site" / "index.html"
+    own.parent.mkdir()
+    own.write_text("<html>my own page</html>")
+    for line in (
+        ("preview", converted, "--out", own.parent),
+        ("report", converted, "--out", own),
+        ("doctor", converted, "--html", own),
+    ):
+        run(*line).refused(2, f"{own} exists and is not a page that this toolkit wrote; name another place")
+        assert own.read_text() == "<html>my own page</html>" and list(own.parent.iterdir()) == [own]
+    own.unlink()
+    for _ in range(2):
+        assert run("preview", converted, "--episodes", "1", "--out", own.parent).code == 0
+
+
 def test_preview_shows_the_episodes_that_are_named(converted: Path, tmp_path: Path, run: Command):
     ran = run("preview", converted, "--out", tmp_path / "look", "--episodes", "2,0", "--json")
     assert ran.json == {

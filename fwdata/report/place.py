@@ -1,0 +1,35 @@
+"""Where a page may be written: not into a store, and not in the place of a file that is something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fwdata.errors import UsageError
+from fwdata.report.page import POLICY
+from fwdata.store.files import refuse_nested
+
+HEAD = 1000
+"""Bytes at the start of a page that hold `POLICY`."""
+
+
+def page_place(out: Path, name: str, option: str) -> Path:
+    """The path of a page for `out`, a file NAME.html or a folder that gets `name`.
+
+    UsageError, naming `option`, for another kind of file, a place inside a store, or a file that no page of this
+    toolkit is.
+    """
+    path = out if out.suffix == ".html" else out / name
+    if path.is_dir() or (path != out and out.is_file()):
+        raise UsageError(f"{option} {out}: name a file ending in .html, or a folder")
+    refuse_nested(path)
+    refuse_foreign(path)
+    return path
+
+
+def refuse_foreign(path: Path) -> None:
+    """UsageError for a file that is not a page of this toolkit, before it would be replaced."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if POLICY.encode() not in file.read(HEAD):
+            raise UsageError(f"{path} exists and is not a page that this toolkit wrote; name another place")
