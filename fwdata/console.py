@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -52,6 +53,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     import typer
 
     wrong_usage, click_error = usage_errors()
+    threading.excepthook = _thread_failed
     try:
         code = app(standalone_mode=False)
     except typer.Exit as exit_:
@@ -81,6 +83,15 @@ def run_app(app: typer.Typer) -> NoReturn:
     if code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this code
         fail("interrupted; what is written is safe, run the same command again to continue", EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """A library's thread that cannot write, as TensorBoard's on a full disk, is a warning too, and no traceback."""
+    if isinstance(failed.exc_value, OSError):
+        reason = failed.exc_value.strerror or failed.exc_value
+        warn(f"writing in the background failed: {reason}; what TensorBoard shows of this run may be incomplete")
+    else:
+        threading.__excepthook__(failed)
 
 
 def add_version(app: typer.Typer, name: str) -> None:

@@ -7,13 +7,14 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
 
 from fwdata import console
 from fwdata.cli.inspect_verify import plain_decision
-from fwdata.console import Bar, _system_error, print_table, progress_line
+from fwdata.console import Bar, _system_error, _thread_failed, print_table, progress_line
 
 DETAILS = ("loss 0.1234", "1.6 steps/s", "data wait 0.4%", "video 0.2000", "action 0.1000", "52 samples/s")
 
@@ -110,6 +111,16 @@ def test_quick_work_prints_nothing_without_a_terminal(capsys):
 def test_a_failing_file_system_is_one_sentence(number: int, sentence: str):
     error: Any = OSError(number, os.strerror(number), "/x/y")
     assert _system_error(error).startswith(sentence)
+
+
+def test_a_librarys_thread_that_cannot_write_is_a_warning(capsys: pytest.CaptureFixture[str]):
+    def fail(error: Exception) -> threading.ExceptHookArgs:
+        return threading.ExceptHookArgs((type(error), error, None, threading.current_thread()))
+
+    _thread_failed(fail(OSError(errno.ENOSPC, "No space left on device")))
+    assert capsys.readouterr().err.startswith("warning: writing in the background failed: No space left on device; ")
+    _thread_failed(fail(ValueError("a fault of ours")))
+    assert "ValueError: a fault of ours" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("program", ["fwdata", "fwtrain"])
