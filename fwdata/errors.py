@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import shlex
 from collections.abc import Iterable, Iterator
 
 from fwdata.install import install_command as install_command
@@ -126,6 +127,11 @@ def one_line(text: str) -> str:
 
 MAX_LISTED = 12
 """Known names that a message lists in full."""
+
+
+def quoted(word: object) -> str:
+    """A path or name as a word of a command to copy: quoted where a shell would take it apart."""
+    return shlex.quote(str(word))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from fwdata.console import (
     say,
     warn,
 )
-from fwdata.errors import EXIT_QUARANTINED, UsageError
+from fwdata.errors import EXIT_QUARANTINED, UsageError, quoted
 from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.warning_kinds import WarningKind, group_warnings
 
@@ -309,7 +309,8 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
     for line in report.view_changes:
         print(f"  view changed: {line}")
     if report.quarantined:
-        print(f"  quarantined: {len(report.quarantined)} recordings, listed above and in `fwdata inspect {report.out}`")
+        where = f"listed above and in `fwdata inspect {quoted(report.out)}`"
+        print(f"  quarantined: {len(report.quarantined)} recordings, {where}")
     if any(row.outcome == "quarantined" for row in report.rows):
         print("  after you fix them, the same command with --retry-quarantined converts them")
 

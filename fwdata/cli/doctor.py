@@ -10,7 +10,7 @@ import typer
 
 from fwdata.cli.converter_options import parse_options
 from fwdata.console import default_workers, emit_json, progress_bar, say
-from fwdata.errors import StoreError, UsageError
+from fwdata.errors import StoreError, UsageError, quoted
 
 if TYPE_CHECKING:
     from fwdata.doctor.album import Album
@@ -89,7 +89,9 @@ def _check_store(where: str) -> tuple[Checkup, Album]:
     except StoreError as error:
         if type(error) is not StoreError or not Path(where).exists():
             raise
-        raise StoreError(f"{error}; for recordings, name their format: fwdata doctor {where} --source NAME") from None
+        raise StoreError(
+            f"{error}; for recordings, name their format: fwdata doctor {quoted(where)} --source NAME"
+        ) from None
     with progress_bar("examining", "episodes") as bar:
         bar.start(len(store.episodes))
         return check_store(store, bar.advance), StoredAlbum(store)

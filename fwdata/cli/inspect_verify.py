@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fwdata.console import emit_json, human_bytes, progress_bar, say
-from fwdata.errors import EXIT_DAMAGED, UsageError
+from fwdata.errors import EXIT_DAMAGED, UsageError, quoted
 
 if TYPE_CHECKING:
     from fwdata.report.inspect_store import LatentsDescription, StoreDescription, TextDescription
@@ -76,7 +76,7 @@ def _print_description(store: str, found: StoreDescription) -> None:
             "same `fwdata convert` with --update renews it"
         )
     for task, count in found["tasks"].items():
-        print(f"  task {task}: {count} episodes")
+        print(f"  task {task}: {count} {'episode' if count == 1 else 'episodes'}")
     for name, camera in found["cameras"].items():
         several = len(found["decided_per_episode"][f"camera_sizes.{name}"]) > 1
         more = " and other sizes" if several else ""
@@ -93,7 +93,7 @@ def _print_description(store: str, found: StoreDescription) -> None:
         )
     for texts in found["text"]:
         print(f"  text {texts['name']}: {texts['encoder']}, {texts['prompts']} prompts{_other_view(texts)}")
-    print(f"  statistics: {'yes' if found['stats'] else 'not computed (fwdata stats)'}")
+    print(f"  statistics: {'yes' if found['stats'] else f'not computed (fwdata stats {quoted(store)})'}")
     for origin in found["merged"]:
         print(f"  merged from {origin.store}: {origin.episodes} episodes, fingerprint {origin.fingerprint}")
     for key, value in found["decisions"].items():
@@ -103,7 +103,8 @@ def _print_description(store: str, found: StoreDescription) -> None:
         if counts.keys() == {"min", "median", "max"}:
             text = f"{counts['min']:g} to {counts['max']:g}, median {counts['median']:g}"
         else:
-            text = "; ".join(f"{value} ({count})" for value, count in counts.items())
+            plain = {"True": "yes", "False": "no"}
+            text = "; ".join(f"{plain.get(value, value)} ({count})" for value, count in counts.items())
         print(f"  per episode, {key}: {text}")
     for verdict in found["evidence"]:
         print(f"  evidence {line(DatasetVerdict.from_json(verdict))}")

@@ -117,7 +117,8 @@ def report(
         raise UsageError(f"{store} holds no episode; nothing to report")
     place = page_place(out or page_beside(opened), PAGE, "--out")  # before minutes of work
     checked = _checked(opened)
-    page = write_overview(opened, checked, measure(opened), place)
+    measured = measure(opened)
+    page = write_overview(opened, checked, measured, place)
     size = page.stat().st_size
     if as_json:
         from fwdata.cli.answers import StorePageJson

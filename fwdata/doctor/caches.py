@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-
 from fwdata.doctor.findings import DoctorFinding
-from fwdata.errors import StaleCache, StoreError
+from fwdata.errors import StaleCache, StoreError, quoted
 from fwdata.evidence.records import Severity
 from fwdata.report.view_store import CacheFit, cache_fits
 from fwdata.store.caches.identity import find_caches, latent_settings, unlike
@@ -27,7 +25,7 @@ def cache_findings(store: Store) -> list[DoctorFinding]:
 
 
 def _where(store: Store) -> str:
-    return shlex.quote(store.location)
+    return quoted(store.location)
 
 
 def _unfit(store: Store, fit: CacheFit, usable: set[str]) -> DoctorFinding:
@@ -50,7 +48,7 @@ def _latents(store: Store) -> list[DoctorFinding]:
         if unlike(record.identity, latent_settings(store.manifest)) or cache.complete:
             continue
         sentence = f"latents {cache.name} hold {cache.num_frames} of {store.num_frames} frames of the store's episodes"
-        command = f"fwdata encode-latents {_where(store)} --name {cache.name} --vae {shlex.quote(cache.vae)}"
+        command = f"fwdata encode-latents {_where(store)} --name {cache.name} --vae {quoted(cache.vae)}"
         value = float(cache.num_frames)
         found.append(DoctorFinding("warn", "latents_incomplete", sentence, cache.name, value, command=command))
     return found
@@ -71,7 +69,7 @@ def _texts(store: Store) -> list[DoctorFinding]:
         if record.identity.get("prompt") != store.manifest.prompt or not missing:
             continue
         sentence = f"text {cache.name} lacks {len(missing)} of {len(wanted)} prompts, e.g. {missing[0]!r}"
-        command = f"fwdata encode-text {_where(store)} --name {cache.name} --encoder {shlex.quote(cache.encoder)}"
+        command = f"fwdata encode-text {_where(store)} --name {cache.name} --encoder {quoted(cache.encoder)}"
         example = (wanted[missing[0]],)
         value = float(len(missing))
         found.append(DoctorFinding("warn", "text_incomplete", sentence, cache.name, value, example, 0, command=command))

@@ -11,6 +11,7 @@ from fwdata.doctor.caches import cache_findings
 from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine
 from fwdata.doctor.findings import ORDER, Checkup, DoctorFinding, listed
 from fwdata.doctor.remedies import Patient, remedy
+from fwdata.errors import quoted
 from fwdata.evidence import sentences
 from fwdata.evidence.records import Severity
 from fwdata.pipeline.stored_episode import episode_input
@@ -115,7 +116,7 @@ def left_out_finding(
     listing = "; ".join(f"{kind.count} times: {kind.text}{'' if kind.same else ', and the like'}" for kind in kinds[:3])
     sentence = f"{len(items)} of {len(items) + episodes} recordings are left out ({listing})"
     retry = patient.is_store and name == "quarantined"
-    command = f"fwdata convert {patient.source} RAW --out {patient.where} --retry-quarantined" if retry else ""
+    command = f"fwdata convert {patient.source} RAW --out {quoted(patient.where)} --retry-quarantined" if retry else ""
     sources = listed([item.source for item in items])
     return DoctorFinding(severity, name, sentence, "", float(len(items)), sources, len(items), command)
 

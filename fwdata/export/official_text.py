@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from fwdata.encode.text.official_cache import ENCODER, file_name, official_file
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, quoted
 from fwdata.io import whole_file
 from fwdata.store.reader import Store
 
@@ -40,7 +40,7 @@ def export_official_text(store: Store, folder: Path, name: str | None = None) ->
     if made_by != ENCODER:
         raise UsageError(
             f"text cache {cache.name!r} was made by {made_by}, upstream's files hold {ENCODER} embeddings; "
-            f"make one with fwdata encode-text {store.location} --encoder {ENCODER}"
+            f"make one with fwdata encode-text {quoted(store.location)} --encoder {ENCODER}"
         )
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; name a folder")

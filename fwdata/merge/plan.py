@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fwdata.errors import StoreError, UsageError
+from fwdata.errors import StoreError, UsageError, quoted
 from fwdata.merge.duplicates import check_duplicates
 from fwdata.merge.verdicts import MergedVerdicts, MovedVerdicts, merged_verdicts
 from fwdata.store.caches.identity import differing, find_caches
@@ -147,7 +147,7 @@ def plan_merge(request: MergeRequest) -> MergePlan:
     verdicts, unmeasured = merged_verdicts(moved)
     notes += unmeasured
     if any(has_record(store.files, "stats") for store in stores):
-        notes.append(f"statistics are not merged; compute them with `fwdata stats {request.out}`")
+        notes.append(f"statistics are not merged; compute them with `fwdata stats {quoted(request.out)}`")
     if stores[0].manifest.split.val:
         notes.append("the validation split is drawn anew over all episodes")
     return MergePlan(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fwdata.errors import StaleCache, StoreDamaged, UsageError
+from fwdata.errors import StaleCache, StoreDamaged, UsageError, quoted
 from fwdata.io import write_atomic
 from fwdata.merge.plan import Copy, MergePlan, MergeRequest, plan_merge
 from fwdata.merge.verdicts import write_verdicts
@@ -124,7 +124,8 @@ def _copy_folder(out: Path, copy: Copy, on_file: Callable[[int], None]) -> int:
         if data is None or hashlib.sha256(data).hexdigest() != digest:
             where = f"{copy.files.location}/{copy.key}/{name}"
             raise StoreDamaged(
-                f"{where} is {'missing' if data is None else 'damaged'}; run `fwdata verify {copy.files.location}`"
+                f"{where} is {'missing' if data is None else 'damaged'}; "
+                f"run `fwdata verify {quoted(copy.files.location)}`"
             )
         write_atomic(target / name, data)
         on_file(1)

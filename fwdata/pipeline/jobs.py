@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fwdata.errors import StaleCache
+from fwdata.errors import StaleCache, quoted
 from fwdata.io import among_writers, write_atomic
 from fwdata.store.attempts import find_attempts
 from fwdata.store.caches.identity import differences
@@ -108,7 +108,7 @@ class Job:
         if differ:
             raise StaleCache(
                 f"{store}: others work on {name} with another plan: {'; '.join(differ[:5])}; wait for them "
-                f"(`fwdata status {store}`), or give it up with `fwdata clean {store} --older-than 0`"
+                f"(`fwdata status {quoted(store)}`), or give it up with `fwdata clean {quoted(store)} --older-than 0`"
             )
         return cls(store, name, found)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, quoted
 from fwdata.images.stitch import stitch_hash
 from fwdata.io import among_writers, check_free
 from fwdata.manifest import Manifest
@@ -278,7 +278,7 @@ def _take_view(out: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
     asked = dict(flat(manifest.view))
     kept = [
         f"view: {s.key} stays {s.value}, set with `fwdata view`; the manifest says {asked[s.key]} "
-        f"(fwdata view {out} --unset {s.key})"
+        f"(fwdata view {quoted(out)} --unset {s.key})"
         for s in after.settings
         if s.origin == "set" and s.value != asked[s.key] and before is not after
     ]

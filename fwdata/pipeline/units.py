@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
-from fwdata.errors import FwdataError, StoreDamaged, UsageError, one_line
+from fwdata.errors import FwdataError, StoreDamaged, UsageError, one_line, quoted
 from fwdata.io import among_writers, write_atomic
 from fwdata.pipeline.jobs import FailureRecord, Job, UnitRecord
 from fwdata.pipeline.workers import Link, Retry, Task, WorkerPool
@@ -179,8 +179,8 @@ class UnitsReport:
             first, more = self.failed[0], len(self.failed) - 1
             raise FwdataError(
                 f"{len(self.failed)} of {self.mine} units failed: {first.unit}: {first.reason}"
-                f"{f' (and {more} more, see `fwdata status {store}`)' if more else ''}; the others are done, run the "
-                "same command again to continue"
+                f"{f' (and {more} more, see `fwdata status {quoted(store)}`)' if more else ''}; the others are done, "
+                "run the same command again to continue"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fwdata.errors import quoted
 from fwdata.images.stitch import stitch_hash
 from fwdata.manifest import Manifest
 from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
@@ -41,7 +42,7 @@ def cache_fits(store: Store, manifest: Manifest) -> list[CacheFit]:
     statistics = read_complete(store.files, "stats", StatsRecord)
     if statistics is not None:
         differs = unlike(statistics.identity, statistics_settings(manifest))
-        found.append(CacheFit("statistics", "stats", differs, f"make them again with `fwdata stats {where}`"))
+        found.append(CacheFit("statistics", "stats", differs, f"make them again with `fwdata stats {quoted(where)}`"))
     return found + _stitched(store, manifest)
 
 
@@ -54,5 +55,5 @@ def _stitched(store: Store, manifest: Manifest) -> list[CacheFit]:
     now = stitch_hash(manifest.stitch)
     others = sum(value != now for value in hashes)
     differs = [f"stitching of {others} of {len(hashes)} parts is not {now}"] if others else []
-    advice = f"they are stitched when read; `fwdata stitch {store.location}` replaces them"
+    advice = f"they are stitched when read; `fwdata stitch {quoted(store.location)}` replaces them"
     return [CacheFit("stitched", "frames", differs, advice)]

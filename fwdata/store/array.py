@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StoreDamaged, StoreError
+from fwdata.errors import StoreDamaged, StoreError, quoted
 from fwdata.io import write_atomic
 from fwdata.store.codec import (
     MISSING,
@@ -72,9 +72,9 @@ class ChunkedArray:
         where = f"{self.files.location}/{self.key}/zarr.json"
         data = self.files.read(f"{self.key}/zarr.json")
         if data is None:
-            raise StoreDamaged(f"{where} is missing; run `fwdata verify {self.files.location}`")
+            raise StoreDamaged(f"{where} is missing; run `fwdata verify {quoted(self.files.location)}`")
         if self._meta_sha256 is not None and hashlib.sha256(data).hexdigest() != self._meta_sha256:
-            raise StoreDamaged(f"{where}: checksum does not hold; run `fwdata verify {self.files.location}`")
+            raise StoreDamaged(f"{where}: checksum does not hold; run `fwdata verify {quoted(self.files.location)}`")
         record = read_document(ArrayRecord, data, where)
         seals = read_seals(record)
         bare = record.model_copy(update={"attributes": ArrayAttributes()})  # its text is a third larger than the seal
@@ -172,7 +172,7 @@ class ChunkedArray:
         if len(tail) != self._index_bytes or crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
             raise StoreDamaged(
                 f"{self.files.location}/{self._chunk_key(shard)}: the shard's index is damaged; "
-                f"run `fwdata verify {self.files.location}`"
+                f"run `fwdata verify {quoted(self.files.location)}`"
             )
         return np.frombuffer(tail[:-4], "<u8").reshape(-1, 2)
 
@@ -196,7 +196,7 @@ class ChunkedArray:
         offset, length = (int(v) for v in self._shard_index(shard)[slot])
         where = f"{self.files.location}/{key}, chunk {slot}"
         if offset == MISSING:
-            raise StoreDamaged(f"{where} is missing; run `fwdata verify {self.files.location}`")
+            raise StoreDamaged(f"{where} is missing; run `fwdata verify {quoted(self.files.location)}`")
         return self._decode(self.files.read_range(key, offset, length), index, where)
 
     @cached_property
@@ -300,7 +300,7 @@ class ChunkedArray:
 
     @property
     def _advice(self) -> str:
-        return f"run `fwdata verify {self.files.location}`"
+        return f"run `fwdata verify {quoted(self.files.location)}`"
 
 
 class ArrayWriter:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from fwdata.errors import StoreDamaged, UsageError
+from fwdata.errors import StoreDamaged, UsageError, quoted
 from fwdata.store.copy_target import CopiedStore, Place, Target
 from fwdata.store.files import LocalFiles
 from fwdata.store.layout import may_be_sealed
@@ -91,7 +91,7 @@ def _recorded(here: Place, keys: list[str]) -> dict[str, str]:
         for name, digest in () if record is None else record.digests.items():
             key = f"{folder}/{name}"
             if key not in present:
-                raise StoreDamaged(f"{here.location}/{key} is missing; run `fwdata verify {here.location}`")
+                raise StoreDamaged(f"{here.location}/{key} is missing; run `fwdata verify {quoted(here.location)}`")
             found[key] = digest
     return found
 
@@ -114,7 +114,7 @@ def _copy(here: Place, there: Place, key: str, digests: dict[str, str], place: T
     """Bytes that were written; None for a file that is there already."""
     data = here.read(key)
     if data is None:
-        raise StoreDamaged(f"{here.location}/{key} is missing; run `fwdata verify {here.location}`")
+        raise StoreDamaged(f"{here.location}/{key} is missing; run `fwdata verify {quoted(here.location)}`")
     digest = hashlib.sha256(data).hexdigest()
     if digests.get(key, digest) != digest:
         raise StoreDamaged(f"{here.location}/{key} is damaged: its sha256 does not match; run `fwdata repair`")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError
+from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError, quoted
 from fwdata.io import folder_lock, made_folder, refuse_url, shared_folder_lock, write_atomic
 from fwdata.store.indented import indented
 from fwdata.store.leases import live_leases
@@ -77,7 +77,7 @@ def write_lock(store: Path) -> Iterator[None]:
         for lease in live_leases(store):
             raise StoreBusy(
                 f"{store} is being written by process {lease.pid} on {lease.host} ({lease.job}, {lease.unit}); see "
-                f"`fwdata status {store}`, wait for it to end or stop it"
+                f"`fwdata status {quoted(store)}`, wait for it to end or stop it"
             )
         yield
 
@@ -214,7 +214,8 @@ class LocalFiles:
                     found = FileHandle(self.root / key)
                 except (FileNotFoundError, NotADirectoryError):
                     raise StoreDamaged(
-                        f"{self.root / key} is missing; run `fwdata verify {self.root}` to see what else is damaged"
+                        f"{self.root / key} is missing; run `fwdata verify {quoted(self.root)}` to see what else is "
+                        "damaged"
                     ) from None
                 self._handles[key] = found
                 if len(self._handles) > MAX_HANDLES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fwdata.errors import StoreError
+from fwdata.errors import StoreError, quoted
 from fwdata.store.files import LocalFiles
 from fwdata.store.locations import parse_location
 from fwdata.store.mirror import MirrorFiles, mirror_state
@@ -25,6 +25,6 @@ def open_files(location: str | Path) -> LocalFiles | RemoteFiles:
     files = open_target(location)
     if isinstance(files, LocalFiles) and not files.root.is_dir():
         raise StoreError(
-            f"there is no store at {files.root}; make one with `fwdata convert SOURCE RAW --out {files.root}`"
+            f"there is no store at {files.root}; make one with `fwdata convert SOURCE RAW --out {quoted(files.root)}`"
         )
     return files

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fwdata.errors import StoreDamaged, StoreError, UsageError
+from fwdata.errors import StoreDamaged, StoreError, UsageError, quoted
 from fwdata.manifest import Manifest
 from fwdata.store.array import ChunkedArray
 from fwdata.store.episode import EpisodeList, Part
@@ -149,7 +149,7 @@ class Store:
         if record.plan != plan_digest(planned.sizes() if planned else {}):
             raise StoreDamaged(
                 f"{self.location}/parts/{name} does not hold the recordings that the store's plan says; "
-                f"run `fwdata verify {self.location}`"
+                f"run `fwdata verify {quoted(self.location)}`"
             )
         return Part(self._files, name, record, digest)
 

@@ -9,7 +9,7 @@ from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for, one_line
+from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for, one_line, quoted
 from fwdata.store.files import Listing
 from fwdata.store.locations import StoreUrl
 from fwdata.store.remote_clients import Client, connect, request_seconds
@@ -156,7 +156,7 @@ class RemoteFiles:
 
     def _missing(self, key: str) -> StoreDamaged:
         return StoreDamaged(
-            f"{self._where(key)} is missing; run `fwdata verify {self.location}` to see what else is damaged"
+            f"{self._where(key)} is missing; run `fwdata verify {quoted(self.location)}` to see what else is damaged"
         )
 
     def names(self, key: str) -> list[str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StaleCache, StoreDamaged, StoreError
+from fwdata.errors import StaleCache, StoreDamaged, StoreError, quoted
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
 from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.caches.identity import (
@@ -89,7 +89,8 @@ class LatentCache(Cache[LatentCacheRecord]):
             if record is None:
                 raise StoreError(
                     f"{where} lacks {part.name} ({part.record.group}); "
-                    f"complete it with `fwdata encode-latents {self._store.location}`"
+                    f"complete it with `fwdata encode-latents {quoted(self._store.location)} --name {self.name} "
+                    f"--vae {quoted(self.vae)}`"
                 )
             if record.source != part.digest:
                 raise StaleCache(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StaleCache, UsageError
+from fwdata.errors import StaleCache, UsageError, quoted
 from fwdata.io import write_atomic
 from fwdata.store.caches.identity import unlike
 from fwdata.store.files import LocalFiles, canonical_json, json_digest
@@ -263,6 +263,6 @@ def load_statistics(store: StoreContents) -> Statistics | None:
         why = [*(["were made from other episodes"] if found.get("parts") != now["parts"] else [])]
         why += [f"do not match the view: {'; '.join(view)}"] if view else []
         raise StaleCache(
-            f"the statistics of {store.location} {' and '.join(why)}; run `fwdata stats {store.location}` again"
+            f"the statistics of {store.location} {' and '.join(why)}; run `fwdata stats {quoted(store.location)}` again"
         )
     return Statistics.of(record.statistics)

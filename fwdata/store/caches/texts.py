@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StoreError
+from fwdata.errors import StoreError, quoted
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
 from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.caches.identity import (
@@ -117,7 +117,8 @@ class TextCache(Cache[TextCacheRecord]):
         if found is None:
             raise StoreError(
                 f"text cache {self.name!r} of {self._store.location} has no embedding of {prompt!r}; "
-                f"add it with `fwdata encode-text {self._store.location}` (--instructions all for every wording)"
+                f"add it with `fwdata encode-text {quoted(self._store.location)} --name {self.name} "
+                f"--encoder {quoted(self.encoder)}` (--instructions all for every wording)"
             )
         part, position = found
         low, high = self._array(part, "offset").rows(position, position + 2)

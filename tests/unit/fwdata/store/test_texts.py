@@ -76,7 +76,10 @@ def test_embedding_has_zero_rows_past_the_prompt(path: Path, encoder: FakeEncode
     assert not found[len(words) :].any() and found[len(words) - 1].any()
     assert np.array_equal(cache.embedding("move to spot 1"), found)  # the instruction without the template
     assert np.array_equal(cache.tokens("move to spot 1"), found[: len(words)])
-    with pytest.raises(StoreError, match="no embedding of 'fly away'; add it with `fwdata encode-text"):
+    with pytest.raises(
+        StoreError,
+        match=r"no embedding of 'fly away'; add it with `fwdata encode-text .* --name default --encoder fake`",
+    ):
         cache.embedding("fly away")
 
 
