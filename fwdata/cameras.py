@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from fwdata.images.demux import PacketIndex
 
-MAX_PICTURE_PIXELS = 1 << 26
+MAX_IMAGE_PIXELS = 1 << 26
 """Pixels of one image (8192x8192): a header that claims more is damaged, and is refused unread."""
 
 
 def _check_size(height: int, width: int) -> None:
-    if height < 1 or width < 1 or height * width > MAX_PICTURE_PIXELS:
-        raise BadEpisode(f"images of {height}x{width} pixels; between 1 and {MAX_PICTURE_PIXELS} pixels are possible")
+    if height < 1 or width < 1 or height * width > MAX_IMAGE_PIXELS:
+        raise BadEpisode(f"images of {height}x{width} pixels; between 1 and {MAX_IMAGE_PIXELS} pixels are possible")
 
 
 @dataclass(frozen=True)

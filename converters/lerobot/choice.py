@@ -128,7 +128,7 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any]) -> Manifes
     for other in infos:
         if abs(other.fps - info.fps) > 0.01 * info.fps:
             raise UsageError(f"its datasets have rates of {info.fps:g} and {other.fps:g} fps")
-        lacking = [key for key in cameras.values() if key not in other.pictures()]
+        lacking = [key for key in cameras.values() if key not in other.image_features()]
         if lacking:
             raise UsageError(f"one of its datasets has no camera {lacking[0]!r}")
     return manifest
@@ -136,7 +136,7 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any]) -> Manifes
 
 def _plain_cameras(info: Info) -> dict[str, str]:
     """Our name -> key of every colour camera, in the order of info.json."""
-    keys = info.pictures()
+    keys = info.image_features()
     if not keys:
         raise UsageError("it has no images")
     short = [re.sub(r"\W", "_", key.rpartition(".")[2]) for key in keys]
@@ -166,4 +166,4 @@ def _plain_stitch(names: Sequence[str]) -> dict[str, object]:
 def describe(info: Info) -> str:
     """The features that a mapping can use, in one line."""
     vectors = [f"{key} ({info.features[key].size})" for key in info.vectors() if not key.endswith("index")]
-    return f"cameras {', '.join(info.pictures()) or 'none'}; numbers {', '.join(vectors) or 'none'}"
+    return f"cameras {', '.join(info.image_features()) or 'none'}; numbers {', '.join(vectors) or 'none'}"

@@ -144,7 +144,7 @@ class LerobotConverter:
         collected.skipped += listing.skipped
         notes = [*dataset.warnings, *name_notes(info, mapping), *splitting.notes(dataset, self.options.splits)]
         notes += unused.notes(dataset, mapping)
-        others = sorted(set(info.pictures()) - set(mapping.cameras.values())) if collected.several else []
+        others = sorted(set(info.image_features()) - set(mapping.cameras.values())) if collected.several else []
         if others and self.manifest.name == choosing.PLAIN:
             notes.append(f"cameras {', '.join(others)} are left out: not every dataset of the store has them")
         if not rate_agrees(info.fps, self.manifest, LerobotOptions()):

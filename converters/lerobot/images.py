@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.lerobot.parquet import Span, read_pictures
+from converters.lerobot.parquet import Span, read_images
 from fwdata.api import EncodedCamera, EncodedFrame, RawCamera
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE, has_exif, jpeg_size
@@ -33,7 +33,7 @@ class ParquetJpegs:
     """Whether red and blue are exchanged in every buffer."""
 
     def __call__(self) -> Iterator[EncodedFrame]:
-        for frame, data in enumerate(read_pictures(self.span, self.key)):
+        for frame, data in enumerate(read_images(self.span, self.key)):
             if data[:2] != JPEG:
                 raise BadEpisode(
                     f"{self.key} frame {frame} is not a JPEG (starts with {data[:4].hex(' ')}), frame 0 is"
@@ -44,7 +44,7 @@ class ParquetJpegs:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class RecordedImages:
     """Images of an image feature, decoded and turned upright one by one: uint8 [1, H, W, 3]. Picklable."""
 
     span: Span
@@ -59,7 +59,7 @@ class Pictures:
     """Whether red and blue are exchanged after decoding."""
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
-        for frame, data in enumerate(read_pictures(self.span, self.key)):
+        for frame, data in enumerate(read_images(self.span, self.key)):
             image = _decode(data, f"{self.key} frame {frame}")
             if image.shape[:2] != (self.height, self.width):
                 found = f"{image.shape[0]}x{image.shape[1]}"
@@ -69,11 +69,11 @@ class Pictures:
 
 def open_images(span: Span, key: str, swapped: bool) -> EncodedCamera | RawCamera:
     """The camera of an image feature; only its first image is read. BadEpisode when that is none."""
-    data = next(read_pictures(span, key))
+    data = next(read_images(span, key))
     where = f"{key} frame 0"
     if data[:2] != JPEG or is_turned(data):
         height, width, _ = _decode(data, where).shape
-        return RawCamera(Pictures(span, key, height, width, swapped), height, width)
+        return RawCamera(RecordedImages(span, key, height, width, swapped), height, width)
     try:
         height, width = jpeg_size(data)
     except ValueError as error:

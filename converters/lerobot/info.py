@@ -92,7 +92,7 @@ class Info:
         """Whether one file holds several episodes (v3.0)."""
         return self.version.startswith("v3")
 
-    def pictures(self) -> list[str]:
+    def image_features(self) -> list[str]:
         """Keys of colour cameras."""
         return [f.key for f in self.features.values() if f.dtype in {"video", "image"} and not (f.depth or f.absent)]
 
@@ -102,7 +102,7 @@ class Info:
 
     def videos(self) -> list[str]:
         """Keys of colour cameras whose images are in video files."""
-        return [key for key in self.pictures() if self.features[key].dtype == "video"]
+        return [key for key in self.image_features() if self.features[key].dtype == "video"]
 
     def vectors(self) -> list[str]:
         """Keys of features of numbers in one row."""

@@ -130,18 +130,16 @@ def fit_cameras(info: Info, cameras: Mapping[str, Sequence[str]]) -> dict[str, s
 
 
 def _camera(info: Info, name: str, keys: Sequence[str]) -> str:
-    pictures = info.pictures()
+    images = info.image_features()
     for key in keys:
-        if key in pictures:
+        if key in images:
             return key
     wanted = keys[0] if len(keys) == 1 else f"one of {', '.join(keys)}"
     absent = [key for key, feature in info.features.items() if feature.absent]
     listed = f"; listed without images: {', '.join(absent)}" if absent else ""
     depth = [key for key in info.depth() if key in keys]
     listed += f"; {', '.join(depth)} measures distances and has no colours" if depth else ""
-    raise UsageError(
-        f"camera {name} needs the feature {wanted}; its cameras are {', '.join(pictures) or 'none'}{listed}"
-    )
+    raise UsageError(f"camera {name} needs the feature {wanted}; its cameras are {', '.join(images) or 'none'}{listed}")
 
 
 def _fit_vectors(info: Info, cameras: Mapping[str, str], vectors: Vectors) -> Fit:

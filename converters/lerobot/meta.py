@@ -282,7 +282,7 @@ def _whole(value: object) -> TypeGuard[int]:
 
 
 def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[EpisodeMeta]:
-    name, pictures = "meta/episodes.jsonl", info.videos()
+    name, video_keys = "meta/episodes.jsonl", info.videos()
     for number, found in _lines(folder / name, name):
         if number > MAX_EPISODES:
             raise UsageError(f"{name} lists more than {MAX_EPISODES} episodes")
@@ -300,7 +300,7 @@ def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[
             _texts(tasks),
             str(found.get("raw_file_name") or ""),
             info.data_file(index),
-            {key: VideoPlace(info.video_file(key, index)) for key in pictures},
+            {key: VideoPlace(info.video_file(key, index)) for key in video_keys},
             said_failed(found, _texts(tasks)),
         )
 
@@ -333,11 +333,11 @@ def _episodes_v3(folder: Path, info: Info, files: Sequence[str], problems: list[
             "meta/episodes holds no parquet file: the download is incomplete, or the recording was killed; fetch it: "
             f"{hub.fetch_command(folder)}, or add --recover"
         )
-    pictures = info.videos()
+    video_keys = info.videos()
     for name in files:
         keys, optional = ["episode_index", "length"], ["data/chunk_index", "data/file_index", "tasks", "raw_file_name"]
         optional += sorted(GOOD | BAD)
-        for video in pictures:
+        for video in video_keys:
             optional += [f"videos/{video}/{field}" for field in _PLACE]
         with open_parquet(folder / name, name) as file:
             there = set(file.schema_arrow.names)
@@ -348,7 +348,7 @@ def _episodes_v3(folder: Path, info: Info, files: Sequence[str], problems: list[
             table = read_columns(file, name, keys, range(file.metadata.num_row_groups))
         for start in range(0, len(table), 1000):
             for row in table.slice(start, 1000).to_pylist():
-                entry = _entry_v3(info, row, pictures)
+                entry = _entry_v3(info, row, video_keys)
                 if isinstance(entry, str):
                     problems.append(Skipped(f"{name} episode {row['episode_index']!r}", entry))
                 else:
@@ -358,14 +358,14 @@ def _episodes_v3(folder: Path, info: Info, files: Sequence[str], problems: list[
 _PLACE = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
-def _entry_v3(info: Info, row: Mapping[str, Any], pictures: Iterable[str]) -> EpisodeMeta | str:
+def _entry_v3(info: Info, row: Mapping[str, Any], video_keys: Iterable[str]) -> EpisodeMeta | str:
     """An episode, or what is wrong with it. A camera whose place is null or missing is not in it."""
     row = {key: value if key.endswith("timestamp") else _counted(value) for key, value in row.items()}
     index, length = row["episode_index"], row["length"]
     if not _whole(index) or not _whole(length):
         return f"expected episode_index and length, found {index!r} and {length!r}"
     videos = {}
-    for key in pictures:
+    for key in video_keys:
         chunk, number, start, stop = (row.get(f"videos/{key}/{field}") for field in _PLACE)
         if chunk is None or number is None or start is None:
             continue

@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 30
 """Bytes of the columns of one read. Counted while reading: the file's own index is not asked, because pyarrow ends
 the process on some damaged ones. A single batch that expands to more ends at the reader's bound of memory."""
 
-MAX_PICTURE_BYTES = 64 << 20
+MAX_IMAGE_BYTES = 64 << 20
 BATCH_ROWS = 32
 BATCH_NUMBERS = 8192
 
@@ -348,7 +348,7 @@ def _fixed(kind: pa.DataType) -> bool:
     return bool(pa.types.is_fixed_size_list(kind))
 
 
-def read_pictures(span: Span, key: str) -> Iterator[bytes]:
+def read_images(span: Span, key: str) -> Iterator[bytes]:
     """Encoded images of an image feature, one per row, a batch of rows in memory at a time.
 
     LeRobot stores {bytes, path}; plain binary columns are read too. BadEpisode names the frame without bytes.
@@ -361,19 +361,19 @@ def read_pictures(span: Span, key: str) -> Iterator[bytes]:
         for batch in batches:
             first, last = max(span.start - row, 0), min(span.start + span.count - row, len(batch))
             for offset in range(first, last):
-                yield _picture(batch.column(key)[offset].as_py(), span, key, row + offset - span.start)
+                yield _image(batch.column(key)[offset].as_py(), span, key, row + offset - span.start)
             row += len(batch)
 
 
 _EMBED = "fetch the table again, or write the images' bytes into it (embed_external_files of the library datasets)"
 
 
-def _picture(cell: Any, span: Span, key: str, frame: int) -> bytes:
+def _image(cell: Any, span: Span, key: str, frame: int) -> bytes:
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes) or not data:
         path = cell.get("path") if isinstance(cell, dict) else None
         found = f"only the path {path!r}" if path else "no bytes"
         raise BadEpisode(f"{span.name}: {key} frame {frame} holds no image, found {found}; {_EMBED}")
-    if len(data) > MAX_PICTURE_BYTES:
+    if len(data) > MAX_IMAGE_BYTES:
         raise BadEpisode(f"{span.name}: {key} frame {frame} holds {len(data) >> 20} MiB, more than any image")
     return data

@@ -146,7 +146,7 @@ def _absent_videos(keys: Iterable[str], entries: Sequence[EpisodeMeta], tree: Tr
 
 def _absent_images(folder: Path, info: Info, ends: Sequence[str]) -> dict[str, None]:
     """Image features that the first and the last table have no column or no image for."""
-    keys = [key for key in info.pictures() if info.features[key].dtype == "image"]
+    keys = [key for key in info.image_features() if info.features[key].dtype == "image"]
     if not keys or not ends:
         return {}
     try:

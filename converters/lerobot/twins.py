@@ -73,7 +73,7 @@ def _older(dataset: Dataset) -> tuple[int, ...]:
 def _twin(place: DatasetFolder, dataset: Dataset, original: DatasetFolder, other: Dataset) -> Twin | None:
     """The twin of two datasets that are one, else None; those of other cameras or another rate are not."""
     one, two = dataset.info, other.info
-    if (one.robot, one.fps, {*one.pictures()}) != (two.robot, two.fps, {*two.pictures()}):
+    if (one.robot, one.fps, {*one.image_features()}) != (two.robot, two.fps, {*two.image_features()}):
         return None
     shared = [
         entry

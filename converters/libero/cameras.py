@@ -46,7 +46,7 @@ class DemoPixels:
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         with open_recording(self.path) as file:
-            node = picture_dataset(file, self.key, self.rows)
+            node = image_dataset(file, self.key, self.rows)
             frame_bytes = int(np.prod(node.shape[1:], dtype=np.int64))
             step = max(1, READ_BYTES // frame_bytes)
             for low in range(0, self.rows, step):
@@ -85,12 +85,12 @@ def resize(frames: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Frames [n, H, W, 3] at (height, width) pixels: bilinear with antialias, as Pillow does it; aspect not kept."""
     from PIL import Image
 
-    pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
-    small = [np.asarray(p.resize((size[1], size[0]), Image.Resampling.BILINEAR)) for p in pictures]
+    shown = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
+    small = [np.asarray(p.resize((size[1], size[0]), Image.Resampling.BILINEAR)) for p in shown]
     return np.stack(small)
 
 
-def picture_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
+def image_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
     """The dataset, if it holds `rows` RGB images; BadEpisode otherwise."""
     node = dataset(file, key)
     if node is None:

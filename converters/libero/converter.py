@@ -63,7 +63,7 @@ class LiberoConverter:
                 f"manifest {manifest.name!r}: option absolute_actions needs normalisation.delta_actions: [] and "
                 "filter_noops: false, which are of delta commands"
             )
-        self.pictures = {name: CAMERA_KEYS.get(name, f"{name}_rgb") for name in manifest.cameras}
+        self.image_keys = {name: CAMERA_KEYS.get(name, f"{name}_rgb") for name in manifest.cameras}
 
     def discover(self, root: Path) -> Discovery:
         """Find the demonstrations below a folder of any level (all suites, one suite) or in one file.
@@ -75,7 +75,7 @@ class LiberoConverter:
         if not listing.files:
             raise UsageError(finding.nothing_found(root, listing))
         chosen = self._choose(listing.files)
-        keys = tuple(self.pictures.values())
+        keys = tuple(self.image_keys.values())
         files, skipped, warnings = finding.open_files(paths.base_folder(root), chosen, keys, self.options)
         if not files:
             raise finding.nothing_left(root, skipped, warnings)
@@ -133,13 +133,13 @@ class LiberoConverter:
             spoken = (attributes.problem_info, attributes.bddl, self.options.instruction)
             told = text.choose(path.name, *spoken, str(ref.hints["folder"]))
             layout_timing: hdf5.Timing = "before_action" if regenerated else "after_action"
-            demo = hdf5.read_demo(file, demo_name, self.pictures, layout_timing)
+            demo = hdf5.read_demo(file, demo_name, self.image_keys, layout_timing)
             quaternions = hdf5.read_quaternions(file, demo_name, demo)
             recorded = len(demo.actions)
             ticking = clock.read_clock(file, demo_name, recorded)
             sizes = self._sizes(file, demo_name, recorded)
             demos = hdf5.demo_names(file)
-            facing = (attributes.image_convention, self.options.rotation, self.pictures)
+            facing = (attributes.image_convention, self.options.rotation, self.image_keys)
             turned = orient(file, demo_name, demos, *facing)
             commands, fingers = demo.actions[:, 6], demo.state[:, 6:]
             gripped = gripper.decide(file, demo_name, demos, commands, fingers, self.options.gripper)
@@ -184,7 +184,7 @@ class LiberoConverter:
 
     def _sizes(self, file: h5py.File, demo: str, rows: int) -> dict[str, tuple[int, int]]:
         """(height, width) in pixels of the frames of every camera of a demonstration."""
-        nodes = {n: cameras.picture_dataset(file, f"data/{demo}/obs/{key}", rows) for n, key in self.pictures.items()}
+        nodes = {n: cameras.image_dataset(file, f"data/{demo}/obs/{key}", rows) for n, key in self.image_keys.items()}
         return {name: (int(node.shape[1]), int(node.shape[2])) for name, node in nodes.items()}
 
     def _conventions(
@@ -199,10 +199,10 @@ class LiberoConverter:
         shown = {
             kind: name
             for name, kind in known.items()
-            if name in self.pictures and rotation_of(self.options.rotation, name) == "auto"
+            if name in self.image_keys and rotation_of(self.options.rotation, name) == "auto"
         }
         reference = None if quaternions is None else quaternions[rows]
-        found = claims.libero(shown, reference, next((name for name in self.pictures if name == "wrist_image"), None))
+        found = claims.libero(shown, reference, next((name for name in self.image_keys if name == "wrist_image"), None))
         if self.options.absolute_actions:
             turning = tuple(replace(claim, command=()) for claim in found.rotations)
             found = replace(found, action="absolute", rotations=turning)
@@ -253,7 +253,7 @@ class LiberoConverter:
         rows: NDArray[np.int64],
         turned: Orientation,
     ) -> cameras.DemoPixels:
-        key, operation = f"data/{demo}/obs/{self.pictures[camera]}", turned.operations[camera]
+        key, operation = f"data/{demo}/obs/{self.image_keys[camera]}", turned.operations[camera]
         return cameras.DemoPixels(path, key, recorded, rows, operation, self.options.resize)
 
     def _warnings(self, demo: hdf5.Demo, rows: int, layout_timing: hdf5.Timing) -> list[str]:

@@ -74,7 +74,7 @@ def nothing_found(root: Path, listing: paths.Hdf5Listing) -> str:
 
 
 def open_files(
-    base: Path, files: Iterable[paths.TaskFile], pictures: Sequence[str], options: LiberoOptions
+    base: Path, files: Iterable[paths.TaskFile], image_keys: Sequence[str], options: LiberoOptions
 ) -> tuple[list[OpenedFile], tuple[Skipped, ...], list[str]]:
     """Open every file: those with demonstrations, those that cannot be read, and warnings about those without any."""
     opened: list[OpenedFile] = []
@@ -86,7 +86,7 @@ def open_files(
                 names, others = hdf5.demo_names(file), hdf5.other_names(file)
                 attributes, masks = hdf5.read_attributes(file), hdf5.read_masks(file)
                 demos = tuple(
-                    FoundDemo(name, *hdf5.demo_size(file, name, pictures), other, hdf5.says_failed(file, name))
+                    FoundDemo(name, *hdf5.demo_size(file, name, image_keys), other, hdf5.says_failed(file, name))
                     for name, other in (*((n, False) for n in names), *((n, True) for n in others))
                 )
                 held = _held(file)

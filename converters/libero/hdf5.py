@@ -237,11 +237,11 @@ def demo_size(file: h5py.File, name: str, obs: Sequence[str]) -> tuple[int, int]
         return 0, 0
 
 
-def read_demo(file: h5py.File, name: str, pictures: Mapping[str, str], layout_timing: Timing) -> Demo:
+def read_demo(file: h5py.File, name: str, image_keys: Mapping[str, str], layout_timing: Timing) -> Demo:
     """State and action rows of one demonstration.
 
-    pictures: dataset name in `obs` of every camera that is used. layout_timing: assumed where the content does not tell
-    it. BadEpisode for missing keys, wrong shapes, unequal lengths and numbers that are not finite.
+    image_keys: dataset name in `obs` of every camera that is used. layout_timing: assumed where the content does not
+    tell it. BadEpisode for missing keys, wrong shapes, unequal lengths and numbers that are not finite.
     """
     import h5py
 
@@ -254,14 +254,14 @@ def read_demo(file: h5py.File, name: str, pictures: Mapping[str, str], layout_ti
         make = "make them from the states: " if "states" in held else "files with states can be replayed: "
         raise BadEpisode(f"{where} has no group obs (found {found}), so no observations; {make}{REPLAY}")
     _refuse_robomimic(file, f"{where}/obs")
-    rows = _check_lengths(file, where, list(pictures.values()))
+    rows = _check_lengths(file, where, list(image_keys.values()))
     actions = _finite(_numbers(file, f"{where}/actions", 7), f"{where}/actions")
     fingers = _finite(_numbers(file, f"{where}/obs/gripper_states", 2), f"{where}/obs/gripper_states")
     state = np.concatenate([_end_effector(file, where), fingers], axis=1)
     if dataset(file, f"{where}/states") is not None:
         _finite(_numbers(file, f"{where}/states", None), f"{where}/states")
     timing, source = _timing(file, where, rows, layout_timing)
-    known = {*LOW_DIM_OBS, *pictures.values()}
+    known = {*LOW_DIM_OBS, *image_keys.values()}
     unused = tuple(key for key in group_keys(file, f"{where}/obs") if key not in known)
     joints = dataset(file, f"{where}/obs/joint_states")
     told = None if joints is None or joints.shape != (rows, 7) else _numbers(file, f"{where}/obs/joint_states", 7)
@@ -303,10 +303,10 @@ def read_quaternions(file: h5py.File, demo: str, rows: Demo) -> NDArray[np.float
     return recorded if np.isfinite(recorded).all() else None
 
 
-def _check_lengths(file: h5py.File, where: str, pictures: list[str]) -> int:
+def _check_lengths(file: h5py.File, where: str, image_keys: list[str]) -> int:
     """The common number of rows; BadEpisode, naming every length, when arrays or `num_samples` disagree."""
     lengths: dict[str, int] = {}
-    for key in (*ROW_KEYS, *(f"obs/{name}" for name in (*LOW_DIM_OBS, *pictures))):
+    for key in (*ROW_KEYS, *(f"obs/{name}" for name in (*LOW_DIM_OBS, *image_keys))):
         node = dataset(file, f"{where}/{key}")
         if node is not None:
             if not node.ndim:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
-from converters.libero.cameras import WRIST, Operation, picture_dataset
+from converters.libero.cameras import WRIST, Operation, image_dataset
 from converters.shared.hdf5 import dataset, open_recording
 from fwdata.errors import BadEpisode
 
@@ -112,7 +112,7 @@ def orient(
     demos: Sequence[str],
     convention: str | None,
     option: Rotation | dict[str, Rotation],
-    pictures: Mapping[str, str],
+    image_keys: Mapping[str, str],
 ) -> Orientation:
     """Decide how a demonstration's frames are turned.
 
@@ -124,20 +124,20 @@ def orient(
     """
     band = gripper_band(file, demo)
     forced: dict[str, Operation] = {}
-    for name in pictures:
+    for name in image_keys:
         wanted = rotation_of(option, name)
         if wanted != "auto":
             forced[name] = wanted
     warnings = [
-        _forced_warning(forced[name], band) for name, key in pictures.items() if key == WRIST and name in forced
+        _forced_warning(forced[name], band) for name, key in image_keys.items() if key == WRIST and name in forced
     ]
-    if len(forced) == len(pictures):
+    if len(forced) == len(image_keys):
         return Orientation(forced, "option rotation", band, tuple(filter(None, warnings)))
     moved = None if convention in ("opengl", "opencv") else fixed_camera(file, demos)
     decision = _decide(file, demo, demos, convention, band, moved)
-    operations = {name: forced.get(name, decision.operation) for name in pictures}
+    operations = {name: forced.get(name, decision.operation) for name in image_keys}
     warnings.append(decision.warning)
-    for name, key in pictures.items():
+    for name, key in image_keys.items():
         if key == FIXED and name not in forced and moved not in (None, decision.operation):
             moved = _fixed_camera_of(file, demo) or moved  # a file of several kinds of demonstrations
             assert moved is not None
@@ -217,7 +217,7 @@ def gripper_band(file: h5py.File, demo: str) -> Band:
     if node is None or node.ndim != 4 or node.shape[3:] != (3,) or node.dtype != np.uint8 or not node.size:
         return "absent"
     rows = int(node.shape[0])
-    picture_dataset(file, f"data/{demo}/obs/{WRIST}", rows)  # refuses absurd sizes
+    image_dataset(file, f"data/{demo}/obs/{WRIST}", rows)  # refuses absurd sizes
     looked_at = sorted({round(row) for row in np.linspace(0, rows - 1, BAND_FRAMES)})
     votes = [_band_of(node[row]) for row in looked_at]
     sides: tuple[tuple[Band, Band], ...] = (("top", "bottom"), ("bottom", "top"))
@@ -278,7 +278,7 @@ def _turned_by_motion(file: h5py.File, where: str) -> Operation | None:
     position = dataset(file, f"{where}/ee_states") or dataset(file, f"{where}/ee_pos")
     if position is None or position.ndim != 2 or position.shape[1] < 3 or len(position) < MOTION_ROWS:
         return None
-    node = picture_dataset(file, f"{where}/{FIXED}", len(position))
+    node = image_dataset(file, f"{where}/{FIXED}", len(position))
     at = np.unique(np.linspace(0, len(position) - 1, MOTION_FRAMES).round().astype(np.int64))
     step = max(1, int(node.shape[2]) // MOTION_WIDTH)
     grey = np.stack([node[int(row), ::step, ::step].mean(axis=2) for row in at])

@@ -161,7 +161,7 @@ def _replay(
         seen, solved = simulator.step(SETTLING_ACTION)
     actions = commands.actions[kept]
     obs = group.create_group("obs")
-    pictures = {name: _picture_dataset(obs, name, len(actions), frame.shape) for name, frame in seen.images.items()}
+    image_nodes = {name: _image_dataset(obs, name, len(actions), frame.shape) for name, frame in seen.images.items()}
     states: list[NDArray[np.float64]] = []
     robot_states: list[NDArray[np.float64]] = []
     low: dict[str, list[NDArray[np.float64]]] = {"gripper_states": [], "joint_states": [], "ee_states": []}
@@ -171,7 +171,7 @@ def _replay(
         low["gripper_states"].append(seen.fingers)
         low["joint_states"].append(seen.joints)
         low["ee_states"].append(np.concatenate([seen.position, simulators.axis_angle(seen.quaternion)]))
-        for name, node in pictures.items():
+        for name, node in image_nodes.items():
             node[row] = seen.images[name]
         seen, solved = simulator.step(action)
     if solved:
@@ -182,7 +182,7 @@ def _replay(
     return solved
 
 
-def _picture_dataset(obs: h5py.Group, name: str, rows: int, shape: tuple[int, ...]) -> h5py.Dataset:
+def _image_dataset(obs: h5py.Group, name: str, rows: int, shape: tuple[int, ...]) -> h5py.Dataset:
     return obs.create_dataset(
         name, (rows, *shape), np.uint8, chunks=(1, *shape), compression="gzip", compression_opts=1
     )

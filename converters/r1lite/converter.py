@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from converters.r1lite import align, kept, report, series, topics
 from converters.r1lite import discovery as finding
-from converters.r1lite import images as pictures
+from converters.r1lite import images as camera_images
 from converters.r1lite import rows as rowing
 from converters.r1lite.bags import Bags
 from converters.r1lite.mcap import Truncated
@@ -337,16 +337,16 @@ class R1LiteConverter:
 
 def _camera(bags: Bags, track: series.Track, rows: rowing.AlignedRows, keep_video: bool) -> Camera:
     """One camera of an episode, streamed from the recording in a pass of its own."""
-    shown = tuple(rows.pictures[track.camera].tolist())
+    shown = tuple(rows.images[track.camera].tolist())
     if track.kind == "jpeg":
-        buffers = pictures.BagJpegs(bags, track.camera, track.timing.topic, track.kind, shown, small=track.small)
+        buffers = camera_images.BagJpegs(bags, track.camera, track.timing.topic, track.kind, shown, small=track.small)
         return EncodedCamera(buffers, track.height, track.width)
     good = track.timing.index[track.good]
     first = int(good[0])
     if track.shown is not None:
         shown = tuple(track.shown[list(shown)].tolist())
     place = (bags, track.camera, track.timing.topic, track.kind)
-    pixels = pictures.BagPixels(*place, shown, first, reordered=track.display is not None)
+    pixels = camera_images.BagPixels(*place, shown, first, reordered=track.display is not None)
     if keep_video and track.kind in ("h264", "hevc"):
         return kept.keep(pixels, good, track.display)
     height, width = (track.height, track.width) if track.height else pixels.size()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 type Kind = Literal["jpeg", "rgb8", "bgr8", "mono8", "h264", "hevc", "unsupported"]
-type Picture = NDArray[np.uint8]
+type Image = NDArray[np.uint8]
 
 BLOCK_FRAMES = 8
 _CODECS: dict[str, Kind] = {"h264": "h264", "avc": "h264", "h265": "hevc", "hevc": "hevc"}
@@ -44,7 +44,7 @@ class Look(NamedTuple):
     """What is wrong with it; "" where nothing is."""
     key: bool = False
     """Whether it is a video frame that needs no other."""
-    small: Picture | None = None
+    small: Image | None = None
     """What `small_grey` makes of a JPEG, uint8 [h, w]; None where that was not asked for."""
 
 
@@ -144,7 +144,7 @@ class BagFrames:
 class BagJpegs(BagFrames):
     """JPEG buffers as recorded."""
 
-    small: Mapping[int, Picture] = field(default_factory=dict)
+    small: Mapping[int, Image] = field(default_factory=dict)
     """By message, the small images that are known of looking at the buffers."""
 
     def __call__(self) -> Iterator[EncodedFrame]:
@@ -162,11 +162,11 @@ class BagJpegs(BagFrames):
 class BagPixels(BagFrames):
     """Plain images or decoded video: RGB, uint8 [n, H, W, 3]."""
 
-    def __call__(self) -> Iterator[Picture]:
+    def __call__(self) -> Iterator[Image]:
         frames = self._video() if self.kind in ("h264", "hevc") else self._plain()
-        block: list[Picture] = []
-        for picture in in_row_order(self.rows, frames, self.camera):
-            block.append(picture)
+        block: list[Image] = []
+        for image in in_row_order(self.rows, frames, self.camera):
+            block.append(image)
             if len(block) == BLOCK_FRAMES:
                 yield np.stack(block)
                 block = []
@@ -175,17 +175,17 @@ class BagPixels(BagFrames):
 
     def size(self) -> tuple[int, int]:
         """(height, width) of the first frame."""
-        for _, picture in self._video():
-            return picture.shape[0], picture.shape[1]
+        for _, image in self._video():
+            return image.shape[0], image.shape[1]
         raise BadEpisode(f"{self.camera}: the {self.kind} video holds no frame")
 
-    def _plain(self) -> Iterator[tuple[int, Picture]]:
+    def _plain(self) -> Iterator[tuple[int, Image]]:
         wanted = frozenset(self.rows)
         for number, message in self.messages():
             if number in wanted:
                 yield number, rgb_of(message)
 
-    def _video(self) -> Iterator[tuple[int, Picture]]:
+    def _video(self) -> Iterator[tuple[int, Image]]:
         to_rgb = ToRgb()
         for number, frame in self.decoded():
             yield number, to_rgb(frame)
@@ -241,13 +241,13 @@ def _wanted(frames: list[VideoFrame], wanted: frozenset[int]) -> Iterator[tuple[
             yield frame.pts, frame
 
 
-def rgb_of(message: Any) -> Picture:
+def rgb_of(message: Any) -> Image:
     """A plain image (sensor_msgs Image: rgb8, bgr8 or mono8) as RGB, uint8 [H, W, 3]."""
     channels, height, width = _CHANNELS[message.encoding], int(message.height), int(message.width)
     lines = np.asarray(message.data, np.uint8)[: message.step * height].reshape(height, message.step)
-    picture = lines[:, : width * channels].reshape(height, width, channels)
+    image = lines[:, : width * channels].reshape(height, width, channels)
     order = [2, 1, 0] if message.encoding == "bgr8" else [0, 1, 2] if channels == 3 else [0, 0, 0]
-    return np.ascontiguousarray(picture[..., order])
+    return np.ascontiguousarray(image[..., order])
 
 
 def in_row_order[T](rows: tuple[int, ...], items: Iterator[tuple[int, T]], camera: str) -> Iterator[T]:

@@ -60,7 +60,7 @@ class AlignedRows:
     """float64 [T, Ds], raw units."""
     action: align.Values
     """float64 [T, Da], raw units."""
-    pictures: Mapping[str, NDArray[np.int64]]
+    images: Mapping[str, NDArray[np.int64]]
     """Per camera int64 [T], the message of each row (number in written order)."""
     distances: Mapping[str, NDArray[np.int64]]
     """Per camera int64 [T], |stamp of the image - stamp of the row| in nanoseconds."""
@@ -89,7 +89,7 @@ class AlignedRows:
             numbers=self.numbers[mask],
             state=self.state[mask],
             action=self.action[mask],
-            pictures={name: values[mask] for name, values in self.pictures.items()},
+            images={name: values[mask] for name, values in self.images.items()},
             distances={name: values[mask] for name, values in self.distances.items()},
             reasons={name: values[mask] for name, values in self.reasons.items()},
         )
@@ -123,15 +123,15 @@ def align_rows(recording: RecordedSeries, period_ns: float, warnings: list[str])
         columns[series.part.role].append(values)
         if series.part.role == "feedback":
             reasons["feedback pauses"] |= holes
-    pictures, distances = {}, {}
+    images, distances = {}, {}
     reasons |= {"picture too far": np.zeros(len(stamps), np.bool_), "picture damaged": np.zeros(len(stamps), np.bool_)}
     for name, track in recording.tracks.items():
-        pictures[name], distances[name], replaced = _pictures(track, stamps)
+        images[name], distances[name], replaced = _images(track, stamps)
         reasons["picture too far"] |= distances[name] > 2 * period_ns
         reasons["picture damaged"] |= replaced
-        _warn_pictures(track, distances[name], replaced, period_ns, warnings)
+        _warn_images(track, distances[name], replaced, period_ns, warnings)
     state, action = (np.concatenate(columns[role], axis=1) for role in ("feedback", "target"))
-    return AlignedRows(stamps, np.flatnonzero(keep), state, action, pictures, distances, reasons)
+    return AlignedRows(stamps, np.flatnonzero(keep), state, action, images, distances, reasons)
 
 
 def _covered(recording: RecordedSeries, warnings: list[str]) -> align.Mask:
@@ -177,7 +177,7 @@ def _aligned(series: Series, stamps: align.Stamps) -> tuple[align.Values, align.
     return align.interpolated(stamps, timing.stamps, series.values)
 
 
-def _pictures(track: Track, stamps: align.Stamps) -> tuple[NDArray[np.int64], NDArray[np.int64], align.Mask]:
+def _images(track: Track, stamps: align.Stamps) -> tuple[NDArray[np.int64], NDArray[np.int64], align.Mask]:
     """Message, distance, and whether the nearest image was damaged and its neighbour is taken."""
     own = track.timing.stamps
     video = track.kind in ("h264", "hevc")
@@ -187,7 +187,7 @@ def _pictures(track: Track, stamps: align.Stamps) -> tuple[NDArray[np.int64], ND
     return track.timing.index[chosen], np.abs(own[chosen] - stamps), replaced
 
 
-def _warn_pictures(
+def _warn_images(
     track: Track, distances: NDArray[np.int64], replaced: align.Mask, period_ns: float, warnings: list[str]
 ) -> None:
     far = int((distances > period_ns).sum())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from converters.r1lite import align, sources
 from converters.r1lite.bags import UNSET_NS, Bags, header_stamp
-from converters.r1lite.images import Kind, Look, Picture, look_at
+from converters.r1lite.images import Image, Kind, Look, look_at
 from converters.r1lite.reordering import display_order, frames_of_stamps
 from converters.r1lite.topics import CAMERAS, HEAD, TopicPart, columns, first_message
 from fwdata.errors import BadEpisode
@@ -128,7 +128,7 @@ class Track:
     """int64 [messages], the message whose frame belongs to each message's stamp; None: its own. For B-frames."""
     display: tuple[int, ...] | None = None
     """Messages in display order, for video with B-frames; None: in their own order."""
-    small: Mapping[int, Picture] = field(default_factory=dict)
+    small: Mapping[int, Image] = field(default_factory=dict)
     """By message, small images of a JPEG camera's first frames."""
 
 

@@ -180,7 +180,7 @@ def bench_convert(
     load = os.getloadavg()[0]
     return ConvertBench(
         source=source,
-        pictures=_pictures(converter, raw),
+        pictures=_image_text(converter, raw),
         floor=min(floors, key=lambda t: t.cpu_seconds),
         conversion=min(conversions, key=lambda t: t.cpu_seconds),
         peer=_lerobot(converter, raw) if peer else None,
@@ -228,7 +228,7 @@ def _decoded(camera: Camera) -> int:
     return count
 
 
-def _pictures(converter: Converter, raw: Path) -> str:
+def _image_text(converter: Converter, raw: Path) -> str:
     cameras = converter.read(raw, converter.discover(raw).episodes[0]).cameras
     sizes = {f"{c.width}x{c.height} {c.encoding}": None for c in cameras.values()}
     return f"{len(cameras)} x {', '.join(sizes)}"
@@ -256,8 +256,8 @@ def _lerobot(converter: Converter, raw: Path) -> Timing:
         episode = converter.read(raw, refs[0])
         views = {f"observation.images.{name}": _pixels(camera) for name, camera in episode.cameras.items()}
         for state, action in islice(zip(episode.state, episode.action, strict=True), PEER_ROWS):
-            pictures = {key: next(view) for key, view in views.items()}
-            yield {"observation.state": state, "action": action, **pictures, "task": episode.instructions[0]}
+            shown = {key: next(view) for key, view in views.items()}
+            yield {"observation.state": state, "action": action, **shown, "task": episode.instructions[0]}
 
     def work() -> int:
         with _scratch() as folder:

@@ -32,7 +32,7 @@ def write_recordings(source: str, root: Path, episodes: int, rows: int) -> Path:
     return root
 
 
-def _pictures(height: int, width: int, seed: int, noise: float = 4) -> Callable[[int], Image]:
+def _images(height: int, width: int, seed: int, noise: float = 4) -> Callable[[int], Image]:
     """Frame number -> uint8 [H, W, 3]: soft shapes that move, with the noise of a sensor, or flat as a simulator's.
 
     They move by 2 pixels and a hundredth of the width per frame, so that no detector takes a large camera for frozen.
@@ -73,7 +73,7 @@ def _robotwin(root: Path, episodes: int, rows: int) -> None:
                 file[f"joint_action/{side}_arm"] = joints[:, first : first + 6].astype(np.float64)
                 file[f"joint_action/{side}_gripper"] = joints[:, first + 6].astype(np.float64)
             for camera, name in enumerate(("head_camera", "left_camera", "right_camera")):
-                view = _pictures(240, 320, 10 * number + camera)
+                view = _images(240, 320, 10 * number + camera)
                 buffers = [_jpeg(view(frame)) for frame in range(rows + 1)]  # the last row has no action
                 file[f"observation/{name}/rgb"] = np.array(buffers, dtype=f"S{max(map(len, buffers))}")
         text = path.parents[1] / "instructions" / f"{path.stem}.json"
@@ -98,7 +98,7 @@ def _libero(root: Path, episodes: int, rows: int) -> None:
                 group["obs/gripper_states"] = np.linspace([0.04, -0.04], [0.01, -0.01], rows)
                 group["obs/joint_states"] = _joints(rows, 7, number)[:rows].astype(np.float64)
                 for camera, key in enumerate(("agentview_rgb", "eye_in_hand_rgb")):
-                    view = _pictures(128, 128, 10 * number + camera, noise=0)
+                    view = _images(128, 128, 10 * number + camera, noise=0)
                     group[f"obs/{key}"] = np.stack([view(frame) for frame in range(rows)])
 
 
@@ -130,7 +130,7 @@ def _messages(rows: int, seed: int) -> Iterator[tuple[str, str, int, Mapping[str
         ("/hdas/camera_wrist_right/color/image_raw/compressed", 360, 640),
     )
     for hue, (topic, height, width) in enumerate(cameras):
-        view = _pictures(height, width, 10 * seed + hue)
+        view = _images(height, width, 10 * seed + hue)
         for frame in range(rows):
             data = np.frombuffer(_jpeg(view(frame)), np.uint8)
             fields = {"format": "rgb8; jpeg compressed bgr8", "data": data}
@@ -161,7 +161,7 @@ def _lerobot(root: Path, episodes: int, rows: int) -> None:
 
     def frames(number: int) -> Iterator[dict[str, object]]:
         joints = _joints(rows, 14, number)
-        views = [_pictures(240, 320, 10 * number + camera) for camera in range(3)]
+        views = [_images(240, 320, 10 * number + camera) for camera in range(3)]
         for row in range(rows):
             images = {f"observation.images.{c}": v(row) for c, v in zip(cameras, views, strict=True)}
             task = ("hammer", "bell")[number % 2]

@@ -56,15 +56,15 @@ def _strips(report: Report, finding: DoctorFinding, episode: ShownEpisode) -> No
     named = [name for name in episode.cameras if name in finding.subject.split(" and ")]
     both = finding.detector in ("wrists_exchanged", "mounts_exchanged")
     rows = np.unique(np.linspace(0, len(episode.state) - 1, STRIP_FRAMES).astype(np.int64)).tolist()
-    pictures = []
+    images = []
     for camera in named or episode.cameras[: 3 if both else 1]:
         frames = episode.frames(camera, rows)
         if len(frames):
             labels = [f"row {row}" for row in rows[: len(frames)]]
             scale = STRIP_WIDTH / frames.shape[2]
-            pictures.append((frames_strip(frames, scale, labels, STRIP_COLUMNS, lossy=True), f"{camera}, {episode.id}"))
-    if pictures:
-        report.pictures(pictures)
+            images.append((frames_strip(frames, scale, labels, STRIP_COLUMNS, lossy=True), f"{camera}, {episode.id}"))
+    if images:
+        report.images(images)
     if finding.detector in ("camera_delay", "camera_frozen", "wrists_exchanged"):
         _speed(report, finding, episode)
 

@@ -45,7 +45,7 @@ COPIED = ".videos"
 MIN_VIDEO_SIDE = 64
 """Smallest side that lerobot's default video codec (SVT-AV1) takes."""
 
-type Pictures = Literal["video", "image"]
+type ImageStorage = Literal["video", "image"]
 type Size = tuple[int, int]
 
 
@@ -59,7 +59,7 @@ class ExportRequest:
     """Folder of the new dataset."""
     episodes: tuple[int, ...] | None = None
     """Indices of the store, in this order; None: all."""
-    pictures: Pictures = "video"
+    storage: ImageStorage = "video"
     """How images are written: as video (kept packets stay as they are) or as image files."""
 
 
@@ -112,10 +112,10 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     if len(set(chosen)) < len(chosen):
         raise UsageError("an episode is asked for twice; name each once")
     episodes = [store.episodes[number] for number in chosen]
-    planned = (plan_videos(episodes, name) for name in store.cameras) if request.pictures == "video" else ()
+    planned = (plan_videos(episodes, name) for name in store.cameras) if request.storage == "video" else ()
     videos = tuple(found for found in planned if found is not None)
     encoded = [name for name in store.cameras if name not in {found.camera for found in videos}]
-    sizes = _sizes(store, episodes, encoded if request.pictures == "video" else [])
+    sizes = _sizes(store, episodes, encoded if request.storage == "video" else [])
     fps = max(1, round(store.fps))
     invalid = sum(int((~episode.valid()).sum()) for episode in episodes)
     decisions = [
@@ -130,7 +130,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
 
 
 def _image_decisions(request: ExportRequest, videos: Sequence[CameraVideos], encoded: Sequence[str]) -> Iterator[str]:
-    if request.pictures == "image":
+    if request.storage == "image":
         yield "images: PNG, exact"
         return
     if videos:
@@ -206,7 +206,7 @@ def _start_again(beside: Path) -> None:
             remove(path)
 
 
-def features(store: Store, plan: ExportPlan, pictures: Pictures) -> dict[str, dict[str, object]]:
+def features(store: Store, plan: ExportPlan, storage: ImageStorage) -> dict[str, dict[str, object]]:
     """The dataset's features, as LeRobotDataset.create takes them."""
     found: dict[str, dict[str, object]] = {}
     for key, names in (("observation.state", store.state_names), ("action", store.action_names)):
@@ -216,7 +216,7 @@ def features(store: Store, plan: ExportPlan, pictures: Pictures) -> dict[str, di
         if name in copied:
             continue  # added when the rows are written
         shape = {"shape": (height, width, 3), "names": ["height", "width", "channels"]}
-        found[f"observation.images.{name}"] = {"dtype": pictures, **shape}
+        found[f"observation.images.{name}"] = {"dtype": storage, **shape}
     return found
 
 
@@ -231,7 +231,7 @@ def _write(
         write_videos(copied, plan.videos, plan.fps, origin, lambda frames: None)
     encoded = [name for name in plan.sizes if name not in {video.camera for video in plan.videos}]
     frames = (episode_frames(episode, encoded) for episode in episodes)
-    write_dataset(folder, features(store, plan, request.pictures), plan.fps, robot, frames, on_frames)
+    write_dataset(folder, features(store, plan, request.storage), plan.fps, robot, frames, on_frames)
     if plan.videos:
         add_videos(folder, copied, plan.videos, episodes, plan.fps)
 
@@ -273,9 +273,9 @@ def episode_frames(episode: StoredEpisode, cameras: Sequence[str]) -> Iterator[d
     state, action, tasks = episode.state(), episode.action(), frame_tasks(episode)
     for low in range(0, episode.num_frames, FRAME_BLOCK):
         block = np.arange(low, min(low + FRAME_BLOCK, episode.num_frames))
-        pictures = {f"observation.images.{name}": episode.frames(name, block) for name in cameras}
+        shown = {f"observation.images.{name}": episode.frames(name, block) for name in cameras}
         for offset, row in enumerate(block):
-            views = {key: frames[offset] for key, frames in pictures.items()}
+            views = {key: frames[offset] for key, frames in shown.items()}
             yield {"observation.state": state[row], "action": action[row], **views, "task": tasks[row]}
 
 

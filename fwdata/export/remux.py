@@ -77,11 +77,11 @@ def plan_videos(episodes: Sequence[StoredEpisode], camera: str) -> CameraVideos 
     frames = size = 0
     for episode in episodes:
         track = _track(episode, camera)
-        picture = None if track is None else track.picture[episode.start : episode.start + episode.num_frames]
-        if track is None or picture is None or (np.diff(picture) != 1).any():
+        shown = None if track is None else track.picture[episode.start : episode.start + episode.num_frames]
+        if track is None or shown is None or (np.diff(shown) != 1).any():
             return None
         low, end = _packets(track, episode)
-        header = track.headers[int(track.header_of[track.entry_of(int(picture[0]))])]
+        header = track.headers[int(track.header_of[track.entry_of(int(shown[0]))])]
         count, total = _count(track, low, end), int(track.offset[end] - track.offset[low])
         fits = files and header == files[-1][0] and size + total <= FILE_BYTES and _begins_anew(track, header, low)
         if not header.init and not _in_band(header):
@@ -90,7 +90,7 @@ def plan_videos(episodes: Sequence[StoredEpisode], camera: str) -> CameraVideos 
             files.append((header, []))
             frames = size = 0
         files[-1][1].append(episode)
-        places.append(FilePosition(len(files) - 1, frames + int(picture[0] - track.rank[low]), episode.num_frames))
+        places.append(FilePosition(len(files) - 1, frames + int(shown[0] - track.rank[low]), episode.num_frames))
         frames, size = frames + count, size + total
     return CameraVideos(camera, tuple(VideoFile(h, tuple(e)) for h, e in files), tuple(places))
 

@@ -65,6 +65,6 @@ def reconstructions(store: Store) -> Extra:
             (frames_strip(frames, scale), f"frames of the window at {start}"),
             (frames_strip(decoded, scale), f"decoded from its latents, {psnr(frames, decoded):.1f} dB PSNR"),
         ]
-        report.pictures(shown)
+        report.images(shown)
 
     return add

@@ -95,7 +95,7 @@ def _ready(stops: int, found: StoreDescription) -> str:
 def _films(report: Report, store: Store) -> None:
     report.heading("Episodes")
     report.text("Stitched frames, the state below them: the columns that move most, each in its own range.")
-    report.pictures([film_of(store, episode) for episode in choose_episodes(store, FILMS)])
+    report.images([film_of(store, episode) for episode in choose_episodes(store, FILMS)])
 
 
 def _tasks(report: Report, store: Store) -> None:

@@ -49,7 +49,7 @@ def _demonstrations(report: Report, store: Store) -> None:
     for episode in [store.episodes[0], store.episodes[-1]]:
         frames = episode.stitched(np.arange(episode.num_frames))
         films.append((rollout_film(frames, store.fps), f"{episode.id}: {episode.instruction}"))
-    report.pictures(films, at_least=NARROWEST)
+    report.images(films, at_least=NARROWEST)
 
 
 def _reconstructions(report: Report, store: Store) -> None:
@@ -66,7 +66,7 @@ def _reconstructions(report: Report, store: Store) -> None:
     error = np.square(decoded.astype(np.float64) - frames).mean()
     psnr = 10 * np.log10(255.0**2 / max(error, 1e-12))
     report.heading("What the latents keep")
-    report.pictures(
+    report.images(
         [
             (frames_strip(frames, scale=SCALE, lossy=True), "the 9 video frames of one window"),
             (frames_strip(decoded, scale=SCALE, lossy=True), f"decoded from the cached latents, {psnr:.1f} dB PSNR"),
@@ -109,9 +109,9 @@ def _rollouts(report: Report, heading: str, folder: Path) -> None:
     if not found:
         return
     report.heading(heading)
-    pictures = []
+    images = []
     for path in found[:4]:
         with np.load(path, allow_pickle=False) as data:
             caption = f"{data['instruction']} — {'solved' if data['success'] else 'not solved'}"
-            pictures.append((rollout_film(data["frames"], 16.0), caption))
-    report.pictures(pictures, at_least=NARROWEST)
+            images.append((rollout_film(data["frames"], 16.0), caption))
+    report.images(images, at_least=NARROWEST)

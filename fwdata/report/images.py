@@ -119,7 +119,7 @@ def light_copy(data: bytes) -> bytes:
 
     data: an encoded image, such as a PNG of `frames_strip`. ValueError when no decoder knows it.
     """
-    _, _, media = picture_size(data)
+    _, _, media = image_size(data)
     if media != "image/png" or len(data) < LIGHT:
         return data
     with Image.open(io.BytesIO(data)) as image:
@@ -127,7 +127,7 @@ def light_copy(data: bytes) -> bytes:
     return min(copy, data, key=len)
 
 
-def picture_size(data: bytes) -> tuple[int, int, str]:
+def image_size(data: bytes) -> tuple[int, int, str]:
     """(width, height, media type) of an encoded image. ValueError when it is none that browsers show."""
     try:
         with Image.open(io.BytesIO(data)) as image:

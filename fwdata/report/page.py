@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fwdata.io import write_atomic
-from fwdata.report.images import picture_size
+from fwdata.report.images import image_size
 from fwdata.report.markup import STYLE, escape, is_number, show
 from fwdata.report.plots import Panel, Values, line_plot, small_multiples
 from fwdata.report.ranges import RangePanel, range_plot
@@ -71,17 +71,17 @@ class Report:
     def _table(self, head: str, rows: Sequence[str]) -> None:
         self._blocks.append(f'<div class="wide" tabindex="0"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>')
 
-    def pictures(self, pictures: Sequence[tuple[bytes, str]], files: Sequence[str] = (), at_least: int = 0) -> None:
+    def images(self, images: Sequence[tuple[bytes, str]], files: Sequence[str] = (), at_least: int = 0) -> None:
         """Encoded images (PNG, WebP, GIF, JPEG) in a grid, each with its caption.
 
         files: plain names to write the images under, beside the page; embedded when there are none. at_least: width in
         pixels that narrower images are enlarged to by whole numbers. Raises ValueError for bytes that are not an
         image, and for names that are taken or not plain.
         """
-        names = list(files) or [""] * len(pictures)
+        names = list(files) or [""] * len(images)
         figures = []
-        for (data, caption), name in zip(pictures, names, strict=True):
-            width, height, media = picture_size(data)
+        for (data, caption), name in zip(images, names, strict=True):
+            width, height, media = image_size(data)
             times = max(1, -(-at_least // width))
             source = self._beside(name, data) if name else f"data:{media};base64,{base64.b64encode(data).decode()}"
             kind = ' class="strip"' if width > STRIP * height else ""

@@ -54,7 +54,7 @@ def write_preview(
     for episode in chosen:
         _about_episode(report, store, episode, extras)
         if films:
-            report.pictures([film_of(store, episode)])
+            report.images([film_of(store, episode)])
     return report.write(out / "index.html")
 
 
@@ -180,7 +180,7 @@ def _about_episode(report: Report, store: Store, episode: StoredEpisode, extras:
         extra(report, episode)
     sheet = _sheet(store, episode, times, valid)
     caption = f"Stitched frames of episode {episode.index}, {episode.id}"
-    report.pictures([(sheet, caption)], files=[f"episode-{episode.index:05d}.png"])
+    report.images([(sheet, caption)], files=[f"episode-{episode.index:05d}.png"])
     _rows(report, store, episode, times, valid)
     with report.folded(f"{len(episode.instructions)} training instructions"):
         report.table(("instruction",), [(text,) for text in episode.instructions])

@@ -70,7 +70,7 @@ class PolicyClient:
         seed: int | None = None,
     ) -> NDArray[np.float32]:
         """float32 [n, a] as the robot takes them. cameras: name -> uint8 [H, W, 3] RGB; state: [Ds]."""
-        observation: dict[str, object] = {f"observation/{name}": picture for name, picture in cameras.items()}
+        observation: dict[str, object] = {f"observation/{name}": image for name, image in cameras.items()}
         observation |= {"observation/state": state, "prompt": instruction}
         if seed is not None:
             observation["seed"] = seed

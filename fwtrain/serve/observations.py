@@ -56,10 +56,10 @@ class ObservationReader:
         """The checked request of a message. Raises UsageError naming the key."""
         if not isinstance(message, dict):
             raise UsageError(f"an observation is a map of keys to values, found {type(message).__name__}")
-        cameras = {name: self._picture(message, name) for name in self.info.manifest.stitch.cameras}
+        cameras = {name: self._image(message, name) for name in self.info.manifest.stitch.cameras}
         return Request(Observation(cameras, self._state(message), _prompt(message)), self._seed(message))
 
-    def _picture(self, message: Mapping[Any, Any], name: str) -> NDArray[np.uint8]:
+    def _image(self, message: Mapping[Any, Any], name: str) -> NDArray[np.uint8]:
         images = message.get("images")
         if isinstance(images, dict) and name in images:
             key, value = f"images.{name}", images[name]

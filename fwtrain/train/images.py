@@ -34,7 +34,7 @@ class FrameDecoder(Protocol):
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]: ...
 
 
-class FuturePictures:
+class FutureImages:
     """Makes the images of a run's validations: the same windows and noise every time.
 
     decoder: a loaded VAE; None = the one of the latent cache, loaded when first needed.
@@ -64,15 +64,15 @@ class FuturePictures:
         model.train(training)
         truth = batch.latents.float().numpy()
         offsets = np.arange(reader.window.num_video_frames) * reader.window.video_stride
-        pictures = []
+        images = []
         for row, window in enumerate(plan.windows.tolist()):
             episode = reader.episodes[int(reader.index.episode[window])]
             start = int(reader.index.start[window])
             where = f"{episode.id} frame {start}: {episode.instruction_at(start)}"
-            pictures.append(
-                _picture(f"future_{row}", where, decoder.decode(truth[row]), decoder.decode(predicted[row]), offsets)
+            images.append(
+                _image(f"future_{row}", where, decoder.decode(truth[row]), decoder.decode(predicted[row]), offsets)
             )
-        return pictures
+        return images
 
     def _plan(self, note: Callable[[str], None]) -> BatchPlan | None:
         """Windows from the middle of equal parts; None, with a reason, where there is nothing to show."""
@@ -109,7 +109,7 @@ class FuturePictures:
         return found
 
 
-def _picture(
+def _image(
     name: str, where: str, truth: NDArray[np.uint8], predicted: NDArray[np.uint8], offsets: NDArray[np.int64]
 ) -> Picture:
     """Two rows of frames: the true window above the predicted one."""

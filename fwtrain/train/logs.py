@@ -75,11 +75,11 @@ class JsonLines:
 
     def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
         """Write the files, each whole or not at all, then their lines."""
-        for picture in pictures:
-            path = self._folder / PICTURES / f"step-{step:08d}" / f"{picture.name}.png"
-            write_atomic(path, picture.png)
+        for image in pictures:
+            path = self._folder / PICTURES / f"step-{step:08d}" / f"{image.name}.png"
+            write_atomic(path, image.png)
             file = path.relative_to(self._folder).as_posix()
-            self.write("picture", step, {"file": file, "caption": picture.caption})
+            self.write("picture", step, {"file": file, "caption": image.caption})
 
     def close(self) -> None:
         """Close the file."""
@@ -104,7 +104,7 @@ def read_log(folder: Path, kind: str = "train") -> list[dict[str, float]]:
     return [line for line in map(json.loads, _lines(folder / LOG)) if line["kind"] == kind]
 
 
-def read_pictures(folder: Path) -> list[tuple[int, Path, str]]:
+def read_images(folder: Path) -> list[tuple[int, Path, str]]:
     """(step, file, caption) of the images of a run, oldest first."""
     lines = [line for line in map(json.loads, _lines(folder / LOG)) if line["kind"] == "picture"]
     return [(line["step"], folder / line["file"], line["caption"]) for line in lines]
@@ -124,9 +124,9 @@ class TensorBoard:
             self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
-        """One image per picture, tagged `val/name`."""
-        for picture in pictures:
-            self._writer.add_image(f"val/{picture.name}", picture.pixels(), step, dataformats="HWC")
+        """Add each image under the tag `val/name`."""
+        for image in pictures:
+            self._writer.add_image(f"val/{image.name}", image.pixels(), step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""

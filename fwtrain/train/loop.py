@@ -29,7 +29,7 @@ from fwtrain.recipe import Recipe
 from fwtrain.train.build import DTYPES, build_model, compile_model, model_config, prepare
 from fwtrain.train.checkpoint import Checkpoint, Content, TrainingState, tidy
 from fwtrain.train.folder import FROZEN, RunFolder, RunInfo, refuse_difference
-from fwtrain.train.images import FuturePictures
+from fwtrain.train.images import FutureImages
 from fwtrain.train.logs import Clock, Sinks
 from fwtrain.train.optim import Optimizer, learning_rate
 from fwtrain.train.parallel import Team
@@ -138,7 +138,7 @@ class Trainer:
         self.reader: WindowReader = training_reader(source, recipe)
         self.order: DataOrder = training_order(self.reader.index, recipe, source.stores)
         self.validator = Validator.of(source, recipe)
-        self.pictures = FuturePictures(source, recipe, self.device)
+        self.futures = FutureImages(source, recipe, self.device)
         self.loader = PassLoader(
             self.reader,
             recipe.seed,
@@ -395,6 +395,6 @@ class Trainer:
                 return None
             sinks.write("val", self.step, result.values())
             if self.team.first:
-                sinks.pictures(self.step, self.pictures.make(self.model, note))
+                sinks.pictures(self.step, self.futures.make(self.model, note))
         self._keep_best(result.score)
         return result

@@ -12,7 +12,7 @@ from fwdata.report.images import light_copy
 from fwdata.report.markup import show
 from fwtrain.model import FastWAM
 from fwtrain.train.folder import REPORT, RunFolder
-from fwtrain.train.logs import read_log, read_pictures
+from fwtrain.train.logs import read_images, read_log
 from fwtrain.train.report_loops import LoopResult, add_loops, find_loops
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def write_run_report(folder: RunFolder) -> Path:
     add_loops(report, loops)
     _curves(report, train, validations)
     _validation(report, folder, validations)
-    _pictures(report, folder)
+    _images(report, folder)
     report.heading("What was trained")
     _facts(report, folder, train)
     with report.folded("Recipe"):
@@ -149,8 +149,8 @@ def _validation(report: Report, folder: RunFolder, validations: list[dict[str, f
         report.table(("dimension", "mean absolute error, robot units"), rows)
 
 
-def _pictures(report: Report, folder: RunFolder) -> None:
-    found = [item for item in read_pictures(folder.path) if item[1].is_file()]
+def _images(report: Report, folder: RunFolder) -> None:
+    found = [item for item in read_images(folder.path) if item[1].is_file()]
     if not found:
         return
     report.heading("Predicted futures")
@@ -160,9 +160,9 @@ def _pictures(report: Report, folder: RunFolder) -> None:
         by_step.setdefault(step, []).append((light_copy(path.read_bytes()), caption))
     newest, *older = sorted(by_step, reverse=True)
     report.heading(f"Step {newest}", 3)
-    report.pictures(by_step[newest])
+    report.images(by_step[newest])
     if older:
         with report.folded("Earlier validations"):
             for step in older[:EARLIER]:
                 report.heading(f"Step {step}", 3)
-                report.pictures(by_step[step])
+                report.images(by_step[step])

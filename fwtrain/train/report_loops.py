@@ -84,7 +84,7 @@ def add_loops(report: Report, loops: Sequence[LoopResult]) -> None:
         films = _films(loop.folder)
         if films:
             report.heading(f"{'Before' if loop.untrained else 'After'} training: {loop.text}", 3)
-            report.pictures(films, at_least=NARROWEST)
+            report.images(films, at_least=NARROWEST)
 
 
 def _films(folder: Path) -> list[tuple[bytes, str]]:

@@ -44,7 +44,7 @@ class TrackerLog:
         self._log(step, {f"{kind}/{name}": value for name, value in values.items()})
 
     def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
-        """One image per picture, named `val/name`."""
+        """Log each image under the name `val/name`."""
         if pictures:
             self._log(step, {f"val/{p.name}": self._module.Image(p.pixels(), caption=p.caption) for p in pictures})
 

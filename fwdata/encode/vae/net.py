@@ -385,7 +385,7 @@ class WanVae(nn.Module):
         mean, log_variance = self.quant_conv(out, memory).chunk(2, dim=1)
         return mean, log_variance
 
-    def pictures(self, mean: Tensor) -> Tensor:
+    def decoded(self, mean: Tensor) -> Tensor:
         """Unnormalised latents [B, 48, 1 + k, h, w] to images [B, 3, 1 + 4k, H, W], nominally in -1..1."""
         if self.decoder is None or self.post_quant_conv is None:
             raise ValueError("this VAE was loaded without its decoder")

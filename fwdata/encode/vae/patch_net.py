@@ -113,7 +113,7 @@ class PatchVae(nn.Module):
         mean = torch.stack([self.encoder(chunk) for chunk in chunks], dim=2)
         return mean, torch.full_like(mean, LOG_VARIANCE)
 
-    def pictures(self, mean: Tensor) -> Tensor:
+    def decoded(self, mean: Tensor) -> Tensor:
         """Unnormalised latents [B, 48, 1 + k, h, w] to images [B, 3, 1 + 4k, H, W], nominally in -1..1."""
         if self.decoder is None:
             raise ValueError("this VAE was loaded without its decoder")

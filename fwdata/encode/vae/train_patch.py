@@ -136,7 +136,7 @@ def first_network(stills: NDArray[np.uint8]) -> PatchVae:
 
 def loss_of(net: PatchVae, x: Tensor) -> Tensor:
     """Scalar training loss of a batch [B, 3, T, H, W]."""
-    error = net.pictures(net.moments(x)[0]) - x
+    error = net.decoded(net.moments(x)[0]) - x
     return error.square().mean() + 0.02 * error.abs().mean()
 
 
@@ -213,7 +213,7 @@ def psnr(net: PatchVae, folder: Path) -> dict[str, float]:
             errors: dict[str, list[float]] = {}
             for clip in known:
                 x = to_model(clip[None, :9])
-                error = (net.pictures(net.moments(x)[0]).clamp(-1.0, 1.0) - x)[0].square() / 4.0
+                error = (net.decoded(net.moments(x)[0]).clamp(-1.0, 1.0) - x)[0].square() / 4.0
                 parts = {"1_frames": error[:, :1], "9_frames": error, "future": error[:, 1:]}
                 if name == "libero":
                     half = error.shape[-1] // 2

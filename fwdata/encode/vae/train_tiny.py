@@ -104,15 +104,15 @@ def loss_of(net: WanVae, x: Tensor) -> Tensor:
     """Scalar training loss of a batch [B, 3, T, H, W]; the latent is sampled from the posterior."""
     mean, log_variance = net.moments(x)
     log_variance = log_variance.clamp(-12.0, 6.0)
-    y = net.pictures(mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean))
+    y = net.decoded(mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean))
     colour = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
     weight = 1.0 + 5.0 * (colour - 0.3).clamp(0.0, 1.0)
     weight = weight / weight.mean()
     error = y - x
-    picture = (weight * (error.abs() + 2.0 * error.square())).mean()
+    pixel_loss = (weight * (error.abs() + 2.0 * error.square())).mean()
     edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
-    return picture + 0.5 * edges + KL_WEIGHT * kl
+    return pixel_loss + 0.5 * edges + KL_WEIGHT * kl
 
 
 def clip_kind(progress: float, further: bool, rng: np.random.Generator) -> tuple[int, int]:
@@ -213,7 +213,7 @@ def psnr(net: WanVae) -> dict[str, float]:
             errors = []
             for clip in held_out:
                 x = to_model(clip[None, :frames])
-                y = net.pictures(net.moments(x)[0]).clamp(-1.0, 1.0)
+                y = net.decoded(net.moments(x)[0]).clamp(-1.0, 1.0)
                 errors.append(F.mse_loss(y, x).item() / 4.0)
             result[f"psnr_{frames}_frames"] = round(-10 * math.log10(float(np.mean(errors))), 2)
     return result

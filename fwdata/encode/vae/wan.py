@@ -146,8 +146,8 @@ class LatentVae(Vae):
         with torch.inference_mode(), self._exact():
             z = torch.from_numpy(latents.astype(np.float32)).to(self.device)
             mean = z.unsqueeze(0) * self._std + self._mean
-            pictures = self.net.pictures(mean.to(DTYPES[self.dtype]))[0].float()
-            pixels = ((pictures.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+            decoded = self.net.decoded(mean.to(DTYPES[self.dtype]))[0].float()
+            pixels = ((decoded.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
             out: NDArray[np.uint8] = pixels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
         return out
 

@@ -233,6 +233,6 @@ def write_report(found: Evaluation, out: Path) -> Path:
             frames = film_frames(film.path)
             verdict = "solved" if film.record.success else "failed"
             caption = f"{film.record.instruction}: trial {film.record.trial}, {verdict} in {film.record.steps} steps"
-            report.pictures([(contact_sheet(frames, [""] * len(frames)), caption)])
+            report.images([(contact_sheet(frames, [""] * len(frames)), caption)])
             report.links({f"{film.path.name}": f"{film.path.parent.name}/{film.path.name}"})
     return report.write(out / REPORT)

@@ -20,7 +20,7 @@ from latent_caches import random_latents
 
 import fwdata
 from fwdata.bench import SOURCES, Timing, bench_convert, bench_read, write_recordings
-from fwdata.bench.recordings import _pictures
+from fwdata.bench.recordings import _images
 from fwdata.bench.timing import timed
 from fwdata.errors import FwdataError, UsageError
 from fwdata.evidence.detectors.cameras import STILL
@@ -54,7 +54,7 @@ def test_made_recordings_convert_whole(source: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(720, 1280), (360, 640), (240, 320)])
 def test_no_detector_takes_made_images_for_frozen(height: int, width: int) -> None:
-    view = _pictures(height, width, 3)
+    view = _images(height, width, 3)
     images = from_rgb(np.stack([view(frame) for frame in range(6)]))
     assert ImageMotion(images).energy.min() > 4 * STILL
 

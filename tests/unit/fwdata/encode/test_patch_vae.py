@@ -76,7 +76,7 @@ def test_training_begins_with_principal_components(monkeypatch: pytest.MonkeyPat
     net = train_patch.first_network(stills)
     x = train_patch.to_model(stills[:, None])
     with torch.inference_mode():
-        found = (net.pictures(net.moments(x)[0]) - x).square().mean().item()
+        found = (net.decoded(net.moments(x)[0]) - x).square().mean().item()
         clip = x.repeat(1, 1, 5, 1, 1)[:20]
         np.testing.assert_allclose(net.moments(clip)[0][:, :, 1], net.moments(clip)[0][:, :, 0], atol=1e-4)
     assert math.isclose(found, lost, rel_tol=1e-3)

@@ -38,7 +38,7 @@ def clips() -> list[np.ndarray]:
     return [stitch(frames, spec) for frames in random_clips(np.random.default_rng(987654321), 6)]
 
 
-def pictures(frames: int) -> torch.Tensor:
+def decoded(frames: int) -> torch.Tensor:
     """float32 [1, 3, frames, 64, 64] in -1..1 from a formula."""
     t, y, x = torch.meshgrid(torch.arange(frames), torch.arange(64), torch.arange(64), indexing="ij")
     phase = 0.7 * t + 0.21 * x + 0.13 * y
@@ -64,8 +64,8 @@ def loaded(config: VaeConfig) -> WanVae:
 def test_latents_and_pictures_equal_diffusers_golden():
     golden = np.load(GOLDEN)
     with torch.inference_mode():
-        mean = loaded(SMALL).moments(pictures(9))[0]
-        back = loaded(SMALL).pictures(torch.from_numpy(golden["latents"])[None]).clamp(-1, 1)
+        mean = loaded(SMALL).moments(decoded(9))[0]
+        back = loaded(SMALL).decoded(torch.from_numpy(golden["latents"])[None]).clamp(-1, 1)
     np.testing.assert_allclose(mean[0].numpy(), golden["latents"], atol=2e-5)
     np.testing.assert_allclose(back[0, :, :, ::4, ::4].numpy(), golden["pictures"], atol=2e-5)
 
@@ -81,13 +81,13 @@ def test_latents_and_pictures_have_the_bits_of_diffusers(frames):
         temperal_downsample=[False, True, True], is_residual=True, in_channels=12, out_channels=12,
     ).eval()  # fmt: skip
     theirs.load_state_dict(random_state(config))
-    ours, x = loaded(config), pictures(frames)
+    ours, x = loaded(config), decoded(frames)
     with torch.inference_mode():
         mean, log_variance = ours.moments(x)
         posterior = theirs.encode(x).latent_dist
         assert torch.equal(mean, posterior.mean)
         assert torch.equal(log_variance.clamp(-30, 20), posterior.logvar)
-        assert torch.equal(ours.pictures(mean).clamp(-1, 1), theirs.decode(mean).sample)
+        assert torch.equal(ours.decoded(mean).clamp(-1, 1), theirs.decode(mean).sample)
 
 
 @pytest.mark.slow
@@ -108,11 +108,11 @@ def test_the_embedded_folder_is_one_that_diffusers_reads(tiny, clips):
 def test_training_arithmetic_computes_the_same_function():
     net = loaded(SMALL)
     with torch.no_grad():
-        expected = net.moments(pictures(9))[0]
-        found = net.train().moments(pictures(9))[0]
+        expected = net.moments(decoded(9))[0]
+        found = net.train().moments(decoded(9))[0]
         np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=5e-5)
-        back = net.pictures(expected)
-        np.testing.assert_allclose(back.numpy(), net.eval().pictures(expected).numpy(), atol=5e-5)
+        back = net.decoded(expected)
+        np.testing.assert_allclose(back.numpy(), net.eval().decoded(expected).numpy(), atol=5e-5)
 
 
 def test_first_latent_of_a_window_is_that_of_its_first_frame_alone(tiny, clips):

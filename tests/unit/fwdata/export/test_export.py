@@ -62,7 +62,7 @@ def assert_rows(dataset: Any, store: fwdata.Store, label: int, pixels: float) ->
 @pytest.mark.slow
 def test_pictures_and_rows_survive_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = fwdata.open(robotwin_store(tmp_path, episodes=2, frames=9))
-    report = export_lerobot(ExportRequest(store, tmp_path / "out", pictures="image"))
+    report = export_lerobot(ExportRequest(store, tmp_path / "out", storage="image"))
     assert (report.plan.frames, report.plan.fps) == (store.num_frames, 17)
     assert any("16.6667 Hz written as 17 fps" in text for text in report.plan.decisions)
     dataset = read_back(tmp_path / "out", monkeypatch, tmp_path)
@@ -130,7 +130,7 @@ def test_a_killed_export_leaves_nothing_at_its_place_and_starts_again(
         stop.seen += count  # type: ignore[attr-defined]
 
     stop.seen = 0  # type: ignore[attr-defined]
-    request = ExportRequest(store, tmp_path / "out", pictures="image")
+    request = ExportRequest(store, tmp_path / "out", storage="image")
     with pytest.raises(KeyboardInterrupt):
         export_lerobot(request, on_frames=stop)
     assert not (tmp_path / "out").exists() and (tmp_path / ".out.export").is_dir()
@@ -175,9 +175,9 @@ def test_what_cannot_be_exported_is_refused(store: fwdata.Store, tmp_path: Path)
             plan_export(ExportRequest(store, tmp_path / "out", **options))  # type: ignore[arg-type]
     (tmp_path / "full").mkdir()
     with pytest.raises(UsageError, match="full exists; name a folder that does not exist yet"):
-        plan_export(ExportRequest(store, tmp_path / "full", pictures="image"))
+        plan_export(ExportRequest(store, tmp_path / "full", storage="image"))
     with write_lock(tmp_path / ".out.export"), pytest.raises(FwdataError, match="is being written by process"):
-        export_lerobot(ExportRequest(store, tmp_path / "out", pictures="image"))
+        export_lerobot(ExportRequest(store, tmp_path / "out", storage="image"))
 
 
 def test_one_dataset_has_one_picture_size(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_one_dataset_has_one_picture_size(tmp_path: Path) -> None:
     run_convert(tmp_path / "rt", tmp_path / "rt.zarr", load_manifest("robotwin-sample"))
     store = fwdata.open(tmp_path / "rt.zarr")
     with pytest.raises(UsageError, match=r"is 64x80 in episode 1, 48x64 in episode 0; .*--episodes"):
-        plan_export(ExportRequest(store, tmp_path / "out", pictures="image"))
+        plan_export(ExportRequest(store, tmp_path / "out", storage="image"))
     assert plan_export(ExportRequest(store, tmp_path / "out", (1,), "image")).sizes["head_camera"] == (64, 80)
 
 

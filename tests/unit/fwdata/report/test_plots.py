@@ -45,5 +45,5 @@ def test_the_unit_of_y_is_in_the_title_too_since_narrow_windows_hide_the_axis_ti
 def test_a_strip_of_frames_scrolls_and_a_film_does_not():
     report = Report("x")
     frames = np.zeros((9, 16, 16, 3), np.uint8)
-    report.pictures([(frames_strip(frames), "strip"), (frames_strip(frames[:1]), "one")])
+    report.images([(frames_strip(frames), "strip"), (frames_strip(frames[:1]), "one")])
     assert report.html().count('class="strip"') == 1

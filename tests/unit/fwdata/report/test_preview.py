@@ -167,7 +167,7 @@ def test_every_text_of_a_report_is_escaped(tmp_path: Path):
     report.code(HTML)
     report.facts({HTML: HTML, "nested": {HTML: [HTML]}})
     report.table([HTML], [[HTML]])
-    report.pictures([(frames_strip(noise(1)), HTML)])
+    report.images([(frames_strip(noise(1)), HTML)])
     report.plot(HTML, {HTML: ([0, 1], [1, 2])}, HTML, HTML)
     report.multiples(HTML, [Panel(HTML, {HTML: ([0, 1], [1, 2])})], HTML)
     with report.folded(HTML):
@@ -184,7 +184,7 @@ def test_every_text_of_a_report_is_escaped(tmp_path: Path):
 def test_report_is_self_contained():
     report = Report("title")
     strip = frames_strip(noise(2))
-    report.pictures([(strip, "strip"), (animate(noise(3), 10, kind="gif"), "moves")])
+    report.images([(strip, "strip"), (animate(noise(3), 10, kind="gif"), "moves")])
     images = list(page(report).iter("img"))
     assert [i.attrib["src"].split(",")[0] for i in images] == ["data:image/png;base64", "data:image/gif;base64"]
     assert base64.b64decode(images[0].attrib["src"].split(",")[1]) == strip
@@ -257,16 +257,16 @@ def test_long_lines_are_thinned_but_keep_their_peaks():
 def test_pictures_beside_the_page(tmp_path: Path):
     report = Report("title")
     data = frames_strip(noise(1))
-    report.pictures([(data, "one")], files=["one.png"])
+    report.images([(data, "one")], files=["one.png"])
     report.write(tmp_path / "page.html")
     assert (tmp_path / "one.png").read_bytes() == data
     for name in ("../one.png", "a/b.png", "a b.png", "a\x00.png"):
         with pytest.raises(ValueError, match="plain"):
-            report.pictures([(data, "")], files=[name])
+            report.images([(data, "")], files=[name])
     with pytest.raises(ValueError, match="two images"):
-        report.pictures([(frames_strip(noise(2)), "")], files=["one.png"])
+        report.images([(frames_strip(noise(2)), "")], files=["one.png"])
     with pytest.raises(ValueError, match="not an image"):
-        report.pictures([(b"nothing", "")])
+        report.images([(b"nothing", "")])
 
 
 def test_strip_holds_the_frames_pixel_by_pixel():

@@ -82,5 +82,5 @@ def test_films_and_stills_of_a_page_are_light(tmp_path: Path):
     assert len(light_copy(still)) < len(still) / 3
     assert light_copy(film) is film and light_copy(small := frames_strip(frames[:1] // 255)) is small
     report = Report("films")
-    report.pictures([(film, "film")], at_least=192)
+    report.images([(film, "film")], at_least=192)
     assert 'width="192" height="288"' in report.html() and "pixels" in report.html()

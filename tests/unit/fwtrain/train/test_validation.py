@@ -20,7 +20,7 @@ from fwtrain.data import open_source
 from fwtrain.train import images as pictures
 from fwtrain.train.build import build_model, model_config
 from fwtrain.train.folder import RunFolder
-from fwtrain.train.logs import TensorBoard, read_log, read_pictures
+from fwtrain.train.logs import TensorBoard, read_images, read_log
 from fwtrain.train.report import write_run_report
 from fwtrain.train.validate import ValidationResult, Validator
 
@@ -126,7 +126,7 @@ def test_pictures_of_predicted_futures_reach_files_log_tensorboard_and_report(
     )
     store = FakeStore(instructions=(HTML,))
     run(tmp_path, "validation.pictures=2", "tensorboard=true", store=store)
-    shown = read_pictures(tmp_path)
+    shown = read_images(tmp_path)
     assert [(step, path.name) for step, path, _ in shown] == [
         (3, "future_0.png"), (3, "future_1.png"), (6, "future_0.png"), (6, "future_1.png"),
     ]  # fmt: skip
@@ -154,7 +154,7 @@ def test_pictures_change_no_weight_and_a_resumed_run_makes_the_same(tmp_path: Pa
     run(out, "validation.pictures=1")
     assert not late.exists()
     assert [r["loss"] for r in read_log(out)] == [r["loss"] for r in read_log(tmp_path / "plain")]
-    one, other = read_pictures(tmp_path / "whole"), read_pictures(out)
+    one, other = read_images(tmp_path / "whole"), read_images(out)
     assert [(s, p.read_bytes(), c) for s, p, c in one] == [(s, p.read_bytes(), c) for s, p, c in other]
 
 
