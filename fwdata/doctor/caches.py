@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fwdata.doctor.findings import DoctorFinding
+from fwdata.doctor.findings import CountedShare, DoctorFinding
 from fwdata.errors import StaleCache, StoreError, quoted
 from fwdata.evidence.records import Severity
-from fwdata.report.view_store import CacheFit, cache_fits
+from fwdata.images.stitch import stitch_hash
+from fwdata.report.view_store import CacheFit, cache_fits, stitched_hash
 from fwdata.store.caches.identity import find_caches, latent_settings, unlike
 from fwdata.store.caches.latents import LatentCache
 from fwdata.store.caches.stats import load_statistics
@@ -38,7 +39,17 @@ def _unfit(store: Store, fit: CacheFit, usable: set[str]) -> DoctorFinding:
     sentence = f"{label} do not fit the current view: {'; '.join(fit.differs)}" + (
         "; another cache fits" if other else ""
     )
-    return DoctorFinding(severity, f"{fit.kind}_fit", sentence, fit.name, float(len(fit.differs)), command=command)
+    value, shares = float(len(fit.differs)), _other_parts(store) if fit.kind == "stitched" else ()
+    return DoctorFinding(severity, f"{fit.kind}_fit", sentence, fit.name, value, command=command, shares=shares)
+
+
+def _other_parts(store: Store) -> tuple[CountedShare, ...]:
+    """Parts whose stitched frames are of another view, and of this one."""
+    hashes = [stitched_hash(store, part) for part in store.parts]
+    other = sum(found is not None and found != stitch_hash(store.manifest.stitch) for found in hashes)
+    none, total = hashes.count(None), len(hashes)
+    counts = {"of the view": total - other - none, "of another view": other, "not stitched": none}
+    return tuple(CountedShare(name, count, total) for name, count in counts.items())
 
 
 def _latents(store: Store) -> list[DoctorFinding]:
@@ -49,8 +60,15 @@ def _latents(store: Store) -> list[DoctorFinding]:
             continue
         sentence = f"latents {cache.name} hold {cache.num_frames} of {store.num_frames} frames of the store's episodes"
         command = f"fwdata encode-latents {_where(store)} --name {cache.name} --vae {quoted(cache.vae)}"
+        shares = tuple(
+            CountedShare(part.name, cache.frames_of(part), part.record.frames)
+            for part in store.parts
+            if cache.frames_of(part) < part.record.frames
+        )
         value = float(cache.num_frames)
-        found.append(DoctorFinding("warn", "latents_incomplete", sentence, cache.name, value, command=command))
+        found.append(
+            DoctorFinding("warn", "latents_incomplete", sentence, cache.name, value, command=command, shares=shares)
+        )
     return found
 
 
@@ -71,8 +89,16 @@ def _texts(store: Store) -> list[DoctorFinding]:
         sentence = f"text {cache.name} lacks {len(missing)} of {len(wanted)} prompts, e.g. {missing[0]!r}"
         command = f"fwdata encode-text {_where(store)} --name {cache.name} --encoder {quoted(cache.encoder)}"
         example = (wanted[missing[0]],)
-        value = float(len(missing))
-        found.append(DoctorFinding("warn", "text_incomplete", sentence, cache.name, value, example, 0, command=command))
+        value, held = float(len(missing)), len(wanted) - len(missing)
+        shares = (
+            CountedShare("prompts with rows", held, len(wanted)),
+            CountedShare("missing", len(missing), len(wanted)),
+        )
+        found.append(
+            DoctorFinding(
+                "warn", "text_incomplete", sentence, cache.name, value, example, command=command, shares=shares
+            )
+        )
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fwdata.doctor.caches import cache_findings
 from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine
-from fwdata.doctor.findings import ORDER, Checkup, DoctorFinding, listed
+from fwdata.doctor.findings import ORDER, Checkup, CountedShare, DoctorFinding, listed
 from fwdata.doctor.remedies import Patient, remedy
 from fwdata.errors import quoted
 from fwdata.evidence import sentences
@@ -118,7 +118,8 @@ def left_out_finding(
     retry = patient.is_store and name == "quarantined"
     command = f"fwdata convert {patient.source} RAW --out {quoted(patient.where)} --retry-quarantined" if retry else ""
     sources = listed([item.source for item in items])
-    return DoctorFinding(severity, name, sentence, "", float(len(items)), sources, len(items), command)
+    shares = tuple(CountedShare(kind.text, kind.count, len(items) + episodes) for kind in kinds)
+    return DoctorFinding(severity, name, sentence, "", float(len(items)), sources, len(items), command, shares=shares)
 
 
 def _mixed(store: Store) -> list[DoctorFinding]:

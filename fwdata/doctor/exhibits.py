@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -10,18 +11,23 @@ import numpy as np
 from fwdata.doctor.album import Album, ShownEpisode
 from fwdata.doctor.findings import DoctorFinding
 from fwdata.evidence.signals import active_columns, speed
-from fwdata.report import Band, Panel, Report, frames_strip
+from fwdata.report import Band, Panel, Range, RangePanel, Report, frames_strip
 
 STRIP_FRAMES, STRIP_COLUMNS, STRIP_WIDTH = 8, 4, 160
 PANELS = 4
+SHARES, SHARE_NAME = 12, 44
+"""Lines of a plot of counts, and letters of their names."""
 WITHOUT = re.compile(r"(latents|text|statistics|stitched)_|discovery|quarantined|unreadable|left_out")
-"""Findings that the sentence says in full: there is nothing to draw."""
+"""Findings without counts that the sentence says in full: there is nothing to draw."""
 
 _PAIR = re.compile(r"(\S+) repeats (\S+?)(?:,|$)")
 
 
 def add_exhibit(report: Report, finding: DoctorFinding, album: Album) -> None:
     """Add what a finding looks like in its first episode, where there is something to see."""
+    if finding.shares:
+        _shares(report, finding)
+        return
     if WITHOUT.match(finding.detector):
         return
     episode = album.episode(finding.episodes[0] if finding.episodes else None)
@@ -49,6 +55,20 @@ def add_exhibit(report: Report, finding: DoctorFinding, album: Album) -> None:
         _strips(report, finding, episode)
     else:
         _columns(report, finding, episode)
+
+
+def _shares(report: Report, finding: DoctorFinding) -> None:
+    """Counts, each on a line from 0 to all of them."""
+    rows: dict[str, Range | None] = {}
+    for share in finding.shares[:SHARES]:
+        name = share.name if len(share.name) <= SHARE_NAME else f"{share.name[: SHARE_NAME - 2]}.."
+        while name in rows:
+            name += "'"
+        rows[name] = Range(share.count, math.nan, math.nan)
+    most = max(share.total for share in finding.shares)
+    panel = RangePanel(finding.subject or finding.detector, f"of {most}", rows, (0.0, float(max(1, most))))
+    rest = len(finding.shares) - SHARES
+    report.ranges(f"How many{f', the first {SHARES} of {len(finding.shares)}' if rest > 0 else ''}", [panel])
 
 
 def _strips(report: Report, finding: DoctorFinding, episode: ShownEpisode) -> None:

@@ -65,6 +65,18 @@ class CheckupJson(TypedDict):
 
 
 @dataclass(frozen=True)
+class CountedShare:
+    """So many of so many, for a plot of a finding that no episode shows."""
+
+    name: str
+    """What is counted: a part, a kind of reason."""
+    count: int
+    """How many of them."""
+    total: int
+    """Of how many."""
+
+
+@dataclass(frozen=True)
 class DoctorFinding:
     """One thing that is wrong, or worth a look."""
 
@@ -86,6 +98,9 @@ class DoctorFinding:
     """The command that fixes it; empty where nothing has to be done."""
     row: int | None = None
     """Row of the first listed episode to look at; None: the whole episode."""
+
+    shares: tuple[CountedShare, ...] = ()
+    """What the page plots where no episode shows the finding; not in `--json`, whose sentence has the numbers."""
 
     def to_json(self) -> FindingJson:
         """As `--json` prints it; empty fields stay, so that every finding has the same keys."""

@@ -9,6 +9,7 @@ from fwdata.images.stitch import stitch_hash
 from fwdata.manifest import Manifest
 from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
 from fwdata.store.caches.stats import statistics_settings
+from fwdata.store.episode import Part
 from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store
 from fwdata.store.records import CacheRecord, StitchedRecord
@@ -46,10 +47,15 @@ def cache_fits(store: Store, manifest: Manifest) -> list[CacheFit]:
     return found + _stitched(store, manifest)
 
 
+def stitched_hash(store: Store, part: Part) -> str | None:
+    """What a part's stitched frames were made with; None where it has none."""
+    record = read_complete(store.files, f"parts/{part.name}/frames", StitchedRecord)
+    return None if record is None else record.stitch_hash
+
+
 def _stitched(store: Store, manifest: Manifest) -> list[CacheFit]:
     """Stitched frames of all parts as one entry, where there are any."""
-    frames = [read_complete(store.files, f"parts/{part.name}/frames", StitchedRecord) for part in store.parts]
-    hashes = [record.stitch_hash for record in frames if record is not None]
+    hashes = [found for part in store.parts if (found := stitched_hash(store, part)) is not None]
     if not hashes:
         return []
     now = stitch_hash(manifest.stitch)

@@ -118,10 +118,15 @@ class LatentCache(Cache[LatentCacheRecord]):
         """Windows with future latents in the parts encoded so far."""
         return sum(record.windows for part in self._store.parts if (record := self._encoded(part)))
 
+    def frames_of(self, part: Part) -> int:
+        """Frames of a part with a first-frame latent; 0 where it is not encoded yet."""
+        record = self._encoded(part)
+        return record.frames if record else 0
+
     @property
     def num_frames(self) -> int:
         """Frames with a first-frame latent in the parts encoded so far."""
-        return sum(record.frames for part in self._store.parts if (record := self._encoded(part)))
+        return sum(self.frames_of(part) for part in self._store.parts)
 
     def array(self, part: Part, name: str) -> ChunkedArray:
         """The "first", "future" or "window_start" array of a part, its length checked against the part."""

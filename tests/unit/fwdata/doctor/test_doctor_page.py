@@ -16,8 +16,9 @@ import fwdata
 from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.doctor.album import RecordingAlbum, StoredAlbum
+from fwdata.doctor.checkup import check_store
 from fwdata.doctor.exhibits import add_exhibit
-from fwdata.doctor.findings import DoctorFinding
+from fwdata.doctor.findings import CountedShare, DoctorFinding
 from fwdata.manifest import load_manifest
 from fwdata.pipeline.discover import find_recordings
 from fwdata.pipeline.request import ConvertRequest
@@ -108,6 +109,31 @@ def test_every_kind_of_finding_can_be_seen(kind: str, album: StoredAlbum) -> Non
     report = Report("t")
     add_exhibit(report, DoctorFinding("note", detector, "s", subject, episodes=(first.id,), count=1, row=20), album)
     assert expected in report.html()
+
+
+@pytest.mark.parametrize("name", ["quarantined", "latents_incomplete", "text_incomplete", "stitched_fit", "left_out"])
+def test_what_no_episode_shows_is_counted_in_a_plot(name: str, album: StoredAlbum) -> None:
+    shares = (
+        CountedShare("p00000", 20, 50),
+        CountedShare("a reason " * 9, 3, 50),
+        CountedShare("a reason " * 9, 0, 50),
+    )
+    report = Report("t")
+    add_exhibit(report, DoctorFinding("warn", name, "s", shares=shares), album)
+    page = report.html()
+    assert page.count("<svg") == 1 and "p00000" in page and "of 50" in page and "a reason a reason" in page
+
+
+def test_left_out_recordings_of_a_store_have_a_plot(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "beat_block_hammer"
+    shutil.copytree(DATA / "robotwin" / "beat_block_hammer", raw)
+    damaged = next(raw.rglob("episode1.hdf5"))
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    run_convert(tmp_path / "raw", tmp_path / "o.zarr", load_manifest("robotwin"), evidence=False)
+    found = check_store(fwdata.open(tmp_path / "o.zarr"))
+    (finding,) = (f for f in found.findings if f.detector == "quarantined")
+    (share,) = finding.shares
+    assert (share.count, share.total) == (1, 2) and "cannot be read as HDF5" in share.name
 
 
 def test_findings_without_a_look_add_nothing(album: StoredAlbum) -> None:

@@ -94,6 +94,8 @@ def test_incomplete_caches(tmp_path: Path) -> None:
     found = by_detector(check(path))
     assert found["latents_incomplete"].severity == "warn" and "hold 0 of" in found["latents_incomplete"].sentence
     assert "--name default" in found["latents_incomplete"].command
+    assert all(share.count < share.total for share in found["latents_incomplete"].shares)
+    assert found["latents_incomplete"].shares and found["text_incomplete"].shares
     assert found["text_incomplete"].severity == "warn" and found["text_incomplete"].episodes
 
 
