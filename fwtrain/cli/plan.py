@@ -8,7 +8,7 @@ import typer
 
 from fwdata.console import print_table, progress_bar
 from fwdata.errors import UsageError
-from fwtrain.cli._common import Json, RecipeName, answer, need_recipe
+from fwtrain.cli._common import Json, RecipeName, answer, need_recipe, no_collection
 
 if TYPE_CHECKING:
     from fwtrain.train.plan import Recommendation, SettingRow
@@ -38,27 +38,36 @@ def plan_command(
     validation gathers under fsdp, with 1.5 GiB and 5 % of the GPU set aside. Hours are computed from counted FLOPs,
     the GPU's data sheet and --mfu; every window counts as one with future latents.
     """
-    from fwtrain.recipe import load_recipe
-
     recipe = need_recipe(recipe)
     gpus = tuple(gpu or GPUS)
     if min(gpus) < 1 or processes < 1:
         raise UsageError("--gpu and --processes must be at least 1")
     if not 0 < mfu <= 1:
         raise UsageError(f"--mfu must be above 0 and at most 1, found {mfu}")
-    chosen = load_recipe(recipe, overrides or [])
+    with no_collection():
+        data, text = _planned(recipe, tuple(overrides or ()), gpus, store, processes, mfu)
+    answer(data, as_json, lambda: text)
+
+
+def _planned(
+    recipe: str, overrides: tuple[str, ...], gpus: tuple[int, ...], store: str | None, processes: int, mfu: float
+) -> tuple[dict[str, object], str]:
+    """The answer as JSON and as text."""
     import fwdata
+    from fwtrain.recipe import load_recipe
     from fwtrain.train.build import Sizes, sized_config
     from fwtrain.train.plan import plan_rows, recommend, settings_of
+
+    chosen = load_recipe(recipe, overrides)
 
     sizes = Sizes.usual(chosen) if store is None else Sizes.planned(fwdata.open(store), chosen)
     config = sized_config(chosen, sizes)
     with progress_bar("plan", "settings") as bar:
         bar.start(len(settings_of(chosen, processes)))
-        rows = plan_rows(recipe, overrides or [], config, gpus, processes=processes, done=bar.advance)
+        rows = plan_rows(recipe, overrides, config, gpus, processes=processes, done=bar.advance)
     counts = (1,) if processes == 1 else (1, processes)
-    best = [recommend(rows, recipe, overrides or [], size, count, mfu) for size in gpus for count in counts]
-    data = {
+    best = [recommend(rows, recipe, overrides, size, count, mfu) for size in gpus for count in counts]
+    data: dict[str, object] = {
         "recipe": chosen.name,
         "batch_size": chosen.optim.batch_size,
         "latents": config.latent_grid,
@@ -66,7 +75,7 @@ def plan_command(
         "recommended": [item.to_json() for item in best],
         "settings": [row.to_json() for row in rows],
     }
-    answer(data, as_json, lambda: _recommended(best, recipe) + "\n\n" + _text(rows, chosen.optim.batch_size, gpus))
+    return data, _recommended(best, recipe) + "\n\n" + _text(rows, chosen.optim.batch_size, gpus)
 
 
 def _recommended(items: list[Recommendation], recipe: str) -> str:

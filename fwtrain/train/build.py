@@ -16,7 +16,7 @@ from fwdata.window import Window
 from fwtrain.data import StoreSource, Stream, derived_seed, open_source
 from fwtrain.model import FastWAM, ModelConfig
 from fwtrain.recipe import Recipe
-from fwtrain.train.lora import add_adapters
+from fwtrain.train.lora import add_adapters, add_counted_adapters
 from fwtrain.weights.released import ACTION_SHIFT
 
 WAN_TEXT_WIDTH, WAN_TEXT_TOKENS, TINY_TEXT_WIDTH = 4096, 128, 64
@@ -131,9 +131,14 @@ def sized_config(recipe: Recipe, sizes: Sizes) -> ModelConfig:
     return validate_model(ModelConfig, data, f"recipe {recipe.name}")
 
 
-def prepare(model: FastWAM, recipe: Recipe) -> None:
-    """Decide what is trained and how, as the recipe says: freeze, adapters, gradient checkpointing."""
-    if recipe.lora is not None:
+def prepare(model: FastWAM, recipe: Recipe, *, counted: bool = False) -> None:
+    """Decide what is trained and how, as the recipe says: freeze, adapters, gradient checkpointing.
+
+    counted: the model has no data and is there for its memory to be counted.
+    """
+    if recipe.lora is not None and counted:
+        add_counted_adapters(model, recipe.lora)
+    elif recipe.lora is not None:
         add_adapters(model, recipe.lora, recipe.seed)
     if recipe.video_frozen:
         model.freeze_video()

@@ -14,9 +14,9 @@ from fwtrain.model.training import losses
 from fwtrain.recipe import load_recipe
 from fwtrain.train.build import prepare
 from fwtrain.train.loop import Meter
-from fwtrain.train.memory import empty_inputs
 from fwtrain.train.moments import code_list, code_values
 from fwtrain.train.optim import Optimizer
+from fwtrain.train.peaks import empty_inputs
 
 
 def one_step(variant: str, layers: int, *overrides: str) -> tuple[list[str], torch.Tensor]:
