@@ -215,7 +215,7 @@ def widths(path: Path, name: str, keys: Sequence[str], columns: TableColumns | N
             if _fixed(kind):
                 found[key] = int(kind.list_size)
             elif not _is_list(kind):
-                found[key] = 1
+                found |= {key: 1} if _is_number(kind) else {}
             elif (first := _first(file, key)) is not None:
                 found[key] = len(first)
         return found
@@ -270,6 +270,9 @@ def numbers(table: pa.Table, name: str, key: str, size: int) -> Floats:
     array = pa.concat_arrays(array.chunks) if array.num_chunks else array
     kind = array.type
     width = 1
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        array = pa.array(array.to_pylist(), pa.large_list(kind.value_type))  # pyarrow 26 casts slices wrongly
+        kind = array.type
     if _is_list(kind):
         if array.null_count:
             first = next(row for row, cell in enumerate(array) if not cell.is_valid)
@@ -285,7 +288,7 @@ def numbers(table: pa.Table, name: str, key: str, size: int) -> Floats:
         kind = array.type
     if width != size:
         raise BadEpisode(f"{name}: {key} has {width} numbers in a row, {size} are declared in meta/info.json")
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+    if not _is_number(kind):
         raise BadEpisode(f"{name}: {key} holds {kind}, expected numbers")
     if array.null_count:
         raise BadEpisode(f"{name}: {key} has {array.null_count} missing values")
@@ -339,7 +342,23 @@ def _edges(array: Any) -> NDArray[np.int64]:
 def _is_list(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    types = pa.types
+    return any(
+        is_one(kind)
+        for is_one in (
+            types.is_list,
+            types.is_large_list,
+            types.is_fixed_size_list,
+            types.is_list_view,
+            types.is_large_list_view,
+        )
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _fixed(kind: pa.DataType) -> bool:

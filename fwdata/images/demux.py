@@ -158,11 +158,12 @@ def _header(open_file: Opener) -> tuple[VideoHeader, tuple[str, ...]]:
         except av.FFmpegError as error:
             words = ffmpeg_words(error)
         init = init_segment(stream) if frame is not None else b""
+        others = _other_streams(container)
     if words:
         raise ValueError(f"its first frame cannot be decoded, parameter sets may be missing: {words}")
     if frame is None:
         raise ValueError("none of its packets gives a frame")
-    return VideoHeader(codec, extradata, init, frame.format.name, *tags_of(frame)), notes_of(frame)
+    return VideoHeader(codec, extradata, init, frame.format.name, *tags_of(frame)), (*others, *notes_of(frame))
 
 
 def notes_of(frame: VideoFrame) -> tuple[str, ...]:
@@ -188,8 +189,20 @@ def first_notes(open_file: Opener) -> tuple[str, ...]:
 
     with open_file() as container, contextlib.suppress(av.FFmpegError):
         for frame in container.decode(video=0):
-            return notes_of(frame)
+            return (*_other_streams(container), *notes_of(frame))
     return ()
+
+
+def _other_streams(container: InputContainer) -> tuple[str, ...]:
+    """A sentence for a file that holds several videos, such as a second camera or a cover."""
+    videos = container.streams.video
+    if len(videos) < 2:
+        return ()
+    sizes = ", ".join(f"{stream.width}x{stream.height} {stream.codec_context.name}" for stream in videos)
+    return (
+        f"the file holds {len(videos)} videos ({sizes}); the first one is taken. Where another is meant, copy it "
+        "alone: ffmpeg -i FILE -map 0:v:1 -c copy OUT",
+    )
 
 
 def init_segment(stream: VideoStream) -> bytes:

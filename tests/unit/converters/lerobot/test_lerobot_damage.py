@@ -191,6 +191,20 @@ def test_columns_that_contradict_the_metadata(root, key, column, parts):
     assert all(part in told for part in parts), told
 
 
+def test_lists_of_every_kind_and_none(root):
+    values = pq.read_table(root / PARQUET).column(ARM).to_pylist()
+    good = read_all(root)[0].state
+    for kind in (pa.list_view(pa.float64()), pa.large_list_view(pa.float64()), pa.large_list(pa.float64())):
+        edit_table(root / PARQUET, ARM, pa.array(values, kind))
+        assert np.array_equal(read_all(root)[0].state, good)
+    edit_table(
+        root / PARQUET,
+        ARM,
+        pa.array([dict(enumerate(map(str, row))) for row in values], pa.map_(pa.int64(), pa.string())),
+    )
+    assert f"{ARM} has 1 numbers in a row, 6 are declared" in reason(root)
+
+
 def test_numbers_beyond_float32_are_refused_or_said(root):
     found = np.full((5, 6), 0.5)
     found[:, 3] = 1.7e9 + np.arange(5) / 30

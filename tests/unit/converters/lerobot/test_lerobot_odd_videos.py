@@ -145,6 +145,25 @@ def test_the_damaged_frame_of_a_shared_file_is_named(tmp_path: Path) -> None:
     assert "download the video again" in reason and len(store.episodes) == 2
 
 
+def test_a_file_of_two_videos_is_said(tmp_path: Path) -> None:
+    raw, paths = shared_set(tmp_path)
+    for path in paths:
+        write_clip(path, moving(COUNT), fps=15)
+    both = io.BytesIO()
+    with av.open(str(paths[0])) as source, av.open(both, "w", format="mp4") as out:
+        copies = [out.add_stream_from_template(source.streams.video[0], opaque=True) for _ in range(2)]
+        for packet in [packet for packet in source.demux(video=0) if packet.size]:
+            for copy in copies:
+                again = av.Packet(bytes(packet))
+                again.pts, again.dts, again.time_base = packet.pts, packet.dts, packet.time_base
+                again.is_keyframe, again.stream = packet.is_keyframe, copy
+                out.mux(again)
+    paths[0].write_bytes(both.getvalue())
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert report.quarantined == [] and shows(store, ffmpeg_rgb(paths[0]))
+    assert "the file holds 2 videos (96x64 h264, 96x64 h264); the first one is taken" in " ".join(report.warnings)
+
+
 def test_shared_videos_that_are_refreshed_bit_by_bit(tmp_path: Path) -> None:
     """Decoding begins at the file's first frame for every episode: no later one can be decoded alone."""
     raw, paths = shared_set(tmp_path)
