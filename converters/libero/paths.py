@@ -18,7 +18,7 @@ from pathlib import Path
 from converters.libero.published import SUITE_OF_TASK, SUITE_TASKS
 from converters.libero.task_name import split_task
 from converters.shared.archives import is_archive
-from converters.shared.links import is_file_inside
+from converters.shared.links import is_file_inside, odd_name, shown_name
 from fwdata.errors import UsageError
 
 UNKNOWN = "unknown"
@@ -114,7 +114,7 @@ def list_files(root: Path) -> Hdf5Listing:
             path = relative + entry.name
             reason = _not_followed(entry, real)
             if reason:
-                ignored.append(f"{path.encode('utf-8', 'backslashreplace').decode()} ({reason})")
+                ignored.append(f"{shown_name(path)} ({reason})")
             elif entry.is_dir(follow_symlinks=False):
                 pending.append((Path(entry.path), f"{path}/", (*names, entry.name)))
             elif entry.is_file():
@@ -136,8 +136,9 @@ def _order(file: TaskFile) -> tuple[int, str, str]:
 
 
 def _not_followed(entry: os.DirEntry[str], real: Path) -> str | None:
-    if any("\ud800" <= letter <= "\udfff" for letter in entry.name):
-        return "its name is no UTF-8"
+    odd = odd_name(entry.name)
+    if odd:
+        return odd
     if entry.is_symlink():
         return None if is_file_inside(entry.path, real) else "a symbolic link"
     return None if entry.is_file() or entry.is_dir() else "neither a file nor a folder"

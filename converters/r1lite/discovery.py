@@ -16,7 +16,7 @@ from typing import Literal
 from converters.r1lite.bags import SUFFIXES
 from converters.shared import archives as packed
 from converters.shared import galaxea_text as text
-from converters.shared.links import is_file_inside
+from converters.shared.links import is_file_inside, odd_name, shown_name
 from fwdata.api import EpisodeRef, Skipped, UsageError
 
 type SplitFiles = Literal["merge", "separate"]
@@ -102,7 +102,9 @@ def _walk(base: Path, relative: str, real: Path, listing: BagListing) -> None:
         path = relative + entry.name
         if entry.name.startswith("."):
             continue
-        if entry.is_symlink() and not is_file_inside(entry.path, real):
+        if (odd := odd_name(entry.name)) is not None:
+            listing.ignored.append(f"{shown_name(path)} ({odd})")
+        elif entry.is_symlink() and not is_file_inside(entry.path, real):
             listing.ignored.append(f"{path} (a symbolic link)")
         elif entry.is_dir():
             _walk(base, f"{path}/", real, listing)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from converters.shared.archives import is_archive
-from converters.shared.links import is_file_inside, leads_inside, store_of
+from converters.shared.links import is_file_inside, leads_inside, odd_name, shown_name, store_of
 from fwdata.errors import UsageError
 
 type Setting = Literal["clean", "randomized", "unknown"]
@@ -224,8 +224,8 @@ class _Walk:
         for entry in entries:
             if entry.name.startswith("."):  # hidden, .cache, ._* of macOS
                 continue
-            if not _is_text(entry.name):
-                self.ignored.append(f"{relative}{entry.name!a} (its name is no UTF-8)")
+            if (odd := odd_name(entry.name)) is not None:
+                self.ignored.append(f"{relative}{shown_name(entry.name)} ({odd})")
             elif entry.is_symlink() and not is_file_inside(entry.path, self.real):
                 self.ignored.append(f"{relative}{entry.name} (a symbolic link)")
             elif entry.is_dir(follow_symlinks=False):
@@ -240,10 +240,6 @@ class _Walk:
                     self.found.append(RecordingFile(relative + entry.name, index, entry.stat().st_size, place))
             else:
                 self.ignored.append(f"{relative}{entry.name} (neither a file nor a folder)")
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def find_sidecars(base: Path, folder: str) -> Sidecars:

@@ -13,6 +13,23 @@ SNAPSHOT = re.compile(r"datasets--(?P<owner>.+?)--(?P<name>.+)")
 """Folder of one dataset in the hub's cache; its `snapshots/COMMIT` hold links to its `blobs`."""
 
 
+def odd_name(name: str) -> str | None:
+    """Why a file or folder of this name is left out; None where nothing is wrong with it.
+
+    Names become ids, of which lists hold one on a line and stores hold UTF-8.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        return "its name is not UTF-8; rename it"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        return "its name holds a control character, such as a line break; rename it"
+    return None
+
+
+def shown_name(name: str) -> str:
+    """A path as messages quote it: on one line, in UTF-8."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+
+
 def leads_inside(path: str | os.PathLike[str], *folders: Path) -> bool:
     """Whether a path leads into one of the (resolved) folders; False for a loop of links."""
     try:

@@ -86,6 +86,11 @@ def name_roots(paths: Sequence[Path]) -> tuple[Root, ...]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"there is no folder {path} to convert")
+        if any("\ud800" <= letter <= "\udfff" for letter in str(path.resolve())):
+            raise UsageError(
+                f"{str(path)!a}: the path is not UTF-8 text, which stores and lists of recordings need; rename "
+                "the folder"
+            )
     if len(paths) == 1:
         return (Root(paths[0], paths[0].resolve().name),)
     real = [path.resolve() for path in paths]

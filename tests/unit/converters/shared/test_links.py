@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from converting import SourceReading
 from libero_files import write_file
 from libero_reading import FILE, converter, read_one
+from r1lite_files import recording, write_recording
+from robotwin_files import write_episode
 
 from fwdata.api import UsageError
+from fwdata.pipeline.roots import name_roots
 
 
 def _snapshot(folder: Path, blob: Path) -> Path:
@@ -42,3 +47,29 @@ def test_a_link_that_was_stored_as_text_is_named(tmp_path):
     path.write_bytes(b"../../../blobs/aaaa")
     with pytest.raises(UsageError, match=r"is the text of a symbolic link to ../../../blobs/aaaa.*cp -rL.*hf download"):
         converter().discover(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["libero", "robotwin", "r1lite"])
+@pytest.mark.parametrize("odd", [b"a\xff", b"a\nb"])
+def test_names_that_no_list_can_hold_are_left_out(tmp_path, source, odd):
+    """A line break in an id would part it in two where recordings are listed, and a store holds UTF-8 alone."""
+    make = {
+        "libero": lambda: tmp_path / FILE if write_file(tmp_path / FILE, [0]) else tmp_path,
+        "robotwin": lambda: write_episode(tmp_path / "click_bell" / "demo_clean" / "data" / "episode0.hdf5").path,
+        "r1lite": lambda: write_recording(tmp_path, recording()),
+    }
+    path = make[source]()
+    folder = tmp_path / os.fsdecode(odd)
+    folder.mkdir()
+    (folder / path.name).hardlink_to(path)
+    found = SourceReading(source).converter().discover(tmp_path)
+    assert len(found.episodes) == 1 and all(ref.id.isprintable() for ref in found.episodes)
+    (said,) = [text for text in found.warnings if "were not followed" in text]
+    assert said.isprintable() and "its name" in said
+
+
+def test_a_root_whose_name_is_not_text_is_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"r\xff")
+    folder.mkdir()
+    with pytest.raises(UsageError, match="not UTF-8 text"):
+        name_roots([folder])
