@@ -257,8 +257,7 @@ class LerobotConverter:
         rows: TableRows,
         rules: gripping.GripperRules,
     ) -> Episode:
-        options, info = self.options, dataset.info
-        names = mapping.state_names, mapping.action_names
+        options, info, names = self.options, dataset.info, (mapping.state_names, mapping.action_names)
         state, action, warnings = gripping.apply(rows.state, rows.action, names, rules)
         spoken = text.LanguageOptions(options.instruction == "fine", options.lang, options.strict_lang, options.task)
         labels = rows.labels if dataset.tasks or not options.recover else text.Labels(None, None, None)

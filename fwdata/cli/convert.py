@@ -128,8 +128,7 @@ def convert(
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
     copy = reading_copy if dry_run else working_copy
-    pooled = _worker_pool(count, memory << 20, measures=not no_evidence, writes=not dry_run)
-    with pooled as pool, copy(out) as path:
+    with _worker_pool(count, memory << 20, measures=not no_evidence, writes=not dry_run) as pool, copy(out) as path:
         chosen = manifest_for(source, manifest, given, roots, pool)
         _say_manifest(chosen, source, manifest)
         request = ConvertRequest(

@@ -219,10 +219,11 @@ def _load_text(result: LoadResult) -> str:
     if result.p50_ms is not None:
         lines.append(f"latency {result.p50_ms:.1f} ms median, {result.p95_ms:.1f} ms p95, {result.p99_ms:.1f} ms p99")
     if result.rss_mb is not None and result.handles is not None:
-        first, settled, last = result.rss_mb
+        (first, settled, last), slope = result.rss_mb, result.rss_mb_per_minute
         lines.append(
-            f"server memory {first:.0f} MB, {settled:.0f} MB settled, {last:.0f} MB at the end "
-            f"({result.rss_mb_per_minute:+.2f} MB per minute); open files {result.handles[0]}, then {result.handles[1]}"
+            f"server memory {first:.0f} MB, {settled:.0f} MB settled, {last:.0f} MB at the end"
+            + ("" if slope is None else f" ({slope:+.2f} MB per minute)")
+            + f"; open files {result.handles[0]}, then {result.handles[1]}"
         )
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from fwdata.console import emit_json, print_table, say, warn
 from fwdata.errors import UsageError
 from fwtrain.cli._common import Device, Json, RecipeName, RunArgument, Threads, answer, need_recipe
 from fwtrain.cli.distil import (
+    LoopEpisodes,
     LoopLimit,
     LoopProtocol,
     LoopResolution,
@@ -19,13 +20,14 @@ from fwtrain.cli.distil import (
     LoopTasks,
     LoopTrials,
     LoopWorkers,
+    LoopWorld,
     end_unfinished,
+    loop_plan,
 )
-from fwtrain.cli.evaluate import EPISODES, benchmark_plan, refuse_options
+from fwtrain.cli.evaluate import EPISODES
 
 if TYPE_CHECKING:
     from fwtrain.compare import ComparisonPlan
-    from fwtrain.infer.trials.plan import EvalPlan
 
 EXECUTE = 12
 """Actions carried out of a chunk in the sample world."""
@@ -51,12 +53,8 @@ def compare_command(
         typer.Option(help="Variants, comma separated (default: all); the first is the one others are compared with."),
     ] = None,
     lambdas: Annotated[str, typer.Option(help="Further weights of the video loss, comma separated.")] = "",
-    env: Annotated[
-        str, typer.Option(help="World of the closed loop: sample, libero, a module with a BENCHMARK, or none.")
-    ] = "sample",
-    episodes: Annotated[
-        int | None, typer.Option(help=f"Sample world: closed-loop episodes of every run (default {EPISODES}).")
-    ] = None,
+    env: LoopWorld = "sample",
+    episodes: LoopEpisodes = None,
     execute: Annotated[
         int | None,
         typer.Option(help=f"Actions of a chunk carried out before looking again (default {EXECUTE}, or protocol's)."),
@@ -81,24 +79,10 @@ def compare_command(
     crashed.
     """
     from fwtrain.compare import make_plan
-    from fwtrain.infer.trials.plan import ProtocolChanges
     from fwtrain.recipe import load_recipe
 
     recipe = need_recipe(recipe)
     extra = [f"optim.steps={steps}"] if steps is not None else []
-    benchmark_only = {
-        "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
-        "--limit": limit, "--resolution": resolution,
-    }  # fmt: skip
-    benchmark: EvalPlan | None = None
-    if env == "none":
-        refuse_options(env, {**benchmark_only, "--episodes": episodes, "--execute": execute})
-    elif env == "sample":
-        refuse_options(env, benchmark_only)
-    else:
-        refuse_options(env, {"--episodes": episodes})
-        changes = ProtocolChanges(execute=execute, limit=limit, resolution=resolution)
-        benchmark = benchmark_plan(env, suite, protocol, tasks, trials, changes)
     plan = make_plan(
         load_recipe(recipe, [*(overrides or []), *extra]),
         out,
@@ -108,7 +92,7 @@ def compare_command(
         env=env,
         episodes=EPISODES if episodes is None else episodes,
         execute=EXECUTE if execute is None else execute,
-        benchmark=benchmark,
+        benchmark=loop_plan(env, episodes, execute, suite, tasks, trials, protocol, workers, limit, resolution),
         workers=workers or 1,
     )
     if dry_run:

@@ -15,6 +15,7 @@ from fwtrain.cli.evaluate import EPISODES, EXECUTE, benchmark_plan, refuse_optio
 
 if TYPE_CHECKING:
     from fwtrain.infer.trials.loop import Unfinished
+    from fwtrain.infer.trials.plan import EvalPlan
     from fwtrain.train.distil import DistilRow
 
 EXAMPLES = """Example: fwtrain distil runs/rt --store data/rt.zarr --steps 1,2,4 --env sample
@@ -45,6 +46,39 @@ LoopProtocol = Annotated[str | None, typer.Option(help="Benchmark: fastwam (defa
 LoopWorkers = Annotated[int | None, typer.Option(min=1, help="Benchmark: environments side by side (default 1).")]
 LoopLimit = Annotated[int | None, typer.Option(help="Benchmark: steps per trial instead of the protocol's.")]
 LoopResolution = Annotated[int | None, typer.Option(help="Benchmark: pixels that cameras are rendered with.")]
+
+
+def loop_plan(
+    env: str,
+    episodes: int | None,
+    execute: int | None,
+    suite: str | None,
+    tasks: str | None,
+    trials: str | None,
+    protocol: str | None,
+    workers: int | None,
+    limit: int | None,
+    resolution: int | None,
+) -> EvalPlan | None:
+    """The trials of a benchmark that options ask for; None where env is the sample world or none.
+
+    UsageError for an option that was given and that env does not have, and as `benchmark_plan`.
+    """
+    from fwtrain.infer.trials.plan import ProtocolChanges
+
+    benchmark_only = {
+        "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
+        "--limit": limit, "--resolution": resolution,
+    }  # fmt: skip
+    if env == "none":
+        refuse_options(env, {**benchmark_only, "--episodes": episodes, "--execute": execute})
+        return None
+    if env == "sample":
+        refuse_options(env, benchmark_only)
+        return None
+    refuse_options(env, {"--episodes": episodes})
+    changes = ProtocolChanges(execute=execute, limit=limit, resolution=resolution)
+    return benchmark_plan(env, suite, protocol, tasks, trials, changes)
 
 
 def register(app: typer.Typer) -> None:
@@ -82,28 +116,18 @@ def distil_command(
     are kept, and so are finished trials of a benchmark, in OUT/eval. Exit code 3: some environments crashed.
     """
     import fwdata
-    from fwtrain.infer.trials.plan import ProtocolChanges
     from fwtrain.infer.worlds import BenchmarkLoopWorld, SampleLoopWorld
     from fwtrain.train.distil import DistilRequest, distil
     from fwtrain.train.run import set_threads
 
     counts = _step_counts(steps)
-    benchmark_only = {
-        "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
-        "--limit": limit, "--resolution": resolution,
-    }  # fmt: skip
     folder = out or run / "distil"
     loop: SampleLoopWorld | BenchmarkLoopWorld | None = None
-    if env == "none":
-        refuse_options(env, {**benchmark_only, "--episodes": episodes, "--execute": execute})
-    elif env == "sample":
-        refuse_options(env, benchmark_only)
-        loop = SampleLoopWorld(EPISODES if episodes is None else episodes, EXECUTE if execute is None else execute)
-    else:
-        refuse_options(env, {"--episodes": episodes})
-        changes = ProtocolChanges(execute=execute, limit=limit, resolution=resolution)
-        plan = benchmark_plan(env, suite, protocol, tasks, trials, changes)
+    plan = loop_plan(env, episodes, execute, suite, tasks, trials, protocol, workers, limit, resolution)
+    if plan is not None:
         loop = BenchmarkLoopWorld(plan, folder / "eval", workers or 1)
+    elif env == "sample":
+        loop = SampleLoopWorld(EPISODES if episodes is None else episodes, EXECUTE if execute is None else execute)
     set_threads(threads)
     asked = DistilRequest(run, folder, counts, checkpoint, teacher_steps, train_steps, batch_size, lr, device)
     with progress_bar("distilling", "steps") as bar:

@@ -53,7 +53,7 @@ class LoadResult:
     rss_mb: tuple[float, float, float] | None = None
     """Resident memory at first, when settled, and at the end, MB."""
     rss_mb_per_minute: float | None = None
-    """Slope of the settled part by least squares, MB per minute."""
+    """Slope of the settled part by least squares, MB per minute; None where it has one sample."""
     handles: tuple[int, int] | None = None
     """Open files of the server when settled and at the end."""
 
@@ -150,7 +150,9 @@ def _result(totals: Sequence[_Totals], samples: Sequence[tuple[float, float, int
     quantiles = [latencies.quantile(share) for share in (0.5, 0.95, 0.99)]
     times, memory = np.asarray([s[0] for s in samples]), np.asarray([s[1] for s in samples])
     settled = times >= SETTLED * seconds
+    settled[-1] = True
     known = bool(np.isfinite(memory).all())
+    sloped = known and int(settled.sum()) > 1
     p50, p95, p99 = (None if value is None else round(1e3 * value, 2) for value in quantiles)
     return LoadResult(
         clients=len(totals),
@@ -162,7 +164,7 @@ def _result(totals: Sequence[_Totals], samples: Sequence[tuple[float, float, int
         p95_ms=p95,
         p99_ms=p99,
         rss_mb=(float(memory[0]), float(memory[settled][0]), float(memory[-1])) if known else None,
-        rss_mb_per_minute=round(60 * float(np.polyfit(times[settled], memory[settled], 1)[0]), 3) if known else None,
+        rss_mb_per_minute=round(60 * float(np.polyfit(times[settled], memory[settled], 1)[0]), 3) if sloped else None,
         handles=(samples[int(np.flatnonzero(settled)[0])][2], samples[-1][2]) if known else None,
     )
 

@@ -36,9 +36,10 @@ def test_eight_clients_at_full_rate_leave_memory_and_files_as_they_were():
     assert result.handles[1] <= result.handles[0]
 
 
-def test_a_short_measurement_in_this_process():
+@pytest.mark.parametrize("seconds", [0.3, 0.01])  # the short one has a single sample of the memory, or two
+def test_a_short_measurement_in_this_process(seconds: float):
     with background(PolicyServer(small_policy(), port=0, steps=1)) as (host, port):
-        result = measure(host, port, pid=os.getpid(), clients=2, seconds=0.3)
+        result = measure(host, port, pid=os.getpid(), clients=2, seconds=seconds)
     assert result.requests > 0 and result.failed == 0
     assert result.p50_ms is not None and result.rss_mb is not None and result.rss_mb[0] > 10
     assert set(result.to_json()) >= {"requests", "rss_mb_per_minute", "handles"}

@@ -315,7 +315,7 @@ def test_what_makes_a_score_mean_something_else_is_a_warning(rows: RowPolicy):
 
 
 def test_images_of_another_size_than_the_recorded_are_a_warning(rows: RowPolicy):
-    asked, trained = plan(trials="1"), {}
+    asked, trained = plan(trials="1"), Denoising()
 
     def said(resolution: int, *recorded: tuple[int, int]) -> list[str]:
         protocol = replace(asked.protocol, resolution=resolution)
