@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from fwdata.errors import UsageError
 
 COMMANDS = ("convert", "stitch", "encode-latents", "encode-text")
 """Commands that take `--shard`."""
+
+_TIME = re.compile(r"\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}|infinite|unlimited", re.IGNORECASE)
+_MEMORY = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class SlurmRequest:
 def slurm_script(request: SlurmRequest) -> str:
     """The script. `bash SCRIPT` submits the array and the finishing job, `sbatch SCRIPT` the array alone.
 
-    UsageError for a command without shards.
+    UsageError for a command without shards, or a time or memory that Slurm does not read.
     """
     name = request.command[0] if request.command else ""
     if name not in COMMANDS:
@@ -48,6 +52,10 @@ def slurm_script(request: SlurmRequest) -> str:
         raise UsageError("fwdata slurm: leave --shard out, the script sets it")
     if request.shards < 1:
         raise UsageError(f"--shards must be at least 1, found {request.shards}")
+    if not _TIME.fullmatch(request.time):
+        raise UsageError(f"--time {request.time}: expected minutes, HH:MM:SS or D-HH:MM:SS, such as 12:00:00")
+    if not _MEMORY.fullmatch(request.memory):
+        raise UsageError(f"--mem {request.memory}: expected a number and K, M, G or T, such as 32G")
     most = f"%{request.at_once}" if request.at_once else ""
     options = [
         f"--job-name=fwdata-{name}",

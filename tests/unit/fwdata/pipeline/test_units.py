@@ -261,6 +261,17 @@ def test_a_slurm_script_runs_its_shard_and_submits_the_finishing_job(tmp_path: P
         slurm_script(SlurmRequest(("verify", "s"), 2))
 
 
+@pytest.mark.parametrize(("time", "memory"), [("abc", "32G"), ("12h", "32G"), ("60", "32 GB"), ("60", "lots")])
+def test_a_time_or_memory_that_slurm_does_not_read_is_refused(time: str, memory: str) -> None:
+    with pytest.raises(UsageError, match=r"expected (minutes|a number)"):
+        slurm_script(SlurmRequest(("stitch", "s"), 2, time=time, memory=memory))
+
+
+@pytest.mark.parametrize("time", ["60", "12:00:00", "90:30", "2-12", "2-12:00:00", "UNLIMITED"])
+def test_times_that_slurm_reads_are_written(time: str) -> None:
+    assert f"#SBATCH --time={time}\n" in slurm_script(SlurmRequest(("stitch", "s"), 2, time=time, memory="500m"))
+
+
 def test_status_says_hours_left_from_what_the_job_has_done(tmp_path: Path, manifest: Manifest) -> None:
     store = store_of(tmp_path, manifest)
     stitch(store, shards(3)[0])
