@@ -24,6 +24,8 @@ from fwtrain.train.folder import REPORT
 RESULTS, PLOT = "results.json", "comparison.svg"
 WORLDS = {"sample": "sample world"}
 """What pages call worlds; a benchmark has its own name."""
+BLANK = "\N{NO-BREAK SPACE}"
+"""Keeps counts on one line on a phone."""
 
 
 def write_comparison(plan: ComparisonPlan, results: Sequence[CellResult]) -> Path:
@@ -176,7 +178,9 @@ def plot_panels(summaries: Sequence[Summary], env: str = "sample") -> list[Range
     scores = [[run.validation["score"] for run in s.runs if "score" in run.validation] for s in summaries]
     score = {s.arm.name: _range(s.score, 1, values) for s, values in zip(summaries, scores, strict=True)}
     panels = [
-        RangePanel(f"Closed-loop success, {WORLDS.get(env, env)}", "% of episodes", success, (0, 100)),
+        RangePanel(
+            f"Closed-loop success, {WORLDS.get(env, env.partition(':')[0])}", "% of episodes", success, (0, 100)
+        ),
         RangePanel("Open-loop action error, held out", "normalised units", score),
     ]
     return [panel for panel in panels if any(panel.rows.values())]
@@ -252,7 +256,13 @@ def _by_task(report: Report, summaries: Sequence[Summary]) -> None:
     counts = [[run.closed.by_task for run in item.runs if run.closed is not None] for item in summaries]
     names = list(dict.fromkeys(task for found in counts for by_task in found for task in by_task))
     rows = [
-        (name, *(" of ".join(str(sum(by[name][i] for by in found if name in by)) for i in (0, 1)) for found in counts))
+        (
+            name,
+            *(
+                f"{BLANK}of{BLANK}".join(str(sum(by[name][i] for by in found if name in by)) for i in (0, 1))
+                for found in counts
+            ),
+        )
         for name in names
     ]
     report.table(("task", *(item.arm.name for item in summaries)), rows)
