@@ -80,20 +80,9 @@ def _recorded(record: EvidenceRecord | None, found: Sequence[DoctorFinding], pat
         if verdict.verdict != "contradicted" or verdict.action == "note" or (verdict.detector, verdict.subject) in seen:
             continue
         reason = record.accepted().get(verdict.detector) if record else None
-        accepted = f"; accepted: {reason}" if reason else ""
-        sentence = f"recorded when it was converted: {sentences.contradiction(verdict)}{accepted}"
-        again.append(
-            DoctorFinding(
-                "note" if reason else verdict.action,
-                verdict.detector,
-                sentence,
-                verdict.subject,
-                verdict.value,
-                verdict.episodes,
-                verdict.against,
-                "" if reason else remedy(patient, verdict, verdict.episodes_for + verdict.against),
-            )
-        )
+        sentence = f"recorded when it was converted: {sentences.contradiction(verdict)}"
+        command = remedy(patient, verdict, verdict.episodes_for + verdict.against)
+        again.append(DoctorFinding.of_verdict(verdict, sentence, reason, command))
     return again
 
 

@@ -34,21 +34,9 @@ def convention_findings(
         if not verdict.against or verdict.detector == RowQuality.name:
             continue
         reason = accepted.get(verdict.detector)
-        sentence = _sentence(verdict) + (f"; accepted: {reason}" if reason else "")
         known = {} if sentences.torn(verdict, verdicts) else sentences.together(options, verdicts)
         command = remedy(patient, verdict, total, sentences.option_for(verdict, known))
-        found.append(
-            DoctorFinding(
-                "note" if reason else verdict.action,
-                verdict.detector,
-                sentence,
-                verdict.subject,
-                verdict.value,
-                verdict.episodes,
-                verdict.against,
-                "" if reason else command,
-            )
-        )
+        found.append(DoctorFinding.of_verdict(verdict, _sentence(verdict), reason, command))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, Self, TypedDict
 
 from fwdata.errors import EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, DatasetVerdictJson, Severity
@@ -101,6 +101,21 @@ class DoctorFinding:
 
     shares: tuple[CountedShare, ...] = ()
     """What the page plots where no episode shows the finding; not in `--json`, whose sentence has the numbers."""
+
+    @classmethod
+    def of_verdict(cls, verdict: DatasetVerdict, sentence: str, accepted: str | None, command: str) -> Self:
+        """A verdict that contradicts a decision. accepted: why the user took it all the same, which needs no command;
+        None: it was not accepted."""
+        return cls(
+            "note" if accepted else verdict.action,
+            verdict.detector,
+            sentence + (f"; accepted: {accepted}" if accepted else ""),
+            verdict.subject,
+            verdict.value,
+            verdict.episodes,
+            verdict.against,
+            "" if accepted else command,
+        )
 
     def to_json(self) -> FindingJson:
         """As `--json` prints it; empty fields stay, so that every finding has the same keys."""

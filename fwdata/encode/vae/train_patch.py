@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fwdata.encode.tensor_files import save_tensors
+from fwdata.encode.vae.averaged import AveragedTraining
 from fwdata.encode.vae.files import WEIGHTS_NAME
 from fwdata.encode.vae.libero_clips import load_clips
 from fwdata.encode.vae.net import CHUNK, LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE
@@ -150,28 +151,19 @@ def train(asked: PatchTraining) -> PatchVae:
     torch.manual_seed(asked.seed)
     batches = ClipBatches(asked.clips, np.random.default_rng(asked.seed))
     net = first_network(batches.stills())
-    averaged = {name: p.detach().clone() for name, p in net.named_parameters()}
-    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
+    training = AveragedTraining(net, EMA)
     start, step, progress = time.monotonic(), 0, 0.0
     while progress < 1.0:
         if step % SNAPSHOT_EVERY == 0:
-            snapshot(averaged, batches, asked, f"step {step}")
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress)
+            snapshot(training.averaged, batches, asked, f"step {step}")
         loss = loss_of(net, batches.draw())
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        keep = min(EMA, (1 + step) / (10 + step))
-        for name, p in net.named_parameters():
-            averaged[name].lerp_(p.detach(), 1 - keep)
+        training.step(loss, learning_rate(progress))
         step += 1
         minutes = (time.monotonic() - start) / 60
         progress = step / asked.steps if asked.steps else minutes / (asked.minutes or 1.0)
         if step % 100 == 0:
             print(f"step {step}  {minutes:.1f} min  loss {loss.item():.5f}", flush=True)
-    return snapshot(averaged, batches, asked, f"finished after {step} steps")
+    return snapshot(training.averaged, batches, asked, f"finished after {step} steps")
 
 
 def snapshot(averaged: dict[str, Tensor], batches: ClipBatches, asked: PatchTraining, when: str) -> PatchVae:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fwdata.encode.tensor_files import save_tensors
+from fwdata.encode.vae.averaged import AveragedTraining
 from fwdata.encode.vae.files import WEIGHTS_NAME, find_weights
 from fwdata.encode.vae.net import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE, VaeConfig, WanVae
 from fwdata.envs.sample import random_clips
@@ -153,31 +154,22 @@ def train(options: TinyVaeOptions) -> WanVae:
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     net, further = first_network(options), options.start is not None
-    averaged = {name: p.detach().clone() for name, p in net.named_parameters()}
-    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
+    training = AveragedTraining(net, EMA)
     pool = Pool(rng, POOL)
     start, step, progress = time.monotonic(), 0, 0.0
     while progress < 1.0:
         x = pool.batch(*clip_kind(progress, further, rng), fresh=1 if step % 3 == 0 else 0)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress, further)
         loss = loss_of(net, x)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        keep = min(EMA, (1 + step) / (10 + step))
-        for name, p in net.named_parameters():
-            averaged[name].lerp_(p.detach(), 1 - keep)
+        training.step(loss, learning_rate(progress, further))
         step += 1
         minutes = (time.monotonic() - start) / 60
         progress = step / options.steps if options.steps else minutes / (options.minutes or 1.0)
         if step % 100 == 0:
             print(f"step {step}  {minutes:.1f} min  frames {x.shape[2]}  loss {loss.item():.4f}", flush=True)
         if step % SNAPSHOT_EVERY == 0:
-            save_with_constants(finished(averaged), options)
+            save_with_constants(finished(training.averaged), options)
     print(f"finished after {step} steps")
-    return finished(averaged)
+    return finished(training.averaged)
 
 
 def finished(averaged: dict[str, Tensor]) -> WanVae:

@@ -98,13 +98,14 @@ class StoreRecord(Record):
     @property
     def per_episode(self) -> tuple[str, ...]:
         """Dotted keys of the episodes' metadata that hold decisions, of all roots and inputs together."""
-        return tuple(dict.fromkeys(_all_names(self.decisions.per_episode)))
+        return tuple(dict.fromkeys(all_names(self.decisions.per_episode)))
 
 
-def _all_names(names: NamesByRoot | None) -> Iterator[str]:
+def all_names(names: NamesByRoot | None) -> Iterator[str]:
+    """The names of all roots and inputs, one after another; those that several have come again."""
     if isinstance(names, dict):
         for below in names.values():
-            yield from _all_names(below)
+            yield from all_names(below)
     elif names is not None:
         yield from names
 

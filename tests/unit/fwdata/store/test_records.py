@@ -35,6 +35,7 @@ from fwdata.store.records import (
 from fwdata.store.records.arrays import ArrayRecord
 from fwdata.store.records.evidence import EvidenceRecord, PartEvidenceRecord
 from fwdata.store.records.statistics import StatsRecord
+from fwdata.store.records.store import all_names
 
 type Json = dict[str, Any]
 
@@ -213,5 +214,6 @@ def test_decisions_of_roots_and_inputs_that_differ_are_typed_and_kept() -> None:
     }
     record = DecisionsRecord.model_validate(raw)
     assert json.dumps(record.to_json()) == json.dumps(dict(sorted(raw.items()))), "1, 2.0 and true stay, keys by name"
+    assert [*all_names(record.per_episode)] == ["seed", "scale.left", "seed"], "those of an input of an input too"
     with pytest.raises(StoreDamaged, match=r"store: field 'per_episode.*'.*found 5"):
         checked_record(DecisionsRecord, {"per_episode": 5}, "store")
