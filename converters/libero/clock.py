@@ -76,6 +76,7 @@ def clock_of(times: NDArray[np.float64], where: str) -> SimulatorClock | None:
     repeated = len(going) < (1 - REPEATED) * len(steps)
     rate = len(times) / float(times[-1] - times[0] + usual) if repeated else 1 / usual
     holes = np.flatnonzero(steps > HOLE_SECONDS + usual)
+    holes = holes[holes > 0]  # row 0 may hold the benchmark's initial state, before the scene has settled
     if not len(holes):
         return SimulatorClock(rate)
     row, more = int(holes[0]) + 1, f" (and {len(holes) - 1} more such places)" if len(holes) > 1 else ""

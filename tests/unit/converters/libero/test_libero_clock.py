@@ -63,6 +63,12 @@ def test_missing_rows_are_reported(tmp_path):
     assert said.startswith("the simulator's time jumps by 1.05 s to row 10: rows are missing there")
 
 
+def test_an_initial_state_before_the_scene_has_settled_is_no_hole(tmp_path):
+    write_file(tmp_path / FILE, [0], num_frames=2 * ROWS)
+    _take(tmp_path / FILE, [0, *range(12, 48)])
+    assert not [text for text in warnings_of(read_one(tmp_path)) if "simulator's time" in text]
+
+
 @pytest.mark.parametrize("first", [np.zeros(ROWS), np.random.default_rng(0).uniform(0, 1, ROWS)])
 def test_a_column_that_is_not_a_clock_tells_nothing(tmp_path, first):
     write_file(tmp_path / FILE, [0], num_frames=ROWS)

@@ -134,7 +134,7 @@ def test_a_file_that_is_no_page_of_ours_is_not_replaced(converted: Path, tmp_pat
     own.unlink()
     spaced = converted.rename(tmp_path / "my store.zarr")
     assert f"statistics: not computed (fwdata stats '{spaced}')" in run("inspect", spaced).out
-    assert run("report", spaced, "--out", own, "--json").json["report"] == str(own)
+    assert run("report", spaced, "--out", own, "--json").json["page"] == str(own)
     converted = spaced.rename(converted)
     for _ in range(2):
         assert run("preview", converted, "--episodes", "1", "--out", own.parent).code == 0
