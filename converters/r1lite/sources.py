@@ -30,7 +30,7 @@ LEAST_RAD, LEAST_STROKE = 0.02, 0.02
 
 LEAST_MESSAGES = 20
 SET_BACK_NS, NEAR = 50_000_000, 20
-"""Smallest step back of a clock that is told from messages out of order, by the delays of so many around it."""
+"""Smallest step back of a clock, ns, and of how many messages on each side of it the delays are compared."""
 
 
 def source_of(name: str, topics: Sequence[str], logs: Mapping[str, align.Stamps], warnings: list[str]) -> str | None:

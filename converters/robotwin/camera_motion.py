@@ -30,7 +30,7 @@ NEAR = 0.05
 """Distance in m in front of a camera from which an end effector is seen."""
 
 ALONE = 3.0
-"""How many times further than the other one an end effector moves in the image, where it is told by its motion."""
+"""How many times further than the other one an end effector moves in the image, where its motion identifies it."""
 
 MOUNTED = ("left_camera", "right_camera")
 

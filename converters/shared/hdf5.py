@@ -162,7 +162,7 @@ def _check_mapped(node: h5py.Dataset, key: str) -> None:
         )
     for source in sources:
         held = node.file[source.dset_name].shape
-        whole = source.src_space.get_select_type() != h5py.h5s.SEL_HYPERSLABS  # all of it: no bounds are told
+        whole = source.src_space.get_select_type() != h5py.h5s.SEL_HYPERSLABS  # all of it: it has no bounds
         last = tuple(size - 1 for size in held) if whole else source.src_space.get_select_bounds()[1]
         short = math.prod(held) < source.vspace.get_select_npoints()
         if short or any(end >= size for end, size in zip(last, held, strict=False)):
