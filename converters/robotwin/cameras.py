@@ -23,6 +23,9 @@ type Order = Literal["swapped", "marked", "rgb"]
 ALIKE_LEVELS = 12.0
 """Grey levels up to which an image and the video's are the same one."""
 
+MOVED_LEVELS, MOVED_SHARE = 40, 1e-3
+"""Grey levels by which a pixel changes where something moved, and the share of such pixels that tells something."""
+
 BLOCK_FRAMES = 64
 BLOCK_BYTES = 64 << 20
 
@@ -43,6 +46,8 @@ class Hdf5Frames:
     """Images of the episode; the last row of a classic file is only an action."""
     colour: Colour
     """"auto" decides for every buffer from its marker; the others are forced by the user."""
+    first: int = 0
+    """Image that a pass begins with."""
 
     def blocks(self) -> Iterator[tuple[int, Any]]:
         """(index of the first frame, rows of the dataset) in blocks of bounded size."""
@@ -50,7 +55,7 @@ class Hdf5Frames:
             node = checked(dataset(file, self.key), self.key, self.rows)
             frame_bytes = node.dtype.itemsize * int(np.prod(node.shape[1:], dtype=np.int64))
             step = max(1, min(BLOCK_FRAMES, BLOCK_BYTES // max(1, frame_bytes)))
-            for start in range(0, self.count, step):
+            for start in range(self.first, self.count, step):
                 yield start, node[start : min(start + step, self.count)]
 
 
@@ -159,9 +164,9 @@ def _buffer(row: Any, where: str) -> bytes:
     return data
 
 
-def first_image(info: CameraInfo) -> NDArray[np.uint8]:
-    """Frame 0 as uint8 [H, W, 3], true RGB as we read it; BadEpisode when it cannot be decoded."""
-    source = replace(info.source, count=1)
+def image_of(info: CameraInfo, row: int) -> NDArray[np.uint8]:
+    """One frame as uint8 [H, W, 3], true RGB as we read it; BadEpisode when it cannot be decoded."""
+    source = replace(info.source, first=row, count=row + 1)
     if isinstance(source, Hdf5Pixels):
         image: NDArray[np.uint8] = next(source())[0]
         return image
@@ -169,7 +174,7 @@ def first_image(info: CameraInfo) -> NDArray[np.uint8]:
     try:
         return decode_rgb(frame.data, frame.red_blue_swapped)
     except ValueError as error:
-        raise BadEpisode(f"{source.camera} frame 0: {error}") from None
+        raise BadEpisode(f"{source.camera} frame {row}: {error}") from None
 
 
 type Verdict = Literal["agrees", "contradicts", "not coloured enough", "undecided"]
@@ -189,14 +194,18 @@ class VideoComparison:
     """Frames of the video by its header; 0 where that does not tell."""
     turned: str = ""
     """How the image is turned against the video, e.g. "mirrored"; "" where it is not."""
+    backwards: bool = False
+    """Whether the last image is the video's first frame, and the first is not."""
 
 
 _TURNS = {"mirrored": (1, -1), "upside down": (-1, 1), "rotated by 180 degrees": (-1, -1)}
 """Steps along rows and columns that undo each."""
 
 
-def compare_with_video(image: NDArray[np.uint8], video: Path) -> VideoComparison:
-    """Compare an image with frame 0 of the collector's video, which always has true colours and lies right.
+def compare_with_video(image: NDArray[np.uint8], last: NDArray[np.uint8], video: Path) -> VideoComparison:
+    """Compare the first image with frame 0 of the collector's video, which always has true colours and lies right.
+
+    last: the last image, which must not be the one that frame 0 shows.
 
     Raises ValueError with a reason when the video cannot be decoded or has another size. Cost: about 10 ms.
     """
@@ -210,12 +219,22 @@ def compare_with_video(image: NDArray[np.uint8], video: Path) -> VideoComparison
     straight, exchanged = _apart(ours, shown, coloured)
     verdict: Verdict = "agrees" if 2 * straight < exchanged else "undecided"
     if verdict == "agrees" and straight <= ALIKE_LEVELS:
-        return VideoComparison("agrees", straight, exchanged, frames)
+        return VideoComparison("agrees", straight, exchanged, frames, backwards=_backwards(ours, last, shown))
     turned = {name: min(_apart(ours[::down, ::across], shown, coloured)) for name, (down, across) in _TURNS.items()}
     nearest = min(turned, key=lambda name: turned[name])
     found = nearest if 2 * turned[nearest] < min(straight, exchanged) else ""
     verdict = "contradicts" if 2 * exchanged < straight else verdict
     return VideoComparison(verdict, straight, exchanged, frames, found)
+
+
+def _backwards(ours: NDArray[np.int16], last: NDArray[np.uint8], shown: NDArray[np.int16]) -> bool:
+    """Whether what moved between the first image and the last is in frame 0 of the video as in the last."""
+    end = last.astype(np.int16)
+    moved = np.abs(ours - end).max(axis=2) > MOVED_LEVELS
+    if moved.mean() < MOVED_SHARE:
+        return False
+    first, later = (float(np.abs(each - shown)[moved].mean()) for each in (ours, end))
+    return 2 * later < first
 
 
 def _apart(ours: NDArray[np.int16], shown: NDArray[np.int16], where: NDArray[np.bool_]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ def conventions(manifest: Manifest, names: Names, label: float | None, about: Ma
     found = claims.two_arms("robotwin", meaning, names, "unit", wrists)
     rate = RateClaim(fps.hz, label, known)
     options = agreeing(manifest, label, about)
-    return replace(found, rate=rate, colour=_shown_colours(about), simulated=True, options=options)
+    return replace(found, rate=rate, colour=_shown_colours(about), one_start=True, simulated=True, options=options)
 
 
 def agreeing(manifest: Manifest, label: float | None, about: Mapping[str, Json]) -> dict[str, str]:

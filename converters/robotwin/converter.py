@@ -247,13 +247,14 @@ class RobotwinConverter:
         if "video" not in ref.hints or "head_camera" not in self.manifest.cameras:
             return None
         video = base / str(ref.hints["video"])
-        image = cameras.first_image(infos["head_camera"])
+        head = infos["head_camera"]
+        first, last = (cameras.image_of(head, row) for row in (0, head.source.rows - 1))
         try:
-            found = cameras.compare_with_video(image, video)
+            found = cameras.compare_with_video(first, last, video)
         except ValueError as error:
             warnings.append(f"colours are not checked: {error}")
             return {"verdict": "not checked"}
-        warnings += self._other_length(video.name, found.frames, infos["head_camera"].source.rows)
+        warnings += self._other_length(video.name, found.frames, head.source.rows)
         verdict, straight, exchanged = found.verdict, found.straight, found.exchanged
         levels = f"({straight:.1f} grey levels apart as read, {exchanged:.1f} with red and blue exchanged)"
         if found.turned:
@@ -261,10 +262,16 @@ class RobotwinConverter:
                 f"head_camera is {found.turned} against {video.name}, the collector's video {levels}; turn the images "
                 "in the recording back, or remove the video where it is the one that was turned"
             )
+        if found.backwards:
+            raise BadEpisode(
+                f"head_camera frame {head.source.rows - 1}, and not frame 0, is the first one of {video.name}, the "
+                "collector's video: the rows are in reverse order; record them in order, or remove the video where it "
+                "is the one that was reversed"
+            )
         if verdict == "contradicts":
             found_colours = f"{video.name} contradicts the colours of head_camera {levels}"
             if self.options.colour == "auto":
-                agrees = "rgb" if infos["head_camera"].order == "swapped" else "swapped"
+                agrees = "rgb" if head.order == "swapped" else "swapped"
                 raise BadEpisode(
                     f"{found_colours}; if the recording was rewritten, --colour {agrees} reads it as the video"
                 )

@@ -182,6 +182,8 @@ class Conventions:
     """Rates that are stated; None: not decided."""
     colour: ColourClaim | None = None
     """Whether the order of red and blue was shown; None: the source format leaves no doubt about it."""
+    one_start: bool = False
+    """Whether every recording of the layout begins in the robot's one start pose."""
     simulated: bool = False
     """Whether images are rendered in step with the rows; lags of real cameras need more episodes."""
     options: Mapping[str, str] = field(default_factory=dict)

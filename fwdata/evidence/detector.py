@@ -27,6 +27,8 @@ class Detector:
     """Whether it looks at thumbnails; such detectors see at most 20 episodes of a camera, unless `light`."""
     light: ClassVar[bool] = False
     """For detectors that look at thumbnails: cheap enough to see those of every episode whose frames are read."""
+    compares: ClassVar[bool] = False
+    """Whether `pool` compares the rows or texts of all episodes with each other, by their traces."""
     min_rows: ClassVar[int] = 8
     """Rows that an episode needs before it tells anything."""
     advice: ClassVar[str] = "use a manifest or options that say so"

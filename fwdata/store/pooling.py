@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.detectors.duplicates import DuplicateEpisodes
-from fwdata.evidence.detectors.text import InstructionNearMisses
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import all_detectors
@@ -38,8 +36,8 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
         found = (m for m in read_part_evidence(store.files, part.name) if m.episode in kept)
         measurements += [measured.get(m.episode, m) for m in found]
     verdicts: list[DatasetVerdict] = []
-    comparing = [d for d in all_detectors() if isinstance(d, DuplicateEpisodes | InstructionNearMisses)]
-    traced = _traced(store, comparing)
+    comparing = [detector for detector in all_detectors() if detector.compares]
+    traced = _traced(store, comparing, {m.episode: m for m in measurements})
     for detector in all_detectors():
         before = [v for v in (*first, *record.verdicts()) if v.detector == detector.name]
         if detector in comparing:
@@ -49,7 +47,9 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
     write_evidence(out, record.measured_first, first, verdicts, accepted, parts)
 
 
-def _traced(store: Store, detectors: Sequence[Detector]) -> list[EpisodeMeasurement]:
+def _traced(
+    store: Store, detectors: Sequence[Detector], measured: Mapping[str, EpisodeMeasurement]
+) -> list[EpisodeMeasurement]:
     """What detectors compare of all episodes of a store with each other; [] for a store that is too large."""
     if store.num_frames > MAX_COMPARED_ROWS:
         return []
@@ -60,7 +60,13 @@ def _traced(store: Store, detectors: Sequence[Detector]) -> list[EpisodeMeasurem
         )
         for e in store.episodes
     )  # fmt: skip
-    return [EpisodeMeasurement(e.id, e.group, (), tuple(t for d in detectors for t in d.trace(e))) for e in inputs]
+    none = EpisodeMeasurement("", "", ())
+    return [
+        EpisodeMeasurement(
+            e.id, e.group, measured.get(e.id, none).verdicts, tuple(t for d in detectors for t in d.trace(e))
+        )
+        for e in inputs
+    ]
 
 
 def _with_words(pooled: Sequence[DatasetVerdict], before: Sequence[DatasetVerdict], keep: bool) -> list[DatasetVerdict]:

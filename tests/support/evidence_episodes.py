@@ -122,6 +122,22 @@ def pooled(name: str, episodes: Sequence[EpisodeInput]) -> dict[str, DatasetVerd
     return {verdict.subject: verdict for verdict in detector.pool(measured)}
 
 
+def begun(seed: int, wobble: float = 0.0) -> EpisodeInput:
+    """Arms that leave one start pose, as in a simulator, up to `wobble` rad off it."""
+    episode = two_arms(seed, images=False)
+    off = np.random.default_rng(seed).uniform(-wobble, wobble, episode.state.shape[1])
+    state, action = (rows - rows[0] + off for rows in (episode.state, episode.action))
+    state[-40:, 0] += 1.0 + 0.1 * seed
+    action[-40:, 0] += 1.0 + 0.1 * seed
+    claimed = with_claims(changed(episode, state=state, action=action), one_start=True)
+    return replace(claimed, id=f"episode_{seed}")
+
+
+def backwards(episode: EpisodeInput) -> EpisodeInput:
+    """The rows in reverse order."""
+    return changed(episode, state=episode.state[::-1].copy(), action=episode.action[::-1].copy())
+
+
 @cache
 def libero_rows() -> EpisodeInput:
     """A true LIBERO demonstration (108 rows, no images), as the converter stores it, with the file's quaternion."""

@@ -42,10 +42,11 @@ class Written:
 
 
 def joint_rows(num_frames: int, n_left: int, n_right: int, seed: int = 0) -> NDArray[np.float64]:
-    """Slow joint paths and open/closed grippers, float32-representable as in genuine files."""
+    """Slow joint paths from one start pose and open/closed grippers, float32-representable as in genuine files."""
     rng = np.random.default_rng(seed)
     dims = n_left + n_right + 2
-    rows = rng.uniform(-0.5, 0.5, dims) + np.cumsum(rng.uniform(-0.05, 0.05, (num_frames, dims)), axis=0)
+    rng.uniform(-0.5, 0.5, dims)
+    rows = np.linspace(-0.5, 0.5, dims) + np.cumsum(rng.uniform(-0.05, 0.05, (num_frames, dims)), axis=0)
     for column in (n_left, dims - 1):
         rows[:, column] = np.linspace(1, 0, num_frames) if num_frames else 0
     return rows.astype(np.float32).astype(np.float64)

@@ -30,6 +30,7 @@ class DuplicateEpisodes(Detector):
     name, code, question, action = "duplicate_episodes", "h1", "every episode once", "warn"
     advice = "leave one of each pair out (--exclude)"
     word = "expected"
+    compares = True
 
     def trace(self, episode: EpisodeInput) -> tuple[RowTrace, ...]:
         """Path and row digests of one episode."""

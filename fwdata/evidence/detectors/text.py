@@ -29,6 +29,7 @@ class InstructionNearMisses(Detector):
     advice = "correct the text in the recordings"
     min_rows = 1
     word = "expected"
+    compares = True
 
     def trace(self, episode: EpisodeInput) -> tuple[TextTrace, ...]:
         """The canonical instruction."""

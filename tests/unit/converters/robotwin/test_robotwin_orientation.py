@@ -81,6 +81,18 @@ def test_a_head_camera_that_is_turned_against_its_video(tmp_path, turn, said):
     assert f"head_camera is {said} against episode0.mp4" in found and "contradicts the colours" not in found
 
 
+def test_rows_in_reverse_order_against_the_video_are_refused(tmp_path):
+    folder = write_task(tmp_path, "archive", TASK, [0], video=True)
+    assert read_one(tmp_path).metadata["colour_check"]["verdict"] == "agrees"
+    with recording(folder) as file:
+        names: list[str] = []
+        file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+        for name in names:
+            if file[name].shape and len(file[name]) == 6:
+                replace(file, name, file[name][()][::-1])
+    assert "head_camera frame 5, and not frame 0, is the first one of episode0.mp4" in reason(tmp_path)
+
+
 def test_a_video_of_another_length_is_reported(tmp_path):
     folder = write_task(tmp_path, "archive", TASK, [0], num_frames=12, video=True)
     with recording(folder) as file:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evidence_episodes import (
+    backwards,
+    begun,
     changed,
     clean_set,
     delayed,
@@ -202,6 +204,9 @@ CASES: dict[str, Case] = {
     "instruction_typos": Case(CLEAN, every(said("put the red blocck into the box"), 1), "warn"),
     "instruction_ending": Case(CLEAN, every(said("put the red block into the box table 14")), "warn"),
     "unwritten_rows": Case(CLEAN, every(rows(unwritten)), "stop"),
+    "start_pose": Case(
+        lambda: [begun(seed) for seed in range(4)], lambda: [backwards(begun(seed)) for seed in range(4)], "stop"
+    ),
     "rotation_form": Case(lambda: named([libero_rows()]), lambda: named([euler(libero_rows())] * 3), "stop"),
     "rotation_command": Case(
         lambda: named([turning(seed, "axis_angle") for seed in range(6)]),
