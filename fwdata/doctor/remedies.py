@@ -49,6 +49,7 @@ class Patient:
 
 
 PER_EPISODE = {
+    "column_units",
     "camera_frozen",
     "camera_content",
     "duplicate_episodes",

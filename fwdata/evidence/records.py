@@ -150,7 +150,19 @@ class TextTrace:
     """The canonical instruction."""
 
 
-type Trace = MotionTrace | RowTrace | TextTrace
+@dataclass(frozen=True)
+class SizeTrace:
+    """What units of columns are compared by."""
+
+    names: tuple[str, ...]
+    """D names, "state " or "action " before each."""
+    sizes: NDArray[np.float32]
+    """float32 [D], 95th percentile of the size; NaN where a column does not move, or goes from end to end."""
+    tops: NDArray[np.float32]
+    """float32 [D], upper end of columns that go from end to end, as grippers do; NaN for others."""
+
+
+type Trace = MotionTrace | RowTrace | TextTrace | SizeTrace
 
 
 class MeasurementJson(TypedDict):

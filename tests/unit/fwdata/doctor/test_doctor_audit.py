@@ -186,6 +186,7 @@ CASES: dict[str, Case] = {
     "gripper_scale": Case(CLEAN, every(scaled(3, factor=100)), "stop"),
     "state_unit": Case(every(in_rad), every(lambda e: in_rad(scaled(*JOINTS, factor=180 / np.pi)(e))), "stop"),
     "one_scale": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi), 3), "stop"),
+    "column_units": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi), 3), "stop"),
     "action_meaning": Case(CLEAN, every(lambda e: with_claims(e, action="delta")), "stop"),
     "action_unit": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi, action=False)), "stop"),
     "state_delay": Case(CLEAN, lambda: [two_arms(seed, delay=14, images=False) for seed in range(8)], "stop"),
