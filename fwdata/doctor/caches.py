@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from fwdata.doctor.findings import CountedShare, DoctorFinding
-from fwdata.errors import StaleCache, StoreError, quoted
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fwdata.doctor.findings import CountedShare, DoctorFinding, listed
+from fwdata.errors import StoreError, quoted
 from fwdata.evidence.records import Severity
 from fwdata.images.stitch import stitch_hash
 from fwdata.report.view_store import CacheFit, cache_fits, stitched_hash
-from fwdata.store.caches.identity import find_caches, latent_settings, unlike
+from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
 from fwdata.store.caches.latents import LatentCache
-from fwdata.store.caches.stats import load_statistics
+from fwdata.store.caches.stats import load_statistics, statistics_settings
 from fwdata.store.caches.texts import TextCache
+from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store
 from fwdata.store.records import LatentCacheRecord, TextCacheRecord
+from fwdata.store.records.statistics import StatsRecord
 
 COMMANDS = {"latents": "encode-latents", "text": "encode-text", "statistics": "stats", "stitched": "stitch"}
 
@@ -39,8 +45,33 @@ def _unfit(store: Store, fit: CacheFit, usable: set[str]) -> DoctorFinding:
     sentence = f"{label} do not fit the current view: {'; '.join(fit.differs)}" + (
         "; another cache fits" if other else ""
     )
-    value, shares = float(len(fit.differs)), _other_parts(store) if fit.kind == "stitched" else ()
-    return DoctorFinding(severity, f"{fit.kind}_fit", sentence, fit.name, value, command=command, shares=shares)
+    shares = _other_parts(store) if fit.kind == "stitched" else _other_settings(store, fit)
+    value = float(len(fit.differs))
+    return _of_all(
+        store, DoctorFinding(severity, f"{fit.kind}_fit", sentence, fit.name, value, command=command), shares
+    )
+
+
+def _of_all(store: Store, finding: DoctorFinding, shares: tuple[CountedShare, ...]) -> DoctorFinding:
+    """A finding about what is cached of every episode."""
+    ids = [episode.id for episode in store.episodes]
+    return replace(finding, episodes=listed(ids), count=len(ids), shares=shares)
+
+
+def _other_settings(store: Store, fit: CacheFit) -> tuple[CountedShare, ...]:
+    """Settings of a cache that are as in the view, and that are not."""
+    manifest = store.manifest
+    settings = {"latents": latent_settings, "text": text_settings, "statistics": statistics_settings}[fit.kind](
+        manifest
+    )
+    total = max(_leaves(settings), len(fit.differs))
+    counts = {"settings as in the view": total - len(fit.differs), "other settings": len(fit.differs)}
+    return tuple(CountedShare(name, count, total) for name, count in counts.items())
+
+
+def _leaves(settings: Mapping[str, Any]) -> int:
+    """How many settings there are, those within others counted one by one."""
+    return sum(_leaves(value) if isinstance(value, Mapping) and value else 1 for value in settings.values())
 
 
 def _other_parts(store: Store) -> tuple[CountedShare, ...]:
@@ -66,8 +97,12 @@ def _latents(store: Store) -> list[DoctorFinding]:
             if cache.frames_of(part) < part.record.frames
         )
         value = float(cache.num_frames)
+        lacking = {part.name for part in store.parts if cache.frames_of(part) < part.record.frames}
+        ids = [episode.id for episode in store.episodes if episode.part.name in lacking]
         found.append(
-            DoctorFinding("warn", "latents_incomplete", sentence, cache.name, value, command=command, shares=shares)
+            DoctorFinding(
+                "warn", "latents_incomplete", sentence, cache.name, value, listed(ids), len(ids), command, shares=shares
+            )
         )
     return found
 
@@ -76,10 +111,10 @@ def _texts(store: Store) -> list[DoctorFinding]:
     records = find_caches(store.files, "text", TextCacheRecord).values()
     if not records:
         return []
-    wanted: dict[str, str] = {}
+    wanted: dict[str, list[str]] = {}
     for episode in store.episodes:
-        for text in episode.window_instructions:
-            wanted.setdefault(store.manifest.render_prompt(text), episode.id)
+        for prompt in dict.fromkeys(store.manifest.render_prompt(text) for text in episode.window_instructions):
+            wanted.setdefault(prompt, []).append(episode.id)
     found = []
     for record in records:
         cache = TextCache(store, record)
@@ -88,7 +123,7 @@ def _texts(store: Store) -> list[DoctorFinding]:
             continue
         sentence = f"text {cache.name} lacks {len(missing)} of {len(wanted)} prompts, e.g. {missing[0]!r}"
         command = f"fwdata encode-text {_where(store)} --name {cache.name} --encoder {quoted(cache.encoder)}"
-        example = (wanted[missing[0]],)
+        ids = list(dict.fromkeys(name for prompt in missing for name in wanted[prompt]))
         value, held = float(len(missing)), len(wanted) - len(missing)
         shares = (
             CountedShare("prompts with rows", held, len(wanted)),
@@ -96,7 +131,7 @@ def _texts(store: Store) -> list[DoctorFinding]:
         )
         found.append(
             DoctorFinding(
-                "warn", "text_incomplete", sentence, cache.name, value, example, command=command, shares=shares
+                "warn", "text_incomplete", sentence, cache.name, value, listed(ids), len(ids), command, shares=shares
             )
         )
     return found
@@ -108,8 +143,16 @@ def _statistics(store: Store, found: list[DoctorFinding]) -> list[DoctorFinding]
         return []
     try:
         load_statistics(store)
-    except StaleCache as error:
-        return [DoctorFinding("warn", "statistics_fit", str(error), "stats", command=f"fwdata stats {_where(store)}")]
     except StoreError as error:
-        return [DoctorFinding("warn", "statistics_fit", str(error), "stats", command=f"fwdata stats {_where(store)}")]
+        finding = DoctorFinding("warn", "statistics_fit", str(error), "stats", command=f"fwdata stats {_where(store)}")
+        return [_of_all(store, finding, _other_episodes(store))]
     return []
+
+
+def _other_episodes(store: Store) -> tuple[CountedShare, ...]:
+    """Episodes in the saved statistics, and training episodes that the store holds now."""
+    record = read_complete(store.files, "stats", StatsRecord)
+    counted = record.statistics.num_episodes if record else 0
+    train = sum(episode.split == "train" for episode in store.episodes)
+    total = max(counted, train, 1)
+    return (CountedShare("in the statistics", counted, total), CountedShare("training episodes now", train, total))

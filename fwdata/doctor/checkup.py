@@ -49,7 +49,12 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
         examination.add(examine(seen, episode.valid(), store.manifest), episode.split == "train")
         advance(1)
     found, silent = examination.findings()
-    found += [*_recorded(record, found, patient), *cache_findings(store), *_left_out(store, patient), *_mixed(store)]
+    found += [
+        *_recorded(record, found, patient),
+        *cache_findings(store),
+        *_left_out(store, patient),
+        *_mixed(store, patient),
+    ]
     return Checkup(
         store.location,
         "store",
@@ -111,13 +116,15 @@ def left_out_finding(
     return DoctorFinding(severity, name, sentence, "", float(len(items)), sources, len(items), command, shares=shares)
 
 
-def _mixed(store: Store) -> list[DoctorFinding]:
+def _mixed(store: Store, patient: Patient) -> list[DoctorFinding]:
     """Several robots in one store, whose statistics must not be shared."""
     robots = sorted(store.embodiments)
     if len(robots) < 2:
         return []
     sentence = f"the episodes are of {len(robots)} robots ({', '.join(robots)}), which must not share statistics"
-    command = f"fwdata convert {store.source} RAW --out NEW.zarr --set embodiment={robots[0]}"
+    most = max(robots, key=lambda robot: sum(e.embodiment == robot for p in store.parts for e in p.record.episodes))
+    others = [e.id for part in store.parts for e in part.record.episodes if e.embodiment != most]
+    command = patient.without(others, len(store.episodes))
     first = {e.embodiment: e.id for part in reversed(store.parts) for e in reversed(part.record.episodes)}
     shown = tuple(first[robot] for robot in robots if robot in first)
     return [DoctorFinding("stop", "embodiments", sentence, "", float(len(robots)), shown, command=command)]

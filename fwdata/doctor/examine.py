@@ -159,7 +159,12 @@ class Examination:
             severity: Severity = "warn" if UNSETTLED.search(kind.text) else "note"
             sentence = f"{kind.text}{'' if kind.same else ', and the like'} ({kind.count} of {total} episodes)"
             names = kind.sources
+            command = self.patient.option_in(kind.text)
+            if not command and severity == "warn":
+                command = self.patient.without(names, total)
             found.append(
-                DoctorFinding(severity, "conversion", sentence, "", float(kind.count), listed(names), len(names))
+                DoctorFinding(
+                    severity, "conversion", sentence, "", float(kind.count), listed(names), len(names), command
+                )
             )
         return found

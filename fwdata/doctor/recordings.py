@@ -88,5 +88,8 @@ def _not_converted(found: CombinedDiscovery, unread: list[Unreadable], patient: 
         findings.append(left_out_finding("left_out", "note", meant, good, patient))
     for kind in group_warnings((text, text) for text in found.warnings):
         more = f" (and {kind.count - 1} more of this kind)" if kind.count > 1 else ""
-        findings.append(DoctorFinding("note", "discovery", f"{kind.text}{more}", "", float(kind.count)))
+        command = patient.option_in(kind.text)
+        findings.append(
+            DoctorFinding("note", "discovery", f"{kind.text}{more}", "", float(kind.count), command=command)
+        )
     return findings

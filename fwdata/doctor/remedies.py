@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,24 @@ class Patient:
         shown = episodes[:MAX_LISTED]
         rest = f"  # and {several - len(shown)} more: run the doctor again" if several > len(shown) else ""
         return self.convert(*(f"--exclude {shlex.quote(name)}" for name in shown)) + rest
+
+    def option_in(self, text: str) -> str:
+        """A conversion with the option that a warning of the converter names; empty where it names none."""
+        found = _OPTION.search(text)
+        if found is None:
+            return ""
+        name, value = found.groups()
+        return self.convert(f"--set {name}={value or 'VALUE'}") + ("" if value else self._values)
+
+    @property
+    def _values(self) -> str:
+        return f"  # VALUE: see fwdata convert {self.source} --help"
+
+
+_OPTION = re.compile(
+    r"\boption (?!that\b)([a-z_]+) (?:= ([\w.-]+)|(?:is|sets|takes|says|decides|gives|converts|uses)\b)"
+)
+"""An option that a warning names, such as "option clock = shift" or "option task sets another"."""
 
 
 PER_EPISODE = {

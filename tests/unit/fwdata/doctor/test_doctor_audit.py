@@ -352,6 +352,7 @@ def test_other_columns_and_warnings_of_the_converter_are_found() -> None:
     found = {finding.detector: finding for finding in told}
     assert (found["columns"].severity, found["columns"].episodes) == ("warn", ("episode_5",))
     assert found["columns"].command.endswith("--exclude episode_5")
+    assert clock.command.endswith("--exclude episode_6 --exclude episode_7") and not odd.command
     assert odd.severity == "note" and "12 rows are odd (2 of 8 episodes)" in odd.sentence
 
 
@@ -373,6 +374,7 @@ def test_what_discovery_left_out_and_several_robots_are_found(tmp_path: Path) ->
     found = {finding.detector: finding for finding in check_store(store).findings}
     robots = found.get("embodiments")
     assert robots is not None and robots.severity == "stop" and len(robots.episodes) == 2
+    assert robots.command.count("--exclude") == 1 and "--set" not in robots.command
     run_convert(DATA / "r1lite", tmp_path / "r.zarr", load_manifest("r1lite"))  # its list names one that is not there
     left = {finding.detector: finding for finding in check_store(fwdata.open(tmp_path / "r.zarr")).findings}["left_out"]
     assert left.severity == "note" and "1 of " in left.sentence and left.episodes
@@ -387,6 +389,13 @@ def test_what_discovery_says_is_found(tmp_path: Path) -> None:
     (folder / "data/episode1.hdf5").rename(folder / "data/episode9.hdf5")
     found = {finding.detector: finding for finding in check_recordings(request).findings}["discovery"]
     assert found.severity == "note" and "episode numbers are absent" in found.sentence
+
+
+def test_an_option_that_a_warning_names_is_in_the_command() -> None:
+    patient = Patient("raw", "r1lite", False)
+    assert patient.option_in("skew; option clock = shift corrects it").endswith("--out NEW.zarr --set clock=shift")
+    assert "--set task=VALUE  # VALUE: see" in patient.option_in("from a folder name; option task sets another")
+    assert patient.option_in("an option that takes the others; 12 rows are odd") == ""
 
 
 def test_stitched_frames_of_another_view_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

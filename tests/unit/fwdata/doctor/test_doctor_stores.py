@@ -81,7 +81,24 @@ def test_caches_that_do_not_fit_the_view(tmp_path: Path) -> None:
         ("statistics_fit", "stats"),
     ):
         assert found[detector].severity == "warn" and f"fwdata {command} {path}" in found[detector].command
+        alike, other = found[detector].shares
+        assert other.count == found[detector].value and alike.count + other.count == alike.total
+        assert found[detector].count == len(fwdata.open(path).episodes) and found[detector].episodes
     assert "do: {task}" in found["text_fit"].sentence
+
+
+def test_statistics_of_other_episodes_show_how_many_they_are_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, path = write_toy(tmp_path / "raw", {"a": [40, 41], "b": [42]}), tmp_path / "o.zarr"
+    run_convert(raw, path, toy_manifest(monkeypatch))
+    assert main(["stats", str(path)]) == 0
+    write_toy(raw, {"c": [40, 41, 42]})
+    run_convert(raw, path, toy_manifest(monkeypatch))
+    finding = by_detector(check(path))["statistics_fit"]
+    assert "made from other episodes" in finding.sentence and finding.count == 6
+    train = sum(episode.split == "train" for episode in fwdata.open(path).episodes)
+    assert [share.count for share in finding.shares] == [3, train]
 
 
 def test_incomplete_caches(tmp_path: Path) -> None:
@@ -96,6 +113,7 @@ def test_incomplete_caches(tmp_path: Path) -> None:
     assert "--name default" in found["latents_incomplete"].command
     assert all(share.count < share.total for share in found["latents_incomplete"].shares)
     assert found["latents_incomplete"].shares and found["text_incomplete"].shares
+    assert found["latents_incomplete"].count == found["text_incomplete"].count == len(fwdata.open(path).episodes)
     assert found["text_incomplete"].severity == "warn" and found["text_incomplete"].episodes
 
 
