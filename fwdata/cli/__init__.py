@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -51,6 +51,12 @@ def _app_of(arguments: Sequence[str]) -> typer.Typer:
     """The command line with the module of the asked command alone, which halves the time to start; else with all."""
     asked = [module for module, commands in MODULES.items() if arguments and arguments[0] in commands]
     return _made(asked) if asked else _whole()
+
+
+def command_named(name: str) -> Any:
+    """One command as click sees it, with the types and the help of its options."""
+    made = _made([module for module, commands in MODULES.items() if name in commands])
+    return vars(typer.main.get_command(made))["commands"][name]
 
 
 def _made(modules: Iterable[str]) -> typer.Typer:

@@ -17,7 +17,7 @@ from fwdata.cli.spread_options import (
     spread_of,
 )
 from fwdata.console import default_workers, emit_json, print_table, progress_bar, warn
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, quoted
 from fwdata.store.locations import StoreUrl, parse_location
 
 if TYPE_CHECKING:
@@ -251,6 +251,12 @@ def encode_latents(
         else:
             report = latents.encode_latents(request, bar.start, lambda first, windows, seconds: bar.advance(first))
     _print_encoded(place, vae, report, as_json)
+    for item in report.kept:
+        warn(
+            f"latent cache {name!r} also has an unfinished refinement to stride {item.record.stride}, of which "
+            f"{item.parts} parts are encoded; it is kept: complete it with `fwdata encode-latents {quoted(place)} "
+            f"--name {name} --vae {quoted(vae)} --stride {item.record.stride}`"
+        )
     finish(place, report.units, as_json)
 
 

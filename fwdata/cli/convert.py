@@ -123,7 +123,7 @@ def convert(
     from fwdata.pipeline.request import ConvertRequest
     from fwdata.store.working_copy import reading_copy, working_copy
 
-    _check_on_error(on_error)
+    check_on_error(on_error)
     given = parse_options(options or []) | chosen_options(context)
     roots = tuple(located(source, path, manifest, given) for path in raw)
     count = default_workers() if workers is None else workers
@@ -149,7 +149,8 @@ def convert(
     _end(report, parse_location(out), as_json)
 
 
-def _check_on_error(given: str) -> None:
+def check_on_error(given: str) -> None:
+    """UsageError for a value that --on-error does not take."""
     if given not in {"skip", "fail"}:
         raise UsageError(f"--on-error must be skip or fail, found {given!r}")
 

@@ -120,12 +120,16 @@ def slurm(
 ) -> None:
     """Print a Slurm array script for a command; `bash SCRIPT` submits the array and the job that finishes it.
 
+    The command's options and its store or recordings are checked now, not when the job runs.
+
     Example: fwdata slurm --shards 64 --gpus 1 encode-latents data/robotwin.zarr --vae wan2.2 > job.sh
     """
+    from fwdata.cli.wrapped import check_wrapped
     from fwdata.pipeline.slurm import SlurmRequest, slurm_script
 
     request = SlurmRequest(tuple(command), shards, at_once, gpus, cpus, memory, limit, partition, account)
     script = slurm_script(request)
+    check_wrapped(request.command, shards)
     if as_json:
         from fwdata.cli.answers import SlurmJson
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from fwdata.encode.frames import FramesAhead, FrameSource, OwnFrames, needed_blocks
 from fwdata.encode.vae.base import Forward, Vae
 from fwdata.errors import StoreError
-from fwdata.store.array import ChunkedArray
 from fwdata.store.caches.latents import LatentCache, LatentPartWriter
 from fwdata.store.episode import Part, StoredEpisode
 from fwdata.store.reader import Store
@@ -48,8 +47,8 @@ class PartJob:
     """Clips per forward."""
     decoders: int = 0
     """Processes that decode and stitch ahead; 0 does it in this one."""
-    known: LatentCache | None = None
-    """A cache with a coarser stride and otherwise the same identity, whose latents are taken over."""
+    known: tuple[LatentCache, ...] = ()
+    """Caches with another stride and otherwise the same identity, whose latents are taken over."""
     out: Path | None = None
     """Folder of the store that is written; None: the store itself. A measurement writes elsewhere."""
 
@@ -83,35 +82,43 @@ class _Batch:
         return self.latents[position], self.forward.seconds if fresh else 0.0
 
 
-class _Known:
-    """Latents of a part in a cache with a coarser stride; nothing where that part is not there."""
+class _KnownPart:
+    """Latents of a part in a cache with another stride. StoreError when the part is not there as it is now."""
 
-    def __init__(self, cache: LatentCache | None, part: Part, episodes: list[StoredEpisode]) -> None:
-        self._first: ChunkedArray | None = None
-        self._stride = 1
-        if cache is None:
-            return
-        with contextlib.suppress(StoreError):  # not encoded yet, or of other episodes
-            cache.part_record(part)
-            self._stride = cache.stride
-            self._first, self._future = cache.array(part, "first"), cache.array(part, "future")
-            self._windows = [cache.first_window(episode) for episode in episodes]
+    def __init__(self, cache: LatentCache, part: Part, episodes: list[StoredEpisode]) -> None:
+        cache.part_record(part)
+        self.stride = cache.stride
+        self.firsts, self._futures = cache.array(part, "first"), cache.array(part, "future")
+        self._windows = [cache.first_window(episode) for episode in episodes]
+
+    def future(self, episode: int, frame: int) -> NDArray[np.float16]:
+        """float16 [C, f-1, h, w]."""
+        window = self._windows[episode] + frame // self.stride
+        found: NDArray[np.float16] = self._futures.rows(window, window + 1)[0]
+        return found
+
+
+class _Known:
+    """Latents of a part in caches with other strides; nothing where that part is in none of them."""
+
+    def __init__(self, caches: tuple[LatentCache, ...], part: Part, episodes: list[StoredEpisode]) -> None:
+        self._parts: list[_KnownPart] = []
+        for cache in caches:
+            with contextlib.suppress(StoreError):  # not encoded yet, or of other episodes
+                self._parts.append(_KnownPart(cache, part, episodes))
 
     def has(self, frame: int, is_start: bool) -> bool:
         """Whether all that is needed of a frame is there."""
-        return self._first is not None and (not is_start or frame % self._stride == 0)
+        return any(not is_start or frame % part.stride == 0 for part in self._parts)
 
     def first(self, row: int) -> NDArray[np.float16]:
         """float16 [C, h, w]."""
-        assert self._first is not None
-        found: NDArray[np.float16] = self._first.rows(row, row + 1)[0]
+        found: NDArray[np.float16] = self._parts[0].firsts.rows(row, row + 1)[0]
         return found
 
     def future(self, episode: int, frame: int) -> NDArray[np.float16]:
         """float16 [C, f-1, h, w]."""
-        window = self._windows[episode] + frame // self._stride
-        found: NDArray[np.float16] = self._future.rows(window, window + 1)[0]
-        return found
+        return next(part for part in self._parts if frame % part.stride == 0).future(episode, frame)
 
 
 def encode_part(job: PartJob, vae: Vae, on_frame: OnFrame) -> None:

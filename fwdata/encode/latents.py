@@ -31,7 +31,8 @@ from fwdata.pipeline.jobs import end_job
 from fwdata.pipeline.units import ALONE, Spread, UnitsReport
 from fwdata.pipeline.workers import Link, WorkerPool
 from fwdata.store.caches.identity import find_caches, latent_settings
-from fwdata.store.caches.latents import LatentCache, create_latents, publish_latents
+from fwdata.store.caches.latents import create_latents, publish_latents
+from fwdata.store.caches.refinement import BegunRefinement
 from fwdata.store.episode import Part
 from fwdata.store.files import write_lock
 from fwdata.store.metadata import read_complete
@@ -93,6 +94,8 @@ class EncodeReport:
     """Of it inside the VAE: of a GPU by its own clock."""
     units: UnitsReport | None = None
     """Where other processes work on the same cache: what was done here, and what is left."""
+    kept: tuple[BegunRefinement, ...] = ()
+    """Refinements of the cache to other strides that were begun and not completed, and that are kept."""
     psnr: float | None = None
     """dB of a few images after encoding and decoding; None when nothing was encoded or the VAE has no decoder."""
 
@@ -113,7 +116,8 @@ def plan_latents(request: EncodeRequest) -> LatentPlan:
     """Count what a store's latents come to. No weights are loaded, except those of a VAE that is a plugin."""
     store = open_writable(request.store)
     window = store.manifest.window
-    stride = request.stride or 1
+    found = None if request.replace else find_caches(store.files, "latents", LatentCacheRecord).get(request.name)
+    stride = request.stride or (found.stride if found is not None else 1)
     windows = sum(len(window.starts(e.num_frames, stride)) for e in store.episodes)
     channels, height, width = latent_shape(store.manifest, latent_format(request.vae))
     latent_bytes = channels * height * width * np.dtype(np.float16).itemsize
@@ -165,9 +169,11 @@ def encode_latents(request: EncodeRequest, on_plan: Callable[[int], None], on_fr
     """Encode every latent a store lacks; running it again continues, and writes nothing when all is done.
 
     A cache of that name whose stride is a multiple of the one asked for is refined: its latents are taken over, and it
-    is read until the finer one is complete. on_plan: called with the number of frames in the parts to encode. on_frame:
-    see `fwdata.encode.latent_part`. StaleCache when the cache of that name was made with other settings (the
-    differences are named); UsageError for a VAE that cannot be found or downloaded, or a device that cannot be used.
+    is read until the finer one is complete. Refinements to other strides that were not completed are taken over too,
+    and stay where they have windows that this one lacks. on_plan: called with the number of frames in the parts to
+    encode. on_frame: see `fwdata.encode.latent_part`. StaleCache when the cache of that name was made with other
+    settings (the differences are named); UsageError for a VAE that cannot be found or downloaded, or a device that
+    cannot be used.
     """
     if request.stride is not None and request.stride < 1:
         raise UsageError(f"--stride must be at least 1, found {request.stride}")
@@ -188,10 +194,10 @@ def encode_latents(request: EncodeRequest, on_plan: Callable[[int], None], on_fr
         identity = latent_identity(store, own_identity, stride, request.batch)
         shape = latent_shape(store.manifest, vae)
         target = create_latents(store, request.name, identity, request.vae, shape, request.replace)
-        known = None if target.coarser is None else LatentCache(store, target.coarser)
+        known = target.known(store)
         parts = pending_parts(store, target.key)
         on_plan(sum(p.record.frames for p in parts))
-        report = EncodeReport(request.name, target.record.fingerprint)
+        report = EncodeReport(request.name, target.record.fingerprint, kept=target.kept)
 
         def count(first: int, windows: int, spent: float) -> None:
             report.first, report.windows = report.first + first, report.windows + windows

@@ -28,7 +28,7 @@ from fwdata.pipeline.jobs import Job, UnitRecord
 from fwdata.pipeline.units import UnitPool, Units, unit_pool
 from fwdata.pipeline.workers import Link, LocalLink, Task, WorkerPool
 from fwdata.store.caches.identity import find_caches
-from fwdata.store.caches.latents import LatentCache, begin_target, find_target, publish_latents
+from fwdata.store.caches.latents import begin_target, find_target, publish_latents
 from fwdata.store.files import shared_write
 from fwdata.store.records import JsonObject, LatentCacheRecord
 from fwdata.store.writable import open_writable
@@ -96,8 +96,8 @@ def _encode(request: EncodeRequest, facts: VaeFacts, pool: UnitPool, on_frame: O
     folder = f"latents/{target.key}/{{unit}}"
     job = Job.join(request.store, job_name(request.name), "encode-latents", folder, identity, units)
     begin_target(store, target)
-    known = None if target.coarser is None else LatentCache(store, target.coarser)
-    report = EncodeReport(request.name, target.record.fingerprint)
+    known = target.known(store)
+    report = EncodeReport(request.name, target.record.fingerprint, kept=target.kept)
 
     def count(first: int, windows: int, spent: float) -> None:
         report.first, report.windows = report.first + first, report.windows + windows

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from fwdata.errors import StoreError
 from fwdata.pipeline.jobs import read_jobs
-from fwdata.store.attempts import find_attempts
+from fwdata.store.attempts import find_attempts, remove_folder
 from fwdata.store.files import shared_write
 from fwdata.store.leases import JOBS, seen_leases
 
@@ -44,7 +42,10 @@ def clean(store: Path, older_than: float = DAY, dry_run: bool = False) -> list[L
         found = [left for left in map(_look, _candidates(store)) if left.age >= older_than]
         if not dry_run:
             for left in found:
-                _remove(left.path, store / JOBS)
+                if left.path.is_dir():
+                    remove_folder(store, left.path)
+                else:
+                    left.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 (store / JOBS).rmdir()
     return found
@@ -68,14 +69,3 @@ def _look(path: Path) -> Leftover:
     newest = max((s.st_mtime for s in stats), default=0.0)
     size = sum(p.stat().st_size for p in files if p.is_file())
     return Leftover(path, max(time.time() - newest, 0.0), size)
-
-
-def _remove(path: Path, jobs: Path) -> None:
-    """Move away first, to where the next run looks too, so that nobody finds half of it."""
-    if path.is_dir():
-        jobs.mkdir(exist_ok=True)
-        away = jobs / f".new-{secrets.token_hex(4)}"
-        path.rename(away)
-        shutil.rmtree(away)
-    else:
-        path.unlink(missing_ok=True)

@@ -43,9 +43,11 @@ class SlurmRequest:
 def slurm_script(request: SlurmRequest) -> str:
     """The script. `bash SCRIPT` submits the array and the finishing job, `sbatch SCRIPT` the array alone.
 
-    UsageError for a command without shards, or a time or memory that Slurm does not read.
+    UsageError for a command without shards, or a time, memory, partition or account that Slurm does not read.
     """
     name = request.command[0] if request.command else ""
+    if name.startswith("-"):
+        raise UsageError(f"fwdata slurm has no option {name}; options of the command follow its name")
     if name not in COMMANDS:
         raise UsageError(f"fwdata slurm {name}: expected one of {', '.join(COMMANDS)}, with its arguments")
     if any(word == "--shard" or word.startswith("--shard=") for word in request.command):
@@ -56,6 +58,9 @@ def slurm_script(request: SlurmRequest) -> str:
         raise UsageError(f"--time {request.time}: expected minutes, HH:MM:SS or D-HH:MM:SS, such as 12:00:00")
     if not _MEMORY.fullmatch(request.memory):
         raise UsageError(f"--mem {request.memory}: expected a number and K, M, G or T, such as 32G")
+    for option, value in (("--partition", request.partition), ("--account", request.account)):
+        if value is not None and not re.fullmatch(r"[\w.,:@/+-]+", value):
+            raise UsageError(f"{option} {value!r}: expected a name without spaces")
     most = f"%{request.at_once}" if request.at_once else ""
     options = [
         f"--job-name=fwdata-{name}",

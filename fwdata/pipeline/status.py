@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 from fwdata.pipeline.jobs import Job, UnitRecord, read_jobs
 from fwdata.store.caches.identity import find_caches
+from fwdata.store.caches.refinement import unfinished_of
 from fwdata.store.caches.stitched import pending_stitches
 from fwdata.store.files import LocalFiles
 from fwdata.store.leases import SeenLease, seen_leases
 from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store, open_store
-from fwdata.store.records import CacheRecord, SealedRecord
+from fwdata.store.records import CacheRecord, LatentCacheRecord, SealedRecord
 
 
 class AttemptJson(TypedDict):
@@ -48,7 +49,8 @@ class WorkJson(TypedDict):
     """One kind of work on a store."""
 
     name: str
-    """convert, stitch, encode-latents-NAME or encode-text-NAME."""
+    """convert, stitch, encode-latents-NAME or encode-text-NAME; encode-latents-NAME-stride-N: an unfinished
+    refinement."""
     units: int
     """Units in all."""
     done: int
@@ -70,7 +72,8 @@ class WorkStatus:
     """One kind of work on a store."""
 
     name: str
-    """"convert", "stitch", "encode-latents-NAME" or "encode-text-NAME"."""
+    """"convert", "stitch", "encode-latents-NAME" or "encode-text-NAME"; "encode-latents-NAME-stride-N" of a refinement
+    that was begun and not completed."""
     total: int
     """Units in all."""
     done: int
@@ -124,7 +127,8 @@ def store_status(path: Path) -> list[WorkStatus]:
     if any(job.name == "convert" for job in jobs) and not (path / "zarr.json").is_file():
         return found  # its plan is sealed, its metadata are not written yet
     names = {status.name for status in found}
-    return [*found, *(status for status in _quiet(open_store(path)) if status.name not in names)]
+    busy = {job.record.folder for job in jobs}
+    return [*found, *(status for status in _quiet(open_store(path), busy) if status.name not in names)]
 
 
 def _whole(store: Path, folder: str) -> float | None:
@@ -156,19 +160,24 @@ def _hours_left(units: Sequence[UnitRecord], ended: dict[str, float | None], sin
     return left * max(time.time() - since, 0.0) / made / 3600 if made else None
 
 
-def _quiet(store: Store) -> list[WorkStatus]:
-    """What is there without a job."""
+def _quiet(store: Store, busy: Collection[str]) -> list[WorkStatus]:
+    """What is there without a job. busy: folders of the units that a job works on."""
+    assert isinstance(store.files, LocalFiles)
     planned, whole = len(store.plan.parts), len(store.parts)
     found = [WorkStatus("convert", planned, whole)]
     parts = [part for part in store.parts if part.record.episodes]
     stitched = len(parts) - len(pending_stitches(store))
     if stitched:
         found.append(WorkStatus("stitch", len(parts), stitched))
-    for name, record in find_caches(store.files, "latents", CacheRecord).items():
+    for name, record in find_caches(store.files, "latents", LatentCacheRecord).items():
         folders = (f"latents/{record.key()}/{part.name}" for part in parts)
         done = sum(read_complete(store.files, folder, SealedRecord) is not None for folder in folders)
         found.append(WorkStatus(f"encode-latents-{name}", len(parts), done))
-    for name, record in find_caches(store.files, "text", CacheRecord).items():
-        count = len([n for n in store.files.names(f"text/{record.key()}") if n.startswith("p")])
+        for begun in unfinished_of(store.files, record):
+            if f"latents/{begun.record.key()}/{{unit}}" not in busy:
+                stride = begun.record.stride
+                found.append(WorkStatus(f"encode-latents-{name}-stride-{stride}", len(parts), begun.parts))
+    for name, texts in find_caches(store.files, "text", CacheRecord).items():
+        count = len([n for n in store.files.names(f"text/{texts.key()}") if n.startswith("p")])
         found.append(WorkStatus(f"encode-text-{name}", count, count))
     return found

@@ -10,9 +10,11 @@ make it done, others are an error. Nothing that another attempt may be writing i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from pathlib import Path
 from fwdata.errors import StoreDamaged, StoreError
 from fwdata.io import writer_token
 from fwdata.store.files import LocalFiles, tree_digests
+from fwdata.store.leases import JOBS
 from fwdata.store.metadata import read_complete, read_document
 from fwdata.store.records import JsonObject, SealedRecord
 from fwdata.store.records.arrays import ArrayRecord
@@ -153,6 +156,18 @@ def _unlike(attempt: UnitAttempt, ours: JsonObject, there: JsonObject) -> str:
         f"two processes made different bytes for {attempt.final}: {what}; the first is kept, the second lies in "
         f"{attempt.folder}: compare the machines (devices, library versions, sources), then `fwdata clean` removes it"
     )
+
+
+def remove_folder(store: Path, folder: Path) -> None:
+    """Remove a folder of a store. It is moved away first, to where a later run removes what a killed one left, so that
+    nobody finds half of it and takes it for whole."""
+    jobs = store / JOBS
+    jobs.mkdir(exist_ok=True)
+    away = jobs / f".new-{secrets.token_hex(4)}"
+    folder.rename(away)
+    shutil.rmtree(away)
+    with contextlib.suppress(OSError):
+        jobs.rmdir()
 
 
 def whole_digests(folder: Path) -> dict[str, str]:

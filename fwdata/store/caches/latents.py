@@ -9,7 +9,6 @@ One cache is `latents/<name>-<fingerprint>/`, one folder per part of the store, 
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StaleCache, StoreDamaged, StoreError, quoted
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
-from fwdata.store.attempts import UnitAttempt, whole_digests
+from fwdata.store.attempts import UnitAttempt, remove_folder, whole_digests
 from fwdata.store.caches.identity import (
     Cache,
     check_cache_name,
@@ -33,6 +32,7 @@ from fwdata.store.caches.identity import (
     refuse_if_different,
     refuse_stale,
 )
+from fwdata.store.caches.refinement import BegunRefinement, folders_of, unfinished_of
 from fwdata.store.caches.window_rows import WindowRows
 from fwdata.store.files import LocalFiles, ensure_groups
 from fwdata.store.layout import latent_array
@@ -210,11 +210,25 @@ class LatentTarget:
     coarser: LatentCacheRecord | None = None
     """The cache of that name which it refines, and takes the place of when it is complete; until then that one is read
     and `record` is not published."""
+    begun: tuple[BegunRefinement, ...] = ()
+    """Refinements to other strides that were begun and not completed; their latents are taken over too."""
 
     @property
     def key(self) -> str:
         """The cache's folder below `latents`."""
         return self.record.key()
+
+    def known(self, store: StoreContents) -> tuple[LatentCache, ...]:
+        """Caches of other strides whose latents are taken over."""
+        if self.coarser is None:
+            return ()
+        more = (item.record for item in self.begun if item.record.stride % self.coarser.stride)
+        return tuple(LatentCache(store, record) for record in (self.coarser, *more))
+
+    @property
+    def kept(self) -> tuple[BegunRefinement, ...]:
+        """Of `begun`, those that hold windows which this cache will not have: they stay, to be completed later."""
+        return tuple(item for item in self.begun if item.record.stride % self.record.stride)
 
 
 def refines(identity: JsonObject, record: LatentCacheRecord) -> bool:
@@ -230,7 +244,8 @@ def create_latents(
     assert isinstance(store.files, LocalFiles)
     found = find_caches(store.files, "latents", LatentCacheRecord).get(name)
     if found is not None and replace:
-        shutil.rmtree(store.files.root / "latents" / found.key())
+        for left in folders_of(store.files.root / "latents", name):
+            remove_folder(store.files.root, left)
     target = find_target(store, name, identity, vae, shape)
     begin_target(store, target)
     return target
@@ -244,6 +259,7 @@ def find_target(
     StaleCache with the differences named when one of that name has another identity, unless it is the same with a
     coarser stride.
     """
+    assert isinstance(store.files, LocalFiles)
     check_cache_name(name)
     found = find_caches(store.files, "latents", LatentCacheRecord).get(name)
     window = store.manifest.window
@@ -264,10 +280,11 @@ def find_target(
     if found is None:
         return LatentTarget(record)
     if refines(identity, found):
-        return LatentTarget(record, found)
+        begun = [item for item in unfinished_of(store.files, found) if item.record.key() != record.key()]
+        return LatentTarget(record, found, tuple(begun))
     advice = f"use --name NEW to keep both, or --replace to remove {name!r}"
     refuse_if_different("latent cache", name, found.identity, identity, advice)
-    return LatentTarget(found)
+    return LatentTarget(found, begun=tuple(unfinished_of(store.files, found)))
 
 
 def begin_target(store: StoreContents, target: LatentTarget) -> None:
@@ -280,16 +297,16 @@ def begin_target(store: StoreContents, target: LatentTarget) -> None:
 
 
 def publish_latents(root: Path, target: LatentTarget) -> None:
-    """Let a refined cache take the place of the coarser one, and remove what earlier refinements left.
+    """Let a refined cache take the place of the coarser one, and remove what earlier refinements left, except `kept`.
 
     At every moment a cache of that name can be read: first both are there, of which the finer one counts.
     """
     folder = root / "latents"
     if target.coarser is not None:
         write_record(folder / target.key, target.record)
-    for left in folder.glob(f"{target.record.name}-*"):
-        suffix = left.name.removeprefix(f"{target.record.name}-")
-        if left.name != target.key and re.fullmatch("[0-9a-f]{12}", suffix):
+    stay = {target.key, *(item.record.key() for item in target.kept)}
+    for left in folders_of(folder, target.record.name):
+        if left.name not in stay:
             (left / "zarr.json").unlink(missing_ok=True)  # it is not a cache from here on
             shutil.rmtree(left)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StoreError, quoted
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
-from fwdata.store.attempts import UnitAttempt, whole_digests
+from fwdata.store.attempts import UnitAttempt, remove_folder, whole_digests
 from fwdata.store.caches.identity import (
     TEXT_CODE_VERSION,
     Cache,
@@ -173,7 +172,7 @@ def write_texts(
     assert isinstance(store.files, LocalFiles)
     found = find_caches(store.files, "text", TextCacheRecord).get(name)
     if found is not None and replace:
-        shutil.rmtree(store.files.root / "text" / found.key())
+        remove_folder(store.files.root, store.files.root / "text" / found.key())
     record = find_texts(store, name, identity, spec)
     begin_texts(store, record)
     parts = missing_texts(store, record, prompts)

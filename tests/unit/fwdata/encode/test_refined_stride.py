@@ -10,8 +10,9 @@ import pytest
 from fixtures import FakeVae, run_convert, stamps, toy_manifest, toy_store, tree, write_toy
 
 import fwdata
-from fwdata.encode.latents import EncodeReport, EncodeRequest, encode_latents
+from fwdata.encode.latents import EncodeReport, EncodeRequest, encode_latents, plan_latents
 from fwdata.errors import StaleCache, StoreDamaged
+from fwdata.pipeline.status import store_status
 from fwdata.store.caches import latents as store_latents
 from fwdata.store.verify import verify_store
 
@@ -170,3 +171,54 @@ def test_refined_tiny_latents_have_the_bits_of_encoding_at_once(
     encode_latents(EncodeRequest(path, "tiny", stride=2, replace=True), lambda frames: None, lambda *values: None)
     assert tree(path) == refined
     assert np.isfinite(fwdata.open(path).latents().future(fwdata.open(path).episodes[0], [2])).all()
+
+
+def interrupted(path: Path, vae: FakeVae, stride: int, after: int) -> None:
+    vae.calls, vae.fail_after = 0, after
+    with pytest.raises(KeyboardInterrupt):
+        encode(path, stride)
+    vae.calls, vae.fail_after = 0, None
+
+
+def test_an_unfinished_refinement_serves_a_coarser_one_and_stays(path: Path, vae: FakeVae) -> None:
+    encode(path, 4)
+    interrupted(path, vae, 1, 35)  # the first part lacks 40 - 11 latents, so it is whole
+    report = encode(path, 2)
+    assert vae.calls == 11 - 6  # those of the second part; the first is read from the unfinished one
+    assert [(item.record.stride, item.parts) for item in report.kept] == [(1, 1)]
+    status = {item.name: (item.done, item.total) for item in store_status(path)}
+    assert status["encode-latents-default"] == (2, 2) and status["encode-latents-default-stride-1"] == (1, 2)
+    assert [finding.key[-7:] for finding in verify_store(path).findings] == ["/p00001"]  # is not finished
+    vae.calls = 0
+    assert encode(path, 1).kept == ()
+    assert vae.calls == 21 - 11 and tree(path) == encoded_at_once(path, 1)
+
+
+def test_an_unfinished_refinement_serves_a_finer_one_and_goes(path: Path, vae: FakeVae) -> None:
+    encode(path, 16)
+    interrupted(path, vae, 4, 8)  # the first part lacks 11 - 4 windows
+    assert encode(path, 1).kept == () and vae.calls == 61 - 6 - 7
+    assert tree(path) == encoded_at_once(path, 1)
+
+
+def test_an_unfinished_refinement_that_no_longer_fits_stays(path: Path, vae: FakeVae) -> None:
+    encode(path, 12)
+    interrupted(path, vae, 4, 8)  # the first part lacks 11 - 5 windows
+    assert [item.record.stride for item in encode(path, 6).kept] == [4]
+    vae.calls = 0
+    assert encode(path, 2).kept == ()
+    assert vae.calls == (19 - 13) + (2 - 1) + (11 - 4)  # starts that neither 4 nor 6 divides; of the second part, 6
+    assert tree(path) == encoded_at_once(path, 2)
+
+
+def test_replace_removes_unfinished_refinements(path: Path, vae: FakeVae) -> None:
+    encode(path, 4)
+    interrupted(path, vae, 1, 35)
+    assert encode(path, 1, replace=True).kept == () and vae.calls == FRAMES
+    assert tree(path) == encoded_at_once(path, 1)
+
+
+def test_a_dry_run_counts_at_the_caches_own_stride(path: Path, vae: FakeVae) -> None:
+    encode(path, 4)
+    assert plan_latents(EncodeRequest(path, "tiny")).windows == 10 + 1 + 6
+    assert plan_latents(EncodeRequest(path, "tiny", replace=True)).windows == FRAMES
