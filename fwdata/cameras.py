@@ -67,7 +67,8 @@ class RawCamera:
 
     frames: Callable[[], Iterator[NDArray[np.uint8]]]
     """Opens a fresh pass over the T frames as blocks, each uint8 [n, H, W, 3], true RGB, upright as the policy sees it.
-    Blocks may have any n >= 1; keep them small (16 to 64 frames), they bound the memory of a conversion."""
+    Blocks may have any n >= 1; keep them small (16 to 64 frames), they bound the memory of a conversion. They are
+    copied, unless an array owns its pixels and is marked read-only (`block.flags.writeable = False`)."""
     height: int
     """Pixels of every frame of this episode."""
     width: int

@@ -47,7 +47,7 @@ class ManifestError(UsageError):
 
 
 EXTRAS = {
-    **dict.fromkeys(("h5py", "rosbags", "apsw", "lz4", "backports", "pyarrow", "huggingface_hub", "httpx"), "convert"),
+    **dict.fromkeys(("h5py", "rosbags", "apsw", "lz4", "pyarrow", "huggingface_hub", "httpx"), "convert"),
     **dict.fromkeys(("torch", "transformers", "ftfy", "safetensors", "tensorboard"), "train"),
     **dict.fromkeys(("lerobot", "datasets"), "lerobot"),
     **dict.fromkeys(("websockets", "msgpack"), "client"),

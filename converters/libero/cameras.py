@@ -45,6 +45,7 @@ class DemoPixels:
     """(height, width) that the turned images are resized to; None keeps them as they are."""
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
+        """The blocks cannot be written to, so that they are stored without a copy."""
         with open_recording(self.path) as file:
             node = image_dataset(file, self.key, self.rows)
             frame_bytes = int(np.prod(node.shape[1:], dtype=np.int64))
@@ -59,7 +60,9 @@ class DemoPixels:
                     whole = int(rows[-1] - rows[0]) == len(rows) - 1
                     block = read[rows[0] : rows[-1] + 1] if whole else read[rows]
                     turned = turn(block, self.operation)
-                    yield _contiguous(turned) if self.size is None else resize(turned, self.size)
+                    shown = _contiguous(turned) if self.size is None else resize(turned, self.size)
+                    shown.flags.writeable = False
+                    yield shown
 
 
 def turn(frames: NDArray[np.uint8], operation: Operation) -> NDArray[np.uint8]:

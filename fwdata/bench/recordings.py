@@ -27,7 +27,9 @@ def write_recordings(source: str, root: Path, episodes: int, rows: int) -> Path:
     UsageError for a source that is not among SOURCES.
     """
     if source not in SOURCES:
-        raise UsageError(f"the benchmark cannot record {source!r}{did_you_mean(source, SOURCES)}; name a folder --raw")
+        raise UsageError(
+            f"the benchmark cannot record {source!r}{did_you_mean(source, SOURCES)}; name a folder of its recordings"
+        )
     SOURCES[source](root, episodes, rows)
     return root
 

@@ -191,8 +191,9 @@ def new_writer(request: ConvertRequest, part: PlannedPart) -> PartWriter:
         plan=part.digest,
         version=version,
         place=place_of(part.recordings[0].root.path) if part.recordings else "",
-        keep_video=store.layout_version >= VIDEO_LAYOUT,
+        keep_video=store.layout_version == VIDEO_LAYOUT,
         named=store.named_dimensions,
+        layout=store.layout_version,
     )
 
 

@@ -49,7 +49,7 @@ from fwdata.pipeline.workers import RetryThenLeaveOut, Task, WorkerPool
 from fwdata.store.change_view import adopt_manifest
 from fwdata.store.evidence import EVIDENCE, write_evidence
 from fwdata.store.files import LocalFiles, ensure_groups
-from fwdata.store.layout import PLAIN_LAYOUT, VIDEO_LAYOUT
+from fwdata.store.layout import new_layout
 from fwdata.store.metadata import has_record, write_record
 from fwdata.store.pooling import pool_store
 from fwdata.store.reader import open_store
@@ -331,7 +331,7 @@ def _write_root(request: ConvertRequest, plan: ConversionPlan, first: SampledRec
     write_record(
         request.out,
         StoreRecord(
-            layout_version=VIDEO_LAYOUT if any(c.encoding == "video" for c in first.cameras) else PLAIN_LAYOUT,
+            layout_version=new_layout({camera.encoding for camera in first.cameras}),
             named_dimensions=True,
             source=request.source,
             fps=manifest.fps.hz,

@@ -29,6 +29,7 @@ from fwdata.store.codec import (
     crc32c,
     decode_chunk,
     encode_block,
+    exchanged_axes,
     read_seals,
     whole_shard,
 )
@@ -134,11 +135,13 @@ class ChunkedArray:
             if len(codecs) != 1 or config.index_location != "end" or index != ("bytes", "crc32c"):
                 return False
             inner, chain = config.chunk_shape, config.codecs
-        return (
-            tuple(codec.name for codec in chain) in {("bytes", "crc32c"), ("bytes", "zstd")}
-            and chain[0].configuration.endian == "little"
-            and inner[1:] == chunk[1:] == self.shape[1:]
-        )
+        names = tuple(codec.name for codec in chain)
+        if names == ("transpose", "bytes", "zstd"):
+            if len(self.shape) < 2 or chain[0].configuration.order != exchanged_axes(len(self.shape)):
+                return False
+        elif names not in {("bytes", "crc32c"), ("bytes", "zstd")}:
+            return False
+        return chain[-2].configuration.endian == "little" and inner[1:] == chunk[1:] == self.shape[1:]
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -151,7 +154,10 @@ class ChunkedArray:
         chunk_rows, _, codecs = self._grid
         size = chunk_rows * int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         body = decode_chunk(data, codecs[-1], size, self._seal(chunk), where, self._advice)
-        return np.frombuffer(body, self.dtype).reshape(chunk_rows, *self.shape[1:])
+        if codecs[0] != "transpose":
+            return np.frombuffer(body, self.dtype).reshape(chunk_rows, *self.shape[1:])
+        lines, *rest = self.shape[1:]
+        return np.frombuffer(body, self.dtype).reshape(lines, chunk_rows, *rest).swapaxes(0, 1)
 
     @cached_property
     def _index_bytes(self) -> int:
@@ -364,12 +370,11 @@ class ArrayWriter:
         self.append(np.frombuffer(data, np.uint8))
 
     def _flush(self) -> None:
-        pending = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
-        self._pending = []
+        pending, self._pending = self._pending, []
         data, seals = encode_block(self.spec, pending)
         write_atomic(self.folder / self._key(self._flushed // self._block), data)
         self._seals += seals
-        self._flushed += len(pending)
+        self._flushed += sum(map(len, pending))
 
     def finish(self) -> None:
         """Write the last, partial shard and the final length."""

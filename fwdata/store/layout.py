@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Newest version that is read. Raised when a reader of the previous version could misread a store."""
 
-PLAIN_LAYOUT, VIDEO_LAYOUT = 1, 2
-"""Versions that are written: the second where the first recording holds video. A store of the first keeps no video, so
-that a conversion that an older version began goes on as it was begun."""
+PLAIN_LAYOUT, VIDEO_LAYOUT, LINES_LAYOUT = 1, 2, 3
+"""Versions that are written, chosen by the first recording: 2 where it holds video, 3 where it holds pixels and no
+video, else 1. A store keeps recorded video in the second only, and lays pixels out by lines in the third only, so that
+what an older version began is continued and repaired with the same bytes."""
 
 ROOT_KEY = "fwdata"
 """Attribute of every group of ours that holds our metadata."""
@@ -37,7 +39,7 @@ LATENT_SHARD = 256
 TEXT_PART = 128
 """Distinct prompts per part of a text cache: the unit that a killed text encoding redoes."""
 
-type Codec = Literal["crc32c", "zstd"]
+type Codec = Literal["crc32c", "zstd", "lines"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class ArraySpec:
     shard_rows: int | None
     """Rows per shard, a multiple of `chunk_rows`; None for an unsharded array."""
     codec: Codec
-    """"crc32c" (stored as is) or "zstd" (level 3, checksum)."""
+    """"crc32c" (stored as is), "zstd" (level 3, checksum) or "lines" (the first two axes of a chunk exchanged, so that
+    equal lines of successive images are neighbours, then zstd's fast strategy, checksum)."""
 
 
 LATENT_AXES = ("channel", "latent_frame", "latent_row", "latent_column")
@@ -80,6 +83,13 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 equal length. None is the name of an array, which xarray would take for coordinates."""
 
 
+def new_layout(encodings: Collection[str]) -> int:
+    """Layout version of a store whose first recording has cameras of these encodings."""
+    if "video" in encodings:
+        return VIDEO_LAYOUT
+    return LINES_LAYOUT if "raw" in encodings else PLAIN_LAYOUT
+
+
 def dimension_names(array: str, dimensions: int) -> tuple[str, ...]:
     """Names of an array's dimensions; the embeddings of a text cache are "data" of two dimensions."""
     names = DIMENSIONS[array]
@@ -96,11 +106,12 @@ def table(dtype: str, row_shape: tuple[int, ...], rows: int) -> ArraySpec:
     return ArraySpec(dtype, row_shape, max(rows, 1), None, "zstd")
 
 
-def frame_array(height: int, width: int) -> ArraySpec:
-    """uint8 [F, height, width, 3], raw or stitched pixels."""
+def frame_array(height: int, width: int, layout: int = LINES_LAYOUT) -> ArraySpec:
+    """uint8 [F, height, width, 3], raw or stitched pixels. layout: the store's version, which decides the codec."""
     frame_bytes = height * width * 3
+    codec: Codec = "lines" if layout >= LINES_LAYOUT else "zstd"
     chunks = max(1, min(256 // FRAME_CHUNK, FRAME_SHARD_BYTES // (frame_bytes * FRAME_CHUNK)))
-    return ArraySpec("uint8", (height, width, 3), FRAME_CHUNK, FRAME_CHUNK * chunks, "zstd")
+    return ArraySpec("uint8", (height, width, 3), FRAME_CHUNK, FRAME_CHUNK * chunks, codec)
 
 
 def latent_array(shape: tuple[int, ...]) -> ArraySpec:

@@ -19,12 +19,12 @@ class HeldBuffers:
 
     def __init__(self, folder: Path, memory: int) -> None:
         self._folder, self._memory = folder, memory
-        self._kept: list[bytes] = []
+        self._kept: list[bytes | memoryview] = []
         self._file: IO[bytes] | None = None
         self.lengths: list[int] = []
         self.bytes = 0
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Take in one buffer."""
         self.lengths.append(len(data))
         self.bytes += len(data)
@@ -37,7 +37,7 @@ class HeldBuffers:
         else:
             self._file.write(data)
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterator[bytes | memoryview]:
         """All buffers again, whole ones, joined to pieces of about PIECE_BYTES."""
         if self._file is not None:
             self._file.seek(0)

@@ -24,7 +24,7 @@ from fwdata.store.array import ArrayWriter, write_documents, write_table
 from fwdata.store.attempts import UnitAttempt, whole_digests
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.files import ensure_groups
-from fwdata.store.layout import byte_array, frame_array
+from fwdata.store.layout import LINES_LAYOUT, byte_array, frame_array
 from fwdata.store.metadata import COMPLETE, write_record
 from fwdata.store.records import (
     FIRST_VERSION,
@@ -49,10 +49,10 @@ SPOOL_BYTES = 64 * 2**20
 class _CameraWriter:
     """One camera of one part: JPEG buffers (data, offset, swapped) or raw frames."""
 
-    def __init__(self, folder: Path, camera: EncodedCamera | RawCamera, named: bool) -> None:
+    def __init__(self, folder: Path, camera: EncodedCamera | RawCamera, named: bool, layout: int) -> None:
         self.folder, self.encoding, self._named = folder, camera.encoding, named
         self.size = (camera.height, camera.width)
-        spec = byte_array() if camera.encoding == "jpeg" else frame_array(*self.size)
+        spec = byte_array() if camera.encoding == "jpeg" else frame_array(*self.size, layout)
         self.writer = ArrayWriter(folder / ("data" if camera.encoding == "jpeg" else "frames"), spec, named=named)
         self.offsets = [0]
         self.swapped: list[bool] = []
@@ -135,11 +135,11 @@ class _Spool:
                 )
             if self._taken is not None:
                 self._taken.add_rgb(block)
-            self.held.add(block.tobytes())
+            self.held.add(_held(block))
             count += len(block)
             yield count
 
-    def read(self) -> Iterator[bytes]:
+    def read(self) -> Iterator[bytes | memoryview]:
         """The frames again, whole ones, several at a time."""
         return self.held.pieces()
 
@@ -159,12 +159,6 @@ def _spool(
         raise BadEpisode(
             f"camera {name}: has no frame for some of the {expected} rows of state and action ({error})"
         ) from None
-
-
-def _camera_writer(folder: Path, camera: Camera, named: bool) -> _CameraWriter | VideoCameraWriter:
-    if isinstance(camera, VideoCamera):
-        return VideoCameraWriter(folder, camera, named)
-    return _CameraWriter(folder, camera, named)
 
 
 @dataclass(frozen=True)
@@ -203,6 +197,8 @@ class PartWriter:
     """Recorded video stays video; else (a store of layout 1) its frames are stored as pixels."""
     named: bool = False
     """Arrays name their dimensions; see `StoreRecord.named_dimensions`."""
+    layout: int = LINES_LAYOUT
+    """`StoreRecord.layout_version`, which decides how pixels are laid out."""
     _episodes: list[EpisodeRecord] = field(default_factory=list, init=False)
     _details: list[DetailsRecord] = field(default_factory=list, init=False)
     _quarantined: list[LeftOutRecord] = field(default_factory=list, init=False)
@@ -241,9 +237,7 @@ class PartWriter:
             details = self._checked_details(episode, added)
             self.appending = True
             for name, spool in spools.items():
-                if name not in self._cameras:
-                    self._cameras[name] = _camera_writer(self.folder / "cameras" / name, cameras[name], self.named)
-                self._cameras[name].append(spool)
+                self._camera_writer(name, cameras[name]).append(spool)
         finally:
             for spool in spools.values():
                 spool.close()
@@ -268,6 +262,16 @@ class PartWriter:
         self.appending = False
         return (*episode.warnings, *added)
 
+    def _camera_writer(self, name: str, camera: Camera) -> _CameraWriter | VideoCameraWriter:
+        """What writes a camera of the part, made with its first episode."""
+        if name not in self._cameras:
+            folder = self.folder / "cameras" / name
+            if isinstance(camera, VideoCamera):
+                self._cameras[name] = VideoCameraWriter(folder, camera, self.named)
+            else:
+                self._cameras[name] = _CameraWriter(folder, camera, self.named, self.layout)
+        return self._cameras[name]
+
     def _stored(self, camera: Camera) -> Camera:
         return as_pixels(camera) if isinstance(camera, VideoCamera) and not self.keep_video else camera
 
@@ -281,9 +285,7 @@ class PartWriter:
             spool = _spool(name, camera, stored.num_frames, self.store)
             try:
                 self.appending = True
-                if name not in self._cameras:
-                    self._cameras[name] = _camera_writer(self.folder / "cameras" / name, camera, self.named)
-                self._cameras[name].append(spool)
+                self._camera_writer(name, camera).append(spool)
             finally:
                 spool.close()
         self._rows.append((stored.state(), stored.action(), stored.timestamp_ns(), stored.valid()))
@@ -366,6 +368,13 @@ def check_jpeg(frame: EncodedFrame, height: int, width: int, taken: Collector | 
         import simplejpeg
 
         simplejpeg.decode_jpeg(frame.data, min_height=1, min_width=1, min_factor=8)
+
+
+def _held(block: NDArray[np.uint8]) -> bytes | memoryview:
+    """The bytes of a block of frames, copied unless the block owns them and they cannot be written to."""
+    flags = block.flags
+    kept = flags.c_contiguous and flags.owndata and not flags.writeable
+    return memoryview(block.reshape(-1)) if kept else block.tobytes()
 
 
 def _short(names: tuple[str, ...]) -> str:

@@ -171,7 +171,7 @@ class Base:
         return getattr(self.finder, name)
 
     def find_spec(self, name, path=None, target=None):
-        absent = name.partition(".")[0] in {sorted(EXTRAS.keys() - {"backports"})!r}
+        absent = name.partition(".")[0] in {sorted(EXTRAS)!r}
         return None if absent else self.finder.find_spec(name, path, target)
 
 sys.meta_path = [Base(finder) for finder in sys.meta_path]

@@ -60,7 +60,7 @@ def test_the_page_names_what_a_fresh_store_holds(tmp_path: Path, monkeypatch: py
     assert {"view", "sources/p00000", "evidence/p00000", "stats", "text", "latents", "parts/p00000/frames"} <= held
 
 
-@pytest.mark.parametrize("name", ["v1-raw", "v1-jpeg", "v2-video"])
+@pytest.mark.parametrize("name", ["v1-raw", "v1-jpeg", "v2-video", "v3-raw"])
 def test_the_page_names_what_a_released_store_holds(name: str, tmp_path: Path) -> None:
     assert undescribed(unpack(name, tmp_path)) == []
 

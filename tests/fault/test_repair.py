@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures import save, stamps, toy_arrays, tree, write_toy
+from fixtures import run_convert, save, stamps, toy_arrays, toy_manifest, toy_store, tree, write_toy
 from paths import SUPPORT
 
 import fwdata
@@ -19,6 +19,7 @@ from fault.stores import full_store, quick
 from fwdata.cli import main
 from fwdata.errors import EXIT_DAMAGED, StoreDamaged, StoreError, UsageError
 from fwdata.pipeline.repair import RepairRequest, assess, repair
+from fwdata.store.caches.stitched import materialise
 from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.verify import verify_store
@@ -60,6 +61,26 @@ def test_damage_is_rebuilt_to_the_same_bytes(store: Path, folder: Path, kind: Ki
             assert tree(store) == whole, damage
             rebuilt += 1
     assert rebuilt > COUNTS[kind] // 2
+
+
+def test_pixels_of_an_earlier_layout_are_written_again_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("fwdata.pipeline.run.new_layout", lambda encodings: 1)
+        store = toy_store(tmp_path, monkeypatch, {"a": [20], "b": [5]})
+    materialise(store)
+    whole, frames = tree(store), store / "parts/p00000/cameras/wrist/frames"
+    stitched = store / "parts/p00001/frames/stitched"
+    assert not any("transpose" in (array / "zarr.json").read_text() for array in (frames, stitched))
+    (frames / "c/0/0/0/0").write_bytes(b"")
+    (stitched / "c/0/0/0/0").unlink()
+    fixed(store, tmp_path)
+    assert tree(store) == whole
+    shutil.rmtree(store / "parts/p00001")  # as a conversion that was ended before it
+    run_convert(tmp_path / "raw", store, toy_manifest(monkeypatch))
+    materialise(store)
+    assert tree(store) == whole
 
 
 def test_an_undamaged_store_is_left_alone(store: Path, folder: Path) -> None:

@@ -45,7 +45,8 @@ def stitch_part(path: Path, store: Store, part: Part, on_frames: Callable[[int],
     made = stitch_hash(store.manifest.stitch)
     made_from = {"source": part.digest, "stitch_hash": made}
     attempt = UnitAttempt.begin(path / "parts" / part.name / "frames", path / "parts", made_from)
-    spec, named = frame_array(*store.manifest.stitch.size), store.record.named_dimensions
+    spec = frame_array(*store.manifest.stitch.size, store.layout_version)
+    named = store.record.named_dimensions
     writer = ArrayWriter(attempt.folder / "stitched", spec, named=named)
     for episode in store.episodes.of(part):
         for low in range(0, episode.num_frames, FRAME_BLOCK):

@@ -44,6 +44,8 @@ class CodecConfiguration(Record):
 
     endian: str = "little"
     """Byte order, of codec "bytes"."""
+    order: tuple[Count, ...] = ()
+    """Axes in the order they are stored in, of codec "transpose"."""
     chunk_shape: tuple[Count, ...] = ()
     """Rows and row shape of a chunk inside a shard, of codec "sharding_indexed"."""
     codecs: tuple[CodecRecord, ...] = ()
@@ -58,7 +60,7 @@ class CodecRecord(Record):
     """One step from rows to stored bytes (Zarr v3 codec)."""
 
     name: str
-    """"bytes", "crc32c", "zstd", "sharding_indexed", or one that zarr-python knows."""
+    """"bytes", "crc32c", "zstd", "transpose", "sharding_indexed", or one that zarr-python knows."""
     configuration: CodecConfiguration = Field(default_factory=lambda: CodecConfiguration())
     """Its configuration."""
 

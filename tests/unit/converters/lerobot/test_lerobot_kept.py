@@ -41,7 +41,7 @@ def test_kept_and_decoded_videos_show_the_same_images(tmp_path: Path, version: s
     raw = write_dataset(tmp_path / "set", recipe)
     kept = converted(raw, tmp_path / "kept.zarr", colour=colour)
     plain = converted(raw, tmp_path / "plain.zarr", colour=colour, video="pixels")
-    assert (kept.layout_version, plain.layout_version) == (2, 1)
+    assert (kept.layout_version, plain.layout_version) == (2, 3)
     for number, (one, two) in enumerate(zip(kept.episodes, plain.episodes, strict=True)):
         for camera, key in zip(kept.cameras, recipe.cameras, strict=True):
             shots = frames(recipe, key, number)
@@ -103,7 +103,7 @@ def test_a_conversion_begun_before_video_was_kept_goes_on_with_pixels(tmp_path: 
     run_convert(raw, tmp_path / "s.zarr", choose())
     cameras = {name: digest for name, digest in whole.items() if "/cameras/" in name and "/frames/" in name}
     assert cameras and cameras.items() <= tree(tmp_path / "s.zarr").items()
-    assert fwdata.open(tmp_path / "s.zarr").layout_version == 1
+    assert fwdata.open(tmp_path / "s.zarr").layout_version == 3
 
 
 def test_a_codec_that_is_not_kept_is_stored_losslessly(tmp_path: Path) -> None:

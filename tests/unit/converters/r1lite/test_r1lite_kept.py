@@ -41,7 +41,7 @@ def test_kept_and_decoded_topics_show_the_same_images(tmp_path: Path, codec: str
     )
     assert kept.quarantined == plain.quarantined == []
     one, two = (fwdata.open(tmp_path / f"{how}.zarr") for how in ("keep", "pixels"))
-    assert (one.layout_version, two.layout_version) == (2, 1)
+    assert (one.layout_version, two.layout_version) == (2, 3)
     for name in one.cameras:
         assert np.array_equal(one.episodes[0].frames(name), two.episodes[0].frames(name))
 

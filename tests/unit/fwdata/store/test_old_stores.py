@@ -40,6 +40,18 @@ def test_a_released_store_is_plain_zarr(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(state[:]), fwdata.open(store).episodes[0].state())
 
 
+@pytest.mark.parametrize("name", ["v1-raw", "v3-raw"])
+def test_pixels_of_a_released_store_are_plain_zarr(name: str, tmp_path: Path) -> None:
+    store = unpack(name, tmp_path)
+    episodes = fwdata.open(store).episodes
+    group = zarr.open_group(str(store), mode="r")
+    for key in ("cameras/wrist/frames", "frames/stitched"):
+        array = group[f"parts/p00001/{key}"]
+        assert isinstance(array, zarr.Array)
+        read = [e.frames("wrist") if "wrist" in key else e.stitched() for e in episodes if e.task == "push"]
+        assert np.array_equal(np.asarray(array[:]), np.concatenate(read))
+
+
 def test_a_newer_layout_is_refused_with_what_to_do(tmp_path: Path) -> None:
     store = unpack("v1-raw", tmp_path)
     attributes = read_attributes(store)

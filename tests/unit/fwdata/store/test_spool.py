@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +71,29 @@ def test_an_iterator_that_runs_past_its_frames_is_one_sentence(tmp_path: Path) -
     with pytest.raises(BadEpisode, match=r"camera wrist: has no frame for some of the 4 rows .* \(index 3 is out of"):
         _spool("wrist", camera, 4, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_blocks_that_a_converter_fills_again_are_copied_and_its_own_read_only_ones_are_not(tmp_path: Path) -> None:
+    recorded = np.random.default_rng(2).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    given: list[np.ndarray] = []
+
+    def frames(kind: str) -> Iterator[np.ndarray]:
+        buffer = np.empty((2, 8, 8, 3), np.uint8)
+        for low in (0, 2, 4):
+            block = recorded[low : low + 2].copy() if kind == "own" else buffer
+            block[:] = recorded[low : low + 2]
+            if kind == "view":
+                block = block[:]
+            if kind != "writable":
+                block.flags.writeable = False
+            given.append(block)
+            yield block
+
+    for kind in ("writable", "view", "own"):
+        given.clear()
+        spool = _spool("wrist", RawCamera(partial(frames, kind), 8, 8), 6, tmp_path)
+        pieces = list(spool.held._kept)
+        assert b"".join(pieces) == recorded.tobytes()
+        shared = [np.shares_memory(np.frombuffer(a, np.uint8), b) for a, b in zip(pieces, given, strict=True)]
+        assert shared == [kind == "own"] * 3
+        spool.close()

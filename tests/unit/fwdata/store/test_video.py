@@ -170,8 +170,8 @@ def test_same_input_same_bytes_after_an_interruption(tmp_path: Path, monkeypatch
     assert tree(tmp_path / "one.zarr") == tree(tmp_path / "two.zarr")
 
 
-def test_a_store_without_video_keeps_its_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fwdata.open(toy_store(tmp_path, monkeypatch, {"push": [5]})).layout_version == 1
+def test_a_store_of_pixels_has_their_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fwdata.open(toy_store(tmp_path, monkeypatch, {"push": [5]})).layout_version == 3
 
 
 def test_damage_that_checksums_miss_names_episode_camera_and_frame(

@@ -102,5 +102,8 @@ def test_a_store_of_an_earlier_release_goes_on_without_names(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in STORES.glob("*.zip")))
-def test_arrays_of_a_released_store_have_no_names(name: str, tmp_path: Path) -> None:
-    assert not any(array_names(unpack(name, tmp_path)).values())
+def test_arrays_of_a_released_store_have_the_names_it_was_begun_with(name: str, tmp_path: Path) -> None:
+    store = unpack(name, tmp_path)
+    named = read_attributes(store).get("named_dimensions", False)
+    assert named == (name == "v3-raw")
+    assert {bool(names) for names in array_names(store).values()} == {named}
