@@ -31,7 +31,7 @@ def preview(
         str, typer.Option(help="How many episodes, or their indices: 0,2 or 3-5 (one alone: 7,).")
     ] = "4",
     worst: Annotated[
-        int | None, typer.Option(min=1, help="Instead: so many episodes that the doctor's findings name.")
+        int | None, typer.Option(min=1, help="Instead: the N episodes with the gravest findings of fwdata doctor.")
     ] = None,
     films: Annotated[
         bool, typer.Option("--films", help="With a film of every episode, a cursor in its state.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from fwdata.doctor.album import Album
 from fwdata.doctor.exhibits import add_exhibit
 from fwdata.doctor.findings import EXAMPLES, Checkup, DoctorFinding, FindingGroup
-from fwdata.evidence import sentences
 from fwdata.report import Report
 from fwdata.report.place import page_place
+from fwdata.report.preview import add_conventions
 
 PAGE = "doctor.html"
 """Its name in a folder."""
@@ -30,6 +31,7 @@ def write_page(found: Checkup, album: Album, out: Path) -> Path:
     path = page_place(out, PAGE, "--html")
     counts = found.counts()
     report = Report(f"Doctor: {Path(found.where).name or found.where}")
+    report.text(result(counts))
     report.facts(
         {
             found.kind: found.where,
@@ -39,28 +41,31 @@ def write_page(found: Checkup, album: Album, out: Path) -> Path:
         }
     )
     add_findings(report, found, album)
+    if found.verdicts:
+        report.heading("Conventions, as measured")
+        add_conventions(report, found.verdicts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return report.write(path)
 
 
+def result(counts: Mapping[str, int]) -> str:
+    """What the findings mean for training, in one sentence. counts: findings by severity."""
+    stop, warn, note = (f"{counts[name]:,} finding{'s' * (counts[name] != 1)}" for name in ("stop", "warn", "note"))
+    if counts["stop"]:
+        return f"Do not train on this yet: {stop} of severity stop."
+    if counts["warn"]:
+        return f"Nothing stops training; {warn} of severity warn to look at first."
+    return f"Nothing stops training; {note} of severity note." if counts["note"] else "Nothing was found."
+
+
 def add_findings(report: Report, found: Checkup, album: Album) -> None:
-    """Every finding with its number, episodes, command and plots, and what could not be verified."""
+    """Every finding with its number, episodes, command and plots."""
     groups = found.groups()
     if groups:
         rows = [(g.severity, g.detector, len(g.findings), g.count or None) for g in groups]
         report.table(("severity", "detector", "findings", "episodes"), rows)
-    else:
-        report.text("Nothing was found.")
     for group in groups:
         _group(report, group, album)
-    if found.verdicts:
-        report.heading("Conventions, as measured")
-        for verdict in found.verdicts:
-            report.text(sentences.line(verdict))
-    if found.not_verified:
-        report.heading("Not verified")
-        for line in found.not_verified:
-            report.text(line.replace("; ", "\n"))
 
 
 def _group(report: Report, group: FindingGroup, album: Album) -> None:

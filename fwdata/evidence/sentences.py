@@ -97,7 +97,7 @@ def _warning(found: Sequence[DatasetVerdict], reason: str | None) -> str:
 
 def not_verified(verdicts: Sequence[DatasetVerdict]) -> str | None:
     """One line that counts, per convention that was decided, the episodes without evidence; None when all have some."""
-    parts: dict[str, str] = {}
+    parts: dict[str, list[str]] = {}
     for verdict in verdicts:
         partly = verdict.detector == ColourOrder.name and verdict.abstained
         if not verdict.decided or not (verdict.verdict == "no evidence" or partly):
@@ -105,8 +105,10 @@ def not_verified(verdicts: Sequence[DatasetVerdict]) -> str | None:
         total = verdict.episodes_for + verdict.against + verdict.abstained
         reason = f", {verdict.detail}" if verdict.detail and not partly else ""
         question = find_detector(verdict.detector).question
-        parts.setdefault(question, f"{question}{subject(verdict)} ({verdict.abstained} of {total} episodes{reason})")
-    return f"not verified: {'; '.join(parts.values())}" if parts else None
+        first = f"{question}{subject(verdict)} ({verdict.abstained} of {total} episodes{reason})"
+        parts.setdefault(question, [first]).append(verdict.subject)
+    lines = [first + f", also {', '.join(more)}" * bool(more) for first, _, *more in parts.values()]
+    return f"not verified: {'; '.join(lines)}" if lines else None
 
 
 def episode_line(verdict: Verdict) -> str:
@@ -118,15 +120,21 @@ def episode_line(verdict: Verdict) -> str:
     return f"{name}: {verdict.verdict}{value}{f', {verdict.detail}' if verdict.detail else ''}"
 
 
-def line(verdict: DatasetVerdict) -> str:
-    """One line for `fwdata inspect`: convention, what was decided, the verdict and its number."""
+def cells(verdict: DatasetVerdict) -> tuple[str, str, str]:
+    """Convention, what was decided, and the verdict with its number."""
     question = f"{find_detector(verdict.detector).question}{subject(verdict)}"
     if not verdict.decided:
-        return f"{question}: measured {verdict.measured or 'nothing'}, nothing was decided"
+        return question, "", f"measured {verdict.measured or 'nothing'}, nothing was decided"
     seen = verdict.episodes_for + verdict.against
     count = verdict.episodes_for if verdict.verdict == "confirmed" else verdict.against
     number = f" by {count} of {seen} episodes" if seen else ""
     exceptions = verdict.verdict == "confirmed" and verdict.against
     detail = f" ({verdict.detail})" if verdict.detail and not exceptions else ""
     measured = f", measured {verdict.measured}" if verdict.verdict in ("contradicted", "mixed") else ""
-    return f"{question}: {verdict.decided} - {verdict.verdict}{number}{measured}{detail}"
+    return question, verdict.decided, f"{verdict.verdict}{number}{measured}{detail}"
+
+
+def line(verdict: DatasetVerdict) -> str:
+    """The same as one line for `fwdata inspect`."""
+    question, decided, evidence = cells(verdict)
+    return f"{question}: {f'{decided} - ' if decided else ''}{evidence}"

@@ -11,14 +11,13 @@ import numpy as np
 from fwdata.console import human_bytes, human_time
 from fwdata.doctor.album import StoredAlbum
 from fwdata.doctor.findings import Checkup
-from fwdata.doctor.page import add_findings
+from fwdata.doctor.page import add_findings, result
 from fwdata.evidence.records import DatasetVerdict
-from fwdata.evidence.sentences import line
 from fwdata.overview.rows import SAMPLED, ColumnSpread, Measured
 from fwdata.report import Range, RangePanel, Report
 from fwdata.report.inspect_store import StoreDescription, describe
 from fwdata.report.place import page_place
-from fwdata.report.preview import add_decisions, choose_episodes, film_of
+from fwdata.report.preview import add_conventions, add_decisions, choose_episodes, film_of
 from fwdata.store.files import LocalFiles
 from fwdata.store.reader import Store
 
@@ -41,6 +40,7 @@ def write_overview(store: Store, checked: Checkup, measured: Measured, out: Path
     _result(report, store, checked, measured, found)
     _films(report, store)
     report.heading("Doctor's findings")
+    report.text(result(checked.counts()))
     add_findings(report, checked, StoredAlbum(store))
     _tasks(report, store)
     _lengths(report, store, measured)
@@ -176,9 +176,10 @@ def _instructions(report: Report, store: Store) -> None:
 
 def _decisions(report: Report, store: Store, found: StoreDescription) -> None:
     report.heading("Decisions and their evidence")
-    evidence = [line(DatasetVerdict.from_json(item)) for item in found["evidence"]]
-    for text in evidence or ["No convention was measured (fwdata convert measures them)."]:
-        report.text(text)
+    if found["evidence"]:
+        add_conventions(report, [DatasetVerdict.from_json(item) for item in found["evidence"]])
+    else:
+        report.text("No convention was measured (fwdata convert measures them).")
     add_decisions(report, "", {**store.metadata["decisions"], "units": store.manifest.units})
     if store.plan.left_out:
         report.heading("Recordings left out", 3)

@@ -10,6 +10,9 @@ from numbers import Integral, Real
 
 import numpy as np
 
+BLANK = "\N{NO-BREAK SPACE}"
+"""Keeps counts on one line on a phone."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """Characters that neither HTML nor UTF-8 can carry."""
 
@@ -77,6 +80,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { text-align: left; vertical-align: top; padding: .3rem 1.25rem .3rem 0; border-bottom: 1px solid var(--line); }
 thead th, th[scope=row] { font-weight: 500; color: var(--soft); }
 th[scope=row] { white-space: nowrap; }
+th[scope=row] + td { overflow-wrap: anywhere; }
 th.n, td.n { text-align: right; }
 figure { margin: 1rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; margin-bottom: .35rem; }
@@ -105,7 +109,7 @@ svg text.name { fill: var(--ink); }
   th[scope=row] { white-space: normal; min-width: 7rem; }
   th, td { padding-right: .9rem; }
 }
-a:focus-visible, summary:focus-visible, .wide:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
+:is(a, summary, pre, .wide):focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
 .axis { stroke: var(--line); stroke-width: 1; fill: none; }
 .band { fill: var(--c1); opacity: .16; }
 .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; stroke-linecap: round; }

@@ -47,7 +47,7 @@ class Report:
 
     def code(self, text: str) -> None:
         """Lines as typed or printed, in a fixed-width font."""
-        self._blocks.append(f"<pre>{escape(text)}</pre>")
+        self._blocks.append(f'<pre tabindex="0">{escape(text)}</pre>')
 
     def facts(self, values: Mapping[str, object]) -> None:
         """A table of names and values. Values of any plain type are shown for people (see `markup.show`)."""

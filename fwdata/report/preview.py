@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import UsageError
 from fwdata.evidence import sentences
+from fwdata.evidence.records import DatasetVerdict
 from fwdata.images.stitch import tiles
 from fwdata.report import Band, Panel, Report, Tile, contact_sheet
 from fwdata.report.films import cursor_film, film_rows
@@ -50,11 +51,13 @@ def write_preview(
     chosen = choose_episodes(store, episodes)
     report = Report(f"Preview of {Path(store.location).name or store.source}")
     _about_store(report, store, len(chosen))
-    _quarantined(report, store)
     for episode in chosen:
         _about_episode(report, store, episode, extras)
         if films:
             report.images([film_of(store, episode)])
+    _tasks(report, store)
+    _evidence(report, store)
+    add_decisions(report, "Conventions decided", {**store.metadata["decisions"], "units": store.manifest.units})
     return report.write(out / "index.html")
 
 
@@ -110,6 +113,12 @@ def _about_store(report: Report, store: Store, shown: int) -> None:
             "written by": store.metadata.get("writer"),
         }
     )
+    _quarantined(report, store)
+    _warnings(report, store)
+
+
+def _tasks(report: Report, store: Store) -> None:
+    report.heading("Tasks")
     counts = Counter(e.task for e in store.episodes)
     frames, val_counts = Counter[str](), Counter[str]()
     for episode in store.episodes:
@@ -119,8 +128,10 @@ def _about_store(report: Report, store: Store, shown: int) -> None:
         ("task", "episodes", "of them val", "frames"),
         [(task, n, val_counts[task], frames[task]) for task, n in counts.items()],
     )
-    add_decisions(report, "Conventions decided", {**store.metadata["decisions"], "units": store.manifest.units})
-    _evidence(report, store)
+
+
+def _warnings(report: Report, store: Store) -> None:
+    """Warnings of the store and its recordings, and recordings left out."""
     for warning in store.plan.warnings:
         report.text(f"Warning: {warning}")
     kinds = warning_kinds(store)
@@ -136,20 +147,27 @@ def _about_store(report: Report, store: Store, shown: int) -> None:
 
 
 def _evidence(report: Report, store: Store) -> None:
-    """What the detectors say about the conventions of the data set, contradictions first."""
+    """What the detectors say about the conventions of the data set."""
     record = read_evidence(store.files)
     report.heading("Conventions measured on the data")
     if record is None:
         report.text("No convention was measured; fwdata doctor measures them.")
         return
-    order = {"contradicted": 0, "mixed": 1, "no evidence": 3}
-    found = sorted(record.verdicts(), key=lambda verdict: order.get(verdict.verdict, 2))
-    report.table(
-        ("verdict", "convention", "episodes for", "against", "without evidence"),
-        [(v.verdict, sentences.line(v), v.episodes_for, v.against, v.abstained) for v in found],
-    )
+    add_conventions(report, record.verdicts())
     for name, reason in record.accepted().items():
         report.text(f"Accepted contradiction of {name}: {reason}")
+
+
+def add_conventions(report: Report, verdicts: Sequence[DatasetVerdict]) -> None:
+    """Tables of what was measured of every convention: what was not confirmed first, the others folded away."""
+    header, order = ("convention", "decided", "evidence"), ("contradicted", "mixed", "no evidence")
+    found = [verdict for outcome in order for verdict in verdicts if verdict.verdict == outcome]
+    good = [sentences.cells(verdict) for verdict in verdicts if verdict.verdict == "confirmed"]
+    if found:
+        report.table(header, [sentences.cells(verdict) for verdict in found])
+    if good:
+        with report.folded(f"{len(good)} confirmed"):
+            report.table(header, good)
 
 
 def _quarantined(report: Report, store: Store) -> None:

@@ -107,7 +107,7 @@ def compare_command(
 def _compare(store: str, plan: ComparisonPlan, device: str, threads: int | None, as_json: bool) -> None:
     import fwdata
     from fwtrain.compare import run_comparison, summarise
-    from fwtrain.compare.page import HEADER, table_rows, to_json, write_comparison
+    from fwtrain.compare.page import HEADER, table_rows, to_json, valued, write_comparison
     from fwtrain.compare.summary import sentences
     from fwtrain.train.run import set_threads, stop_on_signals
 
@@ -128,8 +128,9 @@ def _compare(store: str, plan: ComparisonPlan, device: str, threads: int | None,
     if as_json:
         emit_json({**to_json(plan, summaries), "report": str(plan.out / "report.html")})
     else:
-        rows = [tuple("" if v is None else str(v) for v in row) for row in table_rows(summaries)]
-        print_table(str(plan.out), HEADER, rows)
+        header, cells = valued(HEADER, table_rows(summaries))
+        rows = [tuple("" if v is None else str(v) for v in row) for row in cells]
+        print_table(str(plan.out), header, rows)
         print("\n".join([*sentences(summaries), f"report: {plan.out / 'report.html'}"]))
     end_unfinished([lost for found in results for lost in found.unfinished])
 

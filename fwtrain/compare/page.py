@@ -12,6 +12,7 @@ import torch
 
 from fwdata.io import write_atomic, write_json
 from fwdata.report import Range, RangePanel, Report, range_plot, standalone
+from fwdata.report.markup import BLANK
 from fwtrain.compare.plan import ClosedLoopSettings, ComparisonPlan
 from fwtrain.compare.run import CellResult
 from fwtrain.compare.summary import Summary, sentences, summarise
@@ -24,8 +25,6 @@ from fwtrain.train.folder import REPORT
 RESULTS, PLOT = "results.json", "comparison.svg"
 WORLDS = {"sample": "sample world"}
 """What pages call worlds; a benchmark has its own name."""
-BLANK = "\N{NO-BREAK SPACE}"
-"""Keeps counts on one line on a phone."""
 
 
 def write_comparison(plan: ComparisonPlan, results: Sequence[CellResult]) -> Path:
@@ -193,13 +192,51 @@ def _range(found: Interval | None, scale: float, points: Sequence[float]) -> Ran
 def _page(plan: ComparisonPlan, summaries: Sequence[Summary], panels: Sequence[RangePanel]) -> Report:
     report = Report("Controlled comparison")
     done = sum(len(item.runs) for item in summaries)
+    if done < len(plan.cells):
+        report.text(f"Not complete: {done} of {len(plan.cells)} runs so far.")
+    report.text("\n".join(sentences(summaries)) or "One arm: nothing to compare.")
+    _doubts(report, summaries)
+    if panels:
+        report.ranges("95 % intervals; small dots are single seeds", panels)
+    _table(report, HEADER, table_rows(summaries))
+    report.text(
+        "Success: all episodes of all seeds pooled, Wilson's interval, which takes episodes as independent. Action "
+        "error: mean absolute error of sampled chunks in normalised units, Student's interval over seeds. Differences "
+        f"against {summaries[0].arm.name}, with 95 % intervals: of success over pairs of the same seed and scene "
+        "(Newcombe's), of the action error over seeds (paired, Student's). Nothing is corrected for looking at several "
+        "arms."
+    )
+    if plan.benchmark is not None:
+        _by_task(report, summaries)
+    _budget(report, plan)
+    _runs(report, summaries)
+    return report
+
+
+def valued(header: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[list[str], list[list[object]]]:
+    """The table without columns that have no value in any row."""
+    kept = [i for i in range(len(header)) if any(row[i] is not None for row in rows)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _table(report: Report, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table whose counts and intervals stay on one line."""
+    names, cells = valued(header, rows)
+    together = [
+        [cell.replace(" ", BLANK) if isinstance(cell, str) and cell[:1].isdigit() else cell for cell in row]
+        for row in cells
+    ]
+    report.table([name.replace("95 %", f"95{BLANK}%") for name in names], together)
+
+
+def _budget(report: Report, plan: ComparisonPlan) -> None:
+    """What all runs have in common."""
+    report.heading("What was compared")
     report.text(
         "Runs of equal budget: same data, batches, order and initial weights for all runs of one seed; they differ in "
         "the variant or in the weight of the video loss alone. Equal means equal steps, not equal time. Every run is "
         "judged at its last step."
     )
-    if done < len(plan.cells):
-        report.text(f"Not complete: {done} of {len(plan.cells)} runs so far.")
     loop = f"{plan.episodes} scenes, the same for every run; {plan.execute} actions of a chunk carried out"
     if plan.benchmark is not None:
         asked = plan.benchmark
@@ -214,27 +251,6 @@ def _page(plan: ComparisonPlan, summaries: Sequence[Summary], panels: Sequence[R
             "closed loop": None if plan.env == "none" else loop,
         }
     )
-    report.heading("Result")
-    if panels:
-        report.ranges("95 % intervals; small dots are single seeds", panels)
-    report.table(HEADER, table_rows(summaries))
-    report.text(
-        "Success: all episodes of all seeds pooled, Wilson's interval, which takes episodes as independent. Action "
-        "error: mean absolute error of sampled chunks in normalised units, Student's interval over seeds."
-    )
-    _doubts(report, summaries)
-    if plan.benchmark is not None:
-        _by_task(report, summaries)
-    report.heading("What it shows")
-    found = sentences(summaries)
-    report.text(
-        f"Differences against {summaries[0].arm.name}, with 95 % intervals: of success over pairs of the same seed and "
-        "scene (Newcombe's), of the action error over seeds (paired, Student's). Nothing is corrected for looking at "
-        "several arms."
-    )
-    report.text("\n".join(found) or "One arm: nothing to compare.")
-    _runs(report, summaries)
-    return report
 
 
 def _doubts(report: Report, summaries: Sequence[Summary]) -> None:
@@ -256,16 +272,10 @@ def _by_task(report: Report, summaries: Sequence[Summary]) -> None:
     counts = [[run.closed.by_task for run in item.runs if run.closed is not None] for item in summaries]
     names = list(dict.fromkeys(task for found in counts for by_task in found for task in by_task))
     rows = [
-        (
-            name,
-            *(
-                f"{BLANK}of{BLANK}".join(str(sum(by[name][i] for by in found if name in by)) for i in (0, 1))
-                for found in counts
-            ),
-        )
+        (name, *(" of ".join(str(sum(by[name][i] for by in found if name in by)) for i in (0, 1)) for found in counts))
         for name in names
     ]
-    report.table(("task", *(item.arm.name for item in summaries)), rows)
+    _table(report, ("task", *(item.arm.name for item in summaries)), rows)
 
 
 HEADER = ("", "success", "95 %", "action error", "95 %", "robot units", "video loss by latent frame")
@@ -301,18 +311,16 @@ def _bounds(found: Interval | None) -> str | None:
 def _runs(report: Report, summaries: Sequence[Summary]) -> None:
     report.heading("Runs")
     runs = [run for item in summaries for run in item.runs]
-    report.table(
-        ("arm", "seed", "steps", "success", "action error", "loss on validation windows"),
-        [
-            (
-                run.cell.arm.name,
-                run.cell.seed,
-                run.steps,
-                f"{run.closed.successes} of {run.closed.episodes}" if run.closed else None,
-                run.validation.get("score"),
-                run.validation.get("loss"),
-            )
-            for run in runs
-        ],
-    )
+    rows = [
+        (
+            run.cell.arm.name,
+            run.cell.seed,
+            run.steps,
+            f"{run.closed.successes} of {run.closed.episodes}" if run.closed else None,
+            run.validation.get("score"),
+            run.validation.get("loss"),
+        )
+        for run in runs
+    ]
+    _table(report, ("arm", "seed", "steps", "success", "action error", "loss on validation windows"), rows)
     report.links({f"{run.cell.arm.name}, seed {run.cell.seed}": f"runs/{run.cell.name}/{REPORT}" for run in runs})

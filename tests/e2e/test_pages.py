@@ -5,18 +5,28 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fake_benchmark
 import numpy as np
 import pytest
 from browser import browser, draw
 from fake_store import FakeStore
-from fixtures import robotwin_store
-from training import run
+from fixtures import robotwin_store, run_convert, save, toy_arrays, toy_manifest, write_toy
+from serving import small_policy
+from training import recipe, run
 
 import fwdata
+from fwdata.doctor.album import StoredAlbum
 from fwdata.doctor.checkup import check_store
+from fwdata.doctor.page import write_page
 from fwdata.overview.page import write_overview
 from fwdata.overview.rows import measure
 from fwdata.report.preview import write_preview
+from fwtrain.compare import CellResult, ComparisonPlan, make_plan
+from fwtrain.compare.page import write_comparison
+from fwtrain.infer.evaluate import EvalResult
+from fwtrain.infer.trials.plan import EvalPlan, PolicyAbout, plan_evaluation
+from fwtrain.infer.trials.run import FilmRequest, evaluate_benchmark
+from fwtrain.model import Denoising
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.report import write_run_report
 
@@ -28,6 +38,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser() is None, reason="no Chromium on this machine (apt-get install chromium)"),
 ]
+
+NAMES = ("run", "preview", "store", "doctor", "trials", "compared")
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +60,76 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "run": folder / "run" / "report.html",
         "preview": write_preview(store, folder / "preview", 2, films=True),
         "store": write_overview(store, check_store(store), measure(store), folder / "store.html"),
+        "doctor": doctor_page(folder),
+        "trials": trials_page(folder / "trials"),
+        "compared": compared_page(folder / "compared"),
     }
 
 
+def doctor_page(folder: Path) -> Path:
+    """Of a store with a black camera."""
+    raw = write_toy(folder / "raw", {"a": [60, 61, 62]})
+    for number in range(3):
+        arrays = toy_arrays(60 + number, number)
+        save(raw / "a" / f"take{number}.npz", {**arrays, "wrist": np.zeros_like(arrays["wrist"])})
+    with pytest.MonkeyPatch.context() as patch:
+        run_convert(raw, folder / "o.zarr", toy_manifest(patch), evidence=False)
+    store = fwdata.open(folder / "o.zarr")
+    found = check_store(store)
+    assert found.counts()["stop"]
+    return write_page(found, StoredAlbum(store), folder / "doctor.html")
+
+
+def asked(trials: str) -> EvalPlan:
+    return plan_evaluation("fake_benchmark:BENCHMARK", fake_benchmark.BENCHMARK, ("one", "two"), trials=trials)
+
+
+def trials_page(out: Path) -> Path:
+    """Of two suites, with films."""
+    sampling = Denoising(mode="first-frame", video_shift=5.0, action_shift=1.0)
+    about: PolicyAbout = {
+        "checkpoint": "step 2",
+        "variant": "fastwam",
+        "sampling": sampling,
+        "gripper_sign": [],
+        "scaling": "0" * 16,
+    }
+    evaluate_benchmark(asked("2"), small_policy(), about, out, films=FilmRequest((0,)))
+    return out / "report.html"
+
+
+def compared_page(out: Path) -> Path:
+    """Of three arms with two seeds each, one of them without a closed loop."""
+    names = ("fastwam", "no-video")
+    made: ComparisonPlan = make_plan(recipe("optim.steps=2"), out, benchmark=asked("6"), variants=names, lambdas=(0.5,))
+    tasks = {f"libero_goal/put_the_wine_bottle_on_top_of_the_cabinet_{n}": (n, 6) for n in range(4)}
+    numbers = {"score": 0.61278, "loss": 1.25, "action_mae": 0.0123, "video.1": 0.5, "video.2": 0.75}
+    closed = EvalResult(6, 24, 81.25, tasks, (True, *(False,) * 23))
+    results = [CellResult(cell, numbers, None if cell.seed else closed, 2) for cell in made.cells]
+    return write_comparison(made, results)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["run", "preview", "store"])
-def test_a_page_fits_its_window(pages: dict[str, Path], name: str, width: int):
-    drawn = draw(pages[name], width)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_fits_its_window_and_can_be_read(pages: dict[str, Path], name: str, width: int, dark: bool):
+    drawn = draw(pages[name], width, dark=dark)
     assert drawn.scroll <= drawn.client == width
     assert not drawn.wide and not drawn.narrow and not drawn.broken
     assert drawn.smallest >= SMALLEST, drawn.where
+    assert not drawn.faint and not drawn.unreached
+    assert drawn.background == ("rgb(22, 22, 26)" if dark else "rgb(255, 255, 255)")
 
 
-def test_a_dark_screen_gets_a_dark_page(pages: dict[str, Path]):
-    assert draw(pages["run"], 390, dark=True).background == "rgb(22, 22, 26)"
-    assert draw(pages["run"], 390).background == "rgb(255, 255, 255)"
+FAULTY = """<!DOCTYPE html><html><body style="background:#fff"><p style="color:#999">faint</p>
+<p style="color:#767676">read</p><a href="#" style="outline:none">unseen</a><a href="#" tabindex="-1">unreached</a>
+<pre style="overflow:auto" tabindex="-1">wide PAD</pre><table><tr><td style="font-size:6px">small</td></tr></table>
+</body></html>"""
+
+
+def test_faults_of_a_page_are_found(tmp_path: Path):
+    page = tmp_path / "faulty.html"
+    page.write_text(FAULTY.replace("PAD", "-" * 200))
+    drawn = draw(page, 390)
+    assert len(drawn.faint) == 1 and "faint" in drawn.faint[0] and drawn.smallest == 6
+    assert [any(word in found for found in drawn.unreached) for word in ("unseen", "unreached", "<pre")] == [True] * 3

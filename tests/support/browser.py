@@ -26,9 +26,35 @@ function scaled(element) {
   const size = parseFloat(getComputedStyle(element).fontSize), svg = element.closest("svg");
   return svg ? size * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : size;
 }
+function parsed(colour) {
+  const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+  return [r, g, b, a];
+}
+function over(top, below) { return [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3])).concat(1); }
+function behind(element) {
+  if (!element) return [255, 255, 255, 1];
+  const own = parsed(getComputedStyle(element).backgroundColor);
+  return own[3] === 1 ? own : over(own, behind(element.parentElement));
+}
+function luminance(colour) {
+  const [r, g, b] = colour.map(x => x / 255).map(x => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+function contrast(element) {
+  const style = getComputedStyle(element), ground = behind(element);
+  const ink = over(parsed(element.closest("svg") ? style.fill : style.color), ground);
+  const [low, high] = [luminance(ink), luminance(ground)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+}
+function reached(element) {
+  element.focus({preventScroll: true});
+  const style = getComputedStyle(element), page = element.ownerDocument;
+  return page.activeElement === element && style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+}
 function measure() {
   const page = frame.contentDocument, root = page.documentElement;
-  const width = root.clientWidth, wide = [], folded = "title, details:not([open])";
+  const width = root.clientWidth, wide = [], faint = [], unreached = [];
+  page.querySelectorAll("details").forEach(element => element.open = true);
   for (const element of page.body.querySelectorAll("*")) {
     if (element.closest(".wide, pre, svg") && !element.matches(".wide, pre")) continue;
     const right = element.getBoundingClientRect().right;
@@ -38,9 +64,10 @@ function measure() {
   const walk = page.createTreeWalker(page.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const element = walk.currentNode.parentElement;
-    if (!walk.currentNode.textContent.trim() || !visible(element) || element.closest(folded)) continue;
-    const size = scaled(element);
-    if (size < smallest) { smallest = size; where = walk.currentNode.textContent.slice(0, 60); }
+    if (!walk.currentNode.textContent.trim() || !visible(element) || element.closest("title")) continue;
+    const size = scaled(element), told = walk.currentNode.textContent.trim().slice(0, 60);
+    if (size < smallest) { smallest = size; where = told; }
+    if (contrast(element) < 4.5) faint.push(`${told}: ${contrast(element).toFixed(2)}`);
   }
   const narrow = [];
   for (const cell of page.querySelectorAll("td, th")) {
@@ -48,9 +75,15 @@ function measure() {
     const longest = Math.max(0, ...text.split(/\\s+/).map(word => Math.min(word.length, 12)));
     if (visible(cell) && box.width < longest * 5) narrow.push(text.slice(0, 60));
   }
+  for (const element of page.querySelectorAll("a, summary, pre, div")) {
+    const scrolls = element.scrollWidth > element.clientWidth + 1 && element.matches("pre, .wide");
+    if (!scrolls && !element.matches("a, summary, [tabindex]")) continue;
+    if (!visible(element) || (element.tabIndex >= 0 && reached(element))) continue;
+    unreached.push(element.outerHTML.slice(0, 120));
+  }
   const broken = [...page.images].filter(image => !image.complete || !image.naturalWidth).length;
   document.getElementById("found").textContent = JSON.stringify({
-    scroll: root.scrollWidth, client: width, wide, smallest, where, narrow, broken,
+    scroll: root.scrollWidth, client: width, wide, smallest, where, faint, narrow, unreached, broken,
     background: frame.contentWindow.getComputedStyle(page.body).backgroundColor });
 }
 frame.onload = () => setTimeout(measure, 100);
@@ -62,8 +95,9 @@ class Drawn:
     """A page as a browser lays it out, sizes in CSS pixels.
 
     scroll, client: width of its content and of its window. wide: elements that reach beyond it. smallest: least font
-    size of a visible text, where: that text. narrow: table cells that break words. broken: images that do not load.
-    background: the colour of the page.
+    size of a text, where: that text. faint: texts whose contrast with their background is below 4.5, with it. narrow:
+    table cells that break words. unreached: links, summaries and what scrolls without a visible focus by keyboard.
+    broken: images that do not load. background: the colour of the page. What is folded is opened first.
     """
 
     scroll: int
@@ -71,7 +105,9 @@ class Drawn:
     wide: list[str]
     smallest: float
     where: str
+    faint: list[str]
     narrow: list[str]
+    unreached: list[str]
     broken: int
     background: str
 

@@ -11,6 +11,7 @@ from fwdata.errors import UsageError
 from fwdata.io import folder_lock, made_folder, write_json
 from fwdata.report.films import film_frames
 from fwdata.report.images import contact_sheet
+from fwdata.report.markup import BLANK
 from fwdata.report.page import Report
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials.films import Film, chosen_trials, make_films
@@ -20,6 +21,7 @@ from fwtrain.infer.trials.records import REPORT, RESULT, EvalFolder
 from fwtrain.infer.trials.summary import (
     EvalSummary,
     EvalSummaryJson,
+    Tally,
     published_table,
     rate_text,
     summarise,
@@ -206,19 +208,8 @@ def text(found: Evaluation) -> str:
 
 def write_report(found: Evaluation, out: Path) -> Path:
     """The result as one page, films linked beside it."""
-    report = Report(f"Closed loop in {found.plan.env}")
-    report.heading("Success")
-    rows: list[tuple[object, ...]] = []
-    for (suite, name), tally in found.summary.tasks.items():
-        low, high = (tally.interval.low, tally.interval.high) if tally.trials else (None, None)
-        rate = tally.interval.value if tally.trials else None
-        rows.append((suite, name, tally.successes, tally.trials, rate, low, high))
-    report.table(("suite", "task", "solved", "trials", "rate", "95 % from", "to"), rows)
-    for suite, tally in found.summary.suites.items():
-        report.text(f"{suite}: {rate_text(tally)}")
-    report.code(published_table(found.summary, "this run"))
-    report.heading("What a score depends on")
-    report.facts(facts(found))
+    report = Report(f"Closed loop in {found.plan.env.partition(':')[0]}")
+    _success(report, found)
     if found.warnings:
         report.heading("Warnings")
         report.text("\n".join(found.warnings))
@@ -235,4 +226,31 @@ def write_report(found: Evaluation, out: Path) -> Path:
             caption = f"{film.record.instruction}: trial {film.record.trial}, {verdict} in {film.record.steps} steps"
             report.images([(contact_sheet(frames, [""] * len(frames)), caption)])
             report.links({f"{film.path.name}": f"{film.path.parent.name}/{film.path.name}"})
+    report.heading("What a score depends on")
+    report.facts(facts(found))
     return report.write(out / REPORT)
+
+
+def _success(report: Report, found: Evaluation) -> None:
+    """All trials, suites and tasks, and the row of the published table."""
+    summary = found.summary
+    report.text(f"Solved {rate_text(summary.all)}; in brackets the 95 % interval (Wilson).")
+    if len(summary.suites) > 1:
+        report.table(("suite", *COUNTS), [(suite, *_counts(tally)) for suite, tally in summary.suites.items()])
+    rows = [(suite, task, *_counts(tally)) for (suite, task), tally in summary.tasks.items()]
+    report.table(("suite", "task", *COUNTS), rows)
+    with report.folded("Row of the published table, Markdown"):
+        report.code(published_table(summary, "this run"))
+
+
+COUNTS = ("solved", "rate", "95 %")
+
+
+def _counts(tally: Tally) -> tuple[str, str | None, str | None]:
+    """Cells under COUNTS; they do not break on a phone."""
+    counts = f"{tally.successes} of {tally.trials}".replace(" ", BLANK)
+    if not tally.trials:
+        return counts, None, None
+    low, high = (f"{100 * bound:.0f}" for bound in (tally.interval.low, tally.interval.high))
+    rate = f"{100 * tally.interval.value:.1f} %"
+    return counts, rate.replace(" ", BLANK), f"{low} to {high} %".replace(" ", BLANK)

@@ -16,9 +16,9 @@ from fwdata.cli.converter_options import flags_of
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
-from fwdata.evidence.records import Verdict
+from fwdata.evidence.records import DatasetVerdict, Verdict
 from fwdata.evidence.registry import all_detectors, find_detector
-from fwdata.evidence.sentences import agreement
+from fwdata.evidence.sentences import agreement, line, not_verified
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.registry import load_converter, options_model, stored_conventions
 
@@ -151,3 +151,14 @@ def test_a_contradiction_names_the_option_of_its_camera() -> None:
 def test_every_detector_that_stops_or_warns_says_what_to_set() -> None:
     for detector in all_detectors():
         assert detector.action == "note" or (detector.advice and detector.advice != Detector.advice), detector.name
+
+
+def test_every_subject_that_was_not_verified_is_named():
+    unknown = [
+        DatasetVerdict("rate", "no evidence", abstained=2, decided="20 Hz", detail="nominal"),
+        *(DatasetVerdict("camera_frozen", "no evidence", f"cam{n}", abstained=2, decided="moves") for n in range(3)),
+    ]
+    said = not_verified(unknown)
+    assert said is not None and "cam0 (2 of 2 episodes), also cam1, cam2" in said and "nominal)" in said
+    assert "also" not in (not_verified(unknown[:2]) or "")
+    assert line(unknown[0]) == "rate: 20 Hz - no evidence (nominal)"
