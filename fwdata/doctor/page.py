@@ -8,6 +8,7 @@ from pathlib import Path
 from fwdata.doctor.album import Album
 from fwdata.doctor.exhibits import add_exhibit
 from fwdata.doctor.findings import EXAMPLES, Checkup, DoctorFinding, FindingGroup
+from fwdata.evidence.records import Severity
 from fwdata.report import Report
 from fwdata.report.place import page_place
 from fwdata.report.preview import add_conventions
@@ -15,7 +16,7 @@ from fwdata.report.preview import add_conventions
 PAGE = "doctor.html"
 """Its name in a folder."""
 
-MEANING = {
+MEANING: dict[Severity, str] = {
     "stop": "training on this is wasted",
     "warn": "look at it before training",
     "note": "unusual, and often right",
@@ -48,9 +49,9 @@ def write_page(found: Checkup, album: Album, out: Path) -> Path:
     return report.write(path)
 
 
-def result(counts: Mapping[str, int]) -> str:
+def result(counts: Mapping[Severity, int]) -> str:
     """What the findings mean for training, in one sentence. counts: findings by severity."""
-    stop, warn, note = (f"{counts[name]:,} finding{'s' * (counts[name] != 1)}" for name in ("stop", "warn", "note"))
+    stop, warn, note = (f"{counts[name]:,} finding{'s' * (counts[name] != 1)}" for name in MEANING)
     if counts["stop"]:
         return f"Do not train on this yet: {stop} of severity stop."
     if counts["warn"]:

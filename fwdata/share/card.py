@@ -17,10 +17,11 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 """The hub's size categories, by episodes."""
 
 
-def store_card(store: Store, repo: str, license_name: str, groups: Sequence[str]) -> bytes:
+def store_card(store: Store, repo: str, license_name: str, groups: Sequence[str], *, whole: bool = True) -> bytes:
     """README.md: licence, counts, conventions with their evidence, caches with their fingerprints, and how to pull.
 
-    groups: folders of the store that are in the repository. Same store, same bytes.
+    groups: folders of the store that are in the repository. whole: whether the recordings are, too. Same store, same
+    bytes.
     """
     found = describe(store)
     episodes = len(store.episodes)
@@ -35,11 +36,11 @@ def store_card(store: Store, repo: str, license_name: str, groups: Sequence[str]
     lines = [
         f"# {name}",
         "",
-        f"An [fwdata](https://pypi.org/project/fwdata) store of {episodes:,} episodes, {store.num_frames:,} frames "
+        f"An fwdata store of {episodes:,} episodes, {store.num_frames:,} frames "
         f"({human_time(store.num_frames / store.fps)} at {store.fps:.4g} Hz), converted from {store.source} files.",
         "",
         "```sh",
-        f"fwdata pull {repo} {name}",
+        f"fwdata pull {repo} {'' if whole else '--into '}{name}",
         "```",
         "",
         "Every file is checked against its sha256 when it is pulled.",

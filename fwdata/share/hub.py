@@ -68,6 +68,14 @@ def listed(repo: str, kind: RepoKind) -> dict[str, RemoteFile]:
     return {file.path: RemoteFile(file.size, file.lfs.sha256 if file.lfs else file.blob_id) for file in files}
 
 
+def holds(repo: str, kind: RepoKind, name: str) -> bool:
+    """Whether there is such a repository, and it has the file."""
+    from huggingface_hub import HfApi
+
+    with asking(repo):
+        return HfApi().file_exists(repo, name, repo_type=kind)
+
+
 def same(path: Path, remote: RemoteFile | None) -> bool:
     """Whether a local file has the bytes of a remote one."""
     size = path.stat().st_size

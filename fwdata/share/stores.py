@@ -15,7 +15,7 @@ from pathlib import Path
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
 from fwdata.io import shared_folder_lock
 from fwdata.share.card import store_card
-from fwdata.share.hub import check_repository, fetch_file, send
+from fwdata.share.hub import check_repository, fetch_file, holds, send
 from fwdata.store.files import LocalFiles, file_sha256, write_lock
 from fwdata.store.reader import Store, open_store
 from fwdata.validation import Model, validate_model
@@ -58,8 +58,9 @@ def push_store(
 ) -> tuple[int, PushedStore]:
     """Upload a local store, or the caches named in `only`, to dataset repository `repo`.
 
-    Returns how many files were sent, and the identity. The same call continues after a kill. UsageError for a URL, an
-    unfinished store, and caches that are not there.
+    Caches join those of the same episodes that the repository holds. Returns how many files were sent, and the
+    identity. The same call continues after a kill. UsageError for a URL, an unfinished store, caches that are not
+    there, and caches for a repository that holds other episodes.
     """
     check_repository(repo)
     if not isinstance(store.files, LocalFiles):
@@ -77,12 +78,28 @@ def push_store(
         begin(len(chosen))
         digests = {name: file_sha256(path) for name, path in chosen.items()}
         identity = PushedStore(name=root.name, fingerprint=store.fingerprint, whole=not only, files=digests)
-        groups = sorted({name.split("/")[0] for name in chosen if "/" in name})
+        if only:
+            identity = _joined(repo, identity, only)
+        groups = sorted({name.split("/")[0] for name in identity.files if "/" in name})
         last = {
-            "README.md": store_card(store, repo, license_name, groups),
+            "README.md": store_card(store, repo, license_name, groups, whole=identity.whole),
             IDENTITY: json.dumps(identity.model_dump(mode="json"), indent=1).encode(),
         }
         return send(repo, "dataset", chosen, last, done, private=private), identity
+
+
+def _joined(repo: str, pushed: PushedStore, only: tuple[str, ...]) -> PushedStore:
+    """Caches together with what the repository holds of the same episodes. UsageError where it holds others."""
+    if not holds(repo, "dataset", IDENTITY):
+        return pushed
+    there = read_identity(repo)
+    if there.fingerprint != pushed.fingerprint:
+        raise UsageError(
+            f"{repo} holds other episodes: fingerprint {there.fingerprint}, those of {pushed.name} have "
+            f"{pushed.fingerprint}; push the caches to another repository"
+        )
+    kept = {name: digest for name, digest in there.files.items() if name.split("/")[0] not in only}
+    return there.model_copy(update={"files": {**kept, **pushed.files}})
 
 
 def read_identity(repo: str) -> PushedStore:
@@ -123,7 +140,8 @@ def pull_caches(
 ) -> tuple[int, PushedStore]:
     """Download the caches of a repository into a local store; returns how many files were fetched, and the identity.
 
-    StaleCache where they were made from other episodes. UsageError where the store has such a cache already.
+    StaleCache where they were made from other episodes. UsageError where the store has another cache of such a name
+    already; the same bytes are kept, so that the same call continues after a kill.
     """
     opened = open_store(store)
     identity = read_identity(repo)
@@ -135,9 +153,12 @@ def pull_caches(
     wanted = {name: sha for name, sha in identity.files.items() if name.split("/")[0] in CACHES and "/" in name}
     units = sorted({"/".join(name.split("/")[: 1 if name.startswith("stats/") else 2]) for name in wanted})
     units = [unit for unit in units if unit.split("/")[-1] != "zarr.json"]
-    for unit in units:
-        if (store / unit).exists():
+    there = [unit for unit in units if (store / unit).exists()]
+    for unit in there:
+        if not _holds(store, unit, wanted):
             raise UsageError(f"{store} has {unit} already; remove it first to take that of {repo}")
+    units = [unit for unit in units if unit not in there]
+    wanted = {name: sha for name, sha in wanted.items() if not any(name.startswith(f"{unit}/") for unit in there)}
     partial = store.with_name(f".{store.name}.pull")
     partial.mkdir(exist_ok=True)
     fetched = _fetch(repo, identity.model_copy(update={"files": wanted}), partial, begin, done)
@@ -152,9 +173,17 @@ def pull_caches(
     return fetched, identity
 
 
+def _holds(store: Path, unit: str, wanted: dict[str, str]) -> bool:
+    """Whether a store has exactly the files of a cache that a repository lists."""
+    found = {path.relative_to(store).as_posix(): path for path in (store / unit).rglob("*") if path.is_file()}
+    names = {name for name in wanted if name.startswith(f"{unit}/")}
+    return found.keys() == names and all(file_sha256(path) == wanted[name] for name, path in found.items())
+
+
 def _fetch(repo: str, identity: PushedStore, folder: Path, begin: Begin, done: Advance) -> int:
     """Every file of an identity that the folder lacks. StoreDamaged for bytes that are not those that were pushed."""
     begin(len(identity.files))
+    _drop_others(folder, identity)
     fetched = 0
     for name, digest in identity.files.items():
         path = folder / name
@@ -168,5 +197,16 @@ def _fetch(repo: str, identity: PushedStore, folder: Path, begin: Begin, done: A
                 raise StoreDamaged(f"{repo}/{name} is damaged: its sha256 is not the one that was pushed")
         done(1)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    (folder / IDENTITY).unlink(missing_ok=True)
     return fetched
+
+
+def _drop_others(folder: Path, identity: PushedStore) -> None:
+    """Remove what an earlier call fetched of another repository, or of an older state of this one."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+        name = path.relative_to(folder).as_posix()
+        if name.startswith(".cache") or name in identity.files:
+            continue
+        if not path.is_dir():
+            path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()

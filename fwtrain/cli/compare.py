@@ -130,7 +130,7 @@ def _compare(store: str, plan: ComparisonPlan, device: str, threads: int | None,
     else:
         header, cells = valued(HEADER, table_rows(summaries))
         rows = [tuple("" if v is None else str(v) for v in row) for row in cells]
-        print_table(str(plan.out), header, rows)
+        print_table(str(plan.out), tuple(header), rows)
         print("\n".join([*sentences(summaries), f"report: {plan.out / 'report.html'}"]))
     end_unfinished([lost for found in results for lost in found.unfinished])
 

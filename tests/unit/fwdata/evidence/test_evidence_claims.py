@@ -155,7 +155,7 @@ def test_every_detector_that_stops_or_warns_says_what_to_set() -> None:
 
 def test_every_subject_that_was_not_verified_is_named():
     unknown = [
-        DatasetVerdict("rate", "no evidence", abstained=2, decided="20 Hz", detail="nominal"),
+        DatasetVerdict("row_rate", "no evidence", abstained=2, decided="20 Hz", detail="nominal"),
         *(DatasetVerdict("camera_frozen", "no evidence", f"cam{n}", abstained=2, decided="moves") for n in range(3)),
     ]
     said = not_verified(unknown)

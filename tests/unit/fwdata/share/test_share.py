@@ -89,6 +89,10 @@ def test_caches_alone_fit_the_store_they_were_made_from_and_no_other(hub: HubSer
     shutil.copytree(path, bare, ignore=lambda folder, names: ["stats"] if Path(folder) == path else [])
     assert pull_caches(REPO, bare)[1].fingerprint == fwdata.open(path).fingerprint
     assert tree(bare / "stats") == tree(path / "stats")
+    assert pull_caches(REPO, bare)[0] == 0  # the same bytes: nothing to do
+    assert f"fwdata pull {REPO} --into " in hub.repositories[f"datasets/{REPO}"]["README.md"].decode()
+    changed = next(file for file in (bare / "stats").rglob("*") if file.is_file())
+    changed.write_bytes(changed.read_bytes() + b" ")
     with pytest.raises(UsageError, match="has stats already"):
         pull_caches(REPO, bare)
     other = robotwin_store(tmp_path / "other", episodes=2)
@@ -123,6 +127,37 @@ def test_latents_and_text_alone_reach_the_same_episodes_elsewhere_and_no_others(
     before = tree(other)
     run("pull", REPO, "--into", other).refused(4, "were made from other episodes")
     assert tree(other) == before
+
+
+@pytest.mark.slow
+def test_caches_join_those_of_the_same_episodes(hub: HubServer, tmp_path: Path, run):
+    own = full_store(tmp_path / "own")
+    for kind in ("latents", "text"):
+        assert run("push", own, REPO, "--license", "mit", "--only", kind).code == 0
+    bare = tmp_path / "bare.zarr"
+    shutil.copytree(own, bare, ignore=shutil.ignore_patterns("latents", "text", "stats"))
+    assert run("pull", REPO, "--into", bare).code == 0
+    assert all(tree(bare / kind) == tree(own / kind) for kind in ("latents", "text"))
+    shutil.rmtree(bare / "text")  # as a kill between the two leaves it
+    assert run("pull", REPO, "--into", bare).code == 0 and tree(bare / "text") == tree(own / "text")
+    push_store(fwdata.open(own), "me/whole", "mit")
+    assert push_store(fwdata.open(own), "me/whole", "mit", only=("text",))[1].whole
+    pull_store("me/whole", tmp_path / "back.zarr")
+    assert tree(tmp_path / "back.zarr") == tree(own)
+    other = robotwin_store(tmp_path / "other", episodes=2)
+    save_statistics(fwdata.open(other), fwdata.open(other).stats())
+    kept = dict(hub.repositories["datasets/me/whole"])
+    run("push", other, "me/whole", "--license", "mit", "--only", "stats").refused(2, "holds other episodes")
+    assert hub.repositories["datasets/me/whole"] == kept
+
+
+def test_nothing_of_another_repository_stays_in_a_store(hub: HubServer, path: Path, tmp_path: Path):
+    push_store(fwdata.open(path), REPO, "mit")
+    left = tmp_path / ".back.zarr.pull" / "parts" / "part-of-another" / "zarr.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    pull_store(REPO, tmp_path / "back.zarr")
+    assert tree(tmp_path / "back.zarr") == tree(path) and not (tmp_path / "back.zarr/parts/part-of-another").exists()
 
 
 def test_caches_that_a_store_does_not_have_are_not_pushed(hub: HubServer, path: Path, run):
