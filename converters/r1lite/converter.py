@@ -231,7 +231,7 @@ class R1LiteConverter:
         if options.gap != "keep":
             bags.check_one_take()
         warnings += recording.warnings
-        self._check_rate(recording)
+        warnings += self._check_rate(recording)
         rows = rowing.align_rows(recording, self.period_ns, warnings)
         rows, numbers = self._choose_rows(rows, language, warnings)
         segments = text.segments(language.annotations, numbers, language.coarse, options.lang, options.strict_lang)
@@ -290,16 +290,22 @@ class R1LiteConverter:
             warnings.append("the recording has no annotations; the coarse task is used for all frames")
         return _Language(coarse, source, entry.annotations, entry.robot), warnings
 
-    def _check_rate(self, recording: series.RecordedSeries) -> None:
+    def _check_rate(self, recording: series.RecordedSeries) -> list[str]:
+        """What is to be said of the head camera's rate; BadEpisode for one that the manifest does not have."""
         stamps = recording.tracks[topics.HEAD].timing.stamps
         rate, expected = align.frame_rate(stamps), self.manifest.fps.hz
-        if rate is None or len(stamps) < MIN_FRAMES_FOR_RATE or not self.options.check_rate:
-            return
-        if abs(rate - expected) > RATE_TOLERANCE * expected:
-            raise BadEpisode(
-                f"the head camera runs at {rate} frames/s, manifest {self.manifest.name!r} says {expected:g}; convert "
-                "it with a manifest of that rate, or set option check_rate to false"
-            )
+        if rate is None or len(stamps) < MIN_FRAMES_FOR_RATE or abs(rate - expected) <= RATE_TOLERANCE * expected:
+            return []
+        simulated = "".join(f" ({text})" for text in recording.warnings if "simulation time" in text)
+        found = (
+            f"the head camera runs at {align.SECOND / np.median(np.diff(stamps)):.3g} frames/s{simulated}, manifest "
+        )
+        if not self.options.check_rate:
+            return [f"{found}{self.manifest.name!r} says {expected:g}, which is stored (option check_rate)"]
+        raise BadEpisode(
+            f"{found}{self.manifest.name!r} says {expected:g}; convert it with a manifest of that rate, or set option "
+            "check_rate to false"
+        )
 
     def _choose_rows(
         self, rows: rowing.AlignedRows, language: _Language, warnings: list[str]

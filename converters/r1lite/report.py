@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from converters.r1lite import align
+from converters.r1lite.clocks import TopicTiming
 from converters.r1lite.rows import AlignedRows, Skew, suspicious
-from converters.r1lite.series import RecordedSeries, TopicTiming, Track
+from converters.r1lite.series import RecordedSeries, Track
 from converters.r1lite.topics import HEAD, SIDES, Role, TopicPart, column_names
 from converters.shared import galaxea_text as text
 from fwdata.api import Json

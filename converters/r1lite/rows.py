@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.r1lite import align
-from converters.r1lite.series import RecordedSeries, Series, TopicTiming, Track
+from converters.r1lite.clocks import TopicTiming
+from converters.r1lite.series import RecordedSeries, Series, Track
 from converters.r1lite.topics import HEAD
 from fwdata.api import Json
 from fwdata.errors import BadEpisode

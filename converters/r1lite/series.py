@@ -11,18 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.r1lite import align, sources
-from converters.r1lite.bags import UNSET_NS, Bags, header_stamp
+from converters.r1lite.bags import Bags, header_stamp
+from converters.r1lite.clocks import MessageTimes, TopicTiming, timings_of
 from converters.r1lite.images import Image, Kind, Look, look_at
 from converters.r1lite.reordering import display_order, frames_of_stamps
 from converters.r1lite.topics import CAMERAS, HEAD, TopicPart, columns, first_message
 from fwdata.errors import BadEpisode
-
-JUMP_NS = align.SECOND // 2
-"""A change of (stamp - log time) above this is a clock that was set, not a delay."""
-
-DRIFT_NS, MIN_DRIFT, MAX_DRIFT = 100_000_000, 20, 0.05
-"""Change of the delay from begin to end that is reported, in a topic of so many messages, and the share of the
-recording's time that no recorder falls behind."""
 
 VIDEO_HOLE = 1.5
 """A step between video frames above this many usual ones: a frame is missing, and others build on it."""
@@ -32,17 +26,12 @@ SMALL_BYTES = 3 << 20
 
 MAX_DAMAGED = 0.02
 MAX_VALUE = 1e6
-MAX_NS = 2**62
 
 
 @dataclass
-class _Collector:
+class _Collector(MessageTimes):
     """Messages of one topic in written order."""
 
-    stamps: array[int] = field(default_factory=lambda: array("q"))
-    logs: array[int] = field(default_factory=lambda: array("q"))
-    unset: int = 0
-    headerless: bool = False
     values: array[float] = field(default_factory=lambda: array("d"))
     looks: list[Look] = field(default_factory=list)
     small_bytes: int = 0
@@ -52,46 +41,6 @@ class _Collector:
         found = look_at(message, small=self.small_bytes < SMALL_BYTES)
         self.small_bytes += 0 if found.small is None else found.small.nbytes
         self.looks.append(found)
-
-    def add(self, topic: str, value: Any, log_ns: int) -> None:
-        stamp = header_stamp(value)
-        if not 0 <= log_ns < MAX_NS:
-            raise BadEpisode(f"{topic}: message {len(self.logs)} has the impossible log time {log_ns} ns")
-        self.headerless |= stamp is None
-        if stamp is None or stamp < UNSET_NS:
-            self.unset += 1
-        self.stamps.append(log_ns if stamp is None else stamp)
-        self.logs.append(log_ns)
-
-
-@dataclass(frozen=True)
-class TopicTiming:
-    """Stamps of one topic."""
-
-    topic: str
-    """Name of the topic."""
-    stamps: align.Stamps
-    """int64 [n], nanoseconds, sorted and distinct."""
-    index: NDArray[np.int64]
-    """int64 [n], positions of the messages in written order."""
-    messages: int
-    """Messages in the recording, those left out included."""
-    inversions: int
-    """Messages stamped before their predecessor."""
-    duplicates: int
-    """Messages left out because a later one has the same stamp."""
-    delay_ns: int
-    """Median of log time minus stamp, nanoseconds."""
-
-    @property
-    def first(self) -> int:
-        """Earliest stamp."""
-        return int(self.stamps[0])
-
-    @property
-    def last(self) -> int:
-        """Latest stamp."""
-        return int(self.stamps[-1])
 
 
 @dataclass(frozen=True)
@@ -170,9 +119,9 @@ def read_recording(
             collector.look(value)
         else:
             collector.values.extend(columns(topic_of[topic], value, topic))
-        collector.add(topic, value, log_ns)
+        collector.add(topic, header_stamp(value), log_ns)
     chosen = _choose(found, parts, wanted, warnings)
-    timings = _timings({topic: found[topic] for topic in chosen.values()}, chosen[HEAD], shift_clocks, warnings)
+    timings = timings_of({topic: found[topic] for topic in chosen.values()}, chosen[HEAD], shift_clocks, warnings)
     series = []
     for part in parts:
         topic = chosen[f"{part.name} {part.role}"]
@@ -216,128 +165,6 @@ def _choose(
     if missing:
         raise BadEpisode(f"{len(missing)} needed topics are absent or empty: {', '.join(missing)}")
     return chosen
-
-
-def _timings(
-    found: Mapping[str, _Collector], head: str, shift_clocks: bool, warnings: list[str]
-) -> dict[str, TopicTiming]:
-    """Sorted stamps of every topic, once all clocks are known to agree."""
-    simulated = _is_simulated(found)
-    if simulated:
-        warnings.append("header stamps are simulation time; log times are not compared with them")
-    unset: dict[str, list[str]] = {}
-    stamps = {topic: _trusted_stamps(topic, collector, simulated, unset) for topic, collector in found.items()}
-    for why, topics in unset.items():
-        more = f" and {len(topics) - 1} more topics" if len(topics) > 1 else ""
-        warnings.append(f"{topics[0]}{more}: {why}; log times are used, which are later")
-    logs = {topic: np.frombuffer(collector.logs, np.int64) for topic, collector in found.items()}
-    if not simulated:
-        warnings += _drifts(stamps, logs, head)
-    delays = {t: int(np.median(logs[t] - stamps[t])) for t in found}
-    timings = {}
-    period = float(np.median(np.diff(np.sort(stamps[head])))) if len(stamps[head]) > 1 else float(JUMP_NS)
-    apart = {t: delays[t] - delays[head] for t in found if not simulated}
-    skewed = {topic: late for topic, late in apart.items() if period < abs(late) <= JUMP_NS}
-    if skewed:
-        warnings.append(_skew_warning(skewed, delays, head, shift_clocks))
-    for topic, own in stamps.items():
-        late = apart.get(topic, 0)
-        if topic in skewed and shift_clocks:
-            own = own + late
-        if abs(late) > JUMP_NS:
-            what = f"the clock of {topic} is {late / align.SECOND:+.3f} s away from the head camera's"
-            if not shift_clocks:
-                raise BadEpisode(f"{what}; set option clock to shift to correct such topics by their median offset")
-            warnings.append(f"{what}; corrected by it")
-            own = own + late
-        order = align.order_of(own)
-        timings[topic] = TopicTiming(
-            topic, own[order.index], order.index, len(own), order.inversions, order.duplicates, delays[topic]
-        )
-        if order.inversions or order.duplicates:
-            warnings.append(
-                f"{topic}: {order.inversions} messages out of order were sorted, {order.duplicates} of equal stamps "
-                "were left out"
-            )
-    return timings
-
-
-def _drifts(stamps: Mapping[str, align.Stamps], logs: Mapping[str, align.Stamps], head: str) -> list[str]:
-    """Topics whose stamps drift from their log times, int64 [n] each, while the head camera's do not.
-
-    BadEpisode for a clock of another speed, which no offset corrects; one that is slow to be recorded is only reported.
-    """
-    drifts = {topic: _drift(logs[topic] - own) for topic, own in stamps.items() if len(own) >= MIN_DRIFT}
-    apart = {topic: drift - drifts.get(head, 0) for topic, drift in drifts.items()}
-    topic = max(apart, key=lambda name: abs(apart[name]), default=head)
-    moved = apart.get(topic, 0)
-    if abs(moved) <= DRIFT_NS:
-        return []
-    more = sum(abs(other) > DRIFT_NS for other in apart.values()) - 1
-    all_of_them = f"{topic} and {more} more topics" if more else topic
-    what = (
-        f"the stamps of {all_of_them} {'fall behind' if moved > 0 else 'overtake'} their log times by "
-        f"{abs(moved) / align.SECOND:.3f} s from begin to end of the recording, against the head camera's"
-    )
-    if abs(moved) > max(JUMP_NS, MAX_DRIFT * np.ptp(logs[topic])):
-        raise BadEpisode(f"{what}: a clock of another speed; correct the stamps, or leave it out (--exclude)")
-    return [f"{what}: a clock of another speed, or slow recording; joints and images may be out of step by that"]
-
-
-def _drift(delays: align.Stamps) -> int:
-    """How much log times minus stamps grow, from the median of the first tenth to that of the last, ns."""
-    tenth = max(1, len(delays) // 10)
-    return int(np.median(delays[-tenth:]) - np.median(delays[:tenth]))
-
-
-def _is_simulated(found: Mapping[str, _Collector]) -> bool:
-    """Whether the header stamps count from the start of a simulation: below 10^9 s, and running, in every topic."""
-    with_header = [c for c in found.values() if not c.headerless]
-    return bool(with_header) and all(
-        len(c.stamps) > 1 and c.unset == len(c.stamps) and max(c.stamps) > min(c.stamps) for c in with_header
-    )
-
-
-def _skew_warning(skewed: Mapping[str, int], delays: Mapping[str, int], head: str, shifted: bool) -> str:
-    """One sentence about topics whose stamps are further from their log times than the head camera's."""
-    topic = max(skewed, key=lambda name: abs(skewed[name]))
-    more = f" and {len(skewed) - 1} more topics" if len(skewed) > 1 else ""
-    ends = "corrected by it" if shifted else "option clock = shift corrects every such topic by its own median"
-    return (
-        f"clock skew: the stamps of {topic}{more} lie {abs(skewed[topic]) / align.SECOND:.3f} s further "
-        f"{'before' if skewed[topic] > 0 else 'after'} their log times than the head camera's (median delay "
-        f"{delays[topic] / 1e6:.0f} ms against {delays[head] / 1e6:.0f} ms); joints and images may be out of step by "
-        f"that; {ends}"
-    )
-
-
-def _trusted_stamps(topic: str, collector: _Collector, simulated: bool, unset: dict[str, list[str]]) -> align.Stamps:
-    """Header stamps, or log times where a whole topic has none; BadEpisode when some are unset or the clock was set.
-
-    unset: why -> topics that have none, added to.
-    simulated: the stamps count from the start of a simulation, at another speed than the log's clock.
-    """
-    stamps, logs = np.frombuffer(collector.stamps, np.int64), np.frombuffer(collector.logs, np.int64)
-    if simulated:
-        if collector.headerless:
-            raise BadEpisode(f"{topic}: its messages have no header, and those of other topics are in simulation time")
-        return stamps
-    if collector.unset == len(stamps):
-        why = "its messages have no header" if collector.headerless else "its header stamps are unset"
-        if not collector.headerless and 0 < min(collector.stamps) < max(collector.stamps):
-            why = "its header stamps are times of another clock, that of a simulation"
-        stamps = logs
-        unset.setdefault(why, []).append(topic)
-    elif collector.unset:
-        raise BadEpisode(f"{topic}: {collector.unset} of {len(stamps)} header stamps are unset")
-    sources.check_set_back(topic, stamps, logs)
-    steps = np.abs(np.diff(stamps - logs))
-    if len(steps) and steps.max() > JUMP_NS:
-        at = int(steps.argmax()) + 1
-        raise BadEpisode(
-            f"{topic}: the clock jumps by {steps.max() / align.SECOND:.3f} s against the log time at message {at}"
-        )
-    return stamps
 
 
 def _track(camera: str, collector: _Collector, timing: TopicTiming, bags: Bags) -> Track:

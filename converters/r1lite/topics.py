@@ -148,9 +148,17 @@ def first_message(topic: str, message: Any, part: TopicPart | None) -> list[str]
         ]
     order = named_order(len(part.names), tuple(getattr(message, "name", ())))
     if order is None:
-        return []
+        return _more_values(topic, message, part)
     listed = ", ".join(str(name) for name in message.name)
     return [f"{topic}: its joints are taken in the order of their names, not of their places ({listed})"]
+
+
+def _more_values(topic: str, message: Any, part: TopicPart) -> list[str]:
+    """An arm that reports more than its joints and its gripper, whose first values are taken for the joints."""
+    held, wanted = len(getattr(message, "position", ())), len(part.names)
+    if not part.name.endswith("arm") or held <= wanted + 1:
+        return []
+    return [f"{topic} holds {held} joint values, expected {wanted} and a gripper's; the first {wanted} are taken"]
 
 
 @lru_cache(maxsize=256)

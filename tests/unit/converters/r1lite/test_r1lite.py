@@ -353,7 +353,7 @@ def test_wrong_options_and_cameras_are_named():
 def test_another_frame_rate_needs_its_own_manifest(tmp_path):
     r1.McapWriter().write(tmp_path / "x.mcap", r1.recording(frames=40, hz=30))
     found = rd.reason(tmp_path, task="t")
-    assert "runs at 30 frames/s, manifest 'r1lite' says 15" in found
+    assert "runs at 30.1 frames/s, manifest 'r1lite' says 15" in found
     assert len(rd.read_one(tmp_path, task="t", check_rate=False).state) == 40
     data = load_manifest("r1lite").model_dump(mode="json")
     faster = Converter(Manifest.model_validate({**data, "fps": {"hz": 30}, "options": {"task": "t"}}))

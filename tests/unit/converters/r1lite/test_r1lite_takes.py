@@ -185,3 +185,50 @@ def test_topics_of_video_recorders_are_found(tmp_path, sent, ending):
 def test_files_that_are_no_recordings_are_named_as_what_they_are(tmp_path, suffix, data, part):
     (tmp_path / f"x{suffix}").write_bytes(data)
     assert part in rd.reason(tmp_path, task="t")
+
+
+def test_log_times_that_stand_still_are_reported_and_not_compared(tmp_path, sent):
+    plain = read_sent(tmp_path, sent)
+    for value in (0, r1.START):
+        episode = read_sent(tmp_path, [replace(s, log=value) for s in sent])
+        assert rd.warned(episode, "and 10 more topics", "is not verified")
+        assert not rd.warned(episode, "another speed") and not rd.warned(episode, "clock skew")
+        np.testing.assert_array_equal(episode.state, plain.state)
+    arms = set(r1.ARM.values())
+    some = read_sent(tmp_path, [replace(s, log=0) if s.topic in arms else s for s in sent])
+    assert rd.warned(some, "and 1 more topics are all 0")
+    np.testing.assert_array_equal(some.state, plain.state)
+
+
+def test_without_any_time_nothing_is_converted(tmp_path, sent):
+    found = refused(tmp_path, [replace(s, log=0, stamp=0) for s in sent])
+    assert "its header stamps are unset, and its log times are all 0 s" in found
+    arms = set(r1.ARM.values())
+    still = refused(tmp_path, [replace(s, stamp=r1.START) if s.topic in arms else s for s in sent])
+    assert "header stamps stand still at" in still
+
+
+def test_stamps_that_count_from_the_start_of_the_robot_are_compared(tmp_path, sent):
+    def booted(late: int) -> list[r1.Sent]:
+        arms = set(r1.ARM.values())
+        return [replace(s, stamp=s.stamp - r1.START + r1.SECOND - (late if s.topic in arms else 0)) for s in sent]
+
+    assert not rd.warned(read_sent(tmp_path, booted(0)), "clock skew")
+    assert rd.warned(read_sent(tmp_path, booted(r1.SECOND // 5)), "clock skew", "and 1 more topics")
+    assert "option clock to shift" in refused(tmp_path, booted(r1.SECOND * 3 // 4))
+
+
+def test_stamps_of_another_unit_are_refused(tmp_path, sent):
+    micro = [replace(s, stamp=s.stamp // 1000) for s in sent]
+    assert "0.001 times the speed of the log times: they are in another unit" in refused(tmp_path, micro)
+
+
+def test_another_rate_that_the_user_allows_is_reported(tmp_path):
+    fast = r1.recording(frames=40, hz=30)
+    assert "runs at 30" in refused(tmp_path, fast)
+    assert rd.warned(read_sent(tmp_path, fast, check_rate=False), "runs at 30", "says 15, which is stored")
+
+
+def test_an_arm_of_more_values_is_reported(tmp_path, sent):
+    more = r1.edit(sent, r1.ARM["left"], lambda i, s: replace(s, value=r1.joints([*s.value["position"], 0.5])))
+    assert rd.warned(read_sent(tmp_path, more), "holds 8 joint values, expected 6 and a gripper's; the first 6")
