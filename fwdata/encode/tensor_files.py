@@ -11,6 +11,7 @@ import contextlib
 import json
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ MODEL_NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 type Refusal = Callable[[Path, Exception], Exception]
 """(file, what is wrong with it) -> the error to raise for a file that is not whole."""
 
+_BESIDE = ("policy_preprocessor", "policy_postprocessor", "optimizer")
+"""How files begin that lie beside weights and are none: of a lerobot policy, of a checkpoint."""
+
 _POINTER = b"version https://git-lfs"
 
 type TensorHeader = dict[str, dict[str, object]]
@@ -43,10 +47,27 @@ def not_whole(file: Path, error: Exception) -> StoreDamaged:
 
 def unreadable(file: Path, error: Exception) -> str:
     """Why a file of weights cannot be read, in a few words."""
-    with contextlib.suppress(OSError), file.open("rb") as opened:
-        if opened.read(len(_POINTER)) == _POINTER:
-            return "it is a pointer of Git LFS in place of the file: run `git lfs pull` there, or download the file"
+    if is_pointer(file):
+        return "it is a pointer of Git LFS in place of the file: run `git lfs pull` there, or download the file"
     return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def is_pointer(file: Path) -> bool:
+    """Whether a file is the pointer that Git LFS leaves where a file was not downloaded."""
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        return opened.read(len(_POINTER)) == _POINTER
+    return False
+
+
+def _unreadable_torch(file: Path, error: Exception) -> str:
+    """Why a torch file cannot be read as plain tensors: torch's own text advises to run what is in it."""
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        zipped = opened.read(2) == b"PK"
+        if zipped and not zipfile.is_zipfile(file):
+            return "its end is missing: download or copy it again"
+        if isinstance(error, pickle.UnpicklingError) and not is_pointer(file):
+            return "it holds other Python objects than tensors" if zipped else "it was not written by torch.save"
+    return unreadable(file, error)
 
 
 class NotPlainTensors(Exception):
@@ -61,10 +82,10 @@ def load_torch(path: Path) -> object:
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files of torch before 1.6 cannot be memory-mapped
+        except (RuntimeError, OSError):  # files of torch before 1.6, and those that are cut off, cannot be mapped
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise NotPlainTensors(unreadable(path, error)) from None
+        raise NotPlainTensors(_unreadable_torch(path, error)) from None
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -83,7 +104,7 @@ def weight_files(path: Path) -> list[Path]:
         raise UsageError(f"{path} has {len(indexes)} index files ({indexes[0].name}, {indexes[1].name}); name one file")
     if not indexes:
         whole = [path / name for name in MODEL_NAMES if (path / name).is_file()]
-        every = sorted(path.glob("*.safetensors"))
+        every = [file for file in sorted(path.glob("*.safetensors")) if not file.name.startswith(_BESIDE)]
         files = whole[:1] or [file for file in every if ".fp16" not in file.name] or every
         if not files:
             raise UsageError(f"{path} has no safetensors file")

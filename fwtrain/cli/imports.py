@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def import_command(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="Official .pt file or a folder or hub id with one, or a lerobot folder."),
+        typer.Argument(metavar="SOURCE", help="Official .pt file, lerobot folder, or a folder or hub id with one."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Run folder to write; must not exist.")],
     recipe: Annotated[str, typer.Option(help="Recipe name or path with the model's sizes and deployment rules.")],

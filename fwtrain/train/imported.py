@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
 
+from fwdata.encode.hub import fetch, file_names, is_hub_id
 from fwdata.encode.tensor_files import TensorFiles
 from fwdata.encode.text.encoders import load_text_encoder
 from fwdata.encode.vae.wan import load_vae
@@ -33,6 +34,7 @@ from fwtrain.train.tensors import checkpoint_tensors
 from fwtrain.train.weights import model_parts
 from fwtrain.variants import VARIANTS
 from fwtrain.weights.initialise import initial_origin, initialise
+from fwtrain.weights.names import MODEL_FILE
 from fwtrain.weights.released import Origin
 
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
@@ -50,7 +52,7 @@ class ImportRequest:
     """One `fwtrain import` call."""
 
     source: str
-    """What `model.init` takes after `fastwam:`: a file, a folder or a hub id."""
+    """What `model.init` takes after `fastwam:`: a file, a folder or a hub id, also of a lerobot policy."""
     out: Path
     """The run folder to write; must not exist."""
     recipe: Recipe
@@ -94,6 +96,11 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
         raise UsageError(
             f"there is no file or folder {asked.source}; a checkpoint on the hub is OWNER/NAME or OWNER/NAME/FILE"
         )
+    if asked.stats is None and RunFolder(folder).exists:
+        raise UsageError(f"{folder} is a run folder already: name it itself to eval, serve, predict and export")
+    if asked.stats is None and not folder.exists() and is_hub_id(asked.source):
+        folder = _lerobot_on_hub(asked.source) or folder
+        asked = replace(asked, source=str(folder))
     lerobot = folder.is_dir() and (folder / PREPROCESSOR).is_file()
     if not lerobot and asked.stats is None:
         raise UsageError(f"{asked.source} is not a lerobot folder: give its normalisation with --stats DATASET_STATS")
@@ -133,6 +140,16 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
     with whole(asked.out) as temporary:
         record_weights(temporary, recipe, info, model)
     return ImportedRun(asked.out, recipe, notes)
+
+
+def _lerobot_on_hub(hub_id: str) -> Path | None:
+    """The local copy of a lerobot policy's repository; None for a repository that is none, of which nothing is fetched.
+
+    UsageError when the hub does not answer and there is no local copy.
+    """
+    if PREPROCESSOR not in file_names(hub_id, hub_id):
+        return None
+    return fetch(hub_id, ["config.json", "policy_*", f"{MODEL_FILE}*"], hub_id)
 
 
 def _tokens(asked: ImportRequest, path: Path, origin: Origin | None) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fwdata.encode.devices import need_device
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, matching
-from fwdata.encode.tensor_files import NotPlainTensors, TensorFiles, load_torch, unreadable, weight_files
+from fwdata.encode.tensor_files import NotPlainTensors, TensorFiles, is_pointer, load_torch, unreadable, weight_files
 from fwdata.encode.text.prompt_cleaning import clean_prompt
 from fwdata.errors import FwdataError, StoreDamaged, UsageError
 from fwdata.install import library_command
@@ -33,7 +33,7 @@ OLDEST_TRANSFORMERS = (5, 3)
 """Earlier 5.x versions leave the embedding of a file that holds `shared.weight` alone at random values."""
 NEWER = "'transformers>=5.3'"
 """What to install then."""
-XXL_WIDTH = 4096
+XXL_WIDTH, XXL_LAYERS = 4096, 24
 
 
 class Umt5Text:
@@ -203,8 +203,14 @@ def _check_embedding(model: Any, folder: Path, spec: str) -> None:
 def _tokenizer(folder: Path, spec: str) -> Any:
     from transformers import AutoTokenizer
 
-    if not folder.is_dir():
-        raise UsageError(f"text encoder {spec!r}: no tokenizer folder {folder}")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise UsageError(f"text encoder {spec!r}: no tokenizer in {folder}")
+    pointer = next((file for file in sorted(folder.iterdir()) if is_pointer(file)), None)
+    if pointer is not None:
+        raise UsageError(
+            f"text encoder {spec!r}: {pointer} is a pointer of Git LFS in place of the file: run `git lfs pull` there, "
+            "or download the file"
+        )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -255,6 +261,18 @@ def original_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     return renamed
 
 
+def _check_tensors(path: Path, expected: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> None:
+    """UsageError with the first tensor that is missing, unknown or of another shape."""
+    for name in sorted(expected.keys() | found.keys()):
+        there = tuple(found[name].shape) if name in found else "no such tensor"
+        wanted = tuple(expected[name]) if name in expected else "no such tensor"
+        if there != wanted:
+            raise UsageError(
+                f"text encoder file {path}: tensor {name!r} (as transformers calls it): expected {wanted}, "
+                f"found {there}"
+            )
+
+
 def _original_model(path: Path) -> Any:
     """UMT5EncoderModel from models_t5_umt5-xxl-enc-bf16.pth; sizes come from the tensors' shapes."""
     from transformers import UMT5Config, UMT5EncoderModel
@@ -263,17 +281,29 @@ def _original_model(path: Path) -> Any:
         raw = load_torch(path)
     except NotPlainTensors as error:
         raise UsageError(f"text encoder file {path} is not a plain torch weights file ({error})") from None
-    needed = ("token_embedding.weight", "blocks.0.pos_embedding.embedding.weight", "blocks.0.ffn.fc1.weight")
-    if not isinstance(raw, dict) or any(name not in raw for name in needed):
-        raise UsageError(f"text encoder file {path}: expected the tensor names of models_t5_umt5-xxl-enc-bf16.pth")
+    axes = {
+        "token_embedding.weight": 2,
+        "blocks.0.pos_embedding.embedding.weight": 2,
+        "blocks.0.attn.q.weight": 2,
+        "blocks.0.ffn.fc1.weight": 2,
+    }
+    if not isinstance(raw, dict) or any(not isinstance(value, Tensor) for value in raw.values()):
+        raise UsageError(f"text encoder file {path}: expected a flat table of named tensors as in {ORIGINAL_NAME}")
+    for name, count in axes.items():
+        if name not in raw or raw[name].ndim != count:
+            found = f"shape {tuple(raw[name].shape)}" if name in raw else "no such tensor"
+            raise UsageError(f"text encoder file {path}: expected tensor {name!r} as in {ORIGINAL_NAME}, found {found}")
     buckets, heads = raw["blocks.0.pos_embedding.embedding.weight"].shape
     vocabulary, width = raw["token_embedding.weight"].shape
+    layers = len({name.split(".")[1] for name in raw if name.startswith("blocks.")})
+    if width == XXL_WIDTH and layers != XXL_LAYERS:
+        raise UsageError(f"text encoder file {path}: expected the {XXL_LAYERS} blocks of umt5-xxl, found {layers}")
     config = UMT5Config(
         vocab_size=vocabulary,
         d_model=width,
         d_kv=raw["blocks.0.attn.q.weight"].shape[0] // heads,
         d_ff=raw["blocks.0.ffn.fc1.weight"].shape[0],
-        num_layers=len({name.split(".")[1] for name in raw if name.startswith("blocks.")}),
+        num_layers=layers,
         num_heads=heads,
         relative_attention_num_buckets=buckets,
         feed_forward_proj="gated-gelu",
@@ -281,10 +311,9 @@ def _original_model(path: Path) -> Any:
     check_transformers()
     with torch.device("meta"):
         model = UMT5EncoderModel(config)
-    try:
-        model.load_state_dict(original_to_transformers(raw), strict=True, assign=True)
-    except RuntimeError as error:
-        raise UsageError(f"text encoder file {path}: {' '.join(str(error).split())}") from None
+    renamed = original_to_transformers(raw)
+    _check_tensors(path, {name: value.shape for name, value in model.state_dict().items()}, renamed)
+    model.load_state_dict(renamed, strict=True, assign=True)
     if model.encoder.embed_tokens.weight.data_ptr() != raw["token_embedding.weight"].data_ptr():
         raise UsageError(f"text encoder file {path}: the embedding in use is not token_embedding.weight of the file")
     return model

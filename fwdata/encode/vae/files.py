@@ -29,6 +29,8 @@ WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 _WEIGHTS = "diffusion_pytorch_model*.safetensors*"
 ORIGINAL_NAMES = ("Wan2.2_VAE.pth", "Wan2.2_VAE.safetensors")
 """Files of the original release, as they lie in the folder Wan2.2-TI2V-5B."""
+CONV_AXES = 5
+"""Axes of the weight of a 3-D convolution."""
 ENCODER_SIDE = ("encoder.", "quant_conv.")
 EMBEDDED = {"tiny": "tiny_vae", "tiny-libero": "tiny_libero_vae"}
 """Name -> folder of `fwdata.assets`: trained on the sample world, and on the LIBERO simulator."""
@@ -187,6 +189,8 @@ def _from_file(path: Path, decoder: bool) -> VaeWeights:
         raise UsageError(f"VAE file {path}: expected a flat table of named tensors as in Wan2.2_VAE.pth")
     config = original_config(raw, str(path))
     tensors = {original_to_diffusers(k): v for k, v in raw.items()}
+    if len(tensors) < len(raw):
+        raise UsageError(f"VAE file {path}: names occur twice, with and without 'model.'; expected those of one VAE")
     if not decoder:
         tensors = {k: v for k, v in tensors.items() if k.startswith(ENCODER_SIDE)}
     return VaeWeights(name_of(config), config, tensors)
@@ -285,6 +289,10 @@ def original_config(raw: dict[str, Tensor], where: str) -> VaeConfig:
     missing = [k for k in needed if k not in shapes]
     if missing:
         raise UsageError(f"VAE file {where}: no tensor {missing[0]!r}; expected the names of Wan2.2_VAE.pth")
+    flat = next((k for k in needed[:2] if len(shapes[k]) != CONV_AXES), None)
+    if flat is not None or not shapes[needed[2]]:
+        name = flat or needed[2]
+        raise UsageError(f"VAE file {where}: tensor {name!r} has shape {shapes[name]}; expected that of Wan2.2_VAE.pth")
     channels, patched = shapes["conv2.weight"][0], shapes["encoder.conv1.weight"][1]
     if channels != LATENT_CHANNELS or patched != 3 * PATCH**2:
         raise UsageError(

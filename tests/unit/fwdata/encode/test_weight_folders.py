@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fwdata.encode.tensor_files import MODEL_NAMES, NotPlainTensors, load_torch, save_tensors
+from fwdata.encode.tensor_files import MODEL_NAMES, NotPlainTensors, load_torch, save_tensors, weight_files
 from fwdata.encode.text import umt5
 from fwdata.encode.vae.wan import load_vae
 from fwdata.errors import UsageError
@@ -122,6 +122,82 @@ def test_torch_files_of_the_older_format_are_read(tmp_path: Path) -> None:
     (tmp_path / "old.pth").write_text(POINTER)
     with pytest.raises(NotPlainTensors, match="pointer of Git LFS"):
         load_torch(tmp_path / "old.pth")
+
+
+@pytest.mark.parametrize(
+    ("held", "kept", "says"),
+    [
+        ({"a": torch.ones(999)}, 0.5, "its end is missing"),
+        ({"a": Path("x")}, 1.0, "it holds other Python objects than tensors"),
+        (None, 1.0, "it was not written by torch.save"),
+    ],
+)
+def test_a_torch_file_that_cannot_be_read_says_why(tmp_path: Path, held: object, kept: float, says: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(held, path)
+    data = path.read_bytes() if held is not None else b"{}"
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(NotPlainTensors, match=rf"^{says}"):
+        load_torch(path)
+
+
+def test_processors_of_a_policy_are_no_weights(tmp_path: Path) -> None:
+    for name in (
+        "policy_preprocessor_step_3_normalizer_processor",
+        "policy_postprocessor_step_0_unnormalizer_processor",
+    ):
+        save_file({"action.mean": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(UsageError, match="has no safetensors file"):
+        weight_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"conv2.weight": torch.zeros(())}, r"'conv2.weight' has shape \(\)"),
+        ({"encoder.conv1.weight": torch.zeros(3)}, r"'encoder.conv1.weight' has shape \(3,\)"),
+        ({"model.conv2.weight": torch.zeros(48, 48, 1, 1, 1)}, "names occur twice, with and without 'model.'"),
+    ],
+)
+def test_an_original_vae_with_odd_tensors_is_refused(tmp_path: Path, change: Tensors, says: str) -> None:
+    kernel = (1, 1, 1)
+    whole = {
+        "conv2.weight": torch.zeros(48, 48, *kernel),
+        "encoder.conv1.weight": torch.zeros(8, 12, *kernel),
+        "decoder.head.0.gamma": torch.zeros(8),
+    }
+    torch.save({**whole, **change}, tmp_path / "Wan2.2_VAE.pth")
+    with pytest.raises(UsageError, match=says):
+        load_vae(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_an_original_text_encoder_names_what_does_not_fit(tmp_path: Path) -> None:
+    def block(number: int) -> Tensors:
+        names = {f"attn.{name}": (32, 32) for name in "qkvo"}
+        names |= {"ffn.gate.0": (64, 32), "ffn.fc1": (64, 32), "ffn.fc2": (32, 64), "norm1": (32,), "norm2": (32,)}
+        names["pos_embedding.embedding"] = (8, 4)
+        return {f"blocks.{number}.{name}.weight": torch.ones(shape) for name, shape in names.items()}
+
+    whole = {"token_embedding.weight": torch.ones(64, 32), "norm.weight": torch.ones(32), **block(0), **block(1)}
+    path = tmp_path / "encoder.pth"
+    torch.save(whole, path)
+    umt5._original_model(path)
+
+    def refused(says: str, without: str = "", **change: object) -> None:
+        torch.save({**{k: v for k, v in whole.items() if k != without}, **change}, path)
+        with pytest.raises(UsageError, match=says):
+            umt5._original_model(path)
+
+    refused("expected tensor 'blocks.0.attn.q.weight' .* found no such tensor", "blocks.0.attn.q.weight")
+    refused("expected tensor 'token_embedding.weight' .* found shape", **{"token_embedding.weight": torch.ones(3)})
+    refused(r"tensor 'encoder\.block\.1\..*SelfAttention\.o.weight' .*: expected .* no such", "blocks.1.attn.o.weight")
+    refused(r"tensor 'extra' .*: expected no such tensor, found \(2,\)", extra=torch.ones(2))
+    refused("expected the 24 blocks of umt5-xxl, found 2", **{"token_embedding.weight": torch.ones(64, 4096)})
+    refused("expected a flat table of named tensors", note="text")
+    (tmp_path / "tokenizer.json").write_text(POINTER)
+    with pytest.raises(UsageError, match=r"tokenizer\.json is a pointer of Git LFS"):
+        umt5._tokenizer(tmp_path, "own")
 
 
 @pytest.mark.slow

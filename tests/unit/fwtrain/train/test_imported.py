@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fake_hub import FakeHub
 from model_case import lively
 from serving import server
 from training import recipe
@@ -97,12 +99,15 @@ def test_what_is_imported_is_evaluated_by_the_same_command(imported: Path, tmp_p
 
 @pytest.mark.slow  # imports lerobot
 @pytest.mark.filterwarnings("ignore:CUDA is not available", "ignore:User provided device_type")
-def test_a_lerobot_folder_brings_its_own_rules(imported: Path, tmp_path: Path):
+def test_a_lerobot_folder_brings_its_own_rules(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from fwtrain.export import export_lerobot
 
     export_lerobot(imported, tmp_path / "lerobot", any_encoder=True)
     again = ImportRequest(str(tmp_path / "lerobot"), tmp_path / "run", recipe(), MANIFEST, **ENCODERS)
     assert import_policy(again).recipe.model.action_shift == 5
+    hub = FakeHub(monkeypatch, tmp_path / "lerobot", tmp_path / "cache", "someone/policy")
+    fetched = import_policy(replace(again, source="someone/policy", out=tmp_path / "fetched"))
+    assert fetched.recipe.model.action_shift == 5 and "fwtrain_export.json" not in hub.asked
     ours, theirs = (Policy.load(path, device="cpu") for path in (imported, tmp_path / "run"))
     assert theirs.execute == 12 and theirs.gripper_sign == (6,)
     one, two = (policy.act_batch([seen(1)], [3])[0] for policy in (ours, theirs))
@@ -126,6 +131,9 @@ def test_what_cannot_be_imported_is_refused(official: Path, tmp_path: Path):
         assert not (tmp_path / "run").exists()
 
     refused("give its normalisation with --stats", stats=None)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "recipe.yaml").write_text("{}")
+    refused("is a run folder already", stats=None, source=str(tmp_path / "own"))
     refused("nothing says which action shift policy.pt was trained with", shift="model.action_shift=null")
     refused("cannot be read", stats=tmp_path / "absent.json")
     (tmp_path / "odd.json").write_text("{}")
