@@ -106,12 +106,12 @@ def decide(
         )
     if found.sign < 0:
         return GripperDecision(False, f"measured in {where}: {found.detail}")
-    if commands.size and commands.min() >= 0 and commands.max() > 0:
+    if commands.size and commands.min() >= 0:
         return GripperDecision(
             False,
             OWN.decided_by,
-            f"gripper commands are {commands.min():.4g} .. {commands.max():.4g} instead of -1 and 1, and no switch "
-            "moves the fingers: taken as larger closes; option gripper sets it",
+            f"gripper commands are {commands.min() + 0.0:.4g} .. {commands.max() + 0.0:.4g} instead of -1 and 1, and "
+            "no switch moves the fingers: taken as larger closes; option gripper sets it",
         )
     return OWN
 

@@ -364,7 +364,10 @@ def _end_effector(file: h5py.File, where: str) -> NDArray[np.float64]:
     for name in ("ee_pos", "ee_ori"):
         key = f"{where}/obs/{name}"
         if dataset(file, key) is None:
-            raise BadEpisode(f"{where}/obs/ee_states is missing, and so is {name}, a half of it")
+            raise BadEpisode(
+                f"{where}/obs/ee_states is missing, and so is {name}, a half of it; files with states can be "
+                f"replayed: {REPLAY}"
+            )
         halves.append(_finite(_numbers(file, key, 3), key))
     return np.concatenate(halves, axis=1)
 

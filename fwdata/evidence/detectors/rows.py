@@ -136,7 +136,7 @@ def outlying(lengths: Sequence[float]) -> list[int]:
 
 class UnwrittenRows(Detector):
     """h5: no run of rows in which state and action are all zero, as in a file that was grown and never filled; no state
-    and no arm that never changes while the action does."""
+    and no arm that never changes while the action does, and no such action."""
 
     name, code, question, action = "unwritten_rows", "h5", "rows are recorded", "stop"
     advice = "record the episodes again, or leave them out (--exclude)"
@@ -152,17 +152,7 @@ class UnwrittenRows(Detector):
         bad = longest >= UNWRITTEN_ROWS and _falls(episode.state64, last - longest + 1, last)
         dead = _dead(episode) if not bad and len(empty) >= DEAD_ROWS else None
         if dead is not None:
-            return (
-                self.verdict(
-                    "contradicted",
-                    f"all {dead[1]} columns in {len(empty)} rows, while the action moves",
-                    value=0.0,
-                    n=len(empty),
-                    decided="recorded rows",
-                    measured=f"{dead[0]} that never changes",
-                    action="warn",
-                ),
-            )
+            return (self._dead_verdict(*dead, len(empty)),)
         return (
             self.verdict(
                 "contradicted" if bad else "confirmed",
@@ -172,6 +162,18 @@ class UnwrittenRows(Detector):
                 decided="recorded rows",
                 measured="rows in which all of state and action is 0" if bad else "recorded rows",
             ),
+        )
+
+    def _dead_verdict(self, what: str, columns: int, rows: int) -> Verdict:
+        other = "state" if what == "an action" else "action"
+        return self.verdict(
+            "contradicted",
+            f"all {columns} columns in {rows} rows, while the {other} moves",
+            value=0.0,
+            n=rows,
+            decided="recorded rows",
+            measured=f"{what} that never changes",
+            action="warn",
         )
 
 
@@ -185,8 +187,11 @@ def _falls(state: Floats, first: int, last: int) -> bool:
 
 
 def _dead(episode: EpisodeInput) -> tuple[str, int] | None:
-    """(what, its columns) of the state, or of an arm, that never changes though several of its action columns do."""
+    """(what, its columns) of the state, or of an arm, that never changes though several of its action columns do; of
+    an action that never changes though several state columns do."""
     moving, still = np.ptp(episode.action64, axis=0), np.ptp(episode.state64, axis=0) <= CONSTANT
+    if (moving <= CONSTANT).all() and len(moving) > 1:
+        return ("an action", len(moving)) if (np.ptp(episode.state64, axis=0) > DEAD_REACH / 2).sum() > 1 else None
     if still.all():
         return ("a state", len(still)) if (moving > CONSTANT).sum() > 1 else None
     for arm in episode.claims.arms:

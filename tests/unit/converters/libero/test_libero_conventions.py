@@ -78,6 +78,13 @@ def test_the_gripper_is_one_when_open_whichever_way_it_was_commanded(tmp_path, t
     assert "measured in demo_0" in str(second.metadata["gripper_decided_by"])  # its own gripper never moves
 
 
+def test_gripper_commands_that_are_all_0_are_reported(tmp_path, task):
+    _commands(task, lambda g: 0 * g)
+    with h5py.File(task, "r+") as file:
+        del file["data/demo_1"]
+    assert any("gripper commands are 0 .. 0 instead of -1 and 1" in text for text in warnings_of(read_one(tmp_path)))
+
+
 @pytest.mark.parametrize(("kind", "frames"), [("signed", 0.5), ("unit", 1.0)])
 def test_a_gripper_of_which_nothing_tells(tmp_path, task, kind, frames):
     with h5py.File(task, "r+") as file:

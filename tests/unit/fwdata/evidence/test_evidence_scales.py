@@ -158,6 +158,8 @@ def test_rows_that_were_never_written_contradict(place: slice) -> None:
     arm[:, :3] = 0.3
     stuck = told("unwritten_rows", changed(episode, state=arm))[""]
     assert (stuck.verdict, stuck.action, stuck.measured) == ("contradicted", "warn", "a left arm that never changes")
+    unsent = told("unwritten_rows", changed(episode, action=np.zeros_like(action)))[""]
+    assert (unsent.verdict, unsent.action, unsent.measured) == ("contradicted", "warn", "an action that never changes")
     idle = episode.action.copy()
     idle[:, :3] = 0.3
     assert told("unwritten_rows", changed(episode, state=arm, action=idle))[""].verdict == "confirmed"
