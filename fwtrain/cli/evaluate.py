@@ -295,7 +295,8 @@ def _in_benchmark(
         plan = replace(plan, protocol=replace(plan.protocol, denoising_steps=sampling.steps), changed=changed)
     early = doubts(info, plan, sampling)
     for sentence in early:
-        warn(sentence)
+        if loading.server is not None or sentence != info.student_warning(sampling.steps):  # loading it said so
+            warn(sentence)
     with progress_bar("closed loop", "trials") as bar:
         found = evaluate_benchmark(
             plan,

@@ -22,6 +22,7 @@ import torch
 from fwdata.encode.tensor_files import copy_renamed
 from fwdata.errors import UsageError
 from fwtrain.export.files import Exported, Trained, whole
+from fwtrain.model.sampling import USUAL
 from fwtrain.train.folder import RunInfo, Scaling
 from fwtrain.variants import VARIANTS
 from fwtrain.weights.names import lerobot_from_ours
@@ -132,6 +133,7 @@ def _configuration(trained: Trained) -> Any:
             torch_dtype=str(_dtype(trained)).removeprefix("torch."),
             prompt_template=info.manifest.prompt.replace("{", "{{").replace("}", "}}").replace("{{task}}", "{task}"),
             inference_seed=SEED,
+            num_inference_steps=info.student_steps or USUAL.steps,
             toggle_action_dimensions=list(deploy.gripper_sign),
             loss={"lambda_video": config.lambda_video, "lambda_action": config.lambda_action},
             video_dit_config=_video(config.video_expert, actions),

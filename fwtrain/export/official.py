@@ -14,6 +14,7 @@ from fwdata.encode.tensor_files import TensorFiles
 from fwdata.errors import UsageError
 from fwtrain.export.files import Exported, Trained, whole
 from fwtrain.model import ModelConfig
+from fwtrain.train.folder import RunInfo
 from fwtrain.weights.names import ABOUT, PROPRIO
 from fwtrain.weights.released import ACTION_SHIFT
 
@@ -49,7 +50,15 @@ def export_official(run: Path, out: Path, which: str = "last") -> Exported:
     }
     with whole(out) as temporary:
         torch.save(data, temporary)
-    return Exported(out, run, trained.checkpoint.step, _notes(config))
+    return Exported(out, run, trained.checkpoint.step, (*_student(trained.info), *_notes(config)))
+
+
+def _student(info: RunInfo) -> tuple[str, ...]:
+    """What the file does not hold of a student."""
+    steps = info.student_steps
+    if steps is None:
+        return ()
+    return (f"the run is a student of {steps} denoising step{'s' * (steps > 1)}: sample it upstream with as many",)
 
 
 def _notes(config: ModelConfig) -> tuple[str, ...]:

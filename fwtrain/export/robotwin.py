@@ -64,7 +64,9 @@ def _check(trained: Trained) -> None:
 
 def _notes(trained: Trained) -> tuple[str, ...]:
     deploy, horizon = trained.recipe.deploy, trained.config.action_horizon
-    serve = shlex.join(["fwtrain", "serve", str(trained.path), "--checkpoint", str(trained.checkpoint.step)])
+    words = ["fwtrain", "serve", str(trained.path), "--checkpoint", str(trained.checkpoint.step)]
+    steps = trained.info.student_steps
+    serve = shlex.join(words if steps is None else [*words, "--steps", str(steps)])
     notes = [f"start the policy with: {serve}"]
     if deploy.execute is None:
         notes.append(

@@ -103,6 +103,9 @@ class Policy:
         self.deploy = deploy or DeployRecipe()
         check_deploy(self.deploy, info)
         self.sampling = settled_sampling(sampling, info)
+        unfit = info.student_warning(self.sampling.steps)
+        if unfit is not None:
+            LOG.warning("%s", unfit)
         self._vae: FrameEncoder | None = None if isinstance(vae, str) else vae
         self._vae_spec = vae if isinstance(vae, str) else None
         self._text = text

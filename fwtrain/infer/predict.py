@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from fwdata.errors import UsageError
+from fwdata.manifest import Manifest, validate_model
 from fwdata.normalise import Float32
-from fwtrain.data.contract import StoreLike
+from fwtrain.data.contract import CacheLike, StoreLike, TextLike
 from fwtrain.data.stores import store_name
 from fwtrain.errors import RunMismatch
 from fwtrain.infer.policy import LatentObserved, Policy
 from fwtrain.model import Denoising
 from fwtrain.model.sampling import USUAL
+from fwtrain.train.folder import RunInfo
+from fwtrain.train.imported import IMPORTED
 
 
 class PredictionJson(TypedDict):
@@ -107,13 +111,7 @@ def predict(
     item = store.episodes[episode]
     if not 0 <= frame < item.num_frames:
         raise UsageError(f"--frame {frame}: episode {item.id} has frames 0..{item.num_frames - 1}")
-    cache, text = store.latents(info.latents.name), store.text(info.text.name)
-    for kind, have, want in (
-        ("latents", cache.fingerprint, info.latents.fingerprint),
-        ("text", text.fingerprint, info.text.fingerprint),
-    ):
-        if have != want:
-            raise RunMismatch(f"{run} was trained on {kind} {want}, this store has {have}; use the store of the run")
+    cache, text = _caches(run, info, store)
     instruction = item.instruction_at(frame)
     seen = LatentObserved(
         cache.first(item, np.asarray([frame]))[0],
@@ -132,3 +130,46 @@ def predict(
         recorded=recorded,
         sampling=policy.sampling,
     )
+
+
+def _caches(run: Path, info: RunInfo, store: StoreLike) -> tuple[CacheLike[Any], TextLike]:
+    """The store's latents and text that the run reads. RunMismatch where they, or the robot, are not the run's.
+
+    An imported run names no caches and no dimensions: the store's default caches have to be of its encoders, images and
+    window, and the widths its own.
+    """
+    imported = info.latents.fingerprint == IMPORTED
+    for what, own, names in (
+        ("state", info.state.names, tuple(store.state_names)),
+        ("action", info.action.names, tuple(store.action_names)),
+    ):
+        if len(own) != len(names) or not (imported or own == names):
+            raise RunMismatch(
+                f"{run} has {len(own)} {what} dimensions ({', '.join(own)}), this store {len(names)} "
+                f"({', '.join(names)}): it was recorded with another robot or layout; use a store like the run's"
+            )
+    cache = store.latents(None if imported else info.latents.name)
+    text = store.text(None if imported else info.text.name)
+    pairs = [
+        ("latents", info.latents.fingerprint, cache.fingerprint),
+        ("text", info.text.fingerprint, text.fingerprint),
+    ]
+    if imported:
+        manifest = validate_model(Manifest, store.metadata["manifest"], "the store's manifest")
+        pairs = [
+            ("latents of VAE weights", _weights(info.latents.identity, "vae"), _weights(cache.identity, "vae")),
+            ("text of encoder weights", _weights(info.text.identity, "encoder"), _weights(text.identity, "encoder")),
+            ("token rows", str(info.text_shape[0]), str(text.max_tokens)),
+            ("stitched images", str(info.manifest.stitch), str(manifest.stitch)),
+            ("windows", str(info.manifest.window), str(cache.window)),
+        ]
+    for kind, want, have in pairs:
+        if have != want:
+            raise RunMismatch(f"{run} was trained on {kind} {want}, this store has {have}; use the store of the run")
+    return cache, text
+
+
+def _weights(identity: Mapping[str, Any], key: str) -> str:
+    """Digest of an encoder's weights, from the identity of a cache."""
+    made_with = identity.get(key)
+    return str(made_with.get("weights", "none") if isinstance(made_with, Mapping) else "none")

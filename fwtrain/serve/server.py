@@ -85,7 +85,7 @@ class PolicyServer:
 
     def __post_init__(self) -> None:
         horizon = self.policy.info.model.action_horizon
-        self._send = self.execute or self.policy.execute
+        self._send = self.policy.execute if self.execute is None else self.execute
         if not 1 <= self._send <= horizon:
             raise UsageError(f"--execute must be between 1 and the chunk's {horizon} actions, found {self._send}")
         self._reader = ObservationReader(self.policy.info, self.seed)

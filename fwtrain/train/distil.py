@@ -32,6 +32,7 @@ from fwtrain.data import StoreSource, Stream, derived_seed, open_source, trainin
 from fwtrain.data.contract import StoreLike
 from fwtrain.errors import RunMismatch, TrainingDiverged
 from fwtrain.export.files import whole
+from fwtrain.infer.about import weights_digest
 from fwtrain.infer.evaluate import EvalResult
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.worlds import LoopWorld
@@ -47,6 +48,8 @@ from fwtrain.train.weights import load_trained
 
 SETTINGS = "distil.json"
 """In a student's folder: what it was made with."""
+TEACHER_WEIGHTS = "teacher_weights"
+"""Setting: digest of the teacher's weights, which another run of the same name and step does not share."""
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises; after it it falls linearly to 0."""
 COMPARED = 4
@@ -121,7 +124,8 @@ def distil(
     source, device = open_source(store, recipe), choose_device(asked.device)
     _check_store(folder, source)
     settings: dict[str, object] = {
-        "teacher": asked.run.name, "teacher_step": checkpoint.step, "teacher_steps": asked.teacher_steps,
+        "teacher": asked.run.name, "teacher_step": checkpoint.step, TEACHER_WEIGHTS: weights_digest(checkpoint),
+        "teacher_steps": asked.teacher_steps,
         "train_steps": asked.train_steps, "batch_size": asked.batch_size or recipe.optim.batch_size, "lr": asked.lr,
     }  # fmt: skip
     for count in asked.steps:  # all of them before any is trained
@@ -179,13 +183,14 @@ def _check_store(folder: RunFolder, source: StoreSource) -> None:
 
 
 def _refuse_other(out: Path, settings: Mapping[str, object]) -> None:
-    """RunMismatch when a student is there that was made with other settings."""
+    """RunMismatch when a student is there that was made with other settings. Older ones do not record which weights
+    their teacher had."""
     if not out.exists():
         return
     path = out / SETTINGS
     made = json.loads(path.read_bytes()) if path.is_file() else {}
     for key, value in settings.items():
-        if made.get(key) != value:
+        if made.get(key, value if key == TEACHER_WEIGHTS else None) != value:
             raise RunMismatch(f"{out} was made with {key} {made.get(key)}, now it is {value}; use another --out")
 
 
@@ -259,7 +264,8 @@ def _keep(
     described = {**recipe.model_dump(mode="json"), "description": f"student of {count} steps of {teacher.path.name}"}
     own = validate_model(Recipe, {**described, "freeze": None, "lora": None}, f"recipe {recipe.name}")
     with whole(out) as temporary:
-        record_weights(temporary, own, teacher.info(), student.requires_grad_(True))
+        info = teacher.info().model_copy(update={"student_steps": count})
+        record_weights(temporary, own, info, student.requires_grad_(True))
         write_json(temporary / SETTINGS, {**settings, "steps": count})
 
 

@@ -108,6 +108,17 @@ class RunInfo(Model):
     recorded_sizes: tuple[tuple[int, int], ...] = ()
     """(height, width) in pixels of the recorded camera frames, before stitching, of up to 32 training episodes; () in
     runs of older versions and in imported ones."""
+    student_steps: int | None = None
+    """Euler steps that a student of `fwtrain distil` was trained for; None for every other run."""
+
+    def student_warning(self, steps: int) -> str | None:
+        """A sentence where a student is sampled with another number of steps than it was trained for."""
+        if self.student_steps in (None, steps):
+            return None
+        return (
+            f"the run is a student of {self.student_steps} denoising step{'s' if self.student_steps != 1 else ''}, "
+            f"sampled with {steps}: it was not trained for the times in between; pass --steps {self.student_steps}"
+        )
 
     @classmethod
     def of(cls, source: StoreSource, config: ModelConfig) -> RunInfo:

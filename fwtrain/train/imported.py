@@ -25,6 +25,7 @@ from fwdata.manifest import Manifest, validate_model
 from fwdata.normalise import Normaliser
 from fwtrain.export.files import whole
 from fwtrain.model import FastWAM
+from fwtrain.model.sampling import USUAL
 from fwtrain.recipe import DeployRecipe, Recipe
 from fwtrain.train.build import DTYPES, Sizes, sized_config
 from fwtrain.train.checkpoint import Content, TrainingState, save_checkpoint
@@ -106,10 +107,10 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
         raise UsageError(f"{asked.source} is not a lerobot folder: give its normalisation with --stats DATASET_STATS")
     if lerobot and asked.stats is not None:
         raise UsageError(f"{folder} has its own normalisation in {PREPROCESSOR}: leave out --stats")
-    note: str | None = None
+    notes: tuple[str, ...] = ()
     recipe = _with(asked.recipe, {"model": {"init": f"fastwam:{asked.source}"}})
     if lerobot:
-        state, action, deploy, note = of_lerobot(folder)
+        state, action, deploy, notes = of_lerobot(folder)
         recipe = _with(recipe, {"deploy": deploy.model_dump(exclude_unset=True)})
     else:
         assert asked.stats is not None
@@ -117,7 +118,7 @@ def import_policy(asked: ImportRequest) -> ImportedRun:
     recipe = RunFolder(asked.out).settled(recipe)
     path, origin = initial_origin(f"fastwam:{asked.source}")
     tokens = _tokens(asked, path, origin)
-    notes = (() if note is None else (note,)) + (() if origin is None else _agreed(recipe, path, origin))
+    notes += () if origin is None else _agreed(recipe, path, origin)
     vae, encoder = load_vae(asked.vae), load_text_encoder(asked.encoder)
     height, width = (pixels // vae.spatial_stride for pixels in asked.manifest.stitch.size)
     latents, text = (vae.channels, height, width), (tokens, encoder.dim)
@@ -293,20 +294,28 @@ class PolicyConfigFile(BaseModel):
     """Of the action stream."""
     sigma_shift: float | None = None
     """Replaces the shift of both streams in sampling, where it is set."""
+    num_inference_steps: int | None = None
+    """Denoising steps; None where it does not say."""
 
-    def sampling_note(self) -> str | None:
-        """A sentence where lerobot samples actions at another shift than they were trained with."""
+    def sampling_notes(self) -> tuple[str, ...]:
+        """Sentences where lerobot samples otherwise than this toolkit does unasked."""
+        notes = []
         trained = self.action_scheduler.train_shift
         sampled = self.sigma_shift or self.action_scheduler.infer_shift
-        if None in (trained, sampled) or trained == sampled:
-            return None
-        return (
-            f"lerobot samples it at action shift {sampled:g}, it was trained with {trained:g}, which is taken here: "
-            f"pass --shift {sampled:g} to eval and serve to sample as lerobot does"
-        )
+        if None not in (trained, sampled) and trained != sampled:
+            notes.append(
+                f"lerobot samples it at action shift {sampled:g}, it was trained with {trained:g}, which is taken "
+                f"here: pass --shift {sampled:g} to eval and serve to sample as lerobot does"
+            )
+        if self.num_inference_steps not in (None, USUAL.steps):
+            notes.append(
+                f"lerobot samples it with {self.num_inference_steps} denoising steps, the usual are {USUAL.steps}: "
+                f"pass --steps {self.num_inference_steps} to eval and serve to sample as lerobot does"
+            )
+        return tuple(notes)
 
 
-def of_lerobot(folder: Path) -> tuple[Scaling, Scaling, DeployRecipe, str | None]:
+def of_lerobot(folder: Path) -> tuple[Scaling, Scaling, DeployRecipe, tuple[str, ...]]:
     """Scaling of state and action, how actions are sent, and what differs in sampling, of a lerobot folder."""
     before, after = (_read(ProcessorFile, folder / name) for name in (PREPROCESSOR, POSTPROCESSOR))
     config = _read(PolicyConfigFile, folder / "config.json")
@@ -316,7 +325,7 @@ def of_lerobot(folder: Path) -> tuple[Scaling, Scaling, DeployRecipe, str | None
     deploy = DeployRecipe(
         gripper_sign=toggle.config.toggle_dimensions if toggle else (), gripper_clip=(), execute=config.n_action_steps
     )
-    return state, action, deploy, config.sampling_note()
+    return state, action, deploy, config.sampling_notes()
 
 
 def _affine(folder: Path, processor: ProcessorFile, step: str, feature: str, eps: float) -> Scaling:

@@ -359,15 +359,18 @@ def _with_own_server(settings: RoboTwinSettings) -> RoboTwinSettings:
     """Serve the run from a thread of this process, on a free port of the loopback address."""
     try:
         from fwtrain.infer.policy import Policy
+        from fwtrain.model import Denoising
         from fwtrain.serve.server import PolicyServer, background
+        from fwtrain.train.folder import RunFolder
     except ImportError:
         raise RoboTwinPolicyError(
             "run needs fwtrain in RoboTwin's environment (Python 3.12); without it start fwtrain serve elsewhere and "
             "set server"
         ) from None
     assert settings.run is not None
-    policy = Policy.load(settings.run, checkpoint=settings.checkpoint, device=settings.device)
-    server = PolicyServer(policy, port=0, seed=settings.noise_seed)
+    how = Denoising(steps=RunFolder(Path(settings.run)).info().student_steps or Denoising().steps)
+    policy = Policy.load(settings.run, checkpoint=settings.checkpoint, device=settings.device, sampling=how)
+    server = PolicyServer(policy, port=0, seed=settings.noise_seed, steps=how.steps)
     server.warm_up()
     running = contextlib.ExitStack()
     host, port = running.enter_context(background(server))

@@ -247,7 +247,8 @@ def doubts(info: RunInfo, plan: EvalPlan, sampling: Denoising) -> list[str]:
 
     sampling: what acts; a shift that it leaves open is the trained one.
     """
-    found = []
+    unfit = info.student_warning(sampling.steps)
+    found = [] if unfit is None else [unfit]
     for stream in ("video", "action"):
         trained = getattr(info.model.schedule, f"{stream}_shift")
         shift = getattr(sampling, f"{stream}_shift")

@@ -218,6 +218,10 @@ def test_prediction_beside_the_recording(trained: Path):
     store.cache.fingerprint = "else"
     with pytest.raises(RunMismatch, match="trained on latents fake-cache, this store has else"):
         predict(trained, store, 0, 0, device="cpu")
+    other = FakeStore()
+    other.source, other.action_names = "robotwin", tuple(f"wheel{number}" for number in range(14))
+    with pytest.raises(RunMismatch, match=r"has 14 action dimensions \(joint0, .*, this store 14 \(wheel0"):
+        predict(trained, other, 0, 0, device="cpu")
 
 
 class StandStill:

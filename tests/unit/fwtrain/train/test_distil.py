@@ -15,7 +15,9 @@ from training import recipe
 
 from fwdata.errors import UsageError
 from fwtrain.errors import RunMismatch
+from fwtrain.export import export_official
 from fwtrain.infer.policy import Policy, settled_sampling
+from fwtrain.model import Denoising
 from fwtrain.train import distil as module
 from fwtrain.train.distil import DistilRequest, distil
 from fwtrain.train.folder import RunFolder
@@ -53,6 +55,24 @@ def test_students_end_where_the_teacher_ends(teacher: Path, tmp_path: Path, monk
     with pytest.raises(RunMismatch, match=r"steps-1 was made with train_steps 60, now it is 61"):
         distil(FakeStore(), asked(teacher, tmp_path / "out", train_steps=61))
     assert RunFolder(tmp_path / "out" / "steps-2").recipe().description == "student of 2 steps of run"
+
+
+@pytest.mark.slow
+def test_a_student_is_of_one_teacher_and_one_number_of_steps(teacher: Path, tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "COMPARED", 1)
+    again, out = tmp_path / "run", tmp_path / "out"
+    distil(FakeStore(), asked(teacher, out, steps=(2,), train_steps=2))
+    train(FakeStore(), recipe("optim.steps=30", "optim.lr=0.02"), again)
+    with pytest.raises(RunMismatch, match="steps-2 was made with teacher_weights"):
+        distil(FakeStore(), asked(again, out, steps=(2,), train_steps=2))
+    info = RunFolder(out / "steps-2").info()
+    assert info.student_steps == 2 and RunFolder(teacher).info().student_steps is None
+    assert not caplog.records
+    Policy.load(out / "steps-2", device="cpu", sampling=Denoising(steps=2))
+    assert not caplog.records
+    Policy.load(out / "steps-2", device="cpu")
+    assert "a student of 2 denoising steps, sampled with 10" in caplog.text and "pass --steps 2" in caplog.text
+    assert "student of 2 denoising steps" in export_official(out / "steps-2", tmp_path / "s.pt").notes[0]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from fake_hub import FakeHub
+from fake_store import FakeStore
 from model_case import lively
 from serving import server
 from training import recipe
@@ -17,7 +19,10 @@ from training import recipe
 from fwdata.envs.base import Observation
 from fwdata.errors import UsageError
 from fwdata.manifest import load_manifest
+from fwtrain.errors import RunMismatch
 from fwtrain.infer.policy import Policy
+from fwtrain.infer.predict import predict
+from fwtrain.model import Denoising
 from fwtrain.serve.server import background
 from fwtrain.train.build import Sizes, sized_config
 from fwtrain.train.folder import RunFolder
@@ -113,12 +118,35 @@ def test_a_lerobot_folder_brings_its_own_rules(imported: Path, tmp_path: Path, m
     one, two = (policy.act_batch([seen(1)], [3])[0] for policy in (ours, theirs))
     assert two == pytest.approx(one, abs=1e-4)
     config = tmp_path / "lerobot" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "sigma_shift": 2.0}))
+    changed = {**json.loads(config.read_text()), "sigma_shift": 2.0, "num_inference_steps": 1}
+    config.write_text(json.dumps(changed))
     done = import_policy(ImportRequest(again.source, tmp_path / "other", recipe(), MANIFEST, **ENCODERS))
     assert (
         done.recipe.model.action_shift == 5
         and "lerobot samples it at action shift 2, it was trained w" in done.notes[0]
+        and "with 1 denoising steps" in done.notes[1]
     )
+
+
+def test_an_imported_run_predicts_on_a_store_of_its_encoders(imported: Path):
+    """It names no caches: those of the store are compared by what they were made with."""
+    info = RunFolder(imported).info()
+    store = FakeStore()
+    store.metadata = {"manifest": MANIFEST.model_dump(mode="json")}
+    store.cache.window, store.cache.identity = MANIFEST.window, dict(info.latents.identity)
+    rows = np.zeros((TOKENS, 64), np.float16)
+    text = SimpleNamespace(
+        fingerprint="store's", identity=dict(info.text.identity), max_tokens=TOKENS, embedding=lambda prompt: rows
+    )
+    store.text = lambda name=None: text
+    found = predict(imported, store, 1, 2, device="cpu", sampling=Denoising(steps=2))
+    assert found.action.shape == (32, 14) and found.mae > 0
+    text.max_tokens = TOKENS + 1
+    with pytest.raises(RunMismatch, match=f"token rows {TOKENS}, this store has {TOKENS + 1}"):
+        predict(imported, store, 1, 2, device="cpu")
+    store.cache.identity = {"vae": {"weights": "0" * 64}}
+    with pytest.raises(RunMismatch, match="latents of VAE weights"):
+        predict(imported, store, 1, 2, device="cpu")
 
 
 def test_what_cannot_be_imported_is_refused(official: Path, tmp_path: Path):
