@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -67,7 +68,7 @@ class FrozenCamera(Detector):
             n=int(moving.sum()),
             decided=DECIDED,
             measured="frozen" if frozen else DECIDED,
-            action="stop" if dead and share > MOST else "warn",
+            action="stop" if dead and share > MOST and not _rides_unknown(episode, camera) else "warn",
         )
 
 
@@ -77,6 +78,13 @@ def _ends(still: NDArray[np.bool_]) -> bool:
     last = len(still) - 1 - int(changing[-1]) if len(changing) else len(still)
     return last >= max(FROZEN_RUN, FROZEN_SHARE * len(still))
 
+
+def _rides_unknown(episode: EpisodeInput, camera: str) -> bool:
+    """Whether a camera rides on an arm by its name, and nothing tells which: that arm may rest while another moves."""
+    return episode.arm_of(camera) is None and bool(_ON_AN_ARM.search(camera.lower()))
+
+
+_ON_AN_ARM = re.compile(r"wrist|hand|gripper|eef|end_?effector")
 
 DECIDED = "the image changes while the robot moves"
 

@@ -273,3 +273,22 @@ def test_depth_maps_are_no_cameras(tmp_path):
     features[R1LITE_CAMERAS[0]]["info"] = {"video.is_depth_map": True}
     edit_info(root, features=features)
     assert "camera head_rgb needs the feature one of" in refusal(root)
+
+
+def test_arms_of_a_plain_mapping_are_known_by_the_sides_in_names(tmp_path):
+    """So a wrist camera is compared with its own arm; without sides nothing is claimed."""
+    joints = [f"{side}_joint_{i}.pos" for side in ("left", "right") for i in range(3)]
+    cameras = ("observation.images.top", "observation.images.left_wrist", "observation.images.right_wrist")
+    for names, arms in ((joints, ("left_wrist", "right_wrist")), (None, ())):
+        recipe = Recipe(
+            robot="own", cameras=cameras, vectors={"observation.state": 6, "action": 6},
+            names={"observation.state": names, "action": names}, lengths=(30,), tasks=(0,),
+        )  # fmt: skip
+        root = write_dataset(tmp_path / str(len(arms)), recipe)
+        made = Converter(choose_manifest([root], {}))
+        claims = made.read(root, made.discover(root).episodes[0]).conventions
+        assert tuple(arm.camera for arm in claims.arms) == arms
+        assert [arm.state for arm in claims.arms] == [(0, 1, 2), (3, 4, 5)][: len(arms)]
+        assert bool(arms) == (
+            "left_wrist: observation.images.right_wrist" in claims.options.get("wrists_exchanged", "")
+        )

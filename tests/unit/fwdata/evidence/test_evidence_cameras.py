@@ -286,3 +286,13 @@ def test_thumbnails_of_pixels_and_of_jpeg_show_the_same(size: tuple[int, int]) -
     small, decoded = from_rgb(frame[None])[0], small_grey(buffer.getvalue())
     assert 24 <= small.shape[0] <= size[0] and small.shape[1] <= 2 * 64
     assert small.mean() == pytest.approx(decoded.mean(), abs=3) and small.std() == pytest.approx(decoded.std(), abs=3)
+
+
+def test_a_wrist_camera_of_an_arm_that_nobody_named_may_rest() -> None:
+    """It does not stop a conversion; a camera that no arm carries by its name does."""
+    episode = clean_set()[0]
+    still = np.repeat(episode.thumbnails["left"][:1], len(episode.state), axis=0)
+    for camera, action in (("left_wrist", "warn"), ("left", "stop")):
+        shown = {"head": episode.thumbnails["head"], camera: still}
+        plain = with_claims(changed(episode, thumbnails=shown), arms=(), layout=None)
+        assert told("camera_frozen", plain)[camera].action == action
