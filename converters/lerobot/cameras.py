@@ -15,10 +15,11 @@ from converters.lerobot import kept, video
 from converters.lerobot.images import open_images
 from converters.lerobot.info import Info
 from converters.lerobot.meta import Dataset, EpisodeMeta
-from converters.lerobot.parquet import Floats, Span
+from converters.lerobot.parquet import Span
 from converters.lerobot.second_decoder import decord_blocks
 from converters.lerobot.shared_video import assign_shared
 from converters.lerobot.surplus import Surplus, assign_alone, assign_surplus
+from converters.lerobot.values import Floats
 from fwdata.api import Camera, EncodedCamera, Json, RawCamera, VideoCamera
 from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from converters.lerobot.parquet import Floats
+from converters.lerobot.values import Floats
 
 FINGER_M = 0.045
 FINGER_SUM_M = 0.03

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from converters.lerobot.mapping import Columns, Fit
 from converters.lerobot.meta import Dataset, load_dataset
-from converters.lerobot.parquet import Floats, numbers, read_span
+from converters.lerobot.parquet import read_span
+from converters.lerobot.values import Floats, numbers
 from converters.shared.conventions import is_gripper
 from fwdata.api import Json
 from fwdata.errors import BadEpisode, UsageError

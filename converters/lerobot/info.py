@@ -59,6 +59,11 @@ class Feature:
         """Numbers in one row; LeRobot stores shape (1,) as a plain number."""
         return math.prod(self.shape)
 
+    @property
+    def in_one_row(self) -> bool:
+        """Whether it holds numbers that lie in one row: of shape [n], [1, n] or [n, 1]."""
+        return self.dtype in NUMBER_TYPES and sum(n != 1 for n in self.shape) <= 1
+
 
 @dataclass(frozen=True)
 class Info:
@@ -106,8 +111,7 @@ class Info:
 
     def vectors(self) -> list[str]:
         """Keys of features of numbers in one row."""
-        numbers = [f for f in self.features.values() if f.dtype in NUMBER_TYPES and len(f.shape) <= 1]
-        return [f.key for f in numbers if 0 < f.size <= MAX_NUMBERS]
+        return [f.key for f in self.features.values() if f.in_one_row and 0 < f.size <= MAX_NUMBERS]
 
     def data_file(self, episode: int = 0, chunk: int = 0, file: int = 0) -> str:
         """Path of a parquet file relative to the dataset."""
@@ -223,13 +227,15 @@ def _version(found: object) -> str:
 
 
 def _fps(found: object) -> float:
+    if isinstance(found, str) and re.fullmatch(r"\d{1,5}(\.\d{1,9})?", found.strip()):
+        found = float(found)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 10_000:
         raise UsageError(f"{INFO}: fps must be a number above 0, found {found!r}")
     return float(found)
 
 
 def _count(data: Mapping[str, Any], key: str) -> int | None:
-    found = data.get(key)
+    found = counted(data.get(key))
     if found is None:
         return None
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= 10**10:
@@ -273,11 +279,37 @@ def _feature(key: str, value: object) -> Feature:
     _check_path(key, f"feature {key!r}")
     told: Mapping[str, Any] = value if isinstance(value, dict) else {}
     shape, dtype = told.get("shape"), told.get("dtype")
-    shape = [shape] if isinstance(shape, int) else shape
+    shape = [counted(n) for n in shape] if isinstance(shape, list) else [shape] if isinstance(shape, int) else shape
+    dtype = _plain_type(dtype) if isinstance(dtype, str) else dtype
     sound = isinstance(shape, list) and all(isinstance(n, int) and 0 <= n <= 10**6 for n in shape)
     if not sound or not isinstance(dtype, str):
         return Feature(key, "unknown", ())
     return Feature(key, dtype, tuple(shape or ()), _flat_names(told.get("names")), _is_depth(key, told))
+
+
+def _plain_type(dtype: str) -> str:
+    """The type of numbers under the names of torch, numpy and C, as numpy calls it; others as they are."""
+    plain = dtype.removeprefix("torch.").removeprefix("numpy.").removeprefix("np.").lstrip("<>=|")
+    return _TYPES.get(plain, plain if plain in NUMBER_TYPES else dtype)
+
+
+_TYPES = {
+    "double": "float64",
+    "float": "float32",
+    "half": "float16",
+    "halffloat": "float16",
+    "long": "int64",
+    "int": "int64",
+    "boolean": "bool",
+    **{f"{kind[0]}{size}": f"{kind}{8 * size}" for kind in ("float", "int", "uint") for size in (1, 2, 4, 8)},
+}
+
+
+def counted(value: object) -> object:
+    """A whole number that was written as a fraction, as pandas does where tables were joined, or as text."""
+    if isinstance(value, float) and abs(value) < 2**40 and value.is_integer():
+        return int(value)
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 13 else value
 
 
 def _flat_names(found: object) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import ENOENT
@@ -15,7 +14,8 @@ from converters.lerobot import hub
 from converters.lerobot.entry import BAD, GOOD, said_failed
 from converters.lerobot.entry import EpisodeMeta as EpisodeMeta
 from converters.lerobot.entry import VideoPlace as VideoPlace
-from converters.lerobot.info import INFO, Info, inside, read_info
+from converters.lerobot.info import INFO, Info, counted, inside, read_info
+from converters.lerobot.json_lines import json_lines
 from converters.lerobot.parquet import (
     OR_RECOVER,
     Span,
@@ -29,12 +29,10 @@ from converters.lerobot.recover import is_recovering, recover
 from converters.lerobot.shared_video import Slot, slots_of
 from converters.lerobot.survey import is_agreed, survey
 from converters.lerobot.tree import Tree, tree_of
-from converters.shared.content import not_content
 from fwdata.api import Skipped
 from fwdata.errors import BadEpisode, UsageError
 
 MAX_META_BYTES = 1 << 30
-MAX_LINE = 64 << 20
 MAX_EPISODES = 5_000_000
 _TASKS = {True: "meta/tasks.parquet", False: "meta/tasks.jsonl"}
 
@@ -231,31 +229,9 @@ def _totals(info: Info, entries: list[EpisodeMeta]) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _lines(path: Path, name: str) -> Iterator[tuple[int, dict[str, object] | str]]:
-    """(line number, object or why it is none) of every line that is not empty."""
-    reason = not_content(path, name)
-    if reason is not None and path.stat().st_size:
-        raise UsageError(reason)
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE):
-                number += 1
-                if not line.strip():
-                    continue
-                try:
-                    found = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    yield number, f"not valid JSON ({' '.join(str(error).split())})"
-                else:
-                    yield number, found if isinstance(found, dict) else f"a {type(found).__name__}, not an object"
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}") from None
-
-
 def _tasks_v2(folder: Path, warnings: list[str]) -> dict[int, str]:
     name, tasks = _TASKS[False], dict[int, str]()
-    for number, found in _lines(folder / name, name):
+    for number, found in json_lines(folder / name, name):
         reason = found if isinstance(found, str) else _add_task(tasks, found.get("task_index"), found.get("task"))
         if reason:
             warnings.append(f"{name} line {number} is left out: {reason}")
@@ -264,17 +240,12 @@ def _tasks_v2(folder: Path, warnings: list[str]) -> dict[int, str]:
 
 def _add_task(tasks: dict[int, str], index: object, text: object) -> str | None:
     """Register a task; returns what is wrong with it."""
-    index = _counted(index)
+    index = counted(index)
     if not _whole(index) or not isinstance(text, str):
         return f"expected task_index and task, found {index!r} and {str(text)[:40]!r}"
     if tasks.setdefault(index, text) != text:
         return f"task_index {index} has two texts, {tasks[index][:40]!r} is kept"
     return None
-
-
-def _counted(value: object) -> object:
-    """A whole number that a library wrote as a fraction, as pandas does where tables were joined; else as it is."""
-    return int(value) if isinstance(value, float) and abs(value) < 2**40 and value.is_integer() else value
 
 
 def _whole(value: object) -> TypeGuard[int]:
@@ -283,14 +254,14 @@ def _whole(value: object) -> TypeGuard[int]:
 
 def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[EpisodeMeta]:
     name, video_keys = "meta/episodes.jsonl", info.videos()
-    for number, found in _lines(folder / name, name):
+    for number, found in json_lines(folder / name, name):
         if number > MAX_EPISODES:
             raise UsageError(f"{name} lists more than {MAX_EPISODES} episodes")
         where = f"{name} line {number}"
         if isinstance(found, str):
             problems.append(Skipped(where, found))
             continue
-        index, length, tasks = found.get("episode_index"), found.get("length"), found.get("tasks")
+        index, length, tasks = counted(found.get("episode_index")), counted(found.get("length")), found.get("tasks")
         if not _whole(index) or not _whole(length):
             problems.append(Skipped(where, f"expected episode_index and length, found {index!r} and {length!r}"))
             continue
@@ -360,7 +331,7 @@ _PLACE = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 def _entry_v3(info: Info, row: Mapping[str, Any], video_keys: Iterable[str]) -> EpisodeMeta | str:
     """An episode, or what is wrong with it. A camera whose place is null or missing is not in it."""
-    row = {key: value if key.endswith("timestamp") else _counted(value) for key, value in row.items()}
+    row = {key: value if key.endswith("timestamp") else counted(value) for key, value in row.items()}
     index, length = row["episode_index"], row["length"]
     if not _whole(index) or not _whole(length):
         return f"expected episode_index and length, found {index!r} and {length!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from converters.lerobot.footer import with_footer, without_footer
 from converters.lerobot.info import Info
+from converters.lerobot.values import integers, numbers_in
 from converters.shared.content import not_content
 from fwdata.api import BadEpisode, opening
 from fwdata.errors import FwdataError
@@ -32,8 +33,6 @@ MAX_IMAGE_BYTES = 64 << 20
 BATCH_ROWS = 32
 BATCH_NUMBERS = 8192
 
-type Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Span:
@@ -49,6 +48,13 @@ class Span:
     """Number of rows."""
     columns: TableColumns | None = None
     """Columns of a file without a footer (option recover); None: the footer describes them."""
+    places: NDArray[np.int64] | None = field(default=None, compare=False)
+    """int64 [count], rows of the file in the order of frame_index, where they lie otherwise; None: in one run."""
+
+    @property
+    def stop(self) -> int:
+        """The row behind the last one."""
+        return self.start + self.count if self.places is None else int(self.places.max()) + 1
 
 
 type TableColumns = tuple[tuple[str, str, tuple[int, ...]], ...]
@@ -122,14 +128,14 @@ def find_rows(
 ) -> Span:
     """Where an episode's rows are. shared: the file may hold other episodes too.
 
-    BadEpisode when the file holds another number of its rows than `length`, or not in one run. Reads the column
-    episode_index once per file.
+    BadEpisode when the file holds another number of its rows than `length`, or not in one run and frame_index does not
+    tell their order. Reads the columns episode_index and frame_index once per file.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise BadEpisode(f"{name} cannot be read: {error.strerror}") from None
-    rows, numbers = _episode_column(path, name, status.st_mtime_ns, status.st_size, columns)
+    rows, numbers, frames = _episode_column(path, name, status.st_mtime_ns, status.st_size, columns)
     if numbers is None and shared:
         raise BadEpisode(f"{name} has no column 'episode_index'; its rows cannot be assigned to episodes")
     if numbers is not None and len(numbers) != rows:
@@ -142,12 +148,23 @@ def find_rows(
         raise BadEpisode(f"{_other_rows(name, numbers, episode, len(places), length)}; {_AGAIN}")
     if not 0 < length <= MAX_EPISODE_ROWS:
         raise BadEpisode(f"{name} holds {length} rows of episode {episode}, expected 1 to {MAX_EPISODE_ROWS}")
+    ordered = None if frames is None else _by_frame(places, frames)
+    if ordered is not None:
+        return Span(path, name, int(places[0]), length, columns, ordered)
     if int(places[-1] - places[0]) != length - 1:
         raise BadEpisode(
             f"{name} holds the rows of episode {episode} in more than one run; sort the table by its column index, or "
             "download it again"
         )
     return Span(path, name, int(places[0]), length, columns)
+
+
+def _by_frame(places: NDArray[np.int64], frames: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """An episode's rows in the order of frame_index; None where they lie so, or where that counts otherwise."""
+    if int(places[-1] - places[0]) == len(places) - 1 and (np.diff(frames[places]) == 1).all():
+        return None
+    order = np.argsort(frames[places], kind="stable")
+    return places[order] if (np.diff(frames[places][order]) == 1).all() else None
 
 
 _AGAIN = "download the dataset's tables and its folder meta again, from one revision, or leave the episode out"
@@ -167,13 +184,20 @@ def _other_rows(name: str, numbers: NDArray[np.int64] | None, episode: int, foun
 @lru_cache(maxsize=8)
 def _episode_column(
     path: Path, name: str, mtime_ns: int, size: int, columns: TableColumns | None
-) -> tuple[int, NDArray[np.int64] | None]:
+) -> tuple[int, NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """(rows, episode_index, frame_index) of a file; None for a column that it has not, or that does not count."""
     with open_parquet(path, name, columns) as file:
         rows = int(file.metadata.num_rows)
         if not file.schema_arrow.get_all_field_indices("episode_index"):
-            return rows, None
-        table = read_columns(file, name, ["episode_index"], range(file.metadata.num_row_groups))
-        return rows, integers(table, name, "episode_index")
+            return rows, None, None
+        counted = len(file.schema_arrow.get_all_field_indices("frame_index")) == 1
+        keys = ["episode_index", "frame_index"] if counted else ["episode_index"]
+        table = read_columns(file, name, keys, range(file.metadata.num_row_groups))
+        episodes = integers(table, name, "episode_index")
+        try:
+            return rows, episodes, integers(table, name, "frame_index") if counted else None
+        except BadEpisode:  # reported for each episode that is read
+            return rows, episodes, None
 
 
 def episodes_in(path: Path, name: str, columns: TableColumns | None = None) -> Mapping[int, int]:
@@ -190,7 +214,7 @@ def episodes_in(path: Path, name: str, columns: TableColumns | None = None) -> M
 
 @lru_cache(maxsize=4096)
 def _episodes_in(path: Path, name: str, mtime_ns: int, size: int, columns: TableColumns | None) -> Mapping[int, int]:
-    _, numbers = _episode_column(path, name, mtime_ns, size, columns)
+    _, numbers, _ = _episode_column(path, name, mtime_ns, size, columns)
     if numbers is None:
         return {}
     episodes, counts = np.unique(numbers, return_counts=True)
@@ -206,18 +230,15 @@ def alike(one: Span, other: Span, numbered: Sequence[str] = ("index",)) -> bool:
 def widths(path: Path, name: str, keys: Sequence[str], columns: TableColumns | None = None) -> dict[str, int]:
     """Numbers in a row of the columns that a table has, by its first row. BadEpisode as of `open_parquet`."""
     with open_parquet(path, name, columns) as file:
-        found = {}
+        found: dict[str, int] = {}
         for key in keys:
             places = file.schema_arrow.get_all_field_indices(key)
             if len(places) != 1:
                 continue
-            kind = file.schema_arrow.field(places[0]).type
-            if _fixed(kind):
-                found[key] = int(kind.list_size)
-            elif not _is_list(kind):
-                found |= {key: 1} if _is_number(kind) else {}
-            elif (first := _first(file, key)) is not None:
-                found[key] = len(first)
+            size = numbers_in(file.schema_arrow.field(places[0]).type)
+            if size is None and (first := _first(file, key)) is not None:
+                size = int(np.size(first))
+            found |= {key: size} if size else {}
         return found
 
 
@@ -242,7 +263,7 @@ def _groups(file: pq.ParquetFile, span: Span) -> tuple[list[int], int]:
     first = start = 0
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
-        if start < span.start + span.count and span.start < start + rows:
+        if start < span.stop and span.start < start + rows:
             first = first if groups else start
             groups.append(group)
         start += rows
@@ -253,7 +274,8 @@ def read_span(span: Span, keys: Sequence[str]) -> pa.Table:
     """These columns of an episode's rows. BadEpisode with the file and key."""
     with open_parquet(span.path, span.name, span.columns) as file:
         groups, first = _groups(file, span)
-        return read_columns(file, span.name, keys, groups).slice(span.start - first, span.count)
+        table = read_columns(file, span.name, keys, groups)
+    return table.slice(span.start - first, span.count) if span.places is None else table.take(span.places - first)
 
 
 def column_names(span: Span) -> list[str]:
@@ -262,125 +284,28 @@ def column_names(span: Span) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def numbers(table: pa.Table, name: str, key: str, size: int) -> Floats:
-    """A column as float64 [T, size]; plain numbers count as vectors of one. BadEpisode for nulls and other lengths."""
-    import pyarrow as pa
-
-    array = table.column(key)
-    array = pa.concat_arrays(array.chunks) if array.num_chunks else array
-    kind = array.type
-    width = 1
-    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        array = pa.array(array.to_pylist(), pa.large_list(kind.value_type))  # pyarrow 26 casts slices wrongly
-        kind = array.type
-    if _is_list(kind):
-        if array.null_count:
-            first = next(row for row, cell in enumerate(array) if not cell.is_valid)
-            raise BadEpisode(
-                f"{name}: {key} has {array.null_count} rows without values, the first is row {first} of the episode; "
-                "leave the episode out, or fetch the table again"
-            )
-        edges = _edges(array)
-        lengths = np.unique(np.diff(edges)) if len(array) else np.array([size])
-        if len(lengths) != 1:
-            raise BadEpisode(f"{name}: {key} has rows of {lengths.min()} to {lengths.max()} numbers, expected {size}")
-        width, array = int(lengths[0]), array.values.slice(int(edges[0]), int(edges[-1] - edges[0]))
-        kind = array.type
-    if width != size:
-        raise BadEpisode(f"{name}: {key} has {width} numbers in a row, {size} are declared in meta/info.json")
-    if not _is_number(kind):
-        raise BadEpisode(f"{name}: {key} holds {kind}, expected numbers")
-    if array.null_count:
-        raise BadEpisode(f"{name}: {key} has {array.null_count} missing values")
-    return np.asarray(_plain(array), np.float64).reshape(-1, size)
-
-
-def integers(table: pa.Table, name: str, key: str) -> NDArray[np.int64]:
-    """A column of whole numbers, int64 [T]; BadEpisode for anything else."""
-    import pyarrow as pa
-
-    array = table.column(key)
-    kind = array.type
-    if _is_list(kind):
-        return _whole(numbers(table, name, key, 1)[:, 0], name, key)
-    if pa.types.is_floating(kind) and not array.null_count:  # as pandas leaves whole numbers that were joined
-        return _whole(numbers(table, name, key, 1)[:, 0], name, key)
-    if not pa.types.is_integer(kind) or array.null_count:
-        raise BadEpisode(f"{name}: {key} must be whole numbers, found {kind} with {array.null_count} missing values")
-    return np.asarray(_plain(array), np.int64)
-
-
-def _whole(values: Floats, name: str, key: str) -> NDArray[np.int64]:
-    """Fractions that are whole numbers, as int64; BadEpisode for others."""
-    if not (np.isfinite(values) & (np.abs(values) < 2**53) & (values == np.rint(values))).all():
-        raise BadEpisode(f"{name}: {key} must be whole numbers, found fractions; download the table again")
-    return values.astype(np.int64)
-
-
-def _plain(array: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """Numbers without nulls as numpy, without pandas and `pyarrow.compute`.
-
-    pyarrow's own `to_numpy` imports the first, casts and filters the second: two seconds and a quarter second of CPU.
-    """
-    import pyarrow as pa
-
-    whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    if pa.types.is_boolean(whole.type):
-        bits = np.frombuffer(whole.buffers()[1] or b"", np.uint8)
-        return np.unpackbits(bits, bitorder="little")[whole.offset :][: len(whole)].astype(np.bool_)
-    found: NDArray[Any] = np.from_dlpack(whole)
-    return found
-
-
-def _edges(array: Any) -> NDArray[np.int64]:
-    """int64 [T + 1]: where the numbers of each row of a list column begin among `array.values`."""
-    if _fixed(array.type):
-        return np.arange(array.offset, array.offset + len(array) + 1, dtype=np.int64) * int(array.type.list_size)
-    return _plain(array.offsets).astype(np.int64)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    types = pa.types
-    return any(
-        is_one(kind)
-        for is_one in (
-            types.is_list,
-            types.is_large_list,
-            types.is_fixed_size_list,
-            types.is_list_view,
-            types.is_large_list_view,
-        )
-    )
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
-def _fixed(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_fixed_size_list(kind))
-
-
 def read_images(span: Span, key: str) -> Iterator[bytes]:
-    """Encoded images of an image feature, one per row, a batch of rows in memory at a time.
+    """Encoded images of an image feature, one per row; a batch of rows is in memory, all of them where they are sorted.
 
     LeRobot stores {bytes, path}; plain binary columns are read too. BadEpisode names the frame without bytes.
     """
+    if span.places is None:
+        yield from (_image(cell, span, key, row - span.start) for row, cell in _cells(span, key))
+        return
+    frames = {row: frame for frame, row in enumerate(span.places.tolist())}
+    found = {frames[row]: _image(cell, span, key, frames[row]) for row, cell in _cells(span, key) if row in frames}
+    yield from (found[frame] for frame in range(span.count))
+
+
+def _cells(span: Span, key: str) -> Iterator[tuple[int, Any]]:
+    """(row of the file, value) of a column from the first to the last row of a span."""
     with open_parquet(span.path, span.name, span.columns) as file:
         if len(file.schema_arrow.get_all_field_indices(key)) != 1:
             raise BadEpisode(f"{span.name} has no column {key!r}")
         groups, row = _groups(file, span)
-        batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=[key], use_threads=False)
-        for batch in batches:
-            first, last = max(span.start - row, 0), min(span.start + span.count - row, len(batch))
-            for offset in range(first, last):
-                yield _image(batch.column(key)[offset].as_py(), span, key, row + offset - span.start)
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=[key], use_threads=False):
+            for offset in range(max(span.start - row, 0), min(span.stop - row, len(batch))):
+                yield row + offset, batch.column(key)[offset].as_py()
             row += len(batch)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from converters.lerobot.meta import Dataset, load_dataset
-from converters.lerobot.parquet import column_names, numbers, read_span
+from converters.lerobot.parquet import column_names, read_span
+from converters.lerobot.values import seconds
 from fwdata.errors import BadEpisode, UsageError
 
 SCANNED_EPISODES = 3
@@ -44,7 +45,7 @@ def _measured(folder: Path, stamp: int) -> float | None:
         try:
             span = dataset.span(entry)
             if "timestamp" in column_names(span) and span.count > 2:
-                steps.append(np.diff(numbers(read_span(span, ["timestamp"]), span.name, "timestamp", 1)[:, 0]))
+                steps.append(np.diff(seconds(read_span(span, ["timestamp"]), span.name, "timestamp")))
         except BadEpisode:
             continue
     if not steps:

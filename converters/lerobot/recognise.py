@@ -19,8 +19,8 @@ from converters.lerobot.info import Info
 from converters.lerobot.mapping import Fit, fit
 from converters.lerobot.meta import Dataset, corrected_info, load_dataset
 from converters.lerobot.options import LerobotOptions, options_of, rate_agrees
-from converters.lerobot.parquet import Floats
 from converters.lerobot.rows import read_rows
+from converters.lerobot.values import Floats
 from fwdata.errors import BadEpisode, ManifestError, UsageError
 from fwdata.manifest import Manifest, load_manifest, manifest_names
 

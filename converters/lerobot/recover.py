@@ -21,6 +21,7 @@ from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.footer import without_footer
 from converters.lerobot.info import MAX_INFO_BYTES, Info, inside, read_json
 from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
+from converters.lerobot.values import integers, numbers
 from fwdata.api import Skipped
 from fwdata.errors import BadEpisode, UsageError
 
@@ -89,7 +90,7 @@ def _rows(path: Path, name: str, columns: parquet.TableColumns) -> dict[int, NDA
     with parquet.open_parquet(path, name, columns) as file:
         keys = ["episode_index", "frame_index"]
         table = parquet.read_columns(file, name, keys, range(file.metadata.num_row_groups))
-    episodes, frames = (parquet.integers(table, name, key) for key in keys)
+    episodes, frames = (integers(table, name, key) for key in keys)
     return {int(index): frames[episodes == index] for index in np.unique(episodes)}
 
 
@@ -113,7 +114,7 @@ def _check_order(folder: Path, info: Info, name: str) -> None:
         size = info.features[key].size
         if low is None or high is None or not low.size == high.size == size:
             continue
-        values = parquet.numbers(table, name, key, size)
+        values = numbers(table, name, key, size)
         room = 1e-6 + 0.01 * (high - low)
         inside_range = float(((values >= low - room) & (values <= high + room)).mean())
         if inside_range < INSIDE:

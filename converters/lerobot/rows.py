@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from converters.lerobot import parquet
 from converters.lerobot.info import Feature, Info
 from converters.lerobot.mapping import Columns, Fit
-from converters.lerobot.parquet import Floats, Span
+from converters.lerobot.parquet import Span
 from converters.lerobot.stamps import telling_times
 from converters.lerobot.text import Labels, Rows
+from converters.lerobot.values import Floats, integers, number_type, numbers
+from converters.lerobot.values import seconds as seconds_of
 from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
@@ -46,15 +48,16 @@ def read_rows(span: Span, info: Info, mapping: Fit, rate: float | None = None) -
     there = set(parquet.column_names(span))
     extra = [k for k in ("frame_index", "timestamp", "task_index", *_LABELS) if k in there and k not in keys]
     table = parquet.read_span(span, [*keys, *extra])
-    values = {key: parquet.numbers(table, span.name, key, info.features[key].size) for key in keys}
-    indices = {k: parquet.integers(table, span.name, k) for k in extra if k != "timestamp"}
+    values = {key: numbers(table, span.name, key, info.features[key].size) for key in keys}
+    indices = {k: integers(table, span.name, k) for k in extra if k != "timestamp"}
     warnings, seconds = _check_types(table, [info.features[key] for key in keys]), None
     if "frame_index" in indices:
         warnings += _check_order(span, indices["frame_index"])
     if "timestamp" in extra:
-        times = parquet.numbers(table, span.name, "timestamp", 1)[:, 0]
+        times = seconds_of(table, span.name, "timestamp")
         seconds = telling_times(times, rate or info.fps)
         warnings += _check_times(times, rate or info.fps)
+        _check_sorted(span, times)
     task, coarse, quality = (indices.get(key) for key in ("task_index", *_LABELS))
     return TableRows(
         _joined(values, mapping.state),
@@ -75,7 +78,21 @@ def _check_order(span: Span, found: Rows) -> list[str]:
             f"{span.name}: frame_index is {found[row]} at row {row} of the episode, expected {first + row}: rows are "
             "missing or in another order; download the table again, or leave the episode out"
         )
-    return [f"frame_index begins at {first}; row 0 is the first one that is there"] if first else []
+    sorted_ = ["rows are in another order than frame_index counts; they are read in its order"]
+    begins = [f"frame_index begins at {first}; row 0 is the first one that is there"] if first else []
+    return (sorted_ if span.places is not None else []) + begins
+
+
+def _check_sorted(span: Span, times: Floats) -> None:
+    """BadEpisode where rows were sorted by frame_index, and their times then run backwards."""
+    back = np.diff(times) < 0
+    if span.places is not None and back.any():
+        row = int(back.argmax()) + 1
+        raise BadEpisode(
+            f"{span.name}: frame_index tells another order of the rows than the file, and timestamp then goes back "
+            f"from {times[row - 1]:.3f} s to {times[row]:.3f} s at row {row}: one of both is wrong; download the table "
+            "again, or leave the episode out"
+        )
 
 
 def as_float32(values: Floats, names: Sequence[str], what: str) -> tuple[NDArray[np.float32], list[str]]:
@@ -112,9 +129,8 @@ def _check_types(table: pa.Table, features: Sequence[Feature]) -> list[str]:
     """What was declared as fractions and is stored as whole numbers may have lost them in a cast."""
     found = []
     for feature in features:
-        kind = table.schema.field(feature.key).type
-        kind = str(getattr(kind, "value_type", kind))
-        if feature.dtype.startswith("float") and not kind.startswith(("float", "double", "halffloat")):
+        kind = number_type(table.schema.field(feature.key).type)
+        if feature.dtype.startswith("float") and not kind.startswith(("float", "double", "halffloat", "decimal")):
             found.append(f"{feature.key} holds {kind}, meta/info.json says {feature.dtype}: fractions may be lost")
     return found
 

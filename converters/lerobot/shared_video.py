@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from converters.lerobot.cuts import REACH, find_cuts
 from converters.lerobot.entry import EpisodeMeta
-from converters.lerobot.parquet import Floats
 from converters.lerobot.stamps import at_times
+from converters.lerobot.values import Floats
 from converters.lerobot.video import Assignment, Timeline, assign_run, assign_span
 from fwdata.errors import BadEpisode
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from converters.lerobot.parquet import Floats
+from converters.lerobot.values import Floats
 from converters.lerobot.video import Assignment, Timeline
 
 _UNITS = (1.0, 1e-3, 1e-6, 1e-9)

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.lerobot.parquet import Floats
 from converters.lerobot.stamps import at_times
+from converters.lerobot.values import Floats
 from converters.lerobot.video import Assignment, Timeline, assign_run, assign_whole
 from fwdata.errors import BadEpisode
 

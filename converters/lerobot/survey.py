@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from converters.lerobot import parquet
 from converters.lerobot.doubled import DoubledRows
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
-from converters.lerobot.info import NUMBER_TYPES, Info, inside
+from converters.lerobot.info import Info, inside
 from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
 from converters.lerobot.video_files import by_frames
 from fwdata.api import BadEpisode
@@ -158,7 +158,7 @@ def _absent_images(folder: Path, info: Info, ends: Sequence[str]) -> dict[str, N
 
 def _sizes(folder: Path, info: Info, ends: Sequence[str]) -> dict[str, int]:
     """Features of numbers whose rows have another size in the first and the last table than meta/info.json says."""
-    keys = [f.key for f in info.features.values() if f.dtype in NUMBER_TYPES and len(f.shape) <= 1]
+    keys = [f.key for f in info.features.values() if f.in_one_row]
     try:
         found = [parquet.widths(inside(folder, name), name, keys) for name in ends]
     except (BadEpisode, UsageError):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.lerobot.discovery import DatasetFolder
-from converters.lerobot.info import NUMBER_TYPES
 from converters.lerobot.meta import Dataset, EpisodeMeta, load_dataset
-from converters.lerobot.parquet import Floats, column_names, numbers, read_span
+from converters.lerobot.parquet import column_names, read_span
+from converters.lerobot.values import Floats, numbers
 from fwdata.errors import BadEpisode, UsageError
 
 SAMPLED = 3
@@ -107,9 +107,7 @@ def _rows(dataset: Dataset, entry: EpisodeMeta) -> dict[str, Floats]:
     span = dataset.span(entry)
     there = set(column_names(span))
     keys = [
-        f.key
-        for f in dataset.info.features.values()
-        if f.dtype in NUMBER_TYPES and len(f.shape) <= 1 and f.key in there and f.key not in _BOOKKEEPING
+        f.key for f in dataset.info.features.values() if f.in_one_row and f.key in there and f.key not in _BOOKKEEPING
     ]
     keys = [key for key in keys if not key.endswith("index")]
     table = read_span(span, keys)

@@ -271,7 +271,7 @@ import sys
 from pathlib import Path
 from typing import Any
 import numpy as np, pyarrow as pa
-from converters.lerobot.parquet import numbers
+from converters.lerobot.values import numbers
 flags = [i % 3 == 0 for i in range(21)]
 lists = [[float(i), -float(i)] for i in range(21)]
 columns = {"flag": pa.array(flags), "pair": pa.array(lists), "fixed": pa.array(lists, pa.list_(pa.float32(), 2))}
