@@ -136,15 +136,20 @@ def _notes(path: Path, name: str, mtime_ns: int, size: int) -> tuple[str, ...]:
     return first_notes(partial(open_video, path, name))
 
 
-def _decoded_from(source: VideoPixels, container: InputContainer, codec: str, pts: int) -> Iterator[VideoFrame]:
-    """Decoded frames from the keyframe on that the one at `pts` needs, or from an earlier one.
+def _entry_time(source: VideoPixels, codec: str, pts: int) -> int | None:
+    """Time of the keyframe that the frame at `pts` is decoded from; None where only the container tells keyframes.
 
     Containers may mark other packets as keyframes too, from which decoding gives wrong frames without an error.
     """
-    stream, entry = container.streams.video[0], None
     if codec in ("h264", "hevc", "mpeg4"):
         with contextlib.suppress(ValueError):
-            entry = indexed(source.path, source.name).entry_time(pts)
+            return indexed(source.path, source.name).entry_time(pts)
+    return None
+
+
+def _decoded_from(container: InputContainer, entry: int | None, pts: int) -> Iterator[VideoFrame]:
+    """Decoded frames from the keyframe on that the one at `pts` needs, or from an earlier one."""
+    stream = container.streams.video[0]
     if entry is None:
         container.seek(pts, stream=stream, backward=True, any_frame=False)
         yield from container.decode(stream)
@@ -246,21 +251,48 @@ class VideoPixels:
         return is_untimed(self.path)
 
 
+class _Group:
+    """Whether the frames since the last keyframe have all come out of the decoder, undamaged.
+
+    pts: int64 [N], ascending times of all frames of the file. entry: the frame that decoding begins at, if known.
+    """
+
+    def __init__(self, pts: NDArray[np.int64], entry: int | None) -> None:
+        self._pts = pts
+        self._next = entry
+        self._spoilt = False
+
+    def spoilt_by(self, frame: VideoFrame, time: int | None) -> bool:
+        """Take the next frame in the order shown; whether it, or one since its keyframe, is missing or damaged."""
+        place = -1 if time is None else int(np.searchsorted(self._pts, time))
+        if not 0 <= place < len(self._pts) or self._pts[place] != time:
+            return self._spoilt or frame.is_corrupt  # hidden by an edit list
+        lost = not frame.key_frame and (self._spoilt or self._next not in (None, place))
+        self._spoilt, self._next = lost or frame.is_corrupt, place + 1
+        return self._spoilt
+
+
 def decode(source: VideoPixels) -> Iterator[VideoFrame]:
-    """The frames in order; BadEpisode for one that the decoder leaves out or marks as damaged, or of another size."""
+    """The frames in order; BadEpisode for one that the decoder leaves out or marks as damaged, or of another size, and
+    for one that is decoded from such a frame: decoders show that without an error."""
     found = timeline(source.path, source.name)
     size = found.height, found.width
     wanted = found.pts[source.ranks].tolist()
     done, words, untimed = 0, "", source.untimed
+    enter = bool(source.ranks[0]) and not untimed
+    entry = _entry_time(source, found.codec, wanted[0]) if enter else None
+    group = _Group(found.pts, 0 if not enter else None if entry is None else int(np.searchsorted(found.pts, entry)))
     with open_video(source.path, source.name) as container:
-        for number, frame in enumerate(_until_damage(source, container, found.codec, wanted[0])):
+        decoded = _decoded_from(container, entry, wanted[0]) if enter else container.decode(video=0)
+        for number, frame in enumerate(_until_damage(decoded)):
             if isinstance(frame, str):
                 words = f" ({frame})"
                 break
             time = number if untimed else frame.pts
+            spoilt = group.spoilt_by(frame, time)
             if time is not None and time < wanted[done]:
                 continue
-            if time != wanted[done] or frame.is_corrupt:
+            if time != wanted[done] or spoilt:
                 break
             if (frame.height, frame.width) != size:
                 raise BadEpisode(
@@ -278,12 +310,11 @@ def decode(source: VideoPixels) -> Iterator[VideoFrame]:
     )
 
 
-def _until_damage(source: VideoPixels, container: InputContainer, codec: str, pts: int) -> Iterator[VideoFrame | str]:
-    """Decoded frames from `_decoded_from`, or of the whole file; last of all what the decoder says of damage."""
+def _until_damage(decoded: Iterator[VideoFrame]) -> Iterator[VideoFrame | str]:
+    """Decoded frames; last of all what the decoder says of damage."""
     import av
 
-    enter = bool(source.ranks[0]) and not source.untimed
     try:
-        yield from _decoded_from(source, container, codec, pts) if enter else container.decode(video=0)
+        yield from decoded
     except av.FFmpegError as error:
         yield ffmpeg_words(error)

@@ -203,7 +203,7 @@ class BagPixels(BagFrames):
         decoder = av.CodecContext.create(self.kind, "r")
         assert isinstance(decoder, VideoCodecContext)
         decoder.thread_count = 1
-        shown = [-1]
+        shown = [self.first - 1]
         try:
             for number, message in self.messages():
                 if number < self.first:
@@ -218,13 +218,19 @@ class BagPixels(BagFrames):
             raise BadEpisode(f"{self.camera}: the {self.kind} video cannot be decoded: {error.strerror}") from None
 
     def _in_order(self, frames: list[VideoFrame], shown: list[int]) -> list[VideoFrame]:
-        """The frames; BadEpisode for B-frames that the stream does not announce. shown: the last message, updated."""
+        """The frames; BadEpisode for B-frames that the stream does not announce, and for a message that gives no frame
+        before others that may be decoded from it. shown: the last message, updated."""
         for frame in frames:
             if frame.pts is not None and frame.pts < shown[0] and not self.reordered:
                 raise BadEpisode(
                     f"the video has B-frames that it does not announce: message {frame.pts} is displayed after message "
                     f"{shown[0]}, so stamps and images do not belong together; encode the topic again without B-frames "
                     "(ffmpeg -bf 0)"
+                )
+            if not self.reordered and not frame.key_frame and frame.pts is not None and frame.pts > shown[0] + 1:
+                raise BadEpisode(
+                    f"message {shown[0] + 1} of the video gives no image: it is damaged, and so may be those after it, "
+                    "up to the next keyframe; copy the recording again, or leave it out (--exclude)"
                 )
             shown[0] = max(shown[0], frame.pts or 0)
         return frames

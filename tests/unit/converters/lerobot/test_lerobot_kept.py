@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from clips import ffmpeg_rgb, moving, write_clip
@@ -134,6 +135,27 @@ def test_a_damaged_video_loses_its_episode_alone(tmp_path: Path) -> None:
     bad.write_bytes(data[: len(data) // 2])  # the index at its end is lost
     [(source, reason)] = run_convert(raw, tmp_path / "t.zarr", choose()).quarantined
     assert "it ends before its index (moov)" in reason
+
+
+@pytest.mark.parametrize(("how", "lost"), [("keep", 0), ("keep", 3), ("pixels", 3)])
+def test_episodes_that_are_decoded_from_a_lost_frame_are_left_out(tmp_path: Path, how: str, lost: int) -> None:
+    """HEVC goes on from a frame that it cannot decode, with other pixels and no error, up to the next keyframe."""
+    recipe = Recipe(version="v3.0", lengths=(9, 8, 7), tasks=(0, 1, 1), size=(64, 96))
+    raw = write_dataset(tmp_path / "set", recipe)
+    shared_video(raw, recipe, "libx265", 17)
+    path = raw / V3_VIDEO.format(video_key=recipe.cameras[0], chunk_index=0, file_index=0)
+    shown, data = ffmpeg_rgb(path), bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [n for n, packet in enumerate(packets) if packet.is_keyframe] == [0, 17]
+    place, size = packets[lost].pos, packets[lost].size
+    data[place + 6 : place + size] = bytes(size - 6)
+    path.write_bytes(data)
+    report = run_convert(raw, tmp_path / "s.zarr", choose(video=how))
+    [left] = fwdata.open(tmp_path / "s.zarr").episodes
+    assert np.array_equal(left.frames("head_rgb"), shown[17:])
+    reasons = [reason for _, reason in report.quarantined]
+    assert len(reasons) == 2 and all("cannot be decoded, the video is damaged there or short" in r for r in reasons)
 
 
 @pytest.mark.slow

@@ -55,6 +55,21 @@ def test_groups_without_rows_and_messages_behind_a_hole_are_left_out(tmp_path: P
     assert [n for n, packet in enumerate(camera.packets()) if packet.is_entry] == [0, 8, 10, 18, 26]
 
 
+@pytest.mark.parametrize("how", ["keep", "pixels"])
+def test_a_message_that_gives_no_image_is_named(tmp_path: Path, how: str) -> None:
+    """HEVC goes on from it with other pixels and no error, also where the message itself belongs to no row."""
+    packets, messages = list(video(36, "h265")), r1.recording()
+    for topic in ALL.values():
+        messages = as_video(messages, topic, packets, text="h265")
+    rd.write_sent(tmp_path / "raw/good", messages)
+    packets[12] = packets[12][: len(packets[12]) // 3]
+    rd.write_sent(tmp_path / "raw/bad", as_video(r1.recording(), r1.HEAD, packets, text="h265"))
+    options = {"video": how, "task": "t"}
+    report = run_convert(tmp_path / "raw", tmp_path / "s.zarr", rd.manifest().model_copy(update={"options": options}))
+    [(name, reason)] = report.quarantined
+    assert name.startswith("bad/") and "message 12 of the video gives no image: it is damaged" in reason
+
+
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 @pytest.mark.parametrize("once", [False, True])
 def test_any_frame_is_read_and_exported_wherever_parameter_sets_are_sent(
