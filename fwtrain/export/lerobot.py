@@ -214,6 +214,11 @@ def _notes(trained: Trained, config: Any) -> tuple[str, ...]:
     if len(modes) > 1:
         names = " and ".join(mode.name for mode in modes if mode.sampler != "first-frame")
         notes.append(f"lerobot samples in mode first-frame; mode {names} of {trained.config.variant} is not in it")
+    if trained.info.source == "libero" and not deploy.gripper_sign:
+        notes.append(
+            "the recipe has no deploy.gripper_sign: actions hold the gripper as 1 open .. 0 closed, LIBERO's simulator "
+            "takes -1 open, +1 closed, and lerobot sends them as they are"
+        )
     if deploy.gripper_clip:
         notes.append(f"lerobot does not clip dimensions {list(deploy.gripper_clip)} to 0 .. 1: the robot has to")
     return tuple(notes)

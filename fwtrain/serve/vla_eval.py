@@ -50,6 +50,9 @@ LIBERO = {"send_wrist_image": True, "send_state": True, "num_steps_wait": 30}
 LIBERO_MORE = {"quat_no_antipodal": True, "env_seed": 42}
 LIBERO_STATE, LIBERO_ROTATION = 8, (3, 4, 5)
 """Width of LIBERO's state and the place of its axis-angle, for imported runs: official statistics name no dimension."""
+LIBERO_WIDTH, LIBERO_GRIPPER = 7, 6
+"""Width of LIBERO's action and the place of its gripper, which the harness sends on as -1 open where below 0, else +1
+closed."""
 FOLDED = ("LIBEROProBenchmark", "LIBEROMemBenchmark")
 """LIBERO benchmarks that cannot be asked to leave the axis-angle unfolded."""
 
@@ -76,6 +79,11 @@ class HarnessProtocol:
             dict(LIBERO) if self.benchmark in FOLDED else {**LIBERO, **LIBERO_MORE, "max_steps": self.limit}
         )
         return asked if self.suite is None else {**asked, "suite": self.suite}
+
+    @property
+    def libero(self) -> bool:
+        """Whether LIBERO takes the actions."""
+        return self.benchmark.startswith("LIBERO") or self.suite is not None
 
     @property
     def limit(self) -> int:
@@ -186,8 +194,18 @@ class HarnessSession:
             raise UsageError(self._refusal)
         if not self._queue:
             chunk = await self.act(self.reader.read(self._translated(payload)))
-            self._queue.extend(chunk[: self.execute])
+            self._queue.extend(self._commands(chunk[: self.execute]))
         return self._queue.popleft()
+
+    def _commands(self, chunk: Float32) -> Float32:
+        """float32 [n, a] as the benchmark takes them: LIBERO's gripper by the official sign(1 - 2 g), as in
+        `fwtrain eval --env libero`, where the run's recipe has no rule for it."""
+        signed = LIBERO_GRIPPER in self.about.get("gripper_sign", ())
+        if signed or not self._protocol.libero or chunk.shape[1] != LIBERO_WIDTH:
+            return chunk
+        sent = chunk.copy()
+        sent[:, LIBERO_GRIPPER] = np.sign(1 - 2 * sent[:, LIBERO_GRIPPER])
+        return sent
 
     def _translated(self, payload: Mapping[Any, Any]) -> dict[str, object]:
         """The observation in the keys of `fwtrain.serve`."""

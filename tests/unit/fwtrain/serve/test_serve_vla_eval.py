@@ -234,6 +234,23 @@ def test_a_folded_rotation_is_unfolded_towards_the_runs_states(names):
     assert read("LIBEROProBenchmark", [0, 0, 0])[3:6] == pytest.approx([0, 0, 0])
 
 
+def test_liberos_gripper_is_signed_where_the_recipe_has_no_rule():
+    """The harness sends everything from 0 on as closed: a gripper in 0 .. 1 would never open."""
+    chunk = np.tile(np.array([0.1, 0.9, 0.4], np.float32)[:, None], (1, 7))
+
+    def sent(benchmark: str, suite: str | None = None, sign: tuple[int, ...] = ()) -> list[float]:
+        info = small_policy().info
+        session = HarnessSession(info, ObservationReader(info, 42), None, 3, suite, {"gripper_sign": list(sign)})
+        session._protocol = HarnessProtocol(benchmark, suite)
+        found = session._commands(chunk)
+        assert (found[:, :6] == chunk[:, :6]).all()
+        return found[:, 6].tolist()
+
+    assert sent("LIBEROBenchmark") == sent("LIBEROProBenchmark") == sent("", "libero_goal") == [1, -1, 1]
+    kept = chunk[:, 6].tolist()
+    assert sent("SimplerEnvBenchmark") == sent("") == sent("LIBEROBenchmark", sign=(6,)) == kept
+
+
 def test_the_harness_evaluates_against_the_server(served, tmp_path: Path):
     """vla-eval's own runner, offline and without Docker."""
     pytest.importorskip("vla_eval", reason="vla-eval is not installed; the tests above cover its wire")
