@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -107,12 +108,15 @@ def stats(
     """
     from fwdata import open as open_store
     from fwdata.store.caches.stats import compute_statistics, save_statistics
-    from fwdata.store.files import write_lock
+    from fwdata.store.files import refuse_nested, write_lock
     from fwdata.store.working_copy import working_copy
 
     for path in () if export is None else (export, *export.parents):
         if path.exists() and path.is_dir() == (path == export):
             raise UsageError(f"--export {export}: {path} is a {'folder' if path.is_dir() else 'file'}; name a new file")
+    if export is not None:
+        refuse_nested(export)
+        _refuse_replacing(export)
     with progress_bar("statistics", "episodes") as bar, working_copy(store) as folder:
         opened = open_store(folder)
         bar.start(len(opened.episodes))
@@ -134,6 +138,18 @@ def stats(
     print(
         f"{found.num_episodes} training episodes, {found.num_transitions} frames; kept in {parse_location(store)}/stats"
     )
+
+
+def _refuse_replacing(export: Path) -> None:
+    """UsageError for a file that holds something else than exported statistics."""
+    if not export.is_file():
+        return
+    try:
+        held = json.loads(export.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        held = None
+    if not isinstance(held, dict) or not {"state", "action", "num_transition"} <= held.keys():
+        raise UsageError(f"--export {export} exists and does not hold statistics; name a new file")
 
 
 def encode_text(

@@ -26,6 +26,14 @@ def page_place(out: Path, name: str, option: str) -> Path:
     return path
 
 
+def refuse_no_folder(out: Path, option: str) -> None:
+    """UsageError, naming `option`, where `out` or what is above it is a file, or lies in a store."""
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{option} {out}: {path} is a file; name a folder")
+    refuse_nested(out / "any")
+
+
 def refuse_foreign(path: Path) -> None:
     """UsageError for a file that is not a page of this toolkit, before it would be replaced."""
     if not path.is_file():

@@ -50,11 +50,18 @@ def asking(where: str) -> Iterator[None]:
     try:
         yield
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, LocalTokenNotFoundError, HTTPError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = _reason(str(error)) or type(error).__name__
         raise UsageError(
             f"{where} on the hub: {reason}; log in with `hf auth login`, check the name and the network, and run "
             "the same command again: it continues"
         ) from None
+
+
+def _reason(text: str) -> str:
+    """The first line that says more than a status code, as in "404 Client Error.", without its full stop."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    bare = len(lines) > 1 and re.match(r"\d{3} (Client|Server) Error\b", lines[0])
+    return (lines[1] if bare else lines[0]).removesuffix(".") if lines else ""
 
 
 def listed(repo: str, kind: RepoKind) -> dict[str, RemoteFile]:

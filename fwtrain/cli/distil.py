@@ -116,12 +116,14 @@ def distil_command(
     are kept, and so are finished trials of a benchmark, in OUT/eval. Exit code 3: some environments crashed.
     """
     import fwdata
+    from fwdata.report.place import refuse_no_folder
     from fwtrain.infer.worlds import BenchmarkLoopWorld, SampleLoopWorld
     from fwtrain.train.distil import DistilRequest, distil
     from fwtrain.train.run import set_threads
 
     counts = _step_counts(steps)
     folder = out or run / "distil"
+    refuse_no_folder(folder, "--out")
     loop: SampleLoopWorld | BenchmarkLoopWorld | None = None
     plan = loop_plan(env, episodes, execute, suite, tasks, trials, protocol, workers, limit, resolution)
     if plan is not None:

@@ -348,9 +348,12 @@ def _in_sample_world(
     as_json: bool,
 ) -> None:
     from fwdata.io import write_json
+    from fwdata.report.place import refuse_no_folder
     from fwtrain.infer.evaluate import evaluate_sample
     from fwtrain.train.report_loops import RESULT
 
+    if record is not None:
+        refuse_no_folder(record, "--record")
     count, scenes = EPISODES if episodes is None else episodes, 0 if seed is None else seed
     carried, denoising = EXECUTE if execute is None else execute, STEPS if steps is None else steps
     policy, sampling = loading.policy(scenes, denoising, carried)

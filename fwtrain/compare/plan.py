@@ -15,6 +15,7 @@ from typing import NotRequired, TypedDict
 from fwdata.envs.benchmarks.contract import TrialRules
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.manifest import validate_model
+from fwdata.report.place import refuse_no_folder
 from fwtrain.infer.trials.plan import EvalPlan
 from fwtrain.recipe import Recipe
 from fwtrain.variants import MODE_SHARE, VARIANTS
@@ -143,12 +144,13 @@ def make_plan(
     benchmark: EvalPlan | None = None,
     workers: int = 1,
 ) -> ComparisonPlan:
-    """Arms and runs; UsageError for names and numbers that do not fit.
+    """Arms and runs; UsageError for names and numbers that do not fit, and where `out` cannot be a folder.
 
     variants: None for all there are. lambdas: further weights of the video loss for the first variant that has one;
     lambda 0 is the variant no-video and the base recipe's own weight is the variant itself: neither is trained twice.
     benchmark: trials that take the place of env, episodes and execute; workers: environments side by side.
     """
+    refuse_no_folder(out, "--out")
     variants = tuple(VARIANTS) if variants is None else variants
     for variant in variants:
         if variant not in VARIANTS:

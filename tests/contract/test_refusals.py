@@ -173,6 +173,8 @@ DATA = [
     Refused("pull me/x", "name a folder for the store"),
     Refused("pull me/x toy.zarr", "exists already"),
     Refused("report absent.zarr --out new.html", "absent.zarr"),
+    Refused("stats toy.zarr --export notes.txt", "does not hold statistics", before=text("notes.txt")),
+    Refused("stats toy.zarr --export toy.zarr/zarr.json", "lies inside the store"),
     Refused("report toy.zarr --out notes.txt", "name a file ending in .html", before=text("notes.txt")),
 ]  # fmt: skip
 
@@ -202,6 +204,9 @@ TRAIN = [
     Refused("export lerobot run new", "trained on latents"),
     Refused("export lerobot run mine --any-encoder", "exists already", before=text("mine/notes.txt")),
     Refused("compare toy.zarr --recipe tiny --out new", "toy"),
+    Refused("compare toy.zarr --recipe tiny --out notes.txt", "is a file; name a folder", before=text("notes.txt")),
+    Refused("distil run --store toy.zarr --out notes.txt", "is a file; name a folder", before=text("notes.txt")),
+    Refused("eval run --env sample --record notes.txt", "is a file; name a folder", before=text("notes.txt")),
     Refused("compare toy.zarr --out new --env none", "choose a recipe with --recipe: generic, libero"),
     Refused("compare absent.zarr --recipe tiny --out new --env none", "absent.zarr"),
     Refused("compare toy.zarr --recipe tiny --out new --variants nonsense", "nonsense"),

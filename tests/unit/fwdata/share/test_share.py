@@ -188,7 +188,7 @@ def test_a_name_that_is_no_repository_changes_nothing(hub: HubServer, path: Path
 
 
 def test_a_refused_pull_leaves_nothing(hub: HubServer, path: Path, tmp_path: Path, run):
-    run("pull", "me/nothing", tmp_path / "new.zarr").refused(2, "me/nothing on the hub")
+    run("pull", "me/nothing", tmp_path / "new.zarr").refused(2, "me/nothing on the hub: Entry Not Found for url")
     push_store(fwdata.open(path), REPO, "mit", only=("stats",))
     run("pull", REPO, tmp_path / "new.zarr").refused(2, "holds caches alone")
     assert not list(tmp_path.iterdir())
