@@ -74,6 +74,8 @@ PER_EPISODE = {
     "duplicate_episodes",
     "instruction_typos",
     "instruction_ending",
+    "unwritten_rows",
+    "start_pose",
 }
 """Detectors whose finding is fixed by leaving the episodes out."""
 
@@ -81,7 +83,7 @@ OF_CAMERA = {"camera_frozen", "camera_content", "camera_delay"}
 """Detectors whose finding is fixed by training without the camera, where most episodes show it."""
 
 
-IN_THE_RECORDING = {"state_delay", "camera_delay"}
+IN_THE_RECORDING = {"state_delay", "camera_delay", "unwritten_rows", "start_pose"}
 """Detectors whose finding no manifest can correct; what was decided is kept, or the data are recorded again."""
 
 

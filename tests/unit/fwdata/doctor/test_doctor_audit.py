@@ -38,11 +38,11 @@ from fwdata.doctor.examine import Examination, examine
 from fwdata.doctor.exhibits import add_exhibit
 from fwdata.doctor.findings import DoctorFinding
 from fwdata.doctor.recordings import check_recordings
-from fwdata.doctor.remedies import Patient
+from fwdata.doctor.remedies import Patient, remedy
 from fwdata.evidence.claims import CameraClaim, RateClaim, UnitClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure, pool
-from fwdata.evidence.records import Severity
+from fwdata.evidence.records import DatasetVerdict, Severity
 from fwdata.evidence.registry import all_detectors
 from fwdata.manifest import Normalisation, load_manifest
 from fwdata.pipeline.request import ConvertRequest
@@ -389,6 +389,13 @@ def test_what_discovery_says_is_found(tmp_path: Path) -> None:
     (folder / "data/episode1.hdf5").rename(folder / "data/episode9.hdf5")
     found = {finding.detector: finding for finding in check_recordings(request).findings}["discovery"]
     assert found.severity == "note" and "episode numbers are absent" in found.sentence
+
+
+@pytest.mark.parametrize("detector", ["unwritten_rows", "start_pose"])
+def test_rows_that_no_manifest_corrects_are_left_out_or_accepted(detector: str) -> None:
+    found = DatasetVerdict(detector, "contradicted", against=1, action="stop", episodes=("e 1",))
+    assert remedy(Patient("raw", "robotwin", False), found, 5).endswith("--exclude 'e 1'")
+    assert remedy(Patient("raw", "robotwin", False), found, 1).endswith(f"--accept {detector}=WHY")
 
 
 def test_an_option_that_a_warning_names_is_in_the_command() -> None:
