@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 type Variant = Literal["classic", "v1.0 native", "v1.0 converted", "v1.0 interim", "v1.0"]
 
+GRIPPER_APART, GRIPPER_TOLERANCE = 0.5, 1e-3
+"""Openings of a gripper (0 .. 1) from which two are not the same one, and up to which they are."""
+
 MAX_FRAMES = 100_000
 """Most frames of one recording; the longest task has a limit of 1,700 steps."""
 MAX_WIDTH = 64
@@ -131,6 +134,8 @@ def read_motion(file: h5py.File, variant: Variant, recorded_targets: bool = Fals
         rows, left, right = _joint_rows(file, "joint_action", _CLASSIC)
         _check_lengths(file, ("endpose/left_endpose", "endpose/right_endpose"), len(rows), "joint_action")
         _check_lengths(file, ("endpose/left_gripper", "endpose/right_gripper"), len(rows), "joint_action")
+        for side, column in (("left", left), ("right", left + right + 1)):
+            _check_gripper(file, side, rows[:, column])
         if len(rows) < 2:
             raise BadEpisode(f"too short: {len(rows)} recorded frame(s) give no state with an action, 2 are needed")
         return Motion(rows[:-1], rows[1:], len(rows), left, right, "state = row t, action = row t + 1")
@@ -222,6 +227,26 @@ def _check_lengths(file: h5py.File, keys: tuple[str, ...], rows: int, what: str)
         node = dataset(file, key)
         if node is not None and (node.ndim < 1 or node.shape[0] != rows):
             raise BadEpisode(f"{key} has shape {node.shape}, but {what} has {rows} rows")
+
+
+def _check_gripper(file: h5py.File, side: str, values: NDArray[np.float32]) -> None:
+    """BadEpisode where a classic file holds a gripper's opening, float32 [T], twice: reversed, or still."""
+    key = f"endpose/{side}_gripper"
+    node = dataset(file, key)
+    if node is None or node.shape != values.shape or node.dtype.kind not in "fiu" or not len(values):
+        return
+    other = np.asarray(node[()], np.float32)
+    apart = np.abs(other - values)
+    if not np.isfinite(other).all() or apart.max() < GRIPPER_APART:
+        return
+    reverse = float(np.abs(other - (1 - values)).max()) <= GRIPPER_TOLERANCE
+    if reverse or np.ptp(values) == 0 < np.ptp(other):
+        row = int(apart.argmax())
+        what = "one is 1 minus the other" if reverse else f"joint_action/{side}_gripper never changes"
+        raise BadEpisode(
+            f"{key} disagrees with joint_action/{side}_gripper at frame {row}: {other[row]:g} != {values[row]:g}, "
+            f"{what}; correct the one that is wrong, or remove endpose/{side}_gripper"
+        )
 
 
 def camera_keys(file: h5py.File, variant: Variant) -> dict[str, str]:

@@ -157,6 +157,18 @@ def test_implausible_numbers_are_warnings(tmp_path):
     assert any("rad between frames 2 and 3" in w for w in warnings)
 
 
+@pytest.mark.parametrize(("change", "said"), [(1, "one is 1 minus the other"), (0, "left_gripper never changes")])
+def test_a_gripper_that_the_file_itself_contradicts(tmp_path, change, said):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    with recording(folder) as file:
+        values = file["joint_action/left_gripper"][()]
+        values = 1 - values if change else 0 * values
+        del file["joint_action/vector"]
+        replace(file, "joint_action/left_gripper", values)
+    found = reason(tmp_path)
+    assert "endpose/left_gripper disagrees with joint_action/left_gripper at frame 0: 1 != 0" in found and said in found
+
+
 def test_repeated_rows_are_kept(tmp_path):
     folder = write_task(tmp_path, "archive", TASK, [0])
     with recording(folder) as file:
