@@ -8,8 +8,11 @@ end of the header. Source: the safetensors format description (huggingface/safet
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +28,8 @@ from torch import Tensor
 from fwdata.errors import StoreDamaged, UsageError, one_line
 from fwdata.io import whole_file
 
+NEARLY_FULL = 1 << 20
+"""A disk with fewer free bytes is full, as far as weights go."""
 MODEL_NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """What the file of a whole model's weights is called in a folder: by lerobot, transformers and us; by diffusers."""
 
@@ -196,12 +201,29 @@ def _names_in(file: Path, refusal: Refusal) -> list[str]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a whole file or nothing. tensors: contiguous, on the CPU."""
+    """Write a whole file or nothing. tensors: contiguous, on the CPU. OSError where the system cannot write it."""
     with whole_file(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(dict(tensors), temporary, metadata)
+        try:
+            save_file(dict(tensors), temporary, metadata)
+        except SafetensorError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
         temporary.chmod(mode)  # safetensors leaves a file that nobody else can read
+
+
+def save_torch(path: Path, data: object) -> None:
+    """`torch.save`. OSError where the system cannot write it: torch has a RuntimeError without the reason."""
+    try:
+        torch.save(data, path)
+    except RuntimeError as error:
+        if "inline_container" not in str(error):
+            raise
+        number = errno.ENOSPC if shutil.disk_usage(path.parent).free < NEARLY_FULL else errno.EIO
+        raise OSError(number, os.strerror(number)) from None
 
 
 def header_bytes(header: TensorHeader) -> bytes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from fwdata.encode.tensor_files import save_torch
 from fwdata.encode.text.official_cache import ENCODER, file_name, official_file
 from fwdata.errors import UsageError, quoted
 from fwdata.io import whole_file
@@ -51,6 +50,6 @@ def export_official_text(store: Store, folder: Path, name: str | None = None) ->
         if path.exists():
             continue
         with whole_file(path) as temporary:
-            torch.save(official_file(cache.tokens(prompt), cache.max_tokens), temporary)
+            save_torch(temporary, official_file(cache.tokens(prompt), cache.max_tokens))
         written += 1
     return OfficialTextReport(folder, len(cache.prompts), written)

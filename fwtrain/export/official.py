@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from fwdata.encode.tensor_files import TensorFiles
+from fwdata.encode.tensor_files import TensorFiles, save_torch
 from fwdata.errors import UsageError
 from fwtrain.export.files import Exported, Trained, whole
 from fwtrain.model import ModelConfig
@@ -49,7 +47,7 @@ def export_official(run: Path, out: Path, which: str = "last") -> Exported:
         **({"proprio_encoder": proprio} if proprio else {}),
     }
     with whole(out) as temporary:
-        torch.save(data, temporary)
+        save_torch(temporary, data)
     return Exported(out, run, trained.checkpoint.step, (*_student(trained.info), *_notes(config)))
 
 

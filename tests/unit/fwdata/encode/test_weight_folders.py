@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fwdata.encode.tensor_files import MODEL_NAMES, NotPlainTensors, load_torch, save_tensors, weight_files
+from fwdata.encode.tensor_files import MODEL_NAMES, NotPlainTensors, load_torch, save_tensors, save_torch, weight_files
 from fwdata.encode.text import umt5
 from fwdata.encode.vae.wan import load_vae
 from fwdata.errors import UsageError
@@ -98,6 +99,19 @@ def test_fields_of_another_type_are_refused(
     save_file(tiny[1], tmp_path / WHOLE)
     with pytest.raises(UsageError, match=says):
         load_vae(str(tmp_path))
+
+
+def test_a_system_that_cannot_write_a_file_of_weights_says_why(tmp_path: Path) -> None:
+    limits, large = resource.getrlimit(resource.RLIMIT_FSIZE), torch.zeros(1 << 16)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_tensors(tmp_path / WHOLE, {"a": large})
+        with pytest.raises(OSError, match="Input/output error"):
+            save_torch(tmp_path / "a.pt", large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / WHOLE).exists()
 
 
 def test_a_file_of_weights_can_be_read_by_whoever_reads_others(tmp_path: Path) -> None:
