@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fwdata.dataset import WindowDataset
     from fwdata.store.caches.identity import differing
     from fwdata.store.caches.stats import Statistics, merge_statistics
-    from fwdata.store.compatibility import Described, check_joinable, difference
+    from fwdata.store.compatibility import Described, check_joinable, difference, recording_key
     from fwdata.store.episode import StoredEpisode as Episode
     from fwdata.store.reader import Store
     from fwdata.window import Window, WindowSpec
@@ -43,6 +43,7 @@ __all__ = [
     "differing",
     "merge_statistics",
     "open",
+    "recording_key",
 ]
 
 _HOMES = {
@@ -56,6 +57,7 @@ _HOMES = {
     "difference": "fwdata.store.compatibility",
     "differing": "fwdata.store.caches.identity",
     "merge_statistics": "fwdata.store.caches.stats",
+    "recording_key": "fwdata.store.compatibility",
 }
 """Public name -> module that holds it, imported when asked for: `import fwdata` loads no library."""
 

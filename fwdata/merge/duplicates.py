@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from fwdata.errors import UsageError
+from fwdata.store.compatibility import recording_key
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.reader import Store
 
@@ -34,18 +35,12 @@ def _duplicates(stores: Sequence[Store]) -> Iterator[tuple[str, str, str]]:
     for number, store in enumerate(stores):
         for episode in store.episodes:
             where = f"{store.location}: {episode.id}"
-            in_file = files.setdefault(_source_key(episode), (number, where))
+            in_file = files.setdefault(recording_key(episode) or where, (number, where))
             in_rows = rows.setdefault(_rows_key(episode), (number, where))
             if in_file[0] != number:
                 yield in_file[1], where, "one source file"
             elif in_rows[0] != number:
                 yield in_rows[1], where, "equal state and action rows"
-
-
-def _source_key(episode: StoredEpisode) -> str:
-    """The recording's own file, and the place in it."""
-    place = episode.source.partition("#")[2]
-    return f"{episode.files[0]['sha256']}#{place}"
 
 
 def _rows_key(episode: StoredEpisode) -> str:

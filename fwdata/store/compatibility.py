@@ -33,6 +33,23 @@ class Described(Protocol):
     def metadata(self) -> Mapping[str, Any]: ...
 
 
+class Recorded(Protocol):
+    """What is asked of an episode to know its recording."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def files(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+def recording_key(episode: Recorded) -> str | None:
+    """What two stores' episodes of one recording share: the digest of its own file, and the place in it. None where
+    the store names no file."""
+    if not episode.files:
+        return None
+    return f"{episode.files[0]['sha256']}#{episode.source.partition('#')[2]}"
+
+
 def schema(store: Described) -> dict[str, object]:
     """The facts two stores must agree on."""
     manifest = store.metadata["manifest"]

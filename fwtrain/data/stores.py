@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata import Statistics, check_joinable, difference, differing, merge_statistics
+from fwdata import Statistics, check_joinable, difference, differing, merge_statistics, recording_key
 from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.window import Window
 from fwdata.window_batches import RowsLike
@@ -144,7 +144,8 @@ class JointStores:
 def join_stores(stores: Sequence[StoreLike]) -> StoreLike:
     """The stores as one; a single store is returned as it is.
 
-    UsageError when they differ in what they must share (every difference is named), or one is given twice.
+    UsageError when they differ in what they must share (every difference is named), one is given twice, or a recording
+    trains in one and validates in another.
     """
     if len(stores) == 1:
         return stores[0]
@@ -157,7 +158,23 @@ def join_stores(stores: Sequence[StoreLike]) -> StoreLike:
                 "give it a larger weight"
             )
         seen[store.fingerprint] = store.location
+    _check_splits(stores)
     return JointStores(stores)
+
+
+def _check_splits(stores: Sequence[StoreLike]) -> None:
+    """UsageError for a recording that several stores hold, and not in one split: validation would see what is trained.
+    Looks at metadata alone; recordings that are in one split of all of them are drawn as often as they are held."""
+    held: dict[str, tuple[str, str]] = {}
+    for store in stores:
+        for episode in store.episodes:
+            key, where = recording_key(episode), f"{store.location}: {episode.id}"
+            split, before = held.setdefault(key or where, (episode.split, where))
+            if split != episode.split:
+                raise UsageError(
+                    f"{where} ({episode.split}) is the same recording as {before} ({split}): validation would see what "
+                    "is trained; give each recording once, or convert all of them into one store"
+                )
 
 
 def members_of(store: StoreLike) -> tuple[StoreLike, ...]:

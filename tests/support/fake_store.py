@@ -29,6 +29,7 @@ class FakeEpisode:
     task: str = "lift"
     invalid: tuple[int, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    files: tuple[dict[str, Any], ...] = ()
 
     @property
     def id(self) -> str:

@@ -205,6 +205,18 @@ def test_stores_that_do_not_belong_together_are_refused() -> None:
         recipe("data.weights=[1, 0]")
 
 
+def test_a_recording_does_not_train_in_one_store_and_validate_in_another() -> None:
+    a, b = two()
+    a.episodes[0].files, b.episodes[1].files = (({"sha256": "0" * 64},),) * 2
+    assert (a.episodes[0].split, b.episodes[1].split) == ("train", "train")
+    join_stores([a, b])
+    b.episodes[3].files, b.episodes[1].files = b.episodes[1].files, ()
+    with pytest.raises(UsageError, match=r"data/b\.zarr: episode13 \(val\) is the same recording as data/a\.zarr: ep"):
+        join_stores([a, b])
+    b.episodes[3].files = ({"sha256": "1" * 64},)
+    join_stores([a, b])
+
+
 def test_an_episode_says_its_store() -> None:
     episode = join_stores(two()).episodes[3]
     assert (episode.index, episode.store, episode.num_frames) == (3, "b", 20)
