@@ -8,6 +8,9 @@ import pytest
 from libero_files import write_file
 from libero_reading import FILE, converter, pixels, read_one, reason
 
+from converters.shared import hdf5
+from converters.shared.hdf5 import find
+
 KEY = "data/demo_0/obs/agentview_rgb"
 
 
@@ -81,3 +84,22 @@ def test_files_that_are_no_hdf5_are_named_as_what_they_are(tmp_path, data, part)
     other.write_bytes(data)
     (skipped,) = converter().discover(tmp_path).skipped
     assert part in skipped.reason and other.name in skipped.reason
+
+
+def test_plain_links_and_others_lead_to_the_same_objects(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data/demo_0/actions"] = np.arange(6)
+        file["again"] = h5py.SoftLink("/data/demo_0")
+        file["data/up"] = h5py.SoftLink("/again/actions")
+        file["nowhere"] = h5py.SoftLink("/absent")
+        file["données/x"] = np.arange(3)
+        file["type"] = np.dtype("float32")
+        for key in ("data/demo_0/actions", "/data/demo_0/actions/", "again/actions", "data/up", "données/x"):
+            assert isinstance(find(file, key), h5py.Dataset), key
+        assert find(file, "again") == find(file, "data/demo_0") == file["data/demo_0"]
+        for key in ("nowhere", "nowhere/x", "data/demo_1", "data/demo_0/actions/x", "absent/x"):
+            assert find(file, key) is None, key
+        by_plain, found = hdf5._by_plain_links(file, "data/demo_0/actions")
+        assert by_plain and found == file["data/demo_0/actions"]
+        assert [hdf5._by_plain_links(file, key)[0] for key in ("again", "data/up", "données/x", "type")] == [False] * 4
+        assert hdf5._by_plain_links(file, "data/demo_1") == (True, None)
