@@ -40,14 +40,22 @@ def left_out(archives: Iterable[str], folders: Collection[str]) -> tuple[LeftOut
     return tuple(found)
 
 
+NO_ENDING = "no ending"
+"""How converters count files whose name has none."""
+
+
 def instead(endings: Counter[str], archives: Sequence[str], ignored: Sequence[str], advice: str) -> str:
     """`(what lay in a folder without recordings); what to do`. endings: of its files; ignored: what was not entered."""
-    parts = [f"{count} {ending}" for ending, count in endings.most_common(3)]
+    parts = [
+        f"{count} {'without an ending' if ending == NO_ENDING else ending}" for ending, count in endings.most_common(3)
+    ]
     found = f"files found instead: {', '.join(parts)}" if parts else "the folder holds no files"
     if archives:
         advice = f"unpack the archives first, in that folder: {command(archives)}"
     if ignored:
         found += f"; not entered: {ignored[0]}"
+    if ignored and ignored[0].endswith("(a symbolic link)"):
+        advice += ", the one that the link leads to, or a copy of it (cp -rL)"
     return f"({found}); {advice}"
 
 

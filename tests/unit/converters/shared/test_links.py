@@ -37,8 +37,16 @@ def test_a_snapshot_links_to_the_blobs_of_its_own_dataset(tmp_path):
 def test_a_snapshot_does_not_link_elsewhere(tmp_path, place):
     write_file(tmp_path / place, [0])
     root = _snapshot(tmp_path / "datasets--owner--name", tmp_path / place)
-    with pytest.raises(UsageError, match="a symbolic link"):
+    with pytest.raises(
+        UsageError, match=r"a symbolic link.*the one that the link leads to, or a copy of it \(cp -rL\)"
+    ):
         converter().discover(root)
+
+
+def test_files_without_an_ending_are_called_so(tmp_path):
+    (tmp_path / "task_demo").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"\(files found instead: 1 without an ending\)"):
+        converter().discover(tmp_path)
 
 
 def test_a_link_that_was_stored_as_text_is_named(tmp_path):
