@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from fwdata.api import LeftOut
+from fwdata.api import LeftOut, Skipped
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.pipeline.plan import read_plan
 from fwdata.pipeline.request import ConvertRequest
@@ -32,8 +32,12 @@ def pick_recordings(request: ConvertRequest, found: CombinedDiscovery) -> Combin
         _check_names((*exclude, *only), found)
     dropped = [r for r in found.recordings if _named(r, exclude) or (only and not _named(r, only))]
     names = {r.id for r in dropped}
+    unread = [s for s in found.skipped if _means(s, exclude) or (only and not _means(s, only))]
     kept = tuple(r for r in found.recordings if r.id not in names)
     if not kept:
+        meant = next((s for s in found.skipped if s not in unread), None) if only else None
+        if meant is not None:
+            raise UsageError(f"--only: {meant.source} cannot be converted: {meant.reason}")
         raise UsageError(f"--exclude and --only leave none of the {len(found.recordings)} recordings found")
     planned = {e.id for part in (plan.parts if plan else ()) for e in part.episodes}
     held = sorted(names & planned)
@@ -41,19 +45,33 @@ def pick_recordings(request: ConvertRequest, found: CombinedDiscovery) -> Combin
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         raise UsageError(f"{request.out} holds {held[0]!r}{more} already; convert to another --out to leave it out")
     reason = "recordings outside of --only, or that --exclude names" if only else "recordings that --exclude names"
-    examples = tuple(r.id for r in dropped[:EXAMPLES])
-    left = (LeftOut(reason, len(dropped), examples, asked=True),) if dropped else ()
-    return replace(found, recordings=kept, left_out=(*found.left_out, *left), exclude=exclude, only=only)
+    told = [*(r.id for r in dropped), *(s.source for s in unread)]
+    left = (LeftOut(reason, len(told), tuple(told[:EXAMPLES]), asked=True),) if told else ()
+    skipped = tuple(s for s in found.skipped if s not in unread)
+    return replace(
+        found, recordings=kept, skipped=skipped, left_out=(*found.left_out, *left), exclude=exclude, only=only
+    )
 
 
 def _named(recording: RootedRecording, names: Sequence[str]) -> bool:
     """Whether a recording is meant by one of the names: its id, its source, its file, or a pattern of one of them."""
-    own = (recording.id, recording.source, recording.source.partition("#")[0])
-    return any(name in own or any(fnmatchcase(text, name) for text in own) for name in names)
+    return _any((recording.id, recording.source, recording.source.partition("#")[0]), names)
+
+
+def _means(skipped: Skipped, names: Sequence[str]) -> bool:
+    """Whether one of the names means a recording that cannot be read: its source, its file, or what is in its file."""
+    file, _, inside = skipped.source.partition("#")
+    within = not inside and any(name.startswith(f"{file}#") for name in names)
+    return within or _any((skipped.source, file, inside), names)
+
+
+def _any(own: Sequence[str], names: Sequence[str]) -> bool:
+    return any(name in own or any(text and fnmatchcase(text, name) for text in own) for name in names)
 
 
 def _check_names(names: Sequence[str], found: CombinedDiscovery) -> None:
     for name in names:
-        if not any(_named(recording, (name,)) for recording in found.recordings):
+        named = any(_named(recording, (name,)) for recording in found.recordings)
+        if not named and not any(_means(skipped, (name,)) for skipped in found.skipped):
             known = [text for r in found.recordings for text in (r.id, r.source)]
             raise UsageError(f"--exclude or --only: no recording is called {name!r}{did_you_mean(name, known)}")

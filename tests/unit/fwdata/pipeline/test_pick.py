@@ -51,6 +51,17 @@ def test_recordings_are_left_out_by_name(run, raw, options, left):
     assert again.code == 0 and len(_ids(raw)) == len(left) and "0 frames" in again.out
 
 
+def test_recordings_that_cannot_be_read_are_left_out_by_name_too(run, raw):
+    """So the advice to leave them out can be followed, and --only is not about them."""
+    (raw / "libero_goal" / "broken_demo.hdf5").write_bytes(b"")
+    assert "0 bytes" in _convert(run, raw, "--dry-run").err
+    for options in (("--exclude", "libero_goal/broken_demo.hdf5"), ("--only", f"*{BOWL}*")):
+        ran = _convert(run, raw, *options, "--dry-run")
+        assert ran.code == 0 and "left out, " in ran.err and "0 bytes" not in ran.err, ran.err
+    ran = _convert(run, raw, "--only", "libero_goal/broken_demo.hdf5#demo_0")
+    assert ran.code == 2 and "--only: libero_goal/broken_demo.hdf5 cannot be converted: " in ran.err
+
+
 def test_names_from_a_file(run, raw, tmp_path):
     names = tmp_path / "bad.txt"
     names.write_text(f"# failed\nlibero_goal/{STOVE}/demo_0  # slipped\n\nlibero_goal/{STOVE}/demo_2\n")
