@@ -154,6 +154,11 @@ def read_motion(file: h5py.File, variant: Variant, recorded_targets: bool = Fals
         return Motion(state, action, recorded, left, right, "as stored (recorded targets, option actions)")
     if np.array_equal(action[:-1], state[1:]):
         return Motion(state, action, recorded, left, right, "as stored (action = next row's state)")
+    if len(state) > 1 and np.array_equal(action[1:], state[:-1]) and not np.array_equal(action, state):
+        raise BadEpisode(
+            "action row t is the state of row t - 1 throughout: the rows are in reverse order, or the actions are two "
+            "rows late; put them in order, or leave the recording out (--exclude)"
+        )
     if not np.array_equal(action, state):
         row = int(np.flatnonzero((action[:-1] != state[1:]).any(axis=1))[0])
         raise BadEpisode(

@@ -178,6 +178,17 @@ def test_repeated_rows_are_kept(tmp_path):
     assert len(episode.state) == 5 and np.array_equal(episode.state[2], episode.action[2]) and episode.warnings == ()
 
 
+def test_v1_rows_in_reverse_order_are_called_so(tmp_path):
+    folder = write_task(tmp_path, "v1", TASK, [0], variant="native")
+    with recording(folder) as file:
+        names: list[str] = []
+        file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+        for name in names:
+            if file[name].shape and len(file[name]) == 5:
+                replace(file, name, file[name][()][::-1])
+    assert "action row t is the state of row t - 1 throughout: the rows are in reverse order" in reason(tmp_path)
+
+
 def test_v1_actions_of_the_same_row_are_rebuilt(tmp_path):
     folder = write_task(tmp_path, "v1", TASK, [0], variant="converted")
     with recording(folder) as file:
