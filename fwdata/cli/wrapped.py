@@ -10,7 +10,6 @@ from fwdata.cli.converter_options import chosen_options, parse_options
 from fwdata.console import warn
 from fwdata.errors import UsageError
 from fwdata.pipeline.units import Shard, Spread
-from fwdata.store.locations import parse_location
 
 USUAL_ARRAY = 1001
 """Tasks of an array that Slurm takes unless a site says otherwise (MaxArraySize)."""
@@ -38,9 +37,7 @@ def check_wrapped(command: Sequence[str], shards: int) -> None:
         _check_conversion(given, parse_options(given["options"] or []) | chosen_options(context))
         return
     _check_names(given)
-    place = parse_location(given["store"])
-    if isinstance(place, Path):
-        _check_store(place, name, shards)
+    _check_store(given["store"], name, shards)
     if shards > USUAL_ARRAY:
         warn(f"{shards} tasks: Slurm takes arrays of at most {USUAL_ARRAY} tasks unless the site allows more")
 
@@ -79,11 +76,11 @@ def _check_names(given: Mapping[str, Any]) -> None:
         raise UsageError(f"--instructions must be canonical or all, found {given['instructions']!r}")
 
 
-def _check_store(path: Path, name: str, shards: int) -> None:
+def _check_store(location: str, name: str, shards: int) -> None:
     """StoreError where there is no store; a warning where it has fewer units than the array has tasks."""
     from fwdata.store.reader import open_store
 
-    store = open_store(path)
+    store = open_store(location)
     units = sum(bool(part.record.episodes) for part in store.parts)
     if name != "encode-text" and store.complete and units < shards:
-        warn(f"{path} has {units} units for {shards} tasks: {shards - units} of them will find nothing to do")
+        warn(f"{location} has {units} units for {shards} tasks: {shards - units} of them will find nothing to do")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fwdata.errors import UsageError, needed_for
 from fwdata.install import library_command
 from fwdata.store.locations import StoreUrl
+from fwdata.store.remote_errors import named_endpoint
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -90,9 +91,8 @@ def _memory() -> ObjectStore:
 
 
 def _plain_http(url: StoreUrl) -> bool:
-    endpoints = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), "hf": ("HF_ENDPOINT",)}
-    named = next((os.environ[name] for name in endpoints.get(url.scheme, ()) if os.environ.get(name)), "")
-    return url.scheme == "http" or named.startswith("http://")
+    named = named_endpoint(url.scheme)
+    return url.scheme == "http" or (named is not None and named[1].startswith("http://"))
 
 
 def _profile_credentials() -> Any:

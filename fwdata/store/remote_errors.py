@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 
@@ -21,6 +22,8 @@ _REGION = (
     "301 Moved Permanently",
     "redirect without LOCATION",
 )
+ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), "hf": ("HF_ENDPOINT",)}
+"""Kind of URL -> variables that name its server, the first that is set."""
 _CUT = ("response body error", "decoding response body", "kind: Decode")
 _PAST_END = ("416 Range", "InvalidRange", "Invalid range")
 _KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401 Unauthorized")
@@ -85,10 +88,21 @@ def _sentence(where: str, scheme: str, text: str) -> str:
         )
     if "kind: Timeout" in text or "timed out" in text.lower():
         return (
-            f"cannot reach {where}: no answer in time; check the address and the network, and on a slow line set "
-            "FWDATA_TIMEOUT to more seconds"
+            f"cannot reach {where}: no answer in time; check {_address(scheme)} and the network, and on a slow line "
+            "set FWDATA_TIMEOUT to more seconds"
         )
-    return f"cannot reach {where}: {_reason(text)}; check the address and the network"
+    return f"cannot reach {where}: {_reason(text)}; check {_address(scheme)} and the network"
+
+
+def named_endpoint(scheme: str) -> tuple[str, str] | None:
+    """(variable, address) of the server that the environment names for a kind of URL."""
+    return next(((name, os.environ[name]) for name in ENDPOINTS.get(scheme, ()) if os.environ.get(name)), None)
+
+
+def _address(scheme: str) -> str:
+    """The words for the address that was asked, without credentials that it may hold."""
+    named = named_endpoint(scheme)
+    return "the address" if named is None else f"the address ({named[0]}={named[1].rpartition('@')[2]})"
 
 
 def _reason(text: str) -> str:

@@ -320,3 +320,14 @@ def test_conditional_writes(s3: S3Server) -> None:
     entry = files.entry("a")
     assert entry is not None and files.replace("a", b"3", entry.tag) and not files.replace("a", b"4", entry.tag)
     assert files.read("a") == b"3" and not files.replace("b", b"4", entry.tag) and files.entry("b") is None
+
+
+def test_a_server_that_is_not_there_is_named_by_its_variable(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore")
+    for name, value in (("FWDATA_TIMEOUT", "0.3"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:word@127.0.0.1:1")
+    ran = run("inspect", "s3://bucket/x.zarr")
+    ran.refused(
+        2, "cannot reach s3://bucket/x.zarr", "check the address (AWS_ENDPOINT_URL=127.0.0.1:1) and the network"
+    )
