@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from fwdata.errors import UsageError
+from fwdata.evidence.detectors.column_units import ColumnUnits
 from fwdata.evidence.measure import pool as pool_verdicts
 from fwdata.evidence.records import EpisodeMeasurement
 from fwdata.evidence.sentences import refusal
@@ -16,12 +19,17 @@ from fwdata.pipeline.part import RecordingOutcome, measure_recording
 from fwdata.pipeline.plan import ConversionPlan
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
+from fwdata.pipeline.stored_episode import episode_input
 from fwdata.pipeline.workers import RetryThenLeaveOut, Task, WorkerPool
 from fwdata.store.evidence import EVIDENCE, read_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.metadata import has_record
+from fwdata.store.reader import open_store
 from fwdata.store.sources import SOURCES
 from fwdata.store.view import VIEW
+
+COMPARED = 10
+"""Episodes of a store that recordings which it is to take in are compared with."""
 
 MAX_OUTLIERS = 0.1
 """Share of the recordings that may contradict what the others confirm; more stop a conversion."""
@@ -33,11 +41,13 @@ def look_first(
     pool: WorkerPool,
     thorough: bool = False,
     recordings: Sequence[RootedRecording] | None = None,
+    beside: Sequence[EpisodeMeasurement] = (),
 ) -> FirstLook:
     """Measure the first recordings, evenly spread; those that cannot be read are left to the conversion.
 
-    thorough: look at images as a dry run does. recordings: those to choose from; None: all found. UsageError, with
-    nothing written, when the data contradict a decision that is not accepted.
+    thorough: look at images as a dry run does. recordings: those to choose from; None: all found. beside: traces of
+    episodes that are stored already, which the recordings are compared with. UsageError, with nothing written, when the
+    data contradict a decision that is not accepted.
     """
     losses = RetryThenLeaveOut(
         lambda task: f"measuring {task[1].source}", "convert without --no-evidence again", "reading this recording"
@@ -50,7 +60,7 @@ def look_first(
     options = {name: option for m in measured for name, option in m.options.items()}
     images = {recording.id for recording, shown in chosen if shown}
     seen = sum(measurement.episode in images for measurement in measured)
-    look = FirstLook(len(measured), seen, pool_verdicts(measured), options)
+    look = FirstLook(len(measured), seen, pool_verdicts([*beside, *measured]), options)
     why = refusal(look.verdicts, request.accept, options)
     if why is not None:
         raise UsageError(f"{request.where()}: {why}")
@@ -67,7 +77,16 @@ def look_at_more(request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool
     if record is None or not record.parts or not pending:
         return
     accepted = {**record.accepted(), **request.accept}
-    look_first(replace(request, accept=accepted), plan.found, pool, thorough=True, recordings=pending)
+    beside = _stored_sizes(request.out)
+    look_first(replace(request, accept=accepted), plan.found, pool, thorough=True, recordings=pending, beside=beside)
+
+
+def _stored_sizes(out: Path) -> list[EpisodeMeasurement]:
+    """What units are compared by, of some episodes of a store; their other verdicts are known. Reads their rows."""
+    store = open_store(out)
+    some = np.unique(np.linspace(0, len(store.episodes) - 1, COMPARED).round().astype(int)).tolist()
+    inputs = (episode_input(store, store.episodes[index], images=False) for index in some if store.episodes)
+    return [EpisodeMeasurement(e.id, e.group, (), ColumnUnits().trace(e)) for e in inputs]
 
 
 def _ignore(*_: object) -> None:
