@@ -118,7 +118,7 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any]) -> Manifes
     data = template.model_dump(mode="json")
     data |= {
         "name": PLAIN,
-        "description": f"LeRobot dataset as meta/info.json describes it, {len(names)} cameras",
+        "description": f"LeRobot dataset as meta/info.json describes it, {len(names)} camera{'s' * (len(names) != 1)}",
         "fps": {"hz": options.get("rate") or info.fps},
         "cameras": names,
         "stitch": _plain_stitch(names),

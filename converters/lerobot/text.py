@@ -107,7 +107,7 @@ def tell(
     if not coarse:
         coarse, source = _from_fine(fine, rules), "task_index"
     if not coarse:
-        raise BadEpisode("no row has an instruction text; set option task")
+        raise BadEpisode("no row has an instruction text; set option task (--task TEXT)")
     parts = segments(annotations, numbers, coarse, rules.language, rules.strict)
     chinese = sum(part.last - part.first + 1 for part in parts if is_chinese_only(part.text))
     if chinese and rules.language == "en":

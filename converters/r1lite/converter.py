@@ -279,7 +279,9 @@ class R1LiteConverter:
         sidecar = str(hints["sidecar"]) if "sidecar" in hints else None
         coarse, source = self._coarse(base, meta, number, sidecar, ref.files[0].rpartition("/")[0] or ".")
         if not coarse:
-            raise BadEpisode("nothing tells the task: no dataset json, sidecar or folder name; set option task")
+            raise BadEpisode(
+                "nothing tells the task: no dataset json, sidecar or folder name; set option task (--task TEXT)"
+            )
         if source == "folder name":
             warnings.append(f"the task {coarse!r} is taken from a folder name; option task sets another")
         if meta is None or number is None:

@@ -27,7 +27,7 @@ def write_rerun(store: Store, episodes: Sequence[StoredEpisode], out: Path) -> P
     """
     if out.suffix != ".rrd":
         raise UsageError(f"--rerun {out}: name a file ending in .rrd")
-    with needed_for("fwdata preview --rerun"):
+    with needed_for("--rerun of fwdata preview"):
         import rerun
     with whole_file(out) as temporary:
         recording = rerun.RecordingStream("fwdata")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fwdata.console import progress_bar, warn
-from fwdata.errors import EXIT_QUARANTINED, UsageError
+from fwdata.errors import EXIT_QUARANTINED, UsageError, quoted
 from fwtrain.cli._common import Json, PolicyOptions, Vae, answer, read_token, sampling_text, with_policy_options
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class _Loading:
             if self.steps not in {None, served.sampling.steps}:
                 raise UsageError(
                     f"--steps {self.steps} has no effect on the server, which takes {served.sampling.steps} denoising "
-                    f"steps; start it with fwtrain serve --steps {self.steps}"
+                    f"steps; start it with fwtrain serve {quoted(self.run)} --steps {self.steps}"
                 )
             return served, served.sampling
         own = self.options.load(steps, self.vae, untrained=self.untrained, seed=seed)

@@ -115,7 +115,7 @@ def sized_config(recipe: Recipe, sizes: Sizes) -> ModelConfig:
         if text_dim != WAN_TEXT_WIDTH:
             raise UsageError(
                 f"preset {wanted.preset} reads text of width {WAN_TEXT_WIDTH}, the store's text cache has {text_dim}; "
-                "encode it with fwdata encode-text --encoder umt5-xxl"
+                "replace it with `fwdata encode-text STORE --encoder umt5-xxl --replace`, or train recipe tiny on it"
             )
         return ModelConfig.wan22_5b(action_dim, sizes.state, **common)
     shared = {
