@@ -11,7 +11,7 @@ import typer
 from fwdata.console import emit_json, print_table, progress_bar, say, warn
 from fwdata.errors import EXIT_QUARANTINED, UsageError
 from fwtrain.cli._common import Device, Json, RunArgument, Threads, WhichCheckpoint
-from fwtrain.cli.evaluate import EPISODES, EXECUTE, benchmark_plan, refuse_options
+from fwtrain.cli.evaluate import EPISODES, EXECUTE, benchmark_plan, refuse_options, usual_execute
 
 if TYPE_CHECKING:
     from fwtrain.infer.trials.loop import Unfinished
@@ -129,7 +129,8 @@ def distil_command(
     if plan is not None:
         loop = BenchmarkLoopWorld(plan, folder / "eval", workers or 1)
     elif env == "sample":
-        loop = SampleLoopWorld(EPISODES if episodes is None else episodes, EXECUTE if execute is None else execute)
+        carried = usual_execute(run) if execute is None else execute
+        loop = SampleLoopWorld(EPISODES if episodes is None else episodes, carried)
     set_threads(threads)
     asked = DistilRequest(run, folder, counts, checkpoint, teacher_steps, train_steps, batch_size, lr, device)
     with progress_bar("distilling", "steps") as bar:

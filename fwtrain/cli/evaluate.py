@@ -338,6 +338,14 @@ def _report(found: Evaluation, out: Path, as_json: bool, said: Sequence[str]) ->
         raise typer.Exit(EXIT_QUARANTINED)
 
 
+def usual_execute(run: Path) -> int:
+    """Actions of a chunk carried out in the sample world where no number is asked for, as many as the run predicts at
+    most."""
+    from fwtrain.train.folder import RunFolder
+
+    return min(EXECUTE, RunFolder(run).info().manifest.window.action_horizon)
+
+
 def _in_sample_world(
     loading: _Loading,
     episodes: int | None,
@@ -355,7 +363,8 @@ def _in_sample_world(
     if record is not None:
         refuse_no_folder(record, "--record")
     count, scenes = EPISODES if episodes is None else episodes, 0 if seed is None else seed
-    carried, denoising = EXECUTE if execute is None else execute, STEPS if steps is None else steps
+    carried = usual_execute(loading.run) if execute is None else execute
+    denoising = STEPS if steps is None else steps
     policy, sampling = loading.policy(scenes, denoising, carried)
     with progress_bar("closed loop", "episodes") as bar:
         bar.start(count)

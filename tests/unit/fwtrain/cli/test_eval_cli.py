@@ -12,11 +12,14 @@ from fixtures import tree
 from serving import small_policy
 from training import recipe
 
+from fwtrain.infer import evaluate
+from fwtrain.infer.evaluate import EvalResult
 from fwtrain.infer.policy import Policy, settled_sampling
 from fwtrain.serve.server import PolicyServer, background
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.run import set_threads, train
 
+RESULT = EvalResult(1, 2, 9.0)
 ENV = ("--env", "fake_benchmark:BENCHMARK", "--suite", "one")
 
 
@@ -38,6 +41,17 @@ def without_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
         return policy
 
     monkeypatch.setattr(Policy, "load", load)
+
+
+def test_a_run_of_short_chunks_is_not_asked_for_more_than_it_predicts(trained: Path, tmp_path: Path, call, monkeypatch):
+    info = json.loads((trained / "run.json").read_text())
+    info["manifest"]["window"] |= {"num_frames": 17, "action_horizon": 16}
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    asked = []
+    monkeypatch.setattr(evaluate, "evaluate_sample", lambda *a, execute, **k: asked.append(execute) or RESULT)
+    for run, words in ((trained, ()), (tmp_path, ()), (tmp_path, ("--execute", 3))):
+        assert call("eval", run, "--env", "sample", *words)[0] == 0
+    assert asked == [24, 16, 3]
 
 
 @pytest.mark.slow
