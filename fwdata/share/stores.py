@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fwdata.errors import StaleCache, StoreDamaged, UsageError
+from fwdata.errors import StaleCache, StoreDamaged, UsageError, quoted
 from fwdata.io import shared_folder_lock
 from fwdata.share.card import store_card
 from fwdata.share.hub import check_repository, fetch_file, holds, send
 from fwdata.store.files import LocalFiles, file_sha256, write_lock
 from fwdata.store.reader import Store, open_store
+from fwdata.store.verify import verify_store
 from fwdata.validation import Model, validate_model
 
 IDENTITY = "fwdata.json"
@@ -60,7 +61,7 @@ def push_store(
 
     Caches join those of the same episodes that the repository holds. Returns how many files were sent, and the
     identity. The same call continues after a kill. UsageError for a URL, an unfinished store, caches that are not
-    there, and caches for a repository that holds other episodes.
+    there, and caches for a repository that holds other episodes; StoreDamaged before anything is sent.
     """
     check_repository(repo)
     if not isinstance(store.files, LocalFiles):
@@ -72,6 +73,7 @@ def push_store(
         if name not in CACHES or not (root / name).is_dir():
             raise UsageError(f"--only {name}: {root} has no such caches; known: {', '.join(CACHES)}")
     with shared_folder_lock(root):
+        _refuse_damaged(root, only)
         paths = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
         names = {path.relative_to(root).as_posix(): path for path in paths}
         chosen = {name: path for name, path in names.items() if not only or name.split("/")[0] in only}
@@ -86,6 +88,17 @@ def push_store(
             IDENTITY: json.dumps(identity.model_dump(mode="json"), indent=1).encode(),
         }
         return send(repo, "dataset", chosen, last, done, private=private), identity
+
+
+def _refuse_damaged(root: Path, only: tuple[str, ...]) -> None:
+    """StoreDamaged where bytes that are to be pushed are not those that were written."""
+    found = [item for item in verify_store(root).findings if not only or item.key.split("/")[0] in only]
+    if found:
+        more = f"; {len(found)} files in all, see `fwdata verify {quoted(root)}`" if len(found) > 1 else ""
+        raise StoreDamaged(
+            f"{root}/{found[0].key} {found[0].problem}{more}; nothing was pushed; rebuild with `fwdata repair "
+            f"{quoted(root)}`"
+        )
 
 
 def _joined(repo: str, pushed: PushedStore, only: tuple[str, ...]) -> PushedStore:

@@ -70,6 +70,16 @@ def test_a_killed_push_and_pull_continue(hub: HubServer, path: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_damaged_store_is_not_pushed(hub: HubServer, path: Path, tmp_path: Path, run):
+    shutil.copytree(path, tmp_path / "own.zarr")
+    changed = next(file for file in (tmp_path / "own.zarr/parts").rglob("c/0/0"))
+    changed.write_bytes(changed.read_bytes() + b"x")
+    run("push", tmp_path / "own.zarr", REPO, "--license", "mit").refused(4, "does not match", "nothing was pushed")
+    assert not hub.repositories
+    assert push_store(fwdata.open(tmp_path / "own.zarr"), REPO, "mit", only=("stats",))[0]
+
+
+@pytest.mark.slow
 def test_damaged_bytes_are_not_taken_for_a_store(hub: HubServer, path: Path, tmp_path: Path):
     push_store(fwdata.open(path), REPO, "cc-by-4.0")
     files = hub.repositories[f"datasets/{REPO}"]
