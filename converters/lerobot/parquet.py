@@ -49,7 +49,8 @@ class Span:
     columns: TableColumns | None = None
     """Columns of a file without a footer (option recover); None: the footer describes them."""
     places: NDArray[np.int64] | None = field(default=None, compare=False)
-    """int64 [count], rows of the file in the order of frame_index, where they lie otherwise; None: in one run."""
+    """int64 [count], rows of the file in the order of frame_index (else index), where they lie otherwise; None: in one
+    run."""
 
     @property
     def stop(self) -> int:
@@ -185,17 +186,17 @@ def _other_rows(name: str, numbers: NDArray[np.int64] | None, episode: int, foun
 def _episode_column(
     path: Path, name: str, mtime_ns: int, size: int, columns: TableColumns | None
 ) -> tuple[int, NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """(rows, episode_index, frame_index) of a file; None for a column that it has not, or that does not count."""
+    """(rows, episode_index, frame_index or else index) of a file; None for what it has not, or does not count."""
     with open_parquet(path, name, columns) as file:
         rows = int(file.metadata.num_rows)
         if not file.schema_arrow.get_all_field_indices("episode_index"):
             return rows, None, None
-        counted = len(file.schema_arrow.get_all_field_indices("frame_index")) == 1
-        keys = ["episode_index", "frame_index"] if counted else ["episode_index"]
+        counts = [k for k in ("frame_index", "index") if len(file.schema_arrow.get_all_field_indices(k)) == 1][:1]
+        keys = ["episode_index", *counts]
         table = read_columns(file, name, keys, range(file.metadata.num_row_groups))
         episodes = integers(table, name, "episode_index")
         try:
-            return rows, episodes, integers(table, name, "frame_index") if counted else None
+            return rows, episodes, integers(table, name, counts[0]) if counts else None
         except BadEpisode:  # reported for each episode that is read
             return rows, episodes, None
 

@@ -51,13 +51,14 @@ def read_rows(span: Span, info: Info, mapping: Fit, rate: float | None = None) -
     values = {key: numbers(table, span.name, key, info.features[key].size) for key in keys}
     indices = {k: integers(table, span.name, k) for k in extra if k != "timestamp"}
     warnings, seconds = _check_types(table, [info.features[key] for key in keys]), None
+    warnings += [SORTED] if span.places is not None else []
     if "frame_index" in indices:
         warnings += _check_order(span, indices["frame_index"])
     if "timestamp" in extra:
         times = seconds_of(table, span.name, "timestamp")
         seconds = telling_times(times, rate or info.fps)
         warnings += _check_times(times, rate or info.fps)
-        _check_sorted(span, times)
+        _check_sorted(span, times, "frame_index" in indices)
     task, coarse, quality = (indices.get(key) for key in ("task_index", *_LABELS))
     return TableRows(
         _joined(values, mapping.state),
@@ -78,20 +79,21 @@ def _check_order(span: Span, found: Rows) -> list[str]:
             f"{span.name}: frame_index is {found[row]} at row {row} of the episode, expected {first + row}: rows are "
             "missing or in another order; download the table again, or leave the episode out"
         )
-    sorted_ = ["rows are in another order than frame_index counts; they are read in its order"]
-    begins = [f"frame_index begins at {first}; row 0 is the first one that is there"] if first else []
-    return (sorted_ if span.places is not None else []) + begins
+    return [f"frame_index begins at {first}; row 0 is the first one that is there"] if first else []
 
 
-def _check_sorted(span: Span, times: Floats) -> None:
-    """BadEpisode where rows were sorted by frame_index, and their times then run backwards."""
+SORTED = "rows are in another order than frame_index or index counts; they are read in its order"
+
+
+def _check_sorted(span: Span, times: Floats, counted: bool) -> None:
+    """BadEpisode where times run backwards and rows were sorted, or no frame_index tells their order."""
     back = np.diff(times) < 0
-    if span.places is not None and back.any():
+    if (span.places is not None or not counted) and back.any():
         row = int(back.argmax()) + 1
+        told = "the rows were sorted by their index" if span.places is not None else "no frame_index tells their order"
         raise BadEpisode(
-            f"{span.name}: frame_index tells another order of the rows than the file, and timestamp then goes back "
-            f"from {times[row - 1]:.3f} s to {times[row]:.3f} s at row {row}: one of both is wrong; download the table "
-            "again, or leave the episode out"
+            f"{span.name}: timestamp goes back from {times[row - 1]:.3f} s to {times[row]:.3f} s at row {row}, and "
+            f"{told}: rows or times are in the wrong order; download the table again, or leave the episode out"
         )
 
 

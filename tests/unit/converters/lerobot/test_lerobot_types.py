@@ -62,6 +62,7 @@ FORMS: dict[str, Callable[[pa.Table], pa.Table]] = {
     "durations": columns(lambda rows: pa.array((np.array(rows) * 1e9).astype("timedelta64[ns]")), "timestamp"),
     "shuffled": lambda table: table.take(np.random.default_rng(0).permutation(len(table))),
     "by frame": lambda table: table.sort_by("frame_index"),
+    "shuffled, by index": lambda table: FORMS["shuffled"](table).drop_columns(["frame_index"]),
 }
 
 
@@ -78,15 +79,19 @@ def test_the_same_rows_in_another_form(tmp_path: Path, version: str, form: str) 
             assert np.allclose(values, rows(recipe, key, index), atol=2e-3 if form == "float16" else 1e-6)
         assert np.array_equal(pixels(episode.cameras["top"]), frames(recipe, "observation.images.top", index))
         sorted_ = [text for text in episode.warnings if "another order than frame_index" in text]
-        assert bool(sorted_) == (form == "shuffled" or (form, version) == ("by frame", "v3.0"))
+        assert bool(sorted_) == (form.startswith("shuffled") or (form, version) == ("by frame", "v3.0"))
         assert not any("fractions" in text for text in episode.warnings)
 
 
-def test_frame_index_against_the_time_stamps_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_time_stamps_against_the_order_are_refused(tmp_path: Path, told: bool) -> None:
+    """Of rows that were sorted, and of rows whose order nothing else tells."""
     root = write_dataset(tmp_path / "set", Recipe(**SMALL))
-    edit(root, columns(lambda numbers: pa.array(numbers[::-1]), "frame_index"))
-    with pytest.raises(BadEpisode, match=r"frame_index tells another order .* timestamp then goes back from 0.333 s"):
+    backwards = columns(lambda numbers: pa.array(numbers[::-1]), "frame_index" if told else "timestamp")
+    edit(root, backwards if told else lambda table: backwards(table).drop_columns(["frame_index", "index"]))
+    with pytest.raises(BadEpisode, match=r"timestamp goes back from 0.333 s to 0.267 s at row 1, and") as caught:
         _read(root)
+    assert ("were sorted by their index" if told else "no frame_index tells their order") in str(caught.value)
 
 
 @pytest.mark.parametrize(
