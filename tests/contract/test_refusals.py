@@ -320,7 +320,6 @@ def writing_commands() -> set[str]:
         "slurm",
         "status",
         "predict",
-        "eval",
         "check-mask",
         "check-reference",
     }
