@@ -7,6 +7,7 @@ Endpoint, region and credentials come from the environment alone: `AWS_*` with `
 from __future__ import annotations
 
 import os
+import re
 import urllib.parse
 from datetime import timedelta
 from functools import cache
@@ -91,7 +92,11 @@ def _memory() -> ObjectStore:
 
 
 def _plain_http(url: StoreUrl) -> bool:
+    """Whether the server is asked without encryption. UsageError for an address in the environment that is none."""
     named = named_endpoint(url.scheme)
+    if named is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", named[1]):  # the client would panic
+        shown = named[1].rpartition("@")[2]
+        raise UsageError(f"{named[0]} must be an address such as http://localhost:9000, found {shown!r}")
     return url.scheme == "http" or (named is not None and named[1].startswith("http://"))
 
 

@@ -331,3 +331,7 @@ def test_a_server_that_is_not_there_is_named_by_its_variable(run: Command, monke
     ran.refused(
         2, "cannot reach s3://bucket/x.zarr", "check the address (AWS_ENDPOINT_URL=127.0.0.1:1) and the network"
     )
+    for wrong in ("localhost:9000", "http://", "ftp://x"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", wrong)
+        words = "AWS_ENDPOINT_URL must be an address such as http://localhost:9000"
+        run("inspect", "s3://bucket/y.zarr").refused(2, words)
