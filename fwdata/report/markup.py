@@ -80,7 +80,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { text-align: left; vertical-align: top; padding: .3rem 1.25rem .3rem 0; border-bottom: 1px solid var(--line); }
 thead th, th[scope=row] { font-weight: 500; color: var(--soft); }
 th[scope=row] { white-space: nowrap; }
-th[scope=row] + td { overflow-wrap: anywhere; }
+th[scope=row] + td { overflow-wrap: anywhere; min-width: 10rem; }
 th.n, td.n { text-align: right; }
 figure { margin: 1rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; margin-bottom: .35rem; }
