@@ -158,6 +158,8 @@ def _system_error(error: OSError) -> str:
         return f"the file system is read-only{where}; choose a place that can be written"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return f"permission denied{where}; change its permissions or choose another place"
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
+        return f"{error.strerror}{where}; check that place, or choose another; what is written is safe"
     return f"{error.strerror or error}{where}; what is written is safe, run the same command again to continue"
 
 

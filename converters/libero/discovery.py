@@ -58,6 +58,8 @@ class OpenedFile:
     """Its instruction; None where nothing tells it."""
     masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Demonstrations of every filter in its group `mask`."""
+    unread_masks: tuple[str, ...] = ()
+    """Filters there that do not hold names."""
 
     @property
     def layout(self) -> Layout:
@@ -97,7 +99,8 @@ def open_files(
             warnings.append(f"{place.path}: {held}; nothing to convert in it")
             continue
         told = _instruction(place, attributes, options.instruction)
-        opened.append(OpenedFile(place, attributes, demos, told, masks))
+        read = {name: members for name, members in masks.items() if members is not None}
+        opened.append(OpenedFile(place, attributes, demos, told, read, tuple(sorted(masks.keys() - read.keys()))))
     return opened, tuple(skipped), warnings
 
 
@@ -116,10 +119,13 @@ def _held(file: h5py.File) -> str:
 def choose_demos(files: Sequence[OpenedFile], options: LiberoOptions) -> tuple[list[OpenedFile], list[LeftOut]]:
     """The demonstrations that the options ask for, and the others, counted by reason.
 
-    Raises UsageError for a filter that no file has, and when nothing is left.
+    Raises UsageError for a filter that no file has or that does not hold names, and when nothing is left.
     """
     known = {name for file in files for name in file.masks}
     for name in options.mask or ():
+        unread = [file.place.path for file in files if name in file.unread_masks]
+        if unread:
+            raise UsageError(f"option mask: filter {name!r} of {unread[0]} does not hold names of demonstrations")
         if name not in known:
             raise UsageError(f"option mask: no file has a filter {name!r} in its group mask{did_you_mean(name, known)}")
     out: dict[tuple[str, bool], list[str]] = {}
@@ -232,6 +238,7 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
     masked: whether option mask is set.
     """
     counts, rates, texts, named, masks = [], [], [], [], []
+    unread = [f"{file.place.path} ({', '.join(file.unread_masks)})" for file in files if file.unread_masks]
     for file in files:
         found, claimed = len(file.demos), file.attributes
         if file.masks:
@@ -251,6 +258,7 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
             texts.append(f"{file.place.path} ({told.problem_info!r}); used is the {told.source}'s {told.text!r}")
     return [
         *_about("the group mask has filters that are not used (option mask takes some)", [] if masked else masks),
+        *_about("the group mask has filters that are ignored, they do not hold names of demonstrations", unread),
         *_about("attributes and content disagree on the number of demonstrations or rows, the content counts", counts),
         *_about(f"recorded at another rate than the manifest's {hz:g} Hz", rates),
         *_about("the file's name ends in a perturbation or number, which is not part of the instruction", named),

@@ -212,13 +212,14 @@ def says_failed(file: h5py.File, name: str) -> bool:
     return False
 
 
-def read_masks(file: h5py.File) -> dict[str, tuple[str, ...]]:
-    """Demonstrations of every filter in the group `mask`; what cannot be read as names is left out."""
-    masks: dict[str, tuple[str, ...]] = {}
+def read_masks(file: h5py.File) -> dict[str, tuple[str, ...] | None]:
+    """Demonstrations of every filter in the group `mask`; None for one that does not hold names."""
+    masks: dict[str, tuple[str, ...] | None] = {}
     for key in group_keys(file, "mask"):
+        masks[key] = None
         try:
             node = dataset(file, f"mask/{key}")
-            if node is None or node.ndim != 1 or node.size > MAX_ROWS or node.dtype.kind not in "SO":
+            if node is None or node.ndim != 1 or node.size > MAX_ROWS or (node.size and node.dtype.kind not in "SO"):
                 continue
             names = [value.decode() if isinstance(value, bytes) else str(value) for value in node[()].tolist()]
         except (BadEpisode, OSError, RuntimeError, ValueError):

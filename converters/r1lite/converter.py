@@ -231,6 +231,8 @@ class R1LiteConverter:
         if options.gap != "keep":
             bags.check_one_take()
         warnings += recording.warnings
+        grey = [name for name, track in recording.tracks.items() if track.kind == "mono8"]
+        warnings += [f"{name} is greyscale; stored as three equal channels" for name in grey]
         warnings += self._check_rate(recording)
         rows = rowing.align_rows(recording, self.period_ns, warnings)
         rows, numbers = self._choose_rows(rows, language, warnings)

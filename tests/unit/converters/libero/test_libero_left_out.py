@@ -70,6 +70,18 @@ def test_masks_are_reported_or_used(tmp_path):
         converter(mask=("trian",)).discover(tmp_path)
 
 
+def test_a_mask_of_numbers_is_reported_and_cannot_be_asked_for(tmp_path):
+    write_file(tmp_path / FILE, [0, 1, 2])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file["mask/train"] = np.array([0, 2])
+        file["mask/none"] = np.array([])
+    told = [text for text in converter().discover(tmp_path).warnings if "mask" in text]
+    assert any("they do not hold names" in text and "(train)" in text for text in told)
+    assert any("not used" in text and "(none (0))" in text for text in told)
+    with pytest.raises(UsageError, match=r"'train' of .* does not hold names of demonstrations"):
+        converter(mask=("train",)).discover(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "failed"),
     [

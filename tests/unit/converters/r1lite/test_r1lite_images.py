@@ -136,6 +136,8 @@ def test_plain_pictures(tmp_path, sent, encoding):
     episode = read_sent(tmp_path, r1.edit(sent, r1.WRISTS["right"], change))
     wanted = colours if encoding != "mono8" else colours[..., :1].repeat(3, -1)
     assert np.array_equal(rd.pictures(episode, "right_wrist_rgb"), wanted)
+    told = [text for text in episode.warnings if "greyscale" in text]
+    assert told == (["right_wrist_rgb is greyscale; stored as three equal channels"] if encoding == "mono8" else [])
 
 
 def test_plain_pictures_of_unknown_encoding_or_size(tmp_path, sent):
