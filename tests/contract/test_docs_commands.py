@@ -5,21 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import typer.main
 from doc_blocks import DocBlock, doc_blocks
+from programs import APPS
 
-from fwdata import cli as data_cli
 from fwdata.console import usage_errors
 from fwdata.errors import FwdataError
-from fwtrain import cli as train_cli
-
-APPS: dict[str, Any] = {
-    "fwdata": typer.main.get_command(data_cli.app),
-    "fwtrain": typer.main.get_command(train_cli.app),
-}
 
 WRONG = (usage_errors()[1], FwdataError, LookupError)
 """What a line that cannot be typed raises."""

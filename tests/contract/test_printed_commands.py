@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
-from test_docs_commands import APPS
+from programs import APPS
 
 LOOSE = ("convert", "slurm")
 """Commands that take options of a source, or of the command behind them."""

@@ -85,6 +85,7 @@ class Wave:
     info = SimpleNamespace(
         manifest=SimpleNamespace(stitch=SimpleNamespace(cameras=CAMERAS)),
         recorded_sizes=((64, 64), (128, 128), (256, 256)),
+        student_warning=lambda steps: None,
         state=SimpleNamespace(names=["s"] * 8),
         action=SimpleNamespace(names=["a"] * 7),
         model=SimpleNamespace(action_horizon=32, schedule=SimpleNamespace(video_shift=5.0, action_shift=1.0)),

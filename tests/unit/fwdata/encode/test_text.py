@@ -247,5 +247,5 @@ def test_umt5_folder_that_does_not_fit_is_refused(tiny_umt5, tmp_path):
         load_text_encoder(str(copy))
     pickle_file = tmp_path / "other.pth"
     torch.save({"a": torch.zeros(1)}, pickle_file)
-    with pytest.raises(UsageError, match="expected the tensor names"):
+    with pytest.raises(UsageError, match="expected tensor 'token_embedding"):
         load_text_encoder(str(pickle_file))
