@@ -201,6 +201,7 @@ def test_start_up_loads_no_heavy_library(code: str, allowed: set[str]) -> None:
     assert loaded(code) <= allowed
 
 
+@pytest.mark.slow
 def test_reading_a_store_needs_neither_torch_nor_zarr(tmp_path: Path) -> None:
     from fixtures import robotwin_store
 

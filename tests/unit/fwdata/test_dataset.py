@@ -23,11 +23,12 @@ from fwtrain.recipe import load_recipe
 TASKS = {"push": [40, 7], "pull": [33, 12]}
 
 
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    store = toy_store(tmp_path, monkeypatch, TASKS)
-    random_latents(store, stride=2)
-    encode_text(store, "tiny")
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        store = toy_store(tmp_path_factory.mktemp("dataset"), patch, TASKS)
+        random_latents(store, stride=2)
+        encode_text(store, "tiny")
     return store
 
 

@@ -35,6 +35,7 @@ def converted(raw: Path, out: Path, **options: object) -> Store:
     return fwdata.open(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 @pytest.mark.parametrize("colour", ["recorded", "swapped"])
 def test_kept_and_decoded_videos_show_the_same_images(tmp_path: Path, version: str, colour: str) -> None:

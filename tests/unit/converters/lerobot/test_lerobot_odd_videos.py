@@ -48,6 +48,7 @@ def shows(store: Store, shown: np.ndarray) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "pix_fmt", "suffix", "size"),
     [

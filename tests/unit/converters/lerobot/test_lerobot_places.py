@@ -151,6 +151,7 @@ def test_a_linked_folder_of_videos(tmp_path):
     assert "is a link that leads out of the dataset's folder" in refusal(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entrance", ["snapshot", "repository", "link"])
 def test_the_hubs_cache_of_links(tmp_path, entrance):
     """Every file is a link to a numbered one; the folder itself may be reached through a link."""

@@ -38,6 +38,7 @@ SIZES = {"robotwin": (240, 320), "libero": (128, 128), "r1lite": (720, 1280), "l
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("r1lite", "lerobot")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["robotwin", "libero", *SLOW])
 def test_made_recordings_convert_whole(source: str, tmp_path: Path) -> None:
     rows = 16
@@ -52,6 +53,7 @@ def test_made_recordings_convert_whole(source: str, tmp_path: Path) -> None:
     assert len(store.parts) == (1 if source in ("r1lite", "lerobot") else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(720, 1280), (360, 640), (240, 320)])
 def test_no_detector_takes_made_images_for_frozen(height: int, width: int) -> None:
     view = _images(height, width, 3)

@@ -26,6 +26,7 @@ def test_every_command_is_found_in_its_module() -> None:
     assert names(_app_of(["convrt"])) == names(_app_of([])) == names(app)
 
 
+@pytest.mark.slow
 def test_a_dry_run_imports_nothing_of_pages_other_commands_or_the_network(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom fwdata.cli import main\n"
@@ -39,6 +40,7 @@ def test_a_dry_run_imports_nothing_of_pages_other_commands_or_the_network(tmp_pa
     assert not unwanted & set(loaded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_what_workers_share_is_imported_before_they_are_forked(tmp_path: Path, dry_run: bool) -> None:
     code = (

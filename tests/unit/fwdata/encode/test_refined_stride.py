@@ -106,6 +106,7 @@ def test_a_killed_refinement_leaves_the_coarse_cache_and_continues(
     assert tree(path) == expected and verify_store(path).damaged == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["published", "unlinked", "half removed"])
 def test_killed_while_the_caches_change_places(
     path: Path, vae: FakeVae, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -137,6 +138,7 @@ def test_killed_while_the_caches_change_places(
     assert vae.calls == 0 and tree(path) == expected
 
 
+@pytest.mark.slow
 def test_parts_that_the_coarse_cache_lacks_are_encoded(
     tmp_path: Path, path: Path, vae: FakeVae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +196,7 @@ def test_an_unfinished_refinement_serves_a_coarser_one_and_stays(path: Path, vae
     assert vae.calls == 21 - 11 and tree(path) == encoded_at_once(path, 1)
 
 
+@pytest.mark.slow
 def test_an_unfinished_refinement_serves_a_finer_one_and_goes(path: Path, vae: FakeVae) -> None:
     encode(path, 16)
     interrupted(path, vae, 4, 8)  # the first part lacks 11 - 4 windows
@@ -201,6 +204,7 @@ def test_an_unfinished_refinement_serves_a_finer_one_and_goes(path: Path, vae: F
     assert tree(path) == encoded_at_once(path, 1)
 
 
+@pytest.mark.slow
 def test_an_unfinished_refinement_that_no_longer_fits_stays(path: Path, vae: FakeVae) -> None:
     encode(path, 12)
     interrupted(path, vae, 4, 8)  # the first part lacks 11 - 5 windows
@@ -211,6 +215,7 @@ def test_an_unfinished_refinement_that_no_longer_fits_stays(path: Path, vae: Fak
     assert tree(path) == encoded_at_once(path, 2)
 
 
+@pytest.mark.slow
 def test_replace_removes_unfinished_refinements(path: Path, vae: FakeVae) -> None:
     encode(path, 4)
     interrupted(path, vae, 1, 35)

@@ -47,6 +47,7 @@ def test_r1lite_conversion_gives_back_what_was_recorded(recorded, tmp_path: Path
         assert np.abs(frame - seen[4].cameras["head_camera"]).mean() < 6, "JPEG of quality 95"
 
 
+@pytest.mark.slow
 def test_libero_conversion_gives_back_what_was_recorded(recorded, tmp_path: Path, monkeypatch, capsys):
     store = converted("libero", recorded["libero"], tmp_path / "s.zarr", monkeypatch, capsys)
     assert {episode.instructions[0] for episode in store.episodes} == {"press the red button", "press the blue button"}

@@ -140,6 +140,7 @@ def test_a_file_that_is_no_page_of_ours_is_not_replaced(converted: Path, tmp_pat
         assert run("preview", converted, "--episodes", "1", "--out", own.parent).code == 0
 
 
+@pytest.mark.slow
 def test_preview_shows_the_episodes_that_are_named(converted: Path, tmp_path: Path, run: Command):
     ran = run("preview", converted, "--out", tmp_path / "look", "--episodes", "2,0", "--json")
     assert ran.json == {

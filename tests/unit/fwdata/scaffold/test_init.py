@@ -141,6 +141,7 @@ def test_what_init_writes_passes_at_once(
     compile((tmp_path / "mybot" / "test_mybot.py").read_text(), "test_mybot.py", "exec")
 
 
+@pytest.mark.slow
 def test_a_folder_of_png_and_csv_converts_at_the_second_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command
 ) -> None:

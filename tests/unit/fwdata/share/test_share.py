@@ -40,6 +40,7 @@ def test_a_store_comes_back_byte_for_byte(hub: HubServer, path: Path, tmp_path: 
     assert push_store(fwdata.open(path), REPO, "cc-by-4.0")[0] == 0
 
 
+@pytest.mark.slow
 def test_the_card_is_made_from_metadata(hub: HubServer, path: Path):
     store = fwdata.open(path)
     push_store(store, REPO, "cc-by-4.0")
@@ -161,6 +162,7 @@ def test_caches_join_those_of_the_same_episodes(hub: HubServer, tmp_path: Path, 
     assert hub.repositories["datasets/me/whole"] == kept
 
 
+@pytest.mark.slow
 def test_nothing_of_another_repository_stays_in_a_store(hub: HubServer, path: Path, tmp_path: Path):
     push_store(fwdata.open(path), REPO, "mit")
     left = tmp_path / ".back.zarr.pull" / "parts" / "part-of-another" / "zarr.json"

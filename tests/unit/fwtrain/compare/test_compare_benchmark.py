@@ -104,6 +104,7 @@ def test_a_world_that_does_not_fit_is_refused_before_training(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_3_where_environments_crash(tmp_path: Path, call, memory_store, monkeypatch):
     marks = tmp_path / "marks"
     marks.mkdir()

@@ -168,6 +168,7 @@ def test_the_checkpoint_can_be_named_and_is_verified(run: Path, tmp_path: Path):
     assert not list(tmp_path.glob(".*tmp*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", ["freeze=video", "lora={rank: 2}"])
 def test_frozen_experts_and_adapters_are_joined_first(override: str, tmp_path: Path):
     train(side_by_side(FakeStore()), recipe("optim.steps=2", override), tmp_path / "run")

@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from PIL import Image
 from training import run
 
@@ -35,6 +36,7 @@ def episode(folder: Path, number: int, solved: bool) -> None:
     np.savez_compressed(folder / f"episode_{number}.npz", frames=frames, instruction="press <b>", success=solved)
 
 
+@pytest.mark.slow
 def test_the_page_shows_success_first_and_films_before_and_after(tmp_path: Path):
     run(tmp_path / "run")
     after = evaluation(tmp_path / "run" / "eval", SAMPLE)
