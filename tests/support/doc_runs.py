@@ -89,6 +89,7 @@ if [ -f {folder}/server.pid ]; then
   kill "$(cat {folder}/server.pid)"
   while [ -f {folder}/alive ]; do sleep 0.1; done
 fi
+rm -f {folder}/server.log
 touch {folder}/alive
 (
   {python} -m fwtrain "$@" > {folder}/server.log 2>&1 &
