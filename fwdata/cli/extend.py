@@ -77,7 +77,7 @@ def check(
     from fwdata.scaffold.check import check_converter
 
     if not raw.exists():
-        raise UsageError(f"there is no file or folder {raw}")
+        raise UsageError(f"{raw} does not exist")
     report = check_converter(name, raw, manifest, episodes)
     if as_json:
         emit_json(report)

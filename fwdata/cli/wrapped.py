@@ -53,7 +53,7 @@ def _check_conversion(given: Mapping[str, Any], options: Mapping[str, Any]) -> N
     fetches = hasattr(converter_module(source), "fetch")
     for raw in given["raw"]:
         if not Path(raw).exists() and not fetches:
-            raise UsageError(f"there is no file or folder {raw}")
+            raise UsageError(f"{raw} does not exist")
     load_converter(manifest_for(source, given["manifest"], options))
 
 
@@ -77,7 +77,7 @@ def _check_names(given: Mapping[str, Any]) -> None:
 
 
 def _check_store(location: str, name: str, shards: int) -> None:
-    """StoreError where there is no store; a warning where it has fewer units than the array has tasks."""
+    """StoreError if the store does not exist; a warning if it has fewer units than the array has tasks."""
     from fwdata.store.reader import open_store
 
     store = open_store(location)

@@ -49,7 +49,7 @@ def test_what_the_command_reads_is_looked_for(run: Command, store: Path, tmp_pat
     out = ("--out", tmp_path / "new.zarr")
     run("slurm", "stitch", absent).refused(2, f"there is no store at {absent}")
     run("slurm", "encode-text", store, "--encoder", "tni").refused(2, "no text encoder 'tni'")
-    run("slurm", "convert", "toy", absent, *out).refused(2, f"there is no file or folder {absent}")
+    run("slurm", "convert", "toy", absent, *out).refused(2, f"{absent} does not exist")
     run("slurm", "convert", "toi", tmp_path, *out).refused(2, "no converter 'toi'")
     run("slurm", "convert", "toy", tmp_path, *out, "--update").refused(2, "--update needs the store for itself")
     run("slurm", "convert", "toy", tmp_path, *out, "--on-error", "stop").refused(2, "skip or fail, found 'stop'")
