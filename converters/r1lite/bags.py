@@ -173,13 +173,8 @@ def _plain(data: bytes) -> bytes:
 
 def _rosbags(path: Path, topics: Collection[str]) -> Iterator[Message]:
     """Messages of a .bag or .db3 through rosbags' readers; their errors become BadEpisode."""
-    import apsw
-    from rosbags.rosbag1 import ReaderError as Reader1Error
-    from rosbags.rosbag2 import ReaderError as Reader2Error
-
     ros1 = path.suffix == ".bag"
-    # rosbags checks its input with exceptions of many kinds once a file is damaged
-    damage = (Reader1Error, Reader2Error, apsw.Error, OSError, ValueError, LookupError, AssertionError, struct.error)
+    damage = damage_kinds()
     messages = _raw_messages(path, topics, ros1)
     decoders: dict[int, Decode] = {}
     while True:
@@ -187,7 +182,7 @@ def _rosbags(path: Path, topics: Collection[str]) -> Iterator[Message]:
             connection, log_ns, data = next(messages)
         except StopIteration:
             return
-        except (*damage, RuntimeError, EOFError, TypeError) as error:
+        except damage as error:
             if isinstance(error, OSError) and error.errno:
                 raise  # the machine's trouble, not the file's
             raise BadEpisode(_unreadable(path, ros1, error)) from None
@@ -197,6 +192,16 @@ def _rosbags(path: Path, topics: Collection[str]) -> Iterator[Message]:
                 path, connection.topic, connection.msgtype, kind, connection.msgdef.data, ros1
             )
         yield _message(path, connection.topic, log_ns, data, decoders[connection.id])
+
+
+def damage_kinds() -> tuple[type[Exception], ...]:
+    """What rosbags' readers raise for a damaged file: they check their input with exceptions of many kinds."""
+    import apsw
+    from rosbags.rosbag1 import ReaderError as Reader1Error
+    from rosbags.rosbag2 import ReaderError as Reader2Error
+
+    own = Reader1Error, Reader2Error, apsw.Error, struct.error
+    return (*own, OSError, ValueError, LookupError, AssertionError, RuntimeError, EOFError, TypeError)
 
 
 def _unreadable(path: Path, ros1: bool, error: Exception) -> str:

@@ -21,6 +21,7 @@ from converters.r1lite import images as camera_images
 from converters.r1lite import rows as rowing
 from converters.r1lite.bags import Bags
 from converters.r1lite.mcap import Truncated
+from converters.r1lite.splits import SplitFiles
 from converters.shared import archives as packed
 from converters.shared import conventions as claims
 from converters.shared import galaxea_text as text
@@ -86,8 +87,9 @@ class R1LiteOptions(Model):
     """Also convert recordings marked as failed."""
     check_rate: bool = True
     """Refuse frame rates that differ from the manifest's."""
-    split_files: finding.SplitFiles = "merge"
-    """Files `x_0`, `x_1`, .. of one folder: "merge" joins them to one recording, "separate" makes each its own."""
+    split_files: SplitFiles = "merge"
+    """Files `x_0`, `x_1`, .. of one folder, and others whose names differ by a number: "merge" joins those that go on
+    where the one before ends to one recording, "separate" makes each its own."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ class R1LiteConverter:
         listing = finding.list_files(root)
         if not listing.files:
             raise UsageError(finding.nothing_found(root, listing))
-        found, absent, warnings = finding.find_recordings(root, listing, self.options.split_files)
+        found, absent, warnings = finding.find_recordings(
+            root, listing, self.options.split_files, keep_pauses=self.options.gap == "keep"
+        )
         base = finding.base_folder(root)
         kept, groups = [], []
         skipped = [*listing.skipped, *absent]

@@ -1,33 +1,24 @@
 """Finding R1 Lite recordings: files of one recording, what lies beside them, and what a dataset's json says.
 
-No recording is opened; only the small json files are read.
+Only the small json files are read, and the index of recordings that may be parts of one.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
+from pathlib import Path, PurePosixPath
 
 from converters.r1lite.bags import SUFFIXES
+from converters.r1lite.splits import Joining, SplitFiles, plain_stem, shown_as, stem_of
 from converters.shared import archives as packed
 from converters.shared import galaxea_text as text
 from converters.shared.links import is_file_inside, odd_name, shown_name
 from fwdata.api import EpisodeRef, Skipped, UsageError
 
-type SplitFiles = Literal["merge", "separate"]
-
-_DATE = r"(?:[0-9]{4}[_-][0-9]{2}[_-][0-9]{2}[-_T][0-9]{2}[_-][0-9]{2}[_-][0-9]{2}|[0-9]{8}[-_T][0-9]{6})"
-_SPLITS = (
-    re.compile(rf"(?P<number>[0-9]{{1,4}})_(?P<stem>(?:.+?_)?)(?P<date>{_DATE})"),  # rosbag2 since 2026: 0_rec_DATE
-    re.compile(rf"(?P<stem>(?:.+_)?)(?P<date>{_DATE})_(?P<number>[0-9]{{1,4}})"),  # rosbag record --split: rec_DATE_0
-    re.compile(r"(?P<stem>.+)(?P<date>)_(?P<number>[0-9]{1,4})"),  # rosbag2 before: rec_0
-)
-_DATED = re.compile(rf"(?:.*[_-])?{_DATE}")
 _VENDOR_NAME = re.compile(r"[A-Za-z0-9]+_[0-9]{17}(_RAW)?(_[0-9]{1,4})?")
 _COMPRESSED = (".mcap.zstd", ".mcap.zst", ".db3.zstd", ".db3.zst")
 
@@ -140,20 +131,24 @@ def _look_above(base: Path, listing: BagListing) -> None:
 
 
 def find_recordings(
-    root: Path, listing: BagListing, split_files: SplitFiles
+    root: Path, listing: BagListing, split_files: SplitFiles, keep_pauses: bool
 ) -> tuple[list[BagRecording], list[Skipped], list[str]]:
-    """Recordings in path order, entries of json files that no file belongs to, and warnings."""
+    """Recordings in path order, entries of json files that no file belongs to, and warnings.
+
+    keep_pauses: join files that a recorder numbered whatever lies between them.
+    """
     base = base_folder(root)
     metas = {path: text.read_meta(base / path) for path in sorted(listing.jsons) if _name(path) in text.META_NAMES}
     metas = {path: entries for path, entries in metas.items() if not path.startswith("../") or listing.files}
     warnings: list[str] = []
-    groups = _group_parts(listing, metas, split_files, warnings)
+    listed = {stem_of(name) for entries in metas.values() for entry in entries for name in (entry.name, entry.path)}
+    groups = Joining(base, split_files, keep_pauses, warnings).groups(listing.files, listed)
     found, joined = [], set[tuple[str, int]]()
     for files in groups:
         meta, entry = _entry_of(files, metas)
         if meta is not None and entry is not None:
             joined.add((meta, entry))
-        found.append(BagRecording(files, _display_name(files), _sidecar_of(files, listing, base), meta, entry))
+        found.append(BagRecording(files, shown_as(files), _sidecar_of(files, listing, base), meta, entry))
     absent = [
         Skipped(_joined(meta, entry.path or entry.name), f"listed in {meta}, but the file is not there")
         for meta, entries in metas.items()
@@ -179,97 +174,15 @@ def _joined(meta: str, path: str) -> str:
     return f"{folder}/{path}" if folder and not path.startswith("/") else path
 
 
-def _group_parts(
-    listing: BagListing, metas: dict[str, tuple[text.GalaxeaEntry, ...]], split_files: SplitFiles, warnings: list[str]
-) -> list[tuple[str, ...]]:
-    """Files that belong to one recording, unless listed one by one: numbered from 0, of one folder, name and kind."""
-    listed = {_stem(name) for entries in metas.values() for entry in entries for name in (entry.name, entry.path)}
-    parts: dict[tuple[str, str, str, bool], list[tuple[str, int, str]]] = defaultdict(list)
-    groups: list[tuple[str, ...]] = []
-    for path in sorted(listing.files):
-        pure = PurePosixPath(path)
-        split = _split_name(pure.stem)
-        if split is None or split_files == "separate":
-            groups.append((path,))
-        else:
-            key = (str(pure.parent), split.stem, pure.suffix, bool(split.date))
-            parts[key].append((split.date, split.number, path))
-    joined: list[tuple[str, ...]] = []
-    for (folder, stem, _, _), members in parts.items():
-        if len(members) > 1 and all(_stem(path) in listed for _, _, path in members):
-            groups += [(path,) for _, _, path in members]
-            continue
-        for take in _takes(sorted(members)):
-            numbers = [number for _, number, _ in take]
-            if numbers != list(range(len(numbers))) and len(numbers) > 1:
-                warnings.append(f"{folder}/{stem}: split files {numbers} do not count up from 0; some may be absent")
-            files = tuple(path for _, _, path in take)
-            groups.append(files)
-            joined += [files] if len(files) > 1 else []
-    if joined:
-        warnings.append(
-            f"{len(joined)} recordings are joined from {sum(map(len, joined))} split files, the first from "
-            f"{' and '.join(_name(path) for path in joined[0][:2])}{', ..' if len(joined[0]) > 2 else ''}; option "
-            "split_files = separate takes each file as a recording"
-        )
-    return sorted(groups)
-
-
-def _takes(members: Sequence[tuple[str, int, str]]) -> list[list[tuple[str, int, str]]]:
-    """Files (date, number, path) in order, parted where the number starts again: another take of the same name."""
-    takes: list[list[tuple[str, int, str]]] = []
-    for member in members:
-        if not takes or (member[0] and member[1] <= takes[-1][-1][1]):
-            takes.append([])
-        takes[-1].append(member)
-    return takes
-
-
-@dataclass(frozen=True)
-class _Split:
-    """What the name of one file of a split recording tells."""
-
-    stem: str
-    """Name of the recording, without number and date."""
-    number: int
-    """Which file of it this is."""
-    date: str
-    """When the file was begun, as written; "" where the name has none."""
-
-
-def _split_name(name: str) -> _Split | None:
-    """The parts of a file name without ending; None where it is not the name of a split file."""
-    for form in _SPLITS[:2]:
-        match = form.fullmatch(name)
-        if match:
-            return _Split(match["stem"].rstrip("_"), int(match["number"]), match["date"])
-    match = None if _DATED.fullmatch(name) else _SPLITS[2].fullmatch(name)  # a date is not a split number
-    return _Split(match["stem"], int(match["number"]), "") if match else None
-
-
-def _plain_stem(name: str) -> str:
-    """A file's name without its split number."""
-    split = _split_name(name)
-    if split is None:
-        return name
-    return "_".join(part for part in (split.stem, split.date) if part)
-
-
-def _stem(path: str) -> str:
-    """File name without folder and ending, of a POSIX or a Windows path."""
-    name = PureWindowsPath(path).name
-    return name.rpartition(".")[0] if name.endswith(SUFFIXES) else name
-
-
 def _entry_of(files: Sequence[str], metas: dict[str, tuple[text.GalaxeaEntry, ...]]) -> tuple[str | None, int | None]:
     """The nearest json file that lists a recording: by its path, else by its name below the json's folder."""
     folder = files[0].rpartition("/")[0]
-    own = {_stem(path) for path in files} | {_plain_stem(_stem(files[0])), folder.rpartition("/")[2]} - {""}
+    own = {stem_of(path) for path in files} | {plain_stem(stem_of(files[0])), folder.rpartition("/")[2]} - {""}
     near = [m for m in metas if _is_below(folder, m.rpartition("/")[0])]
     for meta in sorted(near, key=lambda m: -1 if m.startswith("../") else m.count("/"), reverse=True):
         below = meta.rpartition("/")[0]
         by_path = [i for i, e in enumerate(metas[meta]) if e.path and _join(below, e.path) in (*files, folder)]
-        by_name = [i for i, e in enumerate(metas[meta]) if {_stem(e.name), _stem(e.path)} & own]
+        by_name = [i for i, e in enumerate(metas[meta]) if {stem_of(e.name), stem_of(e.path)} & own]
         for numbers in (by_path, by_name):
             if numbers:
                 return meta, numbers[0]
@@ -284,18 +197,13 @@ def _join(folder: str, path: str) -> str:
     return str(PurePosixPath(folder) / path.replace("\\", "/"))
 
 
-def _display_name(files: Sequence[str]) -> str:
-    name = PurePosixPath(files[0]).stem
-    return _plain_stem(name) if len(files) > 1 else name
-
-
 def _sidecar_of(files: Sequence[str], listing: BagListing, base: Path) -> str | None:
     """`X.json` beside the folder `X` that holds the recording, or beside the recording itself."""
     folder, _, _ = files[0].rpartition("/")
     above, _, name = folder.rpartition("/")
     stem = str(PurePosixPath(files[0]).with_suffix(""))
     candidates = [f"{above}/{name}.json" if above else f"{name}.json"] if folder else []
-    plain = f"{folder}/{_plain_stem(_name(stem))}" if folder else _plain_stem(stem)
+    plain = f"{folder}/{plain_stem(_name(stem))}" if folder else plain_stem(stem)
     candidates += [f"{stem}.json", f"{plain}.json"]
     if not folder:
         candidates += [f"../{base.resolve().name}.json", f"../{stem}.json"]

@@ -32,7 +32,16 @@ FOOTER_BYTES = 37
 MAX_RECORD = 256 << 20
 """Largest record, and largest unpacked chunk, that is read; recorders write chunks of 1 to 4 MiB."""
 
-_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _CHUNK_INDEX, _DATA_END = 0x02, 0x03, 0x04, 0x05, 0x06, 0x08, 0x0F
+_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _CHUNK_INDEX, _STATISTICS, _DATA_END = (
+    0x02,
+    0x03,
+    0x04,
+    0x05,
+    0x06,
+    0x08,
+    0x0B,
+    0x0F,
+)
 _RECORD, _MESSAGE_HEAD = struct.Struct("<BQ"), struct.Struct("<HIQQ")
 
 
@@ -162,19 +171,8 @@ def _summary(file: BinaryIO, size: int, topics: Collection[str]) -> tuple[_Table
 
     A chunk that is passed over may hold the only other copy of a channel, so both come from here or neither does.
     """
-    nothing = _Tables(topics), set[int]()
-    file.seek(size - FOOTER_BYTES + _RECORD.size)
-    (start,) = struct.unpack("<Q", file.read(8))
-    if not len(MAGIC) <= start < size - FOOTER_BYTES or size - start > MAX_RECORD:
-        return nothing
     tables, chunks = _Tables(topics), []
-    file.seek(start)
-    data, position = file.read(size - FOOTER_BYTES - start), 0
-    while position + _RECORD.size <= len(data):
-        kind, length = _RECORD.unpack_from(data, position)
-        position += _RECORD.size
-        body = data[position : position + length]
-        position += length
+    for kind, body in _summary_records(file, size):
         if kind == _SCHEMA:
             tables.add_schema(body)
         elif kind == _CHANNEL:
@@ -182,6 +180,41 @@ def _summary(file: BinaryIO, size: int, topics: Collection[str]) -> tuple[_Table
         elif kind == _CHUNK_INDEX:
             chunks.append(_chunk_index(body))
     return tables, {at for at, ids in chunks if ids and ids <= tables.ids and not ids & tables.wanted.keys()}
+
+
+def _summary_records(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
+    """(kind, body) of every record at the end of the file; none where it has no summary."""
+    file.seek(size - FOOTER_BYTES + _RECORD.size)
+    (start,) = struct.unpack("<Q", file.read(8))
+    if not len(MAGIC) <= start < size - FOOTER_BYTES or size - start > MAX_RECORD:
+        return
+    file.seek(start)
+    data, position = file.read(size - FOOTER_BYTES - start), 0
+    while position + _RECORD.size <= len(data):
+        kind, length = _RECORD.unpack_from(data, position)
+        position += _RECORD.size
+        yield kind, data[position : position + length]
+        position += length
+
+
+def log_times(path: Path) -> tuple[int, int] | None:
+    """(first, last) log time in ns that the end of the file states; None where it is cut off or states none."""
+    first, last = [], []
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(len(MAGIC)) != MAGIC or not _has_end(file, size):
+            return None
+        for kind, body in _summary_records(file, size):
+            if kind not in (_CHUNK_INDEX, _STATISTICS):
+                continue
+            try:
+                begin, end = struct.unpack_from("<QQ", body, 0 if kind == _CHUNK_INDEX else 26)
+            except struct.error:
+                return None
+            if end:
+                first.append(begin)
+                last.append(end)
+    return (min(first), max(last)) if first else None
 
 
 def _chunk_index(body: bytes) -> tuple[int, set[int]]:

@@ -79,19 +79,96 @@ def test_split_files_of_current_rosbag2_are_read_as_one(tmp_path, sent):
     assert rd.buffers(episode, "head_rgb") == rd.buffers(whole, "head_rgb")
 
 
-@pytest.mark.parametrize(("pause", "how"), [(54.0, "begins 54."), (-30.0, "s before")])
-def test_takes_that_are_named_like_split_files_are_not_joined(tmp_path, sent, pause, how):
-    folder = tmp_path / "rec"
+def _later(sent, pause):
+    """The same messages after a pause in s; before, where it is negative."""
     length = sent[-1].log - sent[0].log
     later = round(pause * r1.SECOND) + (length if pause > 0 else 0)
-    moved = [replace(s, stamp=s.stamp + later, log=s.log + later) for s in sent]
-    r1.McapWriter().write(folder / "rec_0.mcap", sent)
-    r1.McapWriter().write(folder / "rec_1.mcap", moved)
+    return [replace(s, stamp=s.stamp + later, log=s.log + later) for s in sent]
+
+
+def _write(path, sent):
+    if path.suffix == ".bag":
+        r1.write_bag(path, sent)
+    elif path.suffix == ".db3":
+        r1.write_db3(path.with_suffix(""), sent)
+    else:
+        r1.McapWriter().write(path, sent)
+
+
+@pytest.mark.parametrize(("pause", "how"), [(54.0, "begins 54.0 s after rec_0.mcap ends"), (-30.0, "s before rec_0")])
+def test_takes_that_are_named_like_split_files_stay_apart(tmp_path, sent, pause, how):
+    _write(tmp_path / "rec_0.mcap", sent)
+    _write(tmp_path / "rec_1.mcap", _later(sent, pause))
+    found = rd.converter(task="t").discover(tmp_path)
+    assert [ref.files for ref in found.episodes] == [("rec_0.mcap",), ("rec_1.mcap",)]
+    assert any(how in text and "gap = keep" in text for text in found.warnings)
+    assert not rd.converter(task="t", split_files="separate").discover(tmp_path).warnings
+    assert [ref.files for ref in rd.converter(task="t", gap="keep").discover(tmp_path).episodes] == [
+        ("rec_0.mcap", "rec_1.mcap")
+    ]
+
+
+def test_takes_whose_index_is_lost_are_refused_when_they_are_read(tmp_path, sent):
+    bare = r1.McapWriter(index=False)
+    bare.write(tmp_path / "rec_0.mcap", sent)
+    bare.write(tmp_path / "rec_1.mcap", _later(sent, 54.0))
     why = rd.reason(tmp_path, task="t")
-    assert how in why and "rec_1.mcap begins" in why and "split_files = separate" in why
-    assert [len(episode.state) for episode in rd.read_all(tmp_path, task="t", split_files="separate")] == [36, 36]
-    if pause > 0:
-        assert len(rd.read_one(tmp_path, task="t", gap="keep").state) == 72
+    assert "rec_1.mcap begins 54." in why and "split_files = separate" in why
+    assert len(rd.read_one(tmp_path, task="t", gap="keep").state) == 72
+
+
+LOOSE = [
+    ("rec.mcap", "rec_1.mcap"),
+    ("rec-0.mcap", "rec-1.mcap"),
+    ("part1.mcap", "part2.mcap"),
+    ("part1.bag", "part2.bag"),
+    ("take (1).mcap", "take (2).mcap"),
+    ("0-rec.mcap", "1-rec.mcap"),
+    ("9.mcap", "10.mcap"),
+]
+
+
+@pytest.mark.parametrize("names", LOOSE)
+@pytest.mark.parametrize("pause", [0.0, 20.0])
+def test_files_numbered_in_any_way_are_joined_where_one_goes_on(tmp_path, sent, names, pause):
+    half = len(sent) // 2
+    parts = (sent[:half], sent[half:]) if not pause else (sent, _later(sent, pause))
+    for name, part in zip(names, parts, strict=True):
+        _write(tmp_path / name, part)
+    found = rd.converter(task="t").discover(tmp_path)
+    if pause:
+        assert [ref.files for ref in found.episodes] == sorted((name,) for name in names)
+        assert any(f"{names[1]} begins 20.0 s after {names[0]} ends" in text for text in found.warnings)
+    else:
+        assert [ref.files for ref in found.episodes] == [names]
+        assert any("joined from 2 split files" in text and "split_files = sep" in text for text in found.warnings)
+    apart = rd.converter(task="t", split_files="separate").discover(tmp_path)
+    assert len(apart.episodes) == 2 and not apart.warnings
+
+
+@pytest.mark.parametrize(
+    "names", [("a.mcap", "b.mcap"), ("rec_1/x.mcap", "rec_2/y.mcap"), ("part_1.db3", "part_2.db3")]
+)
+def test_files_of_other_names_that_go_on_are_reported(tmp_path, sent, names):
+    half = len(sent) // 2
+    for name, part, later in zip(names, (sent[:half], sent[half:]), (sent[:half], _later(sent, 20.0)), strict=True):
+        _write(tmp_path / "one" / name, part)
+        _write(tmp_path / "two" / name, later)
+    found = rd.converter(task="t").discover(tmp_path / "one")
+    assert len(found.episodes) == 2 and any("they may be one take in two files" in text for text in found.warnings)
+    assert not rd.converter(task="t").discover(tmp_path / "two").warnings
+
+
+def test_parts_without_an_index_and_parts_that_a_json_lists(tmp_path, sent):
+    half = len(sent) // 2
+    for name, part in zip(("part1.mcap", "part2.mcap"), (sent[:half], sent[half:]), strict=True):
+        r1.McapWriter(index=False).write(tmp_path / "bare" / name, part)
+        _write(tmp_path / "listed" / name, part)
+    (said,) = rd.converter(task="t").discover(tmp_path / "bare").warnings
+    assert "no index tells whether they go on" in said and "part2.mcap after part1.mcap" in said
+    r1.write_meta(tmp_path / "listed", [{"name": f"part{n}.mcap"} for n in (1, 2)])
+    listed = rd.converter(task="t").discover(tmp_path / "listed")
+    assert len(listed.episodes) == 2
 
 
 # Clocks
