@@ -274,12 +274,27 @@ class _Group:
 
 def decode(source: VideoPixels) -> Iterator[VideoFrame]:
     """The frames in order; BadEpisode for one that the decoder leaves out or marks as damaged, or of another size, and
-    for one that is decoded from such a frame: decoders show that without an error."""
+    for one that is decoded from such a frame: decoders show that without an error.
+
+    A shared file is entered in its middle, where a transport stream may lead past the frame and a group may show it
+    before its keyframe; then it is decoded from its start.
+    """
+    shown = _decode(source, enter=bool(source.ranks[0]) and not source.untimed)
+    first = next(shown, None)
+    if first is None:
+        yield from _decode(source, enter=False)
+        return
+    yield first
+    yield from shown
+
+
+def _decode(source: VideoPixels, enter: bool) -> Iterator[VideoFrame]:
+    """`decode` from the start of the file, or to `enter` it from a keyframe: then nothing where the first frame does
+    not come out and only the container tells keyframes."""
     found = timeline(source.path, source.name)
     size = found.height, found.width
     wanted = found.pts[source.ranks].tolist()
     done, words, untimed = 0, "", source.untimed
-    enter = bool(source.ranks[0]) and not untimed
     entry = _entry_time(source, found.codec, wanted[0]) if enter else None
     group = _Group(found.pts, 0 if not enter else None if entry is None else int(np.searchsorted(found.pts, entry)))
     with open_video(source.path, source.name) as container:
@@ -304,6 +319,8 @@ def decode(source: VideoPixels) -> Iterator[VideoFrame]:
                 done += 1
             if done == len(wanted):
                 return
+    if enter and entry is None and not done:
+        return
     raise BadEpisode(
         f"{source.name}: frame {done} of the episode cannot be decoded, the video is damaged there or shortly before"
         f"{words}; download the video again, or leave the episode out"

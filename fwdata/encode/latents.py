@@ -23,7 +23,7 @@ from fwdata.encode.vae.base import Vae
 from fwdata.encode.vae.net import PATCH
 from fwdata.encode.vae.wan import Dtype, LatentFormat, distance_to_float32, latent_format, load_vae
 from fwdata.errors import UsageError
-from fwdata.images.colour import COLOUR_CODE_VERSION
+from fwdata.images.colour import colour_version
 from fwdata.images.video import decoder_version
 from fwdata.io import check_free
 from fwdata.manifest import Manifest
@@ -135,7 +135,9 @@ def latent_identity(store: Store, vae: JsonObject, stride: int, batch: int = 1) 
         settings["batch"] = batch
     if not store.has_video:
         return settings
-    return {**settings, "video": {"colour": COLOUR_CODE_VERSION, "decoder": decoder_version()}}
+    cameras = [camera for part in store.parts for camera in part.record.cameras.values()]
+    colour = colour_version(header.pix_fmt for camera in cameras for header in camera.headers)
+    return {**settings, "video": {"colour": colour, "decoder": decoder_version()}}
 
 
 def latent_shape(manifest: Manifest, vae: Vae | LatentFormat) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ RGB of one frame is not the same on every CPU: libswscale with and without SSSE3
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,9 @@ from fwdata.errors import needed_for
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-COLOUR_CODE_VERSION = 1
-"""Raised whenever an RGB value of a video frame can change; part of the identity of latents of video stores."""
+_COLOUR_CODE_VERSION = 1
+_DEEP_GRAY_VERSION = 2
+"""Of formats without colours of more than 8 bits, which were taken for limited range before."""
 
 FULL_RANGE = 2
 """AVCOL_RANGE_JPEG: luma of 0..255; 1 is 16..235, 0 is not tagged (as 1)."""
@@ -49,6 +51,17 @@ def tags_of(frame: VideoFrame) -> tuple[int, int]:
     return int(frame.colorspace), FULL_RANGE if full else int(frame.color_range)
 
 
+def is_gray(pix_fmt: str) -> bool:
+    """Whether a pixel format has no colours: FFmpeg takes all of these for full range, whatever their tag says."""
+    return pix_fmt.startswith(("gray", "ya8", "ya16"))
+
+
+def colour_version(pix_fmts: Iterable[str]) -> int:
+    """Raised whenever an RGB value of frames of these formats can change; part of the identity of their latents."""
+    deep = any(is_gray(name) and name not in ("gray", "ya8") for name in pix_fmts)
+    return _DEEP_GRAY_VERSION if deep else _COLOUR_CODE_VERSION
+
+
 class ToRgb:
     """Converts frames of one stream; keeps libswscale's tables between calls. Not for use by two threads at once."""
 
@@ -65,13 +78,14 @@ class ToRgb:
         """
         colorspace, color_range = tags_of(frame) if tags is None else tags
         matrix = _SWS_MATRIX.get(colorspace, _BT601)
+        full = color_range == FULL_RANGE or is_gray(frame.format.name)
         converted = self._reformatter.reformat(
             frame,
             format="rgb24",
             src_colorspace=matrix,
             # PyAV passes the details on only where source and target differ; RGB has no matrix, so any will do
             dst_colorspace=1 if matrix != 1 else _BT601,
-            src_color_range=FULL_RANGE if color_range == FULL_RANGE else 1,
+            src_color_range=FULL_RANGE if full else 1,
             dst_color_range=FULL_RANGE,
             interpolation="BICUBIC",  # matters where chroma is scaled apart, as for 10 bits
         )

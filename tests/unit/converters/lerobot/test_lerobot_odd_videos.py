@@ -174,3 +174,13 @@ def test_shared_videos_that_are_refreshed_bit_by_bit(tmp_path: Path) -> None:
     report, store = convert(raw, tmp_path / "s.zarr")
     assert report.quarantined == [] and shows(store, ffmpeg_rgb(paths[0]))
     assert not any("cannot be kept" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize(("suffix", "form"), [(".mp4", "mp4"), (".ts", "mpegts")])
+def test_an_episode_that_no_keyframe_of_the_container_leads_to(tmp_path: Path, suffix: str, form: str) -> None:
+    """The last episode begins at a frame that is shown before its keyframe; a seek in a transport stream overshoots."""
+    raw, paths = shared_set(tmp_path, suffix)
+    for path in paths:
+        write_clip(path, moving(COUNT), "mpeg2video", fps=25, gop=8, form=form, options={"bf": "2"})
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert report.quarantined == [] and shows(store, ffmpeg_rgb(paths[0]))

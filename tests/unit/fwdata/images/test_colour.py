@@ -10,7 +10,7 @@ import pytest
 from clips import ffmpeg_rgb, moving, write_clip
 from numpy.typing import NDArray
 
-from fwdata.images.colour import FULL_RANGE, ToRgb, tags_of
+from fwdata.images.colour import FULL_RANGE, ToRgb, colour_version, tags_of
 
 
 def shown(data: io.BytesIO) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[int, int]]:
@@ -44,6 +44,18 @@ def test_other_pixel_formats_are_converted_as_by_ffmpeg(codec: str, pix_fmt: str
     write_clip(data, moving(2, (50, 70)), codec, pix_fmt=pix_fmt, matrix=1 if pix_fmt != "rgb24" else 0)
     ours, _, _ = shown(data)
     assert np.array_equal(ours, ffmpeg_rgb(data))
+
+
+@pytest.mark.parametrize("color_range", [0, 1, 2])
+def test_deep_gray_is_of_full_range_whatever_its_tag(color_range: int) -> None:
+    data = io.BytesIO()
+    write_clip(data, moving(2), "libx265", pix_fmt="gray10le", color_range=color_range)
+    ours, _, _ = shown(data)
+    assert np.array_equal(ours, ffmpeg_rgb(data))
+
+
+def test_only_latents_of_deep_gray_have_another_identity() -> None:
+    assert [colour_version([name]) for name in ("yuv420p", "gray", "yuv420p10le", "gray10le")] == [1, 1, 1, 2]
 
 
 def test_tags_of_the_container_win_over_the_frames_own() -> None:
