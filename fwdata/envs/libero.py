@@ -219,6 +219,10 @@ class LiberoSimulator:
         vars(gated).update(__modality__=sensor.__modality__, gated=True)
         return gated
 
+    def model_xml(self) -> str:
+        """MJCF of the scene as it is placed now, fixtures included; about 50 kB. What recordings call `model_file`."""
+        return str(self._env.sim.model.get_xml())
+
     def observe(self) -> SimulatorState:
         """The latest observation; nothing is sampled or rendered anew."""
         return _seen(self._env.env._get_observations())

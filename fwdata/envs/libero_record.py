@@ -26,6 +26,15 @@ from fwdata.errors import FwdataError, UsageError, did_you_mean
 from fwdata.io import folder_lock, made_folder, sync, whole_file, write_json
 from fwdata.pipeline.workers import WorkerPool
 
+MODEL = "model_file"
+"""Attribute of a demonstration: MJCF of its scene. The fixtures' places are in no state, so a replay needs it."""
+CONTROLLER = {
+    "type": "OSC_POSE", "input_max": 1, "input_min": -1, "output_max": [0.05] * 3 + [0.5] * 3,
+    "output_min": [-0.05] * 3 + [-0.5] * 3, "kp": 150, "damping_ratio": 1, "impedance_mode": "fixed",
+    "kp_limits": [0, 300], "damping_ratio_limits": [0, 10], "position_limits": None, "orientation_limits": None,
+    "uncouple_pos_ori": True, "control_delta": True, "interpolation": None, "ramp_ratio": 0.2,
+}  # fmt: skip
+"""robosuite's osc_pose.json, as published files have it."""
 RESOLUTION = 128
 SETTLING_STEPS = 10
 ATTEMPTS_PER_EPISODE = 3
@@ -166,6 +175,7 @@ def record_attempt(
     first = (request.first_state + number) % len(states)
     simulator.looking = False
     simulator.place(request.seed, number)
+    scene = simulator.model_xml()
     simulator.set_state(perturbed(simulator, plan, states[first], random, request.placement_noise))
     for _ in range(SETTLING_STEPS):
         simulator.step(RESTING)
@@ -179,12 +189,12 @@ def record_attempt(
         if solved:
             break
     if solved:
-        _write_demo(path, rows)
+        _write_demo(path, rows, scene)
     return Attempt(number, first, solved, len(rows))
 
 
 def _write_demo(
-    path: Path, rows: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], simulators.SimulatorState]]
+    path: Path, rows: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], simulators.SimulatorState]], scene: str
 ) -> None:
     import h5py
 
@@ -205,6 +215,7 @@ def _write_demo(
         "obs/joint_states": np.stack([s.joints for s in seen]),
     }
     with h5py.File(path, "w") as file:
+        file.attrs[MODEL] = scene
         for name, values in low.items():
             file[name] = values
         for name in seen[0].images:
@@ -232,20 +243,21 @@ def _assemble(
                     source.copy(source[key], demo, key)
                 demo.attrs["num_samples"] = attempt.steps
                 demo.attrs["init_state"] = source["states"][0]
+                if MODEL in source.attrs:  # attempts of older versions lack it
+                    demo.attrs[MODEL] = source.attrs[MODEL]
         data.attrs.update(_attributes(request, task, kept))
 
 
 def _attributes(request: RecordRequest, task: BenchmarkTask, kept: Sequence[Attempt]) -> dict[str, object]:
     domain = "libero_floor_manipulation" if request.suite == "libero_object" else "libero_tabletop_manipulation"
     name = "_".join(part.capitalize() for part in domain.split("_"))
-    kwargs = {
-        "robots": ["Panda"],
-        "control_freq": 20,
-        "camera_names": ["robot0_eye_in_hand", "agentview"],
-        "camera_heights": RESOLUTION,
-        "camera_widths": RESOLUTION,
-    }
     bddl = f"libero/libero/bddl_files/{request.suite}/{task.name}.bddl"
+    kwargs = {
+        "robots": ["Panda"], "controller_configs": CONTROLLER, "bddl_file_name": bddl, "has_renderer": False,
+        "has_offscreen_renderer": True, "ignore_done": True, "use_camera_obs": True, "camera_depths": False,
+        "camera_names": ["robot0_eye_in_hand", "agentview"], "reward_shaping": False, "control_freq": 20,
+        "camera_heights": RESOLUTION, "camera_widths": RESOLUTION, "camera_segmentations": None,
+    }  # fmt: skip
     problem = {"problem_name": domain, "domain_name": "robosuite", "language_instruction": task.instruction}
     env_args = {"type": 1, "env_name": name, "problem_name": domain, "bddl_file": bddl, "env_kwargs": kwargs}
     return {

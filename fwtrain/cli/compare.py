@@ -24,7 +24,7 @@ from fwtrain.cli.distil import (
     end_unfinished,
     loop_plan,
 )
-from fwtrain.cli.evaluate import EPISODES
+from fwtrain.cli.sample_loop import EPISODES
 
 if TYPE_CHECKING:
     from fwtrain.compare import ComparisonPlan

@@ -11,7 +11,8 @@ import typer
 from fwdata.console import emit_json, print_table, progress_bar, say, warn
 from fwdata.errors import EXIT_QUARANTINED, UsageError
 from fwtrain.cli._common import Device, Json, RunArgument, Threads, WhichCheckpoint
-from fwtrain.cli.evaluate import EPISODES, EXECUTE, benchmark_plan, refuse_options, usual_execute
+from fwtrain.cli.evaluate import benchmark_plan, refuse_options
+from fwtrain.cli.sample_loop import EPISODES, EXECUTE, usual_execute
 
 if TYPE_CHECKING:
     from fwtrain.infer.trials.loop import Unfinished

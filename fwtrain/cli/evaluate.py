@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fwdata.console import progress_bar, warn
-from fwdata.errors import EXIT_QUARANTINED, UsageError, quoted
-from fwtrain.cli._common import Json, PolicyOptions, Vae, answer, read_token, sampling_text, with_policy_options
+from fwdata.errors import EXIT_QUARANTINED, UsageError
+from fwtrain.cli._common import Json, PolicyOptions, Vae, answer, with_policy_options
+from fwtrain.cli.policy_loading import PolicyLoading
+from fwtrain.cli.sample_loop import EPISODES, EXECUTE, STEPS, eval_in_sample_world
 
 if TYPE_CHECKING:
-    from fwtrain.infer.evaluate import EvalResult
-    from fwtrain.infer.trials.plan import Deployed, EvalPlan, PolicyAbout, ProtocolChanges
+    from fwtrain.infer.trials.plan import EvalPlan, ProtocolChanges
     from fwtrain.infer.trials.run import Evaluation
-    from fwtrain.model import Denoising
 
-EPISODES, EXECUTE, STEPS = 20, 24, 10
-"""Defaults in the sample world; benchmarks have protocols."""
 EXAMPLES = """Example: fwtrain eval runs/rt --env sample --episodes 20
 
 fwtrain eval runs/lb --env libero --suite spatial,object,goal,10 --workers 4 --out eval/lb"""
@@ -122,7 +120,7 @@ def eval_command(
     from fwtrain.infer.trials.plan import ProtocolChanges
     from fwtrain.infer.trials.run import FilmRequest
 
-    loading = _Loading(policy, vae, untrained, steps, server, token_file)
+    loading = PolicyLoading(policy, vae, untrained, steps, server, token_file)
     loading.refuse_unused()
     benchmark_only = {
         "--suite": suite, "--tasks": tasks, "--trials": trials, "--protocol": protocol, "--workers": workers,
@@ -133,7 +131,7 @@ def eval_command(
     }  # fmt: skip
     if env == "sample":
         refuse_options(env, benchmark_only)
-        _in_sample_world(loading, episodes, seed, execute, steps, record, as_json)
+        eval_in_sample_world(loading, episodes, seed, execute, steps, record, as_json)
         return
     refuse_options(env, {"--episodes": episodes, "--record": record})
     changes = ProtocolChanges(execute, steps, seed, limit, wait_steps, resolution, env_seed)
@@ -167,83 +165,6 @@ def _film_numbers(text: str | None) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-@dataclass(frozen=True)
-class _Loading:
-    """How the policy is made, as the options say."""
-
-    options: PolicyOptions
-    """Of the run's own policy."""
-    vae: str | None
-    """None: the VAE of the run's latents."""
-    untrained: bool
-    """Fresh weights instead of the checkpoint's."""
-    steps: int | None
-    """Denoising steps that were asked for."""
-    server: str | None
-    """HOST:PORT of the fwtrain serve to ask instead."""
-    token_file: Path | None
-    """File with the secret of the server."""
-
-    @property
-    def run(self) -> Path:
-        """The run's folder."""
-        return self.options.run
-
-    def refuse_unused(self) -> None:
-        """UsageError for an option that has no effect beside --server, or without it."""
-        if self.server is None:
-            if self.token_file is not None:
-                raise UsageError("--token-file is the secret of a server: it needs --server")
-            return
-        asked = self.options
-        if asked.mode is not None or asked.shift is not None:
-            raise UsageError("--mode and --shift are the server's: give them to fwtrain serve, not with --server")
-        given = {
-            "--checkpoint": asked.checkpoint != "last", "--device": asked.device != "auto",
-            "--vae": self.vae is not None, "--untrained": self.untrained,
-        }  # fmt: skip
-        for name, is_given in given.items():
-            if is_given:
-                raise UsageError(f"{name} has no meaning with --server: its policy is loaded already")
-
-    def policy(self, seed: int, steps: int, execute: int) -> tuple[Deployed, Denoising]:
-        """The policy and how it samples. seed: of untrained weights."""
-        if self.server is not None:
-            from fwtrain.serve.remote import ServedPolicy
-
-            self.options.sampling(steps)
-            token = None if self.token_file is None else read_token(self.token_file)
-            served = ServedPolicy.connect(self.run, self.server, execute, token)
-            if self.steps not in {None, served.sampling.steps}:
-                raise UsageError(
-                    f"--steps {self.steps} has no effect on the server, which takes {served.sampling.steps} denoising "
-                    f"steps; start it with fwtrain serve {quoted(self.run)} --steps {self.steps}"
-                )
-            return served, served.sampling
-        own = self.options.load(steps, self.vae, untrained=self.untrained, seed=seed)
-        return own, own.sampling
-
-    def checkpoint(self) -> str:
-        """Which weights act, for people."""
-        from fwtrain.train.folder import RunFolder
-
-        if self.server is not None:
-            return "the server's"
-        return f"step {RunFolder(self.run).need_checkpoint(self.options.checkpoint).step}"
-
-    def about(self, policy: Deployed, sampling: Denoising, seed: int) -> PolicyAbout:
-        """What the policy is, as far as it decides actions."""
-        from fwtrain.infer.about import about_policy, checkpoint_weights
-        from fwtrain.train.folder import RunFolder
-
-        if self.server is not None:
-            return about_policy(policy, sampling, {"checkpoint": "the server's", "weights": policy.weights})
-        if self.untrained:
-            return about_policy(policy, sampling, {"checkpoint": f"untrained, seed {seed}"})
-        found = RunFolder(self.run).need_checkpoint(self.options.checkpoint)
-        return about_policy(policy, sampling, checkpoint_weights(found))
-
-
 def benchmark_plan(
     env: str,
     suite: str | None,
@@ -271,7 +192,7 @@ def benchmark_plan(
 
 
 def _in_benchmark(
-    loading: _Loading,
+    loading: PolicyLoading,
     plan: EvalPlan,
     out: Path,
     workers: int,
@@ -284,6 +205,7 @@ def _in_benchmark(
     from fwtrain.infer.trials.records import EvalFolder
     from fwtrain.infer.trials.run import evaluate_benchmark, usual_rows
     from fwtrain.train.folder import RunFolder
+    from fwtrain.train.report import renew_run_report
 
     info = RunFolder(loading.run).info()
     check_fit(info, plan)  # before weights are read
@@ -310,17 +232,8 @@ def _in_benchmark(
             start=bar.start,
             done=bar.advance,
         )
-    _renew_report(loading.run, out)
+    renew_run_report(loading.run, out)
     _report(found, out, as_json, early)
-
-
-def _renew_report(run: Path, out: Path) -> None:
-    """Show the evaluation on the run's page, where it lies in the run folder."""
-    from fwtrain.train.folder import RunFolder
-    from fwtrain.train.report import write_run_report
-
-    if out.resolve().parent == run.resolve():
-        write_run_report(RunFolder(run))
 
 
 def _report(found: Evaluation, out: Path, as_json: bool, said: Sequence[str]) -> None:
@@ -336,67 +249,3 @@ def _report(found: Evaluation, out: Path, as_json: bool, said: Sequence[str]) ->
     answer({**found.to_json(), "out": str(out)}, as_json, lambda: f"{text(found)}\nreport: {out / 'report.html'}")
     if found.unfinished:
         raise typer.Exit(EXIT_QUARANTINED)
-
-
-def usual_execute(run: Path) -> int:
-    """Actions of a chunk carried out in the sample world where no number is asked for, as many as the run predicts at
-    most."""
-    from fwtrain.train.folder import RunFolder
-
-    return min(EXECUTE, RunFolder(run).info().manifest.window.action_horizon)
-
-
-def _in_sample_world(
-    loading: _Loading,
-    episodes: int | None,
-    seed: int | None,
-    execute: int | None,
-    steps: int | None,
-    record: Path | None,
-    as_json: bool,
-) -> None:
-    from fwdata.io import write_json
-    from fwdata.report.place import refuse_no_folder
-    from fwtrain.infer.evaluate import evaluate_sample
-    from fwtrain.train.report_loops import RESULT
-
-    if record is not None:
-        refuse_no_folder(record, "--record")
-    count, scenes = EPISODES if episodes is None else episodes, 0 if seed is None else seed
-    carried = usual_execute(loading.run) if execute is None else execute
-    denoising = STEPS if steps is None else steps
-    policy, sampling = loading.policy(scenes, denoising, carried)
-    with progress_bar("closed loop", "episodes") as bar:
-        bar.start(count)
-        result = evaluate_sample(
-            policy, count, scenes, execute=carried, steps=denoising, done=bar.advance, record=record
-        )
-    data = {
-        "run": str(loading.run),
-        "env": "sample",
-        "untrained": loading.untrained,
-        "successes": result.successes,
-        "episodes": result.episodes,
-        "rate": result.rate,
-        "interval": result.interval,
-        "mean_steps": result.mean_steps,
-        "sampling": sampling,
-        "by_task": {task: {"successes": wins, "episodes": count} for task, (wins, count) in result.by_task.items()},
-    }
-    if record is not None:
-        which = f"untrained, seed {scenes}" if loading.untrained else loading.checkpoint()
-        write_json(record / RESULT, {**data, "checkpoint": which})
-        _renew_report(loading.run, record)
-    answer(data, as_json, lambda: _eval_text(result, loading.untrained, sampling))
-
-
-def _eval_text(result: EvalResult, untrained: bool, sampling: Denoising) -> str:
-    low, high = result.interval
-    which = "untrained" if untrained else "trained"
-    lines = [
-        f"{which}: {result.successes} of {result.episodes} episodes solved, {result.rate:.0%} "
-        f"(95 % interval {low:.0%} to {high:.0%}), {result.mean_steps:.1f} steps on average"
-    ]
-    lines += [f"  {task}: {wins} of {count}" for task, (wins, count) in sorted(result.by_task.items())]
-    lines.append(f"  sampled with {sampling_text(sampling)}")
-    return "\n".join(lines)

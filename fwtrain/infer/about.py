@@ -21,6 +21,8 @@ def about_policy(policy: Deployed, sampling: Denoising, weights: ActingWeights) 
     }
     if "weights" in weights:
         found["weights"] = weights["weights"]
+    if policy.arithmetic is not None:
+        found["arithmetic"] = policy.arithmetic
     return found
 
 

@@ -176,6 +176,12 @@ class Policy:
         """Dimensions that `commands` sends as -1 open / +1 closed."""
         return self.deploy.gripper_sign
 
+    @property
+    def arithmetic(self) -> str:
+        """Kind of number and of device that it computes with, as `float32 on cpu`: other ones round otherwise."""
+        weight = self.model.action.head.weight
+        return f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}"
+
     def commands(self, chunk: Float32) -> Float32:
         """float32 [..., a] as the robot takes it, from actions in the store's units: the recipe's gripper rules.
 

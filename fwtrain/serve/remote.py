@@ -20,9 +20,11 @@ class ServedPolicy:
     """What closed loops ask of a policy, answered by a server of the run `info` is of.
 
     Sampling (mode, steps, shifts), checkpoint and gripper rules are the server's; weights: what it says of the
-    checkpoint, None from older servers. Raises UsageError when the server sends fewer actions than are to be carried
-    out, or serves another run.
+    checkpoint, None from older servers. arithmetic: None, a server does not say. Raises UsageError when the server
+    sends fewer actions than are to be carried out, or serves another run.
     """
+
+    arithmetic: str | None = None
 
     def __init__(self, info: RunInfo, client: PolicyClient, execute: int) -> None:
         self.info, self._client = info, client

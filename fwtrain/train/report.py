@@ -39,6 +39,12 @@ def write_run_report(folder: RunFolder) -> Path:
     return report.write(folder.path / REPORT)
 
 
+def renew_run_report(run: Path, shown: Path) -> None:
+    """Write the page of a run again where `shown`, a closed loop's folder, lies in the run folder and is part of it."""
+    if shown.resolve().parent == run.resolve():
+        write_run_report(RunFolder(run))
+
+
 def _result(
     report: Report,
     folder: RunFolder,

@@ -61,6 +61,7 @@ PROTOCOLS = {
             notes=(
                 "seed 0 is that of the commands on LeRobot's page about Fast-WAM; lerobot-eval takes 1000 by default",
                 "trial k begins with initial state k; LeRobot's index advances at every reset, also after a success",
+                "LeRobot sends the gripper as the policy's own steps give it; here it is sent as -1 or +1",
             ),
         ),
         EvalProtocol(

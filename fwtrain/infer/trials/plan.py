@@ -34,6 +34,10 @@ class Deployed(Actor, Protocol):
     def weights(self) -> str | None:
         """Digest of its weights; None where nobody knows."""
 
+    @property
+    def arithmetic(self) -> str | None:
+        """Kind of number and of device that it computes with; None where nobody knows."""
+
     def commands(self, chunk: Float32) -> Float32:
         """float32 [.., a] as the robot takes it, from what `act_batch` answers."""
 
@@ -58,6 +62,8 @@ class PolicyAbout(ActingWeights):
     """Dimensions that are sent as -1 open / +1 closed."""
     scaling: str
     """16 hex digits of how states and actions are normalised."""
+    arithmetic: NotRequired[str]
+    """Kind of number and of device that it computes with, as `float32 on cpu`; absent of a server's."""
     batch: NotRequired[int]
     """Observations per batch; absent where it is 1."""
 
@@ -313,7 +319,8 @@ def check_fit(info: RunInfo, plan: EvalPlan) -> None:
             )
     horizon = info.model.action_horizon
     if plan.protocol.execute > horizon:
+        who = "--execute asks for" if "execute" in plan.changed else f"protocol {plan.protocol.name} carries out"
         raise UsageError(
-            f"protocol {plan.protocol.name} carries out {plan.protocol.execute} actions of a chunk, the run predicts "
-            f"{horizon}; pass --execute"
+            f"{who} {plan.protocol.execute} actions of a chunk, the run predicts {horizon}; "
+            f"pass --execute {horizon}, or fewer"
         )

@@ -177,6 +177,7 @@ def facts(found: Evaluation) -> dict[str, str]:
         "actions carried out of a chunk": str(protocol.execute),
         "denoising steps": str(protocol.denoising_steps),
         "observations per batch": str(policy.get("batch", 1)),
+        "arithmetic": policy.get("arithmetic", "the server's"),
         "variant, mode": f"{policy['variant']}, {sampling.mode}",
         "shift (video, actions)": f"{sampling.video_shift}, {sampling.action_shift}",
         "cameras rendered at": f"{protocol.resolution} x {protocol.resolution} pixels, rotated by 180 degrees",

@@ -39,6 +39,9 @@ class FakeArm(FakeSimulator):
         self.reset()
         self.draw, self.scene = draw, draw
 
+    def model_xml(self) -> str:
+        return f"<mujoco model='scene {self.draw}'/>" + " " * (1 << 17)
+
     def step(self, action):
         seen, _ = super().step(action)
         return seen, self.steps >= recording.SETTLING_STEPS + STEPS and self.draw not in self.fails
@@ -77,6 +80,10 @@ def test_recordings_have_the_raw_layout_and_convert(run: Command, made: list[Fak
         about, demo = file["data"].attrs, file["data/demo_1"]
         assert (about["num_demos"], about["total"], about["macros_image_convention"]) == (2, 2 * STEPS, "opengl")
         assert json.loads(about["problem_info"])["language_instruction"] == "put it there"
+        kwargs = json.loads(about["env_args"])["env_kwargs"]
+        assert kwargs["bddl_file_name"] == about["bddl_file_name"]
+        assert kwargs["controller_configs"]["output_max"] == [0.05, 0.05, 0.05, 0.5, 0.5, 0.5]
+        assert demo.attrs["model_file"].startswith("<mujoco model='scene 1'/>")
         assert demo.attrs["num_samples"] == STEPS and np.array_equal(demo.attrs["init_state"], demo["states"][0])
         assert demo["states"][0, 0] == recording.SETTLING_STEPS, "before the action"
         assert demo["obs/ee_pos"][0, 0] == 0.01 * (recording.SETTLING_STEPS + 1), "after the action"

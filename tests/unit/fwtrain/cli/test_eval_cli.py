@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,12 @@ def test_a_run_of_short_chunks_is_not_asked_for_more_than_it_predicts(trained: P
     for run, words in ((trained, ()), (tmp_path, ()), (tmp_path, ("--execute", 3))):
         assert call("eval", run, "--env", "sample", *words)[0] == 0
     assert asked == [24, 16, 3]
+
+
+def test_an_interrupted_sample_world_does_not_promise_to_continue(trained: Path, call, monkeypatch):
+    monkeypatch.setattr(evaluate, "evaluate_sample", lambda *a, **k: signal.raise_signal(signal.SIGINT))
+    code, _, err = call("eval", trained, "--env", "sample")
+    assert code == 130 and "the same command starts over" in err and "continue" not in err
 
 
 @pytest.mark.slow

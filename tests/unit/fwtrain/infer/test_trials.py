@@ -19,6 +19,7 @@ from serving import small_policy
 from fwdata.envs.benchmarks.contract import RobotSpec, checked_states
 from fwdata.envs.benchmarks.libero import BENCHMARK, PROTOCOLS
 from fwdata.errors import FwdataError, UsageError
+from fwdata.io import plain_json
 from fwdata.report.films import film_frames
 from fwtrain.infer.closed_loop import in_rows
 from fwtrain.infer.policy import Policy
@@ -36,6 +37,7 @@ ABOUT: PolicyAbout = {
     "sampling": Denoising(mode="first-frame", video_shift=5.0, action_shift=1.0),
     "gripper_sign": [],
     "scaling": "0" * 16,
+    "arithmetic": "float32 on cpu",
 }
 
 
@@ -226,6 +228,8 @@ def test_a_folder_continues_with_its_own_settings_only(rows: RowPolicy, tmp_path
         evaluate(rows, tmp_path / "out", trials="1", changes=ProtocolChanges(limit=9))
     with pytest.raises(UsageError, match=r"policy.checkpoint step 2, now it is step 4"):
         evaluate_benchmark(plan(trials="1"), rows, {**ABOUT, "checkpoint": "step 4"}, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"policy.arithmetic float32 on cpu, now it is bfloat16 on cuda"):
+        evaluate_benchmark(plan(trials="1"), rows, {**ABOUT, "arithmetic": "bfloat16 on cuda"}, tmp_path / "out")
     assert tree(tmp_path / "out") == before
     other = fake_benchmark.BENCHMARK.initial_states("one", None).states + 1
     monkeypatch.setattr(fake_benchmark.FakeBenchmark, "initial_states", lambda *_: checked_states(other, "memory"))
@@ -234,8 +238,10 @@ def test_a_folder_continues_with_its_own_settings_only(rows: RowPolicy, tmp_path
     monkeypatch.undo()
     assert tree(tmp_path / "out") == before
     settings = tmp_path / "out/settings.json"
-    settings.write_text(settings.read_text().replace("usual script", "usual script, as it was called before"))
-    assert evaluate(rows, tmp_path / "out", trials="1").summary.all.trials == 2, "texts decide nothing"
+    older = {**json.loads(settings.read_text()), "policy": {k: v for k, v in ABOUT.items() if k != "arithmetic"}}
+    older["protocol"]["source"] = "usual script, as it was called before"
+    settings.write_text(json.dumps(older, default=plain_json))
+    assert evaluate(rows, tmp_path / "out", trials="1").summary.all.trials == 2, "texts and new keys decide nothing"
     record = tmp_path / "out/trials/fake_one/lift/0.json"
     record.write_text("{")
     with pytest.raises(UsageError, match=r"0.json is damaged; delete it to run its trial again"):
@@ -343,7 +349,7 @@ def test_a_run_records_the_sizes_of_its_recordings():
 
 
 def test_more_actions_than_a_chunk_has_are_refused(rows: RowPolicy):
-    with pytest.raises(UsageError, match="carries out 40 actions of a chunk, the run predicts 32; pass --execute"):
+    with pytest.raises(UsageError, match="--execute asks for 40 actions of a chunk, the run predicts 32; pass --exe"):
         check_fit(rows.info, plan(changes=ProtocolChanges(execute=40)))
 
 
@@ -364,6 +370,7 @@ def test_what_could_change_a_score_is_reported(rows: RowPolicy, tmp_path: Path):
         "limits (steps): fake_one 15, fake_two 15",
         "wait steps: 2",
         "variant, mode: fastwam, first-frame",
+        "arithmetic: float32 on cpu",
         "shift (video, actions): 5.0, 1.0",
         "fakesim: 1.0",
         "sha256 ",
