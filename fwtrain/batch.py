@@ -89,8 +89,8 @@ class Batch:
         object.__setattr__(locked, "text_length", self.text_length or self.context.shape[1])
         return locked
 
-    def rows(self, index: torch.Tensor) -> Batch:
-        """Some of the samples. index: int64 on the CPU."""
+    def rows(self, index: torch.Tensor | slice) -> Batch:
+        """Some of the samples. index: a slice, or int64 on the batch's device (a GPU would wait for one on the CPU)."""
         chosen = self.mapped(lambda value: value[index])
         object.__setattr__(chosen, "text_rows", self.text_rows)
         return chosen

@@ -56,6 +56,11 @@ class Noise:
         b, c, h, w = first.shape
         return torch.randn((b, c, config.latent_grid[0], h, w), generator=self.generator)
 
+    def rows(self, rows: slice) -> Noise:
+        """Those of some observations; what is absent is still drawn for each call."""
+        action, video = (value if value is None else value[rows] for value in (self.action, self.video))
+        return replace(self, action=action, video=video)
+
 
 @dataclass(frozen=True)
 class Denoising:

@@ -99,16 +99,13 @@ def loss_terms(model: FastWAM, batch: Batch, draws: Draws, *, all_frames: bool =
     _check(model, batch)
     parts = _parts(model, draws)
     draws = draws.to(model.device)
-    made = [
-        _mode_terms(
-            model,
-            part.mode,
-            batch if part.rows is None else batch.rows(part.rows),
-            draws if part.rows is None else draws.rows(part.rows),
-            all_frames,
-        )
-        for part in parts
-    ]
+    made = []
+    for part in parts:
+        if part.rows is None:
+            made.append(_mode_terms(model, part.mode, batch, draws, all_frames))
+            continue
+        rows = part.rows.to(model.device, non_blocking=True)  # indexing by a tensor of the CPU would wait for the GPU
+        made.append(_mode_terms(model, part.mode, batch.rows(rows), draws.rows(rows), all_frames))
     return made[0] if len(made) == 1 else _joined(parts, made)
 
 
@@ -157,7 +154,8 @@ def _joined(parts: list[_Part], made: list[Terms]) -> Terms:
         return replace(
             whole, action_per_sample=whole.action_per_sample + 0 * idle.action_per_sample, video_per_sample=video
         )
-    back = torch.cat([part.rows for part in parts if part.rows is not None]).argsort()
+    order = torch.cat([part.rows for part in parts if part.rows is not None]).argsort()
+    back = order.to(made[0].pred_action.device, non_blocking=True)
 
     def sorted_back(pieces: list[Tensor | None]) -> Tensor | None:
         found = [piece for piece in pieces if piece is not None]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import UsageError
 from fwtrain.batch import Batch
-from fwtrain.data import BatchPlan, StoreSource, Stream, derived_seed, trains_video, validation_plans
+from fwtrain.data import BatchPlan, StoreSource, Stream, WindowReader, derived_seed, trains_video, validation_plans
 from fwtrain.model import Denoising, Noise, sample_video
 from fwtrain.recipe import Recipe
 from fwtrain.train.logs import Picture
@@ -54,14 +54,23 @@ class FutureImages:
         Cost: one video sampling of `validation.pictures` windows, and two decodings each.
         """
         plan = self._plan(note)
-        decoder = self._load(note) if plan is not None else None
-        if plan is None or decoder is None or self._found is None:
+        if plan is None or self._found is None:
             return []
-        reader, _ = self._found
+        try:
+            decoder = self._load(note)
+            return [] if decoder is None else self._drawn(model, plan, self._found[0], decoder)
+        except torch.OutOfMemoryError as error:  # the weights of the VAE's decoder and its frames come on top
+            self._count, self._decoder = 0, None
+            note(f"no images: decoding them ran out of GPU memory ({str(error).split('. ')[0]})")
+            return []
+
+    def _drawn(self, model: FastWAM, plan: BatchPlan, reader: WindowReader, decoder: FrameDecoder) -> list[Picture]:
         batch, training = reader.fetch(plan), model.training
         model.eval()
-        predicted = self._sample(model, batch)
-        model.train(training)
+        try:
+            predicted = self._sample(model, batch)
+        finally:
+            model.train(training)
         truth = batch.latents.float().numpy()
         offsets = np.arange(reader.window.num_video_frames) * reader.window.video_stride
         images = []

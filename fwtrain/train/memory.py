@@ -20,7 +20,18 @@ from fwtrain.recipe import Recipe
 from fwtrain.train.build import DTYPES, prepare
 from fwtrain.train.moments import BLOCK, fits_eight_bit
 from fwtrain.train.optim import GROUP_BYTES
-from fwtrain.train.peaks import SHORT, PassPeaks, ShapeMemo, Timeline, count_pass, deep_peaks, pass_peaks
+from fwtrain.train.peaks import (
+    SHORT,
+    PassPeaks,
+    Peak,
+    ShapeMemo,
+    Timeline,
+    count_pass,
+    count_sampling,
+    deep_peaks,
+    pass_peaks,
+)
+from fwtrain.train.validate import ROWS_ON_GPU
 
 GIB = 1 << 30
 CONTEXT_BYTES, FRAGMENTATION = int(1.5 * GIB), 0.05
@@ -46,7 +57,8 @@ class Memory:
     update: int
     """What the optimizer's step needs while there are no activations."""
     validation: int
-    """All weights under fsdp, which validation gathers besides the process's shard, and its activations."""
+    """What validation needs besides the state: its activations, of sampling or of the losses, whichever are more, and
+    under fsdp all weights, which it gathers besides the process's shard."""
     parameters: int
     """Parameters of the model."""
     trained: int
@@ -81,6 +93,8 @@ class KnownPeaks:
     """Models without data, by what is trained and their depth."""
     peaks: dict[tuple[object, ...], PassPeaks] = field(default_factory=dict)
     """Peaks by what is trained, checkpointing, and whether the pass goes backward."""
+    sampling: dict[tuple[object, ...], Peak] = field(default_factory=dict)
+    """Peaks of sampling by what is trained."""
     warm: set[tuple[object, ...]] = field(default_factory=set)
     """What was trained in passes that were counted before."""
     memo: ShapeMemo = field(default_factory=ShapeMemo)
@@ -104,9 +118,16 @@ class MemoryPlan:
     def _sharded(self) -> bool:
         return self.processes > 1 and self.recipe.parallel == "fsdp"
 
-    def at(self, batch_size: int) -> Memory:
-        """Memory of one process when each of its passes has `batch_size` windows, all with future latents."""
-        validation = self._peak(batch_size, backward=False) + _bytes(self._parameters) if self._sharded else 0
+    def at(self, batch_size: int, validated: int | None = None) -> Memory:
+        """Memory of one process when each of its passes has `batch_size` windows, all with future latents.
+
+        validated: `optim.batch_size`, of which processes share no part in validation; None: as many as a pass has.
+        """
+        validation, held_out = 0, self.recipe.validation.windows
+        most = min(batch_size if validated is None else validated, held_out, ROWS_ON_GPU)
+        if most:
+            gathered = _bytes(self._parameters) if self._sharded else 0
+            validation = gathered + max(self._peak(most, backward=False), self._sampling(most))
         activations = self._peak(batch_size, with_gradients=self._together)
         return replace(self._state, activations=activations, validation=validation)
 
@@ -176,6 +197,13 @@ class MemoryPlan:
         if found is None:
             found = self._known.peaks[key] = self._pass_peaks(backward)
         return (found.with_gradients if with_gradients else found.without_gradients).at(batch_size)
+
+    def _sampling(self, windows: int) -> int:
+        """Peak of sampling the actions of so many windows."""
+        key = self._kind()
+        if key not in self._known.sampling:
+            self._known.sampling[key] = count_sampling(self.model, self._known.memo)
+        return self._known.sampling[key].at(windows)
 
     def _pass_peaks(self, backward: bool) -> PassPeaks:
         """Peaks of a pass: continued from two shallow models, where their layers do not do the same counted."""

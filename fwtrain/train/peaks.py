@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fwtrain.batch import Batch
-from fwtrain.model import Draws, FastWAM, ModelConfig, losses
+from fwtrain.model import Denoising, Draws, FastWAM, ModelConfig, Noise, losses, sample
 
 WINDOWS = 262147
 """Windows of the counted run; a prime, so that no product of other sizes is a multiple of it."""
@@ -124,6 +124,19 @@ def count_pass(model: FastWAM, *, backward: bool, memo: ShapeMemo | None = None)
             hook.remove()
         for parameter in trained:
             parameter.grad = None
+
+
+def count_sampling(model: FastWAM, memo: ShapeMemo | None = None) -> Peak:
+    """Peak of sampling actions as validation does, what is observed included, on a model without data.
+
+    Of two steps: each further one keeps its modulations besides, 4 MB at the published size.
+    """
+    tracker = PeakTracker([*model.parameters(), *model.buffers()], memo or ShapeMemo())
+    with tracker, torch.no_grad():
+        batch, draws = empty_inputs(model.config, WINDOWS)
+        noise, two = Noise(draws.noise_action, draws.noise_video), Denoising(steps=2)
+        model(sample, batch.first, batch.context, batch.proprio, noise, two, video=False)
+    return pass_peaks(tracker.timeline).without_gradients
 
 
 class PeakTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -29,13 +29,19 @@ def check_memory(recipe: Recipe, config: ModelConfig, processes: int, device: to
         return
     free, total = torch.cuda.mem_get_info(device)
     known = KnownPeaks()
-    needed = MemoryPlan(recipe, config, processes, known).at(windows_per_pass(recipe, processes)).total
+    needed = _needed(recipe, config, processes, known)
     usable = free - CONTEXT_BYTES - total // 20
     if needed > usable:
         raise UsageError(
             f"this run is computed to need {needed / GIB:.1f} GiB on each GPU, {device} has {free / GIB:.1f} of "
             f"{total / GIB:.1f} GiB free; {advice(recipe, config, processes, usable / GIB, known)}"
         )
+
+
+def _needed(recipe: Recipe, config: ModelConfig, processes: int, known: KnownPeaks) -> int:
+    """Bytes of tensors on each GPU at the peak of the run. Every process validates whole batches."""
+    plan = MemoryPlan(recipe, config, processes, known)
+    return plan.at(windows_per_pass(recipe, processes), recipe.optim.batch_size).total
 
 
 def advice(recipe: Recipe, config: ModelConfig, processes: int, gib: float, known: KnownPeaks) -> str:
@@ -58,8 +64,7 @@ def explain_out_of_memory(recipe: Recipe, config: ModelConfig, processes: int, d
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
-        known = KnownPeaks()
-        needed = MemoryPlan(recipe, config, processes, known).at(windows_per_pass(recipe, processes)).total
+        needed = _needed(recipe, config, processes, KnownPeaks())
         raise UsageError(
             f"out of GPU memory on {device} ({reason}); the run is computed to need {needed / GIB:.1f} GiB on each "
             "GPU, so another program may hold the rest: free it, or choose smaller settings from `fwtrain plan`"

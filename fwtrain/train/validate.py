@@ -23,6 +23,11 @@ ACTION_LEVELS, VIDEO_LEVELS = 0.7548776662466927, 0.5698402909980532
 """Steps of the additive recurrence that spreads noise levels evenly over windows (M. Roberts' R2 sequence)."""
 
 
+ROWS_ON_GPU = 8
+"""Windows that a GPU validates at once: sampling keeps the keys and values of all layers, which a pass of training with
+gradient checkpointing does not."""
+
+
 @dataclass(frozen=True)
 class ActionError:
     """Error of sampled action chunks over the steps inside the episodes."""
@@ -117,40 +122,59 @@ class Validator:
                     model.train(training)
                     return None
                 batch = self.reader.fetch(plan)
-                self._sample(model, plan, batch, chunks)
-                self._losses(model, plan, batch.to(model.device), first, losses)
+                noise, drawn = self._noise(model, plan, batch), self._drawn(model, plan, batch, first)
+                truth = self.reader.raw_action(plan)
+                for rows in _cuts(len(batch), ROWS_ON_GPU if model.device.type == "cuda" else None):
+                    part = batch.rows(rows)
+                    self._sample(model, part, noise.rows(rows), truth[rows], chunks)
+                    self._losses(model, part.to(model.device), drawn.rows(rows), losses)
                 first += len(batch)
         model.train(training)
         wanted = self._recipe.model
         video, action = wanted.lambda_video * losses.video / first, wanted.lambda_action * losses.action / first
         return ValidationResult(chunks.error(first), self._names, video + action, video, action, losses.by_horizon())
 
-    def _sample(self, model: FastWAM, plan: BatchPlan, batch: Batch, sums: _ChunkSums) -> None:
+    def _noise(self, model: FastWAM, plan: BatchPlan, batch: Batch) -> Noise:
+        """What sampling starts from, of the whole batch."""
         generator = torch.Generator().manual_seed(derived_seed(self._recipe.seed, Stream.VALIDATION, plan.number))
+        drawn, config = Noise(generator=generator), model.config
+        action = drawn.actions(config, len(batch))
+        by_video = config.rules.mode(None).sampler != "first-frame"
+        return Noise(action, drawn.videos(config, batch.first) if by_video else None)
+
+    def _sample(self, model: FastWAM, batch: Batch, noise: Noise, truth: Float32, sums: _ChunkSums) -> None:
         moved, how = batch.to(model.device), Denoising(steps=self._recipe.validation.steps)
-        noise = Noise(generator=generator)
         found: Sample = model(sample, moved.first, moved.context, moved.proprio, noise, how, video=False)
         normalised = found.action.float().cpu().numpy()
         inside = ~batch.action_is_pad.numpy()
         sums.add(
-            (self._action.invert(normalised) - self.reader.raw_action(plan))[inside],
+            (self._action.invert(normalised) - truth)[inside],
             (normalised - batch.action.numpy())[inside],
         )
 
-    def _losses(self, model: FastWAM, plan: BatchPlan, batch: Batch, first: int, sums: _LossSums) -> None:
+    def _drawn(self, model: FastWAM, plan: BatchPlan, batch: Batch, first: int) -> Draws:
+        """What the losses are noised with, of the whole batch; first: place of its first window among all."""
         seed = derived_seed(self._recipe.seed, Stream.VALIDATION, plan.number, 1)
         config = model.config
         drawn = draw(batch, config.variant, torch.Generator().manual_seed(seed), cond_noise_prob=config.cond_noise_prob)
-        drawn = replace(
+        return replace(
             drawn,
             u_action=_levels(first, len(batch), ACTION_LEVELS),
             u_video=None if drawn.u_video is None else _levels(first, len(batch), VIDEO_LEVELS),
-        ).to(model.device)
+        )
+
+    def _losses(self, model: FastWAM, batch: Batch, drawn: Draws, sums: _LossSums) -> None:
+        drawn = drawn.to(model.device)
         terms: Terms = model(loss_terms, batch, drawn)
         sums.action += float((terms.action_per_sample * terms.action_weight).sum())
         if terms.video_per_sample is not None and terms.video_weight is not None and terms.pred_video is not None:
             sums.video += float((terms.video_per_sample * terms.video_weight).sum())
             sums.add_frames(_frame_errors(model, batch, drawn, terms.pred_video) * terms.video_weight[:, None], batch)
+
+
+def _cuts(count: int, most: int | None) -> list[slice]:
+    """`count` rows in parts of at most `most`; None: all at once."""
+    return [slice(low, low + (most or count)) for low in range(0, count, most or count)]
 
 
 def _levels(first: int, count: int, step: float) -> Tensor:

@@ -8,8 +8,8 @@ so does the number of CPU threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,14 +89,17 @@ class LatentVae(Vae):
             "code": VAE_CODE_VERSION,
         }
 
-    def _exact(self) -> AbstractContextManager[None]:
-        """On CUDA: float32 convolutions without TF32, and the same algorithm on every call."""
-        if not self.on_gpu:
-            return nullcontext()
-        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        )
-        return flags
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        """Inference on the VAE's device. On CUDA float32 convolutions without TF32, the same algorithm on every call,
+        and its GPU as the current one: an event of another GPU passes before this one's latents are there."""
+        with torch.inference_mode():
+            if not self.on_gpu:
+                yield
+                return
+            flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+            with torch.cuda.device(self.device), flags:
+                yield
 
     def submit(self, clips: Sequence[NDArray[np.uint8]]) -> PendingLatents:
         """Begin a forward of n clips of equal shape, uint8 [1 + 4k, H, W, 3] RGB each; a GPU goes on with it.
@@ -107,7 +110,7 @@ class LatentVae(Vae):
         for clip in clips:
             _check_clip(clip)
         began = time.perf_counter()
-        with torch.inference_mode(), self._exact():
+        with self._inference():
             frames = torch.from_numpy(np.stack(clips))
             if self.on_gpu:
                 frames = frames.pin_memory()
@@ -117,7 +120,8 @@ class LatentVae(Vae):
             z = ((mean.float() - self._mean) / self._std).to(torch.float16)
             out = torch.empty(z.shape, dtype=torch.float16, pin_memory=self.on_gpu)
             out.copy_(z, non_blocking=True)
-        return PendingLatents(self.spec, out, start, _mark(self.on_gpu), time.perf_counter() - began)
+            end = _mark(self.on_gpu)
+        return PendingLatents(self.spec, out, start, end, time.perf_counter() - began)
 
     def encode(self, clip: NDArray[np.uint8]) -> NDArray[np.float16]:
         """Normalised latents of one clip: uint8 [1 + 4k, H, W, 3] RGB to float16 [48, 1 + k, H/16, W/16].
@@ -143,7 +147,7 @@ class LatentVae(Vae):
             raise UsageError(f"expected latents of shape [48, frames, h, w], found {list(latents.shape)}")
         if self.net.decoder is None:
             raise UsageError(f"VAE {self.spec!r} was loaded without its decoder; load it with decoder=True")
-        with torch.inference_mode(), self._exact():
+        with self._inference():
             z = torch.from_numpy(latents.astype(np.float32)).to(self.device)
             mean = z.unsqueeze(0) * self._std + self._mean
             decoded = self.net.decoded(mean.to(DTYPES[self.dtype]))[0].float()
@@ -182,7 +186,7 @@ class PendingLatents:
 
 
 def _mark(on_gpu: bool) -> torch.Event | None:
-    """A moment on the GPU's clock, None on a CPU."""
+    """A moment on the current GPU's clock, None on a CPU."""
     if not on_gpu:
         return None
     event = torch.Event("cuda", enable_timing=True)

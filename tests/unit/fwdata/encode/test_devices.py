@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,42 @@ def test_a_worker_sees_its_own_gpu_alone(gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa, GPU-bb")
     assert visible("cuda:1") == {"CUDA_VISIBLE_DEVICES": "GPU-bb"}
     assert visible("cpu") == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_a_forward_is_waited_for_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch):
+    """An event of the first GPU has passed long before the second one's latents are there."""
+    current, marked = ["cuda:0"], []
+
+    @contextmanager
+    def device(name):
+        current.append(str(name))
+        yield
+        current.pop()
+
+    class Event:
+        def __init__(self, kind, enable_timing):
+            assert kind == "cuda"
+
+        def record(self):
+            marked.append(current[-1])
+
+        def synchronize(self):
+            """It has passed."""
+
+        def elapsed_time(self, other):
+            return 1.0
+
+    empty, to = torch.empty, torch.Tensor.to
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch, "Event", Event)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **kwargs: empty(*shape, **kwargs))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    vae = load_vae("tiny")
+    expected = vae.encode(probe_clip())
+    vae.device = "cuda:1"
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self if a == ("cuda:1",) else to(self, *a, **k))
+    assert np.array_equal(vae.encode(probe_clip()), expected)
+    assert marked == ["cuda:1", "cuda:1"]
 
 
 def test_bfloat16_is_usual_on_a_gpu():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,14 +20,21 @@ from fwtrain.train.optim import Optimizer
 from fwtrain.train.peaks import empty_inputs
 
 
-def one_step(variant: str, layers: int, *overrides: str) -> tuple[list[str], torch.Tensor]:
-    """The waits of a whole optimizer step of the published widths on fake CUDA tensors, and its gradient norm."""
+def one_step(
+    variant: str, layers: int, *overrides: str, modes: list[float] | None = None
+) -> tuple[list[str], torch.Tensor]:
+    """The waits of a whole optimizer step of the published widths on fake CUDA tensors, and its gradient norm.
+
+    modes: uniforms that choose the mode of each of 4 samples.
+    """
     recipe = load_recipe("robotwin", ["model.init=null", *overrides])
     config = ModelConfig.wan22_5b(14, 14, latent_grid=(3, 24, 20), variant=variant)
     experts = {name: getattr(config, name) for name in ("video_expert", "action_expert")}
     few = {name: expert.model_copy(update={"num_layers": layers}) for name, expert in experts.items()}
     config = config.model_copy(update=few)
     batch, draws = empty_inputs(config, 4, device="cpu")
+    if modes is not None:
+        draws = replace(draws, mode_uniform=torch.tensor(modes))
     for signed in (True, False):
         code_list(signed)  # computed on the CPU, once
     code_values.cache_clear()  # a table of another fake device
@@ -54,6 +62,12 @@ def test_a_step_never_waits_for_the_device(overrides: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
+def test_samples_of_two_modes_in_a_batch_do_not_wait() -> None:
+    """As in nearly every batch of a variant with two modes; a batch of one mode is not cut."""
+    assert one_step("optional-idm", 2, modes=[0.0, 1.0, 1.0, 0.0])[0] == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_no_variant_waits_at_full_size(variant: str) -> None:
     assert one_step(variant, 30)[0] == []
@@ -69,6 +83,7 @@ def test_the_detector_sees_a_read_and_a_blocking_copy() -> None:
 
     assert seen(lambda t: t.to("cpu"))
     assert seen(lambda t: t.new_tensor(2.0))
+    assert seen(lambda t: t[torch.tensor([0, 2])])
     with pytest.raises(torch._subclasses.fake_tensor.DynamicOutputShapeException):
         seen(lambda t: t.nonzero())  # a size that only the data tell
     assert not seen(lambda t: t.to("cpu", non_blocking=True))

@@ -18,6 +18,7 @@ from training import recipe, run
 from fwdata.errors import FwdataError, UsageError
 from fwtrain.data import open_source
 from fwtrain.train import images as pictures
+from fwtrain.train import validate
 from fwtrain.train.build import build_model, model_config
 from fwtrain.train.folder import RunFolder
 from fwtrain.train.logs import TensorBoard, read_images, read_log
@@ -248,3 +249,27 @@ def test_a_tracker_of_a_plug_in_without_a_method_is_refused(tmp_path: Path, monk
     monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path))
     with pytest.raises(UsageError, match="tracker 'half': what open_sink returns lacks pictures and close"):
         run(tmp_path / "a", "trackers=[half]")
+
+
+def test_a_gpu_that_runs_out_of_memory_over_an_image_goes_on_without(
+    tmp_path: Path, decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch
+):
+    def full(self: FakeDecoder, latents: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(type(decoder), "decode", full)
+    notes: list[str] = []
+    outcome = run(tmp_path, "validation.pictures=1", note=notes.append)
+    assert outcome.finished
+    assert "no images: decoding them ran out of GPU memory (CUDA out of memory)" in notes
+
+
+@pytest.mark.parametrize("variant", ["joint", "optional-idm"])
+def test_windows_validated_in_parts_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch, variant: str):
+    overrides = (f"model.variant={variant}", "optim.batch_size=5")
+    whole, cuts = validated(*overrides), validate._cuts
+    monkeypatch.setattr(validate, "_cuts", lambda count, most: cuts(count, 2))
+    parts = validated(*overrides)
+    assert parts.values() == pytest.approx(whole.values(), rel=1e-5)
+    assert cuts(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert cuts(5, None) == [slice(0, 5)]

@@ -1,0 +1,168 @@
+"""`fwtrain plan` against a simulated GPU: every storage of whole steps and validations at full size is counted, without
+data, and an allocation beyond the memory there is fails as on a GPU."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fwdata.errors import UsageError
+from fwtrain.model import VARIANTS, Denoising, FastWAM, ModelConfig, Noise, losses, sample
+from fwtrain.model.training import loss_terms
+from fwtrain.recipe import Recipe, load_recipe
+from fwtrain.train.build import DTYPES, prepare
+from fwtrain.train.memory import GIB, MemoryPlan
+from fwtrain.train.optim import Optimizer
+from fwtrain.train.peaks import empty_inputs
+from fwtrain.train.preflight import check_memory, explain_out_of_memory
+from fwtrain.train.validate import ROWS_ON_GPU
+
+CHECKPOINTING, EIGHT_BIT, FROZEN = "gradient_checkpointing=true", "optim.moments=8bit", "freeze=video"
+WINDOWS = 16
+CUDA = torch.device("cuda", 0)
+
+
+class Gpu(TorchDispatchMode):
+    """Memory that storages without data take from birth to death. limit: bytes there are; None: no end of them."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__()
+        self.limit, self.held = limit, set[int]()
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and leaf.is_meta:
+                self.take(leaf.untyped_storage())
+        return out
+
+    def take(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self.held:
+            return
+        self.held.add(storage._cdata)
+        weakref.finalize(storage, self.free, storage._cdata, storage.nbytes())
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        if self.limit is not None and self.live > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ..")
+
+    def free(self, key: int, size: int) -> None:
+        self.held.discard(key)
+        self.live -= size
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe at the published size, or at fewer layers."""
+
+    recipe: Recipe
+    config: ModelConfig
+
+    @classmethod
+    def of(cls, variant: str, *overrides: str, layers: int = 30) -> Case:
+        recipe = load_recipe("libero", ["model.init=null", f"model.variant={variant}", *overrides])
+        config = ModelConfig.wan22_5b(7, 8, variant=variant)
+        experts = {name: getattr(config, name) for name in ("video_expert", "action_expert")}
+        fewer = {name: expert.model_copy(update={"num_layers": layers}) for name, expert in experts.items()}
+        return cls(recipe, config.model_copy(update=fewer))
+
+    def model(self) -> FastWAM:
+        model = FastWAM(self.config, seed=None, device="meta", dtype=DTYPES[self.recipe.precision])
+        prepare(model, self.recipe, counted=True)
+        return model
+
+    def train(self, gpu: Gpu) -> None:
+        """A whole step on a GPU that holds the optimizer's state already, from nothing on."""
+        batch, draws = empty_inputs(self.config, WINDOWS)
+        with gpu:
+            model = self.model()
+            optimizer = Optimizer(model, self.recipe.optim)
+            for parameter in model.parameters():
+                parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+            optimizer.step(1e-4)  # makes the moments
+            for _ in range(self.recipe.optim.accumulation):
+                moved = batch.mapped(lambda value: value.clone())
+                found = model(losses, moved, draws.mapped(lambda value: value.clone()))
+                del moved
+                (found.total * 0.5).backward()
+            optimizer.step(1e-4)
+
+    def validate(self, windows: int) -> int:
+        """The peak of sampling and of the losses, without the weights."""
+        model, gpu = self.model().eval(), Gpu()
+        gpu.held |= {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+        with gpu, torch.no_grad():
+            batch, draws = empty_inputs(self.config, windows)
+            noise, how = Noise(draws.noise_action, draws.noise_video), Denoising(self.recipe.validation.steps)
+            model(sample, batch.first, batch.context, batch.proprio, noise, how, video=False)
+            model(loss_terms, batch, draws)
+        return gpu.peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variant", "overrides"),
+    [
+        *((variant, ()) for variant in sorted(VARIANTS)),
+        *((variant, (CHECKPOINTING,)) for variant in sorted(VARIANTS)),
+        ("fastwam", (CHECKPOINTING, EIGHT_BIT)),
+        ("fastwam", (FROZEN, CHECKPOINTING, EIGHT_BIT)),
+        ("fastwam", (FROZEN, "optim.accumulation=2")),
+        ("fastwam", ("lora.rank=16", CHECKPOINTING)),
+    ],
+)
+def test_the_plan_of_a_full_size_step_is_what_it_takes(variant: str, overrides: tuple[str, ...]) -> None:
+    case, gpu = Case.of(variant, "optim.accumulation=1", "validation.windows=0", *overrides), Gpu()
+    case.train(gpu)
+    planned = MemoryPlan(case.recipe, case.config).at(WINDOWS)
+    assert gpu.peak <= planned.total <= 1.03 * gpu.peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variant", "overrides"),
+    [("fastwam", (FROZEN, CHECKPOINTING)), ("joint", (FROZEN,)), ("idm", ()), ("fastwam", ("lora.rank=16",))],
+)
+def test_the_plan_of_a_validation_is_what_it_takes(variant: str, overrides: tuple[str, ...]) -> None:
+    case = Case.of(variant, *overrides, layers=6)
+    counted = case.validate(ROWS_ON_GPU)
+    planned = MemoryPlan(case.recipe, case.config).at(1, WINDOWS).validation
+    assert planned == pytest.approx(counted, rel=0.01)  # of two denoising steps
+
+
+@pytest.mark.slow
+def test_a_validation_that_needs_more_than_a_step_is_refused_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes share the windows of a step, not those of validation."""
+    case = Case.of("joint", "lora.rank=16", CHECKPOINTING, "optim.batch_size=8", layers=6)
+    plan = MemoryPlan(case.recipe, case.config)
+    step, both = plan.at(1, 0).total, plan.at(1, 8).total
+    assert step < both
+    monkeypatch.setattr("fwtrain.train.preflight.CONTEXT_BYTES", 0)
+    for room in (step, both - GIB // 64):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, room=room: (room, 20))
+        with pytest.raises(UsageError, match="this run is computed to need"):
+            check_memory(case.recipe, case.config, 8, CUDA)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (both + 20, 20))
+    check_memory(case.recipe, case.config, 8, CUDA)
+
+
+@pytest.mark.slow
+def test_a_step_runs_in_what_is_planned_and_not_in_less() -> None:
+    case = Case.of("fastwam", "optim.accumulation=1", "validation.windows=0", layers=2)
+    planned = MemoryPlan(case.recipe, case.config).at(WINDOWS).total
+    with explain_out_of_memory(case.recipe, case.config, 1, CUDA):
+        case.train(Gpu(planned))
+    with (
+        pytest.raises(UsageError, match=r"^out of GPU memory on cuda:0 \(CUDA out of memory\)"),
+        explain_out_of_memory(case.recipe, case.config, 1, CUDA),
+    ):
+        case.train(Gpu(planned - GIB // 16))
