@@ -9,11 +9,14 @@ from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Trace, V
 from fwdata.evidence.registry import all_detectors
 
 
-def measure(episode: EpisodeInput, light: bool = False, rows: EpisodeMeasurement | None = None) -> EpisodeMeasurement:
+def measure(
+    episode: EpisodeInput, light: bool = False, rows: EpisodeMeasurement | None = None, compared: bool = True
+) -> EpisodeMeasurement:
     """All verdicts of one episode. light: of the detectors that look at thumbnails, the light ones only.
 
     rows: what was measured of the same episode's rows before; those detectors' verdicts are taken from it, and their
-    traces left out. Cost: see docs/evidence.md; nothing is decoded or read.
+    traces left out. compared: with the traces of detectors that compare all episodes, which a conversion makes of its
+    store at the end. Cost: see docs/evidence.md; nothing is decoded or read.
     """
     verdicts: list[Verdict] = []
     traces: list[Trace] = []
@@ -24,7 +27,8 @@ def measure(episode: EpisodeInput, light: bool = False, rows: EpisodeMeasurement
             verdicts += [verdict for verdict in rows.verdicts if verdict.detector == detector.name]
         elif len(episode.state) >= detector.min_rows:
             verdicts += detector.measure(episode)
-            traces += detector.trace(episode)
+            if compared or not detector.compares:
+                traces += detector.trace(episode)
     options = episode.claims.options
     return EpisodeMeasurement(episode.id, episode.group, tuple(verdicts), tuple(traces), options)
 

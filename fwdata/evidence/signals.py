@@ -155,12 +155,20 @@ def _overlap(values: Floats, start: NDArray[np.int64], count: NDArray[np.int64])
 
 def peak(lags: Sequence[int], scores: Floats) -> tuple[float, bool]:
     """(position of the highest score, refined by a parabola; whether it lies inside the range)."""
-    best = int(np.argmax(scores))
-    if best in (0, len(scores) - 1):
-        return float(lags[best]), False
-    low, middle, high = (float(v) for v in scores[best - 1 : best + 2])
+    found, interior = peaks(lags, scores[None])
+    return float(found[0]), bool(interior[0])
+
+
+def peaks(lags: Sequence[int], scores: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """The same of every row of [N, lags]: float64 [N] and bool [N]."""
+    best, last = np.argmax(scores, axis=1), scores.shape[1] - 1
+    found = np.asarray(lags, np.float64)[best]
+    interior = (best > 0) & (best < last)
+    row, at = np.flatnonzero(interior), best[interior]
+    low, middle, high = (scores[row, at + step] for step in (-1, 0, 1))
     curve = low - 2 * middle + high
-    return lags[best] + (0.5 * (low - high) / curve if curve < 0 else 0.0), True
+    found[row] += np.divide(0.5 * (low - high), curve, out=np.zeros_like(curve), where=curve < 0)
+    return found, interior
 
 
 def non_negative_fit(gram: Floats, moments: Floats, start: Floats | None = None) -> Floats:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 LIGHT_WIDTH = 32
 """The same where decoding less of a JPEG saves time and only light detectors look."""
 
-LIGHT_EVERY = 2
-"""Of the frames that only light detectors look at, every second one has a thumbnail."""
+LIGHT_EVERY, LIGHT_VIDEO_EVERY = 2, 3
+"""Of the frames that only light detectors look at, every second one has a thumbnail, every third of a video: at most
+the rows that a camera must be black for to be reported."""
 
 
 def from_rgb(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -80,14 +81,13 @@ def of_camera(camera: Camera, rows: int) -> NDArray[np.uint8]:
 class Collector:
     """Takes the thumbnails of one camera as its frames pass by.
 
-    light: only light detectors look at them. Every second frame is taken, JPEG buffers are decoded no larger than
-    checking them takes, and those that nothing else decodes are left out.
+    light: only light detectors look at them. JPEG buffers are decoded no larger than checking them takes, and those
+    that nothing else decodes are left out. every: frames from one that is taken to the next.
     """
 
-    def __init__(self, light: bool = False) -> None:
-        self.light = light
-        self.every = LIGHT_EVERY if light else 1
-        self._passed = 0
+    def __init__(self, light: bool = False, every: int = 1) -> None:
+        self.light, self.every = light, every
+        self._passed, self._first = 0, 0
         self._blocks: list[NDArray[np.uint8]] = []
         self._order: NDArray[np.int64] | None = None
         self._from_video: FromVideo | None = None
@@ -99,7 +99,7 @@ class Collector:
 
     def _skips(self) -> bool:
         self._passed += 1
-        return (self._passed - 1) % self.every != 0
+        return (self._passed - 1 - self._first) % self.every != 0
 
     def add_rgb(self, frames: NDArray[np.uint8]) -> None:
         """Take uint8 [n, H, W, 3]."""
@@ -130,13 +130,13 @@ class Collector:
         """Say which of the frames taken is shown at each row, int64 [T]."""
         self._order = rows
 
-    def clear(self) -> None:
-        """Forget everything taken, for another pass."""
-        self._passed, self._blocks, self._order = 0, [], None
+    def clear(self, first: int = 0) -> None:
+        """Forget everything taken, for another pass. first: the frame that row 0 shows, which is taken."""
+        self._passed, self._first, self._blocks, self._order = 0, first % self.every, [], None
 
     def take(self) -> NDArray[np.uint8]:
         """uint8 [ceil(T / every), h, w], the frames of the rows 0, every, 2 every, .. in order."""
         if not self._blocks:
             return np.empty((0, 1, 1), np.uint8)
         taken = np.concatenate(self._blocks)
-        return taken if self._order is None else taken[self._order[:: self.every] // self.every]
+        return taken if self._order is None else taken[(self._order[:: self.every] - self._first) // self.every]

@@ -18,7 +18,7 @@ from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
 from fwdata.evidence.sentences import agreement, together
-from fwdata.evidence.thumbnails import of_camera
+from fwdata.evidence.thumbnails import LIGHT_EVERY, LIGHT_VIDEO_EVERY, of_camera
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
@@ -32,6 +32,9 @@ than 3, which tell nothing about a data set: there images are measured as they a
 
 SHOWN_SHARE, MIN_SHOWN = 10, 10
 """All detectors see the images of one recording in ten that is converted, at least 10 and at most MAX_IMAGES."""
+
+EVERY_FRAME = 4
+"""Of those, the recordings whose videos of a real robot are looked at frame by frame; of others every second one."""
 
 DRY_SHARE, DRY_IMAGES = 10, 5
 """A dry run, which writes nothing later, looks at the images of one recording in ten, at least 5."""
@@ -47,6 +50,15 @@ class EvidenceGate:
     """(detector, subject) that the first episodes confirmed."""
     shown: frozenset[str] = frozenset()
     """Ids of the recordings whose images all detectors see; those of others only the light ones."""
+    closely: frozenset[str] = frozenset()
+    """Ids of those of them whose videos are looked at frame by frame."""
+
+    def every(self, recording: str, episode: Episode) -> int:
+        """Of how many frames of a recording one has a thumbnail; more of rendered ones, which show single rows."""
+        video = any(camera.encoding == "video" for camera in episode.cameras.values())
+        if recording not in self.shown:
+            return LIGHT_VIDEO_EVERY if video else LIGHT_EVERY
+        return 2 if video and not episode.conventions.simulated and recording not in self.closely else 1
 
     def reason(self, measurement: EpisodeMeasurement) -> str | None:
         """Why a recording must be left out, or None."""
@@ -83,10 +95,14 @@ class FirstLook:
     """Detector -> the converter option that would agree with the opposite."""
 
 
-def gate_of(verdicts: Sequence[DatasetVerdict], accepted: Mapping[str, str], shown: frozenset[str]) -> EvidenceGate:
-    """What workers need of the verdicts of the first episodes. shown: see `EvidenceGate`."""
+def gate_of(
+    verdicts: Sequence[DatasetVerdict], accepted: Mapping[str, str], recordings: Sequence[RootedRecording]
+) -> EvidenceGate:
+    """What workers need of the verdicts of the first episodes. recordings: all that are converted."""
     sure = ((v.detector, v.subject) for v in verdicts if v.verdict == "confirmed" and v.episodes_for >= 3)
-    return EvidenceGate(dict(accepted), frozenset(sure), shown)
+    shown = shown_recordings(recordings)
+    closely = frozenset(recording.id for recording in spread(shown, EVERY_FRAME))
+    return EvidenceGate(dict(accepted), frozenset(sure), frozenset(recording.id for recording in shown), closely)
 
 
 def spread(items: Sequence[RootedRecording], count: int) -> list[RootedRecording]:
@@ -111,10 +127,9 @@ def first_recordings(
     return [(recording, recording.id in shown) for recording in chosen]
 
 
-def shown_recordings(recordings: Sequence[RootedRecording]) -> frozenset[str]:
-    """Ids of the recordings whose images all detectors see while they are converted, evenly spread."""
-    count = min(MAX_IMAGES, max(MIN_SHOWN, len(recordings) // SHOWN_SHARE))
-    return frozenset(recording.id for recording in spread(recordings, count))
+def shown_recordings(recordings: Sequence[RootedRecording]) -> list[RootedRecording]:
+    """The recordings whose images all detectors see while they are converted, evenly spread."""
+    return spread(recordings, min(MAX_IMAGES, max(MIN_SHOWN, len(recordings) // SHOWN_SHARE)))
 
 
 def read_thumbnails(episode: Episode) -> dict[str, NDArray[np.uint8]]:
@@ -157,7 +172,7 @@ def episode_with(
     )
 
 
-def recorded_gate(out: Path, accepted: Mapping[str, str], shown: frozenset[str]) -> EvidenceGate | None:
+def recorded_gate(out: Path, accepted: Mapping[str, str], recordings: Sequence[RootedRecording]) -> EvidenceGate | None:
     """The gate of a store that a conversion continues, by the verdicts of the first and of all that it holds.
 
     None where it was begun without evidence.
@@ -166,4 +181,4 @@ def recorded_gate(out: Path, accepted: Mapping[str, str], shown: frozenset[str])
     if record is None:
         return None
     verdicts = (*record.first_verdicts(), *record.verdicts())
-    return gate_of(verdicts, {**record.accepted(), **accepted}, shown)
+    return gate_of(verdicts, {**record.accepted(), **accepted}, recordings)

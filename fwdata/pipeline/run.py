@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from fwdata.errors import UsageError, quoted
+from fwdata.evidence.registry import all_detectors
 from fwdata.images.stitch import stitch_hash
 from fwdata.io import among_writers, check_free
 from fwdata.manifest import Manifest
@@ -22,7 +23,7 @@ from fwdata.pipeline.changes import (
     record_touched,
 )
 from fwdata.pipeline.discover import find_recordings
-from fwdata.pipeline.evidence import EvidenceGate, FirstLook, recorded_gate, shown_recordings
+from fwdata.pipeline.evidence import EvidenceGate, FirstLook, recorded_gate
 from fwdata.pipeline.first_look import Outliers, forget_dropped, look_at_more, look_first, looks, refuse_late
 from fwdata.pipeline.jobs import Job, end_job
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
@@ -110,7 +111,7 @@ def convert(
         report = store_report(request.out, (), {}, time.monotonic() - began)
         report.outdated = outdated_sentence(request, older)
         return report
-    with nullcontext(shared) if shared else WorkerPool(request.workers, request.memory) as pool:
+    with nullcontext(shared) if shared else _workers(request) as pool:
         found = find_recordings(request, pool)
         _refuse_damaged(request, found)
         look = look_first(request, found, pool) if looks(request) else None
@@ -146,6 +147,13 @@ def convert(
     return report
 
 
+def _workers(request: ConvertRequest) -> WorkerPool:
+    """New workers; they are forked from this process, and need not import the detectors again."""
+    if request.evidence:
+        all_detectors()
+    return WorkerPool(request.workers, request.memory)
+
+
 def _refuse_damaged(request: ConvertRequest, found: CombinedDiscovery) -> None:
     """UsageError for a damaged recording where bad ones are not to be quarantined."""
     damaged = next((skip for skip in found.skipped if skip.damaged), None)
@@ -169,8 +177,7 @@ def _begin(
         forget_dropped(request.out)
     if look is not None and first is not None:
         write_evidence(request.out, look.episodes, look.verdicts, look.verdicts, request.accept)
-    shown = shown_recordings(plan.found.recordings)
-    gate = recorded_gate(request.out, request.accept, shown) if request.evidence else None
+    gate = recorded_gate(request.out, request.accept, plan.found.recordings) if request.evidence else None
     request = replace(request, gate=gate)
     write_plan(request.out, plan)
     _ensure_records(request, asked, plan)

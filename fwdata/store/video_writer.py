@@ -86,9 +86,10 @@ class VideoSpool:
         if self._taken is None:
             check_packets(self.packets, self.rows, size)
             return
-        self._taken.clear()
+        shown = self.rows - self.packets.ranks[0]
+        self._taken.clear(int(shown[0]))
         check_packets(self.packets, self.rows, size, self._taken.add_video)
-        self._taken.order(self.rows - self.packets.ranks[0])
+        self._taken.order(shown)
 
     def _recode(self, name: str, camera: VideoCamera, reason: str) -> None:
         """Take the decoded frames in, losslessly coded, in place of packets that cannot be kept."""

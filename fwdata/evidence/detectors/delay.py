@@ -20,8 +20,9 @@ from fwdata.evidence.signals import (
     middle,
     non_negative_fit,
     peak,
+    peaks,
     relative_speeds,
-    shifted,
+    running_sums,
 )
 
 LATE_WARN, LATE_STOP = 0.3, 0.5
@@ -103,13 +104,10 @@ def column_lags(episode: EpisodeInput) -> Floats:
     latest = min(round(WIDEST_SECONDS * episode.hz), len(action) // 4)
     lags = range(EARLIEST, max(latest, 1) + 1)
     scores = lagged(action, state, lags)
-    found = []
-    for column in range(scores.shape[1]):
-        lag, interior = peak(lags, scores[:, column])
-        best = float(scores[:, column].max())
-        if interior and FOLLOWS < best < COPIED:
-            found.append(lag)
-    return np.asarray(found, np.float64)
+    found, interior = peaks(lags, scores.T)
+    best = scores.max(axis=0)
+    used: Floats = found[interior & (best > FOLLOWS) & (best < COPIED)]
+    return used
 
 
 DECIDED = "state and action of one row belong together"
@@ -230,18 +228,26 @@ def _trace(episode: EpisodeInput, camera: str) -> MotionTrace | None:
     """What is pooled of one camera; None where nothing moves."""
     motion = episode.motion[camera]
     repeats = float(np.mean(motion.energy[1:] < STILL))
+    arm = episode.arm_of(camera)
     step = 1 if episode.claims.simulated and repeats <= REPEATS else SMOOTH_STEP
-    if episode.claims.simulated and repeats > REPEATS and episode.arm_of(camera) is not None:
+    if episode.claims.simulated and repeats > REPEATS and arm is not None:
         step = 1  # a still arm repeats its image
-    rows = episode.rows_of(camera)
-    speeds, energy = relative_speeds(rows, step), motion.energy_over(step)
+    speeds, energy = _root_speeds(episode, None if arm is None else arm.state, step), motion.energy_over(step)
     if not speeds.any() or float(energy.max(initial=0.0)) < STILL:
         return None
     commands, behind = _commands(episode, step)
-    signals = np.sqrt(energy), np.sqrt(speeds)
-    return MotionTrace(camera, episode.hz, *signals, episode.claims.simulated, commands, behind)
+    return MotionTrace(camera, episode.hz, np.sqrt(energy), speeds, episode.claims.simulated, commands, behind)
 
 
+@lru_cache(maxsize=4)
+def _root_speeds(episode: EpisodeInput, columns: tuple[int, ...] | None, step: int) -> Floats:
+    """Square root of the speeds of some state columns, or all; kept as several cameras of an episode ask."""
+    rows = episode.state64 if columns is None else episode.state64[:, list(columns)]
+    found: Floats = np.sqrt(relative_speeds(rows, step))
+    return found
+
+
+@lru_cache(maxsize=2)
 def _commands(episode: EpisodeInput, step: int) -> tuple[Floats | None, float]:
     """(square root of the action's speeds, rows by which the state follows it), of an absolute action that moves."""
     fit = fit_action(episode) if episode.pairs else None
@@ -260,7 +266,7 @@ class LagEstimate:
         self.lag, self.interior = peak(lags, scores.mean(axis=0))
         rng = np.random.default_rng(0)
         drawn = scores[rng.integers(0, len(scores), (BOOTSTRAPS, len(scores)))].mean(axis=1)
-        found = [peak(lags, each)[0] for each in drawn]
+        found = peaks(lags, drawn)[0]
         self.interval = (float(np.percentile(found, 2.5)), float(np.percentile(found, 97.5)))
 
 
@@ -278,21 +284,54 @@ def estimate_lag(traces: Sequence[MotionTrace], reach: int) -> LagEstimate | Non
     scores = np.zeros((len(usable), len(lags)))
     folds = np.arange(len(usable)) % FOLDS
     weights: list[Floats | None] = [None] * FOLDS
+    overlaps = [_Overlaps(t, reach) for t in usable]
+    moments, squares = np.stack([o.moments for o in overlaps]), np.stack([o.squares for o in overlaps])
     for column, lag in enumerate(lags):
-        cut = [shifted(t.speeds, t.energy, lag) for t in usable]
-        cut = [(x - x.mean(axis=0), y - y.mean()) for x, y in cut]
-        grams = np.stack([x.T @ x for x, _ in cut])
-        moments = np.stack([x.T @ y for x, y in cut])
-        squares = np.array([y @ y for _, y in cut])
+        grams = np.stack([o.gram(lag) for o in overlaps])
         for fold in range(FOLDS):
             held = folds == fold
-            found = non_negative_fit(grams[~held].sum(axis=0), moments[~held].sum(axis=0), weights[fold])
+            found = non_negative_fit(grams[~held].sum(axis=0), moments[~held, column].sum(axis=0), weights[fold])
             weights[fold] = found  # the next lag's are similar
-            scale = np.sqrt(np.maximum(found @ (grams[held] @ found).T, 0.0) * squares[held])
+            scale = np.sqrt(np.maximum(found @ (grams[held] @ found).T, 0.0) * squares[held, column])
             scores[held, column] = np.divide(
-                moments[held] @ found, scale, out=np.zeros_like(scale), where=scale > 1e-12
+                moments[held, column] @ found, scale, out=np.zeros_like(scale), where=scale > 1e-12
             )
     return LagEstimate(lags, scores)
+
+
+class _Overlaps:
+    """Products of an episode's speeds [T, D] and energies [T], each less its mean over the rows of both at a lag.
+
+    All lags of up to `reach` rows share one product of the whole episode, less that of the rows at its ends.
+    """
+
+    def __init__(self, trace: MotionTrace, reach: int) -> None:
+        speeds, energy = trace.speeds - trace.speeds.mean(axis=0), trace.energy - trace.energy.mean()
+        lags = np.arange(-reach, reach + 1)
+        first, past = np.maximum(-lags, 0), len(speeds) - np.maximum(lags, 0)
+        self._rows = past - first
+        sums = running_sums(speeds)
+        self._sums = sums[past] - sums[first]
+        shown, powers = (running_sums(values) for values in (energy, energy**2))
+        seen = shown[past + lags] - shown[first + lags]
+        self.squares: Floats = powers[past + lags] - powers[first + lags] - seen**2 / self._rows
+        """float64 [lags], of the energy."""
+        shifts = np.lib.stride_tricks.sliding_window_view(np.pad(energy, reach), len(energy))
+        self.moments: Floats = shifts @ speeds - self._sums * (seen / self._rows)[:, None]
+        """float64 [lags, D], of speeds and energy."""
+        self._whole = speeds.T @ speeds
+        self._ends = [running_sums(_outer(end[:reach])) for end in (speeds[::-1], speeds)]
+        self._reach = reach
+
+    def gram(self, lag: int) -> Floats:
+        """float64 [D, D], of the speeds at this lag."""
+        sums, rows = self._sums[lag + self._reach], self._rows[lag + self._reach]
+        found: Floats = self._whole - self._ends[lag < 0][abs(lag)] - np.outer(sums, sums) / rows
+        return found
+
+
+def _outer(rows: Floats) -> Floats:
+    return rows[:, :, None] * rows[:, None, :]
 
 
 DETECTORS = (StateDelay(), CameraDelay())

@@ -30,7 +30,8 @@ def from_axis_angle(vectors: Floats) -> Floats:
 def product(left: Floats, right: Floats) -> Floats:
     """Hamilton products of quaternions [T, 4]: the rotation `right`, then `left`."""
     v, w, u, s = left[:, :3], left[:, 3:], right[:, :3], right[:, 3:]
-    vector = w * u + s * v + np.cross(v, u)
+    across = v[:, [1, 2, 0]] * u[:, [2, 0, 1]] - v[:, [2, 0, 1]] * u[:, [1, 2, 0]]  # np.cross takes five times as long
+    vector = w * u + s * v + across
     found: Floats = np.concatenate([vector, w * s - (v * u).sum(axis=1, keepdims=True)], axis=1)
     return found
 
@@ -52,11 +53,10 @@ def to_axis_angle(quaternions: Floats) -> Floats:
 
 def from_euler(angles: Floats, order: tuple[int, int, int]) -> Floats:
     """Angles [T, 3] in rad -> quaternions of turns about fixed axes: column 0 about axis order[0] first, .."""
-    found = None
+    found: Floats | None = None
     for column, axis in enumerate(order):
-        vector = np.zeros((len(angles), 3))
-        vector[:, axis] = angles[:, column]
-        turn = from_axis_angle(vector)
+        turn: Floats = np.zeros((len(angles), 4))
+        turn[:, axis], turn[:, 3] = np.sin(angles[:, column] / 2), np.cos(angles[:, column] / 2)
         found = turn if found is None else product(turn, found)
     assert found is not None
     return found

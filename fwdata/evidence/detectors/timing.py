@@ -8,7 +8,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.action import paired
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
-from fwdata.evidence.signals import lagged, middle, peak
+from fwdata.evidence.signals import lagged, middle, peaks
 
 LAGS = range(-5, 8)
 FOLLOWS = 0.7
@@ -34,14 +34,11 @@ class CommandTiming(Detector):
             return ()
         action, state = paired(episode)
         scores = lagged(action, np.diff(state, axis=0, prepend=state[:1]), LAGS)
-        found = [
-            peak(LAGS, column)[0] - first
-            for column in scores.T
-            if float(column.max()) > FOLLOWS and peak(LAGS, column)[1]
-        ]
-        if not found:
+        lags, interior = peaks(LAGS, scores.T)
+        found = lags[interior & (scores.max(axis=0) > FOLLOWS)] - first
+        if not len(found):
             return (self.abstain("no column of the state answers its command", decided=DECIDED),)
-        rows = middle(np.asarray(found, np.float64))
+        rows = middle(found)
         measured = DECIDED
         if rows < EARLIEST:
             measured = "the arm moves before it is commanded: actions are late, or observations early"

@@ -197,7 +197,7 @@ def test_the_small_images_that_checking_makes_are_those_that_detectors_would_mak
         for frame in frames:
             check_jpeg(frame, 36, 64, taken)
         np.testing.assert_array_equal(of_camera(reference.cameras["head_rgb"], 36), taken.take())
-    light = Collector(light=True)
+    light = Collector(light=True, every=2)
     check_jpeg(frames[0], 36, 64, light)
     assert light.count == 0  # as before: detectors of checked buffers see the shown recordings alone
 

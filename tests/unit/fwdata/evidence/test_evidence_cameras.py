@@ -248,7 +248,7 @@ def test_true_robotwin_images_are_content_and_move(light: bool) -> None:
         source = converter.read(ROBOTWIN, ref)
         shown = {}
         for name, camera in source.cameras.items():
-            taken = Collector(light)
+            taken = Collector(light, 1 + light)
             for frame in camera.frames():
                 taken.add_jpeg(frame.data)
             shown[name] = taken.take()

@@ -6,7 +6,8 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -17,21 +18,22 @@ from numpy.typing import NDArray
 from paths import DATA
 
 import fwdata
-from fwdata.api import EncodedFrame, Episode
+from fwdata.api import EncodedFrame, Episode, EpisodeRef
 from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.errors import UsageError
+from fwdata.evidence.claims import Conventions
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import EpisodeMeasurement, Verdict
 from fwdata.evidence.thumbnails import Collector
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import evidence, first_look, part, run
 from fwdata.pipeline.estimate import dry_run
-from fwdata.pipeline.evidence import EvidenceGate, FirstLook, first_recordings
+from fwdata.pipeline.evidence import EvidenceGate, FirstLook, first_recordings, gate_of
 from fwdata.pipeline.first_look import Outliers, look_first
 from fwdata.pipeline.part import RecordingOutcome
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.roots import RootedRecording
+from fwdata.pipeline.roots import Root, RootedRecording
 from fwdata.report.inspect_store import describe
 from fwdata.report.preview import write_preview
 from fwdata.store.evidence import read_evidence
@@ -470,11 +472,26 @@ def raises(data: bytes, taken: Collector | None) -> bool:
     ("recordings", "images", "looked_at"), [(1, 0, 1), (8, 0, 4), (60, 3, 6), (100, 5, 10), (900, 20, 20)]
 )
 def test_the_first_recordings_are_spread_and_their_images_bounded(recordings: int, images: int, looked_at: int) -> None:
-    from fwdata.api import EpisodeRef
-    from fwdata.pipeline.roots import Root, RootedRecording
-
     root = Root(Path("raw"), "raw")
     found = [RootedRecording(root, EpisodeRef(f"e{n}", f"e{n}", (f"e{n}",), "g", 1)) for n in range(recordings)]
     chosen = first_recordings(found)
     assert (len(chosen), sum(shown for _, shown in chosen)) == (looked_at, images)
     assert chosen[0][0].id == "e0" and chosen[-1][0].id == f"e{recordings - 1}"
+
+
+def test_videos_of_real_robots_are_looked_at_frame_by_frame_in_a_few_recordings() -> None:
+    root = Root(Path("raw"), "raw")
+    found = [RootedRecording(root, EpisodeRef(f"e{n}", f"e{n}", (f"e{n}",), "g", 1)) for n in range(30)]
+    gate = gate_of((), {}, found)
+    assert len(gate.shown) == 10 and len(gate.closely) == 4 and gate.closely < gate.shown
+    other = next(name for name in (f"e{n}" for n in range(30)) if name not in gate.shown)
+    half, whole = min(gate.shown - gate.closely), min(gate.closely)
+    for encoding, simulated, every in (
+        ("video", False, (1, 2, 3)),
+        ("video", True, (1, 1, 3)),
+        ("raw", False, (1, 1, 2)),
+    ):
+        episode = SimpleNamespace(
+            cameras={"head": SimpleNamespace(encoding=encoding)}, conventions=Conventions(simulated=simulated)
+        )
+        assert tuple(gate.every(name, cast(Episode, episode)) for name in (whole, half, other)) == every

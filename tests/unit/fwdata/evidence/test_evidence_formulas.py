@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 
+import av
 import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
+from fwdata.evidence.detectors.delay import _Overlaps
 from fwdata.evidence.image_motion import ImageMotion, apparent_motion
-from fwdata.evidence.signals import edged, lagged, non_negative_fit, percentile, running_sums
+from fwdata.evidence.records import MotionTrace
+from fwdata.evidence.signals import edged, lagged, non_negative_fit, percentile, running_sums, shifted
 from fwdata.evidence.thumbnails import Collector, from_rgb
 from fwdata.images.small import small_grey
 
@@ -99,7 +102,7 @@ def _jpegs(images: np.ndarray) -> list[bytes]:
 
 
 def _seen(buffers: list[bytes]) -> np.ndarray:
-    taken = Collector(light=True)
+    taken = Collector(light=True, every=2)
     for data in buffers:
         taken.add_jpeg(data)
     return taken.take()
@@ -137,7 +140,7 @@ def test_every_second_image_tells_the_change_between_them_at_every_row() -> None
 def test_light_collectors_take_the_frames_of_every_second_row() -> None:
     frames = np.repeat(np.arange(40, dtype=np.uint8)[:, None, None, None], 48, axis=1).repeat(64, 2).repeat(3, 3)
     for cuts in ((1, 2, 5, 6), (3, 20), ()):
-        taken = Collector(light=True)
+        taken = Collector(light=True, every=2)
         for block in np.split(frames, cuts):
             taken.add_rgb(block)
         assert taken.take()[:, 0, 0].tolist() == list(range(0, 40, 2)) and taken.count == 40
@@ -163,3 +166,34 @@ def test_percentiles_are_those_of_numpy(shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(percentile(values, share), np.percentile(values, share, axis=0), rtol=1e-12)
     values[0] = np.nan
     assert np.isnan(percentile(values, 50)).all()
+
+
+def test_every_second_image_of_a_video_begins_with_that_of_the_first_row() -> None:
+    taken = Collector(every=2)
+    frames = np.repeat(np.arange(12, dtype=np.uint8)[:, None, None, None], 48, axis=1).repeat(64, 2).repeat(3, 3)
+    for first in (0, 1, 4, 5):
+        taken.clear(first)
+        for frame in frames:
+            taken.add_video(av.VideoFrame.from_ndarray(frame[..., 0], "gray"))
+        taken.order(np.arange(first, 12))
+        assert taken.take()[:, 0, 0].tolist() == list(range(first, 12, 2))
+
+
+def test_energy_over_several_rows_is_the_same_with_every_second_image() -> None:
+    images = scene(np.cumsum(np.full((41, 2), 0.3), axis=0), 3)
+    whole = ImageMotion(images).energy_over(4)
+    half = ImageMotion(images[::2], 2, 41).energy_over(4)
+    np.testing.assert_allclose(half[::2], whole[::2], atol=1e-9)
+    np.testing.assert_allclose(half[1::2], (half[:-1:2] + half[2::2]) / 2, atol=1e-9)
+
+
+def test_products_at_every_lag_are_those_of_the_rows_that_overlap() -> None:
+    rng = np.random.default_rng(2)
+    speeds, energy, reach = rng.random((40, 3)), rng.random(40), 7
+    products = _Overlaps(MotionTrace("head", 20.0, energy, speeds, True), reach)
+    for lag in range(-reach, reach + 1):
+        one, other = shifted(speeds, energy, lag)
+        one, other = one - one.mean(axis=0), other - other.mean()
+        np.testing.assert_allclose(products.gram(lag), one.T @ one, atol=1e-9)
+        np.testing.assert_allclose(products.moments[lag + reach], one.T @ other, atol=1e-9)
+        assert products.squares[lag + reach] == pytest.approx(other @ other)

@@ -103,6 +103,16 @@ def test_a_camera_out_of_step_is_found_and_measured(rows: int) -> None:
         assert verdict.action == ("note" if not rows else "stop" if abs(rows) >= 4 else verdict.action)
 
 
+def test_half_of_the_images_of_a_real_camera_tell_its_lag() -> None:
+    for rows in (0, 3):
+        shown = [changed(e, thumbnails={n: delayed(i, rows) for n, i in e.thumbnails.items()}) for e in clean_set()]
+        half = [changed(e, thumbnails={n: i[::2] for n, i in e.thumbnails.items()}, every=2) for e in shown]
+        real = [with_claims(e, simulated=False) for e in [*half, *half]]
+        for camera, verdict in pooled("camera_delay", real).items():
+            assert verdict.value == pytest.approx(rows, abs=0.6), camera
+            assert verdict.verdict == ("contradicted" if rows else "confirmed"), verdict
+
+
 def test_few_episodes_or_images_without_motion_tell_no_lag() -> None:
     clean = clean_set()
     assert {v.verdict for v in pooled("camera_delay", clean[:4]).values()} == {"no evidence"}
