@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import logging
 import shlex
 from collections.abc import Iterable, Iterator
 
@@ -143,3 +144,74 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if len(names) > MAX_LISTED:
         return f"; known are {len(names)}: {', '.join(names[:3])}, .."
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def hub_reason(error: BaseException) -> str:
+    """What went wrong between here and the Hugging Face hub, and what to do: from the hub's answer, or from the lack of
+    one, of an error or of what caused it."""
+    from httpx import TransportError
+    from huggingface_hub import constants, get_token
+
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    answer = next((found for item in chain if (found := getattr(item, "response", None)) is not None), None)
+    lost = next((item for item in chain if isinstance(item, TransportError)), None)
+    if answer is None and lost is not None:
+        told = one_line(str(lost)) or type(lost).__name__
+        return f"{constants.ENDPOINT} cannot be reached ({told}); check the network and run the same command again"
+    if type(error).__name__ == "LocalTokenNotFoundError":
+        return "there is no token on this machine; log in with `hf auth login`, or set HF_TOKEN"
+    if answer is None:
+        return one_line(next(iter(str(error).strip().splitlines()), "").removesuffix(".")) or type(error).__name__
+    about = one_line(next((found for item in chain if (found := getattr(item, "server_message", None))), ""))
+    kind, wait = answer.headers.get("X-Error-Code", ""), answer.headers.get("Retry-After", "")
+    return _hub_answer(answer.status_code, kind, about.removesuffix("."), wait, known=get_token() is not None)
+
+
+def _hub_answer(status: int, kind: str, about: str, wait: str, *, known: bool) -> str:
+    """The sentence for a status code. kind: the hub's name of the fault. about: what it says in words. wait: seconds it
+    asks to wait, as text. known: whether a token was sent."""
+    hidden = "it does not exist, or is private"
+    login = "check the name, and log in with `hf auth login`"
+    if known:
+        hidden += " and the token may not see it"
+        login = "check the name and whom `hf auth whoami` names"
+    said = f": {about}" if about else ""
+    if kind == "EntryNotFound":
+        return f"it has no such file (404{said})"
+    if kind == "GatedRepo":
+        return f"access is not granted ({status}{said}); ask for it on its page, and log in with `hf auth login`"
+    if kind == "RevisionNotFound":
+        return f"it has no such revision (404{said})"
+    if status == 401 and known and kind != "RepoNotFound":
+        return f"the token was not accepted (401{said}); log in with `hf auth login`, or correct HF_TOKEN"
+    if status in {401, 404}:
+        return f"{hidden} ({status}{said}); {login}"
+    if status == 403:
+        return f"the token may not do this (403{said}); use a token with write access to that owner's repositories"
+    if status == 429:
+        when = f"in {wait} s" if wait.isdecimal() else "later"
+        return f"too many requests (429{said}); run the same command again {when}"
+    if status >= 500:
+        return f"the hub is out of order ({status}{said}); run the same command again later"
+    return f"it answered {status}{said}"
+
+
+class _OneRetryLine(logging.Filter):
+    """Of the lines that huggingface_hub logs for every retry, only how long the hub asks to wait."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if text.startswith("Rate limited. Waiting "):
+            record.msg, record.args = f"the hub asks to wait: {text.split()[3].rstrip('.')} before the next try", ()
+            return True
+        return "thrown while requesting" not in text and not text.startswith("Retrying in ")
+
+
+_ONE_RETRY_LINE = _OneRetryLine()
+
+
+def quiet_retries() -> None:
+    """Have huggingface_hub retry without a line for each time; its error says what went wrong in the end."""
+    logging.getLogger("huggingface_hub.utils._http").addFilter(_ONE_RETRY_LINE)  # once, however often it is asked

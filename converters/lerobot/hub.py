@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converters.shared.links import SNAPSHOT
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, hub_reason, quiet_retries
 
 
 def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -18,15 +18,15 @@ def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     import httpx
     from huggingface_hub import snapshot_download
 
+    quiet_retries()
     try:
         found = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         at = f" at revision {revision!r}" if revision else ""
         raise UsageError(
-            f"there is no folder {name}, and the dataset of that name{at} cannot be fetched from the hub ({reason}); "
-            f"download it elsewhere (hf download {name} --repo-type dataset --local-dir {name.rpartition('/')[2]}) and "
-            "give its folder"
+            f"there is no folder {name}, and the dataset of that name{at} cannot be fetched from the hub: "
+            f"{hub_reason(error)}; or download it elsewhere "
+            f"(hf download {name} --repo-type dataset --local-dir {name.rpartition('/')[2]}) and give its folder"
         ) from None
     return Path(found)
 

@@ -156,9 +156,11 @@ def export_lerobot(
     if push is not None and license_name is None:
         raise UsageError("--push needs the licence of the recordings: --license apache-2.0, cc-by-4.0, ..")
     if push is not None:
-        from fwdata.share.hub import check_repository
+        from fwdata.share.hub import check_repository, need_login
 
         check_repository(push)
+        if not dry_run:
+            need_login(push)
     chosen = None if episodes is None else parse_numbers(episodes)
     request = lerobot.ExportRequest(open_store(store), out, chosen, "video" if video else "image")
     if dry_run:
@@ -168,9 +170,10 @@ def export_lerobot(
             report = lerobot.export_lerobot(request, lambda plan: bar.start(plan.frames), bar.advance)
         plan, seconds = report.plan, report.seconds
         if push is not None and license_name is not None:
-            from fwdata.share.lerobot import push_lerobot
+            from fwdata.share.lerobot import push_exported
 
-            push_lerobot(out, push, license_name)
+            with progress_bar("pushing", "files") as bar:
+                push_exported(out, push, license_name, bar.start, bar.advance)
     if as_json:
         from fwdata.cli.answers import ExportLerobotJson
 
@@ -189,6 +192,8 @@ def export_lerobot(
         print(f"  decided {decision}")
     took_text = "" if seconds is None else f" in {seconds:.1f} s"
     print(f"{out}: {len(plan.episodes)} episodes, {plan.frames} frames, {len(plan.sizes)} cameras{took_text}")
+    if push is not None and not dry_run:
+        print(f"pushed to {push}")
 
 
 def export_fastwam_text(

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fwdata.errors import UsageError, did_you_mean
+from fwdata.errors import UsageError, did_you_mean, hub_reason, quiet_retries
 
 WAN22_DIFFUSERS_ID = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 """Wan2.2-TI2V-5B as diffusers lays it out: vae/, text_encoder/, tokenizer/."""
@@ -66,13 +66,12 @@ def _asking(hub_id: str, what: str) -> Iterator[None]:
     from httpx import HTTPError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    quiet_retries()
     try:
         yield
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"{what}: cannot fetch {hub_id} from the model hub ({reason}); connect to the network once, "
-            "or give a local folder instead"
+            f"{what}: cannot fetch {hub_id} from the model hub: {hub_reason(error)}; or give a local folder instead"
         ) from None
 
 

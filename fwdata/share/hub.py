@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fwdata.errors import UsageError, needed_for
+from fwdata.errors import UsageError, hub_reason, needed_for, one_line, quiet_retries
 
 type RepoKind = Literal["dataset", "model"]
 """Kind of a repository."""
@@ -47,21 +48,34 @@ def asking(where: str) -> Iterator[None]:
             LocalTokenNotFoundError,
         )
 
+    quiet_retries()
     try:
         yield
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, LocalTokenNotFoundError, HTTPError) as error:
-        reason = _reason(str(error)) or type(error).__name__
-        raise UsageError(
-            f"{where} on the hub: {reason}; log in with `hf auth login`, check the name and the network, and run "
-            "the same command again: it continues"
-        ) from None
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        LocalTokenNotFoundError,
+        HTTPError,
+        ConnectionError,
+    ) as error:
+        raise UsageError(f"{where} on the hub: {hub_reason(error)}") from None
 
 
-def _reason(text: str) -> str:
-    """The first line that says more than a status code, as in "404 Client Error.", without its full stop."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    bare = len(lines) > 1 and re.match(r"\d{3} (Client|Server) Error\b", lines[0])
-    return (lines[1] if bare else lines[0]).removesuffix(".") if lines else ""
+def reach(repo: str) -> None:
+    """UsageError at once where the hub does not answer at all, before every later call tries five times."""
+    with asking(repo):
+        from huggingface_hub import constants, get_session
+
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+
+
+def need_login(repo: str) -> None:
+    """UsageError where the hub does not answer, or does not know who pushes: before hours of work for it."""
+    with asking(repo):
+        from huggingface_hub import HfApi
+
+        HfApi().whoami()
 
 
 def listed(repo: str, kind: RepoKind) -> dict[str, RemoteFile]:
@@ -111,6 +125,7 @@ def send(
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    _check_card(repo, kind, last["README.md"].decode())
     with asking(repo):
         HfApi().create_repo(repo, repo_type=kind, exist_ok=True, private=private)
     there, sent = listed(repo, kind), 0
@@ -128,6 +143,23 @@ def send(
         if tag is not None:
             HfApi().create_tag(repo, tag=tag, repo_type=kind, exist_ok=True)
     return sent
+
+
+def _check_card(repo: str, kind: RepoKind, text: str) -> None:
+    """UsageError for a card that the hub would refuse once all files are there, as with an unknown licence."""
+    from huggingface_hub import constants, get_session
+
+    with asking(repo):
+        body = {"repoType": kind, "content": text}
+        answer = get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=body)
+    if answer.status_code != 400:
+        return
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        text = "; ".join(item["message"] for item in answer.json()["errors"])
+    raise UsageError(
+        f"{repo}: the hub refuses the card: {one_line(text)}; give --license a name of "
+        "https://huggingface.co/docs/hub/repositories-licenses; nothing was sent"
+    )
 
 
 def _portions(files: Mapping[str, Path]) -> Iterator[Sequence[str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from fwdata.errors import StaleCache, StoreDamaged, UsageError, quoted
 from fwdata.io import shared_folder_lock
 from fwdata.share.card import store_card
-from fwdata.share.hub import check_repository, fetch_file, holds, send
+from fwdata.share.hub import check_repository, fetch_file, holds, need_login, reach, send
 from fwdata.store.files import LocalFiles, file_sha256, write_lock
 from fwdata.store.reader import Store, open_store
 from fwdata.store.verify import verify_store
@@ -72,6 +72,7 @@ def push_store(
     for name in only:
         if name not in CACHES or not (root / name).is_dir():
             raise UsageError(f"--only {name}: {root} has no such caches; known: {', '.join(CACHES)}")
+    need_login(repo)
     with shared_folder_lock(root):
         _refuse_damaged(root, only)
         paths = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
@@ -118,6 +119,7 @@ def _joined(repo: str, pushed: PushedStore, only: tuple[str, ...]) -> PushedStor
 def read_identity(repo: str) -> PushedStore:
     """fwdata.json of a repository. UsageError where it is not one, or was never wholly pushed."""
     check_repository(repo)
+    reach(repo)
     with tempfile.TemporaryDirectory() as folder:
         text = fetch_file(repo, "dataset", IDENTITY, Path(folder)).read_bytes()
     try:

@@ -10,7 +10,7 @@ import yaml
 
 from fwdata.errors import UsageError
 from fwdata.report.markup import show
-from fwdata.share.hub import check_repository, send
+from fwdata.share.hub import check_repository, need_login, send
 from fwtrain.export.lerobot import export_lerobot
 from fwtrain.export.model import export_model
 from fwtrain.train.folder import INFO, RECIPE, RunFolder
@@ -43,6 +43,7 @@ def push_run(
     folder = RunFolder(run)
     folder.info()  # says so where this is not a run folder
     folder.need_checkpoint(which)
+    need_login(repo)
     with tempfile.TemporaryDirectory(dir=run.resolve().parent, prefix=f".{run.resolve().name}-push-") as temporary:
         out = Path(temporary) / "policy"
         if form == "lerobot":

@@ -18,13 +18,20 @@ import pytest
 
 @dataclass
 class HubServer:
-    """Its repositories: `datasets/OWNER/NAME` -> files. fail_after: commits that are taken before one is refused."""
+    """Its repositories: `datasets/OWNER/NAME` -> files.
+
+    fail_after: commits that are taken before one is refused. tokens: who each belongs to, and may write to OWNER of the
+    same name alone. private: repositories that only their owner sees. faults: (status, headers) of the next answers.
+    """
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commits: list[tuple[str, list[str]]] = field(default_factory=list)
     downloads: list[str] = field(default_factory=list)
     tags: list[tuple[str, str]] = field(default_factory=list)
     fail_after: int | None = None
+    tokens: dict[str, str] = field(default_factory=lambda: {"hf_test": "me"})
+    private: set[str] = field(default_factory=set)
+    faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     address: str = ""
 
     def create(self, body: dict) -> dict:
@@ -51,6 +58,11 @@ class HubServer:
         ]
 
 
+def owner_of(repo: str) -> str:
+    """Of `datasets/OWNER/NAME` or `OWNER/NAME`."""
+    return repo.split("/")[-2]
+
+
 def blob(data: bytes) -> str:
     """git's name of a file's bytes."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -62,9 +74,37 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: HubServer
 
+    def refused(self, owner: str | None = None, repo: str = "") -> bool:
+        """Whether an answer was given already: a fault, a token that is unknown, or one that may not do this.
+
+        owner: whose repository is to be written. repo: the one that is to be read.
+        """
+        if self.hub.faults:
+            status, headers = self.hub.faults.pop(0)
+            self.answer({"error": "not now"}, status, headers)
+            return True
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        user = self.hub.tokens.get(token)
+        if token and user is None:
+            told = "Invalid credentials in Authorization header"
+            self.answer({"error": told}, 401, {"X-Error-Message": told})
+        elif owner is not None and user is None:
+            self.answer({"error": "Invalid username or password."}, 401)
+        elif owner is not None and user != owner:
+            self.answer({"error": f"You don't have the rights to write to the namespace {owner}"}, 403)
+        elif repo and (repo not in self.hub.repositories or (repo in self.hub.private and user != owner_of(repo))):
+            self.answer({"error": "Repository not found"}, 404 if token else 401, {"X-Error-Code": "RepoNotFound"})
+        else:
+            return False
+        return True
+
     def do_POST(self) -> None:
         path = urlsplit(self.path).path
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        owner = json.loads(body).get("organization") or "me" if path == "/api/repos/create" else None
+        written = re.fullmatch(r"/api/(?:models/)?(.+)/(?:tag|preupload|commit)/.+", path)
+        if self.refused(owner_of(written[1]) if written else owner):
+            return
         try:
             if path == "/api/repos/create":
                 self.answer(self.hub.create(json.loads(body)))
@@ -72,7 +112,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.hub.tags.append((found[1], json.loads(body)["tag"]))
                 self.answer({})
             elif path == "/api/validate-yaml":
-                self.answer({"errors": [], "warnings": []})
+                wrong = (
+                    []
+                    if "license: no-such" not in json.loads(body)["content"]
+                    else [{"message": '"license" is not known'}]
+                )
+                self.answer({"errors": wrong, "warnings": []}, 400 if wrong else 200)
             elif found := re.fullmatch(r"/api/(?:models/)?(.+)/preupload/.+", path):
                 files = [{**f, "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
                 self.answer({"files": files})
@@ -85,7 +130,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if found := re.fullmatch(r"/api/(?:models/)?(.+?)/tree/[^/]+(/.+)?", path):
+        api = re.fullmatch(r"/api/(?:models/)?(.+?)/(?:tree|revision)/.+|/(.+?)/resolve/.+", path)
+        if self.refused(repo=(api[1] or api[2]) if api else ""):
+            return
+        if path == "/api/whoami-v2":
+            known = self.headers.get("Authorization")
+            self.answer({"name": "me"} if known else {"error": "Invalid username or password."}, 200 if known else 401)
+        elif found := re.fullmatch(r"/api/(?:models/)?(.+?)/tree/[^/]+(/.+)?", path):
             known = found[1] in self.hub.repositories
             files = [f for f in self.hub.tree(found[1]) if f"/{f['path']}".startswith(found[2] or "")] if known else []
             self.answer(files if known else {"error": "no such repository"}, 200 if known else 404)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from hub_server import HubServer
 import fwdata
 from fwdata.errors import StaleCache, StoreDamaged, UsageError
 from fwdata.share import hub as hub_module
+from fwdata.share.lerobot import push_exported
 from fwdata.share.stores import IDENTITY, pull_caches, pull_store, push_store
 from fwdata.store.caches.stats import save_statistics
 from fwdata.store.verify import verify_store
@@ -55,7 +59,7 @@ def test_the_card_is_made_from_metadata(hub: HubServer, path: Path):
 def test_a_killed_push_and_pull_continue(hub: HubServer, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hub_module, "COMMIT_FILES", 5)
     hub.fail_after = 2
-    with pytest.raises(UsageError, match=r"on the hub: .*run the same command again"):
+    with pytest.raises(UsageError, match=r"on the hub: .*403: the hub is full"):
         push_store(fwdata.open(path), REPO, "cc-by-4.0")
     assert IDENTITY not in hub.repositories[f"datasets/{REPO}"]
     with pytest.raises(UsageError, match="me/mybot on the hub"):  # never wholly pushed
@@ -200,7 +204,9 @@ def test_a_name_that_is_no_repository_changes_nothing(hub: HubServer, path: Path
 
 
 def test_a_refused_pull_leaves_nothing(hub: HubServer, path: Path, tmp_path: Path, run):
-    run("pull", "me/nothing", tmp_path / "new.zarr").refused(2, "me/nothing on the hub: Entry Not Found for url")
+    run("pull", "me/nothing", tmp_path / "new.zarr").refused(
+        2, "me/nothing on the hub: it does not exist, or is private and the token may not see it (404)"
+    )
     push_store(fwdata.open(path), REPO, "mit", only=("stats",))
     run("pull", REPO, tmp_path / "new.zarr").refused(2, "holds caches alone")
     assert not list(tmp_path.iterdir())
@@ -220,3 +226,98 @@ def test_an_exported_dataset_is_pushed_by_the_command(hub: HubServer, path: Path
         name: data for name, data in local.items() if name != "README.md"
     }
     assert b"cc-by-4.0" in files["README.md"] and hub.tags == [("datasets/me/set", "v3.0")]
+
+
+def server_says(hub: HubServer, case: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Bring about a refusal of the hub; returns what the sentence has to say."""
+    if case == "no token":
+        monkeypatch.delenv("HF_TOKEN")
+        return "no token on this machine; log in with `hf auth login`"
+    if case == "wrong token":
+        monkeypatch.setenv("HF_TOKEN", "hf_stolen")
+        return "the token was not accepted (401"
+    if case == "another's":
+        hub.tokens["hf_test"] = "you"
+        return "the token may not do this (403: You don't have the rights to write to the namespace me); use a token"
+    hub.faults += {"busy": [(429, {"Retry-After": "7"})], "down": [(503, {})]}[case]
+    return {
+        "busy": "too many requests (429: not now); run the same command again in 7 s",
+        "down": "out of order (503: not now)",
+    }[case]
+
+
+@pytest.mark.parametrize("case", ["no token", "wrong token", "another's", "busy", "down"])
+def test_what_the_hub_answers_to_a_push_is_one_sentence(
+    hub: HubServer, path: Path, run, monkeypatch, capsys, case: str
+):
+    monkeypatch.setattr("huggingface_hub.utils._auth._get_token_from_file", lambda: None)
+    expected = server_says(hub, case, monkeypatch)
+    found = run("push", path, REPO, "--license", "mit", "--json")
+    found.refused(2, f"{REPO} on the hub: ", expected)
+    assert found.err.count("\n") == 1 and not hub.repositories
+
+
+def test_a_licence_that_the_hub_does_not_know_sends_nothing(hub: HubServer, path: Path, run):
+    run("push", path, REPO, "--license", "no-such").refused(
+        2, "refuses the card", '"license" is not known', "--license"
+    )
+    assert not hub.repositories and not hub.commits
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (None, "it does not exist, or is private (401); check the name, and log in"),
+        ("hf_other", "is private and the token may not see it (404); check the name and whom"),
+    ],
+)
+def test_a_private_repository_of_another(hub: HubServer, path: Path, tmp_path: Path, run, monkeypatch, token, expected):
+    monkeypatch.setattr("huggingface_hub.utils._auth._get_token_from_file", lambda: None)
+    push_store(fwdata.open(path), REPO, "mit", only=("stats",))
+    hub.private.add(f"datasets/{REPO}")
+    hub.tokens["hf_other"] = "other"
+    monkeypatch.setenv("HF_TOKEN", token or "")
+    found = run("pull", REPO, tmp_path / "new.zarr")
+    found.refused(2, expected)
+    assert found.err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence_at_once(path: Path, tmp_path: Path, run, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    began = time.monotonic()
+    for command in (("pull", REPO, tmp_path / "new.zarr"), ("push", path, REPO, "--license", "mit")):
+        found = run(*command)
+        found.refused(2, "http://127.0.0.1:9 cannot be reached (", "; check the network")
+        assert found.err.count("\n") == 1
+    assert time.monotonic() - began < 10 and not list(tmp_path.iterdir())
+
+
+def test_a_hub_that_asks_to_wait_is_waited_for(hub: HubServer, path: Path, tmp_path: Path, run):
+    push_store(fwdata.open(path), REPO, "mit", only=("stats",))
+    bare = tmp_path / "bare.zarr"
+    shutil.copytree(path, bare, ignore=lambda folder, names: ["stats"] if Path(folder) == path else [])
+    hub.faults += [(200, {}), *[(429, {"Retry-After": "0"})] * 2]  # HEAD is asked once without and then with retries
+    lines, logger = list[str](), logging.getLogger("huggingface_hub.utils._http")
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        assert run("pull", REPO, "--into", bare).code == 0 and tree(bare / "stats") == tree(path / "stats")
+    finally:
+        logger.removeHandler(handler)
+    assert lines == ["the hub asks to wait: 1.0s before the next try"]
+
+
+def test_an_export_whose_upload_is_refused_says_how_to_send_it(hub: HubServer, tmp_path: Path):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "info.json").write_text(
+        json.dumps({"codebase_version": "v3.0", "total_episodes": 2, "total_frames": 80, "fps": 20})
+    )
+    hub.fail_after = 0
+    with pytest.raises(
+        UsageError, match=rf"403: the hub is full.*complete in {tmp_path}: upload it with `hf upload me/"
+    ):
+        push_exported(tmp_path, "me/set", "mit", lambda _: None, lambda _: None)

@@ -39,3 +39,18 @@ def test_a_pushed_dataset_is_tagged_with_its_format(hub: HubServer, tmp_path: Pa
     assert push_lerobot(tmp_path, "me/set", "mit") == 1
     assert hub.tags == [("datasets/me/set", "v3.0")]
     assert b"2 episodes, 80 frames" in hub.repositories["datasets/me/set"]["README.md"]
+
+
+def test_a_policy_is_not_pushed_to_another_owner_or_by_nobody(hub: HubServer, tmp_path: Path, call, monkeypatch):
+    out = tmp_path / "run"
+    train(FakeStore(), recipe("optim.steps=1", "save_every=1", "eval_every=1"), out)
+    monkeypatch.setattr("huggingface_hub.utils._auth._get_token_from_file", lambda: None)
+    code, _, err = call("push", out, "you/policy", "--license", "mit")
+    assert code == 2 and "you/policy on the hub: the token may not do this (403: You don't have the rights" in err
+    monkeypatch.setenv("HF_TOKEN", "hf_stolen")
+    code, _, err = call("push", out, "me/policy", "--license", "mit")
+    assert code == 2 and "the token was not accepted (401" in err and err.count("\n") == 1
+    monkeypatch.delenv("HF_TOKEN")
+    code, _, err = call("push", out, "me/policy", "--license", "mit", "--json")
+    assert code == 2 and "there is no token on this machine; log in with `hf auth login`" in err
+    assert not hub.repositories and [item.name for item in tmp_path.iterdir()] == ["run"]
