@@ -46,16 +46,22 @@ class Results:
     def with_earlier(self, folder: Path) -> Results:
         """The same, with what an earlier quickstart in `folder` measured where a step had nothing left to do.
 
-        Writes it there for the next one.
+        Writes it there for the next one, together with steps that this one has not reached yet.
         """
         path = folder / MEASURED
         earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"values": {}, "seconds": {}}
-        kept = {name for name, done in _DID_NOTHING.items() if name in earlier["values"] and done(self.values[name])}
+        done = self.values.keys()
+        kept = {name for name, nothing in _DID_NOTHING.items() if name in done and nothing(self.values[name])}
+        kept &= earlier["values"].keys()
         values = {name: earlier["values"][name] if name in kept else value for name, value in self.values.items()}
         seconds = {name: earlier["seconds"][name] if name in kept else took for name, took in self.seconds.items()}
         peak = max(self.peak_rss, earlier.get("peak_rss", 0))
         total = sum(seconds.values()) if kept else self.total_seconds
-        data = {"values": values, "seconds": seconds, "peak_rss": peak}
+        data = {
+            "values": {**earlier["values"], **values},
+            "seconds": {**earlier["seconds"], **seconds},
+            "peak_rss": peak,
+        }
         write_atomic(path, json.dumps(data, indent=2).encode())
         return Results(values, seconds, peak, total)
 
@@ -74,6 +80,12 @@ def result_line(step: str, value: Mapping[str, Any]) -> str:
             return f"{value['episodes']} recordings, {value['frames']} frames, {human_bytes(value['bytes'])}"
         case "convert":
             return f"{value['episodes']} episodes in the store, {value['new_episodes']} of them new"
+        case "stats":
+            return f"of {value['num_episodes']} training episodes, {value['num_transition']} frames"
+        case "text":
+            return (
+                f"{value['encoded']} of {value['prompts']} prompts encoded" if value["encoded"] else "encoded already"
+            )
         case "latents":
             return f"{value['first']} first frames encoded" if value["first"] else "all latents are there already"
         case "inspect":
@@ -130,15 +142,16 @@ def summary(results: Results) -> QuickstartSummary:
     """The figures of the closing table."""
     value = results.values
     train = value["train"]
+    trained = train["loss"] is not None
     return {
         "episodes": value["inspect"]["episodes"],
         "frames": value["inspect"]["frames"],
         "bytes": value["inspect"]["bytes"],
         "latents_per_second": value["latents"]["latents_per_second"],
         "vae_share": value["latents"]["vae_share"],
-        "steps_per_second": train["steps_per_s"],
-        "samples_per_second": train["samples_per_s"],
-        "data_wait": train["data_wait"],
+        "steps_per_second": train["steps_per_s"] if trained else None,
+        "samples_per_second": train["samples_per_s"] if trained else None,
+        "data_wait": train["data_wait"] if trained else None,
         "loss": train["loss"],
         "video_loss": train["video_loss"],
         "action_loss": train["action_loss"],

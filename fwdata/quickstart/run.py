@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -77,12 +76,15 @@ def run_quickstart(out: Path, as_json: bool) -> None:
     if absent:
         raise MissingLibrary(f"quickstart needs {', '.join(absent)}; run: {install_command('convert,train')}")
     out.mkdir(parents=True, exist_ok=True)
+    import resource  # absent on Windows
+
     began = time.monotonic()
     results = Results()
     plan = steps(out)
     for number, step in enumerate(plan, 1):
         say(f"[{number}/{len(plan)}] {step.why}\n  $ {' '.join(step.command)}")
         _run(step, results)
+        results.with_earlier(out)  # an interrupted quickstart keeps what its steps measured
         if shown := result_line(step.name, results.values[step.name]):
             say(f"  {shown}")
     results.total_seconds = time.monotonic() - began

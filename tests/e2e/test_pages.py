@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import fake_benchmark
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from browser import browser, draw
 from fake_store import FakeStore
+from fixtures import QUICKSTART_VALUES as VALUES
 from fixtures import robotwin_store, run_convert, save, toy_arrays, toy_manifest, write_toy
 from serving import small_policy
 from training import recipe, run
@@ -20,6 +24,9 @@ from fwdata.doctor.checkup import check_store
 from fwdata.doctor.page import write_page
 from fwdata.overview.page import write_overview
 from fwdata.overview.rows import measure
+from fwdata.quickstart.report import write_report
+from fwdata.quickstart.results import Results
+from fwdata.quickstart.run import steps
 from fwdata.report.preview import write_preview
 from fwtrain.compare import CellResult, ComparisonPlan, make_plan
 from fwtrain.compare.page import write_comparison
@@ -39,7 +46,7 @@ pytestmark = [
     pytest.mark.skipif(browser() is None, reason="no Chromium on this machine (apt-get install chromium)"),
 ]
 
-NAMES = ("run", "preview", "store", "doctor", "trials", "compared")
+NAMES = ("run", "preview", "store", "doctor", "recordings", "trials", "compared", "quickstart")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,36 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "doctor": doctor_page(folder),
         "trials": trials_page(folder / "trials"),
         "compared": compared_page(folder / "compared"),
+        **sample_pages(folder / "sample", folder / "run"),
     }
+
+
+def sample_pages(out: Path, trained: Path) -> dict[str, Path]:
+    """The doctor's of recordings, and the quickstart's of two of them, with the log and the films of another run."""
+    store = out / "sample.zarr"
+    for line in (
+        ("sample", "robotwin", "--episodes", 2, "--out", out / "raw"),
+        (
+            "doctor",
+            out / "raw",
+            "--source",
+            "robotwin",
+            "--manifest",
+            "robotwin-sample",
+            "--html",
+            out / "recordings.html",
+        ),
+        ("convert", "robotwin", out / "raw", "--out", store, "--manifest", "robotwin-sample", "--workers", 0),
+        ("encode-latents", store, "--vae", "tiny", "--stride", 8),
+    ):
+        command = [sys.executable, "-m", "fwdata", *map(str, line)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in {0, 2}, done.stderr
+    shutil.copytree(trained, out / "run")
+    chunk = np.linspace(0, 1, 32)[:, None] * np.ones(14)
+    values = {**VALUES, "predict": {"action": chunk, "recorded": chunk**2, "names": fwdata.open(store).action_names}}
+    results = Results(values, dict.fromkeys(VALUES, 1.0), 700_000_000, 90.0)
+    return {"recordings": out / "recordings.html", "quickstart": write_report(out, steps(out), results)}
 
 
 def doctor_page(folder: Path) -> Path:

@@ -169,3 +169,21 @@ class FakeVae:
         weights = np.array([1.0, 0.5, 0.25, 0.125])
         latents = [np.tensordot(weights[: len(g)], g, 1) for g in groups]
         return np.stack(latents, -1).transpose(2, 3, 0, 1).astype(np.float16)
+
+
+QUICKSTART_VALUES: dict[str, dict[str, Any]] = {
+    "sample": {"episodes": 2, "frames": 80, "bytes": 2000},
+    "convert": {"episodes": 2, "new_episodes": 2},
+    "stats": {"num_episodes": 1, "num_transition": 40},
+    "text": {"encoded": 2, "prompts": 2},
+    "latents": {"first": 80, "latents_per_second": 12.5, "vae_share": 0.9},
+    "inspect": {"episodes": 2, "frames": 80, "fps": 50 / 3, "bytes": 3000, "cameras": {"a": {}}},
+    "train": {
+        "step": 320, "total": 320, "loss": 0.5, "video_loss": 0.4, "action_loss": 0.1, "steps_per_s": 2.0,
+        "samples_per_s": 64.0, "data_wait": 0.01,
+    },
+    "predict": {"action": [[0.0] * 14] * 32, "names": ["x"] * 14},
+    "trained": {"rate": 0.95, "episodes": 20},
+    "untrained": {"rate": 0.0, "episodes": 20},
+}  # fmt: skip
+"""What the commands of a quickstart print, by its steps."""

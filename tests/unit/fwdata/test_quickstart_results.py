@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fixtures import QUICKSTART_VALUES as VALUES
 
 from fwdata.quickstart.results import Results, result_line, summary, summary_rows
 from fwdata.quickstart.run import steps
-
-VALUES: dict[str, dict[str, Any]] = {
-    "sample": {"episodes": 2, "frames": 80, "bytes": 2000},
-    "convert": {"episodes": 2, "new_episodes": 2},
-    "stats": {},
-    "text": {},
-    "latents": {"first": 80, "latents_per_second": 12.5, "vae_share": 0.9},
-    "inspect": {"episodes": 2, "frames": 80, "fps": 50 / 3, "bytes": 3000, "cameras": {"a": {}}},
-    "train": {
-        "step": 320, "total": 320, "loss": 0.5, "video_loss": 0.4, "action_loss": 0.1, "steps_per_s": 2.0,
-        "samples_per_s": 64.0, "data_wait": 0.01,
-    },
-    "predict": {"action": [[0.0] * 14] * 32, "names": ["x"] * 14},
-    "trained": {"rate": 0.95, "episodes": 20},
-    "untrained": {"rate": 0.0, "episodes": 20},
-}  # fmt: skip
 
 
 def test_a_rerun_keeps_the_figures_of_steps_that_had_nothing_left_to_do(tmp_path: Path):
@@ -40,6 +24,19 @@ def test_a_rerun_keeps_the_figures_of_steps_that_had_nothing_left_to_do(tmp_path
     assert dict(summary_rows(again))["closed-loop success, trained"] == "90% of 20"
 
 
+def test_figures_of_steps_before_an_interruption_are_kept_and_none_is_made_up(tmp_path: Path):
+    Results({"train": VALUES["train"]}, {"train": 9.0}, 1, 9.0).with_earlier(tmp_path)  # Ctrl-C before the report
+    values = copy.deepcopy(VALUES)
+    values["train"] |= {"loss": None, "video_loss": None, "action_loss": None, "steps_per_s": 0.0, "samples_per_s": 0.0}
+    again = Results(values, dict.fromkeys(VALUES, 1.0), 1, 10.0)
+    assert dict(summary_rows(again))["steps/s"] == "-" and dict(summary_rows(again))["data wait"] == "-"
+    for done in range(1, len(VALUES) + 1):
+        Results(dict(list(values.items())[:done]), dict.fromkeys(list(values)[:done], 1.0), 1, 1.0).with_earlier(
+            tmp_path
+        )
+    assert dict(summary_rows(again.with_earlier(tmp_path)))["steps/s"] == "2.00"
+
+
 def test_the_result_comes_first():
     names = [name for name, _ in summary_rows(Results(VALUES, dict.fromkeys(VALUES, 1.0), 1, 1.0))]
     assert names[:2] == ["closed-loop success, trained", "closed-loop success, untrained"]
@@ -51,6 +48,8 @@ def test_the_result_comes_first():
         ("inspect", "2 episodes, 80 frames at 16.67 Hz, 1 cameras, 3.0 kB"),
         ("predict", "32 actions of 14 dimensions"),
         ("train", "step 320 of 320, loss 0.5000"),
+        ("stats", "of 1 training episodes, 40 frames"),
+        ("text", "2 of 2 prompts encoded"),
         ("latents", "80 first frames encoded"),
         ("trained", "95% of 20 episodes solved"),
     ],
