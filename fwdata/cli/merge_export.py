@@ -153,14 +153,8 @@ def export_lerobot(
     from fwdata import open as open_store
     from fwdata.export import lerobot
 
-    if push is not None and license_name is None:
-        raise UsageError("--push needs the licence of the recordings: --license apache-2.0, cc-by-4.0, ..")
     if push is not None:
-        from fwdata.share.hub import check_repository, need_login
-
-        check_repository(push)
-        if not dry_run:
-            need_login(push)
+        _may_push(push, license_name, dry_run)
     chosen = None if episodes is None else parse_numbers(episodes)
     request = lerobot.ExportRequest(open_store(store), out, chosen, "video" if video else "image")
     if dry_run:
@@ -194,6 +188,17 @@ def export_lerobot(
     print(f"{out}: {len(plan.episodes)} episodes, {plan.frames} frames, {len(plan.sizes)} cameras{took_text}")
     if push is not None and not dry_run:
         print(f"pushed to {push}")
+
+
+def _may_push(repo: str, license_name: str | None, dry_run: bool) -> None:
+    """UsageError before anything is exported where it cannot be uploaded."""
+    from fwdata.share.hub import check_repository, need_login
+
+    if license_name is None:
+        raise UsageError("--push needs the licence of the recordings: --license apache-2.0, cc-by-4.0, ..")
+    check_repository(repo)
+    if not dry_run:
+        need_login(repo)
 
 
 def export_fastwam_text(
