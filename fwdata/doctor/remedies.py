@@ -71,6 +71,7 @@ PER_EPISODE = {
     "column_units",
     "camera_frozen",
     "camera_content",
+    "camera_delay",
     "duplicate_episodes",
     "instruction_typos",
     "instruction_ending",

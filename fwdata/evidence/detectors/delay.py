@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fwdata.evidence import own_lags
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.action import EARLIEST, fit_action, paired
 from fwdata.evidence.episode import EpisodeInput
@@ -114,7 +115,7 @@ DECIDED = "state and action of one row belong together"
 
 
 class CameraDelay(Detector):
-    """d1: image energy explained by joint speeds at every lag; pooled, with an interval."""
+    """d1: image energy explained by joint speeds at every lag; pooled, with an interval, then episode by episode."""
 
     name, code, question, action = "camera_delay", "d1", "camera against joints in time", "warn"
     advice = "shift the video against the rows in the recordings: no manifest can"
@@ -135,9 +136,31 @@ class CameraDelay(Detector):
                 if isinstance(trace, MotionTrace):
                     traces.setdefault(trace.camera, []).append(trace)
                     names.setdefault(trace.camera, []).append(measurement.episode)
-        pooled = ((camera, self._pooled(camera, found)) for camera, found in traces.items())
-        return tuple(
-            replace(v, episodes=tuple(names[camera][:MAX_LISTED]) if v.against else ()) for camera, v in pooled
+        return tuple(self._judged(camera, found, names[camera]) for camera, found in traces.items())
+
+    def _judged(self, camera: str, traces: Sequence[MotionTrace], names: Sequence[str]) -> DatasetVerdict:
+        """All episodes together, or the few that are out of step with the others."""
+        pooled = self._pooled(camera, traces)
+        if pooled.against:
+            return replace(pooled, episodes=tuple(names[:MAX_LISTED]))
+        found = own_lags.exceptions(traces) if all(t.simulated for t in traces) else ()
+        if not found:
+            return pooled
+        apart = {each.place for each in found}
+        rest = self._pooled(camera, [t for place, t in enumerate(traces) if place not in apart])
+        if rest.verdict != "confirmed":
+            return pooled
+        first = found[0]
+        return replace(
+            rest,
+            verdict="contradicted",
+            value=own_lags.typical(found),
+            interval=None,
+            against=len(found),
+            action="warn",
+            measured=_side(own_lags.typical(found), traces[0].hz),
+            detail=f"r {first.score:.2f} there and {first.expected:.2f} without a lag in {names[first.place]}",
+            episodes=tuple(names[each.place] for each in found[:MAX_LISTED]),
         )
 
     def _pooled(self, camera: str, traces: Sequence[MotionTrace]) -> DatasetVerdict:
@@ -220,8 +243,11 @@ def _triangle(traces: Sequence[MotionTrace], found: LagEstimate) -> Triangle | N
 
 
 def _words(lag: float, low: float, high: float, hz: float) -> str:
-    side = "behind" if lag > 0 else "before"
-    return f"the image is {abs(lag):.1f} rows ({abs(lag) / hz:.2f} s) {side} the state ({low:+.1f} .. {high:+.1f})"
+    return f"{_side(lag, hz)} ({low:+.1f} .. {high:+.1f})"
+
+
+def _side(lag: float, hz: float) -> str:
+    return f"the image is {abs(lag):.1f} rows ({abs(lag) / hz:.2f} s) {'behind' if lag > 0 else 'before'} the state"
 
 
 def _trace(episode: EpisodeInput, camera: str) -> MotionTrace | None:

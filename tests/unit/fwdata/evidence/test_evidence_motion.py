@@ -113,6 +113,19 @@ def test_half_of_the_images_of_a_real_camera_tell_its_lag() -> None:
             assert verdict.verdict == ("contradicted" if rows else "confirmed"), verdict
 
 
+@pytest.mark.parametrize("rows", [5, -6])
+def test_single_episodes_whose_camera_is_out_of_step_are_found(rows: int) -> None:
+    late = ("episode_1", "episode_5")
+    episodes = [
+        changed(e, thumbnails={"head": delayed(e.thumbnails["head"], rows if e.id in late else 0)}) for e in clean_set()
+    ]
+    verdict = pooled("camera_delay", episodes)["head"]
+    assert (verdict.verdict, verdict.action, verdict.episodes) == ("contradicted", "warn", late)
+    assert (verdict.episodes_for, verdict.against) == (6, 2) and verdict.value == pytest.approx(rows, abs=1)
+    real = [with_claims(e, simulated=False) for e in episodes]
+    assert pooled("camera_delay", real)["head"].verdict == "no evidence"
+
+
 def test_few_episodes_or_images_without_motion_tell_no_lag() -> None:
     clean = clean_set()
     assert {v.verdict for v in pooled("camera_delay", clean[:4]).values()} == {"no evidence"}

@@ -1,0 +1,94 @@
+"""Single episodes whose camera is late or early although that of the others is not (d1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.evidence.records import MotionTrace
+from fwdata.evidence.signals import Floats, middle, non_negative_fit, shifted
+
+APART, GAIN, SCORE = 2, 0.2, 0.5
+"""Rows by which an episode's images are out of step, how much better that lag explains them, and how well.
+
+Of 196 clean episodes of simulators none gains more than 0.09."""
+
+AGREE, MOST = 4, 1 / 3
+"""Episodes that must agree on one lag for others to be exceptions, and the largest share of these."""
+
+LONGEST_SECONDS = 0.5
+"""Longest lag that is tried: motion that comes back looks alike after longer ones."""
+
+
+@dataclass(frozen=True)
+class OwnLag:
+    """An episode that is out of step with the others."""
+
+    place: int
+    """Which of the traces it is."""
+    lag: float
+    """Rows by which its image is behind the state."""
+    score: float
+    """Correlation of its image energy with what the joints explain, at that lag."""
+    expected: float
+    """The same without a lag."""
+
+
+def exceptions(traces: Sequence[MotionTrace]) -> tuple[OwnLag, ...]:
+    """Episodes whose images fit another lag much better than none; () where they are many, or others few.
+
+    The weights of the joints are those of the other episodes without a lag, so that each episode only chooses its own.
+    Cost: some 5 us per lag and episode.
+    """
+    width = max(t.speeds.shape[1] for t in traces)
+    reach = _reach(traces)
+    places = [i for i, t in enumerate(traces) if t.speeds.shape[1] == width and len(t.energy) > 2 * reach + 8]
+    if len(places) <= AGREE:
+        return ()
+    used = [traces[place] for place in places]
+    kept = np.ones(len(used), np.bool_)
+    for _ in range(2):
+        scores = _scores(used, reach, kept)
+        own = scores.argmax(axis=1) - reach
+        if (np.abs(own) < APART).sum() < AGREE:
+            return ()
+        kept = np.abs(own) < APART
+    best, expected = scores.max(axis=1), scores[:, reach]
+    found = [
+        OwnLag(places[i], float(own[i]), float(best[i]), float(expected[i]))
+        for i in np.flatnonzero(~kept & (best >= SCORE) & (best - expected >= GAIN))
+    ]
+    return tuple(found) if len(found) <= MOST * len(used) else ()
+
+
+def typical(found: Sequence[OwnLag]) -> float:
+    """Their median lag in rows."""
+    return middle(np.asarray([each.lag for each in found], np.float64))
+
+
+def _reach(traces: Sequence[MotionTrace]) -> int:
+    """Rows that an episode is shifted by at most: 0.5 s, less in short episodes."""
+    rows = middle(np.asarray([len(t.energy) for t in traces], np.float64))
+    return max(6, min(round(LONGEST_SECONDS * traces[0].hz), int(rows) // 5))
+
+
+def _scores(traces: Sequence[MotionTrace], reach: int, kept: NDArray[np.bool_]) -> Floats:
+    """float64 [n, 2 reach + 1]: correlation of each episode at every lag, by the weights of the other kept ones."""
+    cut = [shifted(t.speeds, t.energy, 0) for t in traces]
+    cut = [(x - x.mean(axis=0), y - y.mean()) for x, y in cut]
+    grams, moments = np.stack([x.T @ x for x, _ in cut]), np.stack([x.T @ y for x, y in cut])
+    found = np.zeros((len(traces), 2 * reach + 1))
+    for index, trace in enumerate(traces):
+        others = kept.copy()
+        others[index] = False
+        weights = non_negative_fit(grams[others].sum(axis=0), moments[others].sum(axis=0))
+        explained = trace.speeds @ weights
+        for column, lag in enumerate(range(-reach, reach + 1)):
+            wanted, seen = shifted(explained, trace.energy, lag)
+            wanted, seen = wanted - wanted.mean(), seen - seen.mean()
+            scale = float(np.sqrt((wanted @ wanted) * (seen @ seen)))
+            found[index, column] = float(wanted @ seen) / scale if scale > 1e-12 else 0.0
+    return found
