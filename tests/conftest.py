@@ -15,6 +15,7 @@ from hypothesis import settings
 from json_checks import checked_documents as checked_documents
 from s3_server import s3 as s3
 from s3_server import s3_running as s3_running
+from warm import warm as warm
 
 from fwdata.console import set_environment
 from fwdata.pipeline.worker_process import fork_server

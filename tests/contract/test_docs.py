@@ -20,6 +20,7 @@ from doc_runs import NEEDS, PREPARED, free_port, programs, smaller
 from hub_server import hub_server
 from obstore.store import S3Store
 from paths import ROOT
+from warm import WarmPrograms
 
 SMALL = ("run-small", "run-with-bucket")
 """Marks of blocks in which published weights and sizes are replaced; see `doc_runs.SMALLER`."""
@@ -70,12 +71,14 @@ def empty_bucket(endpoint: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(executed()))
-def test_the_blocks_of_a_page_run_one_after_another(page: str, tmp_path: Path, request: pytest.FixtureRequest):
+def test_the_blocks_of_a_page_run_one_after_another(
+    page: str, tmp_path: Path, warm: WarmPrograms, request: pytest.FixtureRequest
+):
     """Blocks with a hub or a bucket talk to one on this machine, as their own libraries let a user name one."""
     blocks, marks = executed()[page], {block.mark for block in executed()[page]}
     if "run-with-bucket" in marks:
         empty_bucket(request.getfixturevalue("s3").endpoint)
-    commands, work = programs(tmp_path / "bin"), tmp_path / "work"
+    commands, work = programs(tmp_path / "bin", warm), tmp_path / "work"
     work.mkdir()
     environment = {
         **os.environ,

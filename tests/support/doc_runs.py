@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import sys
 from pathlib import Path
 
 from paths import ROOT
+from warm import WarmPrograms
 
 NEEDS = frozenset({"gpu", "simulator", "slurm", "several machines", "a quiet machine", "network", "download"})
 """What a block that no test runs may need: hardware, programs or files that a test has not."""
@@ -81,10 +83,10 @@ def free_port() -> int:
 
 
 PROGRAM = """#!/bin/sh
-exec {python} {module} "$@"
+exec {command} "$@"
 """
 SERVER = """#!/bin/sh
-if [ "$1" != serve ]; then exec {python} -m fwtrain "$@"; fi
+if [ "$1" != serve ]; then exec {command} "$@"; fi
 if [ -f {folder}/server.pid ]; then
   kill "$(cat {folder}/server.pid)"
   while [ -f {folder}/alive ]; do sleep 0.1; done
@@ -92,7 +94,7 @@ fi
 rm -f {folder}/server.log
 touch {folder}/alive
 (
-  {python} -m fwtrain "$@" > {folder}/server.log 2>&1 &
+  {command} "$@" > {folder}/server.log 2>&1 &
   echo $! > {folder}/server.pid
   wait
   rm -f {folder}/alive
@@ -107,12 +109,13 @@ exit 1
 """A server is left running, as in another terminal; the next one takes its place."""
 
 
-def programs(folder: Path) -> Path:
+def programs(folder: Path, warm: WarmPrograms) -> Path:
     """A folder for PATH with the commands of the documentation; `server.pid` appears in it for a server."""
     folder.mkdir()
-    for name, module in {"fwdata": "-m fwdata", "torchrun": "-m torch.distributed.run", "python": ""}.items():
-        (folder / name).write_text(PROGRAM.format(python=sys.executable, module=module))
-    (folder / "fwtrain").write_text(SERVER.format(python=sys.executable, folder=folder))
+    commands = {"fwdata": warm("fwdata"), "torchrun": warm("torch.distributed.run"), "python": (sys.executable,)}
+    for name, command in commands.items():
+        (folder / name).write_text(PROGRAM.format(command=shlex.join(command)))
+    (folder / "fwtrain").write_text(SERVER.format(command=shlex.join(warm("fwtrain")), folder=folder))
     for path in folder.iterdir():
         path.chmod(0o755)
     return folder
