@@ -142,11 +142,39 @@ def make_plan(request: ConvertRequest, found: CombinedDiscovery) -> ConversionPl
         )
     parts = [planned_part(entry, by_id) for entry in old]
     done = planned - _left_out(request.out, old) if request.retry else planned
-    new = (r for r in found.recordings if r.id not in done)
+    new = [r for r in found.recordings if r.id not in done]
+    _check_stored(request.out, old, [r for r in new if r.id not in planned])
     for members in _cut(new, request.part_episodes or PART_EPISODES):
         digest = plan_digest({r.id: r.ref.num_bytes for r in members})
         parts.append(PlannedPart(part_name(len(parts)), members[0].group, tuple(members), (), digest))
     return ConversionPlan(found, tuple(parts), tuple(p for p in parts if not _is_written(request.out, p)))
+
+
+def _check_stored(out: Path, planned: Sequence[PlannedPartRecord], new: Sequence[RootedRecording]) -> None:
+    """UsageError where a file of a new recording is in the store already, under another id: it would be there twice.
+
+    That is so where files that were one recording are several now, or the other way round, or have other names.
+    """
+    from fwdata.store.reader import open_store
+
+    if not planned or not new:
+        return
+    stored = {episode.source: episode.id for part in planned for episode in part.episodes}
+    held = {
+        file.path: episode.id
+        for part in open_store(out).parts
+        for episode in part.record.episodes
+        for file in episode.files
+    } | stored
+    for recording in new:
+        again = [recording.source, *(file for file in recording.stored().files if file in stored)]
+        found = next((source for source in again if source in held), None)
+        if found is not None:
+            raise UsageError(
+                f"{found} is in {out} as a file of recording {held[found]!r}, and now belongs to {recording.id!r}: it "
+                "would be stored twice; nothing was changed. Give the folder as it was (with every file of a recording "
+                "and no others of its name), or convert to another --out"
+            )
 
 
 def _left_out(out: Path, planned: Sequence[PlannedPartRecord]) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import r1lite_files as r1
 from fixtures import run_convert, save, stamps, toy_arrays, toy_manifest, tree, write_toy
 from lerobot_files import LIBERO_CAMERAS, Recipe, write_dataset
 from libero_files import write_file
@@ -18,7 +19,7 @@ import fwdata
 from fwdata.cli import app
 from fwdata.errors import UsageError
 from fwdata.export.lerobot import ExportRequest, plan_export
-from fwdata.manifest import Manifest
+from fwdata.manifest import Manifest, load_manifest
 from fwdata.merge import MergeRequest, plan_merge
 from fwdata.pipeline.estimate import dry_run
 from fwdata.pipeline.request import ConvertRequest
@@ -146,3 +147,23 @@ def test_dry_runs_see_a_store_inside_a_store(tmp_path: Path, store: Path, manife
     with pytest.raises(UsageError, match="lies inside the store"):
         plan_export(ExportRequest(fwdata.open(store), store / place, None, "image"))
     assert stamps(store) == before
+
+
+@pytest.mark.parametrize("joined_first", [True, False])
+def test_a_file_that_is_in_the_store_is_not_added_under_another_name(tmp_path: Path, joined_first: bool) -> None:
+    sent, manifest = r1.recording(frames=20), load_manifest("r1lite")
+    half, whole = len(sent) // 2, tmp_path / "whole" / "Pick_Cup_1"
+    for name, part in (("a.mcap", sent), ("part1.mcap", sent[:half]), ("part2.mcap", sent[half:])):
+        r1.McapWriter().write(whole / name, part)
+    apart = tmp_path / "apart" / "Pick_Cup_1"
+    shutil.copytree(whole, apart)
+    (apart / "part2.mcap").rename(apart / "two.mcap")
+    roots = (tmp_path / "whole", tmp_path / "apart")[:: 1 if joined_first else -1]
+    run_convert(roots[0], tmp_path / "s.zarr", manifest, evidence=False)
+    before = tree(tmp_path / "s.zarr")
+    for update in (False, True):
+        with pytest.raises(
+            UsageError, match=r"part1\.mcap is in .* 'part1?', and now belongs to 'part1?': it would be"
+        ):
+            run_convert(roots[1], tmp_path / "s.zarr", manifest, update=update, evidence=False)
+    assert tree(tmp_path / "s.zarr") == before
