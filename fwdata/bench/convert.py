@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from fwdata.api import Camera, Converter, EncodedCamera, RawCamera, VideoCamera
+from fwdata.bench.codecs import CodecBench, CodecJson, bench_codecs, fastest
 from fwdata.bench.timing import Timing, timed
 from fwdata.bench.whole import Whole, convert_once, measure_whole, start_seconds
 from fwdata.errors import UsageError
@@ -67,6 +68,8 @@ class SourceBenchJson(TypedDict):
     """Bytes that the largest process of the whole conversions held; null: not measured."""
     load_average: float
     """Of the machine, before the first of them."""
+    codecs: list[CodecJson]
+    """Whole conversions with other codecs of pixels, conventions not measured; empty unless asked for."""
 
 
 class BenchConvertJson(TypedDict):
@@ -102,6 +105,8 @@ class ConvertBench:
     """Bytes of the store they become."""
     startup: float | None = None
     """Seconds on the clock of the whole command on a few short recordings; None: not measured."""
+    codecs: tuple[CodecBench, ...] = ()
+    """Whole conversions with other codecs of pixels; empty: not measured."""
 
     @property
     def bytes_ratio(self) -> float:
@@ -149,6 +154,14 @@ class ConvertBench:
             "startup_seconds": None if self.startup is None else round(self.startup, 3),
             "peak_memory": self.peak_memory,
             "load_average": self.load,
+            "codecs": [
+                {
+                    "codec": one.codec.name,
+                    "floor_share": round(one.conversion.rate / self.floor.rate, 3),
+                    "bytes_ratio": round(one.store_bytes / max(1, self.source_bytes), 3),
+                }
+                for one in self.codecs
+            ],
         }
 
 
@@ -162,21 +175,29 @@ def bench_convert(
     workers: tuple[int, ...] = (1, 2),
     evidence: bool = True,
     short: Path | None = None,
+    codecs: bool = False,
 ) -> ConvertBench:
     """Measure the conversion of a folder of recordings.
 
     Floor and conversion take turns, and the fastest run of each counts, so that other programs disturb both alike.
     workers: whole conversions timed on the clock; needs idle cores to say anything. evidence: conventions are measured
     too, of 20 recordings by every detector. short: a few short recordings of the source, to time the command's start
-    with. UsageError when nothing is found.
+    with. codecs: convert by every one of `fwdata.bench.codecs` in turn, too. UsageError when nothing is found, and for
+    codecs of recordings that hold no pixels.
     """
     converter = load_converter(manifest)
-    if not converter.discover(raw).episodes:
+    episodes = converter.discover(raw).episodes
+    if not episodes:
         raise UsageError(f"there is no recording below {raw} to measure with")
-    floors, conversions, sizes = [], [], [0]
+    kinds = {camera.encoding for camera in converter.read(raw, episodes[0]).cameras.values()}
+    if codecs and "raw" not in kinds:
+        raise UsageError(f"--codecs compares codecs of pixels; the recordings of {source} hold {', '.join(kinds)}")
+    floors, conversions, sizes, others = [], [], [0], []
     for _ in range(repeats):
         floors.append(timed("read and decode only", lambda: _read_and_decode(converter, raw)))
         conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, evidence, sizes.append)))
+        if codecs:
+            others.append(bench_codecs(lambda on: timed("codec", lambda: _convert(source, raw, manifest, False, on))))
     load = os.getloadavg()[0]
     return ConvertBench(
         source=source,
@@ -189,6 +210,7 @@ def bench_convert(
         source_bytes=folder_bytes(raw) if raw.is_dir() else raw.stat().st_size,
         store_bytes=sizes[-1],
         startup=None if short is None else start_seconds(source, short),
+        codecs=fastest(others) if others else (),
     )
 
 

@@ -41,6 +41,7 @@ def convert(
     workers: Annotated[bool, typer.Option("--workers/--no-workers", help="Also time two workers.")] = True,
     evidence: Annotated[bool, typer.Option("--evidence/--no-evidence", help="Measure conventions, too.")] = True,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of decoding and converting; the fastest counts.")] = 3,
+    codecs: Annotated[bool, typer.Option("--codecs", help="Also convert by other codecs of pixels (libero).")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Frames per CPU second of a conversion, against only reading and decoding the same frames, and lerobot's writer.
@@ -49,8 +50,11 @@ def convert(
     """
     from fwdata.bench import SOURCES, bench_convert, write_recordings
     from fwdata.bench.convert import BenchConvertJson
+    from fwdata.errors import UsageError
     from fwdata.pipeline.choose import manifest_for
 
+    if codecs and source is None:
+        raise UsageError("--codecs needs a source of pixels, as in `fwdata bench convert libero --codecs`")
     found = []
     for name in [source] if source is not None else SOURCES:
         with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
@@ -61,7 +65,15 @@ def convert(
             counts = (1, 2) if workers else ()
             found.append(
                 bench_convert(
-                    name, place, chosen, repeats=repeats, peer=peer, workers=counts, evidence=evidence, short=short
+                    name,
+                    place,
+                    chosen,
+                    repeats=repeats,
+                    peer=peer,
+                    workers=counts,
+                    evidence=evidence,
+                    short=short,
+                    codecs=codecs,
                 )
             )
     if as_json:
@@ -72,6 +84,12 @@ def convert(
         _HEADER,
         [_row(item) for item in found],
     )
+    for row in (item.to_json() for item in found if item.codecs):
+        print_table(
+            f"{row['source']}: whole conversions by codec, conventions not measured",
+            ("codec of pixels", "of the floor", "bytes"),
+            [(one["codec"], f"{one['floor_share']:.2f}", f"{one['bytes_ratio']:.2f}") for one in row["codecs"]],
+        )
 
 
 _HEADER = (

@@ -47,7 +47,7 @@ def load_compressor() -> None:
     """Import what compresses chunks, which takes 0.1 s of CPU, before processes that need it are forked."""
     import numcodecs.zstd  # noqa: F401
 
-    _fast_options()
+    _fast_options(0)
 
 
 def decode_chunk(data: bytes, codec: str, size: int, seal: int | None, where: str, advice: str) -> bytes:
@@ -159,7 +159,7 @@ def _cut(pieces: Sequence[NDArray[Any]], rows: int) -> Iterator[list[NDArray[Any
 def _encode_chunk(spec: ArraySpec, parts: list[NDArray[Any]]) -> tuple[tuple[NDArray[Any] | bytes, ...], int]:
     """(stored bytes in pieces that follow each other, seal) of a chunk; rows that are stored plainly are not copied."""
     if spec.codec == "lines":
-        data = _fast_zstd(_exchanged(spec, parts))
+        data = compress_lines(_exchanged(spec, parts))
         return (data,), crc32c(data)
     rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     body: NDArray[Any] | bytes = np.ascontiguousarray(rows, np.dtype(spec.dtype).newbyteorder("<"))
@@ -187,14 +187,17 @@ def _exchanged(spec: ArraySpec, parts: list[NDArray[Any]]) -> NDArray[Any]:
     return body
 
 
-def _fast_zstd(body: NDArray[Any]) -> bytes:
-    """One zstd frame of its own size, with a checksum. The same bytes for every call: no state is kept."""
-    compress, options = _fast_options()
+def compress_lines(body: NDArray[Any], skip: int = 0) -> bytes:
+    """One zstd frame of its own size, with a checksum. The same bytes for every call: no state is kept.
+
+    skip: positions that are passed over after each without a match; stores are written with 0.
+    """
+    compress, options = _fast_options(skip)
     return bytes(compress(body, options=options))
 
 
 @cache
-def _fast_options() -> tuple[Any, dict[Any, int]]:
+def _fast_options(skip: int) -> tuple[Any, dict[Any, int]]:
     """(compress, its parameters): stated one by one, since what a level stands for changes between releases of zstd.
 
     A table of 16 k positions fits the processor's nearest cache, and finds the line of the image before where equal
@@ -214,7 +217,7 @@ def _fast_options() -> tuple[Any, dict[Any, int]]:
         key.chain_log: 13,
         key.search_log: 1,
         key.min_match: 5,
-        key.target_length: 0,
+        key.target_length: skip,
         key.checksum_flag: 1,
     }
     return zstd.compress, options

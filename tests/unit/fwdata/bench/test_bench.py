@@ -20,6 +20,7 @@ from latent_caches import random_latents
 
 import fwdata
 from fwdata.bench import SOURCES, Timing, bench_convert, bench_read, write_recordings
+from fwdata.bench.codecs import CODECS
 from fwdata.bench.recordings import _images
 from fwdata.bench.timing import timed
 from fwdata.errors import FwdataError, UsageError
@@ -31,6 +32,7 @@ from fwdata.pipeline.choose import manifest_for
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.results import ConvertReport
 from fwdata.pipeline.run import convert
+from fwdata.store import layout, writer
 
 SIZES = {"robotwin": (240, 320), "libero": (128, 128), "r1lite": (720, 1280), "lerobot": (240, 320)}
 
@@ -82,6 +84,26 @@ def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path, monkeypatch: 
     assert row["two_worker_ratio"] == pytest.approx(found.whole[0].wall / found.whole[1].wall, abs=1e-3)
     assert 0.1 < row["startup_seconds"] < 60 and row["peak_memory"] == max(w.peak_memory for w in found.whole)
     assert 0.5 < row["bytes_ratio"] < 1.5 and row["bytes"]["store"] == found.store_bytes > 0
+
+
+@pytest.mark.slow
+def test_codecs_of_pixels_are_measured_in_the_same_run_and_leave_the_writer_as_it_was(tmp_path: Path) -> None:
+    raw = write_recordings("libero", tmp_path / "raw", 2, 16)
+    chosen = manifest_for("libero", None, {})
+    found = bench_convert("libero", raw, chosen, repeats=1, peer=False, workers=(), evidence=False, codecs=True)
+    rows = {row["codec"]: row for row in found.to_json()["codecs"]}
+    assert list(rows) == [codec.name for codec in CODECS] and all(row["floor_share"] > 0 for row in rows.values())
+    sizes = {name: row["bytes_ratio"] for name, row in rows.items()}
+    assert sizes["stored as is, CRC-32C"] > 0.9 > sizes["lines, LZ4"] > sizes["lines, zstd fast (layout 3)"]
+    assert sizes["lines, zstd fast (layout 3)"] == round(found.bytes_ratio, 3)
+    assert writer.frame_array is layout.frame_array
+
+
+def test_codecs_of_pixels_need_pixels(tmp_path: Path, run: Command) -> None:
+    raw = write_recordings("robotwin", tmp_path / "raw", 2, 16)
+    with pytest.raises(UsageError, match="--codecs compares codecs of pixels; the recordings of robotwin hold jpeg"):
+        bench_convert("robotwin", raw, manifest_for("robotwin", None, {}), repeats=1, peer=False, codecs=True)
+    assert "needs a source of pixels" in run("bench", "convert", "--codecs").err
 
 
 @pytest.mark.slow
