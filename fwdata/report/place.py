@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fwdata.errors import UsageError
 from fwdata.report.page import POLICY
-from fwdata.store.files import refuse_nested
+from fwdata.store.files import is_store_folder, refuse_nested
 
 HEAD = 1000
 """Bytes at the start of a page that hold `POLICY`."""
@@ -27,11 +27,13 @@ def page_place(out: Path, name: str, option: str) -> Path:
 
 
 def refuse_no_folder(out: Path, option: str) -> None:
-    """UsageError, naming `option`, where `out` or what is above it is a file, or lies in a store."""
+    """UsageError, naming `option`, where `out` or what is above it is a file, or it is or lies in a store."""
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{option} {out}: {path} is a file; name a folder")
-    refuse_nested(out / "any")
+    if is_store_folder(out):
+        raise UsageError(f"{option} {out} is a store, which it would damage; choose another place")
+    refuse_nested(out)
 
 
 def refuse_foreign(path: Path) -> None:

@@ -91,11 +91,16 @@ def shared_write(store: Path) -> Iterator[None]:
         yield
 
 
+def is_store_folder(folder: Path) -> bool:
+    """Whether a folder of this machine has the two things that every store has."""
+    return (folder / "zarr.json").is_file() and (folder / "parts").is_dir()
+
+
 def refuse_nested(store: Path) -> None:
     """UsageError for a URL, and for a folder inside another store, which would not verify any more."""
     refuse_url(store, "this command writes local stores only")
     for parent in store.resolve().parents:
-        if (parent / "zarr.json").is_file() and (parent / "parts").is_dir():
+        if is_store_folder(parent):
             raise UsageError(f"{store} lies inside the store {parent}, which it would damage; choose another place")
 
 

@@ -226,7 +226,7 @@ def _in_benchmark(
             loading.about(policy, sampling, seed),
             out,
             workers=workers,
-            rows=rows or usual_rows(policy),
+            rows=usual_rows(policy) if rows is None else rows,
             hang=hang,
             films=films,
             start=bar.start,

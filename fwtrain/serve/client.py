@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
-from fwdata.errors import FwdataError
+from fwdata.errors import FwdataError, UsageError
 from fwtrain.serve.wire import ServedActions, ServerMetadata, pack, unpack
 
 QUIET = logging.getLogger("fwtrain.serve.websockets")
@@ -27,7 +27,7 @@ class ServerError(FwdataError):
 class PolicyClient:
     """One connection. metadata: what the server said of its policy. Not for several threads at once.
 
-    Raises ServerError when the server cannot be reached or refuses the token.
+    Raises ServerError when the server cannot be reached or refuses the token, UsageError for what is not an address.
 
         with PolicyClient("127.0.0.1", 8000) as policy:
             actions = policy.act({"image": image, "wrist_image": wrist}, state, "pick up the bowl")
@@ -50,6 +50,8 @@ class PolicyClient:
             raise ServerError(f"{address} refused the connection: {error.response.status_code} {body}") from None
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ServerError(f"no policy server at {address} ({str(error) or type(error).__name__})") from None
+        except ValueError as error:  # a port above 65535, a name that cannot be one
+            raise UsageError(f"{address} is not the address of a server: {error}; expected HOST:PORT") from None
 
     def infer(self, observation: Mapping[str, Any]) -> ServedActions:
         """The server's answer to one observation; see `fwtrain.serve`. Raises ServerError with its sentence."""

@@ -28,6 +28,7 @@ class ServedPolicy:
 
     def __init__(self, info: RunInfo, client: PolicyClient, execute: int) -> None:
         self.info, self._client = info, client
+        _check_server(client.metadata)
         self.sampling = Denoising(**client.metadata.get("sampling", {}))
         self.gripper_sign: tuple[int, ...] = tuple(client.metadata.get("gripper_sign", ()))
         self.weights: str | None = client.metadata.get("weights")
@@ -41,7 +42,10 @@ class ServedPolicy:
         if client.metadata.get("scaling", own) != own:
             raise UsageError("the server serves another run: its statistics of states and actions are not this run's")
         if sent < execute:
-            raise UsageError(f"the server sends {sent} actions per observation, --execute {execute} asks for more")
+            raise UsageError(
+                f"the server sends {sent} actions per observation, {execute} are to be carried out: start it with "
+                f"fwtrain serve RUN --execute {execute}, or pass --execute {sent}"
+            )
 
     @classmethod
     def connect(cls, run: Path, address: str, execute: int, token: str | None = None) -> ServedPolicy:
@@ -67,3 +71,14 @@ class ServedPolicy:
     def commands(self, chunk: Float32) -> Float32:
         """The chunk as it is: the server has applied its gripper rules."""
         return chunk
+
+
+def _check_server(metadata: object) -> None:
+    """UsageError when the server is not `fwtrain serve`: openpi's and others say less of their policies."""
+    known = {"execute": int, "action_names": list, "variant": str}
+    found = metadata if isinstance(metadata, dict) else {}
+    for key, kind in known.items():
+        if not isinstance(found.get(key), kind):
+            raise UsageError(
+                f"the server is not a fwtrain serve: its first message has no {key!r}; start one with fwtrain serve RUN"
+            )

@@ -118,6 +118,7 @@ def distil(
     """
     _check(asked)
     folder = RunFolder(asked.run)
+    folder.info()  # says what is not a run folder
     checkpoint, recipe = folder.need_checkpoint(asked.checkpoint), folder.recipe()
     if loop is not None:
         loop.check(folder.info())
@@ -135,7 +136,7 @@ def distil(
     for count in asked.steps:
         out = asked.out / f"steps-{count}"
         if not out.exists():
-            note(f"training the student of {count} step{'s' if count > 1 else ''}")
+            note(f"training the student of {_steps(count)}")
             student = _train(teacher, batches, asked, count, progress)
             _keep(student, folder, recipe, settings, count, out)
     rows = _compare(teacher, source, batches, recipe, asked, device)
@@ -148,8 +149,10 @@ def _check(asked: DistilRequest) -> None:
             f"--steps names numbers of steps from 1 to {asked.teacher_steps - 1}, below the teacher's "
             f"{asked.teacher_steps}; found {', '.join(map(str, asked.steps)) or 'none'}"
         )
-    if asked.train_steps < 1 or not 0 < asked.lr < math.inf or (asked.batch_size is not None and asked.batch_size < 1):
-        raise UsageError("--train-steps, --lr and --batch-size must be positive")
+    given = {"--train-steps": asked.train_steps, "--lr": asked.lr, "--batch-size": asked.batch_size}
+    for name, value in given.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{name} must be a number above 0, found {value:g}")
 
 
 def _check_store(folder: RunFolder, source: StoreSource) -> None:
@@ -238,7 +241,9 @@ def _train(
         inside = (~moved.action_is_pad).unsqueeze(-1)
         loss = ((found - wanted).square() * inside).sum() / inside.sum().clamp_min(1) / found.shape[-1]
         if not bool(torch.isfinite(loss)):
-            raise TrainingDiverged(f"the loss of the student of {count} steps is not finite at step {step}; lower --lr")
+            raise TrainingDiverged(
+                f"the loss of the student of {_steps(count)} is not finite at optimizer step {step}; lower --lr"
+            )
         for group in optimizer.param_groups:
             group["lr"] = asked.lr * _rate(step / asked.train_steps)
         found_grads = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -251,6 +256,10 @@ def _train(
                 weight.copy_(value)
         progress(1)
     return student.eval().requires_grad_(False)
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s' if count > 1 else ''}"
 
 
 def _rate(progress: float) -> float:
@@ -328,7 +337,7 @@ def _seconds(model: FastWAM, batch: Batch, count: int) -> float:
 
 def _in_closed_loop(row: DistilRow, asked: DistilRequest, loop: LoopWorld, note: Callable[[str], None]) -> DistilRow:
     path, which = (asked.run, asked.checkpoint) if row.name == "teacher" else (asked.out / f"steps-{row.steps}", "last")
-    note(f"closed loop of the {row.name} with {row.steps} step{'s' if row.steps > 1 else ''}")
+    note(f"closed loop of the {row.name} with {_steps(row.steps)}")
     policy = Policy.load(path, checkpoint=which, device=asked.device, sampling=Denoising(steps=row.steps))
     return replace(row, closed=loop.play(policy, RunFolder(path).need_checkpoint(which), row.name, row.steps))
 

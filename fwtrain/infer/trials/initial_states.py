@@ -30,6 +30,10 @@ def states_from(folder: Path, suite: str, task: str) -> InitialStates:
     places = [base / f"{task}{suffix}" for base in (folder / suite, folder) for suffix in SUFFIXES]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
+        if not folder.is_dir():
+            raise UsageError(
+                f"--init-states {folder} {'is a file' if folder.exists() else 'does not exist'}; name a folder"
+            )
         raise UsageError(f"--init-states {folder} has no file of task {task}; expected {suite}/{task}{SUFFIXES[-1]}")
     if not path.stat().st_size:
         raise UsageError(f"{path} holds no initial states: it is empty")

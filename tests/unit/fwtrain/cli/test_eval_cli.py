@@ -87,6 +87,7 @@ def test_a_benchmark_is_evaluated_and_continued(trained: Path, tmp_path: Path, c
         ((*ENV, "--episodes", "3"), "--episodes has no meaning with --env fake_benchmark:BENCHMARK"),
         ((*ENV, "--films", "a"), "--films takes numbers of trials like 0,3, found 'a'"),
         ((*ENV, "--workers", "0"), "--workers must be at least 1"),
+        ((*ENV, "--batch", "0"), "--batch must be at least 1, found 0"),
         (ENV[:2], "needs --suite: fake_one, fake_two"),
         (("--env", "libro", "--suite", "goal"), "--env 'libro' is unknown; did you mean 'libero'?"),
         ((*ENV, "--server", "x:1", "--shift", "1"), "--mode and --shift are the server's"),

@@ -59,6 +59,8 @@ def test_what_runs_code_is_refused_and_does_not_run(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "owned").exists()
     with pytest.raises(UsageError, match="has no file of task e"):
         states_from(tmp_path, "s", "e")
+    with pytest.raises(UsageError, match="nowhere does not exist; name a folder"):
+        states_from(tmp_path / "nowhere", "s", "e")
 
 
 def test_an_array_under_an_archives_name_is_read(tmp_path: Path):

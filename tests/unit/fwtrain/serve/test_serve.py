@@ -12,6 +12,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,11 +125,16 @@ def test_a_closed_loop_over_the_wire_is_the_same_as_without(shared, tmp_path: Pa
     served = ServedPolicy.connect(tmp_path, f"{host}:{port}", execute=32)
     over_the_wire = evaluate_sample(served, 2, seed=5, execute=32, steps=2)
     assert over_the_wire == evaluate_sample(made.policy, 2, seed=5, execute=32, steps=2)
-    few = pytest.raises(UsageError, match="the server sends 8 actions per observation, --execute 24 asks for more")
+    few = pytest.raises(UsageError, match=r"sends 8 actions per observation, 24 are to be .* pass --execute 8")
     with background(server(execute=8)) as (host, port), few:
         ServedPolicy.connect(tmp_path, f"{host}:{port}", execute=24)
     with pytest.raises(UsageError, match="not of the form host:port"):
         ServedPolicy.connect(tmp_path, "8000", execute=24)
+    with pytest.raises(UsageError, match=r"127.0.0.1:99999 is not the address of a server: Port out of range"):
+        ServedPolicy.connect(tmp_path, "127.0.0.1:99999", execute=24)
+    for foreign in ({}, {"execute": None, "action_names": [], "variant": "fastwam"}, ["a"]):
+        with pytest.raises(UsageError, match="is not a fwtrain serve: its first message has no 'execute'"):
+            ServedPolicy(made.policy.info, SimpleNamespace(metadata=foreign), 1)
 
 
 def test_a_mistake_is_one_sentence_and_the_connection_goes_on(shared):

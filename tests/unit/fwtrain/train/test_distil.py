@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,14 @@ def test_a_student_is_of_one_teacher_and_one_number_of_steps(teacher: Path, tmp_
     [
         ({"steps": (10,)}, "from 1 to 9, below the teacher's 10; found 10"),
         ({"steps": ()}, "found none"),
-        ({"train_steps": 0}, "must be positive"),
-        ({"lr": float("nan")}, "must be positive"),
+        ({"train_steps": 0}, "--train-steps must be a number above 0, found 0"),
+        ({"lr": float("nan")}, "--lr must be a number above 0, found nan"),
+        ({"run": Path("nowhere")}, "nowhere is not a run folder"),
     ],
 )
 def test_numbers_out_of_range_are_refused(teacher: Path, tmp_path: Path, changes, words: str):
     with pytest.raises(UsageError, match=words):
-        distil(FakeStore(), asked(teacher, tmp_path / "out", **changes))
+        distil(FakeStore(), replace(asked(teacher, tmp_path / "out"), **changes))
     assert not (tmp_path / "out").exists()
 
 
