@@ -151,6 +151,8 @@ class LeftOut:
     """One or two of them."""
     asked: bool = False
     """Whether an option of the user leaves them out; others are shown as a warning."""
+    names: tuple[str, ...] = ()
+    """All of them, as `EpisodeRef.source` would call them, for who asks for one; () where they have no names."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from converters.lerobot import parquet
 from converters.lerobot.info import Feature, Info
 from converters.lerobot.mapping import Columns, Fit
 from converters.lerobot.parquet import Span
-from converters.lerobot.stamps import telling_times
+from converters.lerobot.stamps import order_by_motion, telling_times
 from converters.lerobot.text import Labels, Rows
 from converters.lerobot.values import Floats, integers, number_type, numbers
 from converters.lerobot.values import seconds as seconds_of
@@ -50,6 +50,7 @@ def read_rows(span: Span, info: Info, mapping: Fit, rate: float | None = None) -
     table = parquet.read_span(span, [*keys, *extra])
     values = {key: numbers(table, span.name, key, info.features[key].size) for key in keys}
     indices = {k: integers(table, span.name, k) for k in extra if k != "timestamp"}
+    state = _joined(values, mapping.state)
     warnings, seconds = _check_types(table, [info.features[key] for key in keys]), None
     warnings += [SORTED] if span.places is not None else []
     if "frame_index" in indices:
@@ -58,10 +59,10 @@ def read_rows(span: Span, info: Info, mapping: Fit, rate: float | None = None) -
         times = seconds_of(table, span.name, "timestamp")
         seconds = telling_times(times, rate or info.fps)
         warnings += _check_times(times, rate or info.fps)
-        _check_sorted(span, times, "frame_index" in indices)
+        warnings += _check_sorted(span, times, "frame_index" in indices, state)
     task, coarse, quality = (indices.get(key) for key in ("task_index", *_LABELS))
     return TableRows(
-        _joined(values, mapping.state),
+        state,
         _joined(values, mapping.action),
         Labels(task, coarse, quality),
         tuple(warnings),
@@ -85,16 +86,26 @@ def _check_order(span: Span, found: Rows) -> list[str]:
 SORTED = "rows are in another order than frame_index or index counts; they are read in its order"
 
 
-def _check_sorted(span: Span, times: Floats, counted: bool) -> None:
-    """BadEpisode where times run backwards and rows were sorted, or no frame_index tells their order."""
+def _check_sorted(span: Span, times: Floats, counted: bool, state: Floats) -> list[str]:
+    """A sentence where times run backwards and the motion shows that the rows do not; BadEpisode where it does not.
+
+    counted: there is a frame_index. BadEpisode too where rows were sorted, or no frame_index tells their order.
+    """
     back = np.diff(times) < 0
-    if (span.places is not None or not counted) and back.any():
-        row = int(back.argmax()) + 1
-        told = "the rows were sorted by their index" if span.places is not None else "no frame_index tells their order"
-        raise BadEpisode(
-            f"{span.name}: timestamp goes back from {times[row - 1]:.3f} s to {times[row]:.3f} s at row {row}, and "
-            f"{told}: rows or times are in the wrong order; download the table again, or leave the episode out"
-        )
+    if not back.any():
+        return []
+    row = int(back.argmax()) + 1
+    where = f"timestamp goes back from {times[row - 1]:.3f} s to {times[row]:.3f} s at row {row}"
+    told = "no frame_index tells their order" if span.places is None else "the rows were sorted by their index"
+    if counted and span.places is None:
+        order = order_by_motion(times, state)
+        if order.by_index:
+            return [f"{where}; rows are stored in the order of frame_index: {order.why}"]
+        told = f"frame_index does not: {order.why}"
+    raise BadEpisode(
+        f"{span.name}: {where}, and {told}: rows or times are in the wrong order; download the table again, or leave "
+        "the episode out"
+    )
 
 
 def as_float32(values: Floats, names: Sequence[str], what: str) -> tuple[NDArray[np.float32], list[str]]:

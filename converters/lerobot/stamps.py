@@ -6,6 +6,8 @@ was left as it is, the column still has the times of the rows that are left, by 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from converters.lerobot.values import Floats
@@ -46,3 +48,41 @@ def at_times(found: Timeline, start_s: float, seconds: Floats) -> Assignment | N
     if (offset >= np.median(np.diff(times)) / 2).any() or (np.diff(ranks) <= 0).any():
         return None
     return Assignment(ranks, "the frame at each row's timestamp", float(offset.max()))
+
+
+_SMOOTHER = 1.25
+"""How many times as long the way of the state must be in the other order before one of them is right."""
+
+_RESTS = 0.01
+"""Share of its range by which a column may differ in both orders where it rests."""
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """Which of two orders of an episode's rows its motion shows to be right."""
+
+    by_index: bool
+    """Whether that of frame_index is right, or both are the same to the state; else the other one, or nothing tells."""
+    why: str
+    """What was measured."""
+
+
+def order_by_motion(times: Floats, state: Floats) -> RowOrder:
+    """Rows in the order of frame_index against that of their times, where these go back: a robot moves without jumps.
+
+    times [T]; state [T, Ds]. Rows with the same place in both orders are not compared.
+    """
+    order = np.argsort(times, kind="stable")
+    apart = order != np.arange(len(times))
+    steps = apart[1:] | apart[:-1]
+    span = np.ptp(state, axis=0)
+    rows = state[:, span > 0] / span[span > 0]
+    here, sorted_ = (float(np.abs(np.diff(each, axis=0))[steps].sum()) for each in (rows, rows[order]))
+    if np.abs(rows[order] - rows).max(initial=0.0) <= _RESTS:
+        return RowOrder(True, "the state is the same in the order of the times")
+    ratio = sorted_ / max(here, 1e-12)
+    if ratio >= _SMOOTHER:
+        return RowOrder(True, f"the state jumps {ratio:.2g} times as far in the order of the times")
+    if ratio <= 1 / _SMOOTHER:
+        return RowOrder(False, f"the state jumps {1 / ratio:.2g} times as far as in the order of the times")
+    return RowOrder(False, "the state moves as smoothly in the order of the times")

@@ -140,7 +140,9 @@ def choose_demos(files: Sequence[OpenedFile], options: LiberoOptions) -> tuple[l
                 out.setdefault(reason, []).append(f"{file.place.path}#{demo.name}")
         if kept:
             chosen.append(replace(file, demos=tuple(kept)))
-    left_out = [LeftOut(reason, len(names), tuple(names[:2]), asked) for (reason, asked), names in out.items()]
+    left_out = [
+        LeftOut(reason, len(names), tuple(names[:2]), asked, tuple(names)) for (reason, asked), names in out.items()
+    ]
     if not chosen:
         reasons = "; ".join(f"{left.count} {left.reason}, the first is {left.examples[0]}" for left in left_out)
         raise UsageError(f"none of the demonstrations found is to be converted: {reasons}")

@@ -51,7 +51,7 @@ def left_out(listing: paths.RecordingListing, chosen: int, limited: int, filtere
     found = list(packed.left_out(listing.archives, packed.above(r.path for r in listing.recordings)))
     if filtered:
         reason = "recordings that the options tasks, settings and embodiment do not name"
-        found.append(LeftOut(reason, len(filtered), tuple(filtered[:2]), asked=True))
+        found.append(LeftOut(reason, len(filtered), tuple(filtered[:2]), asked=True, names=tuple(filtered)))
     if limited:
         found.append(LeftOut("recordings beyond max_episodes_per_task of their task", limited, asked=True))
     if listing.outside_data:

@@ -29,7 +29,7 @@ def pick_recordings(request: ConvertRequest, found: CombinedDiscovery) -> Combin
     if not exclude and not only:
         return found
     if given:
-        _check_names((*exclude, *only), found)
+        _check_names(exclude, only, found)
     dropped = [r for r in found.recordings if _named(r, exclude) or (only and not _named(r, only))]
     names = {r.id for r in dropped}
     unread = [s for s in found.skipped if _means(s, exclude) or (only and not _means(s, only))]
@@ -69,9 +69,26 @@ def _any(own: Sequence[str], names: Sequence[str]) -> bool:
     return any(name in own or any(text and fnmatchcase(text, name) for text in own) for name in names)
 
 
-def _check_names(names: Sequence[str], found: CombinedDiscovery) -> None:
-    for name in names:
+def _among(name: str, left: LeftOut) -> bool:
+    """Whether a name means a recording that was left out: its source, its file, what is in it, or the end of its id."""
+    for source in left.names:
+        file, _, inside = source.partition("#")
+        if _any((source, file, inside), (name,)):
+            return True
+        folder, _, last = name.rpartition("/")
+        if inside and last == inside and folder.rpartition("/")[2] in file:
+            return True
+    return False
+
+
+def _check_names(exclude: Sequence[str], only: Sequence[str], found: CombinedDiscovery) -> None:
+    for name in (*exclude, *only):
         named = any(_named(recording, (name,)) for recording in found.recordings)
         if not named and not any(_means(skipped, (name,)) for skipped in found.skipped):
+            left = next((left for left in found.left_out if _among(name, left)), None)
+            if left is not None and name not in only:
+                continue  # it is left out already
+            if left is not None:
+                raise UsageError(f"--only: {name!r} is one of {left.count} {left.reason}, which are left out")
             known = [text for r in found.recordings for text in (r.id, r.source)]
             raise UsageError(f"--exclude or --only: no recording is called {name!r}{did_you_mean(name, known)}")

@@ -127,7 +127,12 @@ def together(found: Sequence[tuple[Root, Discovery]]) -> CombinedDiscovery:
         _merged({root.name: _decided(discovery) for root, discovery in found}),
         tuple(_named(root, text) for root, discovery in found for text in discovery.warnings),
         tuple(
-            replace(left, reason=_named(root, left.reason), examples=tuple(root.prefix + n for n in left.examples))
+            replace(
+                left,
+                reason=_named(root, left.reason),
+                examples=tuple(root.prefix + n for n in left.examples),
+                names=tuple(root.prefix + n for n in left.names),
+            )
             for root, discovery in found
             for left in discovery.left_out
         ),

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from fwdata.errors import UsageError, quoted
-from fwdata.evidence.registry import all_detectors
 from fwdata.images.stitch import stitch_hash
 from fwdata.io import among_writers, check_free
 from fwdata.manifest import Manifest
@@ -111,7 +110,7 @@ def convert(
         report = store_report(request.out, (), {}, time.monotonic() - began)
         report.outdated = outdated_sentence(request, older)
         return report
-    with nullcontext(shared) if shared else _workers(request) as pool:
+    with nullcontext(shared) if shared else WorkerPool(request.workers, request.memory) as pool:
         found = find_recordings(request, pool)
         _refuse_damaged(request, found)
         look = look_first(request, found, pool) if looks(request) else None
@@ -145,13 +144,6 @@ def convert(
     report.view_changes, warnings = notes
     report.warnings += warnings
     return report
-
-
-def _workers(request: ConvertRequest) -> WorkerPool:
-    """New workers; they are forked from this process, and need not import the detectors again."""
-    if request.evidence:
-        all_detectors()
-    return WorkerPool(request.workers, request.memory)
 
 
 def _refuse_damaged(request: ConvertRequest, found: CombinedDiscovery) -> None:

@@ -94,6 +94,54 @@ def test_time_stamps_against_the_order_are_refused(tmp_path: Path, told: bool) -
     assert ("were sorted by their index" if told else "no frame_index tells their order") in str(caught.value)
 
 
+BACK = {
+    "set back": (lambda t: np.where(t > 1, t - 0.7, t), "the order of frame_index: the state jumps"),
+    "begins again": (lambda t: np.where(t > 1, t - 1, t), "the order of frame_index: the state jumps"),
+    "two rows exchanged": (lambda t: t[[0, 1, 2, 3, 5, 4, *range(6, len(t))]], "frame_index: the state jumps 1."),
+    "reversed": (lambda t: t[::-1], "the state moves as smoothly in the order of the times: rows or times"),
+    "shuffled": (
+        lambda t: t[np.random.default_rng(0).permutation(len(t))],
+        "the order of frame_index: the state jumps",
+    ),
+}
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("back", BACK)
+def test_times_that_go_back_under_a_right_frame_index_are_judged_by_the_motion(
+    tmp_path: Path, back: str, shuffled: bool
+) -> None:
+    """shuffled: the rows are in the order that the times do not say, and frame_index was written anew."""
+    change, words = BACK[back]
+    motion = np.sin(np.linspace(0, 3, 30))[:, None] * np.arange(1, 8)
+    times = change(np.arange(30) / 15)
+    if shuffled:
+        motion = motion[np.argsort(np.argsort(times, kind="stable"))]
+    root = write_dataset(tmp_path / "set", Recipe(**SMALL | {"lengths": (30,)}, values={(k, 0): motion for k in KEYS}))
+    edit(root, columns(lambda _: pa.array(times, pa.float32()), "timestamp"))
+    refused = shuffled or back == "reversed"
+    if refused:
+        with pytest.raises(
+            BadEpisode, match=r"timestamp goes back from .* at row .*, and frame_index does not"
+        ) as caught:
+            _read(root)
+        assert ("times as far as in the order" in str(caught.value)) == (back != "reversed")
+    else:
+        [episode] = _read(root)
+        np.testing.assert_allclose(episode.state, motion, atol=1e-5)
+        assert any(words in text for text in episode.warnings), episode.warnings
+
+
+def test_times_that_go_back_while_the_robot_rests_are_reported(tmp_path: Path) -> None:
+    motion = np.repeat(np.sin(np.linspace(0, 3, 15))[:, None] * np.arange(1, 8), 2, axis=0)
+    times = np.arange(30) / 15
+    times[10:12] = times[10:12][::-1]
+    root = write_dataset(tmp_path / "set", Recipe(**SMALL | {"lengths": (30,)}, values={(k, 0): motion for k in KEYS}))
+    edit(root, columns(lambda _: pa.array(times, pa.float32()), "timestamp"))
+    [episode] = _read(root)
+    assert len(episode.state) == 30 and any("the state is the same" in text for text in episode.warnings)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"shape": [1, 7]}, {"shape": [7, 1]}, {"shape": ["7"]}, {"shape": [7.0]}, {"dtype": "double"}, {"dtype": "<f4"}],

@@ -62,6 +62,19 @@ def test_recordings_that_cannot_be_read_are_left_out_by_name_too(run, raw):
     assert ran.code == 2 and "--only: libero_goal/broken_demo.hdf5 cannot be converted: " in ran.err
 
 
+@pytest.mark.parametrize("name", [f"libero_goal/{STOVE}_demo.hdf5#demo_1", f"libero_goal/{STOVE}/demo_1", "demo_1"])
+def test_a_name_that_an_option_leaves_out_is_answered_with_the_option(run, raw, name):
+    for path in raw.glob("*/*.hdf5"):
+        with h5py.File(path, "a") as file:
+            file["mask/train"] = np.array([b"demo_0", b"demo_2"])
+    masked = ("--mask", "train", "--dry-run")
+    ran = _convert(run, raw, "--only", name, *masked)
+    assert ran.code == 2
+    assert f"--only: '{name}' is one of 2 demonstrations outside of mask train, which are left out" in ran.err
+    assert _convert(run, raw, "--exclude", name, *masked).code == 0  # it is left out already
+    assert "no recording is called" in _convert(run, raw, "--only", "demo_7", *masked).err
+
+
 def test_names_from_a_file(run, raw, tmp_path):
     names = tmp_path / "bad.txt"
     names.write_text(f"# failed\nlibero_goal/{STOVE}/demo_0  # slipped\n\nlibero_goal/{STOVE}/demo_2\n")
