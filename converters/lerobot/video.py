@@ -18,6 +18,7 @@ from converters.shared.content import not_content
 from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
 from fwdata.images.demux import PacketIndex, first_notes, index_packets, packets_from
+from fwdata.images.streams import recorded
 from fwdata.images.video import ffmpeg_words
 from fwdata.images.video_files import is_untimed, open_file
 
@@ -88,7 +89,7 @@ def timeline(path: Path, name: str) -> Timeline:
 @lru_cache(maxsize=16)
 def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
     with open_video(path, name) as container:
-        stream, untimed = container.streams.video[0], is_untimed(path)
+        stream, untimed = recorded(container), is_untimed(path)
         found: list[tuple[int, bool, int]] = []
         for packet in container.demux(stream):
             if packet.size == 0:  # the flushing one at the end
@@ -149,7 +150,7 @@ def _entry_time(source: VideoPixels, codec: str, pts: int) -> int | None:
 
 def _decoded_from(container: InputContainer, entry: int | None, pts: int) -> Iterator[VideoFrame]:
     """Decoded frames from the keyframe on that the one at `pts` needs, or from an earlier one."""
-    stream = container.streams.video[0]
+    stream = recorded(container)
     if entry is None:
         container.seek(pts, stream=stream, backward=True, any_frame=False)
         yield from container.decode(stream)
@@ -298,7 +299,7 @@ def _decode(source: VideoPixels, enter: bool) -> Iterator[VideoFrame]:
     entry = _entry_time(source, found.codec, wanted[0]) if enter else None
     group = _Group(found.pts, 0 if not enter else None if entry is None else int(np.searchsorted(found.pts, entry)))
     with open_video(source.path, source.name) as container:
-        decoded = _decoded_from(container, entry, wanted[0]) if enter else container.decode(video=0)
+        decoded = _decoded_from(container, entry, wanted[0]) if enter else container.decode(recorded(container))
         for number, frame in enumerate(_until_damage(decoded)):
             if isinstance(frame, str):
                 words = f" ({frame})"

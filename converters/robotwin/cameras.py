@@ -15,6 +15,7 @@ from converters.shared.hdf5 import MAX_FRAME_BYTES, check_written, dataset, open
 from fwdata.api import EncodedCamera, EncodedFrame, RawCamera
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE, decode_rgb, is_grey, is_marked_rgb, jpeg_size
+from fwdata.images.streams import recorded
 from fwdata.images.video import ffmpeg_words
 
 type Colour = Literal["auto", "rgb", "swapped"]
@@ -249,7 +250,7 @@ def _first_video_frame(video: Path) -> tuple[NDArray[np.uint8], int]:
 
     try:
         with av.open(str(video), format="mp4") as container:
-            stream = container.streams.video[0]
+            stream = recorded(container)
             stream.codec_context.thread_count = 1
             if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
                 raise ValueError(f"{video.name} claims {stream.height} x {stream.width} pixels")

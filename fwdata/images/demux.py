@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.images.colour import INEXACT, tags_of
+from fwdata.images.streams import recorded, videos
 from fwdata.images.video import DECODERS, VideoHeader, VideoPacket, ffmpeg_words, is_entry
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class PacketIndex:
         rank[order] = np.arange(end - first)
         entries = frozenset(self.entries.tolist())
         with self.open_file() as container:
-            stream = container.streams.video[0]
+            stream = recorded(container)
             for number, packet in enumerate(packets_from(container, stream, int(self.pts[first]), first > 0)):
                 if first + number >= end:
                     return
@@ -117,7 +118,7 @@ def index_packets(open_file: Opener) -> PacketIndex:
     keys: list[int] = []
     untimed: int | None = None
     with open_file() as container:  # what is raised inside of it reads as an error of the file
-        stream = container.streams.video[0]
+        stream = recorded(container)
         codec = stream.codec_context.codec.canonical_name
         extradata = bytes(stream.codec_context.extradata or b"")
         for packet in container.demux(stream) if codec in DECODERS else ():
@@ -150,7 +151,7 @@ def _header(open_file: Opener) -> tuple[VideoHeader, tuple[str, ...]]:
 
     words, frame = "", None
     with open_file() as container:
-        stream = container.streams.video[0]
+        stream = recorded(container)
         context = stream.codec_context
         codec, extradata = context.codec.canonical_name, bytes(context.extradata or b"")
         try:
@@ -188,19 +189,19 @@ def first_notes(open_file: Opener) -> tuple[str, ...]:
     import av
 
     with open_file() as container, contextlib.suppress(av.FFmpegError):
-        for frame in container.decode(video=0):
+        for frame in container.decode(recorded(container)):
             return (*_other_streams(container), *notes_of(frame))
     return ()
 
 
 def _other_streams(container: InputContainer) -> tuple[str, ...]:
-    """A sentence for a file that holds several videos, such as a second camera or a cover."""
-    videos = container.streams.video
-    if len(videos) < 2:
+    """A sentence for a file that holds several videos, such as a second camera; a cover is none."""
+    found = videos(container)
+    if len(found) < 2:
         return ()
-    sizes = ", ".join(f"{stream.width}x{stream.height} {stream.codec_context.name}" for stream in videos)
+    sizes = ", ".join(f"{stream.width}x{stream.height} {stream.codec_context.name}" for stream in found)
     return (
-        f"the file holds {len(videos)} videos ({sizes}); the first one is taken. Where another is meant, copy it "
+        f"the file holds {len(found)} videos ({sizes}); the first one is taken. Where another is meant, copy it "
         "alone: ffmpeg -i FILE -map 0:v:1 -c copy OUT",
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 from fwdata.errors import BadEpisode, needed_for
 from fwdata.images.demux import PacketIndex, first_notes, index_packets
 from fwdata.images.jpeg import MAX_SIDE
+from fwdata.images.streams import recorded
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -80,7 +81,7 @@ def open_file(path: Path, name: str) -> Iterator[InputContainer]:
         with av.open(str(path.resolve()), format=form) as container:
             if not container.streams.video:
                 raise BadEpisode(f"{name} holds no video stream")
-            stream = container.streams.video[0]
+            stream = recorded(container)
             if stream.codec_context is None:
                 raise BadEpisode(f"{name} is coded in a way that no decoder here knows")
             if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
@@ -150,7 +151,7 @@ class WholeVideo:
         decoding."""
         untimed = is_untimed(path)
         with needed_for("recorded video"), open_file(path, path.name) as container:
-            stream = container.streams.video[0]
+            stream = recorded(container)
             height, width = stream.height, stream.width
             if untimed:
                 count = sum(1 for _ in container.decode(stream))
@@ -164,7 +165,7 @@ class WholeVideo:
         """The frames; BadEpisode for one that is damaged, missing or of another size."""
         done = 0
         with open_file(self.path, self.path.name) as container:
-            for frame in container.decode(video=0):
+            for frame in container.decode(recorded(container)):
                 if frame.is_corrupt or done == self.count:
                     break
                 if (frame.height, frame.width) != (self.height, self.width):

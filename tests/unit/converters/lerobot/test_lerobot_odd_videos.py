@@ -13,6 +13,7 @@ from clips import ffmpeg_rgb, moving, write_clip
 from fixtures import run_convert
 from lerobot_files import V3_VIDEO, Recipe, edit_info, write_dataset, write_video
 from lerobot_reading import manifest
+from PIL import Image
 
 import fwdata
 from fwdata.pipeline.results import ConvertReport
@@ -163,6 +164,37 @@ def test_a_file_of_two_videos_is_said(tmp_path: Path) -> None:
     report, store = convert(raw, tmp_path / "s.zarr")
     assert report.quarantined == [] and shows(store, ffmpeg_rgb(paths[0]))
     assert "the file holds 2 videos (96x64 h264, 96x64 h264); the first one is taken" in " ".join(report.warnings)
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return (len(content) + 8).to_bytes(4, "big") + kind + content
+
+
+def with_cover(data: bytes, first: bool) -> bytes:
+    """An mp4 whose index is its last box, with a cover image; first: listed before the video (iTunes metadata)."""
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 48), (9, 99, 9)).save(picture, "jpeg")
+    cover = _box(b"covr", _box(b"data", (13).to_bytes(4, "big") + bytes(4) + picture.getvalue()))
+    kind = _box(b"hdlr", bytes(8) + b"mdirappl" + bytes(9))
+    added = _box(b"udta", _box(b"meta", bytes(4) + kind + _box(b"ilst", cover)))
+    index = data.rindex(b"moov")
+    content = data[index + 4 :]
+    head = int.from_bytes(content[:4], "big") if first else len(content)
+    return data[: index - 4] + _box(b"moov", content[:head] + added + content[head:])
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_cover_image_is_no_second_video(tmp_path: Path, first: bool) -> None:
+    raw, paths = shared_set(tmp_path)
+    for path in paths:
+        write_clip(path, moving(COUNT), fps=15)
+    expected = ffmpeg_rgb(paths[0])
+    paths[0].write_bytes(with_cover(paths[0].read_bytes(), first))
+    with av.open(str(paths[0])) as container:
+        assert [stream.codec_context.name for stream in container.streams.video].index("mjpeg") == (0 if first else 1)
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert report.quarantined == [] and shows(store, expected)
+    assert not any("videos" in text for text in report.warnings), report.warnings
 
 
 def test_shared_videos_that_are_refreshed_bit_by_bit(tmp_path: Path) -> None:
