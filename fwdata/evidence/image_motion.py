@@ -16,9 +16,6 @@ NOISE_LEVELS = 2
 COMPARED = 9
 """Frames that brightness and content are measured on."""
 
-TRANSLATED = 2
-"""Rows from one to the next image whose motion is measured."""
-
 MOVING_PIXEL = 4
 RIDGE = 1.0
 
@@ -97,14 +94,12 @@ class ImageMotion:
 
     @cached_property
     def translation(self) -> Floats:
-        """float64 [T, 2], pixels in a row, `apparent_motion` over `TRANSLATED` rows at least.
+        """float64 [T, 2], pixels in a row, `apparent_motion` from an image to the next.
 
-        Its correlations with the arm's motion are those of every row (0.98 and 0.97 of a fixed camera, 0.96 and 0.92
-        of a wrist camera), at half the cost.
+        Not over more rows than the images are apart: on genuine RoboTwin recordings the correlation with the recorded
+        camera pose falls from 0.90 to 0.76 (a wrist camera) and from 0.66 to 0.37 (a fixed one) over two rows.
         """
-        step = max(1, TRANSLATED // self.every)
-        looked_at = ImageMotion(self.images[::step], self.every * step, self.rows)
-        return looked_at._between(apparent_motion(looked_at.images) / looked_at.every)
+        return self._between(apparent_motion(self.images) / self.every)
 
 
 def apparent_motion(images: NDArray[np.uint8]) -> Floats:

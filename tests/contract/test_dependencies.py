@@ -41,6 +41,7 @@ ALLOWED = (
     ("fwdata/dataset.py", "train"),
     ("fwdata/encode/", "train"),
     ("fwdata/envs/", "convert"),
+    ("fwdata/errors.py", "convert"),  # hub_reason, of errors that the hub's library raised
     ("fwdata/evidence/thumbnails.py", "video"),
     ("fwdata/export/official_text.py", "train"),
     ("fwdata/export/rerun.py", "rerun"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -56,7 +55,10 @@ def test_a_run_of_short_chunks_is_not_asked_for_more_than_it_predicts(trained: P
 
 
 def test_an_interrupted_sample_world_does_not_promise_to_continue(trained: Path, call, monkeypatch):
-    monkeypatch.setattr(evaluate, "evaluate_sample", lambda *a, **k: signal.raise_signal(signal.SIGINT))
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "evaluate_sample", interrupted)
     code, _, err = call("eval", trained, "--env", "sample")
     assert code == 130 and "the same command starts over" in err and "continue" not in err
 

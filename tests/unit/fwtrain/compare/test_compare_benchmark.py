@@ -89,7 +89,7 @@ def test_trials_that_are_not_finished_are_left_out_of_pairs():
     [
         (("--env", ENV), "needs --suite: fake_one, fake_two"),
         (("--env", ENV, "--suite", "one", "--episodes", 3), f"--episodes has no meaning with --env {ENV}"),
-        (("--env", ENV, "--suite", "one", "--execute", 33), "carries out 33 actions of a chunk, the run predicts 32"),
+        (("--env", ENV, "--suite", "one", "--execute", 33), "asks for 33 actions of a chunk, the run predicts 32"),
         (("--suite", "one"), "--suite has no meaning with --env sample"),
         (("--env", "none", "--execute", 3), "--execute has no meaning with --env none"),
         (("--env", "libro", "--suite", "goal"), "--env 'libro' is unknown; did you mean 'libero'?"),

@@ -147,7 +147,7 @@ def test_students_are_compared_in_a_benchmark_and_trials_are_kept(
     [
         (BENCHMARK[:2], "needs --suite: fake_one, fake_two"),
         ((*BENCHMARK, "--episodes", 3), "--episodes has no meaning with --env fake_benchmark:BENCHMARK"),
-        ((*BENCHMARK, "--execute", 33), "carries out 33 actions of a chunk, the run predicts 32"),
+        ((*BENCHMARK, "--execute", 33), "asks for 33 actions of a chunk, the run predicts 32"),
         (("--env", "sample", "--suite", "one"), "--suite has no meaning with --env sample"),
         (("--env", "sample", "--execute", 33), "--execute must be between 1 and the chunk's 32 actions, found 33"),
         (("--trials", "2"), "--trials has no meaning with --env none"),
