@@ -22,6 +22,7 @@ from fwdata.errors import (
     EXIT_UNEXPECTED,
     EXIT_USAGE,
     EXTRAS,
+    INTERRUPTED,
     FwdataError,
     MissingLibrary,
 )
@@ -81,7 +82,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     except OSError as error:
         fail(_system_error(error), EXIT_UNEXPECTED)
     if code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this code
-        fail("interrupted; what is written is safe, run the same command again to continue", EXIT_INTERRUPTED)
+        fail(INTERRUPTED, EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -189,29 +190,29 @@ def print_document(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-PLAIN_SECONDS = 30.0
-"""Without a terminal, a line of progress is printed this often."""
+FIRST_SECONDS, PLAIN_SECONDS = 2.0, 30.0
+"""Without a terminal, a line of progress is printed after the first and then as often as the second says."""
 SHORTEST_BAR, LONGEST_BAR = 10, 40
 """Characters between the brackets of a bar."""
 
 
 class Bar:
-    """Progress on stderr: a bar on a terminal, a plain line every `PLAIN_SECONDS` where stderr is piped."""
+    """Progress on stderr: a bar on a terminal, plain lines where stderr is piped or a dumb terminal."""
 
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit = label, unit
         self._done = self._total = self._first = 0
         self._details: tuple[str, ...] | None = None
         self._began = self._printed = 0.0
-        self._moving = False
+        self._moving = self._lines = False
         self._progress: Any = None
 
     def start(self, total: int, done: int = 0) -> None:
         """Begin with what is to be done, of which `done` is; a total of 0 shows nothing."""
         self._total, self._done, self._first = total, done, done
         self._began = self._printed = time.monotonic()
-        self._moving = False
-        if total and sys.stderr.isatty():
+        self._moving = self._lines = False
+        if total and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._progress = _live(self._line)
             self._progress.start()
 
@@ -225,10 +226,12 @@ class Bar:
         if not self._moving:  # what came before the first unit (imports, loading weights) says nothing of the rate
             self._moving, self._began, self._first = True, now, done
         self._done, self._details = done, details
-        if self._total and self._progress is None and now - self._printed >= PLAIN_SECONDS:
-            self._printed = now
+        wait = PLAIN_SECONDS if self._lines else FIRST_SECONDS
+        if self._total and self._progress is None and now - self._printed >= wait:
+            self._printed, self._lines = now, True
             about = "".join(f", {detail}" for detail in self._more())
-            say(f"{self._label}: {done}/{self._total} {self._unit}{about}, {self._left()} left")
+            left = f", {self._left()} left" if self._rate() else ""
+            say(f"{self._label}: {done}/{self._total} {self._unit}{about}{left}")
 
     def note(self, message: str) -> None:
         """A message that stays, above the bar."""

@@ -30,6 +30,9 @@ EXIT_QUARANTINED = 3
 EXIT_DAMAGED = 4
 EXIT_INTERRUPTED = 130
 
+INTERRUPTED = "interrupted; what is written is safe, run the same command again to continue"
+"""What a command says after Ctrl-C."""
+
 
 class FwdataError(Exception):
     """Base of all errors with a message meant for users."""

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand
 
 from fwdata.console import usage_errors
-from fwdata.errors import UsageError, did_you_mean
+from fwdata.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -277,8 +277,8 @@ def _no_source(first: str) -> UsageError:
     if Path(first).exists():
         known = ", ".join(converter_names())
         return UsageError(
-            f"{first} stands where the name of its source format belongs: fwdata convert SOURCE {first} --out STORE; "
-            f"known: {known}"
+            f"{first} stands where the name of its source format belongs: fwdata convert SOURCE {quoted(first)} "
+            f"--out STORE; known: {known}"
         )
     return UsageError(f"no converter {first!r}{did_you_mean(first, converter_names())}")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fwdata.console import emit_json, say
-from fwdata.errors import EXIT_USAGE
+from fwdata.errors import EXIT_USAGE, quoted
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -56,8 +56,8 @@ def init(
         print(path)
     for line in made.draft.open_questions(f"{name}.yaml"):
         say(line)
-    say(f"read them, then: FWDATA_PLUGINS={made.folder} fwdata check-converter {name} RAW")
-    say(f"and: FWDATA_PLUGINS={made.folder} fwdata convert {name} RAW --out data/{name}.zarr")
+    say(f"read them, then: FWDATA_PLUGINS={quoted(made.folder)} fwdata check-converter {name} RAW")
+    say(f"and: FWDATA_PLUGINS={quoted(made.folder)} fwdata convert {name} RAW --out data/{name}.zarr")
 
 
 def check(

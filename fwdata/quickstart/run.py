@@ -6,15 +6,19 @@ quickstart again continues like those commands do.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 from fwdata.console import emit_json, print_table, say
-from fwdata.errors import FwdataError, MissingLibrary, UsageError, install_command
+from fwdata.errors import EXIT_INTERRUPTED, FwdataError, MissingLibrary, UsageError, install_command
 from fwdata.quickstart.results import AFTER, BEFORE, Results, Step, result_line, summary, summary_rows
 
 EPISODES = 64
@@ -70,14 +74,14 @@ def steps(out: Path) -> list[Step]:
 
 def run_quickstart(out: Path, as_json: bool) -> None:
     """Run every command, print a table, write `report.html`. FwdataError when a command fails; its message is shown."""
+    import resource  # absent on Windows
+
     if out.is_file():
         raise UsageError(f"--out {out} is a file; name a folder")
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
         raise MissingLibrary(f"quickstart needs {', '.join(absent)}; run: {install_command('convert,train')}")
     out.mkdir(parents=True, exist_ok=True)
-    import resource  # absent on Windows
-
     began = time.monotonic()
     results = Results()
     plan = steps(out)
@@ -105,10 +109,28 @@ def run_quickstart(out: Path, as_json: bool) -> None:
 def _run(step: Step, results: Results) -> None:
     began = time.monotonic()
     program, *arguments = step.command
-    done = subprocess.run([sys.executable, "-m", program, *arguments, "--json"], stdout=subprocess.PIPE, check=False)
-    if done.returncode == 130:
-        raise KeyboardInterrupt
-    if done.returncode != 0:
-        raise FwdataError(f"`{' '.join(step.command)}` ended with exit code {done.returncode}; see its message above")
-    results.values[step.name] = json.loads(done.stdout)
+    command = [sys.executable, "-m", program, *arguments, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as child, _forwarding(child):
+        printed, _ = child.communicate()
+    if child.returncode == EXIT_INTERRUPTED:
+        raise SystemExit(EXIT_INTERRUPTED)  # it said so
+    if child.returncode != 0:
+        raise FwdataError(f"`{' '.join(step.command)}` ended with exit code {child.returncode}; see its message above")
+    results.values[step.name] = json.loads(printed)
     results.seconds[step.name] = time.monotonic() - began
+
+
+@contextlib.contextmanager
+def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Hand signals on to a command of another process group, once each, and leave it the time to save what it has."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(number, signal.signal(number, forward)) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

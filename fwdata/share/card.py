@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from fwdata.console import human_bytes, human_time
+from fwdata.errors import quoted
 from fwdata.evidence.records import DatasetVerdict
 from fwdata.evidence.sentences import line
 from fwdata.report.inspect_store import describe
@@ -40,7 +41,7 @@ def store_card(store: Store, repo: str, license_name: str, groups: Sequence[str]
         f"({human_time(store.num_frames / store.fps)} at {store.fps:.4g} Hz), converted from {store.source} files.",
         "",
         "```sh",
-        f"fwdata pull {repo} {'' if whole else '--into '}{name}",
+        f"fwdata pull {repo} {'' if whole else '--into '}{quoted(name)}",
         "```",
         "",
         "Every file is checked against its sha256 when it is pulled.",

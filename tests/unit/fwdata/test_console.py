@@ -11,10 +11,12 @@ import threading
 from typing import Any
 
 import pytest
+from paths import ROOT
 
 from fwdata import console
 from fwdata.cli.inspect_verify import plain_decision
 from fwdata.console import Bar, _system_error, _thread_failed, print_table, progress_line
+from fwdata.errors import INTERRUPTED
 
 DETAILS = ("loss 0.1234", "1.6 steps/s", "data wait 0.4%", "video 0.2000", "action 0.1000", "52 samples/s")
 
@@ -69,10 +71,36 @@ def test_without_a_terminal_a_plain_line_comes_every_interval(monkeypatch, capsy
     found = capsys.readouterr()
     assert found.out == ""
     assert found.err.splitlines() == [
-        "encoding latents: 60/1000 frames, 2 frames/s, 0:07:50 left",
-        "encoding latents: 120/1000 frames, 2 frames/s, 0:07:20 left",
-        "encoding latents: 180/1000 frames, 2 frames/s, 0:06:50 left",
+        "encoding latents: 20/1000 frames",
+        "encoding latents: 80/1000 frames, 2 frames/s, 0:07:40 left",
+        "encoding latents: 140/1000 frames, 2 frames/s, 0:07:10 left",
+        "encoding latents: 200/1000 frames, 2 frames/s, 0:06:40 left",
     ]
+
+
+def test_a_dumb_terminal_gets_plain_lines_and_a_command_of_seconds_one(monkeypatch):
+    screen, clock = Screen(), [0.0]
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setenv("TERM", "dumb")
+    bar = Bar("copying", "files")
+    bar.start(9)
+    for _ in range(3):
+        clock[0] += 1.5
+        bar.advance(2)
+    bar.stop()
+    assert screen.getvalue() == "copying: 4/9 files, 1.3 files/s, 0:00:04 left\n"
+
+
+@pytest.mark.parametrize("program", ["fwdata", "fwtrain"])
+def test_ctrl_c_while_modules_are_imported_is_one_sentence(program: str):
+    code = (
+        "import builtins, sys\nreal = builtins.__import__\n"
+        "def stop(name, *rest):\n    if name == 'typer': raise KeyboardInterrupt\n    return real(name, *rest)\n"
+        f"builtins.__import__ = stop\nfrom {program}.__main__ import main\nsys.argv = [{program!r}, '--help']\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"error: {INTERRUPTED}\n")
 
 
 def test_a_long_start_does_not_count_as_slow_work(monkeypatch, capsys):
@@ -84,7 +112,7 @@ def test_a_long_start_does_not_count_as_slow_work(monkeypatch, capsys):
         clock[0] += seconds
         bar.advance(1 if seconds == 60 else 60)
     assert capsys.readouterr().err.splitlines() == [
-        "encoding latents: 1/1000 frames, -:--:-- left",
+        "encoding latents: 1/1000 frames",
         "encoding latents: 61/1000 frames, 2 frames/s, 0:07:50 left",
         "encoding latents: 121/1000 frames, 2 frames/s, 0:07:20 left",
     ]

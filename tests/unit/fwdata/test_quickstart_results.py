@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from fixtures import QUICKSTART_VALUES as VALUES
 
-from fwdata.quickstart.results import Results, result_line, summary, summary_rows
+from fwdata.quickstart import run as run_module
+from fwdata.quickstart.results import Results, Step, result_line, summary, summary_rows
 from fwdata.quickstart.run import steps
 
 
@@ -60,3 +65,31 @@ def test_steps_say_what_came_of_them(step: str, line: str):
 
 def test_every_step_that_shows_something_is_a_step():
     assert [step.name for step in steps(Path("x"))] == list(VALUES)
+
+
+SAVER = """
+import pathlib, signal, sys, time
+def save(number, frame):
+    time.sleep(0.6)  # longer than subprocess.run waits before it kills
+    pathlib.Path("saved").write_text(str(number))
+    sys.exit(130)
+signal.signal(signal.SIGINT, save)
+pathlib.Path("started").touch()
+time.sleep(60)
+"""
+
+
+def test_ctrl_c_leaves_a_step_the_time_to_save_and_is_said_once(tmp_path: Path, monkeypatch, capfd):
+    (tmp_path / "saver.py").write_text(SAVER)
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt() -> None:
+        while not Path("started").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(SystemExit) as ended:
+        run_module._run(Step("train", ("saver",), "train"), Results())
+    assert ended.value.code == 130 and Path("saved").read_text() == str(int(signal.SIGINT))
+    assert capfd.readouterr().err == "" and signal.getsignal(signal.SIGINT) is signal.default_int_handler
