@@ -48,6 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [*first[0::2], *late[: max(half, 0)], *first[1::2], *late[max(half, 0) :]]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests on a GPU have measured."""
+    measured = sys.modules.get("gpu_figures")
+    if measured is not None and measured.FIGURES:
+        terminalreporter.write_line(f"\n{measured.table()}")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def quick_writes() -> Iterator[None]:
     """No waiting for the disk: a test outlives no power failure."""

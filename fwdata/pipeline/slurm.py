@@ -77,7 +77,7 @@ def slurm_script(request: SlurmRequest) -> str:
         "--output=fwdata-%x-%A_%a.out",
     ]
     head = "\n".join(f"#SBATCH {option}" for option in options)
-    return _SCRIPT.format(head=head, command=shlex.join(["fwdata", *_words(request.command)]))
+    return _SCRIPT.format(head=head, shards=request.shards, command=shlex.join(["fwdata", *_words(request.command)]))
 
 
 def _words(command: Sequence[str]) -> list[str]:
@@ -97,6 +97,8 @@ if [ -z "${{SLURM_ARRAY_TASK_ID:-}}" ]; then
 fi
 export OMP_NUM_THREADS=1
 trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1  # two minutes before the time limit
-{command} --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" &
+tasks=$SLURM_ARRAY_TASK_COUNT
+[ "$SLURM_ARRAY_TASK_ID" -lt "$tasks" ] || tasks={shards}  # some tasks again, as by sbatch --array=3,7 THIS_FILE
+{command} --shard "$SLURM_ARRAY_TASK_ID/$tasks" &
 wait $!
 """

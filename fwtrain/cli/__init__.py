@@ -7,11 +7,15 @@ importable functions.
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from fwdata.console import add_version, local_paths_only, run_app, set_environment
+from fwdata.errors import EXIT_INTERRUPTED
 from fwtrain.cli import bench, check, compare, distil, evaluate, export, imports, plan, run, schema, serve
 from fwtrain.cli import infer as use
+from fwtrain.ending import end_at_once, left_behind
 
 HELP = """Train Fast-WAM from cached latents and use the result.
 
@@ -33,4 +37,12 @@ local_paths_only(app)
 def main() -> None:
     """Entry point. Turns a FwdataError into one sentence and its exit code."""
     set_environment()
-    run_app(app)
+    try:
+        run_app(app)
+    except SystemExit as end:
+        stopped = end.code == EXIT_INTERRUPTED and int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if isinstance(end.code, int) and (
+            stopped or left_behind()
+        ):  # torchrun kills soon: taking torch down takes seconds
+            end_at_once(end.code)
+        raise

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from fwdata.errors import FwdataError, UsageError
+from fwtrain.ending import left_behind
 from fwtrain.model import FastWAM
 
 type Mode = Literal["ddp", "fsdp"]
@@ -241,4 +242,5 @@ def join(mode: Mode, device: torch.device) -> Iterator[Team]:
         saving = DeviceMesh.from_group(group, "cpu")
         yield Team(device, dist.get_rank(), size, mode, mesh, saving)
     finally:
-        dist.destroy_process_group()
+        if not left_behind():  # it would be waited for
+            dist.destroy_process_group()

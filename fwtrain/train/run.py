@@ -35,6 +35,9 @@ from fwtrain.train.saver import STOP_SECONDS
 from fwtrain.train.trackers import check_installed, open_tracker
 from fwtrain.weights.initialise import shift_warning
 
+REPORT_SECONDS = 10.0
+"""What must be left for the report of a run of several processes that was asked to stop: torchrun kills them soon."""
+
 
 @dataclass
 class Stop:
@@ -123,7 +126,8 @@ def train(
             say(text)
         with Sinks(*_sinks(folder, recipe, trainer, progress, finished)) as sinks:
             outcome = trainer.run(sinks, should_stop=should_stop, deadline=deadline, note=say)
-        if team.first:
+        until = deadline() if team.size > 1 else None
+        if team.first and (until is None or time.monotonic() + REPORT_SECONDS < until):
             write_run_report(folder)
     return outcome
 

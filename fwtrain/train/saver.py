@@ -16,6 +16,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from fwdata.errors import FwdataError
+from fwtrain.ending import SAVING
 from fwtrain.errors import CheckpointError
 from fwtrain.train.checkpoint import (
     BEST,
@@ -157,7 +158,7 @@ class Saver:
             except Exception as error:  # noqa: BLE001 - raised in the training thread by `wait`
                 running.error = error
 
-        running.thread = Thread(target=write, name=f"save {name}", daemon=True)
+        running.thread = Thread(target=write, name=SAVING, daemon=True)
         self._running = running
         running.thread.start()
 

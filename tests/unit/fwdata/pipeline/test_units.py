@@ -249,11 +249,14 @@ def test_a_slurm_script_runs_its_shard_and_submits_the_finishing_job(tmp_path: P
     task = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "64"}
     allocation = {"SLURM_JOB_ID": "8"}  # of salloc, from which a script may be submitted
     subprocess.run(["bash", script], env=clean_environment | allocation, check=True, capture_output=True)
-    subprocess.run(["bash", script], env=clean_environment | task, check=True, capture_output=True)
+    some = task | {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "2"}  # sbatch --array=3,7
+    for environment in (task, some):
+        subprocess.run(["bash", script], env=clean_environment | environment, check=True, capture_output=True)
     assert (tmp_path / "said").read_text().splitlines() == [
         f"sbatch|--parsable|{script}|",
         f"sbatch|--dependency=afterany:42|--array=0-0|{script}|",
         "fwdata|encode-latents|my store.zarr|--vae|wan2.2|--shard|3/64|",
+        "fwdata|encode-latents|my store.zarr|--vae|wan2.2|--shard|7/64|",
     ]
     with pytest.raises(UsageError, match="leave --shard out"):
         slurm_script(SlurmRequest(("stitch", "s", "--shard", "0/2"), 2))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from fake_store import FakeStore
+from gpu_figures import FIGURES, MARKS, milliseconds
+from gpu_figures import device as device
 from model_case import lively, random_batch, small_config
 from training import losses, recipe, run
 
 from fwtrain.bench.cases import random_batch as full_batch
-from fwtrain.model import FastWAM, ModelConfig, draw
+from fwtrain.model import Denoising, FastWAM, Graphs, ModelConfig, Noise, draw, sample
 from fwtrain.model import losses as model_losses
 from fwtrain.recipe import OptimRecipe, load_recipe
 from fwtrain.train.build import prepare
@@ -21,19 +22,7 @@ from fwtrain.train.memory import MemoryPlan
 from fwtrain.train.optim import Optimizer
 from fwtrain.train.run import train
 
-NAME = os.environ.get("FWTRAIN_TEST_DEVICE", "cuda")
-pytestmark = [pytest.mark.gpu] if NAME == "cuda" else []
-
-
-@pytest.fixture
-def device() -> Iterator[torch.device]:
-    """The last GPU, so that a second one shows what names no device."""
-    if NAME == "cpu":
-        yield torch.device("cpu")
-        return
-    last = torch.device("cuda", torch.cuda.device_count() - 1)
-    with torch.cuda.device(last):
-        yield last
+pytestmark = MARKS
 
 
 def trained(config: ModelConfig, device: torch.device, *overrides: str, layers: int = 2) -> Callable[[], torch.Tensor]:
@@ -81,6 +70,7 @@ def test_a_step_never_waits_and_its_loss_falls(device: torch.device, overrides: 
         if device.type == "cuda":
             torch.cuda.set_sync_debug_mode(mode)
     assert float(last) < first
+    FIGURES.append((", ".join(("a step of 2 layers, 4 windows", *overrides)), f"{milliseconds(step, device):.1f} ms"))
 
 
 @pytest.mark.parametrize("overrides", [(), ("optim.moments=8bit", "gradient_checkpointing=true"), ("freeze=video",)])
@@ -92,11 +82,13 @@ def test_the_planned_memory_is_what_a_step_takes(device: torch.device, overrides
     step = trained(width(device), device, *overrides, layers=4)
     for _ in range(3):
         step()
-    chosen = load_recipe("libero", ["model.init=null", "optim.accumulation=1", *overrides])
+    alone = ("model.init=null", "optim.accumulation=1", "validation.windows=0")
+    chosen = load_recipe("libero", [*alone, *overrides])
     planned = MemoryPlan(chosen, shallow(width(device), 4)).at(4).total
     if device.type == "cuda":
         measured = torch.cuda.max_memory_allocated(device) - before
-        print(f"planned {planned / 2**30:.2f} GiB, measured {measured / 2**30:.2f} GiB ({', '.join(overrides)})")
+        what = ", ".join(("4 layers, 4 windows", *overrides))
+        FIGURES.append((f"memory of a step, {what}", f"{measured / 2**30:.2f} GiB, planned {planned / 2**30:.2f}"))
         assert measured == pytest.approx(planned, rel=0.15)
     assert planned > 0
 
@@ -139,3 +131,61 @@ def test_a_run_on_the_device_learns_and_resumes(device: torch.device, tmp_path: 
     run(tmp_path / "stopped", "optim.steps=4", device=name)
     for a, b in zip(losses(tmp_path / "whole"), losses(tmp_path / "stopped"), strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["fastwam", "idm"])
+def test_a_chunk_of_actions_is_timed_with_and_without_a_graph(device: torch.device, variant: str) -> None:
+    """All layers of the published size on a GPU; a replayed graph reads the inputs of its call."""
+    gpu = device.type == "cuda"
+    config = ModelConfig.wan22_5b(7, 8, variant=variant) if gpu else small_config(variant)
+    model = FastWAM(config, seed=0, device=device, dtype=torch.bfloat16).eval()
+    frames, height, width = config.latent_grid
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    text = torch.zeros(config.context_len, config.video_expert.text_dim)
+    text[:5] = normal(5, text.shape[1])
+    first = normal(1, config.video_expert.in_channels, height, width).to(device, torch.bfloat16)
+    state = normal(1, config.proprio_dim or 1).to(device, torch.bfloat16)
+    noises = [
+        Noise(
+            normal(1, config.action_horizon, config.action_expert.action_dim),
+            normal(1, first.shape[1], frames, height, width),
+        )
+        for _ in range(2)
+    ]
+    with torch.inference_mode():
+        instruction = [model.read_instruction(text)]
+
+        def act(noise: Noise) -> torch.Tensor:
+            return sample(model, first, instruction, state, noise, Denoising(10), video=False).action
+
+        plain = [act(noise) for noise in noises]
+        spent = {"eager": milliseconds(lambda: act(noises[0]), device)}
+        if gpu:
+            model.graphs = Graphs()
+            for noise, expected in zip(noises, plain, strict=True):
+                torch.testing.assert_close(act(noise), expected, rtol=1e-2, atol=1e-2)
+            spent["graph"] = milliseconds(lambda: act(noises[0]), device)
+    assert not torch.equal(*plain)
+    for how, value in spent.items():
+        FIGURES.append((f"ten steps of actions, {variant}, bfloat16, {how}", f"{value:.1f} ms"))
+
+
+def test_samples_of_two_modes_train_without_waiting(device: torch.device) -> None:
+    config = (
+        ModelConfig.wan22_5b(7, 8, variant="optional-idm") if device.type == "cuda" else small_config("optional-idm")
+    )
+    step = trained(config, device)
+    step()
+    mode = torch.cuda.get_sync_debug_mode() if device.type == "cuda" else 0
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        last = step()
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode(mode)
+    assert bool(torch.isfinite(last))

@@ -124,7 +124,7 @@ def test_the_plan_of_a_full_size_step_is_what_it_takes(variant: str, overrides: 
     case, gpu = Case.of(variant, "optim.accumulation=1", "validation.windows=0", *overrides), Gpu()
     case.train(gpu)
     planned = MemoryPlan(case.recipe, case.config).at(WINDOWS)
-    assert gpu.peak <= planned.total <= 1.03 * gpu.peak
+    assert 0.999 * gpu.peak <= planned.total <= 1.05 * gpu.peak
 
 
 @pytest.mark.slow
