@@ -42,7 +42,7 @@ class WindowSample(NamedTuple):
     has_future: torch.Tensor
     """bool []: whether the window has future latents (every `stride` frames)."""
     context: torch.Tensor
-    """float32 [L, Dt]: text embedding, zero rows past the prompt's length."""
+    """float32 [L, Dt]: text embedding, zero rows past the prompt's length. Shared by samples: not to be changed."""
     proprio: torch.Tensor
     """float32 [p]: normalised state at the first frame."""
     action: torch.Tensor

@@ -53,6 +53,7 @@ class WindowRows:
         self._ready = np.zeros(len(self._parts), np.bool_)
         self._waiting = len(self._parts)
         self._first, self._future = RowReader(verify), RowReader(verify)
+        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def __reduce__(self) -> tuple[type[WindowRows], tuple[list[Owner], Verify]]:
         return WindowRows, (self._owners, self._verify)
@@ -70,9 +71,14 @@ class WindowRows:
         out_future: float16 [n, C, f-1, h, w], or None when future latents are not needed. Both C-contiguous.
         About 20 us a window of 24x20 latents when they are in the page cache. Raises IndexError for a frame outside its
         episode, StoreError for a window without future latents or a part that is not encoded yet, StoreDamaged for
-        bytes whose checksum does not hold.
+        bytes whose checksum does not hold. Also IndexError for an episode number that is none of the owners', and
+        ValueError for arrays or buffers of another form.
         """
+        _check_numbers(episode, start)
         _check_buffers(len(episode), out_first, out_future)
+        unknown = np.flatnonzero((episode < 0) | (episode >= len(self._owners)))
+        if len(unknown):
+            raise IndexError(f"episodes are numbered 0..{len(self._owners) - 1}, asked for {episode[unknown[0]]}")
         outside = np.flatnonzero((start < 0) | (start >= self._length[episode]))
         if len(outside):
             self._refuse_frame(int(episode[outside[0]]), int(start[outside[0]]))
@@ -80,6 +86,7 @@ class WindowRows:
         if self._waiting and not self._ready[part].all():
             for number in np.unique(part[~self._ready[part]]).tolist():
                 self._open(number)
+        self._check_shapes(out_first, out_future)
         numbers = part.tolist()
         self._first.read(numbers, (self._frame[episode] + start).tolist(), out_first)
         if out_future is not None:
@@ -91,12 +98,20 @@ class WindowRows:
 
     def _open(self, number: int) -> None:
         cache, part = self._parts[number]
-        self._first.add(number, cache.array(part, "first"))
-        self._future.add(number, cache.array(part, "future"))
+        first, future = cache.array(part, "first"), cache.array(part, "future")
+        self._first.add(number, first)
+        self._future.add(number, future)
+        self._shapes = self._shapes or (first.shape[1:], future.shape[1:])
         for position in np.flatnonzero(self._part == number).tolist():
             self._window[position] = cache.first_window(self._owners[position][1])
         self._ready[number] = True
         self._waiting = int(np.count_nonzero(~self._ready))
+
+    def _check_shapes(self, *buffers: NDArray[np.float16] | None) -> None:
+        """ValueError for a buffer whose rows have another shape: of equal size, they would be filled all the same."""
+        for buffer, shape in zip(buffers, self._shapes or (), strict=False):
+            if buffer is not None and buffer.shape[1:] != shape:
+                raise ValueError(f"a buffer's rows must have the shape {shape} of latents, found {buffer.shape[1:]}")
 
     def _refuse_frame(self, number: int, frame: int) -> None:
         episode = self._owners[number][1]
@@ -108,6 +123,12 @@ class WindowRows:
             f"episode {episode.id} has no future latents at frame {frame}: latent cache {cache.name!r} has window "
             f"starts 0, {cache.stride}, .. below {episode.num_frames}"
         )
+
+
+def _check_numbers(episode: NDArray[np.int64], start: NDArray[np.int64]) -> None:
+    if episode.ndim != 1 or episode.shape != start.shape or (episode.dtype.kind, start.dtype.kind) != ("i", "i"):
+        found = f"{episode.dtype} {list(episode.shape)} and {start.dtype} {list(start.shape)}"
+        raise ValueError(f"episode and start must be int64 [n] of one length, found {found}")
 
 
 def _check_buffers(windows: int, *buffers: NDArray[np.float16] | None) -> None:

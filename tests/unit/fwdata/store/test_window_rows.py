@@ -157,3 +157,30 @@ def test_wrong_requests_are_refused(path: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match="C-contiguous float16 with 1 rows"):
             rows.read(zero, zero, wrong)
+
+
+@pytest.mark.parametrize(
+    ("episode", "start", "error"),
+    [
+        ([-1], [0], (IndexError, r"numbered 0\.\.\d+, asked for -1")),
+        ([99], [0], (IndexError, r"numbered 0\.\.\d+, asked for 99")),
+        ([0], [0, 1], (ValueError, r"of one length, found int64 \[1\] and int64 \[2\]")),
+        ([0], [1.0], (ValueError, r"must be int64 \[n\] of one length, found int64 \[1\] and float64 \[1\]")),
+        ([[0]], [[0]], (ValueError, "must be int64")),
+    ],
+)
+def test_wrong_numbers_are_refused(
+    path: Path, episode: list[Any], start: list[Any], error: tuple[type[Exception], str]
+) -> None:
+    """Negative numbers counted from the end, and gave windows of another episode."""
+    store = fwdata.open(path)
+    with pytest.raises(error[0], match=error[1]):
+        store.latents().windows(list(store.episodes)).read(np.array(episode), np.array(start), buffers(1)[0])
+
+
+def test_buffers_of_another_shape_are_not_called_damage(path: Path) -> None:
+    store, zero = fwdata.open(path), np.array([0])
+    rows = store.latents().windows(list(store.episodes))
+    for wrong in (np.empty((1, *SHAPE[::-1]), np.float16), np.empty((1, *SHAPE[:2], SHAPE[2] + 1), np.float16)):
+        with pytest.raises(ValueError, match=r"must have the shape .* of latents, found"):
+            rows.read(zero, zero, wrong)
