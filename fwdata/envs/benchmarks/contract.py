@@ -94,6 +94,8 @@ class RobotSpec:
     """Dimension of an action that is 1 open / 0 closed in a store and -1 open / +1 closed in the environment."""
     foreign: tuple[str, ...] = ()
     """Words in names of dimensions that this robot has not: a run with one is of other quantities."""
+    fps: float | None = None
+    """Actions that are carried out per second; None where it is not known."""
 
 
 class Benchmark(Protocol):

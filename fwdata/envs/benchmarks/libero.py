@@ -83,7 +83,8 @@ PROTOCOLS = {
 """Steps and seeds in the environment's own units; `fastwam` is the one of the published Fast-WAM numbers."""
 
 
-ROBOT = RobotSpec(cameras=tuple(_CAMERAS), state=8, action=7, gripper=6, foreign=("joint",))
+ROBOT = RobotSpec(cameras=tuple(_CAMERAS), state=8, action=7, gripper=6, foreign=("joint", "quat", "target"), fps=20)
+"""target: absolute poses, as `absolute_actions` of a conversion names them; the controller takes deltas."""
 
 
 @dataclass(frozen=True)

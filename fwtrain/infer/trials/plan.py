@@ -267,6 +267,11 @@ def doubts(info: RunInfo, plan: EvalPlan, sampling: Denoising) -> list[str]:
                 f"the run's {what} has a dimension {odd[0]!r}, which the environment {plan.env} has not: "
                 "the widths fit, but it was trained on other quantities"
             )
+    if plan.robot.fps is not None and info.fps != plan.robot.fps:
+        found.append(
+            f"the run's recordings have {info.fps:g} actions per second, the environment {plan.env} carries out "
+            f"{plan.robot.fps:g}: unless their rate is recorded wrong, the robot moves at another speed"
+        )
     found += _other_sizes(info, plan)
     for package, version in plan.protocol.versions.items():
         if plan.facts.get(package, version) != version:

@@ -16,6 +16,7 @@ from fake_store import FakeStore
 from fixtures import tree
 from serving import small_policy
 
+from converters.libero.hdf5 import STATE_NAMES, TARGET_NAMES
 from fwdata.envs.benchmarks.contract import RobotSpec, checked_states
 from fwdata.envs.benchmarks.libero import BENCHMARK, PROTOCOLS
 from fwdata.errors import FwdataError, UsageError
@@ -317,7 +318,13 @@ def test_what_makes_a_score_mean_something_else_is_a_warning(rows: RowPolicy):
     named = rows.info.state.names[3]
     (said,) = doubts(rows.info, replace(asked, robot=replace(asked.robot, foreign=(named[-4:],))), trained)[:1]
     assert f"the run's state has a dimension {named!r}, which the environment" in said
-    assert BENCHMARK.robot.foreign == ("joint",) and PROTOCOLS["fastwam"].versions == {"mujoco": "3.3.2"}
+    absolute = rows.info.action.model_copy(update={"names": TARGET_NAMES})
+    run = rows.info.model_copy(update={"action": absolute, "state": absolute.model_copy(update={"names": STATE_NAMES})})
+    said, speed = doubts(run, replace(asked, robot=BENCHMARK.robot), trained)
+    assert f"recordings have {run.fps:g} actions per second, the environment {ENV} carries out 20: " in speed
+    assert doubts(run, replace(asked, robot=replace(BENCHMARK.robot, foreign=(), fps=run.fps)), trained) == []
+    assert "the run's action has a dimension 'target_position_x'" in said, "the simulator takes deltas"
+    assert PROTOCOLS["fastwam"].versions == {"mujoco": "3.3.2"}
 
 
 def test_images_of_another_size_than_the_recorded_are_a_warning(rows: RowPolicy):
