@@ -90,6 +90,10 @@ IN_THE_RECORDING = {"state_delay", "camera_delay", "unwritten_rows", "start_pose
 
 def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = "") -> str:
     """The command for what a verdict found. total: episodes; option: flag or manifest key that agrees with the data."""
+    if verdict.verdict in ("confirmed", "mixed"):  # what would suit the exceptions would be wrong for the others
+        fix = patient.without(verdict.episodes, total, verdict.against)
+        if fix:
+            return fix
     if option and (option.startswith("--") or verdict.action == "stop"):
         return patient.convert(option if option.startswith("--") else f"--manifest CORRECTED.yaml  # {option}")
     if verdict.detector in PER_EPISODE:

@@ -83,7 +83,15 @@ def _one_typo(one: Sequence[str], other: Sequence[str]) -> bool:
         or any(c.isdigit() for c in "".join(different[0]))
     ):
         return False
-    return SequenceMatcher(None, *different[0]).ratio() > SIMILAR
+    return _letters_exchanged(*different[0]) or SequenceMatcher(None, *different[0]).ratio() > SIMILAR
+
+
+def _letters_exchanged(one: str, other: str) -> bool:
+    """Whether two neighbouring letters changed places: "tabel" is as close to "table" as to many a true word."""
+    off = [index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
+    if len(one) != len(other) or len(off) != 2 or off[1] != off[0] + 1:
+        return False
+    return one[off[0]] == other[off[1]] and one[off[1]] == other[off[0]]
 
 
 class InstructionEnding(Detector):

@@ -211,6 +211,8 @@ def test_commands_leave_out_cameras_and_episodes_or_say_what_holds() -> None:
         planted(lambda e: with_claims(inverted(e), options={"gripper_polarity": "--gripper closes"}), range(8))
     )
     assert option["gripper_polarity"].command == "fwdata convert robotwin RAW --out NEW.zarr --gripper closes"
+    one = found(planted(lambda e: with_claims(inverted(e), options={"gripper_polarity": "--gripper closes"})))
+    assert one["gripper_polarity"].command == "fwdata convert robotwin RAW --out NEW.zarr --exclude episode_5"
 
 
 @pytest.mark.slow

@@ -45,9 +45,10 @@ def test_a_typo_in_an_instruction_is_found_and_other_instructions_are_not() -> N
     texts = ["put the red block into the box", "put the red block into the bag", "open the top drawer of the cabinet"]
     episodes = [changed(e, instruction=texts[i % 3], thumbnails={}) for i, e in enumerate(clean_set())]
     assert pooled("instruction_typos", episodes)[""].verdict == "confirmed"
-    typo = changed(episodes[0], id="typo", instruction="put the red blockk into the box")
-    verdict = pooled("instruction_typos", [*episodes, typo])[""]
-    assert (verdict.verdict, verdict.episodes) == ("contradicted", ("typo",))
+    for wrong in ("blockk", "blcok"):
+        typo = changed(episodes[0], id="typo", instruction=f"put the red {wrong} into the box")
+        verdict = pooled("instruction_typos", [*episodes, typo])[""]
+        assert (verdict.verdict, verdict.episodes) == ("contradicted", ("typo",)), wrong
     assert near_misses(["open the left drawer", "open the front drawer", "open drawer 10", "open drawer 11"]) == []
 
 

@@ -72,6 +72,7 @@ def test_apparent_motion_is_the_least_squares_translation() -> None:
         expected = np.linalg.solve(gram, -np.array([x @ t, y @ t])) if moving.sum() >= 4 else np.zeros(2)
         np.testing.assert_allclose(found[row], expected, atol=1e-9)
     assert not found[11].any()
+    np.testing.assert_array_equal(ImageMotion(images).translation, found)  # each row of a short episode counts
 
 
 @pytest.mark.parametrize("size", [(480, 640), (240, 320), (128, 128), (64, 64), (37, 51)])
