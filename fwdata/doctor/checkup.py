@@ -10,8 +10,7 @@ import numpy as np
 from fwdata.doctor.caches import cache_findings
 from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine
 from fwdata.doctor.findings import ORDER, Checkup, CountedShare, DoctorFinding, listed
-from fwdata.doctor.remedies import Patient, remedy
-from fwdata.errors import quoted
+from fwdata.doctor.remedies import Patient, flags_of, remedy
 from fwdata.evidence import sentences
 from fwdata.evidence.records import Severity
 from fwdata.pipeline.stored_episode import episode_input
@@ -39,7 +38,8 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
 
     Memory: one episode at a time, and some 2 kB of each (1.6 measured). StoreDamaged where a checksum does not hold.
     """
-    patient = Patient(store.location, store.source, is_store=True, cameras=store.manifest.stitch.cameras)
+    cameras, given = store.manifest.stitch.cameras, flags_of(store.manifest)
+    patient = Patient(store.location, store.source, is_store=True, cameras=cameras, given=given)
     record = read_evidence(store.files)
     accepted = record.accepted() if record else {}
     examination = Examination(patient, store.manifest, len(store.episodes), accepted)
@@ -110,7 +110,7 @@ def left_out_finding(
     listing = "; ".join(f"{kind.count} times: {kind.text}{'' if kind.same else ', and the like'}" for kind in kinds[:3])
     sentence = f"{len(items)} of {len(items) + episodes} recordings are left out ({listing})"
     retry = patient.is_store and name == "quarantined"
-    command = f"fwdata convert {patient.source} RAW --out {quoted(patient.where)} --retry-quarantined" if retry else ""
+    command = patient.retry() if retry else ""
     sources = listed([item.source for item in items])
     shares = tuple(CountedShare(kind.text, kind.count, len(items) + episodes) for kind in kinds)
     return DoctorFinding(severity, name, sentence, "", float(len(items)), sources, len(items), command, shares=shares)

@@ -28,7 +28,10 @@ IMAGE_EPISODES = 20
 COMPARED_ROWS = 1_000_000
 """Rows up to which all episodes are compared with each other for duplicates; beyond, evenly spread ones."""
 
-UNSETTLED = re.compile(r"out of step|nothing tells|turned differently|no switch|contradicts|shifted against")
+UNSETTLED = re.compile(
+    r"out of step|nothing tells|turned differently|no switch|contradicts|shifted against|rows were left out of it"
+    r"|fits neither colour order|may be one take in two files"
+)
 """Warnings of converters about a decision that the recording does not settle."""
 
 

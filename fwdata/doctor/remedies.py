@@ -6,9 +6,12 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json import dumps
 
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict
 from fwdata.evidence.registry import find_detector
+from fwdata.manifest import Manifest, load_manifest, manifest_names
+from fwdata.pipeline.registry import filled_options
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,27 @@ class Patient:
     cameras: tuple[str, ...] = ()
     """Cameras that are stitched."""
     given: tuple[str, ...] = ()
-    """Flags of the conversion that the user gave already, as typed."""
+    """Flags of the conversion that the user gave already, as typed; of a store those that give its manifest again."""
 
     def convert(self, *options: str) -> str:
         """`fwdata convert` of the recordings with further options."""
+        given = self.given
+        if any(option.startswith("--manifest") for option in options) and "--manifest" in given:
+            at = given.index("--manifest")
+            given = given[:at] + given[at + 2 :]
         raw = "RAW" if self.is_store else shlex.quote(self.where)
-        return " ".join(["fwdata convert", self.source, raw, "--out NEW.zarr", *map(shlex.quote, self.given), *options])
+        return " ".join(["fwdata convert", self.source, raw, "--out NEW.zarr", *map(shlex.quote, given), *options])
+
+    def retry(self) -> str:
+        """A conversion to the same store that tries what was quarantined again."""
+        again = [
+            "fwdata convert",
+            self.source,
+            "RAW",
+            f"--out {shlex.quote(self.where)}",
+            *map(shlex.quote, self.given),
+        ]
+        return " ".join([*again, "--retry-quarantined"])
 
     def view(self, *settings: str) -> str:
         """`fwdata view --set` on the store; on one that is still to be made for recordings."""
@@ -59,6 +77,19 @@ class Patient:
     @property
     def _values(self) -> str:
         return f"  # VALUE: see fwdata convert {self.source} --help"
+
+
+def flags_of(manifest: Manifest) -> tuple[str, ...]:
+    """Flags that give a store's manifest again, where it is a built-in one with other options: without them a further
+    conversion would change the view, or be refused. () where it is the source's own, or a file that is not known."""
+    if manifest.name not in manifest_names():
+        return ()
+    source = manifest.converter
+    known = filled_options(source, load_manifest(manifest.name).options)
+    own = filled_options(source, manifest.options)
+    named = ("--manifest", manifest.name) if manifest.name != source else ()
+    changed = [name for name, value in sorted(own.items()) if value != known.get(name) and not isinstance(value, dict)]
+    return (*named, *(f"--set={name}={dumps(own[name])}" for name in changed))
 
 
 _OPTION = re.compile(

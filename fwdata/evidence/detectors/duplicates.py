@@ -15,8 +15,9 @@ from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasureme
 from fwdata.evidence.signals import Floats
 
 POINTS, NEAR, SHARED, ROUNDING = 32, 0.08, 0.5, 1e-4
-UNITS = 8.0
-"""Groups of episodes of which one spreads so many times further than another are in two units."""
+UNITS, IN_UNITS = 8.0, 0.6
+"""Groups of episodes of which one spreads so many times further than another, in such a share of the columns that move,
+are in two units; in fewer, or where each spreads further in some, they move other arms."""
 
 MIN_EPISODES = 3
 """Distances are in units of the data set's spread, which takes some episodes to know."""
@@ -125,7 +126,11 @@ def _spread(stacked: Floats, groups: Sequence[str]) -> Floats:
     own = [stacked[labels == group].std(axis=(0, 1)) for group in dict.fromkeys(groups)]
     own = [np.where(found > 1e-6, found, spread) for found in own]
     least, most = np.min(own, axis=0), np.max(own, axis=0)
-    return np.where(most > UNITS * least, least, spread)
+    apart = most > UNITS * least
+    smaller = np.argmin(own, axis=0)[apart]
+    alike = np.bincount(smaller).max(initial=0)  # columns of which one and the same group has the smaller spread
+    in_units = alike > IN_UNITS * np.count_nonzero(spread > 1e-6)
+    return np.where(apart & in_units, least, spread)
 
 
 DETECTORS = (DuplicateEpisodes(),)

@@ -12,7 +12,7 @@ from evidence_episodes import changed, clean_set, two_arms, with_claims
 
 from fwdata.doctor.examine import Examination, examine
 from fwdata.doctor.findings import DoctorFinding
-from fwdata.doctor.remedies import Patient
+from fwdata.doctor.remedies import Patient, flags_of
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.manifest import Manifest, Normalisation, load_manifest
@@ -213,6 +213,20 @@ def test_commands_leave_out_cameras_and_episodes_or_say_what_holds() -> None:
     assert option["gripper_polarity"].command == "fwdata convert robotwin RAW --out NEW.zarr --gripper closes"
     one = found(planted(lambda e: with_claims(inverted(e), options={"gripper_polarity": "--gripper closes"})))
     assert one["gripper_polarity"].command == "fwdata convert robotwin RAW --out NEW.zarr --exclude episode_5"
+
+
+def test_commands_on_a_store_give_its_manifest_again() -> None:
+    assert flags_of(load_manifest("robotwin")) == ()
+    made = load_manifest("robotwin-sample").model_copy(update={"options": {"embodiment": "piper", "tasks": ["a"]}})
+    given = flags_of(made)
+    assert given == ("--manifest", "robotwin-sample", '--set=embodiment="piper"', '--set=tasks=["a"]')
+    patient = Patient("s.zarr", "robotwin", is_store=True, given=given)
+    assert patient.retry() == (
+        "fwdata convert robotwin RAW --out s.zarr --manifest robotwin-sample '--set=embodiment=\"piper\"' "
+        "'--set=tasks=[\"a\"]' --retry-quarantined"
+    )
+    assert patient.convert("--manifest CORRECTED.yaml").count("--manifest") == 1
+    assert flags_of(made.model_copy(update={"name": "mine"})) == ()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from evidence_episodes import changed, clean_set, pooled, told, two_arms, with_c
 from fwdata.errors import UsageError
 from fwdata.evidence.detectors.duplicates import digests_of, exact_pairs
 from fwdata.evidence.detectors.text import near_misses
+from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure, pool
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.registry import all_detectors, find_detector
@@ -39,6 +40,18 @@ def test_episodes_that_share_most_rows_are_pairs_and_those_that_share_some_are_n
     digests = [digests_of(rows) for rows in (rows, mostly, partly)]
     assert exact_pairs(digests[:2]) == {(0, 1)}
     assert exact_pairs([digests[0], digests[2]]) == set()
+
+
+def test_a_copy_is_found_where_groups_move_one_arm_each() -> None:
+    def with_one_arm(episode: EpisodeInput, left: bool) -> EpisodeInput:
+        scale = np.where((np.arange(8) < 4) == left, 1.0, 0.02).astype(np.float32)
+        return changed(episode, state=episode.state * scale, action=episode.action * scale, group=f"task {left}")
+
+    episodes = [with_one_arm(e, i < 4) for i, e in enumerate(clean_set())]
+    assert pooled("duplicate_episodes", episodes)[""].verdict == "confirmed"
+    noise = np.random.default_rng(0).normal(0, 2e-3, episodes[1].state.shape).astype(np.float32)
+    copied = changed(episodes[1], id="copy", state=episodes[1].state + noise)
+    assert pooled("duplicate_episodes", [*episodes, copied])[""].episodes == ("copy",)
 
 
 def test_a_typo_in_an_instruction_is_found_and_other_instructions_are_not() -> None:
