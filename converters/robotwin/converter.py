@@ -285,9 +285,10 @@ class RobotwinConverter:
         """A video of another length: v1.0 files hold one row less than was collected."""
         if not frames or frames in (recorded, recorded + 1):
             return []
+        how = "left out of" if frames > recorded else "added to"
         return [
-            f"{video} has {frames} frames, the recording {recorded}: rows were left out of it, which makes its rate "
-            "another one, or the video is of another recording"
+            f"{video} has {frames} frames, the recording {recorded}: rows were {how} it, which makes its rate "
+            f"another one, or the video is {'' if frames > recorded else 'cut or '}of another recording"
         ]
 
     def _side_files(

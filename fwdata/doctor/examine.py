@@ -29,8 +29,8 @@ COMPARED_ROWS = 1_000_000
 """Rows up to which all episodes are compared with each other for duplicates; beyond, evenly spread ones."""
 
 UNSETTLED = re.compile(
-    r"out of step|nothing tells|turned differently|no switch|contradicts|shifted against|rows were left out of it"
-    r"|fits neither colour order|may be one take in two files"
+    r"out of step|nothing tells|turned differently|no switch|contradicts|shifted against"
+    r"|rows were (?:left out of|added to) it|fits neither colour order|may be one take in two files"
 )
 """Warnings of converters about a decision that the recording does not settle."""
 

@@ -136,7 +136,7 @@ def outlying(lengths: Sequence[float]) -> list[int]:
 
 class UnwrittenRows(Detector):
     """h5: no run of rows in which state and action are all zero, as in a file that was grown and never filled; no state
-    and no arm that never changes while the action does, and no such action."""
+    and no arm that never changes while the action does, and no such action, or that of an arm."""
 
     name, code, question, action = "unwritten_rows", "h5", "rows are recorded", "stop"
     advice = "record the episodes again, or leave them out (--exclude)"
@@ -165,7 +165,7 @@ class UnwrittenRows(Detector):
         )
 
     def _dead_verdict(self, what: str, columns: int, rows: int) -> Verdict:
-        other = "state" if what == "an action" else "action"
+        other = "state" if what.startswith("an action") else "action"
         return self.verdict(
             "contradicted",
             f"all {columns} columns in {rows} rows, while the {other} moves",
@@ -188,7 +188,7 @@ def _falls(state: Floats, first: int, last: int) -> bool:
 
 def _dead(episode: EpisodeInput) -> tuple[str, int] | None:
     """(what, its columns) of the state, or of an arm, that never changes though several of its action columns do; of
-    an action that never changes though several state columns do."""
+    an action, or that of an arm, that never changes though several state columns do, and not towards it."""
     moving, still = np.ptp(episode.action64, axis=0), np.ptp(episode.state64, axis=0) <= CONSTANT
     if (moving <= CONSTANT).all() and len(moving) > 1:
         return ("an action", len(moving)) if (np.ptp(episode.state64, axis=0) > DEAD_REACH / 2).sum() > 1 else None
@@ -198,7 +198,18 @@ def _dead(episode: EpisodeInput) -> tuple[str, int] | None:
         commands = [action for action, column in episode.pairs if column in arm.state]
         if still[list(arm.state)].all() and (moving[commands] > DEAD_REACH).sum() > 1:
             return f"a {arm.name} arm", len(arm.state)
+        if len(commands) > 1 and (moving[commands] <= CONSTANT).all() and _leaves(episode, arm.state):
+            return f"an action of the {arm.name} arm", len(commands)
     return None
+
+
+def _leaves(episode: EpisodeInput, columns: Sequence[int]) -> bool:
+    """Whether several state columns of an arm move, and are away from what is commanded most of the time."""
+    command_of = {column: action for action, column in episode.pairs}
+    paired = [column for column in columns if column in command_of]
+    state, action = episode.state64[:, paired], episode.action64[:, [command_of[column] for column in paired]]
+    away = np.median(np.abs(state - action), axis=0) > DEAD_REACH / 2
+    return int((away & (np.ptp(state, axis=0) > DEAD_REACH)).sum()) > 1
 
 
 def longest_run(flags: NDArray[np.bool_]) -> tuple[int, int]:

@@ -163,6 +163,10 @@ def test_rows_that_were_never_written_contradict(place: slice) -> None:
     idle = episode.action.copy()
     idle[:, :3] = 0.3
     assert told("unwritten_rows", changed(episode, state=arm, action=idle))[""].verdict == "confirmed"
+    parked = told("unwritten_rows", changed(episode, action=idle))[""]
+    assert (parked.verdict, parked.measured) == ("contradicted", "an action of the left arm that never changes")
+    arm[:, :3] = 0.3 - 0.4 * np.exp(-np.arange(len(arm)) / 8)[:, None]
+    assert told("unwritten_rows", changed(episode, state=arm, action=idle))[""].verdict == "confirmed", "it is reached"
     still = changed(episode, state=np.zeros_like(state), action=np.zeros_like(action))
     assert told("unwritten_rows", still) == {}
 
