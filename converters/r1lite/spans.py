@@ -36,9 +36,13 @@ def log_span(path: Path) -> LogSpan | None:
     return LogSpan(*found)
 
 
+_ENDS = ("min", "max")
+"""One query each: both in one read the whole index, two the ends of rosbag2's index."""
+
+
 def _sqlite(path: Path) -> tuple[int, int] | None:
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_connected(path)) as database:
-        first, last = database.execute("SELECT min(timestamp), max(timestamp) FROM messages").fetchone()
+        first, last = (database.execute(f"SELECT {end}(timestamp) FROM messages").fetchone()[0] for end in _ENDS)
         return None if first is None else (int(first), int(last))
     return None
 
