@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -240,10 +241,9 @@ def choose_device(name: str) -> torch.device:
     a GPU that is there but that torch cannot use."""
     if name == "auto":
         return torch.device("cuda" if gpu_usable() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name!r} is not a device; use auto, cpu or cuda") from None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"--device {name!r}: expected auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda":
         if not gpu_usable():
             raise UsageError("--device cuda: torch sees no GPU; use --device cpu")

@@ -134,7 +134,10 @@ def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, mon
         (["run", "s", "--recipe", "tiny", "--out", "r", "--freeze", "wheels"], "freeze"),
         (["plan", "--recipe", "libero", "--gpu", "0"], "--gpu and --processes must be at least 1"),
         (["run", "s", "--recipe", "tiny", "--out", "r", "--threads", "0"], "--threads must be at least 1"),
-        (["run", "s", "--recipe", "tiny", "--out", "r", "--device", "tpu9"], "--device 'tpu9' is not a device"),
+        (
+            ["run", "s", "--recipe", "tiny", "--out", "r", "--device", "tpu9"],
+            "--device 'tpu9': expected auto, cpu, cuda or cuda:N",
+        ),
         (["run", "s", "--out", "r", "--recipe", "libero"], "recipe libero is for 8 state dimensions"),
         (["run", "s", "--out", "r", "--recipe", "robotwin"], "reads text of width 4096, the store's text cache has 16"),
         (
@@ -148,7 +151,7 @@ def test_a_signal_saves_and_the_same_command_continues(call, tmp_path: Path, mon
         ),
         (
             ["run", "s", "--recipe", "tiny", "--out", "r", "--dry-run", "--device", "tpu9"],
-            "--device 'tpu9' is not a device",
+            "--device 'tpu9': expected auto, cpu, cuda or cuda:N",
         ),
         (["serve", "r", "--port", "99999999"], "--port must be 0 .. 65535, found 99999999"),
         (["bench", "latency", "--size", "nix"], "--size 'nix' is unknown; known: 50m, tiny"),
