@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import fake_benchmark
 import numpy as np
 import pytest
-from fake_store import FakeStore
 from fixtures import tree
 from serving import small_policy
 
-from converters.libero.hdf5 import STATE_NAMES, TARGET_NAMES
 from fwdata.envs.benchmarks.contract import RobotSpec, checked_states
-from fwdata.envs.benchmarks.libero import BENCHMARK, PROTOCOLS
 from fwdata.errors import FwdataError, UsageError
 from fwdata.io import plain_json
 from fwdata.report.films import film_frames
@@ -26,7 +22,7 @@ from fwtrain.infer.closed_loop import in_rows
 from fwtrain.infer.policy import Policy
 from fwtrain.infer.trials import films
 from fwtrain.infer.trials.loop import trial_row
-from fwtrain.infer.trials.plan import EvalPlan, PolicyAbout, ProtocolChanges, check_fit, doubts, plan_evaluation
+from fwtrain.infer.trials.plan import EvalPlan, PolicyAbout, ProtocolChanges, plan_evaluation
 from fwtrain.infer.trials.records import EvalFolder
 from fwtrain.infer.trials.run import Evaluation, FilmRequest, evaluate_benchmark, text
 from fwtrain.model import Denoising
@@ -303,61 +299,6 @@ def test_films_and_times_that_cannot_be_are_refused(rows: RowPolicy, tmp_path: P
     with pytest.raises(UsageError, match=words):
         evaluate(rows, tmp_path / "out", trials="2", **options)
     assert not (tmp_path / "out").exists()
-
-
-def test_what_makes_a_score_mean_something_else_is_a_warning(rows: RowPolicy):
-    asked = plan(trials="1")
-    schedule = rows.info.model.schedule
-    trained = Denoising(video_shift=schedule.video_shift, action_shift=schedule.action_shift)
-    assert doubts(rows.info, asked, trained) == doubts(rows.info, asked, Denoising()) == []
-    (said,) = doubts(rows.info, asked, replace(trained, action_shift=3.0))
-    assert said == f"the action stream is sampled at shift 3, the run was trained with {schedule.action_shift:g}"
-    newer = replace(asked, protocol=replace(asked.protocol, versions={"fakesim": "0.9"}))
-    (said,) = doubts(rows.info, newer, trained)
-    assert said.startswith("fakesim is 1.0, the published scores of protocol usual were made with 0.9")
-    named = rows.info.state.names[3]
-    (said,) = doubts(rows.info, replace(asked, robot=replace(asked.robot, foreign=(named[-4:],))), trained)[:1]
-    assert f"the run's state has a dimension {named!r}, which the environment" in said
-    absolute = rows.info.action.model_copy(update={"names": TARGET_NAMES})
-    run = rows.info.model_copy(update={"action": absolute, "state": absolute.model_copy(update={"names": STATE_NAMES})})
-    said, speed = doubts(run, replace(asked, robot=BENCHMARK.robot), trained)
-    assert f"recordings have {run.fps:g} actions per second, the environment {ENV} carries out 20: " in speed
-    assert doubts(run, replace(asked, robot=replace(BENCHMARK.robot, foreign=(), fps=run.fps)), trained) == []
-    assert "the run's action has a dimension 'target_position_x'" in said, "the simulator takes deltas"
-    assert PROTOCOLS["fastwam"].versions == {"mujoco": "3.3.2"}
-
-
-def test_images_of_another_size_than_the_recorded_are_a_warning(rows: RowPolicy):
-    asked, trained = plan(trials="1"), Denoising()
-
-    def said(resolution: int, *recorded: tuple[int, int]) -> list[str]:
-        protocol = replace(asked.protocol, resolution=resolution)
-        info = rows.info.model_copy(update={"recorded_sizes": recorded})
-        return doubts(info, replace(asked, protocol=protocol), trained)
-
-    assert said(256, (256, 256)) == said(256, (240, 320), (256, 256)) == said(64) == []
-    assert said(256, (128, 128)) == [
-        "the run was trained on recordings of 128x128 pixels, protocol usual renders 256x256: it sees other images; "
-        "pass --resolution 128 to render as recorded"
-    ]
-    assert said(256, (240, 320))[0].endswith("240x320 pixels, protocol usual renders 256x256: it sees other images")
-    height, width = rows.info.manifest.stitch.camera_size
-    (older,) = said(600)
-    assert f"trained on images of {height}x{width} pixels, protocol usual renders 600x600" in older
-
-
-def test_a_run_records_the_sizes_of_its_recordings():
-    store = FakeStore()
-    for number, episode in enumerate(store.episodes):
-        cameras = dict.fromkeys(store.cameras, (128 + number % 2, 128))
-        episode.metadata = {"camera_sizes": {**cameras, "unused": (9, 9)}}
-    assert small_policy(store=store).info.recorded_sizes == ((128, 128), (129, 128))
-    assert small_policy().info.recorded_sizes == ()
-
-
-def test_more_actions_than_a_chunk_has_are_refused(rows: RowPolicy):
-    with pytest.raises(UsageError, match="--execute asks for 40 actions of a chunk, the run predicts 32; pass --exe"):
-        check_fit(rows.info, plan(changes=ProtocolChanges(execute=40)))
 
 
 def test_an_absent_simulator_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
