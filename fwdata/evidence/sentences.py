@@ -25,7 +25,10 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     others = [name for name in others if name != first.detector]
     more = f" (also contradicted: {', '.join(others)})" if others else ""
     accept = " ".join(f'--accept {name}="why"' for name in (first.detector, *others))
-    advice = agreement(first, {} if torn(first, verdicts) else together(options, verdicts))
+    if first.verdict == "mixed":  # no option suits both kinds
+        advice = f"the other {first.episodes_for} agree with it: convert both kinds apart (--exclude, --only)"
+    else:
+        advice = agreement(first, {} if torn(first, verdicts) else together(options, verdicts))
     return f"{contradiction(first)}{more}; {advice}, or {accept} keeps what was decided"
 
 

@@ -9,6 +9,7 @@ import pytest
 from evidence_episodes import changed, clean_set, libero_rows, pooled, told, two_arms, with_claims
 
 from fwdata.evidence.claims import Bound, GripperClaim
+from fwdata.evidence.sentences import refusal
 
 
 def inverted(episode):
@@ -37,6 +38,8 @@ def test_polarity_is_pooled_over_episodes() -> None:
     assert {(v.verdict, v.action) for v in few.values()} == {("contradicted", "warn")}
     half = pooled("gripper_polarity", [*episodes[:2], *(inverted(e) for e in episodes[2:])])
     assert {(v.verdict, v.action) for v in half.values()} == {("mixed", "stop")}
+    why = refusal(list(half.values()), (), {"gripper_polarity": "--gripper closes"}) or ""
+    assert "agree with it: convert both kinds apart (--exclude, --only)" in why and "--gripper closes" not in why
 
 
 def test_polarity_needs_a_switch_a_response_and_a_measured_opening() -> None:
