@@ -271,6 +271,10 @@ def _ensure_records(request: ConvertRequest, asked: Manifest, plan: ConversionPl
             write_sources(request.out, PartSources(part=part.name))
 
 
+CACHES = ("latents", "text", "stats")
+"""Groups of a store whose contents depend on its view."""
+
+
 def _take_view(out: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
     """Take over the view of the manifest asked for: what changed, and what does not follow it since it was set."""
     before, after = adopt_manifest(out, manifest)
@@ -281,7 +285,16 @@ def _take_view(out: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
         for s in after.settings
         if s.origin == "set" and s.value != asked[s.key] and before is not after
     ]
-    return [f"{key}: {old} -> {new}" for key, old, new in changes(before, after)], kept
+    changed = changes(before, after)
+    caches = [name for name in CACHES if changed and (out / name).is_dir()]
+    if caches:
+        keys = ", ".join(key for key, _, _ in changed)
+        kept.append(
+            f"view: {keys} changed to this manifest's values; of {', '.join(caches)} of {out} those made under another "
+            "view are refused from now on; make them again, or run this command with the earlier --manifest and "
+            "options to go back"
+        )
+    return [f"{key}: {old} -> {new}" for key, old, new in changed], kept
 
 
 def _convert_parts(

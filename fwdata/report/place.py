@@ -11,6 +11,9 @@ from fwdata.store.files import is_store_folder, refuse_nested
 HEAD = 1000
 """Bytes at the start of a page that hold `POLICY`."""
 
+OTHERS = (".htm", ".txt", ".pdf", ".json", ".md", ".xml")
+"""Endings of files that a page is not, and that nobody gives a folder."""
+
 
 def page_place(out: Path, name: str, option: str) -> Path:
     """The path of a page for `out`, a file NAME.html or a folder that gets `name`.
@@ -19,7 +22,8 @@ def page_place(out: Path, name: str, option: str) -> Path:
     toolkit is.
     """
     path = out if out.suffix == ".html" else out / name
-    if path.is_dir() or (path != out and out.is_file()):
+    other = out.suffix in OTHERS and not out.is_dir()
+    if other or path.is_dir() or (path != out and out.is_file()):
         raise UsageError(f"{option} {out}: name a file ending in .html, or a folder")
     refuse_nested(path)
     refuse_foreign(path)

@@ -175,6 +175,7 @@ DATA = [
     Refused("report absent.zarr --out new.html", "absent.zarr"),
     Refused("stats toy.zarr --export notes.txt", "does not hold statistics", before=text("notes.txt")),
     Refused("stats toy.zarr --export toy.zarr/zarr.json", "lies inside the store"),
+    Refused("report toy.zarr --out new.txt", "name a file ending in .html"),
     Refused("report toy.zarr --out notes.txt", "name a file ending in .html", before=text("notes.txt")),
 ]  # fmt: skip
 

@@ -21,6 +21,7 @@ from fwdata.errors import ManifestError, StaleCache, StoreBusy, StoreDamaged, St
 from fwdata.manifest import load_manifest
 from fwdata.merge.plan import MergeRequest
 from fwdata.merge.run import merge
+from fwdata.store.caches.stats import save_statistics
 from fwdata.store.change_view import change_view
 from fwdata.store.files import write_lock
 from fwdata.store.verify import verify_store
@@ -185,12 +186,15 @@ def test_a_conversion_run_again_with_another_view_changes_the_view_only(
     text |= {"description": "new", "split": {"val": 0.5}, "stitch": {"layout": "vertical", "camera_size": [32, 32]}}
     text |= {"name": "renamed"}
     (tmp_path / "new.yaml").write_text(yaml.safe_dump(text))
+    save_statistics(fwdata.open(path), fwdata.open(path).stats())
     before = tree(path)
     manifest = load_manifest(str(tmp_path / "new.yaml"))
     change_view(path, {"split.val": 0.4})
     report = run_convert(tmp_path / "raw", path, manifest)
     assert report.new_episodes == 0
     assert "stitch.size: [32, 64] -> [64, 32]" in report.view_changes
+    refused = [line for line in report.warnings if "those made under another view are refused" in line]
+    assert len(refused) == 1 and "stitch.size" in refused[0] and "stats of" in refused[0]
     assert any("split.val stays 0.4" in text for text in report.warnings)
     after = tree(path)
     assert {k for k in after if after[k] != before.get(k)} == {"view/zarr.json"}
