@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import fake_benchmark
@@ -17,6 +16,7 @@ from fixtures import QUICKSTART_VALUES as VALUES
 from fixtures import robotwin_store, run_convert, save, toy_arrays, toy_manifest, write_toy
 from serving import small_policy
 from training import recipe, run
+from warm import WarmPrograms
 
 import fwdata
 from fwdata.doctor.album import StoredAlbum
@@ -50,7 +50,7 @@ NAMES = ("run", "preview", "store", "doctor", "recordings", "trials", "compared"
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory: pytest.TempPathFactory, warm: WarmPrograms) -> dict[str, Path]:
     """One page of every kind, of small data."""
     folder = tmp_path_factory.mktemp("pages")
     run(folder / "run", "optim.steps=24", store=FakeStore(instructions=("Press the red button",)))
@@ -70,11 +70,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "doctor": doctor_page(folder),
         "trials": trials_page(folder / "trials"),
         "compared": compared_page(folder / "compared"),
-        **sample_pages(folder / "sample", folder / "run"),
+        **sample_pages(folder / "sample", folder / "run", warm),
     }
 
 
-def sample_pages(out: Path, trained: Path) -> dict[str, Path]:
+def sample_pages(out: Path, trained: Path, warm: WarmPrograms) -> dict[str, Path]:
     """The doctor's of recordings, and the quickstart's of two of them, with the log and the films of another run."""
     store = out / "sample.zarr"
     for line in (
@@ -90,9 +90,9 @@ def sample_pages(out: Path, trained: Path) -> dict[str, Path]:
             out / "recordings.html",
         ),
         ("convert", "robotwin", out / "raw", "--out", store, "--manifest", "robotwin-sample", "--workers", 0),
-        ("encode-latents", store, "--vae", "tiny", "--stride", 8),
+        ("encode-latents", store, "--vae", "tiny", "--stride", 8, "--workers", 1),
     ):
-        command = [sys.executable, "-m", "fwdata", *map(str, line)]
+        command = [*warm("fwdata"), *map(str, line)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode in {0, 2}, done.stderr
     shutil.copytree(trained, out / "run")

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_fwtrain import MOMENTS
 from paths import SUPPORT
 from training import SMALL, assert_same_run, losses, run
+from warm import WarmPrograms
 
 from fwtrain.train.checkpoint import latest
 
@@ -24,15 +26,19 @@ def command(out: Path, *overrides: str) -> list[str]:
     return [sys.executable, str(PROGRAM), "run", "s", "--recipe", "tiny", "--out", str(out), "--threads", "1", *flags]
 
 
-def fwtrain(out: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(out, *overrides),
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+type Ran = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def fwtrain(warm: WarmPrograms) -> Ran:
+    """The program to its end, with overrides and variables; it has imported torch before it starts."""
+
+    def ran(out: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        line = [*warm(str(PROGRAM)), *command(out, *overrides)[2:]]
+        variables = {**os.environ, **environment}
+        return subprocess.run(line, env=variables, capture_output=True, text=True, timeout=400, check=False)
+
+    return ran
 
 
 def logged(out: Path) -> int:
@@ -50,7 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_process_killed_in_a_save_continues_bit_for_bit(tmp_path: Path, whole: Path, moment: str):
+def test_a_process_killed_in_a_save_continues_bit_for_bit(tmp_path: Path, whole: Path, moment: str, fwtrain: Ran):
     killed = fwtrain(tmp_path, FAKE_KILL=f"{moment},step-00000004")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     found = latest(tmp_path / "checkpoints")
@@ -62,7 +68,9 @@ def test_a_process_killed_in_a_save_continues_bit_for_bit(tmp_path: Path, whole:
 
 
 @pytest.mark.slow
-def test_a_process_killed_in_the_save_of_the_best_weights_continues_bit_for_bit(tmp_path: Path, whole: Path):
+def test_a_process_killed_in_the_save_of_the_best_weights_continues_bit_for_bit(
+    tmp_path: Path, whole: Path, fwtrain: Ran
+):
     killed = fwtrain(tmp_path, FAKE_KILL="before marker,best-00000003")
     assert killed.returncode == -signal.SIGKILL
     run(tmp_path)
@@ -82,7 +90,7 @@ def test_a_process_killed_between_steps_continues_bit_for_bit(tmp_path: Path, wh
 
 
 @pytest.mark.slow
-def test_sigterm_in_the_middle_of_a_long_step_saves_the_step_before_it(tmp_path: Path):
+def test_sigterm_in_the_middle_of_a_long_step_saves_the_step_before_it(tmp_path: Path, fwtrain: Ran):
     extra = ("optim.accumulation=6", "optim.steps=3")
     run(tmp_path / "whole", *extra)
     stopped = fwtrain(tmp_path / "stopped", *extra, FAKE_STOP="1,0")

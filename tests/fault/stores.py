@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -31,17 +34,28 @@ def quick(**patches: Any) -> Iterator[pytest.MonkeyPatch]:
 
 def full_store(folder: Path) -> Path:
     """Two tasks, five episodes in three parts, and every cache; at folder/toy.zarr, recordings in folder/raw."""
-    with quick() as patch:
-        manifest = toy_manifest(patch)
-        raw = write_toy(folder / "raw", {"lift": [5, 4, 6], "push": [3, 7]})
-        out = folder / "toy.zarr"
+    for name, (data, modified) in _full().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        os.utime(path, ns=(modified, modified))
+    return folder / "toy.zarr"
+
+
+@cache
+def _full() -> dict[str, tuple[bytes, int]]:
+    """Every file of `full_store` and when it was modified, which a store knows of its recordings. Made once."""
+    with quick() as patch, TemporaryDirectory() as made:
+        folder, manifest = Path(made), toy_manifest(patch)
+        raw, out = write_toy(folder / "raw", {"lift": [5, 4, 6], "push": [3, 7]}), folder / "toy.zarr"
         run_convert(raw, out, manifest)
         materialise(out)
         encode_latents(EncodeRequest(out, "fake", stride=2), lambda count: None, lambda *values: None)
         encode_text(out, "tiny")
         store = open_store(out)
         save_statistics(store, compute_statistics(store))
-    return out
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def said_by(path: Path, episode_id: str) -> dict[str, Any]:

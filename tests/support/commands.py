@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -42,17 +43,33 @@ class Command:
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: object) -> Ran:
-        from fwdata.cli import app
-        from fwdata.console import run_app
+        from fwdata import cli
 
         self._monkeypatch.setattr("sys.argv", ["fwdata", *map(str, arguments)])
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            run_app(app)
+            cli.main()
         captured = self._capsys.readouterr()
         code = ended.value.code
         assert isinstance(code, int)
         return Ran(code, captured.out, captured.err)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_made_once() -> Iterator[None]:
+    """A command line is read from the signatures of its functions once, which takes 60 ms for all of fwdata's."""
+    import typer.main
+
+    make, made = typer.main.get_command, WeakKeyDictionary[typer.Typer, Any]()
+
+    def once(app: typer.Typer) -> Any:
+        if app not in made:
+            made[app] = make(app)
+        return made[app]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.main.get_command", once)
+        yield
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from fake_store import FakeStore
 from training import recipe
+from warm import WarmPrograms
 
 from fwdata.errors import UsageError
 from fwdata.report import Range, RangePanel, Report, range_plot
@@ -209,7 +209,7 @@ def test_a_world_without_the_stores_robot_is_refused_before_training(tmp_path: P
 
 
 @pytest.mark.slow
-def test_the_whole_comparison_on_recordings_of_the_sample_world(tmp_path: Path):
+def test_the_whole_comparison_on_recordings_of_the_sample_world(tmp_path: Path, warm: WarmPrograms):
     raw, path, out = (str(tmp_path / name) for name in ("raw", "s.zarr", "compared"))
     small = ("--set", "optim.batch_size=4", "--set", "validation.windows=4", "--steps", "2", "--seeds", "0")
     for command in (
@@ -220,7 +220,8 @@ def test_the_whole_comparison_on_recordings_of_the_sample_world(tmp_path: Path):
         ("fwdata", "encode-latents", path, "--vae", "tiny", "--stride", "16"),
         ("fwtrain", "compare", path, "--recipe", "tiny", "--out", out, *small, "--episodes", "2", "--threads", "1"),
     ):
-        done = subprocess.run([sys.executable, "-m", *command, "--json"], capture_output=True, text=True, check=False)
+        program, *arguments = command
+        done = subprocess.run([*warm(program), *arguments, "--json"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     data = json.loads(done.stdout)
     assert data["complete"] and [arm["name"] for arm in data["arms"]] == list(NAMES)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import torch
 from fake_store import FakeStore
 from paths import SUPPORT
 from training import SMALL, losses, recipe, run, tensors
+from warm import WarmPrograms
 
 from fwdata.errors import UsageError
 from fwtrain.data import open_source, training_order, training_reader
@@ -26,20 +27,29 @@ compare as closely as gradients do."""
 PROGRAM = SUPPORT / "fake_fwtrain.py"
 
 
-def torchrun(
-    out: Path, *overrides: str, size: int = 2, flags: tuple[str, ...] = (), **environment: str
-) -> subprocess.CompletedProcess[str]:
-    sets = [part for override in (*SMALL, *overrides) for part in ("--set", override)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
-    command = [*launch, str(PROGRAM), "run", "s", "--recipe", "tiny", "--out", str(out), "--threads", "1", "--json"]
-    return subprocess.run(
-        [*command, *flags, *sets],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+type Torchrun = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def torchrun(warm: WarmPrograms) -> Torchrun:
+    """`torchrun` of the program, with overrides; its processes have imported torch before they start."""
+
+    def launch(
+        out: Path, *overrides: str, size: int = 2, flags: tuple[str, ...] = (), **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        sets = [part for override in (*SMALL, *overrides) for part in ("--set", override)]
+        start = (*warm("torch.distributed.run"), "--standalone", "--nproc-per-node", str(size), "--no-python")
+        command = (*warm(str(PROGRAM)), "run", "s", "--recipe", "tiny", "--out", str(out), "--threads", "1", "--json")
+        return subprocess.run(
+            [*start, *command, *flags, *sets],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+
+    return launch
 
 
 def assert_close_run(one: Path, other: Path, tolerance: float = 2e-5) -> None:
@@ -93,7 +103,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
-def test_two_processes_train_like_one_and_one_continues_them(tmp_path: Path, mode: str):
+def test_two_processes_train_like_one_and_one_continues_them(tmp_path: Path, mode: str, torchrun: Torchrun):
     run(tmp_path / "one", *MIXED)
     out = tmp_path / "two"
     stopped = torchrun(out, *MIXED, f"parallel={mode}", FAKE_STOP="3,1")
@@ -117,7 +127,7 @@ def test_two_processes_train_like_one_and_one_continues_them(tmp_path: Path, mod
         ("parallel=ddp", "model.variant=optional-idm", *MIXED),
     ],
 )
-def test_two_processes_continue_one(tmp_path: Path, overrides: tuple[str, ...]):
+def test_two_processes_continue_one(tmp_path: Path, overrides: tuple[str, ...], torchrun: Torchrun):
     run(tmp_path / "one", *overrides)
     out = tmp_path / "two"
     run(out, *overrides, stop_after=3)
@@ -132,7 +142,7 @@ def test_two_processes_continue_one(tmp_path: Path, overrides: tuple[str, ...]):
 
 
 @pytest.mark.slow
-def test_mistakes_on_two_processes_end_all_of_them(tmp_path: Path):
+def test_mistakes_on_two_processes_end_all_of_them(tmp_path: Path, torchrun: Torchrun):
     odd = torchrun(tmp_path / "odd", "optim.batch_size=5")
     assert "optim.batch_size 5 cannot be dealt equally to 2 processes" in odd.stderr
     assert "exitcode  : 2 " in odd.stderr
@@ -140,7 +150,7 @@ def test_mistakes_on_two_processes_end_all_of_them(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_that_split_are_continued_by_four_that_do_not_and_by_one(tmp_path: Path):
+def test_two_processes_that_split_are_continued_by_four_that_do_not_and_by_one(tmp_path: Path, torchrun: Torchrun):
     bf16 = (*MIXED, "precision=bf16", "keep_last=null")
     run(tmp_path / "one", *bf16)
     out = tmp_path / "many"
@@ -160,7 +170,9 @@ def test_two_processes_that_split_are_continued_by_four_that_do_not_and_by_one(t
 
 
 @pytest.mark.slow
-def test_a_run_on_a_slow_disk_answers_sigterm_in_time_and_keeps_the_checkpoint_before(tmp_path: Path):
+def test_a_run_on_a_slow_disk_answers_sigterm_in_time_and_keeps_the_checkpoint_before(
+    tmp_path: Path, torchrun: Torchrun
+):
     """Every tensor takes a second: half a minute and more for the whole checkpoint."""
     slow = ("parallel=fsdp", "optim.steps=40", "save_every=2", "eval_every=40", "validation.windows=0")
     began = time.monotonic()
@@ -177,7 +189,7 @@ def test_a_run_on_a_slow_disk_answers_sigterm_in_time_and_keeps_the_checkpoint_b
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["tensor half written", "files written", "before rename", "before marker"])
-def test_processes_killed_in_a_save_continue_from_the_one_before(tmp_path: Path, moment: str):
+def test_processes_killed_in_a_save_continue_from_the_one_before(tmp_path: Path, moment: str, torchrun: Torchrun):
     killed = torchrun(tmp_path, "parallel=fsdp", FAKE_KILL=f"{moment},step-00000004")
     assert killed.returncode != 0
     assert "exitcode  : -9" in killed.stderr, killed.stderr
