@@ -41,6 +41,14 @@ def test_built_in_manifests_load_and_keep_the_published_settings() -> None:
     assert found.window.num_video_frames == 9
 
 
+def test_a_text_read_twice_gives_data_of_its_own_and_deep_nesting_is_one_sentence() -> None:
+    first = load_manifest("robotwin")
+    assert load_manifest("robotwin") == first and load_manifest("robotwin").cameras is not first.cameras
+    assert "name" in reason(name=[[]]) and "cameras" not in reason(name=[[]])
+    with pytest.raises(ManifestError, match="manifest x must be a mapping"):
+        parse_model(Manifest, "[" * 3000 + "]" * 3000, "manifest x")
+
+
 def test_manifests_are_found_by_plugin_name_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({**TOY, "name": "mine"}))
