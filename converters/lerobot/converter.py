@@ -136,7 +136,7 @@ class LerobotConverter:
         if left_out:
             counts = ", ".join(f"{kind}: {count}" for kind, count in left_out.items())
             collected.warnings.append(
-                f"{name}: {len(refs)} of {len(dataset.episodes)} episodes are converted ({counts})"
+                f"{name}: {len(refs)} of {len(dataset.episodes)} episodes are read, the others left out ({counts})"
             )
         if scale is not None and refs:
             collected.scales[name] = scale

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
 
+_ADVICE = "download the video again, or leave the episode out"
 BLOCK_FRAMES = 32
 BLOCK_BYTES = 32 << 20
 
@@ -96,7 +97,7 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
                 continue
             time = len(found) if untimed else packet.pts
             if packet.is_corrupt or time is None:
-                raise BadEpisode(f"{name} is cut short or damaged at frame {len(found)}")
+                raise BadEpisode(f"{name} is cut short or damaged at frame {len(found)}; {_ADVICE}")
             if not packet.is_discard:
                 found.append((time, packet.is_keyframe, zlib.crc32(bytes(packet)) ^ packet.size << 32))
         found.sort()
@@ -182,7 +183,7 @@ def assign_run(found: Timeline, name: str, rows: int, fps: float, first: int, ru
         row = int(offset.argmax())
         raise BadEpisode(
             f"{name}: frame {row} is shown at {times[row] - times[0]:.3f} s, an even rate puts it at {row * step:.3f} "
-            "s; frames are missing or doubled"
+            f"s; frames are missing or doubled; {_ADVICE}"
         )
     warning = None
     if abs(step * fps - 1) > 0.01:
@@ -207,7 +208,7 @@ def assign_span(found: Timeline, name: str, rows: int, fps: float, start_s: floa
         row = int((offset >= 0.5 / fps).argmax())
         raise BadEpisode(
             f"{name}: row {row} is at {wanted[row]:.3f} s, the closest frame left for it at {times[row]:.3f} s; "
-            "frames are missing or doubled"
+            f"frames are missing or doubled; {_ADVICE}"
         )
     if len(times) < rows:
         raise BadEpisode(f"{name} has {len(times)} frames from {start_s:.3f} s on, the episode has {rows} rows")

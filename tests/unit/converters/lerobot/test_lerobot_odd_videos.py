@@ -12,7 +12,7 @@ import pytest
 from clips import ffmpeg_rgb, moving, write_clip
 from fixtures import run_convert
 from lerobot_files import V3_VIDEO, Recipe, edit_info, write_dataset, write_video
-from lerobot_reading import manifest
+from lerobot_reading import manifest, reason
 from PIL import Image
 
 import fwdata
@@ -216,3 +216,11 @@ def test_an_episode_that_no_keyframe_of_the_container_leads_to(tmp_path: Path, s
         write_clip(path, moving(COUNT), "mpeg2video", fps=25, gop=8, form=form, options={"bf": "2"})
     report, store = convert(raw, tmp_path / "s.zarr")
     assert report.quarantined == [] and shows(store, ffmpeg_rgb(paths[0]))
+
+
+def test_a_variable_rate_says_which_frame_and_what_to_do(tmp_path: Path) -> None:
+    raw = write_dataset(tmp_path / "set", Recipe(lengths=(6,), tasks=(0,), size=(64, 96)))
+    write_clip(sorted(raw.rglob("*.mp4"))[0], moving(6), fps=15, times=[0, 1, 2, 5, 6, 7])
+    told = reason(raw)
+    assert "frame 2 is shown at 0.133 s, an even rate puts it at 0.187 s; frames are missing or doubled; " in told
+    assert "download the video again, or leave the episode out" in told

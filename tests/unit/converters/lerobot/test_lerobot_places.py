@@ -265,8 +265,8 @@ def test_episodes_left_out_are_counted_by_kind(tmp_path):
     (root / "data/chunk-000/episode_000000.parquet").write_bytes(b"")
     found = converter(max_episodes=1).discover(tmp_path / "raw")
     assert (
-        "set: 1 of 4 episodes are converted (files missing or without content: 2, beyond option max_episodes: 1)"
-        in (found.warnings)
+        "set: 1 of 4 episodes are read, the others left out (files missing or without content: 2, beyond option "
+        "max_episodes: 1)" in (found.warnings)
     )
     counts = {"files missing or without content": 2, "beyond option max_episodes": 1}
     assert found.decisions["datasets"]["set"]["left_out"] == counts

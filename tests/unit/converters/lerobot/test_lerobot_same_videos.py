@@ -47,7 +47,8 @@ def test_two_episodes_of_one_video_are_left_out(tmp_path, linked):
     assert [ref.hints["episode"] for ref in found.episodes] == [1, 2]
     assert [skip.source[-6:] for skip in found.skipped] == ["000000", "000003"]
     assert "are the same file, byte for byte, but episodes 0, 3 have other rows" in found.skipped[0].reason
-    assert any("2 of 4 episodes are converted (frames that another episode claims: 2)" in w for w in found.warnings)
+    told = "2 of 4 episodes are read, the others left out (frames that another episode claims: 2)"
+    assert any(told in warning for warning in found.warnings)
 
 
 def test_episodes_that_are_there_twice_and_still_videos_are_kept(tmp_path):
