@@ -22,6 +22,9 @@ GAP, CLEAR, RATIO = 8.0, 3.0, 10.0
 COLUMNS, SHARE = 3, 0.6
 """Columns of one kind that must fall apart alike, and the share of those that move on both sides."""
 
+UNCHANGED = 2
+"""Columns that must move on both sides and stay as they are beside a position without names."""
+
 FACTORS = (("degrees and rad, or cm and m", 180 / math.pi), ("mm and m", 1000.0))
 """What such a ratio is usual for; 100 lies within the spread of the first."""
 
@@ -162,7 +165,8 @@ class ColumnUnits(Detector):
 def _two_units(names: Sequence[str], sizes: Floats) -> _TwoSizes | None:
     """The episodes whose sizes [E, D], NaN where nothing moves, are of two units in the same columns; None: of one.
 
-    Most of the columns must fall apart alike, or all that are positions, or angles, by their names.
+    Most of the columns must fall apart alike, or all that are positions, or angles, by their names; or three neighbours
+    alone as mm and m do, as in a pose without names.
     """
     found = max(_splits(sizes), key=lambda split: int(split.columns.sum()), default=None)
     if found is None:
@@ -172,7 +176,17 @@ def _two_units(names: Sequence[str], sizes: Floats) -> _TwoSizes | None:
         return found
     kinds = (np.array([bool(kind.search(name.lower())) for name in names]) & moving for kind in _KINDS)
     whole = any(kind.sum() >= COLUMNS and found.columns[kind].all() for kind in kinds)
-    return found if whole and found.units else None
+    return found if (whole and found.units) or _unnamed_position(found) else None
+
+
+def _unnamed_position(found: _TwoSizes) -> bool:
+    """Whether just three neighbours, of columns that move on both sides, differ as mm and m do.
+
+    Joints that rest in some episodes are more than three, and smaller than LEAST where they rest.
+    """
+    at = np.flatnonzero(found.columns)
+    alone = len(at) == COLUMNS and int(np.ptp(at)) == COLUMNS - 1 and found.compared >= COLUMNS + UNCHANGED
+    return alone and found.units == FACTORS[1][0]
 
 
 def _splits(sizes: Floats) -> Iterable[_TwoSizes]:

@@ -132,6 +132,13 @@ def test_times_that_go_back_under_a_right_frame_index_are_judged_by_the_motion(
         assert any(words in text for text in episode.warnings), episode.warnings
 
 
+def test_times_that_are_no_numbers_are_reported(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "set", Recipe(**SMALL))
+    edit(root, columns(lambda times: pa.array([*times[:-2], float("nan"), float("nan")], pa.float32()), "timestamp"))
+    found = _read(root)
+    assert all("timestamp is no number in 2 of" in " ".join(episode.warnings) for episode in found)
+
+
 def test_times_that_go_back_while_the_robot_rests_are_reported(tmp_path: Path) -> None:
     motion = np.repeat(np.sin(np.linspace(0, 3, 15))[:, None] * np.arange(1, 8), 2, axis=0)
     times = np.arange(30) / 15

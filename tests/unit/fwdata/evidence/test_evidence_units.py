@@ -53,6 +53,20 @@ def test_only_positions_or_only_angles_in_another_unit(column: tuple[int, ...]) 
     assert clean is not None and clean.verdict == "confirmed"
 
 
+@pytest.mark.parametrize(("columns", "factor", "action"), [
+    ((0, 1, 2), 1000, "stop"), ((1, 2, 3), 1000, "stop"), ((0, 1), 1000, None), ((0, 2, 4), 1000, None),
+    ((0, 1, 2), DEGREES, None), ((0, 1, 2), 1, None),
+])  # fmt: skip
+def test_the_position_of_a_pose_without_names(columns: tuple[int, ...], factor: float, action: str | None) -> None:
+    names = tuple(f"state_{i}" for i in range(7))
+    poses = [changed(e, state=e.state[:, [*JOINTS, 3]], action=e.action[:, [*JOINTS, 3]]) for e in clean_set()]
+    poses = [changed(e, state_names=names, action_names=names) for e in poses]
+    found = verdict([*(times(e, (), 1) for e in poses[:4]), *(times(e, columns, factor) for e in poses[4:])])
+    assert found is not None and (found.action if found.verdict == "contradicted" else None) == action
+    if action:
+        assert "mm and m differ" in found.measured and "in 3 of 6 columns" in found.measured
+
+
 @pytest.mark.parametrize(("opening", "outcome"), [(0.6, "warn"), (1.7, "warn"), (0.9, None)])
 def test_grippers_of_two_openings_warn(opening: float, outcome: str | None) -> None:
     found = verdict([*clean_set()[:4], *(times(e, GRIPPERS, opening) for e in clean_set()[4:])], "grippers")
