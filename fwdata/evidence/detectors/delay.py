@@ -29,6 +29,9 @@ from fwdata.evidence.signals import (
 LATE_WARN, LATE_STOP = 0.3, 0.5
 """Seconds by which the state may follow the action: a robot's own 0.1 to 0.15 s is normal."""
 
+EARLY_ROWS = -0.75
+"""Rows below which the state moves before it is commanded: no robot does, so rows of state and action are shifted."""
+
 FOLLOWS, COPIED = 0.9, 0.9999
 """Correlation above which a state column follows its action, and above which it is a copy of the command."""
 
@@ -59,15 +62,17 @@ class StateDelay(Detector):
             return (self.abstain("every state column that moves is a copy of the action", decided=DECIDED),)
         rows = middle(lags)
         seconds = rows / episode.hz
-        late = seconds > LATE_WARN
+        apart = seconds > LATE_WARN or rows < EARLY_ROWS
         return (
             self.verdict(
-                "contradicted" if late else "confirmed",
+                "contradicted" if apart else "confirmed",
                 f"{rows:+.1f} rows, median of {len(lags)} columns",
                 value=round(seconds, 4),
                 n=len(lags),
                 decided=DECIDED,
-                measured=f"the state follows the action after {seconds:.2f} s",
+                measured=f"the state follows the action after {seconds:.2f} s"
+                if rows >= EARLY_ROWS
+                else f"the state is {-rows:.1f} rows ({-seconds:.2f} s) before the action",
             ),
         )
 
@@ -79,6 +84,8 @@ class StateDelay(Detector):
             return found
         values = np.asarray([v.value for v in verdicts], np.float64)
         median, interval = middle(values), bootstrap_interval(values)
+        if median < 0:
+            return found  # too early by so many rows, not seconds
         action: Severity = "note" if interval[0] <= LATE_WARN else "stop" if interval[0] > LATE_STOP else "warn"
         verdict = found[0]
         return (

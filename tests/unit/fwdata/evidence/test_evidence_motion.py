@@ -43,6 +43,19 @@ def test_targets_that_are_the_state_of_the_row_before_are_found() -> None:
     verdict = pooled("action_meaning", episodes)[""]
     assert (verdict.verdict, verdict.action) == ("contradicted", "stop")
     assert verdict.measured == "exactly the state of the row before"
+    unclaimed = pooled("action_meaning", [with_claims(e, action=None) for e in episodes])[""]
+    assert (unclaimed.verdict, unclaimed.action) == ("contradicted", "warn")
+
+
+@pytest.mark.parametrize("rows", [-1, 1, 2])
+def test_an_action_behind_the_state_warns(rows: int) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.normal(0, 0.003, e.state.shape).astype(np.float32) for e in clean_set()]
+    shifted = [changed(e, action=delayed(e.state, rows) + n) for e, n in zip(clean_set(), noise, strict=True)]
+    verdict = pooled("state_delay", shifted)[""]
+    assert (verdict.verdict, verdict.action) == (("contradicted", "warn") if rows > 0 else ("confirmed", "note"))
+    if rows > 0:
+        assert f"the state is {rows}." in verdict.measured or f"{rows - 1}.9 rows" in verdict.measured
 
 
 @pytest.mark.parametrize("meaning", ["absolute", "next_state", "delta"])
