@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.records import MotionTrace
-from fwdata.evidence.signals import Floats, middle, non_negative_fit, shifted
+from fwdata.evidence.signals import Floats, lagged, middle, non_negative_fit
 
 APART, GAIN, SCORE = 2, 0.2, 0.5
 """Rows by which an episode's images are out of step, how much better that lag explains them, and how well.
@@ -77,8 +77,7 @@ def _reach(traces: Sequence[MotionTrace]) -> int:
 
 def _scores(traces: Sequence[MotionTrace], reach: int, kept: NDArray[np.bool_]) -> Floats:
     """float64 [n, 2 reach + 1]: correlation of each episode at every lag, by the weights of the other kept ones."""
-    cut = [shifted(t.speeds, t.energy, 0) for t in traces]
-    cut = [(x - x.mean(axis=0), y - y.mean()) for x, y in cut]
+    cut = [(t.speeds - t.speeds.mean(axis=0), t.energy - t.energy.mean()) for t in traces]
     grams, moments = np.stack([x.T @ x for x, _ in cut]), np.stack([x.T @ y for x, y in cut])
     found = np.zeros((len(traces), 2 * reach + 1))
     for index, trace in enumerate(traces):
@@ -86,9 +85,5 @@ def _scores(traces: Sequence[MotionTrace], reach: int, kept: NDArray[np.bool_]) 
         others[index] = False
         weights = non_negative_fit(grams[others].sum(axis=0), moments[others].sum(axis=0))
         explained = trace.speeds @ weights
-        for column, lag in enumerate(range(-reach, reach + 1)):
-            wanted, seen = shifted(explained, trace.energy, lag)
-            wanted, seen = wanted - wanted.mean(), seen - seen.mean()
-            scale = float(np.sqrt((wanted @ wanted) * (seen @ seen)))
-            found[index, column] = float(wanted @ seen) / scale if scale > 1e-12 else 0.0
+        found[index] = lagged(explained[:, None], trace.energy[:, None], range(-reach, reach + 1))[:, 0]
     return found

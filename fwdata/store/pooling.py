@@ -38,8 +38,9 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
     verdicts: list[DatasetVerdict] = []
     comparing = [detector for detector in all_detectors() if detector.compares]
     traced = _traced(store, comparing, {m.episode: m for m in measurements})
+    known = (*first, *record.verdicts())
     for detector in all_detectors():
-        before = [v for v in (*first, *record.verdicts()) if v.detector == detector.name]
+        before = [v for v in known if v.detector == detector.name]
         if detector in comparing:
             verdicts += detector.pool(traced) or before
         else:
