@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from fixtures import PLUGINS, tree, write_toy
 from paths import ROOT
+from warm import WarmPrograms
 
 from fwdata.pipeline.status import store_status
 from fwdata.store.leases import seen_leases
@@ -51,9 +52,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "FWDATA_PLUGINS": str(PLUGINS), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def start(*command: object) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-m", "fwdata", *map(str, command)]
-    pipe = subprocess.PIPE
+def start(*command: object, program: tuple[str, ...] = (sys.executable, "-m", "fwdata")) -> subprocess.Popen[str]:
+    """program: how `fwdata` is started."""
+    arguments, pipe = [*program, *map(str, command)], subprocess.PIPE
     return subprocess.Popen(arguments, env=environment(), stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
 
 
@@ -63,8 +64,8 @@ def done(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def run(*command: object) -> str:
-    return done(start(*command))
+def run(*command: object, **how: tuple[str, ...]) -> str:
+    return done(start(*command, **how))
 
 
 @contextmanager
@@ -129,15 +130,16 @@ def commands(raw: Path, store: Path) -> list[list[object]]:
 
 
 @pytest.mark.slow
-def test_four_shards_at_once_one_killed_and_run_again(tmp_path: Path) -> None:
+def test_four_shards_at_once_one_killed_and_run_again(tmp_path: Path, warm: WarmPrograms) -> None:
+    warmed = warm("fwdata")
     raw, one, many = write_toy(tmp_path / "raw", RAW), tmp_path / "one.zarr", tmp_path / "many.zarr"
     for number, (alone, spread) in enumerate(zip(commands(raw, one), commands(raw, many), strict=True)):
-        run(*alone)
+        run(*alone, program=warmed)
         folder = tmp_path / str(number)
         folder.mkdir()
         command = [*spread, "--workers", 0] if number == 0 else spread
         with held(folder, 14, *command, "--shard", "1/4") as killed:
-            others = [start(*spread, "--shard", f"{index}/4") for index in (0, 2, 3)]
+            others = [start(*spread, "--shard", f"{index}/4", program=warmed) for index in (0, 2, 3)]
             for process in others:
                 done(process)
             said = store_status(many)[0]
@@ -146,7 +148,7 @@ def test_four_shards_at_once_one_killed_and_run_again(tmp_path: Path) -> None:
             assert list(many.glob("**/.attempt-*"))
         lost = store_status(many)[0]
         assert not lost.running and [seen.lease.pid for seen in lost.lost] == [killed.pid]
-        run(*spread, "--shard", "1/4")
+        run(*spread, "--shard", "1/4", program=warmed)
         assert tree(many) == tree(one)
         assert not list(many.glob("**/.*"))
     assert not verify_store(many).findings
