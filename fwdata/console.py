@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import sys
 import textwrap
 import threading
@@ -54,7 +55,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     import typer
 
     wrong_usage, click_error = usage_errors()
-    threading.excepthook = _thread_failed
+    threading.excepthook, sys.unraisablehook = _thread_failed, _lost_in_a_callback
     try:
         code = app(standalone_mode=False)
     except typer.Exit as exit_:
@@ -93,6 +94,17 @@ def _thread_failed(failed: threading.ExceptHookArgs) -> None:
         warn(f"writing in the background failed: {reason}; what TensorBoard shows of this run may be incomplete")
     else:
         threading.__excepthook__(failed)
+
+
+def _lost_in_a_callback(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C that Python drops since it came in a finaliser or a weak reference's callback comes again after it."""
+    if isinstance(lost.exc_value, KeyboardInterrupt) and hasattr(signal, "pthread_kill"):  # absent on Windows
+        main = threading.main_thread().ident
+        again = threading.Timer(0.01, signal.pthread_kill, (main, signal.SIGINT))  # ends a wait of the main thread, too
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def add_version(app: typer.Typer, name: str) -> None:

@@ -187,3 +187,25 @@ def test_a_table_on_a_narrow_terminal_is_folded(monkeypatch: pytest.MonkeyPatch,
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 2 and max(map(len, lines)) <= 60
     assert " ".join(" ".join(lines).split()).replace(" default", "", 1).endswith("executing the instruction: {task}")
+
+
+LOST = """
+import time, typer
+from fwdata.console import run_app
+app = typer.Typer()
+class Dropped:
+    def __del__(self):
+        raise KeyboardInterrupt  # as Ctrl-C in a finaliser
+@app.command()
+def work():
+    Dropped()
+    time.sleep(20)
+run_app(app)
+"""
+
+
+def test_ctrl_c_in_a_finaliser_is_not_lost():
+    done = subprocess.run(
+        [sys.executable, "-c", LOST], capture_output=True, text=True, check=False, cwd=ROOT, timeout=15
+    )
+    assert (done.returncode, done.stderr) == (130, f"error: {INTERRUPTED}\n")
