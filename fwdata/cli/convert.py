@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -118,7 +118,6 @@ def convert(
 
     Example: fwdata convert robotwin RAW_DIR --out data/robotwin.zarr --settings clean --max-episodes-per-task 5
     """
-    from fwdata.pipeline.choose import manifest_for
     from fwdata.pipeline.registry import located
     from fwdata.pipeline.request import ConvertRequest
     from fwdata.store.working_copy import reading_copy, working_copy
@@ -129,8 +128,7 @@ def convert(
     count = default_workers() if workers is None else workers
     copy = reading_copy if dry_run else working_copy
     with _worker_pool(count, memory << 20, measures=not no_evidence, writes=not dry_run) as pool, copy(out) as path:
-        chosen = manifest_for(source, manifest, given, roots, pool)
-        _say_manifest(chosen, source, manifest)
+        chosen = _choose_manifest(source, manifest, given, roots, pool)
         request = ConvertRequest(
             *(source, roots, path, chosen, count, on_error, episode_seconds, memory << 20),
             retry=retry,
@@ -141,6 +139,7 @@ def convert(
             evidence=not no_evidence,
             accept=_accepted(accept or []),
             spread=spread_of(out, shard, engine, address),
+            named=manifest is not None,
         )
         if dry_run:
             _print_dry_run(request, as_json)
@@ -173,11 +172,17 @@ def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> Worke
     return WorkerPool(count, memory, soon=fork_command)
 
 
-def _say_manifest(chosen: Manifest, source: str, named: str | None) -> None:
-    """Say which manifest fits where the command named none and it is not the source's usual one."""
+def _choose_manifest(
+    source: str, named: str | None, given: Mapping[str, Any], roots: tuple[Path, ...], pool: WorkerPool
+) -> Manifest:
+    """The manifest; said where the command named none and it is not the source's usual one."""
+    from fwdata.pipeline.choose import manifest_for
+
+    chosen = manifest_for(source, named, given, roots, pool)
     if named is None and chosen.name != source:
         say(f"manifest {chosen.name}: {chosen.description}")
         _say_unstitched(chosen)
+    return chosen
 
 
 def _say_unstitched(manifest: Manifest) -> None:
@@ -251,7 +256,7 @@ def _say_evidence(verdicts: tuple[DatasetVerdict, ...], accepted: Mapping[str, s
         warn(text)
     unverified = sentences.not_verified(verdicts)
     if unverified:
-        say(unverified)
+        say(f"{unverified}; check these in the films of `fwdata report`")
 
 
 def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:

@@ -63,6 +63,9 @@ class ConvertRequest:
     """What the first recordings showed, for workers; set by `convert`."""
     spread: Spread = ALONE
     """Which parts are converted here, and by what."""
+    named: bool = True
+    """The manifest was chosen by the caller. False: a default, whose view a store made with another manifest does not
+    take."""
 
     def where(self) -> str:
         """The roots, for messages."""

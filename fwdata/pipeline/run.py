@@ -134,7 +134,7 @@ def convert(
                 record_touched(request, check)
                 if request.gate is not None:
                     _settle(request, request.gate, look, new, made_here=made_here and job is None, job=job)
-                notes = _take_view(request.out, asked)
+                notes = _take_view(request, asked)
                 end_job(request.out, "convert")
     report = store_report(request.out, found.warnings, new, time.monotonic() - began)
     again = {item.id for item in check.changed} | {name for item in update for name in item.again}
@@ -275,8 +275,12 @@ CACHES = ("latents", "text", "stats")
 """Groups of a store whose contents depend on its view."""
 
 
-def _take_view(out: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
+def _take_view(request: ConvertRequest, manifest: Manifest) -> tuple[list[str], list[str]]:
     """Take over the view of the manifest asked for: what changed, and what does not follow it since it was set."""
+    out, made = request.out, request.manifest.name
+    if not request.named and manifest.name != made:
+        taken = f"the view stays as it is: the store was made with manifest {made!r}, and this command named none"
+        return [], [f"{taken}; to change it to that of {manifest.name!r}: --manifest {manifest.name}"]
     before, after = adopt_manifest(out, manifest)
     asked = dict(flat(manifest.view))
     kept = [

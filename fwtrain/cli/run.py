@@ -205,7 +205,10 @@ def _outcome_json(outcome: TrainingOutcome, out: Path) -> OutcomeJson:
 
 def _outcome_text(outcome: TrainingOutcome, out: Path) -> str:
     if outcome.loss is None:
-        return f"{out} is complete at step {outcome.step}"
+        return (
+            f"{out} is complete at step {outcome.step}, nothing was trained; for more steps: the same command with a "
+            "larger --steps"
+        )
     result = outcome.validation
     lines = [
         f"{out}: {outcome.step} steps, "

@@ -302,11 +302,12 @@ class RunFolder:
         length = {"steps": recipe.optim.steps, "epochs": recipe.optim.epochs}
         return not differences(own.model_copy(update={"optim": own.optim.model_copy(update=length)}), recipe)
 
-    def _longer_later(self, recipe: Recipe) -> str:
-        """What to do first, where an unfinished run is given more steps."""
-        if not self._only_longer(recipe):
-            return ""
-        return "; a run can be given more steps once it is finished: finish it first, with the steps it has"
+    def _length_advice(self, recipe: Recipe, changed: list[str]) -> str:
+        """What to do instead, where a run is given fewer steps, or more before it is finished."""
+        if self._only_longer(recipe):
+            return "; a run can be given more steps once it is finished: finish it first, with the steps it has"
+        shorter = all(line.startswith(("optim.steps:", "optim.epochs:")) for line in changed)
+        return "; a finished run can be given more steps, not fewer" if shorter else ""
 
     def _read(self, name: str) -> str:
         path = self.path / name
@@ -341,7 +342,7 @@ class RunFolder:
                 more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
                 raise RunMismatch(
                     f"{self.path} holds a run of another recipe ({changed[0]}{more}); use another --out, or --fresh to "
-                    f"delete that run and start again{self._longer_later(recipe) if longer else ''}"
+                    f"delete that run and start again{self._length_advice(recipe, changed) if longer else ''}"
                 )
         elif self.path.is_dir() and any(item.name != UNNAMED for item in self.path.iterdir()):
             raise UsageError(f"--out {self.path} is not empty and holds no run; name a new folder")

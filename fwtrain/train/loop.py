@@ -36,7 +36,7 @@ from fwtrain.train.parallel import Team
 from fwtrain.train.passes import Loaded, Pass, PassLoader, check_share, step_passes
 from fwtrain.train.saver import STOP_SECONDS, Saver
 from fwtrain.train.tensors import checkpoint_tensors
-from fwtrain.train.validate import ValidationResult, Validator
+from fwtrain.train.validate import ValidationResult, Validator, why_no_validation
 from fwtrain.train.weights import check_file, load_parts, model_parts, write_frozen
 from fwtrain.weights.initialise import initialise
 
@@ -277,7 +277,7 @@ class Trainer:
         values: dict[str, float] = {}
         result: ValidationResult | None = None
         if self.validator is None:
-            note("no validation: the store has no validation episodes that can be used (or validation.windows is 0)")
+            note(why_no_validation(self.recipe))
 
         def stop() -> bool:
             return self.step < self.total and self.team.agree(should_stop() or self.saver.failed)

@@ -85,6 +85,16 @@ class ValidationResult:
         }
 
 
+def why_no_validation(recipe: Recipe) -> str:
+    """Why a run has no validator, and what to do."""
+    if not recipe.validation.windows:
+        return "no validation: validation.windows is 0"
+    return (
+        "no validation: the store holds out no episode with a window that this run can use; `fwdata view STORE --set "
+        "split.val=0.25` holds out a quarter of the episodes"
+    )
+
+
 class Validator:
     """The validation windows of a run. Make it with `Validator.of`."""
 

@@ -200,7 +200,7 @@ TRAIN = [
     Refused("run toy.zarr --recipe tiny --out run --fresh --device nonsense", "nonsense"),
     Refused("run toy.zarr --recipe tiny --out run --fresh", "does not match", EXIT_DAMAGED, before=other_prompt),
     Refused("run second.zarr --recipe tiny --out run --fresh", "no latent cache"),
-    Refused("run second.zarr --recipe tiny --out new", "no latent cache"),
+    Refused("run second.zarr --recipe tiny --out new", "with --vae tiny for recipe tiny"),
     Refused("run toy.zarr --recipe tiny --out new", "lacks p00001", before=lose_latents),
     Refused("run toy.zarr --recipe tiny --out run --fresh", "lacks p00001", before=lose_latents),
     Refused("export fastwam absent a.pt", "absent"),

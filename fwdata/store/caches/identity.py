@@ -123,9 +123,12 @@ def choose_cache[R: CacheRecord](
     Where none fits, one that does not is returned: the caller refuses it and names what differs.
     """
     caches = find_caches(files, group, model)
-    kind = "latent" if group == "latents" else "text"
+    kind, small = ("latent", "--vae tiny") if group == "latents" else ("text", "--encoder tiny")
     if not caches:
-        raise StoreError(f"{files.location} has no {kind} cache; make one with `fwdata {command} {files.location}`")
+        raise StoreError(
+            f"{files.location} has no {kind} cache; make one with `fwdata {command} {files.location}`, "
+            f"with {small} for recipe tiny"
+        )
     if name is None:
         fitting = [n for n, record in caches.items() if not unlike(record.identity, settings)]
         among = fitting or list(caches)

@@ -90,7 +90,7 @@ class LatentCache(Cache[LatentCacheRecord]):
                 raise StoreError(
                     f"{where} lacks {part.name} ({part.record.group}); "
                     f"complete it with `fwdata encode-latents {quoted(self._store.location)} --name {self.name} "
-                    f"--vae {quoted(self.vae)}`"
+                    f"--vae {quoted(self.vae)} --stride {self.record.stride}`"
                 )
             if record.source != part.digest:
                 raise StaleCache(

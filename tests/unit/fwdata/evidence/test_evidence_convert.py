@@ -290,7 +290,7 @@ def test_plain_sources_claim_nothing_and_say_what_is_not_verified(
     assert report.quarantined == [] and not [v for v in report.evidence if v.action == "stop"]
     main(["convert", "toy", str(raw), "--out", str(tmp_path / "p.zarr"), "--workers", "0"])
     said = capsys.readouterr().err
-    assert said.count("not verified:") == 1
+    assert said.count("not verified:") == 1 and said.count("films of `fwdata report`") == 1
 
 
 @pytest.mark.slow

@@ -206,6 +206,20 @@ def test_a_conversion_run_again_with_another_view_changes_the_view_only(
     assert stamps(path) == before_again
 
 
+def test_a_default_manifest_does_not_change_the_view_that_another_manifest_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = toy_store(tmp_path, monkeypatch, {"a": [3, 4]}, name="mine")
+    text = yaml.safe_load((PLUGINS / "toy.yaml").read_text()) | {"split": {"val": 0.5}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(text))
+    default = load_manifest(str(tmp_path / "toy.yaml"))
+    before = tree(path)
+    report = run_convert(tmp_path / "raw", path, default, named=False)
+    assert report.view_changes == [] and tree(path) == before
+    assert any("made with manifest 'mine'" in text and "--manifest toy" in text for text in report.warnings)
+    assert "split.val: 0.25 -> 0.5" in run_convert(tmp_path / "raw", path, default).view_changes
+
+
 def test_a_part_added_later_is_read_with_the_manifest_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
