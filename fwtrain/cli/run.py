@@ -210,9 +210,9 @@ def _outcome_text(outcome: TrainingOutcome, out: Path) -> str:
             "larger --steps"
         )
     result = outcome.validation
+    video = f"{outcome.video:.4f}" if outcome.video else "none of this step's windows"
     lines = [
-        f"{out}: {outcome.step} steps, "
-        f"loss {outcome.loss:.4f} (video {outcome.video:.4f}, action {outcome.action:.4f})",
+        f"{out}: {outcome.step} steps, loss {outcome.loss:.4f} (video {video}, action {outcome.action:.4f})",
         f"{outcome.seconds:.1f} s, {outcome.steps_per_s:.2f} steps/s, {outcome.samples_per_s:.1f} samples/s, "
         f"data wait {outcome.data_wait:.1%}",
     ]

@@ -39,6 +39,9 @@ from fwtrain.weights.released import ACTION_SHIFT, OLDER_ACTION_SHIFT
 
 RECIPE, INFO, TENSORBOARD = "recipe.yaml", "run.json", "tensorboard"
 UNNAMED = f".{RECIPE}.tmp"
+DIGESTS = ("normalisation", "episodes")
+"""Keys of an identity that show only that something differs, not what."""
+
 TRAINED_VIEW = ("window", "split", "normalisation", "prompt")
 """Keys of a store's view that a training batch depends on besides its caches."""
 SIZES_OF = 32
@@ -186,18 +189,20 @@ def _digest(data: Mapping[str, Any]) -> str:
 
 
 def refuse_difference(saved: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
-    """RunMismatch naming the first thing that differs between two identities.
+    """RunMismatch naming the first thing that differs between two identities; digests last, they follow from others.
 
     Checkpoints of earlier releases hold a digest of the whole manifest; run.json, compared too, holds the view.
     """
     unknown = {OLD_MANIFEST, "view", "recordings"} if OLD_MANIFEST in saved else {"recordings"} - saved.keys()
-    for key in {**now, **saved}:
+    for key in sorted({**now, **saved}, key=lambda key: key in DIGESTS):
         before, after = saved.get(key, "none"), now.get(key, "none")
         if before == after or key in unknown or (key == "model" and _same_model(before, after)):
             continue
         detail = f"{before} -> {after}"
         if key in ("model", "view"):
             detail = "; ".join(_tree_differences(json.loads(saved.get(key, "{}")), json.loads(after)))
+        if key in DIGESTS:
+            detail += " (digests; other recordings, another split or recomputed statistics)"
         raise RunMismatch(f"{where} was made with another {key}: {detail}; use another --out or --fresh")
 
 

@@ -91,7 +91,7 @@ def why_no_validation(recipe: Recipe) -> str:
         return "no validation: validation.windows is 0"
     return (
         "no validation: the store holds out no episode with a window that this run can use; `fwdata view STORE --set "
-        "split.val=0.25` holds out a quarter of the episodes"
+        "split.val=0.25` holds out a quarter of the episodes, for a new run"
     )
 
 

@@ -20,7 +20,7 @@ from fwdata.envs.sample.world import (
     pressed_colours,
     sample_scene,
 )
-from fwdata.errors import UsageError, did_you_mean
+from fwdata.errors import UsageError
 
 KINDS = ("robotwin",)
 """Robots the sample world can be: the formats `write_sample` writes."""
@@ -34,12 +34,11 @@ _STREAMS = {"record": 0, "eval": 1}
 def check_kind(kind: str) -> str:
     """The kind itself; UsageError listing the kinds there are when it is not one of them."""
     if kind not in KINDS:
-        raise UsageError(f"the sample world has no kind {kind!r}; available: {', '.join(KINDS)}{_hint(kind)}")
+        raise UsageError(
+            f"the sample world has no kind {kind!r}; available: {', '.join(KINDS)}, for runs on what `fwdata sample "
+            "robotwin` records; a run of another robot is compared with its recordings by fwtrain predict"
+        )
     return kind
-
-
-def _hint(kind: str) -> str:
-    return did_you_mean(kind, KINDS) if len(KINDS) > 1 else ""
 
 
 def episode_scene(kind: str, seed: int, episode: int, split: Literal["record", "eval"]) -> tuple[Task, Scene]:

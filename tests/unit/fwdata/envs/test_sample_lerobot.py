@@ -11,7 +11,7 @@ from fixtures import tree
 
 import fwdata
 from fwdata.envs.sample import SampleEnv, write_sample
-from fwdata.envs.sample.env import expert_rollout
+from fwdata.envs.sample.env import check_kind, expert_rollout
 from fwdata.errors import UsageError
 
 
@@ -56,3 +56,8 @@ def test_a_rerun_keeps_what_is_there_and_grows(dataset: Path, tmp_path: Path):
         write_sample("lerobot", tmp_path / "other", episodes=1)
     with pytest.raises(UsageError, match="the sample world has no kind 'hdf'; available: robotwin, lerobot"):
         write_sample("hdf", tmp_path / "x", episodes=1)
+
+
+def test_a_run_of_another_robot_is_sent_to_predict():
+    with pytest.raises(UsageError, match=r"no kind 'lerobot'; available: robotwin, for runs .* by fwtrain predict"):
+        check_kind("lerobot")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from training import assert_same_run, losses, recipe, run
 import fwdata
 from fwdata.errors import UsageError
 from fwdata.window import Window
+from fwtrain.cli.run import _outcome_text
 from fwtrain.errors import RunMismatch
 from fwtrain.recipe import load_recipe
 from fwtrain.train.build import Sizes, sized_config
-from fwtrain.train.folder import RunFolder
+from fwtrain.train.folder import RunFolder, refuse_difference
 from fwtrain.train.horizon import horizon_warning
 from fwtrain.train.optim import learning_rate
 from fwtrain.train.run import plan_run
@@ -70,6 +72,21 @@ def test_only_a_finished_run_only_more_steps_and_nothing_else(tmp_path: Path):
         run(tmp_path, "optim.steps=12", "optim.lr=0.5")
     assert "more steps" not in str(refused.value)
     assert RunFolder(tmp_path).recipe().optim.steps == 6
+
+
+def test_the_last_lines_of_a_run_say_how_it_goes_on(tmp_path: Path):
+    first = run(tmp_path)
+    assert "(video none of this step's windows, action" in _outcome_text(replace(first, video=0.0), tmp_path)
+    assert "nothing was trained; for more steps" in _outcome_text(run(tmp_path), tmp_path)
+
+
+def test_a_difference_is_named_by_its_cause_before_the_digest_that_follows_from_it():
+    saved = {"normalisation": "a1", "view": json.dumps({"split": {"val": 0.1}})}
+    now = {"normalisation": "b2", "view": json.dumps({"split": {"val": 0.25}})}
+    with pytest.raises(RunMismatch, match=r"another view: split.val 0.1 -> 0.25"):
+        refuse_difference(saved, now, "run")
+    with pytest.raises(RunMismatch, match=r"another normalisation: a1 -> b2 \(digests; other recordings"):
+        refuse_difference(saved, {**saved, "normalisation": "b2"}, "run")
 
 
 @pytest.mark.parametrize("fps", [20, 50 / 3, 15])
