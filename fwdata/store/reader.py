@@ -45,7 +45,10 @@ class Store:
         if record is None:
             if files.read(CLAIM) is not None:
                 raise StoreError(f"{files.location} is half a copy of a store; run the same `fwdata copy` again")
-            raise StoreError(f"{files.location} is not an fwdata store: it has no zarr.json with fwdata attributes")
+            raise StoreError(
+                f"{files.location} is not an fwdata store: it has no zarr.json with fwdata attributes; to make "
+                "one of recordings: `fwdata convert SOURCE RAW --out STORE`"
+            )
         self.record = record
         self._stitched: dict[str, ChunkedArray | None] = {}
 

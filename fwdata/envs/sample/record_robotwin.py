@@ -37,6 +37,8 @@ from fwdata.errors import UsageError, did_you_mean
 VARIANTS = ("classic", "v1.0")
 JPEG_MARK = b"\xff\xfe\x00\x0aXPL-RGB1"
 """COM segment of a JPEG stream whose colours are in standard order (XPolicyLab README)."""
+SEEDS = 100_000
+"""Seeds of recordings that one `--seed` has; that of a recording is --seed times this, plus its number."""
 _V1_CAMERAS = {"head_camera": "cam_head", "left_camera": "cam_left_wrist", "right_camera": "cam_right_wrist"}
 _ARMS = ("left", "right")
 
@@ -111,7 +113,7 @@ def _plan_folder(out: Path, task: Task, number: int, episodes: int, seed: int, v
         recordings.append(
             _Recording(index, episode, path / "data" / f"{name}.hdf5", path / "video" / f"{name}.mp4", text)
         )
-    seeds = "".join(f"{seed * 100_000 + episode} " for episode in numbers)
+    seeds = "".join(f"{seed * SEEDS + episode} " for episode in numbers)
     return _Folder(task, path, tuple(recordings), seeds)
 
 
@@ -129,11 +131,17 @@ def _check_not_mixed(folder: _Folder, variant: str) -> None:
         return
     found = seeds.read_text(encoding="utf-8", errors="replace")
     if found != folder.seed_text:
-        first, expected = (text.split(" ")[0] for text in (found, folder.seed_text))
+        held, asked = (_seed(text) for text in (found, folder.seed_text))
         raise UsageError(
-            f"{folder.path} holds {len(found.split())} recordings from seed {first}, but {len(folder.recordings)} from "
-            f"seed {expected} were asked for; {hint}"
+            f"{folder.path} holds {len(found.split())} recordings made with --seed {held}, but "
+            f"{len(folder.recordings)} with --seed {asked} were asked for; {hint}"
         )
+
+
+def _seed(text: str) -> str:
+    """The seed given by `--seed`, from the file that lists a seed for each recording; "?" for a file of other text."""
+    first = text.partition(" ")[0]
+    return str(int(first) // SEEDS) if first.isdecimal() else "?"
 
 
 def _finished_frames(path: Path, camera_size: tuple[int, int]) -> int | None:

@@ -218,7 +218,7 @@ def test_writing_again_gives_the_same_bytes_and_resumes(classic: Path, tmp_path:
 
 def test_other_recordings_in_the_folder_are_refused(classic: Path, tmp_path: Path):
     before = tree(classic)
-    with pytest.raises(UsageError, match="seed 600000"):
+    with pytest.raises(UsageError, match=r"made with --seed 5, but . with --seed 6"):
         write_sample("robotwin", classic, 3, seed=6)
     with pytest.raises(UsageError, match="already holds aloha-agilex_clean_2"):
         write_sample("robotwin", classic, 6, seed=5)

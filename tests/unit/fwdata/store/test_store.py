@@ -224,7 +224,7 @@ def test_a_store_behind_a_url_reads_the_same(store: Store) -> None:
     ("make", "words"),
     [
         (lambda p: None, ["there is no store at", "fwdata convert"]),
-        (lambda p: p.mkdir(), ["is not an fwdata store"]),
+        (lambda p: p.mkdir(), ["is not an fwdata store", "fwdata convert SOURCE RAW"]),
         (lambda p: zarr.create_group(str(p)), ["is not an fwdata store"]),
         (lambda p: write_atomic(p / "zarr.json", b"{"), ["not valid JSON"]),
         (lambda p: write_atomic(p / "zarr.json", b"[1]"), ["must hold a JSON object"]),
