@@ -103,7 +103,7 @@ def _print_description(store: str, found: StoreDescription) -> None:
         if counts.keys() == {"min", "median", "max"}:
             text = f"{counts['min']:g} to {counts['max']:g}, median {counts['median']:g}"
         else:
-            plain = {"True": "yes", "False": "no"}
+            plain = {"True": "yes", "False": "no", "None": "none"}
             text = "; ".join(f"{plain.get(value, value)} ({count})" for value, count in counts.items())
         print(f"  per episode, {key}: {text}")
     for verdict in found["evidence"]:

@@ -116,7 +116,7 @@ def test_attributes_may_be_bytes(tmp_path):
     assert read_one(tmp_path).metadata["variant"] == "v1.0 interim"
 
 
-def test_inspect_tells_what_was_decided_for_which_episodes(tmp_path):
+def test_inspect_tells_what_was_decided_for_which_episodes(tmp_path, run):
     for index, (variant, size) in enumerate([("classic", (48, 64)), ("classic", (96, 128)), ("native", (48, 64))]):
         path = tmp_path / "raw" / TASK / "aloha-agilex_clean_50" / "data" / f"episode{index}.hdf5"
         write_episode(path, variant, size=size, seed=index)
@@ -126,6 +126,7 @@ def test_inspect_tells_what_was_decided_for_which_episodes(tmp_path):
     assert decided["camera_sizes.left_camera"] == {"[48, 64]": 2, "[96, 128]": 1}
     assert decided["rows"] == {"state = row t, action = row t + 1": 2, "as stored (action = next row's state)": 1}
     assert decided["fps_label"] == {"None": 2, "15.0": 1}
+    assert "fps_label: none (2); 15.0 (1)" in run("inspect", tmp_path / "s.zarr").out
     assert found["decisions"]["instruction"].startswith("seen texts of the recording, else of the file beside it")
 
 
