@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fwdata.api import Discovery
 from fwdata.errors import BadEpisode, UsageError
 from fwdata.manifest import Manifest
 from fwdata.pipeline.guarded_open import Watch, watched
+from fwdata.pipeline.other_source import with_other_source
 from fwdata.pipeline.pick import pick_recordings
 from fwdata.pipeline.registry import chooser, load_converter
 from fwdata.pipeline.request import EPISODE_SECONDS, ConvertRequest
@@ -71,7 +73,8 @@ def _losses(where: Callable[[Task], str]) -> RetryThenLeaveOut:
 
 def _discover(request: ConvertRequest, root: Root, left_out: LeftOut, *, link: Link) -> tuple[Root, Discovery]:
     with watched(_watch(request.episode_seconds, left_out, link)):
-        return root, discover(root, load_converter(request.manifest))
+        find = partial(discover, root, load_converter(request.manifest))
+        return root, with_other_source(find, request.source, root.path)
 
 
 def _choose(
@@ -80,7 +83,7 @@ def _choose(
     choose = chooser(source)
     assert choose is not None
     with watched(_watch(EPISODE_SECONDS, left_out, link)):
-        return choose(roots, options)
+        return with_other_source(partial(choose, roots, options), source, roots[0])
 
 
 def _watch(seconds: float, left_out: LeftOut, link: Link) -> Watch:

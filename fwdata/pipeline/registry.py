@@ -23,15 +23,16 @@ NOT_CONVERTERS = {"shared"}
 
 def converter_names() -> list[str]:
     """Names that `fwdata convert` takes: built-in converters, installed ones and those of FWDATA_PLUGINS."""
-    return sorted({*_built_in(), *CONVERTERS.names()})
+    return sorted({*built_in(), *CONVERTERS.names()})
 
 
 def has_converter(name: str) -> bool:
     """Whether there is a converter of that name; installed packages are only searched where it is not built in."""
-    return name in _built_in() or name in CONVERTERS.files() or name in CONVERTERS.installed()
+    return name in built_in() or name in CONVERTERS.files() or name in CONVERTERS.installed()
 
 
-def _built_in() -> set[str]:
+def built_in() -> set[str]:
+    """Names of the converters that come with the package."""
     import converters
 
     names = {m.name for m in pkgutil.iter_modules(converters.__path__)} - NOT_CONVERTERS
@@ -81,7 +82,7 @@ def converter_module(name: str) -> ModuleType:
     UsageError with the closest name when there is none, or when an installed one cannot be imported.
     """
     module: ModuleType | None
-    if name not in CONVERTERS.files() and name in _built_in():
+    if name not in CONVERTERS.files() and name in built_in():
         module = importlib.import_module(f"converters.{name}")
     else:
         module = CONVERTERS.load(name)

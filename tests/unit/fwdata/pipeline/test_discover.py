@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from fixtures import PLUGINS, run_convert, write_toy
 from libero_files import write_file
-from paths import ROOT
+from paths import DATA, ROOT
 
-from fwdata.errors import FwdataError
+from fwdata.errors import FwdataError, UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.choose import manifest_for
 from fwdata.pipeline.request import WORKER_MEMORY
@@ -112,3 +112,19 @@ def test_a_choice_of_the_manifest_that_ends_its_readers_is_one_sentence(
     ends = rf"crashed \(SIGABRT\) twice while looking for recordings below {raw};"
     with WorkerPool(1, WORKER_MEMORY) as pool, pytest.raises(FwdataError, match=ends):
         manifest_for("walk", None, {}, [raw], pool)
+
+
+@pytest.mark.parametrize(
+    ("source", "recordings"), [("lerobot", "robotwin"), ("r1lite", "lerobot_v21"), ("robotwin", "libero")]
+)
+def test_recordings_of_another_source_are_named_with_the_command(tmp_path: Path, source: str, recordings: str) -> None:
+    def find() -> None:
+        run_convert(raw, tmp_path / "s.zarr", manifest_for(source, None, {}, [raw]))
+
+    raw, other = DATA / recordings, recordings.removesuffix("_v21")
+    with pytest.raises(UsageError, match=rf"; source {other} reads it: fwdata convert {other} {raw} --out STORE$"):
+        find()
+    raw = tmp_path
+    with pytest.raises(UsageError) as error:
+        find()
+    assert "reads it" not in str(error.value) and not (tmp_path / "s.zarr").exists()
