@@ -122,6 +122,9 @@ class EpisodeRef:
     """What the converter's own `read` needs to know of it; fwdata does not look inside."""
     num_frames: int | None = None
     """Recorded frames, where discovery learns them at little cost; None: unknown until it is read."""
+    entries: Mapping[str, str] = field(default_factory=dict)
+    """Those of `files` that list many recordings -> digest of what they say of this one. While that is the same, the
+    recording has not changed, whatever else such a file holds. Empty: every byte of `files` counts."""
     embodiment: str = ""
     """The robot, where its place or header names it; recordings of several robots are refused. Empty: not known yet."""
 

@@ -55,6 +55,8 @@ class BagRecording:
     """The dataset's JSON file that lists it; None where none does."""
     entry: int | None
     """Its number in `meta`; None without one."""
+    entry_digest: str
+    """`GalaxeaEntry.digest` of it; "" without one."""
 
     @property
     def folder(self) -> str:
@@ -148,7 +150,8 @@ def find_recordings(
         meta, entry = _entry_of(files, metas)
         if meta is not None and entry is not None:
             joined.add((meta, entry))
-        found.append(BagRecording(files, shown_as(files), _sidecar_of(files, listing, base), meta, entry))
+        digest = "" if meta is None or entry is None else metas[meta][entry].digest()
+        found.append(BagRecording(files, shown_as(files), _sidecar_of(files, listing, base), meta, entry, digest))
     absent = [
         Skipped(_joined(meta, entry.path or entry.name), f"listed in {meta}, but the file is not there")
         for meta, entries in metas.items()
@@ -247,5 +250,7 @@ def references(listing: BagListing, found: Sequence[BagRecording], group: Sequen
             hints["sidecar"] = recording.sidecar
         beside = dict.fromkeys(path for path in (recording.meta, recording.sidecar) if path)
         size = sum(listing.files[path] for path in recording.files)
-        refs.append(EpisodeRef(unique, recording.files[0], (*recording.files, *beside), part, size, hints))
+        entries = {recording.meta: recording.entry_digest} if recording.meta and recording.entry_digest else {}
+        every = (*recording.files, *beside)
+        refs.append(EpisodeRef(unique, recording.files[0], every, part, size, hints, entries=entries))
     return tuple(refs)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +58,10 @@ class GalaxeaEntry:
     """Coarse task of the dataset."""
     problems: tuple[str, ...]
     """What of the entry was left out, and why."""
+
+    def digest(self) -> str:
+        """sha256 of all this, hex: the same while the json file says the same of the recording."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

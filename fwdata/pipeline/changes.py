@@ -1,12 +1,13 @@
 """What changed since a store was converted: recordings whose files have other bytes, and the converter's version.
 
 A file is the same while its size and the time of its last change are those recorded; where the time differs its bytes
-are compared by sha256. Stores of earlier releases recorded no times: there the size alone decides.
+are compared by sha256. Stores of earlier releases recorded no times: there the size alone decides. Of a file that lists
+many recordings only what it says of each counts, where the converter and the store tell that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.store.files import LocalFiles, file_sha256
 from fwdata.store.metadata import has_record, read_part
 from fwdata.store.reader import open_store
-from fwdata.store.records import FileRecord, PartRecord, PartSources
+from fwdata.store.records import EpisodeRecord, PartRecord, PartSources
 from fwdata.store.sources import read_sources, write_sources
 
 
@@ -119,7 +120,7 @@ def _check_part(
         if recording is None:
             continue
         touched: dict[str, int] = {}
-        differ = tuple(_differing(recording, record.files, recorded, thorough, digests, touched))
+        differ = tuple(_differing(recording, record, recorded, thorough, digests, touched))
         if differ:
             check.changed.append(ChangedRecording(name, record.id, record.source, differ))
             continue
@@ -142,16 +143,16 @@ class _Digests:
 
 def _differing(
     recording: RootedRecording,
-    files: Iterable[FileRecord],
+    episode: EpisodeRecord,
     recorded: PartSources,
     thorough: bool,
     digests: _Digests,
     touched: dict[str, int],
 ) -> Iterator[str]:
     """A phrase for each file of a recording that differs; the times of files that were only touched go to `touched`."""
-    root, known = recording.root.path, set[str]()
+    root, known, entries = recording.root.path, set[str](), recording.stored().entries
     base = root.parent if root.is_file() else root
-    for file in files:
+    for file in episode.files:
         name = file.path
         known.add(name)
         path = base / name.removeprefix(recording.root.prefix)
@@ -159,6 +160,8 @@ def _differing(
             status = path.stat()
         except OSError:
             yield f"{name}: is missing"
+            continue
+        if name in entries and recorded.entries.get(name, {}).get(episode.id) == entries[name]:
             continue
         time = recorded.mtime_ns.get(name)
         if status.st_size != file.bytes:

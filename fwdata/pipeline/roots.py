@@ -51,7 +51,8 @@ class RootedRecording:
         """The reference as the store knows it."""
         prefix = self.root.prefix
         files = tuple(prefix + name for name in self.ref.files)
-        return replace(self.ref, id=self.id, source=self.source, files=files, group=self.group)
+        entries = {prefix + name: digest for name, digest in self.ref.entries.items()}
+        return replace(self.ref, id=self.id, source=self.source, files=files, group=self.group, entries=entries)
 
     @property
     def group(self) -> str:

@@ -124,7 +124,7 @@ def replace_part(
     old = next(found for found in store.parts if found.name == item.old)
     episodes = {episode.id: episode for episode in store.episodes.of(old)}
     reasons = {left.source: left.reason for left in old.record.quarantined}
-    times = read_sources(store.files, item.old).mtime_ns
+    sources = read_sources(store.files, item.old)
     recordings = {recording.id: recording for recording in part.recordings}
     writer, outcomes = new_writer(request, part), list[RecordingOutcome]()
     for number, planned in enumerate(item.entry.episodes):
@@ -134,7 +134,7 @@ def replace_part(
             left_out_of(writer, outcome)
             link.report(part.name, number, outcome.frames)
         elif planned.id in episodes:
-            writer.copy(episodes[planned.id], times)
+            writer.copy(episodes[planned.id], sources)
         else:
             writer.quarantine(planned.source, reasons.get(planned.source, "it was not converted"))
     link.announce(None)

@@ -206,6 +206,7 @@ class PartWriter:
     _rows: list[tuple[NDArray[Any], ...]] = field(default_factory=list, init=False)
     _frames: int = field(default=0, init=False)
     _times: dict[str, int] = field(default_factory=dict, init=False)
+    _entries: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
     appending: bool = field(default=False, init=False)
     """True while rows are appended; an error then has spoilt the part, which must not be committed."""
 
@@ -257,6 +258,8 @@ class PartWriter:
             )
         )
         self._times.update({f.path: f.mtime_ns for f in files})
+        for path, digest in ref.entries.items():
+            self._entries.setdefault(path, {})[ref.id] = digest
         self._details.append(details)
         self._frames += len(episode.state)
         self.appending = False
@@ -275,10 +278,10 @@ class PartWriter:
     def _stored(self, camera: Camera) -> Camera:
         return as_pixels(camera) if isinstance(camera, VideoCamera) and not self.keep_video else camera
 
-    def copy(self, stored: StoredEpisode, times: Mapping[str, int]) -> None:
+    def copy(self, stored: StoredEpisode, sources: PartSources) -> None:
         """Append an episode of another part of this store as it is stored; its cameras must not be video.
 
-        times: when its files were last changed, in nanoseconds by path, where that is recorded.
+        sources: what is recorded of the other part's files.
         """
         for name in self.cameras:
             camera = stored_camera(stored, name)
@@ -291,7 +294,11 @@ class PartWriter:
         self._rows.append((stored.state(), stored.action(), stored.timestamp_ns(), stored.valid()))
         self._episodes.append(stored.record.model_copy(update={"start": self._frames}))
         paths = [str(file["path"]) for file in stored.files]
+        times, entries = sources.mtime_ns, sources.entries
         self._times.update({path: times[path] for path in paths if path in times})
+        for path in paths:
+            if stored.id in entries.get(path, {}):
+                self._entries.setdefault(path, {})[stored.id] = entries[path][stored.id]
         self._details.append(stored.details)
         self._frames += stored.num_frames
         self.appending = False
@@ -336,7 +343,7 @@ class PartWriter:
             for sub in ("lowdim", "details", *(f"cameras/{name}" for name in cameras)):
                 ensure_groups(self.folder, self.folder / sub)
         made = PartSources(part=self.name, version=self.version, mtime_ns=self._times, place=self.place)
-        write_sources(self.store, made)
+        write_sources(self.store, made.model_copy(update={"entries": self._entries}) if self._entries else made)
         write_record(
             self.folder,
             PartRecord(

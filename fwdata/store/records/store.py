@@ -190,5 +190,8 @@ class PartSources(Record):
     """Version of the converter that read the part's recordings."""
     mtime_ns: Mapping[str, int] = Field(default_factory=dict)
     """Time of last change of every source file in nanoseconds, by the path that the part's metadata record."""
+    entries: Mapping[str, Mapping[str, Digest]] = Field(default_factory=dict)
+    """Files that list many recordings -> episode id -> digest of what the file says of it; see `EpisodeRef.entries`.
+    Absent where there are none, and in stores of earlier releases."""
     place: str = ""
     """Digest of where the folder of the recordings was; "" where an earlier release, or a repair, did not record it."""
