@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from paths import ROOT, SUPPORT
+from paths import SUPPORT
 
 type WarmProgram = tuple[str, ...]
 """The beginning of a command line."""
+
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""What the server starts with: a process of several threads must not be forked."""
 
 
 class WarmPrograms:
@@ -36,7 +40,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPrograms]:
     """Programs that are forked from one server of this session."""
     address = tmp_path_factory.mktemp("warm") / "socket"
     command = [sys.executable, "-P", str(SUPPORT / "warm_server.py"), str(address), str(os.getpid())]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}) as server:
+    with subprocess.Popen(command, env=os.environ | ONE_THREAD) as server:
         while not address.exists():
             assert server.poll() is None
             time.sleep(0.05)

@@ -152,7 +152,9 @@ def warm_workers() -> Any:
             with Path(os.devnull).open() as nothing:
                 os.dup2(nothing.fileno(), 0)
             os.dup2(2, 1)
-            fork_server._serve(control, parent)
+            with suppress(BaseException):  # the program has ended already, when it must not run here once more
+                fork_server._serve(control, parent)
+            os._exit(1)
         return number
 
     return inside(forked, now=True)
@@ -161,7 +163,7 @@ def warm_workers() -> Any:
 def main() -> None:
     address, parent = sys.argv[1], os.pidfd_open(int(sys.argv[2]))
     given = set(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
-    before = [place for place in sys.path[1:] if place not in given]
+    before = [place for place in sys.path if place not in given]
     for name in PRELOADED:
         importlib.import_module(name)
     with socket.socket(socket.AF_UNIX) as listening:
