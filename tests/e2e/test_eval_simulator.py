@@ -88,6 +88,7 @@ class Wave:
         student_warning=lambda steps: None,
         state=SimpleNamespace(names=["s"] * 8),
         action=SimpleNamespace(names=["a"] * 7),
+        fps=20.0,
         model=SimpleNamespace(action_horizon=32, schedule=SimpleNamespace(video_shift=5.0, action_shift=1.0)),
     )
 

@@ -54,7 +54,7 @@ class Server:
                         return request
                 elif key.data is None:
                     self._end(key.fd)
-                else:
+                elif key.data in self.ended:  # else it ended in this same round
                     self._pass_on(key.fileobj, key.data)
 
     def _started(self) -> dict[str, Any] | None:
@@ -102,7 +102,8 @@ class Server:
         if not numbers:
             self.selector.unregister(control)
         for number in numbers or [signal.SIGKILL]:
-            signal.pidfd_send_signal(process, number)
+            with suppress(ProcessLookupError):  # it is ending
+                signal.pidfd_send_signal(process, number)
 
 
 def become(request: dict[str, Any], before: list[str]) -> None:
