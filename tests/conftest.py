@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -29,13 +30,14 @@ settings.load_profile("same")
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before anything loads numpy
     os.environ[_name] = "1"
 set_environment()  # as both programs do; a process that differs in it is not forked from the server of the others
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: programs would ignore it, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = (
-    "test_libero_offline.py", "test_quickstart.py", "docs/deploy.md", "docs/sources.md", "docs/share.md",
-    "test_gated_rendering", "docs/storage.md", "test_a_demonstration_solves", "test_a_reader_stays_small",
-    "docs/machines.md", "docs/evaluate.md", "docs/own-robot.md", "test_two_nodes_of_a_ray_cluster",
-    "docs/first-hour.md",
+    "test_libero_offline.py", "test_train_leak.py", "test_quickstart.py", "test_train_stop.py", "docs/deploy.md",
+    "docs/sources.md", "test_gated_rendering", "test_a_reader_stays_small", "docs/share.md", "docs/first-hour.md",
+    "test_two_nodes_of_a_ray_cluster", "test_a_killed_evaluation", "test_examples.py", "test_a_demonstration_solves",
 )  # fmt: skip
 """Tests of a minute or so, longest first: one that starts last keeps one process busy while the other waits."""
 

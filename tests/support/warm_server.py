@@ -54,7 +54,7 @@ class Server:
                         return request
                 elif key.data is None:
                     self._end(key.fd)
-                elif key.data in self.ended:  # else it ended in this same round
+                elif key.fileobj in (other for _, other in self.ended.values()):  # else it ended in this same round
                     self._pass_on(key.fileobj, key.data)
 
     def _started(self) -> dict[str, Any] | None:
