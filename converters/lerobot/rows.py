@@ -159,7 +159,7 @@ def _check_times(times: Floats, fps: float) -> list[str]:
     """LeRobot's own timestamps are k / fps; others are not used, but reported."""
     lost = int((~np.isfinite(times)).sum())
     if lost:
-        return [f"column timestamp is no number in {lost} of {len(times)} rows; rows are stored as evenly spaced"]
+        return [f"column timestamp is not a number in {lost} of {len(times)} rows; rows are stored as evenly spaced"]
     offset = np.abs(times - times[0] - np.arange(len(times)) / fps)
     row = int(offset.argmax())
     if not offset[row] >= 0.5 / fps:

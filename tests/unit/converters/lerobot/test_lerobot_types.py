@@ -136,7 +136,7 @@ def test_times_that_are_no_numbers_are_reported(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "set", Recipe(**SMALL))
     edit(root, columns(lambda times: pa.array([*times[:-2], float("nan"), float("nan")], pa.float32()), "timestamp"))
     found = _read(root)
-    assert all("timestamp is no number in 2 of" in " ".join(episode.warnings) for episode in found)
+    assert all("timestamp is not a number in 2 of" in " ".join(episode.warnings) for episode in found)
 
 
 def test_times_that_go_back_while_the_robot_rests_are_reported(tmp_path: Path) -> None:

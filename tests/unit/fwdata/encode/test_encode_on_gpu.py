@@ -111,5 +111,11 @@ def test_umt5_is_timed(device: torch.device) -> None:
     for rows in (32, 128):
         ids = torch.ones(1, rows, dtype=torch.long, device=device)
         with torch.inference_mode():
+            states = model(input_ids=ids, attention_mask=ids).last_hidden_state
             spent = milliseconds(lambda ids=ids: model(input_ids=ids, attention_mask=ids), device)
+        assert (
+            states.shape == (1, rows, config.d_model)
+            and states.device.type == device.type
+            and bool(states.isfinite().all())
+        )
         FIGURES.append((f"UMT5 {'xxl' if ON_GPU else 'small'}, bfloat16, {rows} rows", f"{spent:.1f} ms a prompt"))

@@ -6,39 +6,31 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-import simplejpeg
 from fixtures import run_convert, toy_manifest, tree, write_toy
 from numpy.typing import NDArray
 from paths import DATA
 
 import fwdata
-from fwdata.api import EncodedFrame, Episode, EpisodeRef
 from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.errors import UsageError
-from fwdata.evidence.claims import Conventions
-from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import EpisodeMeasurement, Verdict
-from fwdata.evidence.thumbnails import Collector
 from fwdata.manifest import Manifest, load_manifest
-from fwdata.pipeline import evidence, first_look, part, run
+from fwdata.pipeline import evidence, first_look, run
 from fwdata.pipeline.estimate import dry_run
-from fwdata.pipeline.evidence import EvidenceGate, FirstLook, first_recordings, gate_of
+from fwdata.pipeline.evidence import EvidenceGate, FirstLook
 from fwdata.pipeline.first_look import Outliers, look_first
 from fwdata.pipeline.part import RecordingOutcome
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.roots import Root, RootedRecording
 from fwdata.report.inspect_store import describe
 from fwdata.report.preview import write_preview
 from fwdata.store.evidence import read_evidence
 from fwdata.store.verify import verify_store
-from fwdata.store.writer import check_jpeg
 
 type Thumbnails = Mapping[str, NDArray[np.uint8]]
 
@@ -423,75 +415,3 @@ def test_one_dead_camera_of_a_small_set_warns(tmp_path: Path) -> None:
     [content] = [v for v in report.evidence if v.detector == "camera_content" and v.subject == "image"]
     assert (content.against, content.action) == (1, "warn")
     assert content.episodes == (f"libero_object/{TASK}/demo_3",)
-
-
-@pytest.mark.parametrize(
-    ("source", "folder"),
-    [("libero", "libero"), ("robotwin", "robotwin"), ("lerobot", "lerobot_v21"), ("r1lite", "r1lite")],
-)
-def test_images_taken_while_storing_are_those_of_the_recording(
-    source: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compared, seen = [], part.episode_with
-
-    def compare(
-        recording: RootedRecording, episode: Episode, hz: float, thumbnails: Thumbnails, every: int
-    ) -> EpisodeInput:
-        again = evidence.read_thumbnails(episode)
-        compared.extend(np.array_equal(thumbnails[name], again[name]) for name in thumbnails)
-        return seen(recording, episode, hz, thumbnails, every)
-
-    monkeypatch.setattr(part, "episode_with", compare)
-    assert main(["convert", source, str(DATA / folder), "--out", str(tmp_path / "o.zarr"), "--workers", "0"]) in (0, 3)
-    assert compared and all(compared)
-
-
-def test_a_grey_decode_finds_the_damage_that_a_colour_decode_finds() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    data = simplejpeg.encode_jpeg(image, quality=80)
-    rng, found = np.random.default_rng(1), []
-    for place in rng.integers(len(data) // 4, len(data), 200):
-        broken = bytearray(data)
-        broken[place] = rng.integers(256)
-        found.append([raises(bytes(broken), taken) for taken in (None, Collector())])
-    assert all(colour == grey for colour, grey in found)
-    assert 0 < sum(colour for colour, _ in found) < 200
-    assert all(raises(data[:end], taken) for end in (len(data) // 2, len(data) - 40) for taken in (None, Collector()))
-
-
-def raises(data: bytes, taken: Collector | None) -> bool:
-    """Whether the check of a JPEG buffer refuses it."""
-    try:
-        check_jpeg(EncodedFrame(data), 48, 64, taken)
-    except ValueError:
-        return True
-    return False
-
-
-@pytest.mark.parametrize(
-    ("recordings", "images", "looked_at"), [(1, 0, 1), (8, 0, 4), (60, 3, 6), (100, 5, 10), (900, 20, 20)]
-)
-def test_the_first_recordings_are_spread_and_their_images_bounded(recordings: int, images: int, looked_at: int) -> None:
-    root = Root(Path("raw"), "raw")
-    found = [RootedRecording(root, EpisodeRef(f"e{n}", f"e{n}", (f"e{n}",), "g", 1)) for n in range(recordings)]
-    chosen = first_recordings(found)
-    assert (len(chosen), sum(shown for _, shown in chosen)) == (looked_at, images)
-    assert chosen[0][0].id == "e0" and chosen[-1][0].id == f"e{recordings - 1}"
-
-
-def test_videos_of_real_robots_are_looked_at_frame_by_frame_in_a_few_recordings() -> None:
-    root = Root(Path("raw"), "raw")
-    found = [RootedRecording(root, EpisodeRef(f"e{n}", f"e{n}", (f"e{n}",), "g", 1)) for n in range(30)]
-    gate = gate_of((), {}, found)
-    assert len(gate.shown) == 10 and len(gate.closely) == 4 and gate.closely < gate.shown
-    other = next(name for name in (f"e{n}" for n in range(30)) if name not in gate.shown)
-    half, whole = min(gate.shown - gate.closely), min(gate.closely)
-    for encoding, simulated, every in (
-        ("video", False, (1, 2, 3)),
-        ("video", True, (1, 1, 3)),
-        ("raw", False, (1, 1, 2)),
-    ):
-        episode = SimpleNamespace(
-            cameras={"head": SimpleNamespace(encoding=encoding)}, conventions=Conventions(simulated=simulated)
-        )
-        assert tuple(gate.every(name, cast(Episode, episode)) for name in (whole, half, other)) == every
