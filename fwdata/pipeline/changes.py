@@ -2,7 +2,8 @@
 
 A file is the same while its size and the time of its last change are those recorded; where the time differs its bytes
 are compared by sha256. Stores of earlier releases recorded no times: there the size alone decides. Of a file that lists
-many recordings only what it says of each counts, where the converter and the store tell that.
+many recordings only what it says of each counts, where the converter and the store tell that; of other shared files the
+content is compared, see `fwdata.pipeline.same_content`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class ChangedRecording:
     """Where it is from."""
     files: tuple[str, ...]
     """A phrase for each file that differs, e.g. "data/a.hdf5: 120 bytes, recorded are 96"."""
+    grown: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Those of them that are there and were: size in bytes and time in nanoseconds that they have now."""
 
 
 @dataclass
@@ -47,6 +50,8 @@ class SourceCheck:
     """Recordings whose files have the bytes that were converted."""
     touched: dict[str, dict[str, int]] = field(default_factory=dict)
     """By part: times, in nanoseconds, of files whose bytes are as recorded though their time is not."""
+    grown: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    """By part: size and time of files that changed, though not in what they hold of the part's recordings."""
 
 
 def outdated_parts(request: ConvertRequest) -> dict[str, int]:
@@ -120,9 +125,10 @@ def _check_part(
         if recording is None:
             continue
         touched: dict[str, int] = {}
-        differ = tuple(_differing(recording, record, recorded, thorough, digests, touched))
+        grown: dict[str, tuple[int, int]] = {}
+        differ = tuple(_differing(recording, record, recorded, thorough, digests, touched, grown))
         if differ:
-            check.changed.append(ChangedRecording(name, record.id, record.source, differ))
+            check.changed.append(ChangedRecording(name, record.id, record.source, differ, grown))
             continue
         check.same += 1
         if touched:
@@ -148,8 +154,10 @@ def _differing(
     thorough: bool,
     digests: _Digests,
     touched: dict[str, int],
+    grown: dict[str, tuple[int, int]],
 ) -> Iterator[str]:
-    """A phrase for each file of a recording that differs; the times of files that were only touched go to `touched`."""
+    """A phrase for each file of a recording that differs; the times of files that were only touched go to `touched`,
+    size and time of the others to `grown`."""
     root, known, entries = recording.root.path, set[str](), recording.stored().entries
     base = root.parent if root.is_file() else root
     for file in episode.files:
@@ -163,22 +171,30 @@ def _differing(
             continue
         if name in entries and recorded.entries.get(name, {}).get(episode.id) == entries[name]:
             continue
-        time = recorded.mtime_ns.get(name)
+        time, size = recorded.mtime_ns.get(name), recorded.bytes.get(name, file.bytes)
+        if (status.st_size, status.st_mtime_ns) == (size, time):
+            continue
+        grown[name] = status.st_size, status.st_mtime_ns
         if status.st_size != file.bytes:
             yield f"{name}: {status.st_size} bytes, recorded are {file.bytes}"
-        elif time == status.st_mtime_ns or (time is None and not thorough):
-            continue
+        elif time is None and not thorough:
+            del grown[name]
         elif (digest := digests.of(path)) != file.sha256:
             yield f"{name}: sha256 {digest[:12]}.., recorded is {file.sha256[:12]}.."
         else:
+            del grown[name]
             touched[name] = status.st_mtime_ns
     if recorded.mtime_ns:  # else an earlier release recorded it, which may have known fewer files
         yield from (f"{name}: was not there" for name in recording.stored().files if name not in known)
 
 
 def record_touched(request: ConvertRequest, check: SourceCheck) -> None:
-    """Record the times of files that were only touched, so that their bytes are not compared again. Lock held."""
+    """Record the times of files that were only touched or grew, so that they are not compared again. Lock held."""
     files = LocalFiles(request.out)
-    for part, times in check.touched.items():
-        record = read_sources(files, part)
-        write_sources(request.out, record.model_copy(update={"mtime_ns": {**record.mtime_ns, **times}}))
+    for part in {**check.touched, **check.grown}:
+        record, grown = read_sources(files, part), check.grown.get(part, {})
+        times = {**check.touched.get(part, {}), **{name: time for name, (_, time) in grown.items()}}
+        update: dict[str, object] = {"mtime_ns": {**record.mtime_ns, **times}}
+        if grown:
+            update["bytes"] = {**record.bytes, **{name: size for name, (size, _) in grown.items()}}
+        write_sources(request.out, record.model_copy(update=update))

@@ -16,6 +16,7 @@ from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.pipeline.run import part_losses, sample
 from fwdata.pipeline.same_collection import check_collection
+from fwdata.pipeline.same_content import drop_unchanged
 from fwdata.pipeline.update import plan_update
 from fwdata.pipeline.workers import WorkerPool
 
@@ -105,6 +106,7 @@ def dry_run(request: ConvertRequest) -> DryRun:
         look_at_more(request, plan, pool)
         first = sample(request, plan, pool, part_losses(request.out))
         check = check_sources(request, plan.found, thorough=request.update)
+        drop_unchanged(request, plan.found, check, pool)
         check_collection(request, plan.found, check, pool, grows=bool(plan.pending))
         older = outdated_parts(request)
         renewed = request.update and (older or check.changed)

@@ -7,6 +7,7 @@ into a folder of their own, compared with the recorded content, and only then pu
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,12 +21,13 @@ from fwdata.pipeline.plan import PlannedPart, parts_again, plan_record
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.pipeline.run import part_losses
+from fwdata.pipeline.same_content import shared_files
 from fwdata.pipeline.workers import Task, WorkerPool
 from fwdata.store.caches.identity import differences
 from fwdata.store.files import LocalFiles, file_sha256, write_lock
 from fwdata.store.metadata import read_part, read_record, write_record
-from fwdata.store.records import FileRecord, MadeFromRecord, PartRecord, PlanRecord, Record
-from fwdata.store.sources import SOURCES, source_files
+from fwdata.store.records import CameraRecord, FileRecord, MadeFromRecord, PartRecord, PlanRecord, Record
+from fwdata.store.sources import SOURCES, read_sources, source_files, write_sources
 
 STAGING = ".repair.tmp"
 """Folder of a store in which a repair works; a killed repair leaves it, and the next one removes it."""
@@ -48,6 +50,8 @@ class Survey:
     """The parts to rebuild."""
     misfits: tuple[str, ...]
     """One sentence for each recording that is not the one that was converted."""
+    grown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Parts of files that others share, or list others, and that changed -> those files; what they hold decides."""
 
     def wanted(self) -> list[PlannedPart]:
         """The parts to rebuild."""
@@ -110,18 +114,38 @@ def kept_aside(store: Path) -> Iterator[Aside]:
 def survey(request: ConvertRequest, names: Collection[str], *, plan_lost: bool) -> Survey:
     """Compare recordings with what the store recorded of the parts `names`; reads their files once, writes nothing.
 
-    UsageError for folders without recordings, or with none of the store's.
+    UsageError for folders without recordings, or with none of the store's. Cost: parts of files that changed and that
+    others share are converted once into a temporary folder.
     """
     with WorkerPool(request.workers, request.memory) as pool:
         found = find_recordings(request, pool)
     parts = parts_again(request, found, cut_anew=plan_lost)
     misfits: list[str] = []
+    grown: dict[str, tuple[str, ...]] = {}
+    shared = shared_files(found.recordings)
     if plan_lost:
         misfits += _plan_misfits(request.out, parts, names)
     for part in parts:
         if part.name in names:
-            misfits += _part_misfits(request.out, part, _planned_bytes(request.out, part, plan_lost))
-    return Survey(request, found, parts, frozenset(names), tuple(misfits))
+            differ = list(_part_misfits(request.out, part, _planned_bytes(request.out, part, plan_lost)))
+            misfits += (item.text for item in differ if item.file not in shared)
+            if differ and all(item.file in shared for item in differ):
+                grown[part.name] = tuple(dict.fromkeys(item.file for item in differ))
+    result = Survey(request, found, parts, frozenset(names), tuple(misfits), grown)
+    return result if misfits or not grown else replace(result, misfits=tuple(_content_misfits(result)))
+
+
+def _content_misfits(found: Survey) -> Iterator[str]:
+    """A sentence for each part of files that changed which is not made again as it was recorded."""
+    with tempfile.TemporaryDirectory(prefix="fwdata-repair-") as folder:
+        staging = Path(folder)
+        wanted = [part for part in found.wanted() if part.name in found.grown]
+        _convert_again(found, staging, wanted)
+        for part in wanted:
+            differ = _differs(found, staging, part)
+            if differ:
+                files = ", ".join(found.grown[part.name][:2])
+                yield f"{part.name}: {files} changed, and so did what was converted of it ({differ[0]})"
 
 
 def _plan_misfits(store: Path, parts: tuple[PlannedPart, ...], damaged: Collection[str]) -> Iterator[str]:
@@ -143,43 +167,53 @@ def _planned_bytes(store: Path, part: PlannedPart, plan_lost: bool) -> dict[str,
     return {name: size for entry in entries if entry.name == part.name for name, size in entry.sizes().items()}
 
 
-def _part_misfits(store: Path, part: PlannedPart, planned: Mapping[str, int]) -> Iterator[str]:
-    """A sentence for each recording of a part that is absent or another than the one that was converted."""
+@dataclass(frozen=True)
+class _Misfit:
+    """Something about a recording that is not as it was converted."""
+
+    text: str
+    """One sentence."""
+    file: str = ""
+    """The file that has other bytes; "" where that is not what is wrong."""
+
+
+def _part_misfits(store: Path, part: PlannedPart, planned: Mapping[str, int]) -> Iterator[_Misfit]:
+    """What is absent of a part, or another than the one that was converted."""
     recorded = recorded_part(store, part)
     by_id = {recording.id: recording for recording in part.recordings}
     by_source = {recording.source for recording in part.recordings}
     for record in () if recorded is None else recorded.episodes:
         recording = by_id.get(record.id)
         if recording is None:
-            yield f"{part.name}: recording {record.source} is missing from the recordings given"
+            yield _Misfit(f"{part.name}: recording {record.source} is missing from the recordings given")
         else:
             yield from _file_misfits(part, recording, record.files)
     if recorded is None:
         lost = (source for source in part.missing if source not in by_source)
-        yield from (f"{part.name}: recording {source} is missing from the recordings given" for source in lost)
+        yield from (_Misfit(f"{part.name}: recording {source} is missing from the recordings given") for source in lost)
         for name, recording in by_id.items():
             if recording.ref.num_bytes != planned[name]:
-                yield (
+                yield _Misfit(
                     f"{part.name}: {recording.source} differs: it has {recording.ref.num_bytes} bytes, "
                     f"recorded are {planned[name]}"
                 )
 
 
-def _file_misfits(part: PlannedPart, recording: RootedRecording, files: Sequence[FileRecord]) -> Iterator[str]:
+def _file_misfits(part: PlannedPart, recording: RootedRecording, files: Sequence[FileRecord]) -> Iterator[_Misfit]:
     try:
         given = {f.path: f.sha256 for f in source_files(recording.root.path, recording.ref, recording.root.prefix)}
     except OSError as error:
-        yield f"{part.name}: {recording.source} cannot be read: {error.strerror}"
+        yield _Misfit(f"{part.name}: {recording.source} cannot be read: {error.strerror}")
         return
     recorded = {f.path: f.sha256 for f in files}
     for path in {**recorded, **given}:
         if path not in given:
-            yield f"{part.name}: {path} is missing from the recordings given"
+            yield _Misfit(f"{part.name}: {path} is missing from the recordings given")
         elif path not in recorded:
-            yield f"{part.name}: {path} was not there when the store was converted"
+            yield _Misfit(f"{part.name}: {path} was not there when the store was converted")
         elif recorded[path] != given[path]:
             have, want = given[path][:12], recorded[path][:12]
-            yield f"{part.name}: {path} differs: it has sha256 {have}.., recorded is {want}.."
+            yield _Misfit(f"{part.name}: {path} differs: it has sha256 {have}.., recorded is {want}..", path)
 
 
 def recorded_part(store: Path, part: PlannedPart) -> PartRecord | None:
@@ -203,14 +237,9 @@ def rebuild(found: Survey, aside: Aside, *, plan_lost: bool) -> None:
     store, staging = found.request.out, found.request.out / STAGING
     wanted = found.wanted()
     if wanted:
-        (staging / "parts").mkdir(parents=True)
-        shutil.copyfile(store / "zarr.json", staging / "zarr.json")
-        request = replace(found.request, out=staging)
-        with WorkerPool(request.workers, request.memory) as pool:
-            tasks: list[Task] = [(request, part, {}) for part in wanted]
-            list(pool.run(convert_part, tasks, lambda *_: None, part_losses(staging)))
+        _convert_again(found, staging, wanted)
     for part in wanted:
-        _compare(store, staging, part)
+        _compare(found, staging, part)
     for part in wanted:
         _install(staging / "parts" / part.name, store / "parts" / part.name, aside)
         if (store / SOURCES).is_dir():  # else the store is of an earlier release
@@ -220,22 +249,60 @@ def rebuild(found: Survey, aside: Aside, *, plan_lost: bool) -> None:
         write_record(store / "plan", plan_record([part.entry() for part in found.parts], found.found))
 
 
-def _compare(store: Path, staging: Path, part: PlannedPart) -> None:
+def _convert_again(found: Survey, staging: Path, wanted: Sequence[PlannedPart]) -> None:
+    """Convert parts into a folder of their own. Those of files that changed keep what was recorded of these files."""
+    (staging / "parts").mkdir(parents=True)
+    shutil.copyfile(found.request.out / "zarr.json", staging / "zarr.json")
+    request = replace(found.request, out=staging)
+    with WorkerPool(request.workers, request.memory) as pool:
+        tasks: list[Task] = [(request, part, {}) for part in wanted]
+        list(pool.run(convert_part, tasks, lambda *_: None, part_losses(staging)))
+    for part in wanted:
+        made, recorded = read_part(LocalFiles(staging), part.name), recorded_part(found.request.out, part)
+        if part.name not in found.grown or made is None or recorded is None:
+            continue
+        files = {episode.id: episode.files for episode in recorded.episodes}
+        sizes = {f.path: f.bytes for e in made[0].episodes for f in e.files if f.path in found.grown[part.name]}
+        episodes = tuple(e.model_copy(update={"files": files.get(e.id, e.files)}) for e in made[0].episodes)
+        cameras = {name: _as_recorded(camera, recorded.cameras.get(name)) for name, camera in made[0].cameras.items()}
+        write_record(
+            staging / "parts" / part.name, made[0].model_copy(update={"episodes": episodes, "cameras": cameras})
+        )
+        sources = read_sources(LocalFiles(staging), part.name)
+        write_sources(staging, sources.model_copy(update={"bytes": sizes}))
+
+
+def _as_recorded(made: CameraRecord, recorded: CameraRecord | None) -> CameraRecord:
+    """A camera's record with the recorded templates for writing its files, which follow from the length of a video."""
+    if recorded is None or len(recorded.headers) != len(made.headers):
+        return made
+    pairs = zip(made.headers, recorded.headers, strict=True)
+    headers = tuple(new.model_copy(update={"init": old.init}) for new, old in pairs)
+    return made.model_copy(update={"headers": headers}) if headers else made
+
+
+def _differs(found: Survey, staging: Path, part: PlannedPart) -> list[str]:
+    """What of a part converted again is not as the store recorded it; [] where nothing is, or no record is left."""
+    made, recorded = read_part(LocalFiles(staging), part.name), recorded_part(found.request.out, part)
+    assert made is not None
+    return [] if recorded is None else differences(recorded.to_json(), made[0].to_json())
+
+
+def _compare(found: Survey, staging: Path, part: PlannedPart) -> None:
     """StoreDamaged when a part converted again has not the content that the store recorded."""
-    found = read_part(LocalFiles(staging), part.name)
-    assert found is not None
-    made, digest = found
-    recorded = recorded_part(store, part)
+    store, differ = found.request.out, _differs(found, staging, part)
     where = f"{store}/parts/{part.name}"
-    if recorded is not None:
-        differ = differences(recorded.to_json(), made.to_json())
-        if differ:
-            raise StoreDamaged(
-                f"{where} cannot be rebuilt: the recordings are those that were converted, and yet {differ[0]} "
-                f"({len(differ)} differ), as another version writes it; nothing was changed; convert them to a new "
-                "store"
-            )
+    if differ:
+        raise StoreDamaged(
+            f"{where} cannot be rebuilt: the recordings are those that were converted, and yet {differ[0]} "
+            f"({len(differ)} differ), as another version writes it; nothing was changed; convert them to a new "
+            "store"
+        )
+    if recorded_part(store, part) is not None:
         return
+    read = read_part(LocalFiles(staging), part.name)
+    assert read is not None
+    made, digest = read
     folders = [folder for pattern in WITNESSES for folder in store.glob(pattern.format(part=part.name))]
     witnesses = [_found(store, folder.relative_to(store).as_posix(), MadeFromRecord) for folder in folders]
     sources = [witness.source for witness in witnesses if witness]

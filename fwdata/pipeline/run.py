@@ -31,6 +31,7 @@ from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.results import ConvertReport, store_report
 from fwdata.pipeline.roots import CombinedDiscovery
 from fwdata.pipeline.same_collection import check_collection
+from fwdata.pipeline.same_content import drop_unchanged
 from fwdata.pipeline.shared_evidence import begin_handing_over, end_handing_over, handed_over
 from fwdata.pipeline.spread_convert import convert_units, own_share, refuse_shared, seal, writing
 from fwdata.pipeline.units import UnitsReport
@@ -216,6 +217,7 @@ def _changes(
     """What changed since the store was converted, and the parts to replace for it. Writes nothing."""
     older = outdated_parts(request)
     check = check_sources(request, plan.found, thorough=request.update)
+    drop_unchanged(request, plan.found, check, pool)
     check_collection(request, plan.found, check, pool, grows=bool(plan.pending))
     if not request.update or not (older or check.changed):
         return check, ()

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import r1lite_files as r1
-from fixtures import run_convert
+from fixtures import run_convert, tree
 
 import fwdata
+from fwdata.errors import StoreDamaged
 from fwdata.manifest import load_manifest
+from fwdata.pipeline.repair import RepairRequest, repair
 from fwdata.pipeline.results import ConvertReport
 
 FIRST, SECOND = "take_a", "take_b"
@@ -56,3 +58,18 @@ def test_another_text_of_a_recording_changes_it_alone(grown) -> None:
     report = _convert(root, entries, out, update=True)
     assert [e.instruction for e in fwdata.open(out).episodes] == ["put it down", "pick it up"]
     assert not _convert(root, entries, out).changed
+
+
+def test_a_store_is_repaired_from_a_folder_that_grew(grown) -> None:
+    root, entries, out = grown
+    r1.write_meta(root, entries)
+    whole = tree(out / "parts")
+    (out / "parts/p00000/lowdim/state/c/0/0").write_bytes(b"x")
+    assert repair(RepairRequest(out, (root,), workers=0)).left.findings == [] and tree(out / "parts") == whole
+    entries[0]["annotations"][0]["text"] = "放下@put it down"
+    r1.write_meta(root, entries)
+    (out / "parts/p00000/lowdim/state/c/0/0").write_bytes(b"x")
+    before = tree(out)
+    with pytest.raises(StoreDamaged, match=r"raw_data_meta\.json changed, and so did what was converted of it"):
+        repair(RepairRequest(out, (root,), workers=0))
+    assert tree(out) == before
