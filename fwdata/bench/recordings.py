@@ -180,3 +180,6 @@ SOURCES: dict[str, Callable[[Path, int, int], None]] = {
     "lerobot": _lerobot,
 }
 """Writers of recordings by source."""
+
+EPISODES = {"robotwin": 40, "libero": 80, "r1lite": 8, "lerobot": 20}
+"""Recordings of 120 rows that take some seconds to convert: of fewer, what a conversion pays once weighs most."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -31,11 +31,22 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="bench")
 
 
+class _Asked(TypedDict):
+    """What the options say, by the names of `bench_convert`."""
+
+    repeats: int
+    peer: bool
+    evidence: bool
+    codecs: bool
+
+
 def convert(
     source: Annotated[str | None, typer.Argument(help="Source format; default: all four.")] = None,
     raw: Annotated[Path | None, typer.Argument(help="Folder of recordings; default: made for the purpose.")] = None,
     manifest: Annotated[str | None, typer.Option(help="Manifest name or path.")] = None,
-    episodes: Annotated[int, typer.Option(min=2, help="Recordings to make.")] = 4,
+    episodes: Annotated[
+        int | None, typer.Option(min=2, help="Recordings to make; default: some seconds of conversion.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=16, help="Frames of each.")] = 120,
     peer: Annotated[bool, typer.Option("--peer/--no-peer", help="Also time lerobot's own writer.")] = True,
     workers: Annotated[bool, typer.Option("--workers/--no-workers", help="Also time two workers.")] = True,
@@ -50,6 +61,7 @@ def convert(
     """
     from fwdata.bench import SOURCES, bench_convert, write_recordings
     from fwdata.bench.convert import BenchConvertJson
+    from fwdata.bench.recordings import EPISODES
     from fwdata.errors import UsageError
     from fwdata.pipeline.choose import manifest_for
 
@@ -59,23 +71,12 @@ def convert(
     for name in [source] if source is not None else SOURCES:
         with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
             say(f"{name}: {'measuring' if raw else 'recording, then measuring'}")
-            place = raw or write_recordings(name, Path(folder) / "raw", episodes, rows)
+            place = raw or write_recordings(name, Path(folder) / "raw", episodes or EPISODES.get(name, 2), rows)
             short = None if raw else write_recordings(name, Path(folder) / "short", 2, 16)
             chosen = manifest_for(name, manifest, {}, [place])
             counts = (1, 2) if workers else ()
-            found.append(
-                bench_convert(
-                    name,
-                    place,
-                    chosen,
-                    repeats=repeats,
-                    peer=peer,
-                    workers=counts,
-                    evidence=evidence,
-                    short=short,
-                    codecs=codecs,
-                )
-            )
+            asked: _Asked = {"repeats": repeats, "peer": peer, "evidence": evidence, "codecs": codecs}
+            found.append(bench_convert(name, place, chosen, workers=counts, short=short, **asked))
     if as_json:
         emit_json(BenchConvertJson(unit="camera frames", rows=[item.to_json() for item in found]))
         return

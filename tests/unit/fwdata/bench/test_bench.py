@@ -21,7 +21,7 @@ from latent_caches import random_latents
 import fwdata
 from fwdata.bench import SOURCES, Timing, bench_convert, bench_read, write_recordings
 from fwdata.bench.codecs import CODECS
-from fwdata.bench.recordings import _images
+from fwdata.bench.recordings import EPISODES, _images
 from fwdata.bench.timing import timed
 from fwdata.errors import FwdataError, UsageError
 from fwdata.evidence.detectors.cameras import STILL
@@ -136,7 +136,7 @@ def test_recordings_that_are_left_out_are_no_measurement(tmp_path: Path, monkeyp
         bench_convert("robotwin", raw, manifest, repeats=1, peer=False, workers=())
     with pytest.raises(UsageError, match="the benchmark cannot record 'robotvin'; did you mean 'robotwin'"):
         write_recordings("robotvin", tmp_path / "other", 2, 16)
-    assert sorted(SOURCES) == ["lerobot", "libero", "r1lite", "robotwin"]
+    assert sorted(SOURCES) == sorted(EPISODES) == ["lerobot", "libero", "r1lite", "robotwin"]
 
 
 def test_time_is_that_of_this_process_and_its_threads() -> None:
