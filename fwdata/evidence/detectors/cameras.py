@@ -193,7 +193,8 @@ class ExchangedWrists(Detector):
         score = sum(own - other for _, own, other in halves)
         detail = ", ".join(f"{name} arm: own camera {own:.2f}, other {other:.2f}" for name, own, other in halves)
         dead = score < 0 and any(float((energy < STILL).mean()) >= WHOLE for energy in energies)
-        if abs(score) < (EXCHANGED_DEAD if dead else EXCHANGED):
+        doubtful = score < 0 and any(own > other for _, own, other in halves)  # an exchange shows on both arms
+        if doubtful or abs(score) < (EXCHANGED_DEAD if dead else EXCHANGED):
             return (self.abstain(detail, decided=OWN, value=round(score, 4)),)
         return (
             self.verdict(

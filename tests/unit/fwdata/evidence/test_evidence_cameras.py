@@ -112,6 +112,15 @@ def test_exchanged_wrist_cameras_are_found(moving: str) -> None:
     assert (found.verdict, found.action) == ("contradicted", "stop")
 
 
+@pytest.mark.parametrize("seed", [2, 11])
+def test_wrist_images_that_follow_neither_arm_are_not_called_exchanged(seed: int) -> None:
+    """Images of another episode; an exchange shows on both arms, chance on one."""
+    episode, other = two_arms(seed), two_arms(seed + 1000)
+    images = {**episode.thumbnails, "left": other.thumbnails["left"], "right": other.thumbnails["right"]}
+    found = told("wrists_exchanged", changed(episode, thumbnails=images))[""]
+    assert found.verdict == "no evidence" and found.value is not None and found.value < -0.2
+
+
 def test_a_dead_wrist_camera_is_not_called_exchanged() -> None:
     """One arm moves, its camera is dead, and the other camera shows a little of that arm from afar."""
     episodes = []
