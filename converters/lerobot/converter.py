@@ -46,6 +46,7 @@ class _Collected:
     refs: list[EpisodeRef] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
     datasets: dict[str, Json] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
     several: bool = False
@@ -104,12 +105,12 @@ class LerobotConverter:
         if not collected.refs:
             first = collected.skipped[0] if collected.skipped else None
             reason = f", {first.source}: {first.reason}" if first else ""
-            raise UsageError(f"{root} holds no episode that can be converted{reason}")
+            raise UsageError(f"{root} holds no episode that can be converted{reason}{finding.unpack_hint(root)}")
         decisions = {"manifest": choosing.why(self.manifest, found), **self._decisions(collected.datasets)}
         warnings = (*choosing.doubts(self.manifest, found), *collected.warnings)
         refs, skipped = tuple(collected.refs), tuple(collected.skipped)
-        packed = finding.archives_below(root, found)
-        return Discovery(refs, skipped, decisions, warnings, packed, self._per_episode)
+        left_out = (*finding.archives_below(root, found), *finding.not_listed(collected.unlisted))
+        return Discovery(refs, skipped, decisions, warnings, left_out, self._per_episode)
 
     def _add(self, place: finding.DatasetFolder, collected: _Collected, twice: frozenset[int]) -> None:
         """One dataset's episodes but those that are there `twice`; UsageError when it does not fit this manifest."""
@@ -121,12 +122,15 @@ class LerobotConverter:
         if not dataset.episodes:
             first = f" ({dataset.problems[0].source}: {dataset.problems[0].reason})" if dataset.problems else ""
             raise UsageError(f"the metadata list no episode{first}; download the dataset again")
-        check_rate(dataset, self.options.rate)
-        rules = self._grippers(dataset, mapping)
-        scale = gripping.recorded_scale(dataset, mapping)
         used = tuple(key for key in mapping.cameras.values() if key in info.videos())
         limits = finding.EpisodeLimits(self.options.max_episodes, splitting.episodes_of(info, self.options.splits))
         listing = finding.references(place, dataset, used, limits, self._robot(info))
+        if listing.skipped and not listing.refs:  # nothing to decide on
+            collected.skipped += listing.skipped
+            return
+        check_rate(dataset, self.options.rate)
+        rules = self._grippers(dataset, mapping)
+        scale = gripping.recorded_scale(dataset, mapping)
         name = place.relative or "dataset"
         refs = [ref for ref in listing.refs if ref.hints["episode"] not in twice]
         collected.refs += refs
@@ -140,6 +144,7 @@ class LerobotConverter:
             )
         if scale is not None and refs:
             collected.scales[name] = scale
+        collected.unlisted += [] if self.options.recover else [place.place(name) for name in dataset.unlisted]
         collected.skipped += [Skipped(place.place(problem.source), problem.reason) for problem in dataset.problems]
         collected.skipped += listing.skipped
         notes = [*dataset.warnings, *name_notes(info, mapping), *splitting.notes(dataset, self.options.splits)]

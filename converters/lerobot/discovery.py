@@ -61,7 +61,9 @@ def list_datasets(root: Path) -> list[DatasetFolder]:
             f"folder: {packed.command(archives)}"
         )
     above = next((p for p in (root.resolve(), *root.resolve().parents[:3]) if (p / INFO).exists()), None)
-    hint = f"; the dataset's folder is {above}" if above else "; give a LeRobot dataset or a folder of several"
+    lost = any((root / name).is_dir() for name in ("data", "videos", "meta"))
+    hint = f"; fetch it: {hub.fetch_command(root)}" if lost else "; give a LeRobot dataset or a folder of several"
+    hint = f"; the dataset's folder is {above}" if above else hint
     raise UsageError(f"{root} holds no {INFO}{hint}")
 
 
@@ -82,6 +84,22 @@ def archives_below(root: Path, places: Sequence[DatasetFolder]) -> tuple[LeftOut
     listed = {place.place(path) for place in places for path in tree_of(place.folder).paths}
     unpacked = packed.above(path for path in listed if not packed.is_archive(path))
     return packed.left_out(found, unpacked | {place.relative for place in places if place.relative})
+
+
+def unpack_hint(root: Path) -> str:
+    """How to unpack the archives below a folder of which no episode can be read, to append; "" where there are none."""
+    found = packed_below(root)
+    if not found:
+        return ""
+    return f"; or unpack the {len(found)} archives there, such as {found[0]}, in that folder: {packed.command(found)}"
+
+
+def not_listed(episodes: Sequence[str]) -> tuple[LeftOut, ...]:
+    """What to say about episodes that tables hold and the metadata do not list."""
+    if not episodes:
+        return ()
+    reason = "episodes that tables hold and the metadata do not list; --recover reads them"
+    return (LeftOut(reason, len(episodes), tuple(episodes[:2]), names=tuple(episodes)),)
 
 
 def linked_datasets(root: Path) -> list[str]:

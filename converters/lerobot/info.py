@@ -181,12 +181,12 @@ def read_info(folder: Path) -> Info:
 def _read_info(folder: Path, mtime_ns: int, size: int) -> Info:
     data = read_json(folder / INFO, INFO, MAX_INFO_BYTES)
     if not isinstance(data, dict):
-        raise UsageError(f"{INFO} must be an object, found {type(data).__name__}")
+        raise UsageError(f"{INFO} must be an object, found {type(data).__name__}; download it again")
     version = _version(data.get("codebase_version"))
     generation = version[:2]
     features = data.get("features")
     if not isinstance(features, dict) or not features:
-        raise UsageError(f"{INFO}: features must be an object that names the columns")
+        raise UsageError(f"{INFO}: features must be an object that names the columns; download it again")
     return Info(
         version=version,
         fps=_fps(data.get("fps")),
@@ -219,6 +219,8 @@ def _version(found: object) -> str:
         hint = ""
         if isinstance(found, str) and found.startswith("v1"):
             hint = "; convert it to v2.1 with the scripts of LeRobot 0.3 first"
+        if found is None:
+            hint = "; write the version that the files have to it, or download it again"
         raise UsageError(
             f"{INFO}: codebase_version {found!r} is not supported, only {', '.join(VERSIONS[:-1])} and "
             f"{VERSIONS[-1]} are{hint}"

@@ -61,6 +61,8 @@ class Dataset:
     """Episodes whose rows are in several tables, so that none can be taken -> a sentence that names them."""
     columns: TableColumns | None = None
     """Columns of tables whose Parquet footer is missing (option recover); None: every file has its footer."""
+    unlisted: tuple[str, ...] = ()
+    """See `DatasetSurvey.unlisted`."""
 
     def path(self, name: str) -> Path:
         """A file of the dataset; BadEpisode where a link leads out of it."""
@@ -169,7 +171,17 @@ def _load(
     shared = slots_of(episodes.values(), found.info.fps) if info.shared_files else {}
     stamp = hash((stamps, tables, recovering))
     return Dataset(
-        folder, found.info, tasks, episodes, tuple(problems), tuple(warnings), stamp, shared, found.ambiguous, columns
+        folder,
+        found.info,
+        tasks,
+        episodes,
+        tuple(problems),
+        tuple(warnings),
+        stamp,
+        shared,
+        found.ambiguous,
+        columns,
+        found.unlisted,
     )
 
 

@@ -99,7 +99,10 @@ def open_parquet(path: Path, name: str, columns: TableColumns | None = None) -> 
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadEpisode(f"{name} cannot be read as parquet (truncated, damaged, or not a table): {reason}") from error
+        raise BadEpisode(
+            f"{name} cannot be read as parquet (truncated, damaged, or not a table): {reason}; download it again, or "
+            "leave its episodes out"
+        ) from error
 
 
 def read_columns(file: pq.ParquetFile, name: str, keys: Sequence[str], groups: Sequence[int]) -> pa.Table:

@@ -16,7 +16,8 @@ from converters.lerobot import parquet
 from converters.lerobot.doubled import DoubledRows
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.info import Info, inside
-from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
+from converters.lerobot.numbered import numbered_tables, numbered_videos
+from converters.lerobot.tree import Tree, is_video
 from converters.lerobot.video_files import by_frames
 from fwdata.api import BadEpisode
 from fwdata.errors import UsageError
@@ -54,6 +55,8 @@ class DatasetSurvey:
     """What differs from the metadata, one sentence for each kind."""
     ambiguous: Mapping[int, str]
     """Episodes whose rows are in several tables that differ, or in parts -> a sentence that names them."""
+    unlisted: tuple[str, ...] = ()
+    """Episodes that tables hold and the metadata do not list, as `EpisodeRef.source` would call them."""
 
 
 def survey(
@@ -66,10 +69,18 @@ def survey(
     moved: dict[str, dict[int, str]] = {"tables": {}, "videos": {}}
     rows = _rows_of(folder, tree, columns) if info.shared_files else {}
     keys, doubled = info.videos(), DoubledRows(folder, columns)
+    tables_by, videos_by = (
+        ({}, {}) if info.shared_files else (numbered_tables(entries, tree), numbered_videos(entries, keys, tree))
+    )
     located = []
     for entry in entries:
         data = doubled.table(entry, rows.get(entry.index, {})) if rows else _table(entry, tree)
+        data = data if tree.holds(data) else tables_by.get(entry.index, data)
         videos = {key: replace(place, file=_video(place, key, keys, tree)) for key, place in entry.videos.items()}
+        videos = {
+            key: place if tree.holds(place.file) else replace(place, file=videos_by.get((entry.index, key), place.file))
+            for key, place in videos.items()
+        }
         pairs = [("tables", entry.data_file, data)]
         pairs += [("videos", place.file, videos[key].file) for key, place in entry.videos.items()]
         for kind, said, found in pairs:
@@ -96,7 +107,36 @@ def survey(
         f"{key} has {size} values in a row of {tables[0]}, meta/info.json says {info.features[key].size}; all are kept"
         for key, size in sizes.items()
     ]
-    return DatasetSurvey(_corrected(info, absent, sizes), tuple(located), tuple(warnings), doubled.ambiguous)
+    unlisted, unread = (
+        ([], []) if is_agreed() or columns else _unlisted(folder, located, tree, shared=info.shared_files)
+    )
+    told = [f"{text}; the metadata list no episode of it" for text in unread[:2]]
+    more = [f"{len(unread) - 2} more tables of which the metadata list no episode cannot be read"] if unread[2:] else []
+    return DatasetSurvey(
+        _corrected(info, absent, sizes),
+        tuple(located),
+        (*warnings, *told, *more),
+        doubled.ambiguous,
+        tuple(unlisted),
+    )
+
+
+def _unlisted(folder: Path, entries: Sequence[EpisodeMeta], tree: Tree, *, shared: bool) -> tuple[list[str], list[str]]:
+    """(Episodes of tables that the metadata do not list, why tables that no episode is in cannot be read)."""
+    known, named = {entry.index for entry in entries}, {entry.data_file for entry in entries}
+    found: dict[int, str] = {}
+    unread: list[str] = []
+    for name in tree.tables:
+        if name in named and not shared:
+            continue
+        try:
+            episodes = parquet.episodes_in(inside(folder, name), name)
+        except (BadEpisode, UsageError) as error:
+            unread += [] if name in named else [str(error)]
+            continue
+        for index in episodes.keys() - known:
+            found.setdefault(index, f"{name}#episode_{index:06d}")
+    return [found[index] for index in sorted(found)], unread
 
 
 def _rows_of(folder: Path, tree: Tree, columns: parquet.TableColumns | None) -> dict[int, dict[str, int]]:
@@ -117,7 +157,7 @@ def _table(entry: EpisodeMeta, tree: Tree) -> str:
     said = entry.data_file
     if tree.holds(said):
         return said
-    others = [p for p in tree.by_stem.get(PurePosixPath(said).stem, ()) if p.endswith(".parquet")]
+    others = [p for p in tree.by_stem.get(PurePosixPath(said).stem, ()) if p.lower().endswith(".parquet")]
     return others[0] if len(others) == 1 else said
 
 
@@ -127,7 +167,7 @@ def _video(place: VideoPlace, key: str, keys: Sequence[str], tree: Tree) -> str:
     if tree.holds(said):
         return said
     path = PurePosixPath(said)
-    named = [PurePosixPath(p) for p in tree.by_stem.get(path.stem, ()) if p.endswith(VIDEO_SUFFIXES)]
+    named = [PurePosixPath(p) for p in tree.by_stem.get(path.stem, ()) if is_video(p)]
     short = key.rpartition(".")[2]
     found = [p for p in named if key in p.parts] or [p for p in named if short in p.parts]
     if not found and len(keys) == 1:

@@ -14,6 +14,11 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg"
 MAX_TREES = 64
 
 
+def is_video(path: str) -> bool:
+    """Whether a file's name is that of a video; cameras write .MP4."""
+    return path.lower().endswith(VIDEO_SUFFIXES)
+
+
 @dataclass(frozen=True, eq=False)
 class Tree:
     """Files below a dataset folder, besides those in meta; links are followed as far as they stay inside."""
@@ -34,7 +39,7 @@ class Tree:
     @cached_property
     def tables(self) -> tuple[str, ...]:
         """Parquet files, sorted."""
-        return tuple(sorted(path for path in self.paths if path.endswith(".parquet")))
+        return tuple(sorted(path for path in self.paths if path.lower().endswith(".parquet")))
 
     def holds(self, path: str) -> bool:
         """Whether there is such a file, also by way of a linked folder."""

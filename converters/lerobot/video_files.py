@@ -9,7 +9,7 @@ from pathlib import Path
 from converters.lerobot import video
 from converters.lerobot.entry import EpisodeMeta
 from converters.lerobot.info import inside
-from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
+from converters.lerobot.tree import Tree, is_video
 from fwdata.errors import BadEpisode, UsageError
 
 
@@ -28,7 +28,7 @@ def by_frames(
         named = [run[0].videos[key].file for run in runs]
         if len(set(named)) == len(named) and all(map(tree.holds, named)):
             continue
-        there = sorted(p for p in tree.paths if p.endswith(VIDEO_SUFFIXES) and key in p.split("/"))
+        there = sorted(p for p in tree.paths if is_video(p) and key in p.split("/"))
         rows = [sum(entry.length for entry in run) for run in runs]
         if len(there) != len(runs) or _frames(folder, there) != rows:
             continue

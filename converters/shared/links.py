@@ -42,12 +42,13 @@ def leads_inside(path: str | os.PathLike[str], *folders: Path) -> bool:
 def store_of(folder: Path) -> Path | None:
     """The hub's cache of one dataset, to whose files a snapshot of it links; None for folders outside of such a cache.
 
-    The folder may be a link to the snapshot.
+    The folder may be a link to the snapshot, and the cache may have another name: `blobs` beside `snapshots` tell it.
     """
     for start in (folder.absolute(), folder.resolve()):
         for place in (start, *start.parents):
-            if place.parent.name == "snapshots" and SNAPSHOT.fullmatch(place.parent.parent.name):
-                return place.parent.parent
+            cache = place.parent.parent
+            if place.parent.name == "snapshots" and (SNAPSHOT.fullmatch(cache.name) or (cache / "blobs").is_dir()):
+                return cache
     return None
 
 

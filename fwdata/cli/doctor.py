@@ -89,8 +89,11 @@ def _check_store(where: str) -> tuple[Checkup, Album]:
     except StoreError as error:
         if type(error) is not StoreError or not Path(where).exists():
             raise
+        from fwdata.pipeline.other_source import source_of
+
+        source = source_of(Path(where)) or "NAME"
         raise StoreError(
-            f"{error}; for recordings, name their format: fwdata doctor {quoted(where)} --source NAME"
+            f"{error}; for recordings, name their format: fwdata doctor {quoted(where)} --source {source}"
         ) from None
     with progress_bar("examining", "episodes") as bar:
         bar.start(len(store.episodes))

@@ -15,16 +15,16 @@ def with_other_source[T](look: Callable[[], T], source: str, root: Path) -> T:
     try:
         return look()
     except UsageError as error:
-        other = _other_source(source, root)
+        other = source_of(root, but=source)
         if other is None:
             raise
         command = f"fwdata convert {other} {quoted(root)} --out STORE"
         raise type(error)(f"{error}; source {other} reads it: {command}") from None
 
 
-def _other_source(source: str, root: Path) -> str | None:
-    """The first other built-in source that finds recordings at `root`, with its own manifest."""
-    return next((name for name in sorted(built_in() - {source}) if root.exists() and _reads(name, root)), None)
+def source_of(root: Path, but: str = "") -> str | None:
+    """The first built-in source other than `but` that finds recordings at `root`, with its own manifest."""
+    return next((name for name in sorted(built_in() - {but}) if root.exists() and _reads(name, root)), None)
 
 
 def _reads(source: str, root: Path) -> bool:
