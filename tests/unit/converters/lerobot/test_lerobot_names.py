@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -111,9 +112,11 @@ def test_what_to_do_where_the_metadata_are_missing(tmp_path):
         converter().discover(root)
 
 
-def test_doctor_names_the_source_of_recordings(tmp_path, capsys):
+def test_doctor_names_the_source_of_recordings(tmp_path, monkeypatch, capsys):
     root = write_dataset(tmp_path, RECIPE)
-    assert main(["doctor", str(root)]) == 2
+    monkeypatch.setattr(sys, "argv", ["fwdata", "doctor", str(root)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
     assert f"fwdata doctor {root} --source lerobot" in capsys.readouterr().err
 
 
