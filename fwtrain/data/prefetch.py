@@ -14,7 +14,7 @@ class Prefetcher[P, R]:
 
     workers threads keep up to `2 * workers` results ready; 0 fetches in the calling thread. An exception of `fetch` is
     raised where its result would have come. `waited` is the time in seconds the consumer spent inside `next`.
-    Use as a context manager: leaving it stops the threads after their current fetch.
+    Use as a context manager: leaving it stops the threads after their current fetch. `begin` starts them before.
     """
 
     def __init__(self, fetch: Callable[[P], R], plans: Iterable[P], workers: int = 1) -> None:
@@ -24,6 +24,11 @@ class Prefetcher[P, R]:
         self._pending: deque[Future[R]] = deque()
         self._depth = 2 * workers
         self.waited = 0.0
+
+    def begin(self) -> None:
+        """Start to fetch what the first calls of `next` give."""
+        if self._pool is not None:
+            self._fill(self._pool)
 
     def __enter__(self) -> Prefetcher[P, R]:
         return self

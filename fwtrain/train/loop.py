@@ -14,15 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fwtrain.data import (
-    DataOrder,
-    Prefetcher,
-    StoreSource,
-    WindowReader,
-    training_order,
-    training_reader,
-    trains_video,
-)
+from fwtrain.data import DataOrder, StoreSource, WindowReader, trains_video
 from fwtrain.errors import TrainingDiverged
 from fwtrain.model import FastWAM, Losses, losses
 from fwtrain.recipe import Recipe
@@ -33,7 +25,7 @@ from fwtrain.train.images import FutureImages
 from fwtrain.train.logs import Clock, Sinks
 from fwtrain.train.optim import Optimizer, learning_rate
 from fwtrain.train.parallel import Team
-from fwtrain.train.passes import Loaded, Pass, PassLoader, check_share, step_passes
+from fwtrain.train.passes import Feed, Loaded
 from fwtrain.train.saver import STOP_SECONDS, Saver
 from fwtrain.train.tensors import checkpoint_tensors
 from fwtrain.train.validate import ValidationResult, Validator, why_no_validation
@@ -121,40 +113,26 @@ class Meter:
         }
 
 
-def total_steps(order: DataOrder, recipe: Recipe) -> int:
-    """Optimizer steps of a whole run."""
-    return recipe.optim.steps or order.steps_per_epoch * (recipe.optim.epochs or 1)
-
-
 class Trainer:
     """One run: its model, optimizer, data order and step. Make it with `Trainer.start`."""
 
     def __init__(
-        self, source: StoreSource, recipe: Recipe, folder: RunFolder, info: RunInfo, team: Team, model: FastWAM
+        self, source: StoreSource, recipe: Recipe, folder: RunFolder, info: RunInfo, feed: Feed, model: FastWAM
     ) -> None:
-        check_share(recipe.optim.batch_size, team.size)
-        self.source, self.recipe, self.folder, self.info, self.team = source, recipe, folder, info, team
+        self.source, self.recipe, self.folder, self.info, self.feed = source, recipe, folder, info, feed
+        self.team = team = feed.team
         self.device = team.device
-        self.reader: WindowReader = training_reader(source, recipe)
-        self.order: DataOrder = training_order(self.reader.index, recipe, source.stores)
+        self.reader: WindowReader = feed.reader
+        self.order: DataOrder = feed.order
+        self.total = feed.total
         self.validator = Validator.of(source, recipe)
         self.futures = FutureImages(source, recipe, self.device)
-        self.loader = PassLoader(
-            self.reader,
-            recipe.seed,
-            model.config.variant,
-            model.config.cond_noise_prob,
-            team.rank,
-            team.size,
-            pin=self.device.type == "cuda",
-        )
         # an action-only pass, and a variant without video loss, leave tensors without gradient
         every_tensor = self.order.video_share == 1 and trains_video(recipe)
         self.model, self.wrapped = model, team.distribute(model, every_tensor=every_tensor)
         self.optimizer = Optimizer(model, recipe.optim, team)
         self.frozen: dict[str, int] | None = None  # size and CRC-32 of the file of parameters that no step changes
         self.saver = Saver(folder.checkpoints, team, recipe.keep_last)
-        self.total = total_steps(self.order, recipe)
         self.step = 0
         self.owes_validation = False  # a stop at a validation step saves at once; the resumed run catches up
         self.meter = Meter(self.device)
@@ -176,6 +154,8 @@ class Trainer:
         if not fresh:
             team.on_first(lambda: folder.check(info))
         found = None if fresh else team.on_first(folder.latest)
+        # batches come while the model is made
+        feed = Feed(source, recipe, config, team, found.step if found else 0)
         # weights that are about to be read are not drawn: 6 B numbers take 40 s on a CPU core
         read = found is not None or (recipe.model.init or "").startswith("fastwam:")
         model = build_model(config, None if read else recipe.seed, team.device, DTYPES[recipe.precision])
@@ -184,7 +164,7 @@ class Trainer:
         prepare(model, recipe)
         if recipe.compile:
             compile_model(model)
-        trainer = cls(source, recipe, folder, info, team, model)
+        trainer = cls(source, recipe, folder, info, feed, model)
         if fresh:
             team.on_first(folder.clear)
         team.on_first(lambda: folder.record(recipe, info))
@@ -284,7 +264,7 @@ class Trainer:
 
         if self.owes_validation:
             result = self.validate(sinks, note, stop)
-        with Prefetcher(self.loader.fetch, self._passes(), self.recipe.data.workers) as batches:
+        with self.feed.batches as batches:
             stopped = stop()
             while self.step < self.total and not stopped:
                 if not self._train_step(batches, stop):
@@ -336,10 +316,6 @@ class Trainer:
             data_wait=waited / seconds,
             seconds=seconds,
         )
-
-    def _passes(self) -> Iterator[Pass]:
-        for step in range(self.step, self.total):
-            yield from step_passes(step, self.order.step(step), self.team.size)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total

@@ -9,7 +9,7 @@ them its losses, are those of a single process. Parts are equally large, so mean
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,20 @@ from torch import Tensor
 
 from fwdata.errors import UsageError
 from fwtrain.batch import Batch
-from fwtrain.data import BatchPlan, Stream, WindowReader, derived_seed
-from fwtrain.model import Draws, draw
+from fwtrain.data import (
+    BatchPlan,
+    DataOrder,
+    Prefetcher,
+    StoreSource,
+    Stream,
+    WindowReader,
+    derived_seed,
+    training_order,
+    training_reader,
+)
+from fwtrain.model import Draws, ModelConfig, draw
+from fwtrain.recipe import Recipe
+from fwtrain.train.parallel import Team
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,36 @@ class PassLoader:
         generator = torch.Generator().manual_seed(derived_seed(self._seed, Stream.NOISE, step, number))
         draws = draw(whole, self._variant, generator, cond_noise_prob=self._prob)
         return batch, draws.rows(rows)
+
+
+def total_steps(order: DataOrder, recipe: Recipe) -> int:
+    """Optimizer steps of a whole run."""
+    return recipe.optim.steps or order.steps_per_epoch * (recipe.optim.epochs or 1)
+
+
+class Feed:
+    """What a run reads in its order. Fetching begins at once, so that the first batches, which are the slowest of a
+    store in a bucket, come while the model is made.
+
+    begin: the step that the run continues from. Raises UsageError as `check_share` and `training_order` do.
+    """
+
+    def __init__(self, source: StoreSource, recipe: Recipe, config: ModelConfig, team: Team, begin: int) -> None:
+        check_share(recipe.optim.batch_size, team.size)
+        self.team = team
+        self.reader: WindowReader = training_reader(source, recipe)
+        self.order: DataOrder = training_order(self.reader.index, recipe, source.stores)
+        self.total = total_steps(self.order, recipe)
+        pin = team.device.type == "cuda"
+        loader = PassLoader(
+            self.reader, recipe.seed, config.variant, config.cond_noise_prob, team.rank, team.size, pin=pin
+        )
+        self.batches: Prefetcher[Pass, Loaded] = Prefetcher(loader.fetch, self._passes(begin), recipe.data.workers)
+        self.batches.begin()
+
+    def _passes(self, begin: int) -> Iterator[Pass]:
+        for step in range(begin, self.total):
+            yield from step_passes(step, self.order.step(step), self.team.size)
 
 
 def _joined_batch(parts: Sequence[Batch]) -> Batch:

@@ -27,9 +27,10 @@ from fwtrain.train.far_values import far_values
 from fwtrain.train.folder import RunFolder, RunInfo
 from fwtrain.train.horizon import horizon_warning
 from fwtrain.train.logs import JsonLines, Sink, Sinks, TensorBoard, Terminal
-from fwtrain.train.loop import Trainer, TrainingOutcome, total_steps
+from fwtrain.train.loop import Trainer, TrainingOutcome
 from fwtrain.train.optim import learning_rate
 from fwtrain.train.parallel import join, local_size
+from fwtrain.train.passes import total_steps
 from fwtrain.train.preflight import check_memory, explain_out_of_memory
 from fwtrain.train.report import write_run_report
 from fwtrain.train.saver import STOP_SECONDS

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 NAME = os.environ.get("FWTRAIN_TEST_DEVICE", "cuda")
-"""Where such tests run; FWTRAIN_TEST_DEVICE=cpu runs the same code, at small sizes, without a GPU."""
+"""Where such tests run; FWTRAIN_TEST_DEVICE=cpu runs the same code, at small sizes, without a GPU, as CI does."""
 ON_GPU = NAME == "cuda"
-MARKS = [pytest.mark.gpu] if ON_GPU else [pytest.mark.slow]
+MARKS = [pytest.mark.gpu] if ON_GPU else [pytest.mark.gpu, pytest.mark.slow]
 
 FIGURES: list[tuple[str, str]] = []
 """(what, how much) in the order in which they were measured."""

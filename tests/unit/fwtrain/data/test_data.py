@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fake_store import FakeStore, vector_statistics
+from training import run
 
 from fwdata.errors import StoreError, UsageError
 from fwdata.normalise import Normaliser
@@ -23,6 +25,7 @@ from fwtrain.data import (
     validation_plans,
 )
 from fwtrain.recipe import Recipe, load_recipe
+from fwtrain.train.build import build_model
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -200,6 +203,18 @@ def test_prefetching_keeps_the_order_and_raises_in_place(workers: int):
         with pytest.raises(StoreError, match="five"):
             next(items)
     assert items.waited > 0
+
+
+def test_batches_come_while_the_model_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fetch, seen = WindowReader.fetch, threading.Event()
+
+    def make(*given, **named):
+        assert seen.wait(20)
+        return build_model(*given, **named)
+
+    monkeypatch.setattr(WindowReader, "fetch", lambda self, *given: (seen.set(), fetch(self, *given))[1])
+    monkeypatch.setattr("fwtrain.train.loop.build_model", make)
+    assert run(tmp_path / "run", "optim.steps=1", "validation.windows=0").finished
 
 
 def test_validation_windows_are_spread_over_the_validation_episodes():
