@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +78,9 @@ def same_recordings(
 
 def _same(episode: Episode, stored: StoredEpisode) -> bool:
     """Whether training reads the same of both. Descriptions (`Episode.metadata`) and warnings are not compared."""
-    new, old = (episode.state, episode.action, episode.timestamp_ns, episode.valid), stored
-    rows = (old.state(), old.action(), old.timestamp_ns(), old.valid())
+    new: tuple[NDArray[Any], ...] = (episode.state, episode.action, episode.timestamp_ns, episode.valid)
+    old = stored
+    rows: tuple[NDArray[Any], ...] = (old.state(), old.action(), old.timestamp_ns(), old.valid())
     if any(one.shape != other.shape or one.tobytes() != other.tobytes() for one, other in zip(new, rows, strict=True)):
         return False
     said = episode.stored_metadata()
