@@ -39,7 +39,7 @@ def open_recording(path: Path) -> Iterator[h5py.File]:
 
     _register_plugins()
     try:
-        with opening(path), h5py.File(path, "r", locking="best-effort") as file:
+        with opening(path), h5py.File(path, "r", locking="best-effort") as file, _remembered(file):
             yield file
     except BadEpisode:
         raise
@@ -60,8 +60,40 @@ def _register_plugins() -> None:
         importlib.import_module("hdf5plugin")
 
 
-def find(file: h5py.File, key: str) -> h5py.Group | h5py.Dataset | None:
+type Node = h5py.Group | h5py.Dataset | None
+
+KEPT_NODES = 512
+"""Most objects of one open file that are remembered."""
+
+_nodes: dict[int, dict[str, Node]] = {}
+"""By number of a file that is open: what its keys lead to, so that the same links are followed once."""
+
+
+@contextmanager
+def _remembered(file: h5py.File) -> Iterator[None]:
+    """Let `find` remember the objects of a file until it is closed."""
+    number = file.id.id
+    _nodes[number] = {}
+    try:
+        yield
+    finally:
+        del _nodes[number]
+
+
+def find(file: h5py.File, key: str) -> Node:
     """The object at `key`, or None; BadEpisode where a link or a dataset leads out of the file."""
+    known = _nodes.get(file.id.id)
+    if known is None:
+        return _find(file, key)
+    if key not in known:
+        found = _find(file, key)
+        if len(known) >= KEPT_NODES:
+            known.clear()
+        known[key] = found
+    return known[key]
+
+
+def _find(file: h5py.File, key: str) -> Node:
     import h5py
 
     plain, found = _by_plain_links(file, key)
@@ -94,20 +126,21 @@ def find(file: h5py.File, key: str) -> h5py.Group | h5py.Dataset | None:
     return node
 
 
-def _by_plain_links(file: h5py.File, key: str) -> tuple[bool, h5py.Group | h5py.Dataset | None]:
-    """(True, the object at `key` or None) where plain links alone lead there, at a fraction of the cost of asking
-    about every kind of link; else (False, None)."""
+def _by_plain_links(file: h5py.File, key: str) -> tuple[bool, Node]:
+    """(True, the object at `key` or None) where a plain link leads there from the object above it, at a fraction of
+    the cost of asking about every kind of link; else (False, None)."""
     import h5py
 
-    node = h5py.h5o.open(file.id, b"/")
-    for name in key.strip("/").split("/"):
-        if name in ("", ".") or not name.isascii():
-            return False, None
-        if not isinstance(node, h5py.h5g.GroupID) or not node.links.exists(name.encode()):
-            return True, None
-        if node.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            return False, None
-        node = h5py.h5o.open(node, name.encode())
+    above, _, name = key.strip("/").rpartition("/")
+    if name in ("", ".") or not name.isascii():
+        return False, None
+    group = find(file, above) if above else file["/"]
+    link = name.encode()
+    if not isinstance(group, h5py.Group) or not group.id.links.exists(link):
+        return True, None
+    if group.id.links.get_info(link).type != h5py.h5l.TYPE_HARD:
+        return False, None
+    node = h5py.h5o.open(group.id, link)
     if isinstance(node, h5py.h5g.GroupID):
         return True, h5py.Group(node)
     return (True, h5py.Dataset(node)) if isinstance(node, h5py.h5d.DatasetID) else (False, None)

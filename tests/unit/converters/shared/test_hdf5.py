@@ -10,6 +10,7 @@ from libero_reading import FILE, converter, pixels, read_one, reason
 
 from converters.shared import hdf5
 from converters.shared.hdf5 import find
+from fwdata.errors import BadEpisode
 
 KEY = "data/demo_0/obs/agentview_rgb"
 
@@ -101,5 +102,31 @@ def test_plain_links_and_others_lead_to_the_same_objects(tmp_path):
             assert find(file, key) is None, key
         by_plain, found = hdf5._by_plain_links(file, "data/demo_0/actions")
         assert by_plain and found == file["data/demo_0/actions"]
-        assert [hdf5._by_plain_links(file, key)[0] for key in ("again", "data/up", "données/x", "type")] == [False] * 4
+        assert [hdf5._by_plain_links(file, key)[0] for key in ("again", "data/up", "données", "type")] == [False] * 4
         assert hdf5._by_plain_links(file, "data/demo_1") == (True, None)
+
+
+def test_an_open_file_follows_every_link_once_and_refuses_as_often_as_asked(tmp_path, monkeypatch):
+    path, asked = tmp_path / "a.hdf5", []
+    with h5py.File(path, "w") as file:
+        for number in range(4):
+            file[f"data/demo_{number}/obs/x"] = np.arange(number + 1)
+        file["data/away"] = h5py.ExternalLink("b.hdf5", "/x")
+        file["data/soft"] = h5py.SoftLink("/data/demo_2")
+    before = h5py.h5o.open
+    monkeypatch.setattr("h5py.h5o.open", lambda *place, **more: asked.append(place[1]) or before(*place, **more))
+    monkeypatch.setattr(hdf5, "KEPT_NODES", 6)
+    with hdf5.open_recording(path) as file:
+        for _ in range(3):
+            assert find(file, "data/demo_0/obs/x").shape == (1,) and find(file, "data/demo_0/obs/y") is None
+        assert asked == [b"/", b"data", b"demo_0", b"obs", b"x"]
+        for number in (1, 2, 3, 1):  # more than are kept
+            assert find(file, f"data/demo_{number}/obs/x").shape == (number + 1,)
+        assert max(map(len, hdf5._nodes.values())) <= 6
+        for _ in range(2):
+            assert find(file, "data/soft/obs/x").shape == (3,)
+            with pytest.raises(BadEpisode, match="external link to"):
+                find(file, "data/away/x")
+        with hdf5.open_recording(path) as again:
+            assert find(again, "data/demo_0").file == again
+    assert not hdf5._nodes
