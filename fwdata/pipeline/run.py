@@ -26,7 +26,7 @@ from fwdata.pipeline.evidence import EvidenceGate, FirstLook, recorded_gate
 from fwdata.pipeline.first_look import Outliers, forget_dropped, look_at_more, look_first, looks, refuse_late
 from fwdata.pipeline.jobs import Job, end_job
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
-from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan, write_plan
+from fwdata.pipeline.plan import ConversionPlan, PlannedPart, check_output, make_plan, write_plan
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.results import ConvertReport, store_report
 from fwdata.pipeline.roots import CombinedDiscovery
@@ -311,10 +311,17 @@ def _convert_parts(
     _ensure_shared_groups(request)
     tasks = [(request, part, dict(losses.reasons)) for part in plan.pending]
     outliers, new = Outliers(sum(len(part.recordings) for part in plan.pending)), dict[str, RecordingOutcome]()
-    for outcomes in pool.run(convert_part, tasks, _Progress(on_episode), losses):
+    for outcomes in pool.run(convert_part, tasks, _Progress(on_episode), losses, _first_file):
         outliers.add(outcomes)
         new |= {outcome.source: outcome for outcome in outcomes}
     return new
+
+
+def _first_file(task: Task) -> object:
+    """Which file a part is read from first: a large one is hashed by every worker that reads it."""
+    part: PlannedPart = task[1]
+    first = next(iter(part.recordings), None)
+    return part.name if first is None else (first.root.path, first.ref.files[:1])
 
 
 def _ensure_shared_groups(request: ConvertRequest) -> None:

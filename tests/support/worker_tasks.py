@@ -23,6 +23,12 @@ def double(value: int, *, link: Link) -> int:
     return 2 * value
 
 
+def process_of(name: str, *, link: Link) -> tuple[str, int]:
+    """The name, and the process that was given it; long enough for both workers to be at one."""
+    time.sleep(0.03)
+    return name, os.getpid()
+
+
 def write_pid(path: str, *, link: Link) -> None:
     """Say which process this is, then do nothing for a long time."""
     temporary = Path(path + ".tmp")

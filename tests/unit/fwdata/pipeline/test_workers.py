@@ -18,14 +18,14 @@ from fixtures import (
     write_toy,
 )
 from paths import SUPPORT
-from worker_tasks import double
+from worker_tasks import double, process_of
 
 import fwdata
 from fwdata.errors import FwdataError, UsageError
 from fwdata.manifest import Manifest
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.run import convert
-from fwdata.pipeline.workers import WorkerPool
+from fwdata.pipeline.workers import WorkerPool, _nearest
 
 HARM = '''
 import os, signal, sys, time
@@ -146,6 +146,23 @@ def test_tasks_report_return_and_fail_alike_in_any_number_of_workers() -> None:
             with pytest.raises(FwdataError, match=r"^five$"):
                 list(pool.run(double, [(5,)], reports.append))
             assert list(pool.run(double, [(6,)], reports.append)) == [12]  # the pool is still of use
+
+
+def test_workers_share_a_file_only_when_no_other_is_left() -> None:
+    files = {1: "a", 2: "a", 3: "a", 4: "b", 5: "b", 6: "c"}
+
+    def taken(own: str | None, others: set[str], waiting: list[int]) -> int:
+        return waiting[_nearest((files[task] for task in waiting), own, others)]
+
+    assert taken(None, set(), [1, 2, 3, 4, 5, 6]) == 1
+    assert taken(None, {"a"}, [2, 3, 4, 5, 6]) == 4
+    assert taken("b", {"a"}, [2, 3, 5, 6]) == 5
+    assert taken("b", {"a"}, [2, 3, 6]) == 6
+    assert taken("b", {"a"}, [2, 3]) == 2
+    with WorkerPool(2) as pool:
+        tasks = [("a",), ("a",), ("a",), ("b",), ("b",), ("b",)]
+        done = list(pool.run(process_of, tasks, lambda: None, near=lambda task: task[0]))
+    assert min(len({number for file, number in done if file == name}) for name in "ab") == 1  # the slower is helped
 
 
 def test_a_task_that_always_ends_its_worker_is_an_error() -> None:
