@@ -64,6 +64,8 @@ class Bags:
     """What `recover` left out; filled by a pass over the messages."""
     spans: list[tuple[str, int, int]] = field(default_factory=list)
     """(file, first and last log time in ns of the messages asked for) of every file with any; filled by a pass."""
+    topics: set[str] = field(default_factory=set)
+    """All topics of the files, as far as their indexes tell; filled by a pass."""
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Every message of the topics: file after file, within a file in written (MCAP) or log order.
@@ -77,7 +79,7 @@ class Bags:
             if other is not None:
                 raise BadEpisode(other)
             first = last = None
-            for message in self._mcap(path, topics) if path.suffix == ".mcap" else _rosbags(path, topics):
+            for message in self._mcap(path, topics) if path.suffix == ".mcap" else _rosbags(path, topics, self.topics):
                 first = message.log_ns if first is None else min(first, message.log_ns)
                 last = message.log_ns if last is None else max(last, message.log_ns)
                 yield message
@@ -95,6 +97,7 @@ class Bags:
                 )
 
     def _mcap(self, path: Path, topics: Collection[str]) -> Iterator[Message]:
+        self.topics |= mcap.topics_in(path)
         decoders: dict[mcap.Channel, Decode] = {}
         damage = mcap.McapDamage()
         for channel, log_ns, data in mcap.read_messages(path, topics, self.recover, damage):
@@ -171,11 +174,11 @@ def _plain(data: bytes) -> bytes:
     return mcap.unpack(data, "zstd") if data[:4] == _ZSTD_MAGIC else data
 
 
-def _rosbags(path: Path, topics: Collection[str]) -> Iterator[Message]:
-    """Messages of a .bag or .db3 through rosbags' readers; their errors become BadEpisode."""
+def _rosbags(path: Path, topics: Collection[str], every: set[str]) -> Iterator[Message]:
+    """Messages of a .bag or .db3 through rosbags' readers; their errors become BadEpisode. All topics go to `every`."""
     ros1 = path.suffix == ".bag"
     damage = damage_kinds()
-    messages = _raw_messages(path, topics, ros1)
+    messages = _raw_messages(path, topics, ros1, every)
     decoders: dict[int, Decode] = {}
     while True:
         try:
@@ -211,13 +214,16 @@ def _unreadable(path: Path, ros1: bool, error: Exception) -> str:
     return f"{path.name} cannot be read ({what})"
 
 
-def _raw_messages(path: Path, topics: Collection[str], ros1: bool) -> Iterator[tuple[Connection, int, bytes]]:
+def _raw_messages(
+    path: Path, topics: Collection[str], ros1: bool, every: set[str]
+) -> Iterator[tuple[Connection, int, bytes]]:
     from rosbags.rosbag1 import Reader as Reader1
     from rosbags.rosbag2 import Reader as Reader2
 
     with Reader1(path) if ros1 else Reader2(path) as reader:
         if isinstance(reader, Reader1):
             reader.chunks = {at: chunk._replace(decompressor=_bounded(chunk)) for at, chunk in reader.chunks.items()}
+        every.update(connection.topic for connection in reader.connections)
         wanted = [c for c in reader.connections if c.topic in topics]
         if wanted:  # none would mean all
             yield from reader.messages(wanted)

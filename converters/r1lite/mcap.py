@@ -104,6 +104,12 @@ class _Tables:
             self.wanted[key] = Channel(topic, msgtype, encoding, definition, definition_encoding)
 
 
+def _topic(channel: bytes) -> str:
+    fields = _Fields(channel)
+    fields.position = 4
+    return fields.text()
+
+
 class _Fields:
     """Reads the fields of one record in order; _Broken when they do not fit."""
 
@@ -195,6 +201,15 @@ def _summary_records(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
         position += _RECORD.size
         yield kind, data[position : position + length]
         position += length
+
+
+def topics_in(path: Path) -> set[str]:
+    """All topics that the end of a file lists; none for a file without a summary, or a damaged one."""
+    with path.open("rb") as file, contextlib.suppress(_Broken, struct.error, UnicodeDecodeError, ValueError):
+        size = os.fstat(file.fileno()).st_size
+        if _has_end(file, size):
+            return {_topic(body) for kind, body in _summary_records(file, size) if kind == _CHANNEL}
+    return set()
 
 
 def log_times(path: Path) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,7 +120,7 @@ def read_recording(
         else:
             collector.values.extend(columns(topic_of[topic], value, topic))
         collector.add(topic, header_stamp(value), log_ns)
-    chosen = _choose(found, parts, wanted, warnings)
+    chosen = _choose(found, parts, wanted, warnings, bags.topics)
     timings = timings_of({topic: found[topic] for topic in chosen.values()}, chosen[HEAD], shift_clocks, warnings)
     series = []
     for part in parts:
@@ -150,20 +150,25 @@ def _values(part: TopicPart, collector: _Collector, timing: TopicTiming) -> alig
 
 
 def _choose(
-    found: Mapping[str, _Collector], parts: Sequence[TopicPart], cameras: Sequence[str], warnings: list[str]
+    found: Mapping[str, _Collector],
+    parts: Sequence[TopicPart],
+    cameras: Sequence[str],
+    warnings: list[str],
+    held: Collection[str],
 ) -> dict[str, str]:
     """The topic of every part and camera: the preferred one of those recorded. BadEpisode names all that are absent."""
     logs = {topic: np.frombuffer(collector.logs, np.int64) for topic, collector in found.items()}
     asked = {f"{part.name} {part.role}": part.topics for part in parts} | {name: CAMERAS[name] for name in cameras}
-    chosen, missing = {}, []
+    chosen, missing = {}, {}
     for name, topics in asked.items():
         topic = sources.source_of(name, topics, logs, warnings)
         if topic is None:
-            missing.append(f"{topics[0]} ({name})")
+            missing[name] = topics
         else:
             chosen[name] = topic
     if missing:
-        raise BadEpisode(f"{len(missing)} needed topics are absent or empty: {', '.join(missing)}")
+        raise BadEpisode(sources.absent(missing, held))
+    warnings += sources.other_robots({topic for part in parts for topic in part.topics}, held)
     return chosen
 
 

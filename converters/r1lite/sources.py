@@ -5,7 +5,8 @@ Rows would be made of any of these without an error: the last value is held, or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +25,12 @@ SPARSER = 5
 ALTERNATE, RETURN, STEP, MOVING = 0.8, 0.25, 0.05, 0.3
 """Share of the steps that are undone by the next message, what counts as undone, the smallest step that counts (as a
 share of the range), and the share of all steps that count."""
+
+MOST_LISTED = 4
+"""Absent topics that a message names."""
+
+FEWEST_OF_A_ROBOT = 2
+"""Topics of joints and grippers that a further robot has at least: one alone is republished or throttled."""
 
 LEAST_RAD, LEAST_STROKE = 0.02, 0.02
 """Ranges (rad, and share of a gripper's stroke) below which values flicker by the resolution of their sensor."""
@@ -64,6 +71,35 @@ def source_of(name: str, topics: Sequence[str], logs: Mapping[str, align.Stamps]
                 "way, of which only one is read; give both one name in the recording, or leave it out (--exclude)"
             )
     return recorded[0]
+
+
+def absent(missing: Mapping[str, Sequence[str]], held: Collection[str]) -> str:
+    """What to say of parts and cameras without a topic. missing: name -> its topics; held: topics of the recording."""
+    names = [f"{topics[0]} ({name})" for name, topics in missing.items()]
+    listed = ", ".join(names[:MOST_LISTED]) + (", .." if len(names) > MOST_LISTED else "")
+    told = f"{len(missing)} needed topics are absent or empty: {listed}"
+    below = _namespaces({topic for topics in missing.values() for topic in topics}, held)
+    if below:
+        space, count = below.most_common(1)[0]
+        return f"{told}; {count} such topics are there below {space}: give them their names without it in the recording"
+    there = f"; it has {len(held)} topics, such as {', '.join(sorted(held)[:3])}" if held else ""
+    return f"{told}{there}; leave the recording out (--exclude), or record them"
+
+
+def other_robots(topics: Collection[str], held: Collection[str]) -> list[str]:
+    """A sentence for every namespace that has topics of joints and grippers of its own, which are not read."""
+    return [
+        f"{count} topics of joints and grippers below {space} are not read: another robot's, or a copy of these"
+        for space, count in sorted(_namespaces(topics, held).items())
+        if count >= FEWEST_OF_A_ROBOT
+    ]
+
+
+def _namespaces(topics: Collection[str], held: Collection[str]) -> Counter[str]:
+    """What stands before these topics in others of the recording -> how many."""
+    return Counter(
+        other[: -len(topic)] for other in held for topic in topics if other != topic and other.endswith(topic)
+    )
 
 
 def check_one_sender(part: TopicPart, topic: str, values: align.Values) -> None:
