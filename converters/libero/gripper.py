@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.libero.neighbours import kept_of_file
 from converters.shared.hdf5 import check_written, dataset
 from fwdata.errors import BadEpisode
 
@@ -96,7 +97,7 @@ def decide(
     for other in [name for name in demos if name != demo][:OTHER_DEMOS]:
         if found.sign:
             break
-        found, where = _measure_other(file, other), other
+        found, where = kept_of_file(file, other, _measure_other), other
     if found.sign > 0:
         return GripperDecision(
             True,

@@ -14,8 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -23,7 +21,8 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from converters.libero.cameras import WRIST, Operation, image_dataset
-from converters.shared.hdf5 import dataset, open_recording
+from converters.libero.neighbours import kept_of_file
+from converters.shared.hdf5 import dataset
 from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
@@ -204,7 +203,11 @@ def _by_content(band: Band, where: str) -> _Decision | None:
 
 
 def _band_of_other(file: h5py.File, demo: str) -> Band:
-    """As `gripper_band`; a damaged demonstration tells nothing about its neighbours."""
+    """As `gripper_band`; a damaged demonstration tells nothing about its neighbours. Kept until the file changes."""
+    return kept_of_file(file, demo, _other_band)
+
+
+def _other_band(file: h5py.File, demo: str) -> Band:
     try:
         return gripper_band(file, demo)
     except (BadEpisode, OSError, RuntimeError, KeyError, ValueError):
@@ -250,19 +253,8 @@ def fixed_camera(file: h5py.File, demos: Sequence[str]) -> Operation | None:
 
     The same for every demonstration of a file, and kept until the file changes.
     """
-    path = Path(file.filename)
-    status = path.stat()
-    return _fixed_camera(path, tuple(demos[:OTHER_DEMOS]), status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=16)
-def _fixed_camera(path: Path, demos: tuple[str, ...], _changed: int, _size: int) -> Operation | None:
-    with open_recording(path) as file:
-        for demo in demos:
-            found = _fixed_camera_of(file, demo)
-            if found is not None:
-                return found
-    return None
+    told = (kept_of_file(file, demo, _fixed_camera_of) for demo in demos[:OTHER_DEMOS])
+    return next((found for found in told if found is not None), None)
 
 
 def _fixed_camera_of(file: h5py.File, demo: str) -> Operation | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -13,6 +14,7 @@ from libero_files import KINDS, write_file
 from libero_reading import FILE, converter, manifest, pixels, read_all, read_one, reason, warnings_of
 
 import fwdata
+from converters.libero import orientation
 from converters.libero.cameras import DemoPixels
 
 
@@ -87,6 +89,20 @@ def test_undecided_pictures_follow_another_demonstration(tmp_path, kind):
     episode = read_one(tmp_path)
     assert episode.metadata["rotation"] == ("none" if kind == "any4lerobot" else "rot180")
     assert "in demo_1" in str(episode.metadata["rotation_decided_by"]) and episode.metadata["gripper_band"] == "unclear"
+
+
+def test_neighbours_are_asked_once_for_each_state_of_a_file(tmp_path, monkeypatch):
+    write_file(tmp_path / FILE, [0, 1, 2, 3], "openvla")
+    for demo in range(4):
+        _paint(tmp_path / FILE, demo)
+    asked, band = Counter(), orientation.gripper_band
+    monkeypatch.setattr(orientation, "gripper_band", lambda file, demo: asked.update([demo]) or band(file, demo))
+    assert [e.metadata["gripper_band"] for e in read_all(tmp_path)] == ["unclear"] * 4
+    assert set(asked.values()) == {2}  # for itself, and once for all others
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        node = file["data/demo_3/obs/eye_in_hand_rgb"]
+        node[:, -(node.shape[1] // 4) :] = 100
+    assert "gripper at the bottom" in str(read_one(tmp_path).metadata["rotation_decided_by"])
 
 
 @pytest.mark.parametrize("value", [200, 50])  # nothing dark, everything dark
