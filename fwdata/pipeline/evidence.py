@@ -122,7 +122,8 @@ def first_recordings(
     count = len(recordings)
     images = min(MAX_IMAGES, max(DRY_IMAGES, count // DRY_SHARE) if thorough else count // IMAGE_SHARE)
     images = images if images >= MIN_IMAGES else 0
-    chosen = spread(recordings, max(min(MAX_FIRST, max(MIN_FIRST, count // FIRST_SHARE)), images))
+    shown_later = shown_recordings(recordings)  # what is known of their images is not measured again
+    chosen = spread(shown_later, max(min(MAX_FIRST, max(MIN_FIRST, count // FIRST_SHARE)), images))
     shown = {recording.id for recording in spread(chosen, images)} if images else set()
     return [(recording, recording.id in shown) for recording in chosen]
 

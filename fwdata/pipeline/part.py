@@ -171,7 +171,7 @@ def measure_recording(
 
     def use(episode: Episode) -> EpisodeMeasurement:
         found = measure_episode(recording, episode, request.manifest.fps.hz, images)
-        keep_measurement(request, recording, found)
+        keep_measurement(request, recording, found, images)
         return found
 
     found = use_recording(request, recording, use, left_out, link)
@@ -265,17 +265,26 @@ class _MeasuredOnTheWay:
         self._gate, self._recording, self._episode = gate, recording, episode
         self._hz = request.manifest.fps.hz
         self._light = recording.id not in gate.shown
-        cameras = (name for name in request.manifest.cameras if name in episode.cameras)
+        cameras = [name for name in request.manifest.cameras if name in episode.cameras]
         self._every = gate.every(recording.id, episode)
-        self.frames = FrameLook({name: Collector(self._light, self._every) for name in cameras}, self._approve)
-        self._rows = kept_measurement(request, recording)
+        self._known: EpisodeMeasurement | None
+        self._known, complete = kept_measurement(request, recording) or (None, False)
+        self._again = not complete or self._light or self._every > 1 or set(cameras) != set(episode.cameras)
+        taken = {name: Collector(self._light, self._every) for name in cameras if self._again}
+        self.frames = FrameLook(taken, self._approve)
         self.measurement: EpisodeMeasurement | None = None
+
+    def _measured(self) -> EpisodeMeasurement:
+        """What is known of the recording, where all that is to be looked at was looked at before."""
+        if self._known is not None and not self._again:
+            return self._known
+        shown = {name: collector.take() for name, collector in self.frames.taken.items()}
+        seen = episode_with(self._recording, self._episode, self._hz, shown, self._every)
+        return measure(seen, self._light, self._known, compared=False)
 
     def _approve(self) -> None:
         """Measure; BadEpisode when the data contradict what the first episodes confirmed."""
-        shown = {name: collector.take() for name, collector in self.frames.taken.items()}
-        seen = episode_with(self._recording, self._episode, self._hz, shown, self._every)
-        found = measure(seen, self._light, self._rows, compared=False)
+        found = self._measured()
         reason = self._gate.reason(found)
         if reason is not None:
             raise BadEpisode(reason)

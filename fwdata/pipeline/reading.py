@@ -16,7 +16,7 @@ type Marks = tuple[tuple[str, int, int], ...]
 type Key = tuple[str, Path, str, Marks]
 
 _kept: dict[Key, Episode] = {}
-_measured: dict[Key, EpisodeMeasurement] = {}
+_measured: dict[Key, tuple[EpisodeMeasurement, bool]] = {}
 
 
 def read_recording(
@@ -38,14 +38,17 @@ def read_recording(
     return episode
 
 
-def keep_measurement(request: ConvertRequest, recording: RootedRecording, measurement: EpisodeMeasurement) -> None:
-    """Keep what a recording's rows showed before the conversion, for `kept_measurement` in this process."""
+def keep_measurement(
+    request: ConvertRequest, recording: RootedRecording, measurement: EpisodeMeasurement, images: bool
+) -> None:
+    """Keep what a recording showed before the conversion, for `kept_measurement` in this process. images: by those of
+    all its cameras, too."""
     if len(_measured) < MAX_KEPT:
-        _measured[_key(request, recording)] = measurement
+        _measured[_key(request, recording)] = measurement, images
 
 
-def kept_measurement(request: ConvertRequest, recording: RootedRecording) -> EpisodeMeasurement | None:
-    """What was kept, if the recording's files are as they were."""
+def kept_measurement(request: ConvertRequest, recording: RootedRecording) -> tuple[EpisodeMeasurement, bool] | None:
+    """What was kept, if the recording's files are as they were, and whether by its images, too."""
     return _measured.pop(_key(request, recording), None) if _measured else None
 
 

@@ -14,7 +14,7 @@ from paths import DATA
 from converters.r1lite import Converter
 from fwdata.evidence.registry import find_detector
 from fwdata.manifest import load_manifest
-from fwdata.pipeline import part, reading
+from fwdata.pipeline import evidence, part, reading
 
 
 @pytest.fixture
@@ -60,6 +60,28 @@ def test_rows_are_measured_once_and_tell_the_same(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(reading, "_measured", {})
     told = convert(tmp_path / "once.zarr", below="evidence")
     assert set(count.values()) == {1} and not reading._measured
+    monkeypatch.setattr(part, "kept_measurement", lambda request, recording: None)
+    assert convert(tmp_path / "again.zarr", below="evidence") == told
+    assert set(count.values()) == {3}
+
+
+def test_images_that_were_looked_at_first_are_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = Counter[str]()
+    content = type(find_detector("camera_content"))
+    measured = content.measure
+
+    def counted(self, episode):
+        count[episode.id] += bool(episode.thumbnails)
+        return measured(self, episode)
+
+    monkeypatch.setattr(content, "measure", counted)
+    monkeypatch.setattr(evidence, "IMAGE_SHARE", 1)
+    monkeypatch.setattr(evidence, "MIN_IMAGES", 1)
+    monkeypatch.setattr(reading, "_measured", {})
+    told = convert(tmp_path / "once.zarr", below="evidence")
+    assert set(count.values()) == {1}
     monkeypatch.setattr(part, "kept_measurement", lambda request, recording: None)
     assert convert(tmp_path / "again.zarr", below="evidence") == told
     assert set(count.values()) == {3}
