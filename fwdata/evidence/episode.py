@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.claims import ArmClaim, Conventions
 from fwdata.evidence.image_motion import ImageMotion
-from fwdata.evidence.signals import Floats, speed
+from fwdata.evidence.signals import Floats, active_columns, speed
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,12 @@ class EpisodeInput:
     @cached_property
     def speed(self) -> Floats:
         """float64 [T], speed of all state columns together (`signals.speed`)."""
-        return speed(self.state64)
+        return speed(self.state64, self.active)
+
+    @cached_property
+    def active(self) -> NDArray[np.int64]:
+        """Indices of the state columns that move and are not noise."""
+        return active_columns(self.state64)
 
     @cached_property
     def motion(self) -> Mapping[str, ImageMotion]:

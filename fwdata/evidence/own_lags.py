@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.records import MotionTrace
-from fwdata.evidence.signals import Floats, lagged, middle, non_negative_fit
+from fwdata.evidence.signals import Floats, lagged, middle, non_negative_fits
 
 APART, GAIN, SCORE = 2, 0.2, 0.5
 """Rows by which an episode's images are out of step, how much better that lag explains them, and how well.
@@ -79,11 +79,11 @@ def _scores(traces: Sequence[MotionTrace], reach: int, kept: NDArray[np.bool_]) 
     """float64 [n, 2 reach + 1]: correlation of each episode at every lag, by the weights of the other kept ones."""
     cut = [(t.speeds - t.speeds.mean(axis=0), t.energy - t.energy.mean()) for t in traces]
     grams, moments = np.stack([x.T @ x for x, _ in cut]), np.stack([x.T @ y for x, y in cut])
+    without = ~np.eye(len(traces), dtype=np.bool_) & kept
+    left = np.stack([grams[others].sum(axis=0) for others in without])
+    right = np.stack([moments[others].sum(axis=0) for others in without])
     found = np.zeros((len(traces), 2 * reach + 1))
-    for index, trace in enumerate(traces):
-        others = kept.copy()
-        others[index] = False
-        weights = non_negative_fit(grams[others].sum(axis=0), moments[others].sum(axis=0))
+    for index, (trace, weights) in enumerate(zip(traces, non_negative_fits(left, right), strict=True)):
         explained = trace.speeds @ weights
         found[index] = lagged(explained[:, None], trace.energy[:, None], range(-reach, reach + 1))[:, 0]
     return found

@@ -20,6 +20,9 @@ MOVING_SHARE = 0.2
 
 BOOTSTRAPS = 200
 
+EXCHANGES = 20
+"""Rounds after which problems that are fitted at once are fitted alone."""
+
 NOISE = 1e-10
 """Share of a column's squares below which its spread in some of the rows is rounding, and counts as none."""
 
@@ -60,9 +63,12 @@ def relative_speeds(rows: Floats, step: int = 1, active: NDArray[np.int64] | Non
     return found
 
 
-def speed(rows: Floats) -> Floats:
-    """float64 [T], root mean square over the active columns of their relative speeds; zeros where nothing moves."""
-    active = active_columns(rows)
+def speed(rows: Floats, active: NDArray[np.int64] | None = None) -> Floats:
+    """float64 [T], root mean square over the active columns of their relative speeds; zeros where nothing moves.
+
+    active: as of `relative_speeds`.
+    """
+    active = active_columns(rows) if active is None else active
     found: Floats = np.sqrt((relative_speeds(rows, active=active) ** 2).sum(axis=1) / max(1, len(active)))
     return found
 
@@ -95,6 +101,14 @@ def smooth(values: Floats, width: int = 3) -> Floats:
     return found
 
 
+def slope(values: Floats) -> Floats:
+    """`np.gradient(values, axis=0)` of [T, D] with at least two rows, which takes longer for arrays this small."""
+    found = np.empty(values.shape)
+    found[1:-1] = (values[2:] - values[:-2]) / 2
+    found[0], found[-1] = values[1] - values[0], values[-1] - values[-2]
+    return found
+
+
 def correlation(left: Floats, right: Floats) -> float:
     """Pearson correlation of two [T] series; 0 where one of them is constant or fewer than 3 rows are left."""
     return float(correlations(left[:, None], right[:, None])[0])
@@ -122,35 +136,59 @@ def shifted(left: Floats, right: Floats, lag: int) -> tuple[Floats, Floats]:
 def lagged(left: Floats, right: Floats, lags: Sequence[int]) -> Floats:
     """float64 [len(lags), D], correlations of left[t] with right[t + lag]; 0 where a column is constant.
 
-    Means and spreads of all overlaps come from running sums, so that a lag costs one product of both arrays.
+    Means and spreads of all overlaps come from running sums. Cost: 60 us for 34 lags of 3 columns of 120 rows.
     """
     rows, shift = len(left), np.asarray(lags, np.int64)
-    count = np.maximum(rows - np.abs(shift), 0)
     products = np.zeros((len(shift), left.shape[1]))
-    if not rows:
+    if not products.size or not rows:
         return products
     left, right = left - left.mean(axis=0), right - right.mean(axis=0)
-    for place, lag in enumerate(shift.tolist()):
-        products[place] = np.einsum("td,td->d", *shifted(left, right, lag))
-    n = np.maximum(count, 1)[:, None]
-    first, second = _overlap(left, np.maximum(-shift, 0), count), _overlap(right, np.maximum(shift, 0), count)
-    spreads = [
-        np.where(squares - sums**2 / n > NOISE * total, squares - sums**2 / n, 0.0)
-        for sums, squares, total in (first, second)
-    ]
-    scale = np.sqrt(spreads[0] * spreads[1])
-    known = (scale > 1e-12) & (count >= 3)[:, None]
-    found: Floats = np.divide(products - first[0] * second[0] / n, scale, out=np.zeros_like(products), where=known)
+    before, after = max(0, -int(shift.min())), max(0, int(shift.max()))
+    padded = np.zeros((left.shape[1], before + rows + after))
+    padded[:, before : before + rows] = right.T
+    for column, (values, own) in enumerate(zip(padded, np.ascontiguousarray(left.T), strict=True)):
+        products[:, column] = np.correlate(values, own, "valid")[shift + before]
+    return _correlated(products, *_overlaps(left, right, shift))
+
+
+def cross_lagged(left: Floats, right: Floats, lags: NDArray[np.int64]) -> Floats:
+    """float64 [len(lags), A, B]: the same of every column of left [T, A] with every one of right [T, B]."""
+    left, right = left - left.mean(axis=0), right - right.mean(axis=0)
+    products = np.stack([one.T @ other for one, other in (shifted(left, right, int(lag)) for lag in lags)])
+    count, first, second = _overlaps(left, right, lags)
+    return _correlated(
+        products, count[..., None], (first[0][..., None], first[1][..., None]), (second[0][:, None], second[1][:, None])
+    )
+
+
+def _correlated(products: Floats, count: Floats, first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> Floats:
+    """Correlations of sums of products, from counts, sums and spreads of both sides."""
+    scale = np.sqrt(first[1] * second[1])
+    known = (scale > 1e-12) & (count >= 3)
+    covered: Floats = products - first[0] * second[0] / np.maximum(count, 1)
+    found: Floats = np.divide(covered, scale, out=np.zeros_like(products), where=known)
     return found
 
 
-def _overlap(values: Floats, start: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Sums and sums of squares [lags, D] of the `count` rows from `start` on, and the squares [D] of all rows."""
-    stop = np.minimum(start + count, len(values))
-    start = np.minimum(start, len(values))
-    powers = values**2
-    sums, squares = (each[stop] - each[start] for each in map(running_sums, (values, powers)))
-    return sums, squares, powers.sum(axis=0)
+def _overlaps(
+    left: Floats, right: Floats, shift: NDArray[np.int64]
+) -> tuple[Floats, tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """Rows [lags, 1] of every overlap, and sums and spreads [lags, D] of left and of right in them."""
+    rows, width = len(left), left.shape[1]
+    both = np.concatenate([left, right, left**2, right**2], axis=1)
+    sums = running_sums(both)
+    count = np.maximum(rows - np.abs(shift), 0)
+    n = np.maximum(count, 1)[:, None].astype(np.float64)
+    starts = np.minimum(np.maximum(-shift, 0), rows), np.minimum(np.maximum(shift, 0), rows)
+    split = width + right.shape[1]
+    found = []
+    for start, at in zip(starts, (slice(0, width), slice(width, split)), strict=True):
+        squared = slice(at.start + split, at.stop + split)
+        stop = np.minimum(start + count, rows)
+        total, squares = sums[stop, at] - sums[start, at], sums[stop, squared] - sums[start, squared]
+        spread = squares - total**2 / n
+        found.append((total, np.where(spread > NOISE * sums[-1, squared], spread, 0.0)))
+    return count[:, None].astype(np.float64), found[0], found[1]
 
 
 def peak(lags: Sequence[int], scores: Floats) -> tuple[float, bool]:
@@ -171,16 +209,12 @@ def peaks(lags: Sequence[int], scores: Floats) -> tuple[Floats, NDArray[np.bool_
     return found, interior
 
 
-def non_negative_fit(gram: Floats, moments: Floats, start: Floats | None = None) -> Floats:
-    """float64 [D] >= 0 that minimises |X w - y|, from X'X [D, D] and X'y [D]; active set of Lawson and Hanson.
-
-    start: weights >= 0 of a similar fit, from which fewer steps lead to the same minimum.
-    """
+def non_negative_fit(gram: Floats, moments: Floats) -> Floats:
+    """float64 [D] >= 0 that minimises |X w - y|, from X'X [D, D] and X'y [D]; active set of Lawson and Hanson."""
     size = len(moments)
     ridged = gram + 1e-9 * np.trace(gram) / max(1, size) * np.eye(size)
-    weights: Floats = np.zeros(size) if start is None else start
+    weights: Floats = np.zeros(size)
     free = weights > 0
-    weights = _solved(ridged, moments, weights, free)
     tolerance = 1e-10 * max(1.0, float(np.abs(moments).max(initial=0.0)))
     for _ in range(3 * size + 3):
         slopes = moments - gram @ weights
@@ -190,6 +224,31 @@ def non_negative_fit(gram: Floats, moments: Floats, start: Floats | None = None)
             break
         free[entering] = True
         weights = _solved(ridged, moments, weights, free)
+    return weights
+
+
+def non_negative_fits(grams: Floats, moments: Floats) -> Floats:
+    """float64 [N, D], `non_negative_fit` of N problems [N, D, D] and [N, D] at once, by exchanging all columns that are
+    on the wrong side of their bound; the few that this does not settle are fitted alone. Cost: 25 us each for 14
+    columns, a quarter of one after the other."""
+    size = moments.shape[1]
+    ridged = grams + (1e-9 / max(1, size)) * np.trace(grams, axis1=1, axis2=2)[:, None, None] * np.eye(size)
+    tolerance = 1e-10 * np.maximum(1.0, np.abs(moments).max(axis=1, initial=0.0))[:, None]
+    weights, free = np.zeros(moments.shape), np.zeros(moments.shape, np.bool_)
+    left: NDArray[np.int64] = np.arange(len(moments))
+    for _ in range(EXCHANGES):
+        slopes = moments[left] - (grams[left] @ weights[left, :, None])[..., 0]
+        wrong = np.where(free[left], weights[left] <= 0, slopes > tolerance[left])
+        unsettled = wrong.any(axis=1)
+        left, wrong = left[unsettled], wrong[unsettled]
+        if not len(left):
+            return weights
+        free[left] ^= wrong
+        used = free[left]
+        system = np.where(used[:, :, None] & used[:, None], ridged[left], np.eye(size))
+        weights[left] = np.linalg.solve(system, np.where(used, moments[left], 0.0)[..., None])[..., 0]
+    for index in left:
+        weights[index] = non_negative_fit(grams[index], moments[index])
     return weights
 
 

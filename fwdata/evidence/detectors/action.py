@@ -13,7 +13,7 @@ from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Verdict
-from fwdata.evidence.signals import Floats, active_columns, lagged, middle, peak, shifted, smooth
+from fwdata.evidence.signals import Floats, active_columns, lagged, middle, peak, shifted, slope, smooth
 
 COPY, NEXT_STATE = 1e-5, 1e-4
 EARLIEST, LATEST_SECONDS = -3, 1.5
@@ -64,7 +64,7 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
     latest = min(round(LATEST_SECONDS * episode.hz), len(action) // 4)
     lags = range(EARLIEST, max(latest, 1) + 1)
     direct = _better_half(lagged(action, state, lags))
-    change = np.gradient(smooth(state), axis=0)
+    change = slope(smooth(state))
     derived = _better_half(lagged(smooth(action), change, lags))
     absolute, delta = float(direct.max()), float(derived.max())
     ratio = middle(action.std(axis=0) / state.std(axis=0))
@@ -77,6 +77,7 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
     return ActionFit(meaning, absolute, delta, ratio, lag if meaning else float("nan"), columns, interior)
 
 
+@lru_cache(maxsize=1)
 def paired(episode: EpisodeInput) -> tuple[Floats, Floats]:
     """(action, state) [T, P] of the pairs whose columns both move; grippers only where nothing else is paired."""
     grippers = {claim.action for claim in episode.claims.grippers}
@@ -194,7 +195,7 @@ class ActionUnit(Detector):
 def step_per_unit(episode: EpisodeInput, lag: int) -> float:
     """How far the paired state columns move in a row per unit of the action, by least squares; median over columns."""
     action, state = paired(episode)
-    left, right = shifted(smooth(action), np.gradient(smooth(state), axis=0), lag)
+    left, right = shifted(smooth(action), slope(smooth(state)), lag)
     left, right = left - left.mean(axis=0), right - right.mean(axis=0)
     return middle((left * right).sum(axis=0) / (left**2).sum(axis=0))
 

@@ -86,9 +86,8 @@ class ColumnUnits(Detector):
         moving = active_columns(rows)
         if len(moving):
             sizes[moving] = percentile(np.abs(rows[:, moving]), 95)
-        for column in range(len(names)):
-            if switches(rows[:, column]):
-                sizes[column], tops[column] = np.nan, percentile(rows[:, column], 98)
+        switching = switches(rows)
+        sizes[switching], tops[switching] = np.nan, percentile(rows[:, switching], 98)
         return (SizeTrace(tuple(names), sizes.astype(np.float32), tops.astype(np.float32)),)
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:

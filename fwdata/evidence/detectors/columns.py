@@ -7,7 +7,7 @@ import numpy as np
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
-from fwdata.evidence.signals import CONSTANT, Floats, active_columns, shifted, smooth
+from fwdata.evidence.signals import CONSTANT, Floats, cross_lagged, slope, smooth
 
 LATEST_SECONDS, STEPS = 0.75, 8
 OWN, OTHER = 0.6, 0.9
@@ -35,7 +35,7 @@ class ColumnNames(Detector):
         if not episode.pairs or not named:
             return ()
         grippers = {claim.action for claim in episode.claims.grippers}
-        moving = set(active_columns(episode.state64).tolist())
+        moving = set(episode.active.tolist())
         pairs = [(a, s) for a, s in episode.pairs if a not in grippers and np.ptp(episode.action64[:, a]) > CONSTANT]
         if len(pairs) < MIN_PAIRS or len(moving) < MIN_PAIRS or len(episode.state) < MIN_ROWS:
             return (self.abstain("fewer than 3 paired columns move"),)
@@ -88,22 +88,13 @@ def follows(episode: EpisodeInput, columns: list[int]) -> tuple[Floats, Floats]:
     columns, over some lags; of its change, where the action is a change."""
     action, state = episode.action64[:, columns], episode.state64
     if episode.claims.action == "delta":
-        action, state = smooth(action), np.gradient(smooth(state), axis=0)
+        action, state = smooth(action), slope(smooth(state))
     latest = min(round(LATEST_SECONDS * episode.hz), len(state) // 4)
-    lags = np.unique(np.linspace(0, max(latest, 1), STEPS).round().astype(int))
-    scores = np.stack([_cross(*shifted(action, state, int(lag))) for lag in lags])
+    lags = np.unique(np.linspace(0, max(latest, 1), STEPS).round().astype(np.int64))
+    scores = cross_lagged(action, state, lags)
     best: Floats = scores.max(axis=0)
     least: Floats = scores.min(axis=0)
     return best, least
-
-
-def _cross(left: Floats, right: Floats) -> Floats:
-    """Correlation of every column of [T, A] with every one of [T, B]; 0 where one is constant."""
-    left, right = left - left.mean(axis=0), right - right.mean(axis=0)
-    scale = np.sqrt((left**2).sum(axis=0))[:, None] * np.sqrt((right**2).sum(axis=0))[None]
-    products = left.T @ right
-    found: Floats = np.divide(products, scale, out=np.zeros_like(products), where=scale > 1e-12)
-    return found
 
 
 DETECTORS = (ColumnNames(),)

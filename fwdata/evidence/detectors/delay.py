@@ -19,7 +19,7 @@ from fwdata.evidence.signals import (
     bootstrap_interval,
     lagged,
     middle,
-    non_negative_fit,
+    non_negative_fits,
     peak,
     peaks,
     relative_speeds,
@@ -40,6 +40,8 @@ MIN_SCORE, FOLDS, WIDEST_SECONDS, MAX_INTERVAL = 0.5, 4, 1.5, 2.0
 MIN_SIMULATED, MIN_REAL = 5, 10
 SMOOTH_STEP, REPEATS = 4, 0.3
 STILL = 0.02
+MAX_NUMBERS = 1_000_000
+"""Numbers of products of speeds that are held at once."""
 CLOSES = 1.5
 """Rows by which the lags of camera, state and action may disagree, besides their intervals."""
 
@@ -298,38 +300,43 @@ class LagEstimate:
         self.score = float(scores.mean(axis=0).max())
         self.lag, self.interior = peak(lags, scores.mean(axis=0))
         rng = np.random.default_rng(0)
-        drawn = scores[rng.integers(0, len(scores), (BOOTSTRAPS, len(scores)))].mean(axis=1)
-        found = peaks(lags, drawn)[0]
+        drawn = rng.integers(0, len(scores), (BOOTSTRAPS, len(scores)))
+        counts = np.stack([np.bincount(each, minlength=len(scores)) for each in drawn])
+        found = peaks(lags, counts @ scores / len(scores))[0]
         self.interval = (float(np.percentile(found, 2.5)), float(np.percentile(found, 97.5)))
 
 
 def estimate_lag(traces: Sequence[MotionTrace], reach: int) -> LagEstimate | None:
     """Explain the energy of each episode by joint speeds, weights fitted on the other folds; None without any fit.
 
-    energy[t + lag] is compared with speeds[t]: a positive lag is an image that is late. Cost: 20 us per lag and
-    episode.
+    energy[t + lag] is compared with speeds[t]: a positive lag is an image that is late. Cost: 0.2 ms per lag of ten
+    episodes and 14 columns.
     """
     width = max(t.speeds.shape[1] for t in traces)
     usable = [t for t in traces if t.speeds.shape[1] == width and len(t.energy) > 2 * reach + 8]
     if len(usable) < FOLDS:
         return None
-    lags = range(-reach, reach + 1)
-    scores = np.zeros((len(usable), len(lags)))
-    folds = np.arange(len(usable)) % FOLDS
-    weights: list[Floats | None] = [None] * FOLDS
-    overlaps = [_Overlaps(t, reach) for t in usable]
-    moments, squares = np.stack([o.moments for o in overlaps]), np.stack([o.squares for o in overlaps])
-    for column, lag in enumerate(lags):
-        grams = np.stack([o.gram(lag) for o in overlaps])
-        for fold in range(FOLDS):
-            held = folds == fold
-            found = non_negative_fit(grams[~held].sum(axis=0), moments[~held, column].sum(axis=0), weights[fold])
-            weights[fold] = found  # the next lag's are similar
-            scale = np.sqrt(np.maximum(found @ (grams[held] @ found).T, 0.0) * squares[held, column])
-            scores[held, column] = np.divide(
-                moments[held, column] @ found, scale, out=np.zeros_like(scale), where=scale > 1e-12
-            )
-    return LagEstimate(lags, scores)
+    lags, overlaps = range(-reach, reach + 1), [_Overlaps(t, reach) for t in usable]
+    at_once = max(1, MAX_NUMBERS // (len(usable) * width**2))
+    blocks = [slice(low, min(low + at_once, len(lags))) for low in range(0, len(lags), at_once)]
+    return LagEstimate(lags, np.concatenate([_scores(overlaps, block) for block in blocks], axis=1))
+
+
+def _scores(overlaps: Sequence[_Overlaps], lags: slice) -> Floats:
+    """float64 [episodes, lags]: correlation of each episode at every lag, by the weights of the other folds."""
+    grams = np.stack([o.grams(lags) for o in overlaps])
+    moments = np.stack([o.moments[lags] for o in overlaps])
+    folds = np.arange(len(overlaps)) % FOLDS
+    others = [folds != fold for fold in range(FOLDS)]
+    left = np.stack([grams[other].sum(axis=0) for other in others])
+    right = np.stack([moments[other].sum(axis=0) for other in others])
+    shape = right.shape
+    fitted = non_negative_fits(left.reshape(-1, *left.shape[2:]), right.reshape(-1, shape[2])).reshape(shape)[folds]
+    explained = ((grams @ fitted[..., None])[..., 0] * fitted).sum(axis=2)
+    scale = np.sqrt(np.maximum(explained, 0.0) * np.stack([o.squares[lags] for o in overlaps]))
+    covered = (moments * fitted).sum(axis=2)
+    found: Floats = np.divide(covered, scale, out=np.zeros_like(scale), where=scale > 1e-12)
+    return found
 
 
 class _Overlaps:
@@ -353,13 +360,12 @@ class _Overlaps:
         self.moments: Floats = shifts @ speeds - self._sums * (seen / self._rows)[:, None]
         """float64 [lags, D], of speeds and energy."""
         self._whole = speeds.T @ speeds
-        self._ends = [running_sums(_outer(end[:reach])) for end in (speeds[::-1], speeds)]
-        self._reach = reach
+        late, early = (running_sums(_outer(end[:reach])) for end in (speeds[::-1], speeds))
+        self._ends = np.concatenate([early[:0:-1], late])
 
-    def gram(self, lag: int) -> Floats:
-        """float64 [D, D], of the speeds at this lag."""
-        sums, rows = self._sums[lag + self._reach], self._rows[lag + self._reach]
-        found: Floats = self._whole - self._ends[lag < 0][abs(lag)] - np.outer(sums, sums) / rows
+    def grams(self, lags: slice) -> Floats:
+        """float64 [lags, D, D], of the speeds at these of the lags."""
+        found: Floats = self._whole - self._ends[lags] - _outer(self._sums[lags]) / self._rows[lags, None, None]
         return found
 
 

@@ -51,32 +51,36 @@ def to_axis_angle(quaternions: Floats) -> Floats:
     return found
 
 
-def from_euler(angles: Floats, order: tuple[int, int, int]) -> Floats:
-    """Angles [T, 3] in rad -> quaternions of turns about fixed axes: column 0 about axis order[0] first, .."""
-    found: Floats | None = None
-    for column, axis in enumerate(order):
-        turn: Floats = np.zeros((len(angles), 4))
-        turn[:, axis], turn[:, 3] = np.sin(angles[:, column] / 2), np.cos(angles[:, column] / 2)
-        found = turn if found is None else product(turn, found)
-    assert found is not None
-    return found
+def from_euler(angles: Floats, moving: bool = False) -> Floats:
+    """Angles [T, 3] in rad -> quaternions [T, 4] of turns about x, y and z, in this order: about fixed axes, or moving
+    with the turns before."""
+    (a, b, c), (u, v, w) = np.sin(angles.T / 2), np.cos(angles.T / 2)
+    sign = -1.0 if moving else 1.0
+    return np.stack(
+        [
+            a * v * w - sign * u * b * c,
+            u * b * w + sign * a * v * c,
+            u * v * c - sign * a * b * w,
+            u * v * w + sign * a * b * c,
+        ],
+        axis=1,
+    )
 
 
 def _zyx(angles: Floats) -> Floats:
     """Yaw, pitch, roll in this column order: the same rotation as roll, pitch, yaw about fixed axes."""
-    return from_euler(angles[:, ::-1], (0, 1, 2))
+    return from_euler(angles[:, ::-1])
 
 
 def _moving_xyz(angles: Floats) -> Floats:
-    """Turns about the moving x, y, z axes: about fixed z, y, x in the opposite order."""
-    return from_euler(angles[:, ::-1], (2, 1, 0))
+    return from_euler(angles, moving=True)
 
 
 READ: Mapping[RotationForm, Callable[[Floats], Floats]] = {
     "axis_angle": from_axis_angle,
     "quaternion_xyzw": lambda q: q / np.maximum(np.linalg.norm(q, axis=1, keepdims=True), 1e-9),
     "quaternion_wxyz": lambda q: np.roll(q, -1, axis=1) / np.maximum(np.linalg.norm(q, axis=1, keepdims=True), 1e-9),
-    "euler_xyz": lambda a: from_euler(a, (0, 1, 2)),
+    "euler_xyz": from_euler,
     "euler_zyx": _zyx,
 }
 
@@ -137,9 +141,7 @@ class RotationCommand(Detector):
         subject, command = episode.state_names[claim.columns[0]], episode.action64[:, list(claim.command)]
         if float(np.abs(command).max(initial=0.0)) < MIN_COMMAND or len(command) < 20:
             return self.abstain("no rotation is commanded", subject=subject, decided=claim.form)
-        scores = {
-            name: follows(episode.state64[:, list(claim.columns)], command, read) for name, read in HYPOTHESES.items()
-        }
+        scores = dict(zip(HYPOTHESES, follows(episode.state64[:, list(claim.columns)], command), strict=True))
         best, second = sorted(scores, key=lambda name: scores[name], reverse=True)[:2]
         detail = f"correlation {best} {scores[best]:.2f}, {second} {scores[second]:.2f}"
         if scores[best] < MIN_SCORE or scores[best] - scores[second] < MARGIN:
@@ -151,13 +153,19 @@ class RotationCommand(Detector):
         )
 
 
-def follows(columns: Floats, command: Floats, read: Callable[[Floats], Floats]) -> float:
-    """Best mean correlation over lags of the rotation between rows with the commanded one (world frame)."""
-    quaternions = read(columns)
-    turns = to_axis_angle(product(quaternions[1:], inverse(quaternions[:-1])))
-    scores = lagged(smooth(command[:-1]), smooth(turns), COMMAND_LAGS)
-    used = np.ptp(command, axis=0) > MIN_COMMAND
-    return float(scores[:, used].mean(axis=1).max()) if used.any() else 0.0
+def follows(columns: Floats, command: Floats) -> list[float]:
+    """Best mean correlation over lags of the rotation between rows with the commanded one (world frame), of every
+    hypothesis; all of them are measured at once."""
+    used = np.flatnonzero(np.ptp(command, axis=0) > MIN_COMMAND)
+    if not len(used):
+        return [0.0] * len(HYPOTHESES)
+    quaternions = np.stack([read(columns) for read in HYPOTHESES.values()])
+    later, earlier = quaternions[:, 1:].reshape(-1, 4), quaternions[:, :-1].reshape(-1, 4)
+    turns = to_axis_angle(product(later, inverse(earlier))).reshape(len(quaternions), -1, 3)[:, :, used]
+    commanded = np.tile(smooth(command[:-1, used]), (1, len(quaternions)))
+    scores = lagged(commanded, smooth(np.concatenate(list(turns), axis=1)), COMMAND_LAGS)
+    found: list[float] = scores.reshape(len(COMMAND_LAGS), len(quaternions), -1).mean(axis=2).max(axis=0).tolist()
+    return found
 
 
 class WrappedAngles(Detector):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
@@ -54,22 +55,23 @@ class OneScale(Detector):
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """The sizes that `pool` compares, as values of verdicts that agree."""
-        switching = [
+        switching = {"state": switches(episode.state64), "action": switches(episode.action64)}
+        reaches = [
             (f"{kind} {name}", float(np.ptp(rows[:, column])))
             for kind, rows, names in (
                 ("state", episode.state64, episode.state_names),
                 ("action", episode.action64, episode.action_names),
             )
             for column, name in enumerate(names)
-            if switches(rows[:, column])
+            if switching[kind][column]
         ]
-        ends = {subject for subject, _ in switching}
+        ends = {subject for subject, _ in reaches}
         others = [i for i, name in enumerate(episode.state_names) if f"state {name}" not in ends]
         others = [i for i in others if not any(i in claim.state for claim in episode.claims.grippers)]
         size = float(np.sqrt((episode.state64[:, others] ** 2).mean())) if others else 0.0
         tops = [SCALES[claim.state_scale] for claim in episode.claims.grippers if claim.state_scale in SCALES]
         found = [(STATE, size)] if size > CONSTANT else []
-        found += [*((GRIPPERS, top) for top in tops[:1]), *switching]
+        found += [*((GRIPPERS, top) for top in tops[:1]), *reaches]
         action = self.action if episode.claims.layout else "warn"
         return tuple(
             self.verdict("confirmed", "", subject=subject, value=value, n=len(episode.state), action=action)
@@ -141,14 +143,16 @@ def apart(found: Sequence[Size], ratio: float) -> tuple[list[Size], list[Size]]:
     return ordered[:cut], ordered[cut:]
 
 
-def switches(values: Floats) -> bool:
-    """Whether a column [T] goes from one end to the other and is mostly at its ends, as a gripper's is."""
-    low, high = float(values.min()), float(values.max())
+def switches(rows: Floats) -> NDArray[np.bool_]:
+    """bool [D], the columns of [T, D] that go from one end to the other and are mostly there, as a gripper's."""
+    if len(rows) < FEW_ROWS:
+        return np.zeros(rows.shape[1], np.bool_)
+    low, high = rows.min(axis=0), rows.max(axis=0)
     reach = high - low
-    if len(values) < FEW_ROWS or reach <= CONSTANT or reach < 0.8 * max(abs(low), abs(high)):
-        return False
-    lower, upper = (values - low < AT_ENDS * reach).mean(), (high - values < AT_ENDS * reach).mean()
-    return bool(lower + upper > ENDS and min(lower, upper) > EACH_END)
+    wide = (reach > CONSTANT) & (reach >= 0.8 * np.maximum(np.abs(low), np.abs(high)))
+    lower, upper = (rows - low < AT_ENDS * reach).mean(axis=0), (high - rows < AT_ENDS * reach).mean(axis=0)
+    found: NDArray[np.bool_] = wide & (lower + upper > ENDS) & (np.minimum(lower, upper) > EACH_END)
+    return found
 
 
 DETECTORS = (OneScale(),)

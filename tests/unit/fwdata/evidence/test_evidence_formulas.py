@@ -9,10 +9,21 @@ import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
+from fwdata.evidence import signals
 from fwdata.evidence.detectors.delay import _Overlaps
+from fwdata.evidence.detectors.rotation import from_euler, product
 from fwdata.evidence.image_motion import ImageMotion, apparent_motion
 from fwdata.evidence.records import MotionTrace
-from fwdata.evidence.signals import edged, lagged, non_negative_fit, percentile, running_sums, shifted
+from fwdata.evidence.signals import (
+    cross_lagged,
+    edged,
+    lagged,
+    non_negative_fit,
+    non_negative_fits,
+    percentile,
+    running_sums,
+    shifted,
+)
 from fwdata.evidence.thumbnails import Collector, from_rgb
 from fwdata.images.small import small_grey
 
@@ -37,13 +48,44 @@ def test_a_column_that_is_constant_where_both_overlap_has_no_correlation() -> No
     assert not lagged(left[:4], right[:4], [2, 3, 4, 9]).any() and lagged(left[:0], right[:0], [0, 1]).shape == (2, 1)
 
 
-def test_the_non_negative_fit_is_the_same_from_any_start() -> None:
+def test_correlations_of_every_column_with_every_other_are_those_of_the_overlaps() -> None:
+    rng = np.random.default_rng(1)
+    left, right = rng.normal(size=(40, 3)), np.cumsum(rng.normal(size=(40, 5)), axis=0)
+    right[:, 4] = 2.5
+    found = cross_lagged(left, right, np.array([0, 2, 7]))
+    assert found.shape == (3, 3, 5) and not found[..., 4].any()
+    for place, lag in enumerate((0, 2, 7)):
+        for one, other in np.ndindex(3, 4):
+            expected = np.corrcoef(left[: 40 - lag, one], right[lag:, other])[0, 1]
+            assert found[place, one, other] == pytest.approx(expected, abs=1e-9)
+
+
+def test_non_negative_fits_at_once_are_those_of_one_after_the_other() -> None:
     rng = np.random.default_rng(3)
-    for _ in range(30):
-        x, y = rng.normal(size=(40, 6)), rng.normal(size=40)
-        cold = non_negative_fit(x.T @ x, x.T @ y)
-        for start in (np.ones(6), rng.uniform(0, 2, 6) * (rng.uniform(size=6) > 0.5)):
-            np.testing.assert_allclose(non_negative_fit(x.T @ x, x.T @ y, start), cold, atol=1e-7)
+    x, y = rng.normal(size=(60, 40, 6)), rng.normal(size=(60, 40))
+    x[:20, :, 1] = x[:20, :, 0] + 1e-3 * rng.normal(size=(20, 40))  # columns that are nearly the same
+    x[20:30, :, 2], y[30] = 0, 0
+    grams, moments = np.swapaxes(x, 1, 2) @ x, (np.swapaxes(x, 1, 2) @ y[..., None])[..., 0]
+    for rounds in (signals.EXCHANGES, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(signals, "EXCHANGES", rounds)  # few: the rest is fitted alone
+            found = non_negative_fits(grams, moments)
+        for index in range(60):
+            alone = non_negative_fit(grams[index], moments[index])
+            np.testing.assert_allclose(found[index], alone, atol=1e-6)
+            assert (found[index] >= 0).all()
+
+
+def test_turns_of_angles_are_products_of_single_turns() -> None:
+    angles = np.random.default_rng(2).uniform(-3, 3, (20, 3))
+    turns = []
+    for axis in range(3):
+        turn = np.zeros((20, 4))
+        turn[:, axis], turn[:, 3] = np.sin(angles[:, axis] / 2), np.cos(angles[:, axis] / 2)
+        turns.append(turn)
+    x, y, z = turns
+    np.testing.assert_allclose(from_euler(angles), product(z, product(y, x)), atol=1e-12)
+    np.testing.assert_allclose(from_euler(angles, moving=True), product(x, product(y, z)), atol=1e-12)
 
 
 @pytest.mark.parametrize("step", [1, 4])
@@ -195,6 +237,6 @@ def test_products_at_every_lag_are_those_of_the_rows_that_overlap() -> None:
     for lag in range(-reach, reach + 1):
         one, other = shifted(speeds, energy, lag)
         one, other = one - one.mean(axis=0), other - other.mean()
-        np.testing.assert_allclose(products.gram(lag), one.T @ one, atol=1e-9)
+        np.testing.assert_allclose(products.grams(slice(lag + reach, lag + reach + 1))[0], one.T @ one, atol=1e-9)
         np.testing.assert_allclose(products.moments[lag + reach], one.T @ other, atol=1e-9)
         assert products.squares[lag + reach] == pytest.approx(other @ other)
