@@ -211,7 +211,7 @@ def _unreadable(path: Path, ros1: bool, error: Exception) -> str:
     what = str(error) or type(error).__name__
     if ros1:
         return f"{path.name} cannot be read ({what}); if its recording was cut off, run `rosbag reindex {path.name}`"
-    return f"{path.name} cannot be read ({what})"
+    return f"{path.name} cannot be read ({what}); fetch it again, or leave it out (--exclude)"
 
 
 def _raw_messages(

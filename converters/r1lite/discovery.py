@@ -117,10 +117,10 @@ def _take(entry: os.DirEntry[str], path: str, listing: BagListing) -> None:
     elif path.endswith(".bag.active"):
         reason = f"its recording was cut off; run `rosbag reindex {entry.name}` and rename it to .bag"
         listing.skipped.append(Skipped(path, reason))
-    elif packed.is_archive(entry.name):
-        listing.archives.append(path)
     elif path.endswith(_COMPRESSED):
         listing.skipped.append(Skipped(path, "the whole file is compressed; unpack it with zstd -d first"))
+    elif packed.is_archive(entry.name):
+        listing.archives.append(path)
 
 
 def _look_above(base: Path, listing: BagListing) -> None:

@@ -149,7 +149,9 @@ def read_messages(
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if file.read(len(MAGIC)) != MAGIC:
-            raise BadEpisode(f"{path.name} is {'empty' if not size else 'no MCAP file (wrong first bytes)'}")
+            raise BadEpisode(
+                f"{path.name} is {'empty' if not size else 'no MCAP file (wrong first bytes)'}; fetch it again"
+            )
         damage.truncated = not _has_end(file, size)
         if damage.truncated and not recover:
             raise Truncated(f"{path.name} is truncated: its end mark is missing")

@@ -13,29 +13,38 @@ _ARCHIVE = re.compile(
     r"(?P<piece>\.(?:[0-9]{2,4}|part[\w-]+|[a-z]{2}))?",
     re.IGNORECASE,
 )
+_ONE = re.compile(
+    r"(?P<stem>.+\.(?:mcap|bag|db3|hdf5|h5|parquet|mp4))\.(?P<kind>gz|bz2|xz|zst|zstd|lz4)", re.IGNORECASE
+)
+"""A recording that was compressed by itself."""
+_UNPACK = {"gz": "gunzip", "bz2": "bunzip2", "xz": "unxz", "zst": "zstd -d", "zstd": "zstd -d", "lz4": "lz4 -d"}
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file's name is that of a zip, tar, 7z or rar archive, or of a piece of one."""
-    return _ARCHIVE.fullmatch(name) is not None
+    """Whether a file's name is that of a zip, tar, 7z or rar archive, a piece of one, or a compressed recording."""
+    return _match(name) is not None
+
+
+def _match(name: str) -> re.Match[str] | None:
+    return _ONE.fullmatch(name) or _ARCHIVE.fullmatch(name)
 
 
 def left_out(archives: Iterable[str], folders: Collection[str]) -> tuple[LeftOut, ...]:
     """What to say about archives (paths relative to the root, POSIX).
 
-    folders: those that hold recordings, or lie above such; an archive beside a folder of its name counts as unpacked.
+    folders: recordings and the folders above them; an archive beside one of its name counts as unpacked.
     """
     packed: list[str] = []
     unpacked: list[str] = []
     for path in sorted(archives):
-        match = _ARCHIVE.fullmatch(path)
+        match = _match(path)
         (unpacked if match and match["stem"] in folders else packed).append(path)
     found = []
     if packed:
         reason = f"archives that are not unpacked; unpack them: {command(packed)}"
         found.append(LeftOut(reason, len(packed), tuple(packed[:2])))
     if unpacked:
-        reason = "archives beside a folder of their name, taken as unpacked"
+        reason = "archives beside a folder or recording of their name, taken as unpacked"
         found.append(LeftOut(reason, len(unpacked), tuple(unpacked[:2]), asked=True))
     return tuple(found)
 
@@ -65,9 +74,13 @@ def command(archives: Iterable[str]) -> str:
 
 
 def _command(name: str) -> str:
-    match = _ARCHIVE.fullmatch(name)
+    match = _match(name)
     assert match is not None
-    kind, piece = match["kind"].lower(), match["piece"]
+    kind = match["kind"].lower()
+    if match.re is _ONE:
+        ending = ".".join(name.split(".")[-2:])
+        return f"find . -name '*.{ending}' -execdir {_UNPACK[kind]} {{}} \\;"
+    piece = match["piece"]
     if piece:
         whole = name[: -len(piece)]
         return f"cat {whole}.* > {whole}, then unpack {whole}"
@@ -79,9 +92,10 @@ def _command(name: str) -> str:
 
 
 def above(paths: Iterable[str]) -> set[str]:
-    """Every folder on the way to these files: `a` and `a/b` for `a/b/c.hdf5`."""
+    """These files and every folder on the way to them: `a`, `a/b` and `a/b/c.hdf5` for the last."""
     found: set[str] = set()
     for path in paths:
+        found.add(path)
         folder = path.rpartition("/")[0]
         while folder and folder not in found:
             found.add(folder)

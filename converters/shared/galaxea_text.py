@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.shared.content import not_content
 from fwdata.api import EpisodeSegment, Json
 from fwdata.errors import UsageError
 
@@ -106,6 +107,9 @@ def read_meta(path: Path) -> tuple[GalaxeaEntry, ...]:
 def _read_meta(path: Path, mtime_ns: int, size: int) -> tuple[GalaxeaEntry, ...]:
     if size > MAX_JSON:
         raise UsageError(f"{path} holds {size >> 20} MiB, at most {MAX_JSON >> 20} are read")
+    other = not_content(path, path.name)
+    if other is not None:
+        raise UsageError(f"{path.parent}: {other}; or move it away to use folder names")
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -49,7 +49,8 @@ def open_recording(path: Path) -> Iterator[h5py.File]:
             raise BadEpisode(other) from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadEpisode(
-            f"{path.name} cannot be read as HDF5 (truncated, damaged or still being written): {reason}"
+            f"{path.name} cannot be read as HDF5 (truncated, damaged or still being written): {reason}; fetch it "
+            "again, or leave it out (--exclude)"
         ) from (error)
 
 

@@ -139,7 +139,7 @@ def test_archives_beside_their_folder_count_as_unpacked(tmp_path):
     write_file(tmp_path / FILE, [0])
     (tmp_path / "libero_goal.zip").write_bytes(b"PK")
     ((reason_, (count, _, asked)),) = _left_out(tmp_path).items()
-    assert "beside a folder of their name" in reason_ and (count, asked) == (1, True)
+    assert "beside a folder or recording of their name" in reason_ and (count, asked) == (1, True)
 
 
 def test_files_without_observations_and_robomimics_keys_say_what_to_do(tmp_path):

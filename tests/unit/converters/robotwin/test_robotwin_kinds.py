@@ -216,7 +216,7 @@ def test_archives_beside_folders_are_named_with_the_command(tmp_path):
     found = _left_out(tmp_path)
     (told,) = [text for text in found if "not unpacked" in text]
     assert "unzip -q {}" in told and "tar xf {}" in told and found[told] == (2, False)
-    assert found["archives beside a folder of their name, taken as unpacked"] == (1, True)
+    assert found["archives beside a folder or recording of their name, taken as unpacked"] == (1, True)
     with pytest.raises(UsageError, match=r"unpack the archives first, in that folder: find \. -name '\*\.zip'"):
         converter().discover(packed.parent)
 

@@ -1,0 +1,65 @@
+"""Archives and compressed recordings among recordings are named, with the command that unpacks them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+import r1lite_files as r1
+import r1lite_reading as rd
+
+from converters.shared.archives import above, command, is_archive, left_out
+from converters.shared.galaxea_text import read_meta
+from fwdata.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("name", "unpack"),
+    [
+        ("a.tar.gz", "find . -name '*.tar.gz' -execdir tar xf {} \\;"),
+        ("rec.mcap.gz", "find . -name '*.mcap.gz' -execdir gunzip {} \\;"),
+        ("pick.v2.HDF5.xz", "find . -name '*.HDF5.xz' -execdir unxz {} \\;"),
+        ("episode_0.parquet.zst", "find . -name '*.parquet.zst' -execdir zstd -d {} \\;"),
+    ],
+)
+def test_what_unpacks_it(name, unpack):
+    assert is_archive(name) and command([f"some/folder/{name}"]) == unpack
+
+
+@pytest.mark.parametrize("name", ["stats.json.gz", "notes.gz", "a.mcap", "a.hdf5.txt"])
+def test_other_files_are_none(name):
+    assert not is_archive(name)
+
+
+def test_a_recording_beside_its_compressed_copy_is_unpacked():
+    found = left_out(["a/x.mcap.gz", "a/y.mcap.gz"], above(["a/x.mcap"]))
+    assert [(item.count, item.examples, item.asked) for item in found] == [
+        (1, ("a/y.mcap.gz",), False),
+        (1, ("a/x.mcap.gz",), True),
+    ]
+
+
+def test_compressed_recordings_are_counted(tmp_path):
+    path = r1.McapWriter().write(tmp_path / "pick/a.mcap", r1.recording(frames=4))
+    (tmp_path / "pick/b.mcap.gz").write_bytes(gzip.compress(path.read_bytes()))
+    [left] = rd.converter().discover(tmp_path).left_out
+    assert left.count == 1 and left.examples == ("pick/b.mcap.gz",) and "gunzip" in left.reason
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 9\n",
+            "is a Git LFS pointer",
+        ),
+        (b"<html><title>Log in</title></html>", "is an HTML page"),
+        (b"", "is empty"),
+    ],
+)
+def test_a_json_file_that_is_none_is_named_as_what_it_is(tmp_path: Path, content: bytes, told: str):
+    path = tmp_path / "raw_data_meta.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=f"raw_data_meta.json {told}.*; or move it away to use folder names"):
+        read_meta(path)
