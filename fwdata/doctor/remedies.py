@@ -66,6 +66,15 @@ class Patient:
         rest = f"  # and {several - len(shown)} more: run the doctor again" if several > len(shown) else ""
         return self.convert(*(f"--exclude {shlex.quote(name)}" for name in shown)) + rest
 
+    def apart(self, episodes: Sequence[str], count: int, option: str) -> str:
+        """A conversion of these episodes alone, with an option that the others must not have; `count` of `without`."""
+        if not episodes:
+            return ""
+        shown = episodes[:MAX_LISTED]
+        more = f"all {count} of them; " if count > len(shown) else ""
+        chosen = [f"--only {shlex.quote(name)}" for name in shown]
+        return f"{self.convert(*chosen, *filter(None, [option]))}  # {more}the others without this, to another store"
+
     def option_in(self, text: str) -> str:
         """A conversion with the option that a warning of the converter names; empty where it names none."""
         found = _OPTION.search(text)
@@ -123,6 +132,8 @@ def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = 
     """The command for what a verdict found. total: episodes; option: flag or manifest key that agrees with the data."""
     if verdict.verdict in ("confirmed", "mixed"):  # what would suit the exceptions would be wrong for the others
         fix = patient.without(verdict.episodes, total, verdict.against)
+        if not fix and verdict.verdict == "mixed":
+            fix = patient.apart(verdict.episodes, verdict.against, option if option.startswith("--") else "")
         if fix:
             return fix
     if option and (option.startswith("--") or verdict.action == "stop"):
