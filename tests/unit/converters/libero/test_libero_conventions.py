@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from fixtures import run_convert
-from libero_files import moving, write_file
+from libero_files import moving, paint, write_file
 from libero_reading import FILE, converter, manifest, pixels, read_all, read_one, reason, warnings_of
 from paths import DATA
 
@@ -239,7 +239,7 @@ def test_the_fixed_camera_tells_where_the_gripper_does_not(tmp_path, still):
     _scene(tmp_path / FILE, (-1, -1), still)
     with h5py.File(tmp_path / FILE, "r+") as file:
         for demo in file["data"].values():
-            demo["obs/eye_in_hand_rgb"][...] = 200
+            paint(demo["obs/eye_in_hand_rgb"], 200)
     episode = read_one(tmp_path)
     assert episode.metadata["rotation"] == ("rot180" if still else "none")
     assert ("what moves in agentview_rgb" in str(episode.metadata["rotation_decided_by"])) == (not still)

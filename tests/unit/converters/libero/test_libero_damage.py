@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from fixtures import run_convert
-from libero_files import moving, write_file
+from libero_files import moving, paint, write_file
 from libero_reading import FILE, SHORT, converter, manifest, pixels, read_all, read_one, reason, warnings_of
 
 import fwdata
@@ -157,7 +157,7 @@ def test_an_unreadable_array_costs_one_demonstration(tmp_path):
 def test_a_damaged_neighbour_does_not_matter(tmp_path):
     write_file(tmp_path / FILE, [0, 1, 2], "openvla")
     with h5py.File(tmp_path / FILE, "r+") as file:
-        file["data/demo_0/obs/eye_in_hand_rgb"][...] = 200  # undecided, so its neighbours are asked
+        paint(file["data/demo_0/obs/eye_in_hand_rgb"], 200)  # undecided, so its neighbours are asked
     with h5py.File(tmp_path / FILE, "r+") as file:
         del file["data/demo_1/obs/eye_in_hand_rgb"]
         file["data/demo_1/obs/eye_in_hand_rgb"] = h5py.ExternalLink("other.hdf5", "x")

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from fixtures import run_convert
-from libero_files import KINDS, write_file
+from libero_files import KINDS, paint, write_file
 from libero_reading import FILE, converter, manifest, pixels, read_all, read_one, reason, warnings_of
 
 import fwdata
@@ -79,7 +79,7 @@ def test_attribute_that_the_pictures_contradict(tmp_path, convention, kind):
 
 def _paint(path: Path, demo: int, value: int = 200) -> None:
     with h5py.File(path, "r+") as file:
-        file[f"data/demo_{demo}/obs/eye_in_hand_rgb"][...] = value
+        paint(file[f"data/demo_{demo}/obs/eye_in_hand_rgb"], value)
 
 
 @pytest.mark.parametrize("kind", ["openvla", "any4lerobot"])

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from fixtures import run_convert, toy_manifest, tree, write_toy
+from libero_files import paint
 from numpy.typing import NDArray
 from paths import DATA
 
@@ -101,7 +102,7 @@ def libero_manifest(**options: str) -> Manifest:
 
 def blacken(demo: h5py.Group) -> None:
     """A camera that records nothing."""
-    demo["obs/agentview_rgb"][:] = 0
+    paint(demo["obs/agentview_rgb"], 0)
 
 
 def libero(root: Path, out: Path, **request: object):
