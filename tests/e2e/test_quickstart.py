@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm import WarmPrograms
 
 import fwdata
 
 
 @pytest.mark.slow
-def test_quickstart_trains_a_policy_that_beats_an_untrained_one(tmp_path: Path) -> None:
+def test_quickstart_trains_a_policy_that_beats_an_untrained_one(tmp_path: Path, warm: WarmPrograms) -> None:
     out = tmp_path / "quickstart"
-    command = [sys.executable, "-m", "fwdata", "quickstart", "--out", str(out), "--json"]
+    words = ["quickstart", "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "fwdata", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
@@ -28,6 +30,7 @@ def test_quickstart_trains_a_policy_that_beats_an_untrained_one(tmp_path: Path) 
     assert (len(store.episodes), store.num_frames) == (result["episodes"], result["frames"])
     assert store.latents().complete and store.stats().num_episodes < len(store.episodes)
 
+    command = [*warm.launching("fwdata", tmp_path), *words]
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     rerun = json.loads(again.stdout)

@@ -7,6 +7,7 @@ For tests of what several commands do one after another. That a fresh Python sta
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -20,6 +21,12 @@ type WarmProgram = tuple[str, ...]
 """The beginning of a command line."""
 
 
+LAUNCHER = """#!/bin/sh
+shift
+exec {client} "$@"
+"""
+BEGUN = "import runpy, sys; sys.executable, *sys.argv = sys.argv[1:]; runpy.{how}(sys.argv[0], run_name='__main__')"
+
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """What the server starts with: a process of several threads must not be forked."""
 
@@ -32,7 +39,19 @@ class WarmPrograms:
 
     def __call__(self, program: str) -> WarmProgram:
         """How a module, or a file by a name that ends in .py, is started."""
-        return sys.executable, "-IS", str(SUPPORT / "warm_client.py"), str(self._address), program
+        return *self._client, program
+
+    def launching(self, program: str, folder: Path) -> WarmProgram:
+        """A fresh Python that runs a module or a file; what it starts as `sys.executable -m MODULE` is warm."""
+        launcher = folder / "python"
+        launcher.write_text(LAUNCHER.format(client=shlex.join(self._client)))
+        launcher.chmod(0o755)
+        begun = BEGUN.format(how="run_path" if program.endswith(".py") else "run_module")
+        return sys.executable, "-c", begun, str(launcher), program
+
+    @property
+    def _client(self) -> WarmProgram:
+        return sys.executable, "-IS", str(SUPPORT / "warm_client.py"), str(self._address)
 
 
 @pytest.fixture(scope="session")

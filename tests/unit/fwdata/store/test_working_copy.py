@@ -16,6 +16,7 @@ from commands import Command
 from fault.stores import quick
 from fixtures import run_convert, toy_manifest, tree, write_toy
 from s3_server import SECRET, Request, S3Server, first_try, wait_for
+from warm import WarmPrograms
 
 import fwdata
 from fwdata.errors import FwdataError, StoreBusy, StoreDamaged, UsageError
@@ -289,14 +290,14 @@ def test_commands_for_local_stores_name_the_url(
 
 @pytest.mark.slow
 def test_shards_on_two_machines_at_once_complete_a_store(
-    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, run: Command
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, run: Command, warm: WarmPrograms
 ) -> None:
     url, local = f"{s3.bucket()}/toy.zarr", tmp_path / "local.zarr"
     copy_store(str(made[1]), url)
     copy_store(str(made[1]), str(local))
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "fwdata", "stitch", url, "--shard", f"{number}/2"],
+            [*warm("fwdata"), "stitch", url, "--shard", f"{number}/2"],
             env={**os.environ, "FWDATA_CACHE": str(tmp_path / f"machine{number}")},
         )
         for number in range(2)
@@ -383,27 +384,37 @@ def test_no_secret_is_written_or_shown(
         assert not file.is_file() or SECRET.encode() not in file.read_bytes()
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from fault.stores import quick
+from fixtures import run_convert, toy_manifest
+from fwdata.store.working_copy import working_copy
+
+Path(sys.argv[3]).write_text(str(os.getpid()))
+with quick() as patch, working_copy(sys.argv[2]) as path:
+    run_convert(Path(sys.argv[1]), path, toy_manifest(patch))
+"""
+"""The program that is killed: RECORDINGS URL FILE_FOR_ITS_NUMBER."""
+
+
 @pytest.mark.slow
-def test_a_killed_process_is_continued(made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path) -> None:
+def test_a_killed_process_is_continued(
+    made: tuple[Path, Path, Any], s3: S3Server, tmp_path: Path, warm: WarmPrograms
+) -> None:
     """kill -9 while the k-th object is written, for some k."""
-    bucket = s3.bucket()
-    script = (
-        "import sys\nfrom pathlib import Path\nfrom fault.stores import quick\n"
-        "from fixtures import run_convert, toy_manifest\n"
-        "from fwdata.store.working_copy import working_copy\n"
-        "with quick() as patch, working_copy(sys.argv[2]) as path:\n"
-        "    run_convert(Path(sys.argv[1]), path, toy_manifest(patch))\n"
-    )
+    bucket, program, number = s3.bucket(), tmp_path / "killed.py", tmp_path / "number"
+    program.write_text(KILLED)
     tests = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tests), str(tests / "support")])}
+    s3.on_kill = lambda: os.kill(int(number.read_text()), signal.SIGKILL)
     for at in (3, 9, 20, 33, 60):
         url = f"{bucket}/killed-{at}.zarr"
         writes: list[int] = []
         s3.fault = lambda request, writes=writes, at=at: (
             "kill" if request.method == "PUT" and (writes.append(1) or len(writes) == at) else None
         )
-        child = subprocess.Popen([sys.executable, "-c", script, str(made[0]), url], env=environment)
-        s3.on_kill = lambda child=child: os.kill(child.pid, signal.SIGKILL)
+        child = subprocess.Popen([*warm(str(program)), str(made[0]), url, str(number)], env=environment)
         assert child.wait(120) == -signal.SIGKILL
         s3.fault = lambda request: None
         converted(made, url)
