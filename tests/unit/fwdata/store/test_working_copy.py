@@ -174,11 +174,11 @@ def test_a_machine_that_makes_other_bytes_is_refused(
     run_convert(write_toy(tmp_path / "raw", {"lift": [2, 3, 2, 2, 3]}, seed=1), tmp_path / "other.zarr", made[2])
     words = r"two processes made different bytes for s3://.*/parts/p00001: the first is kept"
     with pytest.raises(StoreDamaged, match=words), working_copy(url) as path:
-        shutil.copytree(tmp_path / "other.zarr/parts/p00001", path / "parts/p00001")
         with monkeypatch.context() as patch:
             patch.setenv("FWDATA_CACHE", str(tmp_path / "second"))
             converted(made, url)
         before = objects(url).entries()
+        shutil.copytree(tmp_path / "other.zarr/parts/p00001", path / "parts/p00001")
     assert objects(url).entries() == before and verify_store(url).damaged == []
 
 

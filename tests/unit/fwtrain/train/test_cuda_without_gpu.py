@@ -69,10 +69,11 @@ def test_samples_of_two_modes_in_a_batch_do_not_wait() -> None:
     assert one_step("optional-idm", 2, modes=[0.0, 1.0, 1.0, 0.0])[0] == []
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("layers", [pytest.param(3, marks=pytest.mark.slow), pytest.param(30, marks=pytest.mark.fault)])
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_no_variant_waits_at_full_size(variant: str) -> None:
-    assert one_step(variant, 30)[0] == []
+def test_no_variant_waits_at_full_width(variant: str, layers: int) -> None:
+    """A first layer, one between and a last; at all 30 layers under -m fault."""
+    assert one_step(variant, layers)[0] == []
 
 
 def test_the_detector_sees_a_read_and_a_blocking_copy() -> None:
