@@ -64,7 +64,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
     """A temporary path in the same folder (made if absent) for the block to write; flushed and renamed when it ends
     well, removed when it does not. suffix: of the temporary name, for writers that go by it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     token = writer_token()  # without one there is one writer at a time: a rerun replaces what a kill left
     temporary = path.with_name(f".{path.name}{'.' if token else ''}{token}.tmp{suffix}")
     try:

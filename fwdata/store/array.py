@@ -313,8 +313,8 @@ class ArrayWriter:
     """Appends rows to a new array, whole shards at a time; memory is bounded by one shard.
 
     Each shard file appears under its final name only when it is whole. `finish` writes the last one and the array's
-    true length; until then the metadata may name fewer rows than are on disk, never more. Same rows, same bytes,
-    however they are cut into `append` calls.
+    true length; until then the metadata, which only an array that is continued has, may name fewer rows than are on
+    disk, never more. Same rows, same bytes, however they are cut into `append` calls.
 
     max_done: continue an interrupted array: full shards on disk, at most so many rows, are checked and kept, and `rows`
     says how many that is. named: the array's metadata name its dimensions, see `StoreRecord.named_dimensions`.
@@ -327,7 +327,8 @@ class ArrayWriter:
         self._seals = self._whole_shards(max_done)
         self.rows = self._flushed = len(self._seals) * spec.chunk_rows
         self._pending: list[NDArray[Any]] = []
-        write_atomic(folder / "zarr.json", self._metadata(self.rows))
+        if max_done:
+            write_atomic(folder / "zarr.json", self._metadata(self.rows))
 
     def _whole_shards(self, max_rows: int) -> list[int]:
         """Seals of the full shards that are on disk, at most `max_rows`, from the start without a gap; each is read."""

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
+import fwdata.store.array as array_module
 import fwdata.store.files as files_module
 from fwdata.errors import StoreDamaged, StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
@@ -271,6 +272,20 @@ def test_writer_refuses_other_rows(tmp_path: Path) -> None:
         writer.append(np.zeros((2, 4, 6, 3), np.float32))
     with pytest.raises(ValueError, match="uint8 rows of shape"):
         writer.append(np.zeros((2, 6, 4, 3), np.uint8))
+
+
+def test_an_array_that_is_not_continued_writes_every_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    before = array_module.write_atomic
+
+    def noted(path: Path, data: bytes) -> None:
+        written.append(path.relative_to(tmp_path).as_posix())
+        before(path, data)
+
+    monkeypatch.setattr(array_module, "write_atomic", noted)
+    spec = ArraySpec("float32", (2,), 2, 4, "crc32c")
+    write(tmp_path / "a", spec, random_rows(spec, 10, 5))
+    assert written == ["a/c/0/0", "a/c/1/0", "a/c/2/0", "a/zarr.json"]
 
 
 def test_interrupted_writer_leaves_whole_shards_only(tmp_path: Path) -> None:
