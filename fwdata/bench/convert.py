@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +23,19 @@ from fwdata.images.colour import ToRgb
 from fwdata.images.jpeg import decode_rgb
 from fwdata.manifest import Manifest
 from fwdata.pipeline.registry import load_converter
+from fwdata.pipeline.workers import Link, WorkerPool
 from fwdata.report.inspect_store import folder_bytes
+from fwdata.store.layout import PART_EPISODES
 
 PEER_ROWS = 48
 """Rows that lerobot's writer is given: it is some ten times slower, and its rate does not depend on the number."""
+
+PARTS_PER_WORKER = 16
+"""Parts that whole conversions give each worker, as far as there are recordings for two in each: a set of 50 recordings
+would be one part, which nobody can share."""
+
+LIMIT_RECORDINGS = 50
+"""Recordings at most that are decoded in one and in two processes at once."""
 
 
 class WholeJson(TypedDict):
@@ -62,6 +72,9 @@ class SourceBenchJson(TypedDict):
     """Number of worker processes -> a whole conversion with so many."""
     two_worker_ratio: float | None
     """Seconds on the clock with one worker over those with two; null: not measured."""
+    two_worker_limit: float | None
+    """The same of only reading and decoding, in one and in two processes: what the machine's cores, which share caches
+    and memory, could give just then; null: not measured."""
     startup_seconds: float | None
     """Seconds on the clock of the whole command on two recordings of 16 rows; null where none could be made."""
     peak_memory: int | None
@@ -105,6 +118,8 @@ class ConvertBench:
     """Bytes of the store they become."""
     startup: float | None = None
     """Seconds on the clock of the whole command on a few short recordings; None: not measured."""
+    two_worker_limit: float | None = None
+    """Twice the seconds of reading and decoding in one process over those of two that do so at once."""
     codecs: tuple[CodecBench, ...] = ()
     """Whole conversions with other codecs of pixels; empty: not measured."""
 
@@ -151,6 +166,7 @@ class ConvertBench:
                 for w in self.whole
             },
             "two_worker_ratio": None if self.two_worker_ratio is None else round(self.two_worker_ratio, 3),
+            "two_worker_limit": None if self.two_worker_limit is None else round(self.two_worker_limit, 3),
             "startup_seconds": None if self.startup is None else round(self.startup, 3),
             "peak_memory": self.peak_memory,
             "load_average": self.load,
@@ -199,17 +215,19 @@ def bench_convert(
         if codecs:
             others.append(bench_codecs(lambda on: timed("codec", lambda: _convert(source, raw, manifest, False, on))))
     load = os.getloadavg()[0]
+    part_episodes = max(2, min(PART_EPISODES, len(episodes) // (PARTS_PER_WORKER * max(workers, default=1))))
     return ConvertBench(
         source=source,
         pictures=_image_text(converter, raw),
         floor=min(floors, key=lambda t: t.cpu_seconds),
         conversion=min(conversions, key=lambda t: t.cpu_seconds),
         peer=_lerobot(converter, raw) if peer else None,
-        whole=tuple(measure_whole(source, raw, manifest, count, evidence) for count in workers),
+        whole=tuple(measure_whole(source, raw, manifest, count, evidence, part_episodes) for count in workers),
         load=load,
         source_bytes=folder_bytes(raw) if raw.is_dir() else raw.stat().st_size,
         store_bytes=sizes[-1],
         startup=None if short is None else start_seconds(source, short),
+        two_worker_limit=_two_worker_limit(manifest, raw) if {1, 2} <= set(workers) else None,
         codecs=fastest(others) if others else (),
     )
 
@@ -229,12 +247,30 @@ def _convert(
     return frames * len(manifest.cameras)
 
 
-def _read_and_decode(converter: Converter, raw: Path) -> int:
+def _read_and_decode(converter: Converter, raw: Path, most: int | None = None) -> int:
     return sum(
         _decoded(camera)
-        for ref in converter.discover(raw).episodes
+        for ref in converter.discover(raw).episodes[:most]
         for camera in converter.read(raw, ref).cameras.values()
     )
+
+
+def _decode_in_worker(manifest: Manifest, raw: Path, most: int, *, link: Link) -> int:
+    return _read_and_decode(load_converter(manifest), raw, most)
+
+
+def _two_worker_limit(manifest: Manifest, raw: Path) -> float:
+    """See `ConvertBench`."""
+    with WorkerPool(2) as pool:
+
+        def seconds(processes: int, most: int) -> float:
+            began = time.monotonic()
+            list(pool.run(_decode_in_worker, [(manifest, raw, most)] * processes, lambda: None))
+            return time.monotonic() - began
+
+        seconds(2, 1)  # starts the processes
+        one = seconds(1, LIMIT_RECORDINGS)
+        return 2 * one / seconds(2, LIMIT_RECORDINGS)
 
 
 def _decoded(camera: Camera) -> int:

@@ -51,6 +51,7 @@ class _Order(TypedDict):
     raw: str
     manifest: str
     workers: int
+    part_episodes: int | None
     evidence: bool
 
 
@@ -62,13 +63,15 @@ class _Answer(TypedDict):
     store_bytes: int
 
 
-def convert_once(source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool) -> tuple[int, int]:
-    """(rows, bytes) of a store that is made and removed, in this process with 0 workers; with more, of small parts that
-    they can share. FwdataError when a recording could not be read."""
+def convert_once(
+    source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool, part_episodes: int | None = None
+) -> tuple[int, int]:
+    """(rows, bytes) of a store that is made and removed, in this process with 0 workers. FwdataError when a recording
+    could not be read."""
     with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
         request = ConvertRequest(
             *(source, (raw,), Path(folder) / "store.zarr", manifest, workers),
-            part_episodes=2 if workers else None,
+            part_episodes=part_episodes,
             evidence=evidence,
             accept={detector.name: "nothing is kept" for detector in all_detectors()},  # made images contradict some
         )
@@ -80,10 +83,17 @@ def convert_once(source: str, raw: Path, manifest: Manifest, workers: int, evide
     return report.frames, size
 
 
-def measure_whole(source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool) -> Whole:
+def measure_whole(
+    source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool, part_episodes: int
+) -> Whole:
     """One conversion in a fresh process. FwdataError where it fails."""
     order = _Order(
-        source=source, raw=str(raw.resolve()), manifest=manifest.model_dump_json(), workers=workers, evidence=evidence
+        source=source,
+        raw=str(raw.resolve()),
+        manifest=manifest.model_dump_json(),
+        workers=workers,
+        part_episodes=part_episodes,
+        evidence=evidence,
     )
     command = [sys.executable, "-m", "fwdata.bench.whole"]
     done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, check=False)
@@ -120,7 +130,8 @@ def _main() -> None:
 
     def work() -> int:
         nonlocal sizes
-        sizes = convert_once(order["source"], Path(order["raw"]), manifest, order["workers"], order["evidence"])
+        rest = order["workers"], order["evidence"], order["part_episodes"]
+        sizes = convert_once(order["source"], Path(order["raw"]), manifest, *rest)
         return sizes[0]
 
     began = time.monotonic()
