@@ -117,6 +117,10 @@ PER_EPISODE = {
     "instruction_ending",
     "unwritten_rows",
     "start_pose",
+    "same_images",
+    "one_look",
+    "coarse_values",
+    "repeated_rows",
 }
 """Detectors whose finding is fixed by leaving the episodes out."""
 
@@ -124,7 +128,16 @@ OF_CAMERA = {"camera_frozen", "camera_content", "camera_delay"}
 """Detectors whose finding is fixed by training without the camera, where most episodes show it."""
 
 
-IN_THE_RECORDING = {"state_delay", "camera_delay", "unwritten_rows", "start_pose"}
+IN_THE_RECORDING = {
+    "state_delay",
+    "camera_delay",
+    "unwritten_rows",
+    "start_pose",
+    "same_images",
+    "one_look",
+    "coarse_values",
+    "repeated_rows",
+}
 """Detectors whose finding no manifest can correct; what was decided is kept, or the data are recorded again."""
 
 

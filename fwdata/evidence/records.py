@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ENGINE_VERSION = 3
+ENGINE_VERSION = 4
 """Raised whenever a detector's formula or threshold changes; recorded with every verdict."""
 
 type Outcome = Literal["confirmed", "contradicted", "no evidence"]
@@ -162,7 +162,37 @@ class SizeTrace:
     """float32 [D], upper end of columns that go from end to end, as grippers do; NaN for others."""
 
 
-type Trace = MotionTrace | RowTrace | TextTrace | SizeTrace
+@dataclass(frozen=True)
+class LookTrace:
+    """What the images of one camera are compared with those of other episodes by."""
+
+    camera: str
+    """Name of the camera."""
+    tiles: NDArray[np.uint8]
+    """uint8 [8, 8, 3], RGB, the first image averaged over tiles."""
+    prints: frozenset[int]
+    """Checksums of some images, the same ones wherever the images are the same."""
+    rows: frozenset[int]
+    """The same of the rows of state and action."""
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What resolutions of columns are compared by; NaN and 0 where a column does not move."""
+
+    names: tuple[str, ...]
+    """D names, "state " or "action " before each."""
+    steps: NDArray[np.float32]
+    """float32 [D], smallest difference between two distinct values."""
+    distinct: NDArray[np.float32]
+    """float32 [D], distinct values."""
+    reach: NDArray[np.float32]
+    """float32 [D], the range."""
+    regular: NDArray[np.float32]
+    """float32 [D], 2 where all values are whole numbers, 1 where they are multiples of one step, else 0."""
+
+
+type Trace = MotionTrace | LookTrace | StepTrace | RowTrace | TextTrace | SizeTrace
 
 
 class MeasurementJson(TypedDict):

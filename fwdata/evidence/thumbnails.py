@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.evidence.looks import Look, LookTaker
 from fwdata.images.small import WIDTH, block_size, small_grey
 
 if TYPE_CHECKING:
@@ -59,7 +60,12 @@ class FromVideo:
 
 
 def of_camera(camera: Camera, rows: int) -> NDArray[np.uint8]:
-    """uint8 [T, h, w], thumbnails of the first `rows` frames of a camera; a fresh pass over its frames.
+    """uint8 [T, h, w], thumbnails of the first `rows` frames of a camera; see `looked_through`."""
+    return looked_through(camera, rows).take()
+
+
+def looked_through(camera: Camera, rows: int) -> Collector:
+    """What is taken of the first `rows` frames of a camera; a fresh pass over its frames.
 
     Raises what the camera raises, and ValueError for a damaged JPEG.
     """
@@ -71,11 +77,11 @@ def of_camera(camera: Camera, rows: int) -> NDArray[np.uint8]:
                 break
     elif camera.encoding == "jpeg":
         for encoded, _ in zip(camera.frames(), range(rows), strict=False):
-            taken.add_jpeg(encoded.data, encoded.small)
+            taken.add_jpeg(encoded.data, encoded.small, encoded.red_blue_swapped)
     else:
         for frame, _ in zip(camera.frames(), range(rows), strict=False):
             taken.add_video(frame)
-    return taken.take()
+    return taken
 
 
 class Collector:
@@ -91,6 +97,7 @@ class Collector:
         self._blocks: list[NDArray[np.uint8]] = []
         self._order: NDArray[np.int64] | None = None
         self._from_video: FromVideo | None = None
+        self._look = LookTaker()
 
     @property
     def count(self) -> int:
@@ -103,23 +110,30 @@ class Collector:
 
     def add_rgb(self, frames: NDArray[np.uint8]) -> None:
         """Take uint8 [n, H, W, 3]."""
+        self._look.add_rgb(frames)
         first = -self._passed % self.every
         self._passed += len(frames)
         if first < len(frames):
             self._blocks.append(from_rgb(frames[first :: self.every]))
 
-    def add_jpeg(self, data: bytes, small: NDArray[np.uint8] | None = None) -> None:
+    def add_jpeg(self, data: bytes, small: NDArray[np.uint8] | None = None, swapped: bool = False) -> None:
         """Take one JPEG buffer. ValueError when it is damaged, also where it is not kept.
 
-        small: what `small_grey` made of it, where that is known.
+        small: what `small_grey` made of it, where that is known. swapped: a decoder shows red and blue exchanged.
         """
         if small is None or self.light:
             small = small_grey(data, LIGHT_WIDTH if self.light else WIDTH)
+        self._look.add_jpeg(data, swapped)
         if not self._skips():
             self._blocks.append(small[None])
 
+    def pass_jpeg(self, data: bytes, swapped: bool = False) -> None:
+        """Take of a JPEG buffer that is known to be good what it is known again by alone."""
+        self._look.add_jpeg(data, swapped)
+
     def add_video(self, frame: VideoFrame) -> None:
         """Take one decoded video frame."""
+        self._look.add_video(frame)
         if self._skips():
             return
         if self._from_video is None:
@@ -133,6 +147,7 @@ class Collector:
     def clear(self, first: int = 0) -> None:
         """Forget everything taken, for another pass. first: the frame that row 0 shows, which is taken."""
         self._passed, self._first, self._blocks, self._order = 0, first % self.every, [], None
+        self._look = LookTaker()
 
     def take(self) -> NDArray[np.uint8]:
         """uint8 [ceil(T / every), h, w], the frames of the rows 0, every, 2 every, .. in order."""
@@ -140,3 +155,8 @@ class Collector:
             return np.empty((0, 1, 1), np.uint8)
         taken = np.concatenate(self._blocks)
         return taken if self._order is None else taken[(self._order[:: self.every] - self._first) // self.every]
+
+    def look(self, camera: Camera | None = None) -> Look | None:
+        """What the frames that passed by are known again by; None without any. camera: whose frames they are, where
+        they are as recorded."""
+        return self._look.take(swapped=camera is not None and camera.encoding == "video" and camera.swapped)

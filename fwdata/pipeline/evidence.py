@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fwdata.api import Episode
 from fwdata.evidence.episode import EpisodeInput
@@ -18,7 +17,7 @@ from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
 from fwdata.evidence.sentences import agreement, together
-from fwdata.evidence.thumbnails import LIGHT_EVERY, LIGHT_VIDEO_EVERY, of_camera
+from fwdata.evidence.thumbnails import LIGHT_EVERY, LIGHT_VIDEO_EVERY, Collector, looked_through
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
@@ -133,9 +132,9 @@ def shown_recordings(recordings: Sequence[RootedRecording]) -> list[RootedRecord
     return spread(recordings, min(MAX_IMAGES, max(MIN_SHOWN, len(recordings) // SHOWN_SHARE)))
 
 
-def read_thumbnails(episode: Episode) -> dict[str, NDArray[np.uint8]]:
-    """Camera -> uint8 [T, h, w], a pass over all frames of an episode. Raises what reading a camera raises."""
-    return {name: of_camera(camera, len(episode.state)) for name, camera in episode.cameras.items()}
+def read_thumbnails(episode: Episode) -> dict[str, Collector]:
+    """Camera -> what is taken of all frames of an episode, in one pass. Raises what reading a camera raises."""
+    return {name: looked_through(camera, len(episode.state)) for name, camera in episode.cameras.items()}
 
 
 def measure_episode(recording: RootedRecording, episode: Episode, hz: float, images: bool) -> EpisodeMeasurement:
@@ -152,11 +151,16 @@ def episode_as_seen(recording: RootedRecording, episode: Episode, hz: float, ima
 
 
 def episode_with(
-    recording: RootedRecording, episode: Episode, hz: float, thumbnails: Mapping[str, NDArray[np.uint8]], every: int = 1
+    recording: RootedRecording,
+    episode: Episode,
+    hz: float,
+    taken: Mapping[str, Collector],
+    every: int = 1,
 ) -> EpisodeInput:
-    """One episode as detectors see it. thumbnails: by camera, of every so many rows; incomplete ones are left out."""
+    """One episode as detectors see it. taken: by camera, of every so many rows; incomplete ones are left out."""
     rows = -(-len(episode.state) // every)
-    whole = {name: found for name, found in thumbnails.items() if len(found) == rows}
+    thumbnails = {name: each.take() for name, each in taken.items()}
+    looks = {name: each.look(episode.cameras[name]) for name, each in taken.items()}
     return EpisodeInput(
         id=recording.id,
         group=recording.group,
@@ -168,7 +172,8 @@ def episode_with(
         hz=hz,
         instruction=episode.instructions[0],
         claims=episode.conventions,
-        thumbnails=whole,
+        thumbnails={name: found for name, found in thumbnails.items() if len(found) == rows},
+        looks={name: look for name, look in looks.items() if look is not None},
         every=every,
     )
 

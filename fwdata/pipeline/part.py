@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fwdata.api import Converter, Episode
 from fwdata.errors import BadEpisode, FwdataError, MissingLibrary, UsageError, one_line
 from fwdata.evidence.measure import measure
-from fwdata.evidence.records import EpisodeMeasurement, MotionTrace
+from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace
 from fwdata.evidence.thumbnails import Collector
 from fwdata.pipeline.evidence import EvidenceGate, episode_with, measure_episode
 from fwdata.pipeline.plan import PlannedPart
@@ -278,8 +278,7 @@ class _MeasuredOnTheWay:
         """What is known of the recording, where all that is to be looked at was looked at before."""
         if self._known is not None and not self._again:
             return self._known
-        shown = {name: collector.take() for name, collector in self.frames.taken.items()}
-        seen = episode_with(self._recording, self._episode, self._hz, shown, self._every)
+        seen = episode_with(self._recording, self._episode, self._hz, self.frames.taken, self._every)
         return measure(seen, self._light, self._known, compared=False)
 
     def _approve(self) -> None:
@@ -288,5 +287,5 @@ class _MeasuredOnTheWay:
         reason = self._gate.reason(found)
         if reason is not None:
             raise BadEpisode(reason)
-        traces = tuple(trace for trace in found.traces if isinstance(trace, MotionTrace))
+        traces = tuple(trace for trace in found.traces if isinstance(trace, MotionTrace | LookTrace))
         self.measurement = replace(found, traces=traces)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fwdata.errors import UsageError
 from fwdata.evidence.claims import Conventions
 from fwdata.evidence.episode import EpisodeInput
@@ -22,6 +19,7 @@ BLOCK = 32
 def episode_input(store: Store, episode: StoredEpisode, images: bool) -> EpisodeInput:
     """One stored episode. images: decode its cameras for the detectors that look at them."""
     cameras = [name for name in store.cameras if name in episode.part.record.cameras] if images else []
+    taken = {name: looked_through(episode, name) for name in cameras}
     return EpisodeInput(
         id=episode.id,
         group=episode.part.record.group,
@@ -33,7 +31,8 @@ def episode_input(store: Store, episode: StoredEpisode, images: bool) -> Episode
         hz=store.fps,
         instruction=episode.instruction,
         claims=claims_of(store, episode),
-        thumbnails={name: thumbnails(episode, name) for name in cameras},
+        thumbnails={name: each.take() for name, each in taken.items()},
+        looks={name: look for name, each in taken.items() if (look := each.look()) is not None},
     )
 
 
@@ -48,16 +47,18 @@ def claims_of(store: Store, episode: StoredEpisode) -> Conventions:
     return claim(store.manifest, (store.state_names, store.action_names), episode.metadata)
 
 
-def thumbnails(episode: StoredEpisode, camera: str) -> NDArray[np.uint8]:
-    """uint8 [T, h, w], small grey images of one camera; blocks of frames are decoded and dropped."""
+def looked_through(episode: StoredEpisode, camera: str) -> Collector:
+    """What is taken of one camera's frames; blocks of them are decoded and dropped."""
     taken = Collector()
+    jpeg = episode.part.record.cameras[camera].encoding == "jpeg"
+    swapped = episode.swapped(camera) if jpeg else None
     for rows in _blocks(episode.num_frames):
-        if episode.part.record.cameras[camera].encoding == "jpeg":
-            for data in episode.encoded(camera, rows):
-                taken.add_jpeg(data)
+        if swapped is not None:
+            for row, data in zip(rows, episode.encoded(camera, rows), strict=True):
+                taken.add_jpeg(data, swapped=bool(swapped[row]))
         else:
             taken.add_rgb(episode.frames(camera, rows))
-    return taken.take()
+    return taken
 
 
 def _blocks(rows: int) -> Iterator[range]:

@@ -369,8 +369,10 @@ def check_jpeg(frame: EncodedFrame, height: int, width: int, taken: Collector | 
     found = jpeg_size(frame.data)
     if found != (height, width):
         raise ValueError(f"is {found[0]}x{found[1]} pixels, the camera's other frames are {height}x{width}")
-    if taken is not None and not (frame.checked and taken.light):
-        taken.add_jpeg(frame.data, frame.small if frame.checked else None)
+    if taken is not None and frame.checked and taken.light:
+        taken.pass_jpeg(frame.data, frame.red_blue_swapped)
+    elif taken is not None:
+        taken.add_jpeg(frame.data, frame.small if frame.checked else None, frame.red_blue_swapped)
     elif not frame.checked:
         import simplejpeg
 

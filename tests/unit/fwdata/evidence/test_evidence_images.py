@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import simplejpeg
 from commands import Command
-from numpy.typing import NDArray
 from paths import DATA
 
 from fwdata.api import EncodedFrame, Episode, EpisodeRef
@@ -34,11 +33,11 @@ def test_images_taken_while_storing_are_those_of_the_recording(
     compared, seen = [], part.episode_with
 
     def compare(
-        recording: RootedRecording, episode: Episode, hz: float, thumbnails: Mapping[str, NDArray[np.uint8]], every: int
+        recording: RootedRecording, episode: Episode, hz: float, taken: Mapping[str, Collector], every: int
     ) -> EpisodeInput:
         again = evidence.read_thumbnails(episode)
-        compared.extend(np.array_equal(thumbnails[name], again[name]) for name in thumbnails)
-        return seen(recording, episode, hz, thumbnails, every)
+        compared.extend(np.array_equal(taken[name].take(), again[name].take()) for name in taken)
+        return seen(recording, episode, hz, taken, every)
 
     monkeypatch.setattr(part, "episode_with", compare)
     assert run("convert", source, DATA / folder, "--out", tmp_path / "o.zarr", "--workers", 0).code in (0, 3)

@@ -1,0 +1,161 @@
+"""Single episodes whose images are like the others' once mirrored, turned, or red and blue are exchanged (g2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.evidence.detector import Detector
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, LookTrace
+from fwdata.evidence.signals import Floats
+
+NEIGHBOURS, FEWEST = 5, 5
+"""Other episodes that one is compared with, the nearest, and episodes of a camera that make the comparison."""
+
+COLOUR, CONTRAST = 0.8, 0.006
+"""Correlation of the red against blue of two episodes' tiles from which they are of one scene, and its spread over the
+tiles (as a share of brightness) below which there is too little of it to tell. Episodes of the sample world, each in
+colours of its own, reach -0.69; those of one true room 0.97 to 1."""
+
+TURNED, MARGIN = 0.7, 0.3
+"""The same of whole patterns once one is mirrored or turned, and by how much that is better than as it is."""
+
+AGREE, MOST = 0.6, 1 / 3
+"""Share of the neighbours that must agree with theirs, and of episodes that may be exceptions."""
+
+EXCHANGED = "red and blue exchanged"
+
+type Change = Callable[[Floats], Floats]
+
+CHANGES: tuple[tuple[str, Change], ...] = (
+    ("mirrored", lambda tiles: tiles[:, :, ::-1]),
+    ("upside down", lambda tiles: tiles[:, ::-1]),
+    ("turned by 180 degrees", lambda tiles: tiles[:, ::-1, ::-1]),
+)
+
+ALIKE = "the scene as in other episodes"
+
+
+@dataclass(frozen=True)
+class OddLook:
+    """An episode that looks like others only once it is changed."""
+
+    place: int
+    """Which of the looks it is."""
+    change: str
+    """What was done to it, in words."""
+    as_is: float
+    """Its correlation with the nearest others, median."""
+    changed: float
+    """The same once that is undone."""
+
+
+class OneLook(Detector):
+    """g2: the first images of a camera are as near to those of other episodes as they can be. Its traces are h7's."""
+
+    name, code, question, action = "one_look", "g2", "camera as in other episodes", "warn"
+    advice = "record the episodes again, or leave them out (--exclude)"
+    word = "expected"
+    needs_images = light = True
+
+    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """One verdict per camera of at least 5 episodes."""
+        found: dict[str, list[tuple[str, NDArray[np.uint8]]]] = {}
+        for measurement in episodes:
+            for trace in measurement.traces:
+                if isinstance(trace, LookTrace):
+                    found.setdefault(trace.camera, []).append((measurement.episode, trace.tiles))
+        return tuple(self._one(camera, looks) for camera, looks in found.items() if len(looks) >= FEWEST)
+
+    def _one(self, camera: str, looks: Sequence[tuple[str, NDArray[np.uint8]]]) -> DatasetVerdict:
+        odd = odd_looks(np.stack([tiles for _, tiles in looks]).astype(np.float64))
+        names = [looks[each.place][0] for each in odd]
+        changes = list(dict.fromkeys(each.change for each in odd))
+        detail = "; ".join(
+            f"{name} correlates by {each.as_is:+.2f} with the others, by {each.changed:+.2f} once that is undone"
+            for name, each in list(zip(names, odd, strict=True))[:2]
+        )
+        return DatasetVerdict(
+            self.name,
+            "contradicted" if odd else "confirmed",
+            camera,
+            value=float(len(odd)),
+            episodes_for=len(looks) - len(odd),
+            against=len(odd),
+            action="warn" if odd else "note",
+            decided=ALIKE,
+            measured=f"{' or '.join(changes)} against the others" if odd else ALIKE,
+            detail=detail,
+            episodes=tuple(names[:MAX_LISTED]),
+        )
+
+
+def odd_looks(tiles: Floats) -> list[OddLook]:
+    """The exceptions among first images [n, 8, 8, 3]; [] where they are many. Cost: 20 us per pair of episodes."""
+    best: dict[int, OddLook] = {}
+    for each in (*_exchanged(tiles), *(odd for name, change in CHANGES for odd in _turned(tiles, name, change))):
+        known = best.get(each.place)
+        best[each.place] = each if known is None or each.changed > known.changed else known
+    return [best[place] for place in sorted(best)] if len(best) <= MOST * len(tiles) else []
+
+
+def _exchanged(tiles: Floats) -> list[OddLook]:
+    """Episodes whose red against blue is the opposite of that of others of the same scene.
+
+    The scene is told by green and the sum of red and blue, which the exchange leaves as they are; a tint of the light,
+    which moves all tiles alike, counts as nothing.
+    """
+    scene = _correlations(np.stack([tiles[..., 1], tiles[..., 0] + tiles[..., 2]], axis=-1))
+    red = (tiles[..., 0] - tiles[..., 2]) / (tiles.sum(axis=-1) + 30.0)
+    own = _correlations(red[..., None])
+    told = red.reshape(len(red), -1).std(axis=1) > CONTRAST
+    near = _neighbours(scene)
+    scores = np.array([np.median(own[place, others]) for place, others in enumerate(near)])
+    return [
+        OddLook(int(place), EXCHANGED, float(scores[place]), -float(scores[place]))
+        for place in np.flatnonzero(told & (scores <= -COLOUR))
+        if (scores[near[place]] >= COLOUR).mean() >= AGREE
+    ]
+
+
+def _turned(tiles: Floats, name: str, change: Change) -> list[OddLook]:
+    """Episodes whose pattern is that of others once it is changed, while these are not like their own changed one."""
+    as_is, changed = _correlations(tiles), _correlations(tiles, change(tiles))
+    near = _neighbours(changed)
+    usual = np.array([np.median(as_is[place, others]) for place, others in enumerate(_neighbours(as_is))])
+    scores = np.array([np.median(changed[place, others]) for place, others in enumerate(near)])
+    odd = (scores >= TURNED) & (scores - usual >= MARGIN)
+    plain = (usual >= TURNED) & (usual - scores >= MARGIN)
+    return [
+        OddLook(int(place), name, float(usual[place]), float(scores[place]))
+        for place in np.flatnonzero(odd)
+        if plain[near[place]].mean() >= AGREE
+    ]
+
+
+def _correlations(one: Floats, other: Floats | None = None) -> Floats:
+    """float64 [n, n], of patterns [n, 8, 8, C] with those of others, less their means; -1 on the diagonal."""
+    left, right = (_unit(values) for values in (one, one if other is None else other))
+    found = right @ left.T  # row: the changed one
+    np.fill_diagonal(found, -1.0)
+    return found
+
+
+def _unit(values: Floats) -> Floats:
+    """float64 [n, P], each less its mean over the tiles and of length 1."""
+    flat = (values - values.mean(axis=(1, 2), keepdims=True)).reshape(len(values), -1)
+    length = np.sqrt((flat**2).sum(axis=1, keepdims=True))
+    found: Floats = np.divide(flat, length, out=np.zeros_like(flat), where=length > 1e-9)
+    return found
+
+
+def _neighbours(scores: Floats) -> NDArray[np.int64]:
+    """int64 [n, k], the other episodes with the highest scores."""
+    count = min(NEIGHBOURS, len(scores) - 1)
+    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+
+
+DETECTORS = (OneLook(),)

@@ -1,0 +1,69 @@
+"""Stretches of rows that an episode holds twice (h9)."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.evidence.detector import Detector
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.records import Verdict
+
+LEAST = 8
+"""Distinct rows in a row that must be there again, exactly and at one distance: no robot moves so twice."""
+
+ONCE = "every row once"
+
+
+class RepeatedRows(Detector):
+    """h9: no stretch of moving rows is there again later on, as where a writer appended a block twice."""
+
+    name, code, question, action = "repeated_rows", "h9", "rows in the episode", "warn"
+    advice = "take the repeated rows out of the recordings, or leave these out (--exclude)"
+    word = "expected"
+    min_rows = 2 * LEAST
+
+    def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
+        """One verdict: the longest such stretch."""
+        first, back, rows = longest_repeat(np.concatenate([episode.state, episode.action], axis=1))
+        return (
+            self.verdict(
+                "contradicted" if rows else "confirmed",
+                f"rows {first} to {first + rows - 1} are rows {first - back} to {first - back + rows - 1} again"
+                if rows
+                else "",
+                value=float(rows),
+                n=len(episode.state),
+                decided=ONCE,
+                measured="a stretch of rows twice" if rows else ONCE,
+            ),
+        )
+
+
+def longest_repeat(values: NDArray[np.float32]) -> tuple[int, int, int]:
+    """(first row, rows back, how many) of the longest stretch of [T, D] that is there before; (0, 0, 0) for none.
+
+    Rows like the one before are passed over, so that a robot that waits repeats nothing. Cost: 1 us per row.
+    """
+    changed = np.flatnonzero(np.concatenate([[True], (values[1:] != values[:-1]).any(axis=1)]))
+    latest: dict[int, int] = {}
+    best, run, lag = (0, 0, 0), 0, 0
+    for place, row in enumerate(np.ascontiguousarray(values[changed])):
+        print_of = zlib.crc32(row)
+        before = latest.get(print_of)
+        latest[print_of] = place
+        back = place - before if before is not None else 0
+        run = run + 1 if back and back == lag and run else int(back > 0)
+        lag = back
+        if run >= LEAST and run > best[2] and back >= LEAST:
+            best = (place - run + 1, back, run)
+    if not best[2]:
+        return 0, 0, 0
+    first, back, rows = best
+    start, end = int(changed[first]), int(changed[first + rows - 1])
+    return start, start - int(changed[first - back]), end - start + 1
+
+
+DETECTORS = (RepeatedRows(),)

@@ -1,0 +1,101 @@
+"""What an episode's images are known again by: the colours of the first one, and prints of all of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.images.small import block_size
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+TILES = 8
+"""The first image is averaged over 8x8 tiles."""
+
+PRINTS = 32
+"""Prints of an episode that are kept: the smallest, so that two episodes of the same images keep the same ones."""
+
+SAMPLES = 32
+"""Rows and columns of pixels, at least, that make a print: some 5 us for any size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one camera's images of one episode are known again by."""
+
+    tiles: NDArray[np.uint8]
+    """uint8 [8, 8, 3], RGB, the first image averaged over tiles."""
+    prints: frozenset[int]
+    """The 32 smallest checksums of its distinct images, of JPEG buffers or of some pixels."""
+
+
+class LookTaker:
+    """Takes the look of one camera as its frames pass by."""
+
+    def __init__(self) -> None:
+        self._tiles: NDArray[np.uint8] | None = None
+        self._seen = set[int]()
+
+    def add_rgb(self, frames: NDArray[np.uint8]) -> None:
+        """Take uint8 [n, H, W, 3]."""
+        if self._tiles is None and len(frames):
+            self._tiles = tiles_of(frames[0])
+        step = _step(*frames.shape[1:3])
+        self._seen.update(zlib.crc32(np.ascontiguousarray(frame[::step, ::step])) for frame in frames)
+
+    def add_jpeg(self, data: bytes, swapped: bool = False) -> None:
+        """Take one JPEG buffer that can be decoded. swapped: a decoder shows red and blue exchanged."""
+        if self._tiles is None:
+            import simplejpeg
+
+            small = simplejpeg.decode_jpeg(data, min_height=8 * TILES, min_width=8 * TILES, min_factor=1)
+            self._tiles = tiles_of(small[..., ::-1] if swapped else small)
+        self._seen.add(zlib.crc32(data))
+
+    def add_video(self, frame: VideoFrame) -> None:
+        """Take one decoded video frame."""
+        if self._tiles is None:
+            side = block_size(frame.height, frame.width)
+            small = frame.reformat(frame.width // side, frame.height // side, "rgb24", interpolation="AREA")
+            self._tiles = tiles_of(small.to_ndarray().astype(np.uint8, copy=False))
+        plane = frame.planes[0]
+        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        step = _step(frame.height, frame.width)
+        self._seen.add(zlib.crc32(np.ascontiguousarray(lines[: frame.height : step, : frame.width : step])))
+
+    def take(self, swapped: bool = False) -> Look | None:
+        """The look; None where no frame passed by. swapped: red and blue were exchanged before it was encoded."""
+        if self._tiles is None:
+            return None
+        return Look(self._tiles[..., ::-1] if swapped else self._tiles, smallest(self._seen))
+
+
+def _step(height: int, width: int) -> int:
+    return max(1, min(height, width) // SAMPLES)
+
+
+def smallest(prints: Iterable[int]) -> frozenset[int]:
+    """The smallest prints of those given."""
+    return frozenset(sorted(prints)[:PRINTS])
+
+
+def tiles_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] -> uint8 [8, 8, 3], averages; a smaller image is sampled."""
+    height, width = image.shape[:2]
+    step = max(1, min(height, width) // (8 * TILES))
+    thin = image[::step, ::step].astype(np.float32)
+    rows, columns = (np.linspace(0, n, TILES + 1).round().astype(np.int64)[:-1] for n in thin.shape[:2])
+    if min(thin.shape[:2]) < TILES:
+        down, across = (np.linspace(0, n - 1, TILES).astype(np.int64) for n in (height, width))
+        sampled: NDArray[np.uint8] = image[down][:, across]
+        return sampled
+    sums = np.add.reduceat(np.add.reduceat(thin, rows, axis=0), columns, axis=1)
+    counts = np.diff([*rows, thin.shape[0]])[:, None] * np.diff([*columns, thin.shape[1]])[None]
+    found: NDArray[np.uint8] = (sums / counts[..., None]).astype(np.uint8)
+    return found

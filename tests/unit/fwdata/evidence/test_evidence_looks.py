@@ -1,0 +1,215 @@
+"""Images of other episodes, and cameras that look otherwise in single episodes: planted beside their clean twins."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import h5py
+import numpy as np
+import pytest
+import simplejpeg
+from commands import Command
+from evidence_episodes import changed, clean_set
+from numpy.typing import NDArray
+from test_evidence_convert import COMMAND, write_libero
+
+from fwdata.evidence.detectors.one_look import odd_looks
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.looks import Look, tiles_of
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
+from fwdata.evidence.registry import find_detector
+from fwdata.evidence.thumbnails import Collector
+
+CHANGES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "red and blue exchanged": lambda image: image[..., ::-1],
+    "mirrored": lambda image: image[..., :, ::-1, :],
+    "upside down": lambda image: image[..., ::-1, :, :],
+    "turned by 180 degrees": lambda image: image[..., ::-1, ::-1, :],
+}
+
+
+def room(seed: int) -> NDArray[np.float64]:
+    """float64 [48, 64, 3], a scene of coloured boxes."""
+    rng = np.random.default_rng(seed)
+    image = np.full((48, 64, 3), 110.0)
+    for _ in range(14):
+        y, x = rng.integers(0, 40), rng.integers(0, 54)
+        image[y : y + rng.integers(6, 20), x : x + rng.integers(6, 24)] = rng.uniform(20, 235, 3)
+    return image
+
+
+def lit(image: NDArray[np.float64], rng: np.random.Generator, much: float) -> NDArray[np.uint8]:
+    """The scene in other light, with something that lies elsewhere in every episode."""
+    image = image.copy()
+    y, x = rng.integers(0, 40), rng.integers(0, 54)
+    image[y : y + 4, x : x + 5] = (200, 40, 40)
+    gains = (1 + rng.uniform(-much, much)) * (1 + rng.uniform(-much / 2, much / 2, 3))
+    return np.clip(image * gains + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+
+
+def tiles(scenes: list[int], much: float = 0.1) -> NDArray[np.float64]:
+    """float64 [n, 8, 8, 3] of one episode in each scene."""
+    rng = np.random.default_rng(5)
+    return np.stack([tiles_of(lit(room(scene), rng, much)) for scene in scenes]).astype(np.float64)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_episode_that_is_changed_against_the_others_is_found(change: str) -> None:
+    for scenes in ([1] * 8, [2] * 6 + [3] * 12):
+        looks = tiles(scenes)
+        assert odd_looks(looks) == []
+        for place in (0, len(scenes) - 1):
+            planted = looks.copy()
+            planted[place] = CHANGES[change](planted[place])
+            assert [(odd.place, odd.change) for odd in odd_looks(planted)] == [(place, change)]
+
+
+def test_scenes_of_their_own_and_sets_of_both_kinds_are_no_exceptions() -> None:
+    assert odd_looks(tiles(list(range(20)))) == []  # every episode in another room
+    assert odd_looks(tiles([1] * 9 + [2])) == []  # one in another room
+    half = tiles([1] * 8)
+    half[::2] = half[::2, :, ::-1]
+    assert odd_looks(half) == []  # as where a set was mirrored to have more of it
+    grey = tiles([1] * 8).mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    assert odd_looks(grey) == []
+    blue = tiles([1] * 8)
+    blue[3] *= (0.6, 1.0, 1.5)  # the light of another lamp
+    assert odd_looks(blue) == []
+
+
+def test_the_verdict_names_camera_episode_and_change() -> None:
+    looks = tiles([1] * 8).astype(np.uint8)
+    episodes = [
+        changed(e, looks={"head": Look(look, frozenset({number}))})
+        for number, (e, look) in enumerate(zip(clean_set(), looks, strict=True))
+    ]
+    assert looked("one_look", episodes)["head"].verdict == "confirmed"
+    odd = episodes[5].looks["head"].tiles[..., ::-1]
+    episodes[5] = changed(episodes[5], looks={"head": Look(odd, frozenset({5}))})
+    found = looked("one_look", episodes)["head"]
+    assert (found.action, found.against, found.episodes) == ("warn", 1, ("episode_5",))
+    assert (
+        found.measured == "red and blue exchanged against the others" and "episode_5 correlates by -0." in found.detail
+    )
+    assert looked("one_look", episodes[:4]) == {}
+
+
+def looked(name: str, episodes: list[EpisodeInput]) -> dict[str, DatasetVerdict]:
+    """Pooled verdicts of a detector by subject; both have the traces of one."""
+    trace = find_detector("same_images").trace
+    measured = [EpisodeMeasurement(e.id, e.group, (), trace(e)) for e in episodes]
+    return {verdict.subject: verdict for verdict in find_detector(name).pool(measured)}
+
+
+def with_images(episode: EpisodeInput, prints: range) -> EpisodeInput:
+    return changed(episode, looks={"head": Look(np.zeros((8, 8, 3), np.uint8), frozenset(prints))})
+
+
+def test_images_of_another_episode_are_found_and_copies_of_whole_episodes_left_to_h1() -> None:
+    episodes = [with_images(e, range(100 * number, 100 * number + 32)) for number, e in enumerate(clean_set())]
+    assert looked("same_images", episodes)[""].verdict == "confirmed"
+    planted = [*episodes[:6], with_images(episodes[6], range(110, 142)), episodes[7]]
+    found = looked("same_images", planted)[""]
+    assert (found.action, found.against, found.episodes) == ("warn", 2, ("episode_1", "episode_6"))
+    assert found.detail == "episode_1 head is episode_6 head"
+    copy = changed(episodes[1], id="copy")
+    assert looked("same_images", [*episodes, copy])[""].verdict == "confirmed"
+
+
+def test_still_and_black_images_are_not_those_of_another_episode() -> None:
+    still = [with_images(e, range(3)) for e in clean_set()]
+    assert looked("same_images", still)[""].verdict == "confirmed"
+    begin_alike = [with_images(e, range(100 * n, 100 * n + 20)) for n, e in enumerate(clean_set())]
+    begin_alike = [changed(e, looks={"head": Look(e.looks["head"].tiles, e.looks["head"].prints | set(range(-12, 0)))})
+                   for e in begin_alike]  # fmt: skip
+    assert looked("same_images", begin_alike)[""].verdict == "confirmed"
+
+
+def test_a_look_is_the_same_however_the_frames_come() -> None:
+    rng = np.random.default_rng(0)
+    frames = np.stack([lit(room(4), rng, 0.0) for _ in range(40)])
+    blocks, single = Collector(), Collector(light=True, every=3)
+    blocks.add_rgb(frames)
+    for frame in frames:
+        single.add_rgb(frame[None])
+    one, other = blocks.look(), single.look()
+    assert one is not None and other is not None
+    assert one.prints == other.prints and len(one.prints) == 32
+    np.testing.assert_array_equal(one.tiles, other.tiles)
+    np.testing.assert_allclose(one.tiles, frames[0].reshape(8, 6, 8, 8, 3).mean(axis=(1, 3)), atol=1)
+    assert Collector().look() is None
+
+
+def test_colours_of_swapped_buffers_and_of_video_are_the_true_ones() -> None:
+    image = lit(room(4), np.random.default_rng(0), 0.0)
+    true = tiles_of(image).astype(float)
+    for swapped in (False, True):
+        taken = Collector()
+        coded = np.ascontiguousarray(image[..., ::-1]) if swapped else image
+        taken.add_jpeg(simplejpeg.encode_jpeg(coded, quality=95, colorsubsampling="444"), swapped=swapped)
+        found = taken.look()
+        assert found is not None
+        np.testing.assert_allclose(found.tiles, true, atol=6)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as box:
+        stream = box.add_stream("libx264", rate=Fraction(20), width=64, height=48, pix_fmt="yuv444p")
+        for packet in (*stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")), *stream.encode()):
+            box.mux(packet)
+    taken = Collector()
+    with av.open(io.BytesIO(file.getvalue())) as box:
+        for frame in box.decode(video=0):
+            taken.add_video(frame)
+    found = taken.look()
+    assert found is not None and len(found.prints) == 1
+    np.testing.assert_allclose(found.tiles, true, atol=12)
+
+
+def paint(number: int, demo: h5py.Group) -> None:
+    """Coloured images that move with the arm, of one room."""
+    shift = (np.asarray(demo["robot_states"])[:, 2:5] * 60).round().astype(int)
+    scene = np.tile(room(7)[:32, :32], (3, 3, 1)).astype(np.uint8)
+    frames = np.repeat(room(9)[None, :32, :32].astype(np.uint8), len(shift), axis=0)
+    for row, (_, right, down) in enumerate(shift):
+        frames[row, 12:24, 8:24] = scene[32 + down : 44 + down, 32 + right : 48 + right]
+    for camera in ("agentview_rgb", "eye_in_hand_rgb"):
+        demo["obs"][camera][...] = frames[:, ::-1, ::-1]
+
+
+def spoil(number: int, demo: h5py.Group) -> None:
+    """Demonstration 1 has red and blue exchanged, 3 the images of 2, 4 positions rounded to centimetres."""
+    paint(number, demo)
+    images = demo["obs/agentview_rgb"]
+    if number == 1:
+        images[...] = np.asarray(images)[..., ::-1]
+    elif number == 3:
+        images[...] = demo.parent["demo_2/obs/agentview_rgb"]
+    elif number == 4:
+        for key in ("ee_pos", "ee_states"):
+            demo["obs"][key][:, :3] = np.round(demo["obs"][key][:, :3], 2)
+
+
+@pytest.mark.slow
+def test_spoilt_demonstrations_of_a_file_are_named_by_convert_and_left_out_by_the_doctors_command(
+    tmp_path: Path, run: Command
+) -> None:
+    clean = write_libero(tmp_path / "clean", 6, paint)
+    told = run(*COMMAND[:2], clean, "--out", tmp_path / "c.zarr", *COMMAND[2:])
+    names = ("one_look", "same_images", "coarse_values", "repeated_rows")
+    questions = [find_detector(name).question for name in names]
+    assert told.code == 0 and not [line for line in told.err.splitlines() if any(q in line for q in questions)]
+    raw = write_libero(tmp_path / "raw", 6, spoil)
+    told = run(*COMMAND[:2], raw, "--out", tmp_path / "o.zarr", *COMMAND[2:])
+    lines = {q: line for q in questions for line in told.err.splitlines() if line.startswith(f"warning: {q}")}
+    assert [q for q in questions if q in lines] == questions[:3] and told.code == 0
+    assert "red and blue exchanged" in lines[questions[0]] and "demo_1" in lines[questions[0]]
+    assert "demo_2" in lines[questions[1]] and "demo_3" in lines[questions[1]]
+    for where in ((raw, "--source", "libero", "--set", "gripper=plus_closes"), (tmp_path / "o.zarr",)):
+        found = {f["detector"]: f for f in json.loads(run("doctor", *where, "--json").out)["findings"]}
+        assert [found[name]["count"] for name in names[:3]] == [1, 2, 1] and names[3] not in found
+        assert "--exclude " in found["one_look"]["command"] and "demo_1" in found["one_look"]["command"]
+        assert found["same_images"]["command"].count("--exclude") == 2

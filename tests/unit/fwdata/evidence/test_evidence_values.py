@@ -1,0 +1,93 @@
+"""Rounded values and repeated rows: planted beside their clean twins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from evidence_episodes import NAMES, changed, clean_set, pooled, told, two_arms
+
+from fwdata.evidence.episode import EpisodeInput
+
+ALL = slice(None)
+LEFT = slice(0, 3)
+
+
+def rounded(episode: EpisodeInput, step: float, columns: slice = ALL) -> EpisodeInput:
+    state = episode.state.copy()
+    state[:, columns] = np.round(state[:, columns] / step) * step
+    return changed(episode, state=state)
+
+
+def test_a_rounded_episode_among_fine_ones_is_found_with_its_values() -> None:
+    assert pooled("coarse_values", clean_set())[""].verdict == "confirmed"
+    for step in (0.1, np.pi / 180):
+        planted = [*clean_set()[:5], rounded(clean_set()[5], step), *clean_set()[6:]]
+        found = pooled("coarse_values", planted)[""]
+        assert (found.action, found.episodes) == ("warn", ("episode_5",))
+        assert found.measured == "steps far wider than in the other episodes"
+        assert "values over a range of" in found.detail and "in the others)" in found.detail
+
+
+def test_a_rounded_arm_and_a_rounded_set_are_found_without_other_episodes() -> None:
+    alone = pooled("coarse_values", [rounded(two_arms(1, images=False), 0.02, LEFT)])[""]
+    assert alone.measured == "steps far wider than those of the other arm"
+    names = tuple(f"joint_{i}" for i in range(8))
+    whole = [replace(e, state_names=names, action_names=names) for e in clean_set()[:3]]
+    assert pooled("coarse_values", whole)[""].verdict == "confirmed"
+    every = pooled("coarse_values", [rounded(e, 0.05) for e in whole])[""]
+    assert (every.measured, every.against) == ("hardly any distinct values", 3)
+    degrees = [changed(e, state=np.round(e.state * 180)) for e in whole]
+    assert pooled("coarse_values", degrees)[""].measured in ("whole numbers alone", "hardly any distinct values")
+
+
+def test_grippers_encoders_and_resting_arms_are_not_coarse() -> None:
+    binary = []
+    for episode in clean_set():
+        state = episode.state.copy()
+        state[:, (3, 7)] = np.round(state[:, (3, 7)])
+        state[:, ALL] = np.where(np.arange(8) % 4 == 3, state, np.round(state * 4096 / 6.28) * 6.28 / 4096)
+        binary.append(changed(episode, state=state))
+    assert pooled("coarse_values", binary)[""].verdict == "confirmed"
+    ticks = [changed(e, state=np.round(e.state * 2000)) for e in clean_set()]
+    assert pooled("coarse_values", ticks)[""].verdict == "confirmed"
+    still = clean_set()[2].state.copy()
+    still[:, LEFT] = still[:1, LEFT]
+    still[60:, 0] += 0.2
+    resting = [*clean_set()[:2], changed(clean_set()[2], state=still), *clean_set()[3:]]
+    assert pooled("coarse_values", resting)[""].verdict == "confirmed"
+    assert NAMES[3] == "left_gripper"
+
+
+def test_commands_of_a_coarse_device_are_as_in_every_episode() -> None:
+    stepped = [changed(e, action=np.round(e.action * 20) / 20) for e in clean_set()]
+    assert pooled("coarse_values", stepped)[""].verdict == "confirmed"
+
+
+def repeated(episode: EpisodeInput, first: int, rows: int, at: int) -> EpisodeInput:
+    """With `rows` rows from `first` on again at row `at`."""
+    order = np.insert(np.arange(len(episode.state)), at, np.arange(first, first + rows))
+    return changed(
+        episode, state=episode.state[order], action=episode.action[order], timestamp_s=np.arange(len(order)) / 20
+    )
+
+
+def test_rows_that_are_there_twice_are_found_with_their_place() -> None:
+    for episode in clean_set():
+        assert told("repeated_rows", episode)[""].verdict == "confirmed"
+    found = told("repeated_rows", repeated(clean_set()[0], 0, 20, 20))[""]
+    assert (found.verdict, found.action, found.value) == ("contradicted", "warn", 20)
+    assert found.detail == "rows 20 to 39 are rows 0 to 19 again"
+    later = told("repeated_rows", repeated(clean_set()[1], 30, 12, 90))[""]
+    assert later.detail == "rows 90 to 101 are rows 30 to 41 again"
+    whole = told("repeated_rows", repeated(clean_set()[2], 0, 120, 120))[""]
+    assert whole.detail == "rows 120 to 239 are rows 0 to 119 again"
+
+
+def test_a_robot_that_waits_or_is_read_twice_as_often_repeats_nothing() -> None:
+    episode = clean_set()[0]
+    for order in (np.repeat(np.arange(120), 2), np.concatenate([np.full(40, 0), np.arange(120), np.full(60, 119)])):
+        waits = changed(episode, state=episode.state[order], action=episode.action[order])
+        assert told("repeated_rows", waits)[""].verdict == "confirmed"
+    blinks = np.tile(episode.state[:2], (60, 1))
+    assert told("repeated_rows", changed(episode, state=blinks, action=blinks))[""].verdict == "confirmed"
