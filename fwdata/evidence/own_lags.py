@@ -19,6 +19,10 @@ Of 196 clean episodes of simulators none gains more than 0.09."""
 AGREE, MOST = 4, 1 / 3
 """Episodes that must agree on one lag for others to be exceptions, and the largest share of these."""
 
+OFF, DEVIATIONS = 0.12, 5.0
+"""Seconds, and robust standard deviations, by which the lag of one episode's state behind its action is off that of
+the others; true episodes differ by up to 0.04 (G1) and 0.06 s (the two-arm robot) from their median."""
+
 LONGEST_SECONDS = 0.5
 """Longest lag that is tried: motion that comes back looks alike after longer ones."""
 
@@ -62,6 +66,16 @@ def exceptions(traces: Sequence[MotionTrace]) -> tuple[OwnLag, ...]:
         for i in np.flatnonzero(~kept & (best >= SCORE) & (best - expected >= GAIN))
     ]
     return tuple(found) if len(found) <= MOST * len(used) else ()
+
+
+def odd_lags(lags: Floats) -> NDArray[np.int64]:
+    """Which of the lags [n] in s, one per episode, are far off the others'; none of fewer than five, or where they
+    are many."""
+    if len(lags) <= AGREE:
+        return np.empty(0, np.int64)
+    off = np.abs(lags - middle(lags))
+    found = np.flatnonzero(off > max(OFF, DEVIATIONS * 1.4826 * middle(off)))
+    return found if len(found) <= MOST * len(lags) else np.empty(0, np.int64)
 
 
 def typical(found: Sequence[OwnLag]) -> float:

@@ -61,7 +61,9 @@ class StateDelay(Detector):
             return (self.abstain("the action is not an absolute target", decided=DECIDED),)
         lags = column_lags(episode)
         if not len(lags):
-            return (self.abstain("every state column that moves is a copy of the action", decided=DECIDED),)
+            copies = column_lags(episode, copies=True)
+            value, reason = middle(copies) / episode.hz, "every state column that moves is a copy of the action"
+            return (self.abstain(reason, decided=DECIDED, value=value if len(copies) else None),)
         rows = middle(lags)
         seconds = rows / episode.hz
         apart = seconds > LATE_WARN or rows < EARLY_ROWS
@@ -79,7 +81,10 @@ class StateDelay(Detector):
         )
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
-        """By agreement; the median decides between warning and stop, with a bootstrap interval."""
+        """By agreement; the median decides between warning and stop, with a bootstrap interval. And what is apart."""
+        return (*self._together(episodes), *self._apart(episodes))
+
+    def _together(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         found = super().pool(episodes)
         verdicts = [v for m in episodes for v in m.of(self.name) if v.value is not None and v.verdict != "no evidence"]
         if not found or len(verdicts) < self.min_episodes:
@@ -106,9 +111,32 @@ class StateDelay(Detector):
             ),
         )
 
+    def _apart(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """Episodes whose state is earlier or later against the action than in all others, copies of it included."""
+        found = [(m.episode, v.value) for m in episodes for v in m.of(self.name) if v.value is not None]
+        values = np.asarray([value for _, value in found], np.float64)
+        odd = own_lags.odd_lags(values)
+        if not len(odd):
+            return ()
+        usual = middle(values)
+        return (
+            DatasetVerdict(
+                self.name,
+                "confirmed",
+                "in single episodes",
+                value=middle(values[odd]),
+                episodes_for=len(found) - len(odd),
+                against=len(odd),
+                action="warn",
+                decided=f"the state follows the action after {usual:.2f} s, as in most episodes",
+                measured=f"after {middle(values[odd]):.2f} s",
+                episodes=tuple(found[place][0] for place in odd[:MAX_LISTED]),
+            ),
+        )
 
-@lru_cache(maxsize=1)
-def column_lags(episode: EpisodeInput) -> Floats:
+
+@lru_cache(maxsize=2)
+def column_lags(episode: EpisodeInput, copies: bool = False) -> Floats:
     """Lags in rows of every paired column that follows its action closely, copies of the command left out."""
     action, state = paired(episode)
     latest = min(round(WIDEST_SECONDS * episode.hz), len(action) // 4)
@@ -116,7 +144,7 @@ def column_lags(episode: EpisodeInput) -> Floats:
     scores = lagged(action, state, lags)
     found, interior = peaks(lags, scores.T)
     best = scores.max(axis=0)
-    used: Floats = found[interior & (best > FOLLOWS) & (best < COPIED)]
+    used: Floats = found[interior & (best > FOLLOWS) & (copies | (best < COPIED))]
     return used
 
 

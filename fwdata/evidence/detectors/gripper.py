@@ -11,7 +11,7 @@ from fwdata.evidence import pooling
 from fwdata.evidence.claims import Bound, GripperClaim, GripperScale
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
 from fwdata.evidence.signals import Floats, lagged, percentile
 
 RESPONSE_SECONDS = 0.75
@@ -36,7 +36,7 @@ class GripperPolarity(Detector):
 
     def _one(self, episode: EpisodeInput, claim: GripperClaim) -> Verdict:
         command, opened = episode.action64[:, claim.action or 0], opening(episode, claim)
-        decided = {1: "larger command opens", -1: "larger command closes", None: ""}[claim.polarity]
+        decided = {1: OPENS, -1: CLOSES, None: ""}[claim.polarity]
         if _is_copy(command, opened):
             return self.abstain("the state holds the command itself", subject=claim.name, decided=decided)
         opens, closes = responses(command, opened, episode.hz)
@@ -51,7 +51,7 @@ class GripperPolarity(Detector):
         if abs(second) > SECOND_OPINION and np.sign(second) != polarity:
             reason = f"switches and correlation ({second:+.2f}) disagree"
             return self.abstain(reason, subject=claim.name, decided=decided)
-        measured = "larger command opens" if polarity == 1 else "larger command closes"
+        measured = OPENS if polarity == 1 else CLOSES
         count, total = max(opens, closes), opens + closes
         outcome = _outcome(claim.polarity, polarity)
         return self.verdict(
@@ -63,6 +63,40 @@ class GripperPolarity(Detector):
             decided=decided,
             measured=measured,
         )
+
+    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """By agreement; where no direction was decided, that of most episodes is expected of the others."""
+        pooled = super().pool(episodes)
+        return tuple(self._of_most(verdict, episodes) if not verdict.decided else verdict for verdict in pooled)
+
+    def _of_most(self, pooled: DatasetVerdict, episodes: Sequence[EpisodeMeasurement]) -> DatasetVerdict:
+        """Not verified where all count one way; a warning where a few count the other way."""
+        ways: dict[str, list[str]] = {OPENS: [], CLOSES: []}
+        for measurement in episodes:
+            for verdict in measurement.of(self.name):
+                words = verdict.measured or verdict.detail
+                if verdict.subject == pooled.subject and words in ways:
+                    ways[words].append(measurement.episode)
+        (way, few), (usual, most) = sorted(ways.items(), key=lambda item: len(item[1]))
+        if not few or len(most) < MOST_EPISODES:
+            return pooled
+        return replace(
+            pooled,
+            verdict="confirmed" if pooling.outliers(len(most), len(few)) else "mixed",
+            episodes_for=len(most),
+            against=len(few),
+            action="warn",
+            decided=f"{usual}, as in most episodes",
+            measured=way,
+            detail="",
+            episodes=tuple(few[:MAX_LISTED]),
+        )
+
+
+OPENS, CLOSES = "larger command opens", "larger command closes"
+
+MOST_EPISODES = 3
+"""Episodes that count one way before others are told to count the other way."""
 
 
 def _outcome(claimed: int | None, measured: int) -> Outcome:

@@ -95,3 +95,20 @@ def test_a_state_outside_the_domain_of_its_layout_contradicts(fingers: tuple[flo
     state[:, 6:] = fingers
     verdicts = told("gripper_scale", changed(true, state=state))
     assert any((verdicts[b.name].verdict, verdicts[b.name].action) == ("contradicted", "stop") for b in bounds)
+
+
+def test_a_direction_that_nobody_decided_is_one_in_all_episodes() -> None:
+    episodes = [
+        with_claims(e, grippers=tuple(replace(claim, polarity=None) for claim in e.claims.grippers))
+        for e in (two_arms(seed, images=False) for seed in range(6))
+    ]
+    for same in (episodes, [inverted(e) for e in episodes]):
+        assert {(v.verdict, v.action) for v in pooled("gripper_polarity", same).values()} == {("no evidence", "note")}
+    for count, outcome in ((1, "confirmed"), (3, "mixed")):
+        planted = [*(inverted(e) for e in episodes[:count]), *episodes[count:]]
+        for found in pooled("gripper_polarity", planted).values():
+            assert (found.verdict, found.action, found.against) == (outcome, "warn", count)
+        one = next(iter(pooled("gripper_polarity", planted).values()))
+        assert one.decided.endswith(", as in most episodes") and one.decided[:20] != one.measured[:20]
+        if count == 1:
+            assert (one.measured, one.episodes) == ("larger command closes", ("episode_0",))

@@ -219,3 +219,17 @@ def test_columns_that_copy_the_command_do_not_hide_a_late_state() -> None:
     mixed = changed(episode, state=state.astype(np.float32))
     [trace, *_] = find_detector("camera_delay").trace(mixed)
     assert isinstance(trace, MotionTrace) and trace.state_lag == pytest.approx(14, abs=1)
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_rows_of_action_that_are_shifted_in_one_episode_are_found(delay: int) -> None:
+    episodes = [two_arms(seed, delay=delay, images=False) for seed in range(8)]
+    if not delay:  # the state is a copy of the command of the row before
+        episodes = [changed(e, state=np.concatenate([e.action[:1], e.action[:-1]])) for e in episodes]
+    assert "in single episodes" not in pooled("state_delay", episodes)
+    for rows in (3, -4):
+        planted = [*episodes[:3], changed(episodes[3], action=delayed(episodes[3].action, rows)), *episodes[4:]]
+        found = pooled("state_delay", planted)["in single episodes"]
+        assert (found.action, found.against, found.episodes) == ("warn", 1, ("episode_3",))
+        assert found.decided.endswith("as in most episodes")
+    assert "in single episodes" not in pooled("state_delay", episodes[:4])
