@@ -33,12 +33,12 @@ def add_exhibit(report: Report, finding: DoctorFinding, album: Album) -> None:
     episode = album.episode(finding.episodes[0] if finding.episodes else None)
     if episode is None:
         return
-    if finding.detector == "embodiments":
+    if finding.detector in ("embodiments", "same_images"):
         for name in finding.episodes[:PANELS]:
             shown = album.episode(name)
             if shown is not None:
                 _strips(report, finding, shown)
-    elif finding.detector.startswith(("camera", "wrist", "colour", "mounts", "conversion")):
+    elif finding.detector.startswith(("camera", "wrist", "colour", "one_look", "mounts", "conversion")):
         _strips(report, finding, episode)
     elif finding.detector.startswith("instruction"):
         seen = [shown for name in finding.episodes[:PANELS] if (shown := album.episode(name))]

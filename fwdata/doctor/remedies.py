@@ -119,6 +119,7 @@ PER_EPISODE = {
     "start_pose",
     "same_images",
     "one_look",
+    "camera_motion",
     "coarse_values",
     "repeated_rows",
 }
@@ -135,6 +136,7 @@ IN_THE_RECORDING = {
     "start_pose",
     "same_images",
     "one_look",
+    "camera_motion",
     "coarse_values",
     "repeated_rows",
 }

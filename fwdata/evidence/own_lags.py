@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.records import MotionTrace
-from fwdata.evidence.signals import Floats, lagged, middle, non_negative_fits
+from fwdata.evidence.signals import Floats, lagged, middle, non_negative_fit, non_negative_fits
 
 APART, GAIN, SCORE = 2, 0.2, 0.5
 """Rows by which an episode's images are out of step, how much better that lag explains them, and how well.
@@ -48,14 +48,14 @@ def exceptions(traces: Sequence[MotionTrace]) -> tuple[OwnLag, ...]:
     Cost: some 5 us per lag and episode.
     """
     width = max(t.speeds.shape[1] for t in traces)
-    reach = _reach(traces)
+    reach = reach_of(traces)
     places = [i for i, t in enumerate(traces) if t.speeds.shape[1] == width and len(t.energy) > 2 * reach + 8]
     if len(places) <= AGREE:
         return ()
     used = [traces[place] for place in places]
     kept = np.ones(len(used), np.bool_)
     for _ in range(2):
-        scores = _scores(used, reach, kept)
+        scores = scores_of(used, reach, kept)
         own = scores.argmax(axis=1) - reach
         if (np.abs(own) < APART).sum() < AGREE:
             return ()
@@ -83,13 +83,20 @@ def typical(found: Sequence[OwnLag]) -> float:
     return middle(np.asarray([each.lag for each in found], np.float64))
 
 
-def _reach(traces: Sequence[MotionTrace]) -> int:
+def reach_of(traces: Sequence[MotionTrace]) -> int:
     """Rows that an episode is shifted by at most: 0.5 s, less in short episodes."""
     rows = middle(np.asarray([len(t.energy) for t in traces], np.float64))
     return max(6, min(round(LONGEST_SECONDS * traces[0].hz), int(rows) // 5))
 
 
-def _scores(traces: Sequence[MotionTrace], reach: int, kept: NDArray[np.bool_]) -> Floats:
+def weights_of(traces: Sequence[MotionTrace]) -> Floats:
+    """float64 [D], weights of the joints that explain the images of some episodes without a lag."""
+    cut = [(t.speeds - t.speeds.mean(axis=0), t.energy - t.energy.mean()) for t in traces]
+    zero = np.zeros(traces[0].speeds.shape[1])
+    return non_negative_fit(sum((x.T @ x for x, _ in cut), np.diag(zero)), sum((x.T @ y for x, y in cut), zero))
+
+
+def scores_of(traces: Sequence[MotionTrace], reach: int, kept: NDArray[np.bool_]) -> Floats:
     """float64 [n, 2 reach + 1]: correlation of each episode at every lag, by the weights of the other kept ones."""
     cut = [(t.speeds - t.speeds.mean(axis=0), t.energy - t.energy.mean()) for t in traces]
     grams, moments = np.stack([x.T @ x for x, _ in cut]), np.stack([x.T @ y for x, y in cut])

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.evidence.records import EpisodeMeasurement, MotionTrace, Verdict
+from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace, Verdict
 from fwdata.io import write_atomic
 from fwdata.store.leases import JOBS
 from fwdata.store.records import JsonObject
@@ -64,6 +64,7 @@ def hand_over(store: Path, part: str, measured: Sequence[EpisodeMeasurement]) ->
                 "group": measurement.group,
                 "verdicts": [asdict(verdict) for verdict in measurement.verdicts],
                 "traces": traces,
+                "looks": [_plain(trace) for trace in measurement.traces if isinstance(trace, LookTrace)],
                 "options": dict(measurement.options),
             }
         )
@@ -89,7 +90,16 @@ def _measurement(file: Any, number: int, entry: JsonObject) -> EpisodeMeasuremen
         energy, speeds, commands = (_array(file, f"{number}_{place}_{name}") for name in ARRAYS)
         traces.append(MotionTrace(camera, hz, energy, speeds, simulated, commands, lag))
     verdicts = tuple(Verdict.from_json(verdict) for verdict in entry["verdicts"])
-    return EpisodeMeasurement(entry["id"], entry["group"], verdicts, tuple(traces), entry["options"])
+    looks = [_look(*values) for values in entry["looks"]]
+    return EpisodeMeasurement(entry["id"], entry["group"], verdicts, (*traces, *looks), entry["options"])
+
+
+def _plain(look: LookTrace) -> list[object]:
+    return [look.camera, look.tiles.tolist(), sorted(look.prints), sorted(look.rows)]
+
+
+def _look(camera: str, tiles: list[object], prints: list[int], rows: list[int]) -> LookTrace:
+    return LookTrace(camera, np.asarray(tiles, np.uint8), frozenset(prints), frozenset(rows))
 
 
 def _array(file: Any, name: str) -> Any:

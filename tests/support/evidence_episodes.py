@@ -13,6 +13,7 @@ from paths import DATA
 
 from fwdata.evidence.claims import ArmClaim, CameraClaim, Conventions, GripperClaim, RateClaim, RotationClaim
 from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.looks import Look
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.registry import find_detector
 
@@ -209,3 +210,24 @@ def turning(seed: int, form: str) -> EpisodeInput:
     state[:, 3:6] = to_axis_angle(quaternions) if form == "axis_angle" else euler_angles(quaternions)
     action[:, 3:6] = command
     return changed(episode, state=state, action=action)
+
+
+def looked_at(turned: int | None = None, images: int | None = None) -> Sequence[EpisodeInput]:
+    """The clean set with a look of the head camera; one episode upside down, or with the images of the one before."""
+    tiles = np.random.default_rng(0).integers(20, 235, (8, 8, 3), np.uint8)
+    return [
+        changed(e, looks={"head": Look(tiles[::-1] if n == turned else tiles, frozenset(range(100 * m, 100 * m + 32)))})
+        for n, e in enumerate(clean_set())
+        for m in (n - 1 if n == images else n,)
+    ]
+
+
+def rounded(episode: EpisodeInput) -> EpisodeInput:
+    """The state in tenths."""
+    return changed(episode, state=np.round(episode.state * 10) / 10)
+
+
+def twice(episode: EpisodeInput) -> EpisodeInput:
+    """Twenty rows are there again, in place of those that follow."""
+    order = np.concatenate([np.arange(60), np.arange(40, 60), np.arange(80, 120)])
+    return changed(episode, state=episode.state[order], action=episode.action[order])

@@ -19,8 +19,11 @@ from evidence_episodes import (
     euler_angles,
     fixed_camera,
     libero_rows,
+    looked_at,
+    rounded,
     scene,
     turning,
+    twice,
     two_arms,
     with_claims,
 )
@@ -115,6 +118,11 @@ def late(episode: EpisodeInput) -> EpisodeInput:
     return shown(episode, **{name: delayed(images, 5) for name, images in episode.thumbnails.items()})
 
 
+def in_reverse(episode: EpisodeInput) -> EpisodeInput:
+    """The images of a real head camera in reverse order."""
+    return with_claims(shown(episode, head=episode.thumbnails["head"][::-1]), simulated=False)
+
+
 def held(episode: EpisodeInput) -> EpisodeInput:
     """Every second image of the head camera is shown twice."""
     return shown(episode, head=episode.thumbnails["head"][np.arange(120) // 2 * 2])
@@ -196,6 +204,11 @@ CASES: dict[str, Case] = {
     "camera_delay": Case(CLEAN, every(late), "stop"),
     "camera_frozen": Case(CLEAN, every(frozen), "stop"),
     "camera_content": Case(CLEAN, every(lambda e: shown(e, head=np.zeros_like(e.thumbnails["head"]))), "stop"),
+    "camera_motion": Case(CLEAN, every(in_reverse, 1), "warn"),
+    "one_look": Case(looked_at, lambda: looked_at(turned=2), "warn"),
+    "same_images": Case(looked_at, lambda: looked_at(images=3), "warn"),
+    "coarse_values": Case(CLEAN, every(rounded, 1), "warn"),
+    "repeated_rows": Case(CLEAN, every(twice), "warn"),
     "wrists_exchanged": Case(
         CLEAN, every(lambda e: shown(e, left=e.thumbnails["right"], right=e.thumbnails["left"])), "stop"
     ),

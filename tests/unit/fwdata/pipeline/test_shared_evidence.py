@@ -12,7 +12,7 @@ from evidence_episodes import delayed, scene, two_arms
 from fixtures import run_convert
 from lerobot_files import Recipe, write_dataset
 
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace, Verdict
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, LookTrace, MotionTrace, Verdict
 from fwdata.evidence.sentences import line, warnings
 from fwdata.manifest import Manifest
 from fwdata.pipeline.choose import manifest_for
@@ -108,9 +108,11 @@ def test_a_killed_conversion_goes_on_with_what_it_had_measured(tmp_path: Path, m
 def test_what_is_handed_over_is_whole(tmp_path: Path) -> None:
     folder = tmp_path / ".jobs/convert"
     energy, speeds = np.arange(5.0) / 3, np.ones((5, 2)) / 7
+    tiles = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
     traces = (
         MotionTrace("head", 20.0, energy, speeds, True, speeds, 1.5),
         MotionTrace("left", 20.0, energy, speeds, False),
+        LookTrace("head", tiles, frozenset({3, 1 << 31}), frozenset({5})),
     )
     verdict = Verdict(
         "gripper_scale", "confirmed", "left", 1 / 3, (0.1, 0.2), 4, "values 0 .. 1", "stop", "0 .. 1", "0 .. 1"
@@ -124,7 +126,11 @@ def test_what_is_handed_over_is_whole(tmp_path: Path) -> None:
     assert (
         found.keys() == {"a"} and found["a"].verdicts == (verdict,) and dict(found["a"].options) == dict(mine.options)
     )
-    for had, has in zip(traces, found["a"].traces, strict=True):
+    [look] = found["a"].traces[2:]
+    assert isinstance(look, LookTrace) and (look.camera, look.prints, look.rows) == ("head", {3, 1 << 31}, {5})
+    assert np.array_equal(look.tiles, tiles) and look.tiles.dtype == np.uint8
+    for had, has in zip(traces[:2], found["a"].traces, strict=False):
+        assert isinstance(had, MotionTrace)
         assert isinstance(has, MotionTrace) and np.array_equal(has.energy, had.energy)
         assert (has.camera, has.simulated, has.state_lag) == (had.camera, had.simulated, had.state_lag)
         assert (has.commands is None) == (had.commands is None)

@@ -1,0 +1,54 @@
+"""Images that do not move with the joints in single episodes: planted beside their clean twins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from evidence_episodes import delayed, two_arms
+
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace
+from fwdata.evidence.registry import find_detector
+
+
+def traces(count: int, simulated: bool = False) -> list[MotionTrace]:
+    """What the left camera of some episodes of 240 rows shows of their motion."""
+    episodes = [two_arms(seed, 240, delay=1) for seed in range(count)]
+    found = [t for e in episodes for t in find_detector("camera_delay").trace(e) if t.camera == "left"]
+    return [replace(trace, simulated=simulated) for trace in found]
+
+
+def judged(found: list[MotionTrace]) -> DatasetVerdict | None:
+    measured = [EpisodeMeasurement(f"episode_{n}", "set", (), (trace,)) for n, trace in enumerate(found)]
+    return next(iter(find_detector("camera_motion").pool(measured)), None)
+
+
+@pytest.mark.slow
+def test_images_of_another_episode_in_reverse_or_late_are_found() -> None:
+    good = traces(8)
+    clean = judged(good)
+    assert clean is not None and (clean.verdict, clean.episodes_for) == ("confirmed", 8)
+    energies = {
+        "they fit the rows of episode_2": good[2].energy,
+        "in reverse order they do": good[5].energy[::-1].copy(),
+        "": delayed(good[5].energy, 30),
+    }
+    for words, energy in energies.items():
+        found = judged([*good[:5], replace(good[5], energy=energy), *good[6:]])
+        assert found is not None and (found.action, found.episodes) == ("warn", ("episode_5",)), words
+        assert found.detail.startswith("r ") and words in found.detail
+
+
+@pytest.mark.slow
+def test_few_episodes_noise_and_sets_of_several_kinds_tell_nothing() -> None:
+    good = traces(8)
+    assert judged(good[:4]) is None
+    noise = [replace(t, energy=np.random.default_rng(n).random(len(t.energy))) for n, t in enumerate(good)]
+    assert judged(noise) is None
+    half = [replace(t, energy=t.energy[::-1].copy()) if n % 2 else t for n, t in enumerate(good)]
+    found = judged(half)
+    assert found is None or not found.against
+    late = [*traces(7, True), replace(traces(8, True)[7], energy=delayed(traces(8, True)[7].energy, 4))]
+    found = judged(late)
+    assert found is not None and not found.against  # d1 names its lag
