@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.claims import ArmClaim, Conventions
 from fwdata.evidence.image_motion import ImageMotion
-from fwdata.evidence.looks import Look
+from fwdata.evidence.looks import CameraLook
 from fwdata.evidence.signals import Floats, active_columns, speed
 
 
@@ -41,7 +41,7 @@ class EpisodeInput:
     """What the converter decided."""
     thumbnails: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     """Camera -> uint8 [T, h, w], grey images of about 64 pixels width; cameras that were not looked at are absent."""
-    looks: Mapping[str, Look] = field(default_factory=dict)
+    looks: Mapping[str, CameraLook] = field(default_factory=dict)
     """Camera -> what its images are known again by; cameras that were not looked at are absent."""
     every: int = 1
     """Rows from one thumbnail to the next: above 1, for light detectors, there are ceil(T / every)."""

@@ -26,7 +26,7 @@ SAMPLES = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class CameraLook:
     """What one camera's images of one episode are known again by."""
 
     tiles: NDArray[np.uint8]
@@ -69,11 +69,11 @@ class LookTaker:
         step = _step(frame.height, frame.width)
         self._seen.add(zlib.crc32(np.ascontiguousarray(lines[: frame.height : step, : frame.width : step])))
 
-    def take(self, swapped: bool = False) -> Look | None:
+    def take(self, swapped: bool = False) -> CameraLook | None:
         """The look; None where no frame passed by. swapped: red and blue were exchanged before it was encoded."""
         if self._tiles is None:
             return None
-        return Look(self._tiles[..., ::-1] if swapped else self._tiles, smallest(self._seen))
+        return CameraLook(self._tiles[..., ::-1] if swapped else self._tiles, smallest(self._seen))
 
 
 def _step(height: int, width: int) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.evidence.looks import Look, LookTaker
+from fwdata.evidence.looks import CameraLook, LookTaker
 from fwdata.images.small import WIDTH, block_size, small_grey
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Collector:
         taken = np.concatenate(self._blocks)
         return taken if self._order is None else taken[(self._order[:: self.every] - self._first) // self.every]
 
-    def look(self, camera: Camera | None = None) -> Look | None:
+    def look(self, camera: Camera | None = None) -> CameraLook | None:
         """What the frames that passed by are known again by; None without any. camera: whose frames they are, where
         they are as recorded."""
         return self._look.take(swapped=camera is not None and camera.encoding == "video" and camera.swapped)

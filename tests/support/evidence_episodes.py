@@ -13,7 +13,7 @@ from paths import DATA
 
 from fwdata.evidence.claims import ArmClaim, CameraClaim, Conventions, GripperClaim, RateClaim, RotationClaim
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.looks import Look
+from fwdata.evidence.looks import CameraLook
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.registry import find_detector
 
@@ -216,7 +216,10 @@ def looked_at(turned: int | None = None, images: int | None = None) -> Sequence[
     """The clean set with a look of the head camera; one episode upside down, or with the images of the one before."""
     tiles = np.random.default_rng(0).integers(20, 235, (8, 8, 3), np.uint8)
     return [
-        changed(e, looks={"head": Look(tiles[::-1] if n == turned else tiles, frozenset(range(100 * m, 100 * m + 32)))})
+        changed(
+            e,
+            looks={"head": CameraLook(tiles[::-1] if n == turned else tiles, frozenset(range(100 * m, 100 * m + 32)))},
+        )
         for n, e in enumerate(clean_set())
         for m in (n - 1 if n == images else n,)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from test_evidence_convert import COMMAND, write_libero
 
 from fwdata.evidence.detectors.one_look import odd_looks
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.looks import Look, tiles_of
+from fwdata.evidence.looks import CameraLook, tiles_of
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
 from fwdata.evidence.thumbnails import Collector
@@ -85,12 +85,12 @@ def test_scenes_of_their_own_and_sets_of_both_kinds_are_no_exceptions() -> None:
 def test_the_verdict_names_camera_episode_and_change() -> None:
     looks = tiles([1] * 8).astype(np.uint8)
     episodes = [
-        changed(e, looks={"head": Look(look, frozenset({number}))})
+        changed(e, looks={"head": CameraLook(look, frozenset({number}))})
         for number, (e, look) in enumerate(zip(clean_set(), looks, strict=True))
     ]
     assert looked("one_look", episodes)["head"].verdict == "confirmed"
     odd = episodes[5].looks["head"].tiles[..., ::-1]
-    episodes[5] = changed(episodes[5], looks={"head": Look(odd, frozenset({5}))})
+    episodes[5] = changed(episodes[5], looks={"head": CameraLook(odd, frozenset({5}))})
     found = looked("one_look", episodes)["head"]
     assert (found.action, found.against, found.episodes) == ("warn", 1, ("episode_5",))
     assert (
@@ -106,8 +106,8 @@ def looked(name: str, episodes: list[EpisodeInput]) -> dict[str, DatasetVerdict]
     return {verdict.subject: verdict for verdict in find_detector(name).pool(measured)}
 
 
-def with_images(episode: EpisodeInput, prints: range) -> EpisodeInput:
-    return changed(episode, looks={"head": Look(np.zeros((8, 8, 3), np.uint8), frozenset(prints))})
+def with_images(episode: EpisodeInput, prints: Iterable[int]) -> EpisodeInput:
+    return changed(episode, looks={"head": CameraLook(np.zeros((8, 8, 3), np.uint8), frozenset(prints))})
 
 
 def test_images_of_another_episode_are_found_and_copies_of_whole_episodes_left_to_h1() -> None:
@@ -124,9 +124,7 @@ def test_images_of_another_episode_are_found_and_copies_of_whole_episodes_left_t
 def test_still_and_black_images_are_not_those_of_another_episode() -> None:
     still = [with_images(e, range(3)) for e in clean_set()]
     assert looked("same_images", still)[""].verdict == "confirmed"
-    begin_alike = [with_images(e, range(100 * n, 100 * n + 20)) for n, e in enumerate(clean_set())]
-    begin_alike = [changed(e, looks={"head": Look(e.looks["head"].tiles, e.looks["head"].prints | set(range(-12, 0)))})
-                   for e in begin_alike]  # fmt: skip
+    begin_alike = [with_images(e, [*range(12), *range(100 * n, 100 * n + 20)]) for n, e in enumerate(clean_set(), 1)]
     assert looked("same_images", begin_alike)[""].verdict == "confirmed"
 
 
