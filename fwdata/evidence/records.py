@@ -138,8 +138,8 @@ class RowTrace:
 
     path: NDArray[np.float32]
     """float32 [32, Ds + Da], the episode's rows at 32 evenly spaced times."""
-    rows: frozenset[bytes]
-    """Digests (8 bytes) of the rows rounded to 1e-4, constant columns of the episode included."""
+    rows: NDArray[np.uint64]
+    """uint64 [n], digests of the distinct rows rounded to 1e-4, constant columns of the episode included."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import all_detectors
+from fwdata.store.episode import Part
 from fwdata.store.evidence import read_evidence, read_part_evidence, write_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.reader import Store, open_store
@@ -54,13 +57,7 @@ def _traced(
     """What detectors compare of all episodes of a store with each other; [] for a store that is too large."""
     if store.num_frames > MAX_COMPARED_ROWS:
         return []
-    inputs = (
-        EpisodeInput(
-            e.id, e.part.record.group, e.state(), e.action(), store.state_names, store.action_names, e.timestamps(),
-            store.fps, e.instruction,
-        )
-        for e in store.episodes
-    )  # fmt: skip
+    inputs = (each for part in store.parts for each in _rows_of(store, part))
     none = EpisodeMeasurement("", "", ())
     return [
         EpisodeMeasurement(
@@ -68,6 +65,17 @@ def _traced(
         )
         for e in inputs
     ]
+
+
+def _rows_of(store: Store, part: Part) -> Iterator[EpisodeInput]:
+    """The episodes of a part, of whose rows a table holds all: read once, not for every episode."""
+    states, actions = (part.array(f"lowdim/{key}") for key in ("state", "action"))
+    state, action = states.rows(0, len(states)), actions.rows(0, len(actions))
+    names = store.state_names, store.action_names
+    for e in part.record.episodes:
+        rows = slice(e.start, e.start + e.length)
+        times = np.arange(e.length) / store.fps  # no detector compares them
+        yield EpisodeInput(e.id, part.record.group, state[rows], action[rows], *names, times, store.fps, e.instruction)
 
 
 def _with_words(pooled: Sequence[DatasetVerdict], before: Sequence[DatasetVerdict], keep: bool) -> list[DatasetVerdict]:
