@@ -34,14 +34,18 @@ class ImageMotion:
     @cached_property
     def spread(self) -> NDArray[np.uint8]:
         """uint8 [n, h, w], at most nine frames, evenly spread."""
+        return self.images[self._spread_rows]
+
+    @cached_property
+    def _spread_rows(self) -> NDArray[np.int64]:
         count = min(COMPARED, len(self.images))
-        return self.images[np.linspace(0, len(self.images) - 1, count).round().astype(np.int64)]
+        return np.linspace(0, len(self.images) - 1, count).round().astype(np.int64)
 
     @cached_property
     def brightness(self) -> tuple[float, float]:
         """Mean of those frames, and the largest standard deviation within one of them, in grey levels."""
-        pixels = self.spread.reshape(len(self.spread), -1).astype(np.float64)
-        means, squares = pixels.mean(axis=1), np.einsum("ij,ij->i", pixels, pixels) / pixels.shape[1]
+        pixels, means = self.spread.astype(np.uint16), self.means[self._spread_rows]
+        squares = (pixels * pixels).sum(axis=(1, 2), dtype=np.uint32) / float(pixels[0].size)
         return float(means.mean()), float(np.sqrt(np.maximum(squares - means**2, 0.0)).max())
 
     @cached_property

@@ -101,6 +101,12 @@ def smooth(values: Floats, width: int = 3) -> Floats:
     return found
 
 
+def centred(values: Floats) -> Floats:
+    """[T, D] less the mean of each column."""
+    found: Floats = values - values.sum(axis=0) / max(1, len(values))
+    return found
+
+
 def slope(values: Floats) -> Floats:
     """`np.gradient(values, axis=0)` of [T, D] with at least two rows, which takes longer for arrays this small."""
     found = np.empty(values.shape)
@@ -142,53 +148,58 @@ def lagged(left: Floats, right: Floats, lags: Sequence[int]) -> Floats:
     products = np.zeros((len(shift), left.shape[1]))
     if not products.size or not rows:
         return products
-    left, right = left - left.mean(axis=0), right - right.mean(axis=0)
+    left, right = centred(left), centred(right)
     before, after = max(0, -int(shift.min())), max(0, int(shift.max()))
     padded = np.zeros((left.shape[1], before + rows + after))
     padded[:, before : before + rows] = right.T
-    for column, (values, own) in enumerate(zip(padded, np.ascontiguousarray(left.T), strict=True)):
-        products[:, column] = np.correlate(values, own, "valid")[shift + before]
-    return _correlated(products, *_overlaps(left, right, shift))
+    own = np.ascontiguousarray(left.T)
+    if len(shift) < len(own):
+        for place, lag in enumerate((shift + before).tolist()):
+            products[place] = np.einsum("dt,dt->d", own, padded[:, lag : lag + rows])
+    else:
+        for column, (values, each) in enumerate(zip(padded, own, strict=True)):
+            products[:, column] = np.correlate(values, each, "valid")[shift + before]
+    count, sums, spreads = _overlaps(left, right, shift)
+    width = len(own)
+    return _correlated(products, count, (sums[:, :width], sums[:, width:]), (spreads[:, :width], spreads[:, width:]))
 
 
 def cross_lagged(left: Floats, right: Floats, lags: NDArray[np.int64]) -> Floats:
     """float64 [len(lags), A, B]: the same of every column of left [T, A] with every one of right [T, B]."""
-    left, right = left - left.mean(axis=0), right - right.mean(axis=0)
+    left, right = centred(left), centred(right)
     products = np.stack([one.T @ other for one, other in (shifted(left, right, int(lag)) for lag in lags)])
-    count, first, second = _overlaps(left, right, lags)
-    return _correlated(
-        products, count[..., None], (first[0][..., None], first[1][..., None]), (second[0][:, None], second[1][:, None])
-    )
+    count, sums, spreads = _overlaps(left, right, lags)
+    width = left.shape[1]
+    first, second = ((values[:, :width, None], values[:, None, width:]) for values in (sums, spreads))
+    return _correlated(products, count[..., None], first, second)
 
 
-def _correlated(products: Floats, count: Floats, first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> Floats:
+def _correlated(products: Floats, count: Floats, sums: tuple[Floats, Floats], spreads: tuple[Floats, Floats]) -> Floats:
     """Correlations of sums of products, from counts, sums and spreads of both sides."""
-    scale = np.sqrt(first[1] * second[1])
+    scale = np.sqrt(spreads[0] * spreads[1])
     known = (scale > 1e-12) & (count >= 3)
-    covered: Floats = products - first[0] * second[0] / np.maximum(count, 1)
+    covered = products - sums[0] * sums[1] / np.maximum(count, 1)
     found: Floats = np.divide(covered, scale, out=np.zeros_like(products), where=known)
     return found
 
 
-def _overlaps(
-    left: Floats, right: Floats, shift: NDArray[np.int64]
-) -> tuple[Floats, tuple[Floats, Floats], tuple[Floats, Floats]]:
-    """Rows [lags, 1] of every overlap, and sums and spreads [lags, D] of left and of right in them."""
+def _overlaps(left: Floats, right: Floats, shift: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Rows [lags, 1] of every overlap, and sums and spreads [lags, A + B] of left's columns and right's in it."""
     rows, width = len(left), left.shape[1]
-    both = np.concatenate([left, right, left**2, right**2], axis=1)
-    sums = running_sums(both)
+    both = np.concatenate([left, right], axis=1)
+    running = running_sums(np.concatenate([both, both**2], axis=1))
     count = np.maximum(rows - np.abs(shift), 0)
+    first, second = (np.minimum(np.maximum(start, 0), rows) for start in (-shift, shift))
+    of_left, of_right = (
+        running.take(np.minimum(start + count, rows), axis=0) - running.take(start, axis=0) for start in (first, second)
+    )
+    total = both.shape[1]
+    of_right[:, :width], of_right[:, total : total + width] = of_left[:, :width], of_left[:, total : total + width]
     n = np.maximum(count, 1)[:, None].astype(np.float64)
-    starts = np.minimum(np.maximum(-shift, 0), rows), np.minimum(np.maximum(shift, 0), rows)
-    split = width + right.shape[1]
-    found = []
-    for start, at in zip(starts, (slice(0, width), slice(width, split)), strict=True):
-        squared = slice(at.start + split, at.stop + split)
-        stop = np.minimum(start + count, rows)
-        total, squares = sums[stop, at] - sums[start, at], sums[stop, squared] - sums[start, squared]
-        spread = squares - total**2 / n
-        found.append((total, np.where(spread > NOISE * sums[-1, squared], spread, 0.0)))
-    return count[:, None].astype(np.float64), found[0], found[1]
+    sums, squares = of_right[:, :total], of_right[:, total:]
+    spread = squares - sums**2 / n
+    spread[spread <= NOISE * running[-1, total:]] = 0.0
+    return count[:, None].astype(np.float64), sums, spread
 
 
 def peak(lags: Sequence[int], scores: Floats) -> tuple[float, bool]:

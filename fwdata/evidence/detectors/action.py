@@ -63,9 +63,12 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
         return ActionFit("past", 1.0, 0.0, 1.0, -1.0, columns, True)
     latest = min(round(LATEST_SECONDS * episode.hz), len(action) // 4)
     lags = range(EARLIEST, max(latest, 1) + 1)
-    direct = _better_half(lagged(action, state, lags))
-    change = slope(smooth(state))
-    derived = _better_half(lagged(smooth(action), change, lags))
+    left, right = (
+        np.concatenate([action, smooth(action)], axis=1),
+        np.concatenate([state, slope(smooth(state))], axis=1),
+    )
+    scores = lagged(left, right, lags)
+    direct, derived = _better_half(scores[:, :columns]), _better_half(scores[:, columns:])
     absolute, delta = float(direct.max()), float(derived.max())
     ratio = middle(action.std(axis=0) / state.std(axis=0))
     meaning: Meaning | None = None
@@ -83,11 +86,11 @@ def paired(episode: EpisodeInput) -> tuple[Floats, Floats]:
     grippers = {claim.action for claim in episode.claims.grippers}
     pairs = [pair for pair in episode.pairs if pair[0] not in grippers] or list(episode.pairs)
     action, state = episode.action64[:, [a for a, _ in pairs]], episode.state64[:, [s for _, s in pairs]]
-    both = np.intersect1d(active_columns(action), active_columns(state))
-    if not len(both):  # noisy actions may still be targets of columns that move
-        both = (
-            np.intersect1d(np.flatnonzero(np.ptp(action, axis=0) > 0), active_columns(state)) if len(action) else both
-        )
+    follows, commanded = np.isin([s for _, s in pairs], episode.active), np.zeros(len(pairs), np.bool_)
+    commanded[active_columns(action)] = True
+    if not (follows & commanded).any() and len(action):  # noisy actions may still be targets of columns that move
+        commanded = np.ptp(action, axis=0) > 0
+    both = follows & commanded
     return action[:, both], state[:, both]
 
 

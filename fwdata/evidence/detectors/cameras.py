@@ -112,7 +112,7 @@ class DeadCamera(Detector):
 
     def _one(self, camera: str, motion: ImageMotion) -> Verdict:
         images, (mean, std) = motion.spread, motion.brightness
-        full = float((images >= SATURATED_VALUE).mean())
+        full = np.count_nonzero(images >= SATURATED_VALUE) / images.size
         black, measured = is_black(motion), "an image of the scene"
         detail = f"mean {mean:.0f}, contrast {std:.0f} of 255, {full:.0%} saturated"
         if black or full > SATURATED_SHARE:
@@ -158,9 +158,11 @@ def is_black(motion: ImageMotion) -> bool:
 def _blank_rows(motion: ImageMotion) -> tuple[str, str] | None:
     """(black or saturated, which rows) where single images of a camera that works show nothing; None where none do."""
     dark = motion.means < BLACK_MEAN
-    dark[dark] = motion.images[dark].std(axis=(1, 2)) < BLACK_STD
+    if dark.any():
+        dark[dark] = motion.images[dark].std(axis=(1, 2)) < BLACK_STD
     bright = motion.means > SATURATED_SHARE * SATURATED_VALUE
-    bright[bright] = (motion.images[bright] >= SATURATED_VALUE).mean(axis=(1, 2)) > SATURATED_SHARE
+    if bright.any():
+        bright[bright] = (motion.images[bright] >= SATURATED_VALUE).mean(axis=(1, 2)) > SATURATED_SHARE
     for name, blank in (("black", dark), ("saturated", bright)):
         rows = np.flatnonzero(blank) * motion.every
         if len(rows) * motion.every >= BLANK_ROWS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
@@ -35,21 +36,22 @@ class ColumnNames(Detector):
         if not episode.pairs or not named:
             return ()
         grippers = {claim.action for claim in episode.claims.grippers}
-        moving = set(episode.active.tolist())
-        pairs = [(a, s) for a, s in episode.pairs if a not in grippers and np.ptp(episode.action64[:, a]) > CONSTANT]
-        if len(pairs) < MIN_PAIRS or len(moving) < MIN_PAIRS or len(episode.state) < MIN_ROWS:
+        moving, commanded = np.zeros(len(episode.state_names), np.bool_), np.ptp(episode.action64, axis=0) > CONSTANT
+        moving[episode.active] = True
+        pairs = [(a, s) for a, s in episode.pairs if a not in grippers and commanded[a]]
+        if len(pairs) < MIN_PAIRS or moving.sum() < MIN_PAIRS or len(episode.state) < MIN_ROWS:
             return (self.abstain("fewer than 3 paired columns move"),)
         return (self._one(episode, pairs, moving),)
 
-    def _one(self, episode: EpisodeInput, pairs: list[tuple[int, int]], moving: set[int]) -> Verdict:
+    def _one(self, episode: EpisodeInput, pairs: list[tuple[int, int]], moving: NDArray[np.bool_]) -> Verdict:
         best, least = follows(episode, [a for a, _ in pairs])
         enough, other = (DELTA_OWN, DELTA_OTHER) if episode.claims.action == "delta" else (OWN, OTHER)
         rows = np.arange(len(pairs))
         columns = np.array([s for _, s in pairs])
         own, first = best[rows, columns], best.argmax(axis=1)
         lost = own < enough
-        wrong = lost & (best.max(axis=1) > other) & np.isin(first, sorted(moving))
-        against = lost & (least[rows, columns] < -other) & np.isin(columns, sorted(moving))
+        wrong = lost & (best.max(axis=1) > other) & moving[first]
+        against = lost & (least[rows, columns] < -other) & moving[columns]
         decided = "an action column is followed by the state column of its name"
         action = self.action if episode.claims.layout else "warn"
         one_to_one = len(set(first[wrong].tolist())) >= ONE_TO_ONE * wrong.sum()

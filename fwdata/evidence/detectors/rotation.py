@@ -45,7 +45,7 @@ def inverse(quaternions: Floats) -> Floats:
 def to_axis_angle(quaternions: Floats) -> Floats:
     """Unit quaternions [T, 4] -> rotation vectors [T, 3], angles 0 .. pi."""
     q = quaternions * np.where(quaternions[:, 3:] < 0, -1.0, 1.0)
-    sine = np.linalg.norm(q[:, :3], axis=1, keepdims=True)
+    sine = np.sqrt((q[:, :3] ** 2).sum(axis=1, keepdims=True))
     angle = 2 * np.arctan2(sine, q[:, 3:])
     found: Floats = np.where(sine > 1e-9, q[:, :3] / np.maximum(sine, 1e-12) * angle, 2 * q[:, :3])
     return found
