@@ -26,9 +26,13 @@ from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.pipeline.workers import LeftOut, Link, RetryThenLeaveOut, Task, WorkerPool
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.reader import open_store
+from fwdata.store.records import EpisodeDecisionsRecord
 from fwdata.store.stored_camera import stored_camera
 from fwdata.store.video import open_track
 from fwdata.store.video_writer import as_pixels
+
+STEERED = ("embodiment", "segments", "instruction_per_frame")
+"""Keys of an episode's metadata that training reads."""
 
 
 def shared_files(recordings: Iterable[RootedRecording]) -> frozenset[str]:
@@ -83,9 +87,8 @@ def _same(episode: Episode, stored: StoredEpisode) -> bool:
     rows: tuple[NDArray[Any], ...] = (old.state(), old.action(), old.timestamp_ns(), old.valid())
     if any(one.shape != other.shape or one.tobytes() != other.tobytes() for one, other in zip(new, rows, strict=True)):
         return False
-    said = episode.stored_metadata()
-    kept = ("embodiment", "segments", "instruction_per_frame")
-    if any(said.get(key) != old.metadata.get(key) for key in kept if key in said or key in old.metadata):
+    said, kept = EpisodeDecisionsRecord.model_validate(episode.stored_metadata()).to_json(), old.metadata
+    if any((said.get(key) or None) != (kept.get(key) or None) for key in STEERED):  # absent is as good as empty
         return False
     if (episode.task, tuple(episode.instructions)) != (old.task, old.instructions):
         return False

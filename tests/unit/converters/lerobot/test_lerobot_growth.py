@@ -20,10 +20,10 @@ from fwdata.pipeline.repair import RepairRequest, assess, misfits, repair
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.store.verify import verify_store
 
-FIRST = lr.Recipe("v3.0", lengths=(5, 7), tasks=(0, 1), cameras=lr.R1LITE_CAMERAS)
+FIRST = lr.Recipe("v3.0", lengths=(5, 7), tasks=(0, (0, 0, 0, 1, 1, 1, 1)), cameras=lr.R1LITE_CAMERAS)
 pytestmark = pytest.mark.slow
 
-GROWN = replace(FIRST, lengths=(5, 7, 6), tasks=(0, 1, 0))
+GROWN = replace(FIRST, lengths=(5, 7, 6), tasks=(*FIRST.tasks, 0))
 MANIFEST = load_manifest("lerobot-r1lite")
 
 
