@@ -123,13 +123,18 @@ def pooled(name: str, episodes: Sequence[EpisodeInput]) -> dict[str, DatasetVerd
     return {verdict.subject: verdict for verdict in detector.pool(measured)}
 
 
-def begun(seed: int, wobble: float = 0.0) -> EpisodeInput:
-    """Arms that leave one start pose, as in a simulator, up to `wobble` rad off it."""
+def begun(seed: int, wobble: float = 0.0, *, home: bool = False, exchanged: bool = False) -> EpisodeInput:
+    """Arms that leave one start pose, as in a simulator, up to `wobble` rad off it. home: of other angles for every
+    joint; exchanged: of which the first two of the right arm have changed places."""
     episode = two_arms(seed, images=False)
     off = np.random.default_rng(seed).uniform(-wobble, wobble, episode.state.shape[1])
     state, action = (rows - rows[0] + off for rows in (episode.state, episode.action))
     state[-40:, 0] += 1.0 + 0.1 * seed
     action[-40:, 0] += 1.0 + 0.1 * seed
+    if home:
+        state, action = (rows + 2.0 * np.arange(8, dtype=np.float32) for rows in (state, action))
+    if exchanged:
+        state, action = (rows[:, [0, 1, 2, 3, 5, 4, 6, 7]] for rows in (state, action))
     claimed = with_claims(changed(episode, state=state, action=action), one_start=True)
     return replace(claimed, id=f"episode_{seed}")
 

@@ -200,6 +200,11 @@ CASES: dict[str, Case] = {
     "state_delay": Case(CLEAN, lambda: [two_arms(seed, delay=14, images=False) for seed in range(8)], "stop"),
     "command_timing": Case(lambda: named([timed(0)]), lambda: named([timed(1)] * 3), "warn"),
     "column_names": Case(CLEAN, every(lambda e: changed(e, action=e.action[:, [4, 5, 6, 7, 0, 1, 2, 3]])), "stop"),
+    "exchanged_columns": Case(
+        lambda: [begun(seed, 0.02, home=True) for seed in range(9)],
+        lambda: [begun(seed, 0.02, home=True, exchanged=seed == 4) for seed in range(9)],
+        "warn",
+    ),
     "row_rate": Case(CLEAN, every(lambda e: with_claims(e, rate=RateClaim(30.0, label=20.0))), "stop"),
     "camera_delay": Case(CLEAN, every(late), "stop"),
     "camera_frozen": Case(CLEAN, every(frozen), "stop"),

@@ -1,13 +1,15 @@
-"""Rounded values and repeated rows: planted beside their clean twins."""
+"""Rounded values, repeated rows, exchanged columns: planted beside their clean twins."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-from evidence_episodes import NAMES, changed, clean_set, pooled, told, two_arms
+from evidence_episodes import NAMES, begun, changed, clean_set, pooled, told, two_arms
 
 from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
+from fwdata.evidence.registry import find_detector
 
 ALL = slice(None)
 LEFT = slice(0, 3)
@@ -91,3 +93,38 @@ def test_a_robot_that_waits_or_is_read_twice_as_often_repeats_nothing() -> None:
         assert told("repeated_rows", waits)[""].verdict == "confirmed"
     blinks = np.tile(episode.state[:2], (60, 1))
     assert told("repeated_rows", changed(episode, state=blinks, action=blinks))[""].verdict == "confirmed"
+
+
+def mixed(exchanged: int | None, rows: tuple[str, ...] = ("state", "action")) -> list[EpisodeInput]:
+    """Episodes of one start pose; in one of them two columns of the state, the action or both have changed places."""
+    order = [0, 1, 2, 3, 5, 4, 6, 7]
+    found = [begun(seed, 0.02, home=True) for seed in range(10)]
+    if exchanged is not None:
+        episode = found[exchanged]
+        found[exchanged] = changed(episode, **{key: getattr(episode, key)[:, order] for key in rows})
+    return found
+
+
+def both(name: str, episodes: list[EpisodeInput]) -> DatasetVerdict | None:
+    """The pooled verdict of a detector whose traces are those of others."""
+    traced = [find_detector(other) for other in ("duplicate_episodes", "column_units")]
+    measured = [EpisodeMeasurement(e.id, e.group, (), tuple(t for d in traced for t in d.trace(e))) for e in episodes]
+    return next(iter(find_detector(name).pool(measured)), None)
+
+
+def test_columns_that_changed_places_in_one_episode_are_named() -> None:
+    clean = both("exchanged_columns", mixed(None))
+    assert clean is not None and clean.verdict == "confirmed"
+    for rows in (("state", "action"), ("state",), ("action",)):
+        found = both("exchanged_columns", mixed(3, rows))
+        assert found is not None and (found.action, found.episodes) == ("warn", ("episode_3",)), rows
+        assert found.detail == f"episode_3: {rows[0]} right_joint_1 and {rows[0]} right_joint_2"
+    assert both("exchanged_columns", mixed(3)[:7]) is None
+
+
+def test_the_other_arm_at_work_and_another_start_are_no_exchange() -> None:
+    episodes = [begun(seed, 0.02) for seed in range(10)]
+    order = [*range(4, 8), *range(4)]
+    for state in (episodes[2].state[:, order], episodes[2].state + 1.5):
+        found = both("exchanged_columns", [*episodes[:2], changed(episodes[2], state=state), *episodes[3:]])
+        assert found is not None and found.verdict == "confirmed"
