@@ -47,13 +47,14 @@ class Memory:
     masters: int
     """float32 masters of bf16 parameters that are trained; a shard under fsdp."""
     gradients: int
-    """Gradients that are there during the whole step; a shard under fsdp."""
+    """Gradients that are there during the whole step; a shard under fsdp. Of a variant with two modes besides those of
+    the samples in one mode, whole, which autograd holds until those of the other have come."""
     moments: int
     """AdamW's two moments; a shard under fsdp."""
     activations: int
     """Peak of everything that a forward and backward pass makes besides."""
     gathered: int
-    """Whole layers under fsdp, two at most, and the float32 gradients of one on their way between processes."""
+    """Whole layers under fsdp: three at most, or two and the float32 gradients of one between processes."""
     update: int
     """What the optimizer's step needs while there are no activations."""
     validation: int
@@ -72,7 +73,7 @@ class Memory:
     @property
     def total(self) -> int:
         """The peak of a step or of validation, whichever is higher."""
-        step = self.gathered + self.gradients + max(self.activations, self.update)
+        step = self.gradients + max(self.gathered + self.activations, self.update)
         return self.state + max(step, self.validation)
 
     def fits(self, gib: float) -> bool:
@@ -134,7 +135,17 @@ class MemoryPlan:
     @property
     def _together(self) -> bool:
         """One pass a step in one process: gradients appear as activations go; else they are there from the start."""
+        return self._alone and not self._two_modes
+
+    @property
+    def _alone(self) -> bool:
         return self.processes == 1 and self.recipe.optim.accumulation == 1
+
+    @property
+    def _two_modes(self) -> bool:
+        """Whether the samples of a batch can go through the model in two modes, one after the other."""
+        share = self.config.action_idm_prob
+        return len(self.config.rules.modes) > 1 and share is not None and 0 < share < 1
 
     @cached_property
     def _parameters(self) -> list[Tensor]:
@@ -150,7 +161,7 @@ class MemoryPlan:
         return Memory(
             weights=_bytes(every) // parts,
             masters=4 * _count(p for p in trained if p.dtype != torch.float32) // parts,
-            gradients=0 if self._together else _bytes(trained) // parts,
+            gradients=(0 if self._alone else _bytes(trained) // parts) + (_bytes(trained) if self._two_modes else 0),
             moments=sum(moment_bytes(p, moments) for p in trained) // parts,
             activations=0,
             gathered=self._gathered() if self._sharded else 0,
@@ -227,13 +238,14 @@ class MemoryPlan:
         return self.config.model_copy(update=fewer)
 
     def _gathered(self) -> int:
-        """Weights outside the layers, and the largest two layers (one is fetched while one computes); of a bf16 model
-        the float32 gradients of the largest besides, which are summed over the processes in float32."""
+        """Weights outside the layers, and the largest two layers: a message, and its copy in a layer's tensors. Besides
+        them the message of the next layer in the forward pass, or in the backward pass a layer's gradients, which are
+        summed over the processes in float32, and this process's share of the sum."""
         blocks = [*self.model.video.layers, *self.model.action.layers]
         layers = sorted(_bytes(block.parameters()) for block in blocks)
         counts = [_count(p for p in block.parameters() if p.requires_grad) for block in blocks]
-        reduced = 0 if self.recipe.precision == "fp32" else 4 * max(counts)
-        return _bytes(self._parameters) - sum(layers[:-2]) + reduced
+        summed = 4 * max(counts) + 4 * max(counts) // self.processes
+        return _bytes(self._parameters) - sum(layers[:-2]) + max(layers[-1], summed)
 
 
 def moment_bytes(parameter: Tensor, kind: str) -> int:
