@@ -69,7 +69,7 @@ class LerobotConverter:
         A dataset that cannot be read or does not fit is skipped, if it is not the only one. Raises UsageError when
         nothing is left, when rates differ, or when the manifest maps no features.
         """
-        with recovering(self.options.recover):
+        with recovering(self.options.recover, told=self.options.task is not None):
             return self._discover(root)
 
     def _discover(self, root: Path) -> Discovery:
@@ -148,7 +148,7 @@ class LerobotConverter:
         collected.skipped += [Skipped(place.place(problem.source), problem.reason) for problem in dataset.problems]
         collected.skipped += listing.skipped
         notes = [*dataset.warnings, *name_notes(info, mapping), *splitting.notes(dataset, self.options.splits)]
-        notes += unused.notes(dataset, mapping)
+        notes += [*unused.notes(dataset, mapping), *finding.nested_datasets(place)]
         others = sorted(set(info.image_features()) - set(mapping.cameras.values())) if collected.several else []
         if others and self.manifest.name == choosing.PLAIN:
             notes.append(f"cameras {', '.join(others)} are left out: not every dataset of the store has them")
@@ -239,7 +239,8 @@ class LerobotConverter:
         process and video file a pass over its packets.
         """
         try:
-            with recovering(self.options.recover), agreed("features" not in ref.hints):
+            told = self.options.task is not None
+            with recovering(self.options.recover, told=told), agreed("features" not in ref.hints):
                 dataset = load_dataset(root / str(ref.hints["dataset"]))
                 mapping = self._fit(dataset.info)
                 rules = self._grippers(dataset, mapping)
@@ -322,7 +323,7 @@ def choose_manifest(roots: Sequence[Path], options: Mapping[str, Any]) -> Manife
     same recordings or grippers of different scales.
     """
     places = [place for root in roots for place in finding.list_datasets(root)]
-    with recovering(bool(options.get("recover"))):
+    with recovering(bool(options.get("recover")), told=options.get("task") is not None):
         chosen = choosing.choose(places, options)
         if len(roots) > 1:
             choosing.check_together(places, chosen, options)

@@ -116,6 +116,14 @@ def linked_datasets(root: Path) -> list[str]:
     return sorted(found)
 
 
+def nested_datasets(place: DatasetFolder) -> list[str]:
+    """What to say about datasets inside another one's folder."""
+    found = sorted(place.place(path) for path in tree_of(place.folder).nested)
+    return (
+        [f"{len(found)} datasets in its folder are not entered, such as {found[0]}; give them by name"] if found else []
+    )
+
+
 @dataclass(frozen=True)
 class EpisodeListing:
     """Episodes of one dataset whose files exist, and those left out."""

@@ -25,7 +25,7 @@ from converters.lerobot.parquet import (
     open_parquet,
     read_columns,
 )
-from converters.lerobot.recover import is_recovering, recover
+from converters.lerobot.recover import is_recovering, is_told, recover
 from converters.lerobot.shared_video import Slot, slots_of
 from converters.lerobot.survey import is_agreed, survey
 from converters.lerobot.tree import Tree, tree_of
@@ -85,7 +85,7 @@ def load_dataset(folder: Path) -> Dataset:
     info, tree = read_info(folder), tree_of(folder)
     stamps = tuple(_stamps(folder, info))
     tables = _table_stamps(folder, info, tree)
-    return _load(folder, info.version, stamps, tree, tables, (is_recovering(), is_agreed()))
+    return _load(folder, info.version, stamps, tree, tables, (is_recovering(), is_agreed(), is_told()))
 
 
 def corrected_info(folder: Path) -> Info:
@@ -119,7 +119,7 @@ def _stamps(folder: Path, info: Info) -> Iterator[tuple[str, int, int]]:
         try:
             status = inside(folder, name).stat()
         except OSError as error:
-            if is_recovering() and name != INFO:
+            if (is_recovering() and name != INFO) or (is_told() and name in _TASKS.values()):
                 continue
             if error.errno == ENOENT:
                 raise UsageError(_absent(folder, name)) from None
@@ -136,6 +136,7 @@ def _absent(folder: Path, name: str) -> str:
     fetch = f"fetch it: {hub.fetch_command(folder)}"
     killed = "" if name == INFO else ", or add --recover where the recording was killed"
     lost = "instruction" if name in _TASKS.values() else "episode"
+    killed += ", or give the instruction with --task" if name in _TASKS.values() else ""
     return f"{name} is missing, without which no {lost} is known: the download is incomplete; {fetch}{killed}"
 
 
@@ -146,10 +147,10 @@ def _load(
     stamps: tuple[tuple[str, int, int], ...],
     tree: Tree,
     tables: tuple[tuple[int, int], ...],
-    modes: tuple[bool, bool],
+    modes: tuple[bool, bool, bool],
 ) -> Dataset:
-    """Kept by what it depends on. modes: `is_recovering`, `is_agreed`."""
-    recovering, _ = modes
+    """Kept by what it depends on. modes: `is_recovering`, `is_agreed`, `is_told`."""
+    recovering, *_ = modes
     info = read_info(folder)
     files = [name for name, _, _ in stamps]
     problems, warnings = list[Skipped](), list[str]()
@@ -189,9 +190,11 @@ def _listed(
     folder: Path, info: Info, files: Sequence[str], problems: list[Skipped], warnings: list[str]
 ) -> tuple[dict[int, str], list[EpisodeMeta]]:
     """Tasks and episodes of the metadata; BadEpisode or UsageError when they cannot be read."""
+    without = is_told() and not (folder / _TASKS[info.shared_files]).exists()
     if info.shared_files:
-        return _tasks_v3(folder), list(_episodes_v3(folder, info, files[2:], problems))
-    return _tasks_v2(folder, warnings), list(_episodes_v2(folder, info, problems))
+        listed = [name for name in files if name.startswith("meta/episodes/")]
+        return {} if without else _tasks_v3(folder), list(_episodes_v3(folder, info, listed, problems))
+    return {} if without else _tasks_v2(folder, warnings), list(_episodes_v2(folder, info, problems))
 
 
 def _what_is_left(

@@ -30,16 +30,26 @@ INSIDE = 0.9
 
 _STATS = "meta/stats.json"
 _recovering: ContextVar[bool] = ContextVar("recovering", default=False)
+_told: ContextVar[bool] = ContextVar("told", default=False)
 
 
 @contextmanager
-def recovering(on: bool) -> Iterator[None]:
-    """Load datasets inside as far as complete episodes can be shown to exist, whatever their metadata lack."""
-    token = _recovering.set(on)
+def recovering(on: bool, *, told: bool = False) -> Iterator[None]:
+    """Load datasets inside as far as complete episodes can be shown to exist, whatever their metadata lack.
+
+    told: the instruction is given (option task), so that no table of tasks is needed.
+    """
+    tokens = _recovering.set(on), _told.set(told)
     try:
         yield
     finally:
-        _recovering.reset(token)
+        _recovering.reset(tokens[0])
+        _told.reset(tokens[1])
+
+
+def is_told() -> bool:
+    """Whether the instruction is given, so that no table of tasks is needed."""
+    return _told.get()
 
 
 def is_recovering() -> bool:

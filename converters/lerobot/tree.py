@@ -35,6 +35,8 @@ class Tree:
     """Links that lead out of the dataset or nowhere; not followed."""
     aliases: tuple[str, ...]
     """Links to folders that are listed under their own name, or above."""
+    nested: tuple[str, ...] = ()
+    """Folders of further datasets, which are not entered."""
 
     @cached_property
     def tables(self) -> tuple[str, ...]:
@@ -79,6 +81,7 @@ def _list(folder: Path) -> Tree:
     folders: list[tuple[str, int]] = []
     outside: list[str] = []
     aliases: list[str] = []
+    nested: list[str] = []
     todo, seen = [""], {os.path.realpath(folder)}
     while todo:
         relative = todo.pop()
@@ -96,7 +99,9 @@ def _list(folder: Path) -> Tree:
                 outside.append(path)
             elif entry.is_file():
                 paths.append(path)
-            elif entry.is_dir() and not (here / entry.name / INFO).exists():
+            elif entry.is_dir() and (here / entry.name / INFO).exists():
+                nested += [] if os.path.realpath(entry.path) in seen else [path]
+            elif entry.is_dir():
                 real = os.path.realpath(entry.path)
                 if real in seen:
                     aliases.append(path)
@@ -107,4 +112,4 @@ def _list(folder: Path) -> Tree:
     for path in sorted(paths):
         by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
     stems = {stem: tuple(found) for stem, found in by_stem.items()}
-    return Tree(folder, frozenset(paths), stems, tuple(folders), tuple(outside), tuple(aliases))
+    return Tree(folder, frozenset(paths), stems, tuple(folders), tuple(outside), tuple(aliases), tuple(nested))

@@ -341,7 +341,12 @@ def _say_left_out(left_out: Sequence[LeftOut]) -> None:
 
 
 def _list(kind: str, items: list[tuple[str, str]]) -> None:
-    for source, reason in items[:SHOWN]:
-        say(f"{kind}: {source}: {reason}" if reason else f"{kind}: {source}")
+    """One line for every recording; for every kind of reason where they are many, so that none hides another."""
     if len(items) > SHOWN:
-        say(f"{kind}: {len(items) - SHOWN} more")
+        lines = [found.sentence() for found in group_warnings(items)]
+    else:
+        lines = [f"{source}: {reason}" if reason else source for source, reason in items]
+    for line in lines[:SHOWN]:
+        say(f"{kind}: {line}")
+    if len(lines) > SHOWN:
+        say(f"{kind}: {len(lines) - SHOWN} more kinds")

@@ -130,3 +130,21 @@ def test_a_hubs_cache_of_another_name(tmp_path):
         link.symlink_to(cache / "blobs" / str(number))
     assert len(tree_of(cache / "snapshots/abc").paths) == 12
     assert len(read_all(cache)) == len(read_all(cache / "snapshots/abc")) == 3
+
+
+def test_datasets_inside_a_dataset_are_named(tmp_path):
+    root = write_dataset(tmp_path / "set", RECIPE)
+    write_dataset(root / "data/more", RECIPE)
+    found = converter().discover(tmp_path)
+    assert len(found.episodes) == 3
+    assert found.warnings == (
+        "set: 1 datasets in its folder are not entered, such as set/data/more; give them by name",
+    )
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_an_instruction_that_is_given_needs_no_table_of_tasks(tmp_path, version):
+    root = write_dataset(tmp_path, Recipe(version))
+    next(root.glob("meta/tasks*")).unlink()
+    assert "or give the instruction with --task" in refusal(root)
+    assert [e.instructions[0] for e in read_all(root, task="pick it up", instruction="coarse")] == ["pick it up"] * 2
