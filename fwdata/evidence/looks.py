@@ -31,8 +31,8 @@ class CameraLook:
 
     tiles: NDArray[np.uint8]
     """uint8 [8, 8, 3], RGB, the first image averaged over tiles."""
-    prints: frozenset[int]
-    """The 32 smallest checksums of its distinct images, of JPEG buffers or of some pixels."""
+    prints: NDArray[np.uint32]
+    """uint32 [n], in order: the 32 smallest checksums of its distinct images, of JPEG buffers or of some pixels."""
 
 
 class LookTaker:
@@ -80,9 +80,9 @@ def _step(height: int, width: int) -> int:
     return max(1, min(height, width) // SAMPLES)
 
 
-def smallest(prints: Iterable[int]) -> frozenset[int]:
-    """The smallest prints of those given."""
-    return frozenset(sorted(prints)[:PRINTS])
+def smallest(prints: Iterable[int]) -> NDArray[np.uint32]:
+    """uint32 [n], the smallest distinct prints of those given, in order."""
+    return np.array(sorted(set(prints))[:PRINTS], np.uint32)
 
 
 def tiles_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -170,9 +170,9 @@ class LookTrace:
     """Name of the camera."""
     tiles: NDArray[np.uint8]
     """uint8 [8, 8, 3], RGB, the first image averaged over tiles."""
-    prints: frozenset[int]
-    """Checksums of some images, the same ones wherever the images are the same."""
-    rows: frozenset[int]
+    prints: NDArray[np.uint32]
+    """uint32 [n], in order: checksums of some images, the same ones wherever the images are the same."""
+    rows: NDArray[np.uint32]
     """The same of the rows of state and action."""
 
 

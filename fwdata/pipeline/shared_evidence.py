@@ -95,11 +95,11 @@ def _measurement(file: Any, number: int, entry: JsonObject) -> EpisodeMeasuremen
 
 
 def _plain(look: LookTrace) -> list[object]:
-    return [look.camera, look.tiles.tolist(), sorted(look.prints), sorted(look.rows)]
+    return [look.camera, look.tiles.tolist(), look.prints.tolist(), look.rows.tolist()]
 
 
 def _look(camera: str, tiles: list[object], prints: list[int], rows: list[int]) -> LookTrace:
-    return LookTrace(camera, np.asarray(tiles, np.uint8), frozenset(prints), frozenset(rows))
+    return LookTrace(camera, np.asarray(tiles, np.uint8), np.array(prints, np.uint32), np.array(rows, np.uint32))
 
 
 def _array(file: Any, name: str) -> Any:

@@ -220,14 +220,12 @@ def turning(seed: int, form: str) -> EpisodeInput:
 def looked_at(turned: int | None = None, images: int | None = None) -> Sequence[EpisodeInput]:
     """The clean set with a look of the head camera; one episode upside down, or with the images of the one before."""
     tiles = np.random.default_rng(0).integers(20, 235, (8, 8, 3), np.uint8)
-    return [
-        changed(
-            e,
-            looks={"head": CameraLook(tiles[::-1] if n == turned else tiles, frozenset(range(100 * m, 100 * m + 32)))},
-        )
-        for n, e in enumerate(clean_set())
-        for m in (n - 1 if n == images else n,)
-    ]
+    found = []
+    for n, episode in enumerate(clean_set()):
+        first = 100 * (n - 1 if n == images else n)
+        look = CameraLook(tiles[::-1] if n == turned else tiles, np.arange(first, first + 32, dtype=np.uint32))
+        found.append(changed(episode, looks={"head": look}))
+    return found
 
 
 def rounded(episode: EpisodeInput) -> EpisodeInput:

@@ -33,7 +33,7 @@ class SameImages(Detector):
         if not episode.looks:
             return ()
         rows = np.concatenate([episode.state, episode.action], axis=1)
-        prints = smallest({zlib.crc32(row) for row in np.ascontiguousarray(rows)})
+        prints = smallest(zlib.crc32(row) for row in np.ascontiguousarray(rows))
         return tuple(LookTrace(name, look.tiles, look.prints, prints) for name, look in episode.looks.items())
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
@@ -66,18 +66,16 @@ class SameImages(Detector):
 
 def _pairs(found: Sequence[tuple[str, LookTrace]]) -> set[tuple[int, int]]:
     """Pairs of cameras of two episodes with other rows that show the same images."""
-    owners: dict[int, list[int]] = {}
-    for place, (_, trace) in enumerate(found):
-        if len(trace.prints) >= FEWEST:
-            for each in trace.prints:
-                owners.setdefault(each, []).append(place)
-    shared = Counter(
-        (one, other)
-        for held in owners.values()
-        if 1 < len(held) <= COMMON
-        for number, one in enumerate(held)
-        for other in held[number + 1 :]
-    )
+    counts = [len(trace.prints) if len(trace.prints) >= FEWEST else 0 for _, trace in found]
+    prints = np.concatenate([trace.prints[:count] for (_, trace), count in zip(found, counts, strict=True)])
+    order = np.argsort(prints, kind="stable")
+    owners = np.repeat(np.arange(len(found)), counts)[order]
+    again = np.flatnonzero(np.diff(prints[order]) == 0)  # where a print is that of the one before
+    shared = Counter[tuple[int, int]]()
+    for run in np.split(again, np.flatnonzero(np.diff(again) > 1) + 1):
+        held = owners[run[0] : run[-1] + 2].tolist() if len(run) else []
+        if len(held) <= COMMON:
+            shared.update((one, other) for n, one in enumerate(held) for other in held[n + 1 :])
     return {(one, other) for (one, other), count in shared.items() if _same(found[one], found[other], count)}
 
 
@@ -85,7 +83,8 @@ def _same(one: tuple[str, LookTrace], other: tuple[str, LookTrace], count: int) 
     left, right = one[1], other[1]
     if one[0] == other[0] or count <= SHARED * min(len(left.prints), len(right.prints)):
         return False
-    return len(left.rows & right.rows) <= SHARED * min(len(left.rows), len(right.rows))  # else h1 finds them
+    both = len(np.intersect1d(left.rows, right.rows))
+    return both <= SHARED * min(len(left.rows), len(right.rows))  # else h1 finds them
 
 
 DETECTORS = (SameImages(),)

@@ -85,12 +85,12 @@ def test_scenes_of_their_own_and_sets_of_both_kinds_are_no_exceptions() -> None:
 def test_the_verdict_names_camera_episode_and_change() -> None:
     looks = tiles([1] * 8).astype(np.uint8)
     episodes = [
-        changed(e, looks={"head": CameraLook(look, frozenset({number}))})
+        changed(e, looks={"head": CameraLook(look, np.array([number], np.uint32))})
         for number, (e, look) in enumerate(zip(clean_set(), looks, strict=True))
     ]
     assert looked("one_look", episodes)["head"].verdict == "confirmed"
     odd = episodes[5].looks["head"].tiles[..., ::-1]
-    episodes[5] = changed(episodes[5], looks={"head": CameraLook(odd, frozenset({5}))})
+    episodes[5] = changed(episodes[5], looks={"head": CameraLook(odd, np.array([5], np.uint32))})
     found = looked("one_look", episodes)["head"]
     assert (found.action, found.against, found.episodes) == ("warn", 1, ("episode_5",))
     assert (
@@ -107,7 +107,9 @@ def looked(name: str, episodes: list[EpisodeInput]) -> dict[str, DatasetVerdict]
 
 
 def with_images(episode: EpisodeInput, prints: Iterable[int]) -> EpisodeInput:
-    return changed(episode, looks={"head": CameraLook(np.zeros((8, 8, 3), np.uint8), frozenset(prints))})
+    return changed(
+        episode, looks={"head": CameraLook(np.zeros((8, 8, 3), np.uint8), np.array(list(prints), np.uint32))}
+    )
 
 
 def test_images_of_another_episode_are_found_and_copies_of_whole_episodes_left_to_h1() -> None:
@@ -137,7 +139,8 @@ def test_a_look_is_the_same_however_the_frames_come() -> None:
         single.add_rgb(frame[None])
     one, other = blocks.look(), single.look()
     assert one is not None and other is not None
-    assert one.prints == other.prints and len(one.prints) == 32
+    assert len(one.prints) == 32
+    np.testing.assert_array_equal(one.prints, other.prints)
     np.testing.assert_array_equal(one.tiles, other.tiles)
     np.testing.assert_allclose(one.tiles, frames[0].reshape(8, 6, 8, 8, 3).mean(axis=(1, 3)), atol=1)
     assert Collector().look() is None

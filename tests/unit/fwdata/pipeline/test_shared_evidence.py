@@ -112,7 +112,7 @@ def test_what_is_handed_over_is_whole(tmp_path: Path) -> None:
     traces = (
         MotionTrace("head", 20.0, energy, speeds, True, speeds, 1.5),
         MotionTrace("left", 20.0, energy, speeds, False),
-        LookTrace("head", tiles, frozenset({3, 1 << 31}), frozenset({5})),
+        LookTrace("head", tiles, np.array([3, 1 << 31], np.uint32), np.array([5], np.uint32)),
     )
     verdict = Verdict(
         "gripper_scale", "confirmed", "left", 1 / 3, (0.1, 0.2), 4, "values 0 .. 1", "stop", "0 .. 1", "0 .. 1"
@@ -127,7 +127,11 @@ def test_what_is_handed_over_is_whole(tmp_path: Path) -> None:
         found.keys() == {"a"} and found["a"].verdicts == (verdict,) and dict(found["a"].options) == dict(mine.options)
     )
     [look] = found["a"].traces[2:]
-    assert isinstance(look, LookTrace) and (look.camera, look.prints, look.rows) == ("head", {3, 1 << 31}, {5})
+    assert isinstance(look, LookTrace) and (look.camera, look.prints.tolist(), look.rows.tolist()) == (
+        "head",
+        [3, 1 << 31],
+        [5],
+    )
     assert np.array_equal(look.tiles, tiles) and look.tiles.dtype == np.uint8
     for had, has in zip(traces[:2], found["a"].traces, strict=False):
         assert isinstance(had, MotionTrace)
