@@ -17,7 +17,7 @@ from pathlib import Path
 
 from converters.libero.published import SUITE_OF_TASK, SUITE_TASKS
 from converters.libero.task_name import split_task
-from converters.shared.archives import is_archive
+from converters.shared.archives import is_set_aside
 from converters.shared.links import is_file_inside, odd_name, shown_name
 from fwdata.errors import UsageError
 
@@ -123,7 +123,7 @@ def list_files(root: Path) -> Hdf5Listing:
                     files.append(place(names, path, entry.stat().st_size))
                 else:
                     endings[ending or "no ending"] += 1
-                    archives += [path] if is_archive(entry.name) else []
+                    archives += [path] if is_set_aside(entry.name) else []
     empty = tuple(sorted(suites - {file.folder for file in files}))
     return Hdf5Listing(
         tuple(sorted(files, key=_order)), tuple(sorted(ignored)), endings, empty, tuple(sorted(archives))

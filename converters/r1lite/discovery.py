@@ -38,7 +38,7 @@ class BagListing:
     endings: Counter[str] = field(default_factory=Counter)
     """Number of other files by ending."""
     archives: list[str] = field(default_factory=list)
-    """Zip, tar, 7z and rar archives."""
+    """Zip, tar, 7z and rar archives, and unfinished downloads."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ def _take(entry: os.DirEntry[str], path: str, listing: BagListing) -> None:
         listing.skipped.append(Skipped(path, reason))
     elif path.endswith(_COMPRESSED):
         listing.skipped.append(Skipped(path, "the whole file is compressed; unpack it with zstd -d first"))
-    elif packed.is_archive(entry.name):
+    elif suffix.lower() in SUFFIXES:
+        listing.skipped.append(Skipped(path, f"its ending is in capitals; rename it to {suffix.lower()}"))
+    elif packed.is_set_aside(entry.name):
         listing.archives.append(path)
 
 
@@ -231,8 +233,9 @@ def nothing_found(root: Path, listing: BagListing) -> str:
     if listing.skipped:
         found = f"{listing.skipped[0].source}: {listing.skipped[0].reason}"
     advice = "give the folder that holds the recordings"
-    if listing.archives:
-        advice = f"unpack the archives first, in that folder: {packed.command(listing.archives)}"
+    archives = [path for path in listing.archives if packed.is_archive(path)]
+    if archives:
+        advice = f"unpack the archives first, in that folder: {packed.command(archives)}"
     return f"no {', '.join(SUFFIXES)} file below {root} ({found}); {advice}"
 
 

@@ -49,6 +49,9 @@ def left_out(listing: paths.RecordingListing, chosen: int, limited: int, filtere
     """What is not taken although it is there. chosen: recordings that the options name; limited: those of them beyond
     max_episodes_per_task; filtered: the others."""
     found = list(packed.left_out(listing.archives, packed.above(r.path for r in listing.recordings)))
+    if listing.others:
+        reason = "HDF5 files that are not called episode{N}.hdf5"
+        found.append(LeftOut(reason, len(listing.others), listing.others[:2]))
     if filtered:
         reason = "recordings that the options tasks, settings and embodiment do not name"
         found.append(LeftOut(reason, len(filtered), tuple(filtered[:2]), asked=True, names=tuple(filtered)))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from converters.shared.archives import is_archive
+from converters.shared.archives import is_set_aside
 from converters.shared.links import is_file_inside, leads_inside, odd_name, shown_name, store_of
 from fwdata.errors import UsageError
 
@@ -106,7 +106,9 @@ class RecordingListing:
     endings: Counter[str]
     """Number of other files by ending."""
     archives: tuple[str, ...] = ()
-    """Zip and tar files among the files."""
+    """Zip and tar files among the files, and unfinished downloads."""
+    others: tuple[str, ...] = ()
+    """HDF5 files that are not named as recordings are."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,9 @@ def list_recordings(root: Path) -> RecordingListing:
     outside = {r.path for r in walk.found} - {r.path for r in inside} if inside else set[str]()
     ordered = sorted(inside or walk.found, key=lambda r: r.path)
     ignored, archives = tuple(sorted(walk.ignored)), tuple(sorted(walk.archives))
-    return RecordingListing(tuple(ordered), ignored, tuple(sorted(outside)), walk.endings, archives)
+    return RecordingListing(
+        tuple(ordered), ignored, tuple(sorted(outside)), walk.endings, archives, tuple(sorted(walk.others))
+    )
 
 
 class _Walk:
@@ -206,6 +210,7 @@ class _Walk:
         self.found: list[RecordingFile] = []
         self.ignored: list[str] = []
         self.archives: list[str] = []
+        self.others: list[str] = []
         self.endings: Counter[str] = Counter()
         self.real = root.resolve()
         if root.is_file():
@@ -233,11 +238,13 @@ class _Walk:
                     self._folder(entry.path, f"{relative}{entry.name}/", (*names, entry.name))
             elif entry.is_file():
                 self.endings[os.path.splitext(entry.name)[1] or "no ending"] += 1  # noqa: PTH122 (27,500 files)
-                self.archives += [relative + entry.name] if is_archive(entry.name) else []
+                self.archives += [relative + entry.name] if is_set_aside(entry.name) else []
                 index = episode_index(entry.name)
                 if index is not None:
                     place = place or parse_folder(names)
                     self.found.append(RecordingFile(relative + entry.name, index, entry.stat().st_size, place))
+                elif entry.name.lower().endswith((".hdf5", ".h5")):
+                    self.others.append(relative + entry.name)
             else:
                 self.ignored.append(f"{relative}{entry.name} (neither a file nor a folder)")
 

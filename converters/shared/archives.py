@@ -17,6 +17,11 @@ _ONE = re.compile(
     r"(?P<stem>.+\.(?:mcap|bag|db3|hdf5|h5|parquet|mp4))\.(?P<kind>gz|bz2|xz|zst|zstd|lz4)", re.IGNORECASE
 )
 """A recording that was compressed by itself."""
+_UNFINISHED = re.compile(
+    r".+\.(?:mcap|bag|db3|hdf5|h5|zip|tar|tar\.gz|tgz)\.(?:part|partial|incomplete|crdownload|download|aria2|tmp)",
+    re.IGNORECASE,
+)
+"""A recording or archive whose download did not end."""
 _UNPACK = {"gz": "gunzip", "bz2": "bunzip2", "xz": "unxz", "zst": "zstd -d", "zstd": "zstd -d", "lz4": "lz4 -d"}
 
 
@@ -25,21 +30,30 @@ def is_archive(name: str) -> bool:
     return _match(name) is not None
 
 
+def is_set_aside(name: str) -> bool:
+    """Whether a file is named in `left_out`: an archive, or a recording whose download did not end."""
+    return is_archive(name) or _UNFINISHED.fullmatch(name) is not None
+
+
 def _match(name: str) -> re.Match[str] | None:
     return _ONE.fullmatch(name) or _ARCHIVE.fullmatch(name)
 
 
-def left_out(archives: Iterable[str], folders: Collection[str]) -> tuple[LeftOut, ...]:
-    """What to say about archives (paths relative to the root, POSIX).
+def left_out(archives: Collection[str], folders: Collection[str]) -> tuple[LeftOut, ...]:
+    """What to say about files of `is_set_aside` (paths relative to the root, POSIX).
 
     folders: recordings and the folders above them; an archive beside one of its name counts as unpacked.
     """
+    unfinished = [path for path in archives if _UNFINISHED.fullmatch(path.rpartition("/")[2])]
     packed: list[str] = []
     unpacked: list[str] = []
-    for path in sorted(archives):
+    for path in sorted(set(archives) - set(unfinished)):
         match = _match(path)
         (unpacked if match and match["stem"] in folders else packed).append(path)
     found = []
+    if unfinished:
+        reason = "downloads that did not end; fetch them again"
+        found.append(LeftOut(reason, len(unfinished), tuple(sorted(unfinished)[:2])))
     if packed:
         reason = f"archives that are not unpacked; unpack them: {command(packed)}"
         found.append(LeftOut(reason, len(packed), tuple(packed[:2])))
@@ -59,6 +73,7 @@ def instead(endings: Counter[str], archives: Sequence[str], ignored: Sequence[st
         f"{count} {'without an ending' if ending == NO_ENDING else ending}" for ending, count in endings.most_common(3)
     ]
     found = f"files found instead: {', '.join(parts)}" if parts else "the folder holds no files"
+    archives = [path for path in archives if is_archive(path)]
     if archives:
         advice = f"unpack the archives first, in that folder: {command(archives)}"
     if ignored:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import r1lite_files as r1
 import r1lite_reading as rd
+import robotwin_reading as robotwin
+from robotwin_files import write_task
 
 from converters.shared.archives import above, command, is_archive, left_out
 from converters.shared.galaxea_text import read_meta
@@ -63,3 +65,29 @@ def test_a_json_file_that_is_none_is_named_as_what_it_is(tmp_path: Path, content
     path.write_bytes(content)
     with pytest.raises(UsageError, match=f"raw_data_meta.json {told}.*; or move it away to use folder names"):
         read_meta(path)
+
+
+def test_downloads_that_did_not_end_are_counted(tmp_path):
+    path = r1.McapWriter().write(tmp_path / "pick/a.mcap", r1.recording(frames=4))
+    (tmp_path / "pick/b.mcap.part").write_bytes(path.read_bytes()[:500])
+    path.with_name("C.MCAP").write_bytes(path.read_bytes())
+    found = rd.converter().discover(tmp_path)
+    assert [(left.reason, left.examples) for left in found.left_out] == [
+        ("downloads that did not end; fetch them again", ("pick/b.mcap.part",))
+    ]
+    assert [(skip.source, skip.reason) for skip in found.skipped] == [
+        ("pick/C.MCAP", "its ending is in capitals; rename it to .mcap")
+    ]
+
+
+def test_robotwin_files_of_other_names_are_counted(tmp_path):
+    folder = write_task(tmp_path, "classic", "adjust_bottle", (0, 1, 2), num_frames=3)
+    files = sorted(folder.rglob("episode*.hdf5"))
+    files[2].rename(files[2].with_name("episode2.HDF5"))
+    files[1].rename(files[1].with_name("traj_1.hdf5"))
+    files[0].with_name("episode3.hdf5.crdownload").write_bytes(b"\x89HDF")
+    found = {left.reason: left.count for left in robotwin.converter().discover(tmp_path).left_out}
+    assert found == {
+        "HDF5 files that are not called episode{N}.hdf5": 2,
+        "downloads that did not end; fetch them again": 1,
+    }
