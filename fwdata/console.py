@@ -142,15 +142,20 @@ def local_paths_only(app: typer.Typer) -> None:
 def _with_local_paths(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def checked(*arguments: Any, **options: Any) -> Any:
+        in_memory = False
         for name, value in options.items():
             for path in value if isinstance(value, list) else [value]:
+                in_memory |= isinstance(path, str | Path) and str(path).startswith("memory:/")
                 if isinstance(path, Path) and name != "store":
                     refuse_url(path, f"{name.upper().replace('_', '-')} takes a path of this machine")
                     if name in WRITTEN:
                         from fwdata.store.files import refuse_nested
 
                         refuse_nested(path)
-        return function(*arguments, **options)
+        done = function(*arguments, **options)
+        if in_memory:
+            say("note: memory:// is the memory of this process; nothing in it remains when the process ends")
+        return done
 
     return checked
 

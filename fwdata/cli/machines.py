@@ -35,15 +35,16 @@ def status(
 
     Example: fwdata status data/robotwin.zarr
     """
-    from fwdata.io import refuse_url
     from fwdata.pipeline.status import store_status
+    from fwdata.store.locations import parse_location
+    from fwdata.store.working_copy import watched_copy
 
-    refuse_url(store, "work is followed in local stores only")
-    found = store_status(store)
+    with watched_copy(store) as path:
+        found = store_status(path)
     if as_json:
         from fwdata.cli.answers import StatusJson
 
-        emit_json(StatusJson(store=str(store), work=[item.to_json() for item in found]))
+        emit_json(StatusJson(store=str(parse_location(store)), work=[item.to_json() for item in found]))
     else:
         rows: Rows = [(i.name, f"{i.done}/{i.total}", str(len(i.running)), str(len(i.failed)), _left(i)) for i in found]
         print_table("", ("work", "done", "running", "failed", "left"), rows)

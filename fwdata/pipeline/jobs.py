@@ -23,12 +23,9 @@ from fwdata.store.attempts import find_attempts
 from fwdata.store.caches.identity import differences
 from fwdata.store.files import canonical_json
 from fwdata.store.layout import LAYOUT_VERSION
-from fwdata.store.leases import JOBS, STALE, seen_leases
+from fwdata.store.leases import JOBS, PLAN, STALE, seen_leases
 from fwdata.store.metadata import read_document
 from fwdata.store.records import Count, JsonObject, Record
-
-PLAN = "job.json"
-"""File of a job's folder that holds its plan."""
 
 
 class UnitRecord(Record):

@@ -25,6 +25,7 @@ from fwdata.store.attempts import find_attempts
 from fwdata.store.files import canonical_json
 from fwdata.store.leases import JOBS, hold_lease
 from fwdata.store.locations import StoreUrl
+from fwdata.store.mirror import mirror_state
 
 ENGINES = ("local", "ray")
 """Names of the engines."""
@@ -196,6 +197,8 @@ def do_unit(store: Path, job: str, unit: str, function: Callable[..., Any], *tas
             return UnitOutcome(unit, function(*task, link=link))
         except (FwdataError, OSError) as error:
             reason = one_line(str(error))
+            if (copy := mirror_state(store)) is not None:
+                reason = reason.replace(str(store), str(copy.url))
             record = FailureRecord(unit=unit, reason=reason, host=socket.gethostname(), at=time.time())
             write_atomic(failed, canonical_json(record.to_json()))
             if not isinstance(error, StoreDamaged):  # whose bytes are kept, to be compared

@@ -24,6 +24,9 @@ from fwdata.io import write_atomic
 JOBS = ".jobs"
 """Folder of a store that holds its jobs while they run."""
 
+PLAN = "job.json"
+"""File of a job's folder that holds its plan."""
+
 HEARTBEAT = 30.0
 """Seconds between two touches of a lease."""
 

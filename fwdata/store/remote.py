@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from fwdata.errors import StoreDamaged, StoreError, UsageError, needed_for, one_line, quoted
@@ -202,7 +202,11 @@ class RemoteFiles:
         return Listing.of_objects({key: entry.size for key, entry in self.entries().items()})
 
     def entries(self, folder: str = "") -> dict[str, Entry]:
-        """Every object below a folder by key, hidden ones too."""
+        """Every object below a folder by key, hidden ones too; of a place that can only be read those of `listing`,
+        without tags and as if they were new."""
+        if not self.url.writable:
+            now, base = datetime.now(UTC), f"{folder}/" if folder else ""
+            return {k: Entry(n, "", now) for k, n in self.listing().sizes.items() if k.startswith(base)}
         return self._plain(self._ask(self._where(folder), lambda store, base: _entries(store, base, folder)))
 
     def _plain[V](self, found: dict[str, V]) -> dict[str, V]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -27,10 +28,11 @@ from fwdata.store.layout import may_be_sealed, sealed_above
 from fwdata.store.leases import JOBS, STALE
 from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.store.metadata import read_complete
-from fwdata.store.mirror import MirrorState, mirror_root, mirror_state
+from fwdata.store.mirror import MirrorFiles, MirrorState, mirror_root, mirror_state
 from fwdata.store.records import SealedRecord
 from fwdata.store.remote import Entry, RemoteFiles
 from fwdata.store.scratch import cache_bytes
+from fwdata.store.shown_jobs import ShownJobs, fetch_jobs
 
 HANDED_OVER = re.compile(rf"{re.escape(JOBS)}/[^/.][^/]*/[^/.][^/]*\.npz")
 """Hidden files of a job that others need; see `fwdata.pipeline.shared_evidence`."""
@@ -88,6 +90,22 @@ def reading_copy(location: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def watched_copy(location: str | Path) -> Iterator[Path]:
+    """A local folder that shows how far a store is and who works on it: the store itself where it is local, else marks
+    and jobs from behind the URL, as old as they are there."""
+    place = parse_location(location)
+    if isinstance(place, Path):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="fwdata-") as folder:
+        root = Path(folder) / "store"
+        root.mkdir()
+        with _naming(place, root):
+            Sync(RemoteFiles(place), root, datetime.now(UTC)).pull(watched=True)
+            yield root
+
+
+@contextlib.contextmanager
 def _naming(url: StoreUrl, root: Path) -> Iterator[None]:
     """Errors in the block name the URL in place of its copy."""
     try:
@@ -131,18 +149,22 @@ class Sync:
         self._new = False
         self._sent: list[str] = []
         self._handed: set[str] = set()
+        self._jobs = ShownJobs(remote, root, ())
 
-    def pull(self) -> None:
+    def pull(self, *, watched: bool = False) -> None:
         """Fetch all metadata. What is here and not there was not sent yet, unless it was in step before.
 
         Nothing is fetched of a store that another machine began and that has no metadata of its own yet: it is made
         here too, and what is there already is compared.
+
+        watched: to see how far it is, whoever began it, and who works on it.
         """
         entries = self._remote.entries()
         before = mirror_state(self._root)
         marks = [key for key in entries if _is_metadata(key)]
         self._new = "zarr.json" not in entries
-        if self._new and before is None:
+        self._jobs = ShownJobs(self._remote, self._root, entries)
+        if self._new and before is None and not watched:
             self._synced = {key: (b"", entries[key].tag) for key in marks if not _is_unit(_folder(key))}
             marks = []
         self._remote.read_ahead(marks)
@@ -153,9 +175,17 @@ class Sync:
             self._synced[key] = (data, entries[key].tag)
             if self._files.read(key) != data:
                 write_atomic(self._root / key, data)
+            if watched:
+                os.utime(self._root / key, (entries[key].modified.timestamp(),) * 2)
+        if watched:
+            fetch_jobs(self._remote, self._root, entries)
+            return
         for key in before.synced if before is not None else ():
             if key not in self._synced:
                 self._drop(key)
+        if self._remote.url.scheme == "memory" and marks:  # which other processes, that decode and encode, do not see
+            for key in filter(sealed_above, entries):
+                MirrorFiles(self._root, self._remote.url).read(key)
         for key in filter(HANDED_OVER.fullmatch, entries):
             data = self._remote.read(key)
             if data is not None:
@@ -182,6 +212,7 @@ class Sync:
             while not ended.wait(PUSH_EVERY):
                 try:
                     self._push_units()
+                    self._jobs.send()
                     self._trim()
                 except FileNotFoundError:
                     continue  # the command replaced a unit meanwhile
@@ -196,6 +227,8 @@ class Sync:
         finally:
             ended.set()
             thread.join()
+            with contextlib.suppress(FwdataError):  # of the command, or of sending what it made
+                self._jobs.send()
         if self._failure is not None:
             raise self._failure
 
@@ -221,6 +254,7 @@ class Sync:
         for key in gone:
             self._remove(key)
         self._remote.delete([key for key in sorted(self._handed) if not (self._root / key).is_file()])
+        self._jobs.end(lambda folder: f"{folder}/zarr.json" in self._synced)
         self._save()
 
     def withdraw(self) -> None:

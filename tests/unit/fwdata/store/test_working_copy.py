@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command
+from commands import Command, Ran
 from fault.stores import quick
 from fixtures import run_convert, toy_manifest, tree, write_toy
 from s3_server import SECRET, Request, S3Server, first_try, wait_for
@@ -22,8 +22,10 @@ import fwdata
 from fwdata.errors import FwdataError, StoreBusy, StoreDamaged, UsageError
 from fwdata.pipeline import run as conversion
 from fwdata.pipeline.units import Shard, Spread
+from fwdata.store.attempts import UnitAttempt
 from fwdata.store.caches.stats import compute_statistics, save_statistics
 from fwdata.store.copying import copy_store
+from fwdata.store.leases import hold_lease
 from fwdata.store.mirror import MirrorFiles
 from fwdata.store.opening import open_files, open_target
 from fwdata.store.reader import open_store
@@ -267,6 +269,7 @@ def test_what_a_working_copy_fetches_is_compared_with_its_digest(made: tuple[Pat
         with working_copy(url) as path:
             state = next(key for key in objects(url).listing().keys if "/state/c/" in key)
             objects(url).write(state, (objects(url).read(state) or b"")[:-1])
+            (path / state).unlink()  # as of a store elsewhere, which is not fetched before it is read
             open_store(path).episodes[0].state()
     objects(url).delete(list(objects(url).listing().sizes))
 
@@ -279,7 +282,7 @@ def test_commands_for_local_stores_name_the_url(
     url = f"{s3.bucket()}/toy.zarr"
     copy_store(str(made[1]), url)
     monkeypatch.chdir(tmp_path)
-    for command in ("repair", "repair --dry-run", "status", "clean", "bench read", "push", "stitch --engine ray"):
+    for command in ("repair", "repair --dry-run", "clean", "bench read", "push", "stitch --engine ray"):
         name, *options = command.split(" --")
         more = ["me/x", "--license", "mit"] if name == "push" else f"--{options[0]}".split() if options else []
         run(*name.split(), url, *more).refused(2, f"{url} is a URL; ")
@@ -305,6 +308,50 @@ def test_shards_on_two_machines_at_once_complete_a_store(
     assert [child.wait(120) for child in children] == [0, 0]
     assert run("stitch", local).code == 0 and run("stitch", url).out.endswith("every frame is stitched already\n")
     assert same(url, local, tmp_path) and verify_store(url).damaged == []
+
+
+@pytest.mark.slow
+def test_status_of_a_url_says_who_works_on_what(
+    made: tuple[Path, Path, Any], run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of machines that were killed or whose unit failed; nothing of it is left when all units are done."""
+    url = "memory://watched/toy.zarr"
+    copy_store(str(made[1]), url)
+    monkeypatch.setattr("fwdata.store.working_copy.PUSH_EVERY", 0.01)
+
+    def status() -> Any:
+        return next(i for i in run("status", url, "--json").json["work"] if i["name"] == "stitch")
+
+    def shard(number: int) -> Ran:
+        monkeypatch.setenv("FWDATA_CACHE", str(tmp_path / f"machine{number}"))
+        return run("stitch", url, "--shard", f"{number}/3")
+
+    def full(attempt: UnitAttempt) -> bool:
+        raise OSError(28, "No space left on device", str(attempt.folder))
+
+    assert shard(0).code == 0
+    assert [status()[key] for key in ("units", "done", "left", "running", "failed")] == [3, 1, 2, [], []]
+    with monkeypatch.context() as patch:
+        patch.setattr(UnitAttempt, "commit", full)
+        assert "No space left" in shard(1).err
+    [failure] = status()["failed"]
+    assert failure["unit"] == "p00001" and f"{url}/parts" in failure["reason"] and "machine1" not in failure["reason"]
+    with (
+        pytest.raises(KeyboardInterrupt),
+        working_copy(url) as path,
+        hold_lease(path, "stitch", "p00002", "0" * 8) as one,
+    ):
+        (path / ".jobs/stitch/p00002.00000001.lease").write_bytes(one.path(path).read_bytes())  # never removed here
+        wait_for(lambda: len(status()["running"]) == 2)
+        assert {(item["unit"], item["host"], item["pid"]) for item in status()["running"]} == {
+            ("p00002", one.host, one.pid)
+        }
+        raise KeyboardInterrupt
+    assert len(status()["running"]) == 1
+    assert shard(1).code == shard(2).code == 0
+    assert not [key for key in objects(url).entries() if key.startswith(".")] and verify_store(url).damaged == []
+    assert status()["left"] == 0 and "nothing in it remains" in run("verify", url).err
+    objects(url).delete(list(objects(url).listing().sizes))
 
 
 def test_what_was_measured_elsewhere_reaches_the_machine_that_completes_a_store(
