@@ -22,7 +22,7 @@ PRINTS = 32
 """Prints of an episode that are kept: the smallest, so that two episodes of the same images keep the same ones."""
 
 SAMPLES = 32
-"""Rows and columns of pixels, at least, that make a print: some 5 us for any size."""
+"""Rows and columns of pixels, at least, whose green or brightness makes a print: 1 us, 4 us of a video frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class LookTaker:
         if self._tiles is None and len(frames):
             self._tiles = tiles_of(frames[0])
         step = _step(*frames.shape[1:3])
-        self._seen.update(zlib.crc32(np.ascontiguousarray(frame[::step, ::step])) for frame in frames)
+        self._seen.update(map(zlib.crc32, np.ascontiguousarray(frames[:, ::step, ::step, 1])))
 
     def add_jpeg(self, data: bytes, swapped: bool = False) -> None:
         """Take one JPEG buffer that can be decoded. swapped: a decoder shows red and blue exchanged."""
@@ -64,10 +64,11 @@ class LookTaker:
             side = block_size(frame.height, frame.width)
             small = frame.reformat(frame.width // side, frame.height // side, "rgb24", interpolation="AREA")
             self._tiles = tiles_of(small.to_ndarray().astype(np.uint8, copy=False))
-        plane = frame.planes[0]
-        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        step = _step(frame.height, frame.width)
-        self._seen.add(zlib.crc32(np.ascontiguousarray(lines[: frame.height : step, : frame.width : step])))
+        plane, height, width = frame.planes[0], frame.height, frame.width
+        step = _step(height, width)
+        grid = -(-height // step), -(-width // step)
+        some: NDArray[np.uint8] = np.ndarray(grid, np.uint8, plane, 0, (plane.line_size * step, step))
+        self._seen.add(zlib.crc32(some.tobytes()))
 
     def take(self, swapped: bool = False) -> CameraLook | None:
         """The look; None where no frame passed by. swapped: red and blue were exchanged before it was encoded."""

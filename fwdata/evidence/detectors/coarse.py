@@ -65,7 +65,7 @@ class CoarseValues(Detector):
         """Steps and distinct values of every column."""
         rows = np.concatenate([episode.state64, episode.action64], axis=1)
         names = [f"state {name}" for name in episode.state_names] + [f"action {name}" for name in episode.action_names]
-        found = np.array([_steps(column) for column in rows.T])
+        found = np.array([_steps(column) for column in np.sort(rows, axis=0).T])
         return (StepTrace(tuple(names), *(values.astype(np.float32) for values in found.T)),)
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
@@ -97,11 +97,10 @@ class CoarseValues(Detector):
 
 
 def _steps(values: Floats) -> tuple[float, float, float, float]:
-    """What `StepTrace` keeps of a column [T]: smallest step, distinct values, range, and how regular they are."""
-    distinct = np.unique(values)
-    reach = float(distinct[-1] - distinct[0])
-    gaps = np.diff(distinct)
-    gaps = gaps[gaps > SAME * max(abs(float(distinct[0])), abs(float(distinct[-1])))]
+    """What `StepTrace` keeps of a column [T], in order: smallest step, distinct values, range, how regular they are."""
+    reach = float(values[-1] - values[0])
+    gaps = np.diff(values)
+    gaps = gaps[gaps > SAME * max(abs(float(values[0])), abs(float(values[-1])))]
     if not np.isfinite(reach) or reach <= CONSTANT or not len(gaps):
         return float("nan"), float("nan"), float("nan"), 0.0
     step, regular = float(gaps.min()), 0.0
@@ -109,7 +108,7 @@ def _steps(values: Floats) -> tuple[float, float, float, float]:
         multiples = np.round(gaps / step)
         step = float(gaps.sum() / multiples.sum())
         on_grid = bool((np.abs(gaps / step - multiples) < OFF_GRID).all())
-        regular = 2.0 if (distinct == np.round(distinct)).all() else 1.0 if on_grid else 0.0
+        regular = 2.0 if (values == np.round(values)).all() else 1.0 if on_grid else 0.0
     return step, float(len(gaps) + 1), reach, regular
 
 
