@@ -228,6 +228,13 @@ def looked_at(turned: int | None = None, images: int | None = None) -> Sequence[
     return found
 
 
+def glued(first: EpisodeInput, second: EpisodeInput, row: int = 70) -> EpisodeInput:
+    """The first rows of one episode, and then all of another."""
+    columns = {key: np.concatenate([getattr(first, key)[:row], getattr(second, key)]) for key in ("state", "action")}
+    images = {n: np.concatenate([each[:row], second.thumbnails[n]]) for n, each in first.thumbnails.items()}
+    return changed(first, **columns, thumbnails=images, timestamp_s=np.arange(len(columns["state"])) / HZ)
+
+
 def rounded(episode: EpisodeInput) -> EpisodeInput:
     """The state in tenths."""
     return changed(episode, state=np.round(episode.state * 10) / 10)

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -14,14 +15,14 @@ import numpy as np
 import pytest
 import simplejpeg
 from commands import Command
-from evidence_episodes import changed, clean_set
+from evidence_episodes import changed, clean_set, glued, told
 from numpy.typing import NDArray
 from test_evidence_convert import COMMAND, write_libero
 
 from fwdata.evidence.detectors.one_look import odd_looks
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.looks import CameraLook, tiles_of
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.registry import find_detector
 from fwdata.evidence.thumbnails import Collector
 
@@ -214,3 +215,31 @@ def test_spoilt_demonstrations_of_a_file_are_named_by_convert_and_left_out_by_th
         assert [found[name]["count"] for name in names[:3]] == [1, 2, 1] and names[3] not in found
         assert "--exclude " in found["one_look"]["command"] and "demo_1" in found["one_look"]["command"]
         assert found["same_images"]["command"].count("--exclude") == 2
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_two_takes_in_one_episode_are_found_at_their_row(every: int) -> None:
+    def seen(episode: EpisodeInput) -> Verdict:
+        images = {name: each[::every] for name, each in episode.thumbnails.items()}
+        return told("scene_cut", changed(episode, thumbnails=images, every=every))[""]
+
+    clean = clean_set()
+    assert {seen(episode).verdict for episode in clean} == {"confirmed"}
+    found = [seen(glued(one, other)) for one, other in pairwise(clean)]
+    hits = [v for v in found if v.verdict == "contradicted"]
+    assert len(hits) >= (4 if every == 1 else 1) and {(v.value, v.action) for v in hits} == {(70.0, "warn")}
+    assert hits[0].detail.endswith("columns of the state and every image jump at row 70")
+
+
+def test_a_jump_of_the_state_or_of_the_image_alone_is_no_cut() -> None:
+    one, other = clean_set()[5], clean_set()[0]
+    both = glued(one, other)
+    assert told("scene_cut", both)[""].verdict == "contradicted"
+    still = {name: np.repeat(each[:1], len(both.state), axis=0) for name, each in one.thumbnails.items()}
+    flash = {name: each.copy() for name, each in one.thumbnails.items()}
+    for images in flash.values():
+        images[60] = 255 - images[60]
+    kept = {**both.thumbnails, "left": still["left"]}
+    for episode in (changed(both, thumbnails=still), changed(both, thumbnails=kept), changed(one, thumbnails=flash)):
+        assert told("scene_cut", episode)[""].verdict == "confirmed"
+    assert told("scene_cut", changed(both, thumbnails={})) == {}

@@ -1,0 +1,73 @@
+"""Episodes that are two in one: state and images jump in the same row (e6)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fwdata.evidence.detector import Detector
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.records import Verdict
+from fwdata.evidence.signals import CONSTANT, Floats, percentile
+
+JUMP, COLUMNS, FEWEST = 2.0, 0.35, 3
+"""How far above its usual largest steps (p99 + 1 % of the range) a column jumps, the share of those that move which do
+so in one row, and how many they are at least."""
+
+CUT, NOISE = 1.5, 0.5
+"""How far the change of every camera's image in that row is above its 99th percentile in others, and grey levels that
+are added to this.
+
+Of 76 clean episodes none has more than 0.23 of the columns with a change above 0.3, or a change above 1.2 with 0.18."""
+
+ONE = "one take"
+
+
+class SceneCut(Detector):
+    """e6: no row in which much of the state and every image jump together, as where two takes were joined."""
+
+    name, code, question, action = "scene_cut", "e6", "rows and images go on", "warn"
+    advice = "split the recordings there, or leave them out (--exclude)"
+    word = "expected"
+    needs_images = light = True
+    min_rows = 20
+
+    def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
+        """One verdict; none without images."""
+        if not episode.motion:
+            return ()
+        row, share, count = largest_jump(episode.state64)
+        change = min(_change(each.energy, row, episode.every) for each in episode.motion.values())
+        cut = share >= COLUMNS and count >= FEWEST and change >= CUT
+        return (
+            self.verdict(
+                "contradicted" if cut else "confirmed",
+                f"{count} columns of the state and every image jump at row {row}" if cut else "",
+                value=float(row) if cut else round(share, 3),
+                n=len(episode.state),
+                decided=ONE,
+                measured="two takes joined" if cut else ONE,
+            ),
+        )
+
+
+def largest_jump(state: Floats) -> tuple[int, float, int]:
+    """(row, share of the columns that move, how many) of the row of [T, D] in which most columns jump."""
+    steps = np.abs(np.diff(state, axis=0))
+    reach = np.ptp(state, axis=0)
+    moving = reach > CONSTANT
+    if not moving.any() or not np.isfinite(reach).all():
+        return 1, 0.0, 0
+    far = steps[:, moving] / (percentile(steps[:, moving], 99) + 0.01 * reach[moving])
+    counts = (far > JUMP).sum(axis=1)
+    place = int(np.argmax(counts + np.minimum(far, 2 * JUMP).mean(axis=1) / (2 * JUMP + 1)))
+    return place + 1, float(counts[place] / moving.sum()), int(counts[place])
+
+
+def _change(energy: Floats, row: int, every: int) -> float:
+    """Change of the image about a row against the usual largest one, of [T]."""
+    last = min(row + every, len(energy))
+    others = np.concatenate([energy[: max(0, row - every + 1)], energy[last:]])
+    return float(energy[row:last].max() / (float(percentile(others, 99)) + NOISE)) if len(others) else 0.0
+
+
+DETECTORS = (SceneCut(),)
