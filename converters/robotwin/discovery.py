@@ -20,6 +20,8 @@ from fwdata.errors import did_you_mean
 def nothing_found(root: Path, listing: paths.RecordingListing) -> str:
     """One sentence: what was searched for, what lay there instead, what to do."""
     advice = "give the folder that holds the unpacked recordings"
+    if listing.others:
+        advice += f", or give files such as {listing.others[0]} the names episode0.hdf5, episode1.hdf5, .."
     found = packed.instead(listing.endings, listing.archives, listing.ignored, advice)
     return f"no data/episode{{N}}.hdf5 below {root} {found}"
 

@@ -91,3 +91,6 @@ def test_robotwin_files_of_other_names_are_counted(tmp_path):
         "HDF5 files that are not called episode{N}.hdf5": 2,
         "downloads that did not end; fetch them again": 1,
     }
+    files[0].rename(files[0].with_name("traj_0.hdf5"))
+    with pytest.raises(UsageError, match=r"or give files such as .*episode2.HDF5 the names episode0\.hdf5, "):
+        robotwin.converter().discover(tmp_path)
