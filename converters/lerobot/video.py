@@ -24,6 +24,7 @@ from fwdata.images.video_files import is_untimed, open_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
 
 _ADVICE = "download the video again, or leave the episode out"
@@ -92,18 +93,24 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
     with open_video(path, name) as container:
         stream, untimed = recorded(container), is_untimed(path)
         found: list[tuple[int, bool, int]] = []
-        for packet in container.demux(stream):
+        dts = _DecodingTimes()
+        packets = container.demux(stream)
+        for packet in packets:
             if packet.size == 0:  # the flushing one at the end
                 continue
             time = len(found) if untimed else packet.pts
+            dts.see(packet)
             if packet.is_corrupt or time is None:
-                raise BadEpisode(f"{name} is cut short or damaged at frame {len(found)}; {_ADVICE}")
+                dts.see_all(packets)
+                torn = f"{name} is cut short or damaged at frame {len(found)}; {_ADVICE}"
+                raise BadEpisode(dts.restarted(name) or torn)
             if not packet.is_discard:
                 found.append((time, packet.is_keyframe, zlib.crc32(bytes(packet)) ^ packet.size << 32))
         found.sort()
         pts = np.unique(np.array([time for time, _, _ in found], np.int64))
         if len(pts) != len(found):
-            raise BadEpisode(f"{name} shows {len(found) - len(pts)} frames at the time of another")
+            twice = f"{name} shows {len(found) - len(pts)} frames at the time of another"
+            raise BadEpisode(dts.restarted(name) or twice)
         if not len(pts) or stream.time_base is None:
             raise BadEpisode(f"{name} holds no frame")
         tick = float(stream.time_base)
@@ -114,6 +121,42 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
         keys = np.flatnonzero([key for _, key, _ in found])
         digests = np.array([digest for _, _, digest in found], np.int64)
         return Timeline(pts, times, stream.height, stream.width, codec, keys, digests)
+
+
+@dataclass
+class _DecodingTimes:
+    """Whether the decoding times of a file begin again inside of it, as those of recordings that were joined do."""
+
+    seen: int = 0
+    last: int | None = None
+    again: int | None = None
+
+    def see(self, packet: Packet) -> None:
+        """Take one packet, in the file's order."""
+        if packet.dts is not None:
+            if self.last is not None and packet.dts < self.last and self.again is None:
+                self.again = self.seen
+            self.last = packet.dts
+        self.seen += 1
+
+    def see_all(self, packets: Iterator[Packet]) -> None:
+        """Take what else can be read."""
+        import av
+
+        with contextlib.suppress(av.FFmpegError):
+            for packet in packets:
+                if packet.size:
+                    self.see(packet)
+
+    def restarted(self, name: str) -> str | None:
+        """A sentence about it; None where they do not."""
+        if self.again is None:
+            return None
+        return (
+            f"{name}: its times begin again after {self.again} of {self.seen} frames: recordings were joined byte by "
+            "byte, so that nothing tells which of them a time is of; join their videos anew (ffmpeg -f concat -c "
+            "copy), or leave the episodes out"
+        )
 
 
 def indexed(path: Path, name: str) -> PacketIndex:

@@ -92,6 +92,22 @@ def test_tags_or_formats_that_change_inside_keep_every_frames_colours(tmp_path: 
     assert shows(store, np.concatenate([ffmpeg_rgb(part) for part in parts]))
 
 
+def test_transport_streams_that_were_joined_byte_by_byte_are_named_as_that(tmp_path: Path) -> None:
+    raw, paths = shared_set(tmp_path, ".ts")
+    for path in paths:
+        parts = [io.BytesIO(), io.BytesIO()]
+        for part, count in zip(parts, (8, COUNT - 8), strict=True):
+            write_clip(part, moving(count), gop=4, fps=15, form="mpegts")
+        path.write_bytes(b"".join(part.getvalue() for part in parts))
+    found = reason(raw)
+    assert "its times begin again after 8 of 20 frames: recordings were joined byte by byte" in found
+    assert "download" not in found
+    for path in paths:
+        write_clip(path, moving(COUNT), gop=4, fps=15, form="mpegts")
+        path.write_bytes(path.read_bytes()[:-3000])
+    assert "begin again" not in reason(raw)
+
+
 def test_mpeg4_whose_container_marks_every_packet_as_a_keyframe_is_entered_at_true_ones(tmp_path: Path) -> None:
     raw, paths = shared_set(tmp_path)
     for path in paths:
