@@ -57,7 +57,7 @@ def _traced(
     """What detectors compare of all episodes of a store with each other; [] for a store that is too large."""
     if store.num_frames > MAX_COMPARED_ROWS:
         return []
-    inputs = (each for part in store.parts for each in _rows_of(store, part))
+    inputs = (each for part in store.parts if part.record.episodes for each in _rows_of(store, part))
     none = EpisodeMeasurement("", "", ())
     return [
         EpisodeMeasurement(
@@ -68,7 +68,7 @@ def _traced(
 
 
 def _rows_of(store: Store, part: Part) -> Iterator[EpisodeInput]:
-    """The episodes of a part, of whose rows a table holds all: read once, not for every episode."""
+    """The episodes of a part that holds any, of whose rows a table holds all: read once, not for every episode."""
     states, actions = (part.array(f"lowdim/{key}") for key in ("state", "action"))
     state, action = states.rows(0, len(states)), actions.rows(0, len(actions))
     names = store.state_names, store.action_names
