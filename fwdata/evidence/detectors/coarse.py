@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, StepTrace
+from fwdata.evidence.sides import opposite
 from fwdata.evidence.signals import CONSTANT, Floats
 
 SAME = 1e-5
@@ -36,8 +36,6 @@ MOVING = 3
 """State columns that must move for that."""
 
 FINE = "values as finely resolved as in other episodes"
-
-_SIDE = re.compile(r"left|right")
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def _among(trace: StepTrace, usual: NDArray[np.float32], reach: NDArray[np.float
 def _alone(trace: StepTrace) -> _Coarse | None:
     """Columns of few steps, by the other arm or by themselves."""
     where = {name: column for column, name in enumerate(trace.names)}
-    other = np.array([where.get(_SIDE.sub(_other, name), column) for name, column in where.items()])
+    other = np.array([where.get(opposite(name), column) for name, column in where.items()])
     if len(other) == len(trace.names):
         usual = trace.steps[other]
         coarse = _few(trace, usual) & (trace.reach > REACH * trace.reach[other])
@@ -159,10 +157,6 @@ def _told(
         f"(steps of {trace.steps[worst]:.2g}{against})"
     )
     return _Coarse(words, len(where), example)
-
-
-def _other(side: re.Match[str]) -> str:
-    return "right" if side[0] == "left" else "left"
 
 
 def _medians(values: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

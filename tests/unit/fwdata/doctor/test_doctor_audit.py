@@ -206,6 +206,7 @@ CASES: dict[str, Case] = {
         lambda: [begun(seed, 0.02, home=True, exchanged=seed == 4) for seed in range(9)],
         "warn",
     ),
+    "same_arms": Case(CLEAN, every(lambda e: changed(e, state=e.state[:, [*range(4), *range(4)]]), 1), "warn"),
     "row_rate": Case(CLEAN, every(lambda e: with_claims(e, rate=RateClaim(30.0, label=20.0))), "stop"),
     "camera_delay": Case(CLEAN, every(late), "stop"),
     "camera_frozen": Case(CLEAN, every(frozen), "stop"),

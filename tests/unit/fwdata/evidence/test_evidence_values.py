@@ -10,6 +10,7 @@ from evidence_episodes import NAMES, begun, changed, clean_set, pooled, told, tw
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
+from fwdata.evidence.sides import is_left, opposite
 
 ALL = slice(None)
 LEFT = slice(0, 3)
@@ -128,3 +129,33 @@ def test_the_other_arm_at_work_and_another_start_are_no_exchange() -> None:
     for state in (episodes[2].state[:, order], episodes[2].state + 1.5):
         found = both("exchanged_columns", [*episodes[:2], changed(episodes[2], state=state), *episodes[3:]])
         assert found is not None and found.verdict == "confirmed"
+
+
+def test_one_arm_under_both_names_is_found() -> None:
+    for episode in clean_set():
+        assert {v.verdict for v in told("same_arms", episode).values()} == {"confirmed"}
+    both = [0, 1, 2, 3, 0, 1, 2, 3]
+    found = told("same_arms", changed(clean_set()[0], state=clean_set()[0].state[:, both]))
+    assert {kind: (v.verdict, v.action) for kind, v in found.items()} == {
+        "state": ("contradicted", "warn"),
+        "action": ("confirmed", "warn"),
+    }
+    assert found["state"].detail == "4 columns, such as left_joint_1 and right_joint_1"
+
+
+def test_arms_that_rest_and_columns_without_sides_tell_nothing_of_both_arms() -> None:
+    episode = clean_set()[0]
+    still = np.repeat(episode.state[:1], len(episode.state), axis=0)
+    assert "state" not in told("same_arms", changed(episode, state=still))
+    names = tuple(f"joint_{i}" for i in range(8))
+    assert told("same_arms", replace(episode, state_names=names, action_names=names)) == {}
+
+
+def test_names_of_the_other_side_keep_their_case() -> None:
+    assert [opposite(name) for name in ("left_joint", "kLeftElbow", "RIGHT_ARM", "waist")] == [
+        "right_joint",
+        "kRightElbow",
+        "LEFT_ARM",
+        "waist",
+    ]
+    assert [is_left(name) for name in ("kLeftElbow", "right", "left_to_right", "waist")] == [True, False, False, False]
