@@ -35,7 +35,7 @@ def copied(seen: Observation) -> list[np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the simulator's own, in this process
 def test_gated_rendering_and_scenes_are_exact():
-    """libero_goal: cabinet, stove and rack are drawn at reset. 30 random steps, trial 2 after others and alone."""
+    """libero_goal: cabinet, stove and rack are drawn at reset. 18 random steps, trial 2 after another and alone."""
     task = BENCHMARK.tasks("libero_goal")[8]
     protocol = replace(PROTOCOLS["fastwam"], resolution=64, wait_steps=4)
     states = BENCHMARK.initial_states("libero_goal", task).states
@@ -45,7 +45,7 @@ def test_gated_rendering_and_scenes_are_exact():
     def play(trial: int, look_always: bool) -> list[list[np.ndarray]]:
         random = np.random.default_rng(5)
         found = [copied(env.reset(42, trial))]
-        for step in range(30):
+        for step in range(18):
             look = step % 6 == 5
             seen = env.step(random.uniform(-1, 1, 7), look or look_always)
             found += [[*copied(seen), env._simulator.state()]] if look else []
@@ -60,7 +60,6 @@ def test_gated_rendering_and_scenes_are_exact():
     other = play(0, look_always=False)
     assert not equal(other, rendered)
     assert np.abs(world.sim.model.body_pos - placed).max() > 0.001, "another draw of the fixtures"
-    play(1, look_always=False)
     assert equal(play(2, look_always=False), rendered)
 
     world.seed(42)  # as the official script does it: seeded once, a full reset before every trial

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from paths import SUPPORT
 from training import SMALL, losses, tensors
+from warm import WarmPrograms
 
 from fwtrain.train.checkpoint import checkpoints, latest
 
@@ -35,14 +36,23 @@ KILLED = "forcefully exiting"
 """What torchrun says when it kills processes that live 30 seconds after SIGTERM."""
 
 
-def torchrun(out: Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
-    sets = [part for override in LARGE for part in ("--set", override)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, str(SUPPORT / "fake_fwtrain.py"), "run", "s", "--recipe", "tiny", "--out", str(out)]
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [*command, "--threads", "1", *sets], env={**os.environ, **environment}, stdout=file, stderr=file
-        )
+type Torchrun = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def torchrun(warm: WarmPrograms) -> Torchrun:
+    """`torchrun` of the program; it and its processes have imported torch before they start."""
+
+    def launch(out: Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+        sets = [part for override in LARGE for part in ("--set", override)]
+        start = (*warm("torch.distributed.run"), "--standalone", "--nproc-per-node", "2", "--no-python")
+        command = (*warm(str(SUPPORT / "fake_fwtrain.py")), "run", "s", "--recipe", "tiny", "--out", str(out))
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                [*start, *command, "--threads", "1", *sets], env=os.environ | environment, stdout=file, stderr=file
+            )
+
+    return launch
 
 
 def at_step(out: Path, step: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -54,7 +64,9 @@ def at_step(out: Path, step: int, process: subprocess.Popen[bytes], log: Path) -
 
 
 @pytest.mark.slow
-def test_hundreds_of_megabytes_are_saved_in_time_on_a_slow_disk_and_continue_as_if_never_stopped(tmp_path: Path):
+def test_hundreds_of_megabytes_are_saved_in_time_on_a_slow_disk_and_continue_as_if_never_stopped(
+    tmp_path: Path, torchrun: Torchrun
+):
     whole, out, log = tmp_path / "whole", tmp_path / "stopped", tmp_path / "log"
     assert torchrun(whole, log).wait(600) == 0, log.read_text()
     process = torchrun(out, log, FAKE_SLOW="0.02,step-")
@@ -75,7 +87,7 @@ def test_hundreds_of_megabytes_are_saved_in_time_on_a_slow_disk_and_continue_as_
 
 
 @pytest.mark.slow
-def test_what_a_disk_cannot_take_in_time_is_given_up_before_torchrun_kills(tmp_path: Path):
+def test_what_a_disk_cannot_take_in_time_is_given_up_before_torchrun_kills(tmp_path: Path, torchrun: Torchrun):
     log = tmp_path / "log"
     process = torchrun(tmp_path / "run", log, FAKE_SLOW="2,step-")
     at_step(tmp_path / "run", 2, process, log)
