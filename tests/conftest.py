@@ -35,11 +35,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the back
 
 
 LONGEST = (
-    "test_libero_offline.py", "test_train_leak.py", "test_quickstart.py", "test_train_stop.py", "docs/deploy.md",
-    "docs/sources.md", "test_gated_rendering", "test_a_reader_stays_small", "docs/share.md", "docs/first-hour.md",
-    "test_two_nodes_of_a_ray_cluster", "test_a_killed_evaluation", "test_examples.py", "test_a_demonstration_solves",
+    "test_quickstart.py", "test_libero_offline.py", "test_a_compiled_run", "test_train_stop.py", "docs/deploy.md",
+    "test_a_killed_evaluation", "test_gated_rendering", "test_two_nodes_of_a_ray_cluster", "docs/sources.md",
+    "docs/share.md", "test_a_demonstration_solves", "docs/first-hour.md", "test_examples.py", "the_whole_comparison",
 )  # fmt: skip
-"""Tests of a minute or so, longest first: one that starts last keeps one process busy while the other waits."""
+"""Tests of 20 to 150 seconds, longest first: one that starts last keeps one process busy while the other waits."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -101,8 +101,10 @@ def test_losses_gradients_and_samples_equal_a_literal_model(variant, seed):
     compare(variant, seed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20, 44))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=pytest.mark.slow if n < 28 else pytest.mark.fault) for n in range(20, 44)]
+)
 def test_more_sizes(seed):
+    """24 sizes; 16 of them under -m fault."""
     for variant in ALL:
         compare(variant, seed)
