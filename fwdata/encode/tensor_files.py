@@ -93,6 +93,27 @@ def load_torch(path: Path) -> object:
         raise NotPlainTensors(_unreadable_torch(path, error)) from None
 
 
+def found_instead(folder: Path) -> str:
+    """What a folder holds in place of the weights that were looked for, in a few words that follow a message."""
+    try:
+        names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
+    except OSError:
+        return ""
+    half = [name for name in names if name.endswith((".incomplete", ".part", ".aria2", ".crdownload"))]
+    half += [name for name in names if (folder / name).is_symlink() and not (folder / name).exists()]
+    if half:
+        return f"; {half[0]} was not downloaded to its end: download it again"
+    if "snapshots" in names:
+        below = sorted((folder / "snapshots").glob("*/"))
+        return f"; this is a folder of the hub's cache, name {below[-1] if below else folder / 'snapshots' / '..'}"
+    if "adapter_config.json" in names:
+        return "; this is a LoRA adapter: merge it with its model and name the result"
+    quantised = next((name for name in names if name.endswith(".gguf")), None)
+    if quantised:
+        return f"; {quantised} is quantised: weights in bf16, float16 or float32 are read"
+    return f"; found {', '.join(names[:3])}{', ..' if len(names) > 3 else ''}" if names else "; the folder is empty"
+
+
 def weight_files(path: Path) -> list[Path]:
     """The safetensors files of a file or a folder: what its index json names, else its file of a whole model
     (`MODEL_NAMES`), else every *.safetensors in it, those in half precision only where there are no others.
@@ -111,8 +132,8 @@ def weight_files(path: Path) -> list[Path]:
         whole = [path / name for name in MODEL_NAMES if (path / name).is_file()]
         every = [file for file in sorted(path.glob("*.safetensors")) if not file.name.startswith(_BESIDE)]
         files = whole[:1] or [file for file in every if ".fp16" not in file.name] or every
-        if not files:
-            raise UsageError(f"{path} has no safetensors file")
+        if not files or not all(file.is_file() for file in files):
+            raise UsageError(f"{path} has no safetensors file{found_instead(path)}")
         return files
     try:
         names = sorted(set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()))

@@ -55,7 +55,9 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, s
     missing, unknown = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
     if missing or unknown:
         parts = [_list(missing, "misses"), _list(unknown, "has unknown")]
-        raise StoreDamaged(f"{where} does not fit the model: it {' and '.join(filter(None, parts))}")
+        lora = any("lora" in name.lower() for name in unknown)
+        advice = "; a LoRA adapter is merged with its model first" if lora else ""
+        raise StoreDamaged(f"{where} does not fit the model: it {' and '.join(filter(None, parts))}{advice}")
     for name, parameter in parameters.items():
         value = tensors[name]
         if parameter.shape != value.shape:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fwdata.encode.tensor_files import NotPlainTensors, TensorFiles, load_torch, weight_files
+from fwdata.encode.tensor_files import NotPlainTensors, TensorFiles, found_instead, load_torch, weight_files
 from fwdata.errors import StoreDamaged, UsageError
 from fwtrain.model.fastwam import FastWAM
 from fwtrain.model.saving import load_exactly
@@ -197,7 +197,10 @@ def _torch_file_in(path: Path) -> Path:
     if len(files) > 1:
         raise UsageError(f"{path} holds {len(files)} torch files; name one of {', '.join(file.name for file in files)}")
     if not files:
-        raise UsageError(f"{path} holds no weights; expected {MODEL_FILE}, other safetensors files or one .pt file")
+        raise UsageError(
+            f"{path} holds no weights; expected {MODEL_FILE}, other safetensors files or one .pt file"
+            f"{found_instead(path)}"
+        )
     return files[0]
 
 

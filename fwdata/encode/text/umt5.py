@@ -16,7 +16,15 @@ from torch import Tensor
 
 from fwdata.encode.devices import need_device
 from fwdata.encode.hub import WAN22_DIFFUSERS_ID, fetch, file_names, matching
-from fwdata.encode.tensor_files import NotPlainTensors, TensorFiles, is_pointer, load_torch, unreadable, weight_files
+from fwdata.encode.tensor_files import (
+    NotPlainTensors,
+    TensorFiles,
+    found_instead,
+    is_pointer,
+    load_torch,
+    unreadable,
+    weight_files,
+)
 from fwdata.encode.text.prompt_cleaning import clean_prompt
 from fwdata.errors import FwdataError, StoreDamaged, UsageError
 from fwdata.install import library_command
@@ -138,7 +146,10 @@ def _model(folder: Path, spec: str) -> Any:
     check_transformers()
     config_path = folder / "config.json"
     if not config_path.is_file():
-        raise UsageError(f"text encoder {spec!r}: no config.json in {folder} (expected a umt5 encoder's folder)")
+        raise UsageError(
+            f"text encoder {spec!r}: no config.json in {folder} (expected a umt5 encoder's folder)"
+            f"{found_instead(folder)}"
+        )
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -140,13 +140,13 @@ def _from_folder(folder: Path, spec: str, decoder: bool, name: str | None) -> Va
 
 def _folder_config(folder: Path, spec: str) -> VaeConfig | PatchConfig:
     """The checked configuration of a VAE folder."""
-    from fwdata.encode.tensor_files import unreadable
+    from fwdata.encode.tensor_files import found_instead, unreadable
 
     path = folder / "config.json"
     if not path.is_file():
         raise UsageError(
             f"VAE {spec!r}: no config.json in {folder} or its vae/ folder (diffusers layout), "
-            f"and no {ORIGINAL_NAMES[0]} (original release)"
+            f"and no {ORIGINAL_NAMES[0]} (original release){found_instead(folder)}"
         )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

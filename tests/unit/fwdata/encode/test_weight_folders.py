@@ -155,6 +155,36 @@ def test_a_torch_file_that_cannot_be_read_says_why(tmp_path: Path, held: object,
         load_torch(path)
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ((), "the folder is empty"),
+        (("Wan2.2_VAE.pth.incomplete", "README.md"), "Wan2.2_VAE.pth.incomplete was not downloaded to its end"),
+        (("adapter_config.json", "adapter.bin"), "this is a LoRA adapter: merge it"),
+        (("wan-Q4_K_M.gguf",), "wan-Q4_K_M.gguf is quantised"),
+        (("snapshots/1f2e/model.bin", "blobs/1"), "a folder of the hub's cache, name .*/snapshots/1f2e"),
+        (("a.txt", "b", "c", "d"), r"found a\.txt, b, c, \.\."),
+    ],
+)
+def test_a_folder_without_weights_says_what_it_holds(tmp_path: Path, files: tuple[str, ...], words: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for read in (weight_files, lambda folder: load_vae(str(folder)), _load_umt5):
+        with pytest.raises(UsageError, match=words):
+            read(tmp_path)
+
+
+def _load_umt5(folder: Path) -> object:
+    return umt5.load_umt5(str(folder), "cpu", "float32")
+
+
+def test_a_link_into_a_cache_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to("../../blobs/4d7a")
+    with pytest.raises(UsageError, match=r"model\.safetensors was not downloaded to its end"):
+        weight_files(tmp_path)
+
+
 def test_processors_of_a_policy_are_no_weights(tmp_path: Path) -> None:
     for name in (
         "policy_preprocessor_step_3_normalizer_processor",
