@@ -153,7 +153,8 @@ def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = 
     """The command for what a verdict found. total: episodes; option: flag or manifest key that agrees with the data."""
     if verdict.verdict in ("confirmed", "mixed"):  # what would suit the exceptions would be wrong for the others
         fix = patient.without(verdict.episodes, total, verdict.against)
-        if not fix and verdict.verdict == "mixed":
+        kinds = bool(option) or verdict.detector not in PER_EPISODE | IN_THE_RECORDING  # of recordings, both right
+        if not fix and verdict.verdict == "mixed" and kinds:
             fix = patient.apart(verdict.episodes, verdict.against, option if option.startswith("--") else "")
         if fix:
             return fix
