@@ -45,6 +45,11 @@ class Store:
         if record is None:
             if files.read(CLAIM) is not None:
                 raise StoreError(f"{files.location} is half a copy of a store; run the same `fwdata copy` again")
+            if files.location.startswith("memory://"):
+                raise StoreError(
+                    f"{files.location} is not in the memory of this process, which no other process sees; copy the "
+                    "store to a folder, or read it in the process that wrote it"
+                )
             raise StoreError(
                 f"{files.location} is not an fwdata store: it has no zarr.json with fwdata attributes; to make "
                 "one of recordings: `fwdata convert SOURCE RAW --out STORE`"

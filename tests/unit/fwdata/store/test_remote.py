@@ -161,6 +161,10 @@ def test_an_address_that_nobody_answers_is_one_sentence(run: Command, monkeypatc
         run(command, url).refused(2, f"cannot reach {url}/zarr.json", "check the address and the network")
 
 
+def test_memory_is_that_of_one_process(run: Command) -> None:
+    run("inspect", "memory://nobody/x.zarr").refused(2, "memory of this process, which no other process sees")
+
+
 def test_a_path_with_a_colon_is_not_a_url() -> None:
     refuse_url(Path("data/a:b.zarr"), "caches are written to local stores only")
     with pytest.raises(UsageError, match=r"^s3://b/x\.zarr is a URL; caches are written to local stores only"):
