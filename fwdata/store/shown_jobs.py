@@ -29,7 +29,7 @@ class ShownJobs:
         self._plans = {key for key in there if _SHOWN.fullmatch(key) and key.endswith(f"/{PLAN}")}
 
     def send(self) -> None:
-        """Send what is new or was touched, and remove what is gone here."""
+        """Send what is new or was touched; remove leases and failures that are gone here. Plans stay until `end`."""
         here: dict[str, float] = {}
         for path in (self._root / JOBS).glob("*/*"):
             key = path.relative_to(self._root).as_posix()
@@ -40,7 +40,7 @@ class ShownJobs:
                         self._remote.write(key, path.read_bytes())
                     here[key] = touched
         self._plans |= {key for key in here if key.endswith(f"/{PLAN}")}
-        self._remote.delete([key for key in self._sent if key not in here])
+        self._remote.delete([key for key in self._sent if key not in here and key not in self._plans])
         self._sent = here
 
     def end(self, whole: Callable[[str], bool]) -> None:
