@@ -30,6 +30,7 @@ from fwdata.store.mirror import MirrorFiles
 from fwdata.store.opening import open_files, open_target
 from fwdata.store.reader import open_store
 from fwdata.store.remote import RemoteFiles
+from fwdata.store.shown_jobs import ShownJobs
 from fwdata.store.verify import verify_store
 from fwdata.store.working_copy import working_copy
 
@@ -308,6 +309,24 @@ def test_shards_on_two_machines_at_once_complete_a_store(
     assert [child.wait(120) for child in children] == [0, 0]
     assert run("stitch", local).code == 0 and run("stitch", url).out.endswith("every frame is stitched already\n")
     assert same(url, local, tmp_path) and verify_store(url).damaged == []
+
+
+def test_what_is_shown_of_a_job_ends_with_it(tmp_path: Path) -> None:
+    files, job = objects("memory://shown/toy.zarr"), tmp_path / ".jobs" / "stitch"
+    job.mkdir(parents=True)
+    (job / "job.json").write_text('{"folder": "parts/{unit}/stitched", "units": [{"name": "p00000"}]}')
+    (job / "p00000.00000001.lease").write_bytes(b"{}")
+    files.write(".jobs/stitch/p00000.00000002.lease", b"{}")  # of a machine that never comes back
+    shown = ShownJobs(files, tmp_path, files.entries())
+    shown.send()
+    assert len(files.entries()) == 3
+    shutil.rmtree(job)
+    shown.send()
+    assert sorted(files.entries()) == [".jobs/stitch/job.json", ".jobs/stitch/p00000.00000002.lease"]
+    shown.end(lambda folder: False)
+    assert len(files.entries()) == 2
+    shown.end(lambda folder: folder == "parts/p00000/stitched")
+    assert files.entries() == {}
 
 
 @pytest.mark.slow
