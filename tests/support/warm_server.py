@@ -1,11 +1,13 @@
 """The process that warm programs are forked from, see `warm.py`: `warm_server.py SOCKET PARENT`.
 
 It has imported the large libraries, has one thread, and runs nothing. A fork gets the descriptors, the folder, the
-variables and the `sys.path` that a fresh Python would have, and leaves the interpreter as a fresh one does.
+variables and the `sys.path` that a fresh Python would have. When its program is over it does what a fresh one does
+then, but does not take the libraries apart, which would copy all their memory: 0.3 s of CPU.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import io
@@ -17,6 +19,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +164,18 @@ def warm_workers() -> Any:
     return inside(forked, now=True)
 
 
+def leave(ended: SystemExit) -> None:
+    """End this process as `sys.exit` would. Returns where a fresh Python has more to say: an error, a closed pipe."""
+    if ended.code is not None and not isinstance(ended.code, int):
+        return
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter does before all else
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit((ended.code or 0) & 0xFF)
+
+
 def main() -> None:
     address, parent = sys.argv[1], os.pidfd_open(int(sys.argv[2]))
     given = set(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
@@ -174,7 +189,12 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         request = Server(listening, parent).serve()
-    become(request, before)
+    try:
+        become(request, before)
+        sys.exit()
+    except SystemExit as ended:
+        leave(ended)
+        raise
 
 
 main()
