@@ -84,14 +84,12 @@ def pixels_as(chosen: PixelCodec) -> Iterator[None]:
         yield
 
 
-def bench_codecs(convert: Callable[[Callable[[int], None]], Timing]) -> tuple[CodecBench, ...]:
-    """Convert once by every codec. convert: runs one whole conversion and calls its argument with the store's bytes."""
+def bench_codecs(convert: Callable[[], tuple[Timing, int]]) -> tuple[CodecBench, ...]:
+    """Convert once by every codec. convert: runs one whole conversion; gives what it took, and the store's bytes."""
     found = []
     for one in CODECS:
-        sizes: list[int] = []
         with pixels_as(one):
-            timing = convert(sizes.append)
-        found.append(CodecBench(one, timing, sizes[-1]))
+            found.append(CodecBench(one, *convert()))
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -208,24 +208,24 @@ def bench_convert(
     kinds = {camera.encoding for camera in converter.read(raw, episodes[0]).cameras.values()}
     if codecs and "raw" not in kinds:
         raise UsageError(f"--codecs compares codecs of pixels; the recordings of {source} hold {', '.join(kinds)}")
-    floors, conversions, sizes, others = [], [], [0], []
+    floors, conversions, others = [], [], []
     for _ in range(repeats):
         floors.append(timed("read and decode only", lambda: _read_and_decode(converter, raw)))
-        conversions.append(timed("fwdata convert", lambda: _convert(source, raw, manifest, evidence, sizes.append)))
+        conversions.append(_convert(source, raw, manifest, evidence))
         if codecs:
-            others.append(bench_codecs(lambda on: timed("codec", lambda: _convert(source, raw, manifest, False, on))))
+            others.append(bench_codecs(lambda: _convert(source, raw, manifest, False)))
     load = os.getloadavg()[0]
     part_episodes = max(2, min(PART_EPISODES, len(episodes) // (PARTS_PER_WORKER * max(workers, default=1))))
     return ConvertBench(
         source=source,
         pictures=_image_text(converter, raw),
         floor=min(floors, key=lambda t: t.cpu_seconds),
-        conversion=min(conversions, key=lambda t: t.cpu_seconds),
+        conversion=min((timing for timing, _ in conversions), key=lambda t: t.cpu_seconds),
         peer=_lerobot(converter, raw) if peer else None,
         whole=tuple(measure_whole(source, raw, manifest, count, evidence, part_episodes) for count in workers),
         load=load,
         source_bytes=folder_bytes(raw) if raw.is_dir() else raw.stat().st_size,
-        store_bytes=sizes[-1],
+        store_bytes=conversions[-1][1],
         startup=None if short is None else start_seconds(source, short),
         two_worker_limit=_two_worker_limit(manifest, raw) if {1, 2} <= set(workers) else None,
         codecs=fastest(others) if others else (),
@@ -238,13 +238,10 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _convert(
-    source: str, raw: Path, manifest: Manifest, evidence: bool, on_bytes: Callable[[int], None] = lambda _: None
-) -> int:
-    """Camera frames of one conversion in this process. on_bytes: called with the bytes of the store."""
-    frames, size = convert_once(source, raw, manifest, 0, evidence)
-    on_bytes(size)
-    return frames * len(manifest.cameras)
+def _convert(source: str, raw: Path, manifest: Manifest, evidence: bool) -> tuple[Timing, int]:
+    """One conversion in this process, in camera frames, and the bytes of the store."""
+    once = convert_once(source, raw, manifest, 0, evidence)
+    return Timing("fwdata convert", once.rows * len(manifest.cameras), once.cpu), once.store_bytes
 
 
 def _read_and_decode(converter: Converter, raw: Path, most: int | None = None) -> int:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
-from fwdata.bench.timing import timed
+from fwdata.bench.timing import cpu_seconds
 from fwdata.errors import FwdataError, UsageError, one_line
 from fwdata.evidence.registry import all_detectors
 from fwdata.manifest import Manifest
@@ -63,11 +63,23 @@ class _Answer(TypedDict):
     store_bytes: int
 
 
+class Once(NamedTuple):
+    """One conversion in this process. What removes the store afterwards is not counted."""
+
+    rows: int
+    """Rows of the store."""
+    store_bytes: int
+    """Bytes of the store."""
+    wall: float
+    """Seconds on the clock."""
+    cpu: float
+    """CPU seconds of this process and of the workers that ended."""
+
+
 def convert_once(
     source: str, raw: Path, manifest: Manifest, workers: int, evidence: bool, part_episodes: int | None = None
-) -> tuple[int, int]:
-    """(rows, bytes) of a store that is made and removed, in this process with 0 workers. FwdataError when a recording
-    could not be read."""
+) -> Once:
+    """Make a store and remove it, in this process with 0 workers. FwdataError when a recording could not be read."""
     with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
         request = ConvertRequest(
             *(source, (raw,), Path(folder) / "store.zarr", manifest, workers),
@@ -75,12 +87,14 @@ def convert_once(
             evidence=evidence,
             accept={detector.name: "nothing is kept" for detector in all_detectors()},  # made images contradict some
         )
+        began, clock = cpu_seconds(), time.monotonic()
         report = convert(request, lambda plan: None, lambda episodes, frames: None)
+        seconds, cpu = time.monotonic() - clock, cpu_seconds() - began
         size = folder_bytes(request.out)
     if report.quarantined:
         where, reason = report.quarantined[0]
         raise FwdataError(f"cannot measure with recordings that are left out: {where}: {reason}")
-    return report.frames, size
+    return Once(report.frames, size, seconds, cpu)
 
 
 def measure_whole(
@@ -126,22 +140,14 @@ def _command_seconds(arguments: Sequence[str]) -> float:
 def _main() -> None:
     order: _Order = json.load(sys.stdin)
     manifest = Manifest.model_validate_json(order["manifest"])
-    sizes = (0, 0)
-
-    def work() -> int:
-        nonlocal sizes
-        rest = order["workers"], order["evidence"], order["part_episodes"]
-        sizes = convert_once(order["source"], Path(order["raw"]), manifest, *rest)
-        return sizes[0]
-
-    began = time.monotonic()
-    timing = timed("whole", work)
+    rest = order["workers"], order["evidence"], order["part_episodes"]
+    once = convert_once(order["source"], Path(order["raw"]), manifest, *rest)
     answer = _Answer(
-        frames=sizes[0],
-        wall=time.monotonic() - began,
-        cpu=timing.cpu_seconds,
+        frames=once.rows,
+        wall=once.wall,
+        cpu=once.cpu,
         peak_memory=max(_own_peak(), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss),
-        store_bytes=sizes[1],
+        store_bytes=once.store_bytes,
     )
     sys.stdout.write(json.dumps(answer))
 
