@@ -16,8 +16,8 @@ import pytest
 import simplejpeg
 from commands import Command
 from evidence_episodes import changed, clean_set, glued, told
+from moving_libero import COMMAND, write_libero
 from numpy.typing import NDArray
-from test_evidence_convert import COMMAND, write_libero
 
 from fwdata.evidence.detectors.one_look import odd_looks
 from fwdata.evidence.episode import EpisodeInput
