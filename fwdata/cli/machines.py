@@ -37,9 +37,9 @@ def status(
     """
     from fwdata.pipeline.status import store_status
     from fwdata.store.locations import parse_location
-    from fwdata.store.working_copy import watched_copy
+    from fwdata.store.working_copy import reading_copy
 
-    with watched_copy(store) as path:
+    with reading_copy(store, watched=True) as path:
         found = store_status(path)
     if as_json:
         from fwdata.cli.answers import StatusJson

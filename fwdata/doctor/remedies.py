@@ -107,14 +107,7 @@ _OPTION = re.compile(
 """An option that a warning names, such as "option clock = shift" or "option task sets another"."""
 
 
-PER_EPISODE = {
-    "column_units",
-    "camera_frozen",
-    "camera_content",
-    "camera_delay",
-    "duplicate_episodes",
-    "instruction_typos",
-    "instruction_ending",
+SINGLE = {
     "unwritten_rows",
     "start_pose",
     "same_images",
@@ -126,26 +119,15 @@ PER_EPISODE = {
     "coarse_values",
     "repeated_rows",
 }
-"""Detectors whose finding is fixed by leaving the episodes out."""
+"""Detectors of faults in the recording of single episodes."""
 
 OF_CAMERA = {"camera_frozen", "camera_content", "camera_delay"}
 """Detectors whose finding is fixed by training without the camera, where most episodes show it."""
 
+PER_EPISODE = SINGLE | OF_CAMERA | {"column_units", "duplicate_episodes", "instruction_typos", "instruction_ending"}
+"""Detectors whose finding is fixed by leaving the episodes out."""
 
-IN_THE_RECORDING = {
-    "state_delay",
-    "camera_delay",
-    "unwritten_rows",
-    "start_pose",
-    "same_images",
-    "one_look",
-    "same_arms",
-    "scene_cut",
-    "exchanged_columns",
-    "camera_motion",
-    "coarse_values",
-    "repeated_rows",
-}
+IN_THE_RECORDING = SINGLE | {"state_delay", "camera_delay"}
 """Detectors whose finding no manifest can correct; what was decided is kept, or the data are recorded again."""
 
 

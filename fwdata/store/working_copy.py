@@ -75,8 +75,11 @@ def working_copy(location: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def reading_copy(location: str | Path) -> Iterator[Path]:
-    """A local folder to run a command on that writes nothing, such as a dry run; see `working_copy`."""
+def reading_copy(location: str | Path, watched: bool = False) -> Iterator[Path]:
+    """A local folder to run a command on that writes nothing, such as a dry run; see `working_copy`.
+
+    watched: to see how far it is and who works on it: with marks and jobs, as old as they are behind the URL.
+    """
     place = parse_location(location)
     if isinstance(place, Path):
         yield place
@@ -85,23 +88,7 @@ def reading_copy(location: str | Path) -> Iterator[Path]:
         root = Path(folder) / "store"
         root.mkdir()
         with _naming(place, root):
-            Sync(RemoteFiles(place), root, datetime.now(UTC)).pull()
-            yield root
-
-
-@contextlib.contextmanager
-def watched_copy(location: str | Path) -> Iterator[Path]:
-    """A local folder that shows how far a store is and who works on it: the store itself where it is local, else marks
-    and jobs from behind the URL, as old as they are there."""
-    place = parse_location(location)
-    if isinstance(place, Path):
-        yield place
-        return
-    with tempfile.TemporaryDirectory(prefix="fwdata-") as folder:
-        root = Path(folder) / "store"
-        root.mkdir()
-        with _naming(place, root):
-            Sync(RemoteFiles(place), root, datetime.now(UTC)).pull(watched=True)
+            Sync(RemoteFiles(place), root, datetime.now(UTC)).pull(watched=watched)
             yield root
 
 

@@ -96,7 +96,7 @@ class GripperPolarity(Detector):
 OPENS, CLOSES = "larger command opens", "larger command closes"
 
 MOST_EPISODES = 3
-"""Episodes that count one way before others are told to count the other way."""
+"""Episodes that must count one way before others are said to count the other way."""
 
 
 def _outcome(claimed: int | None, measured: int) -> Outcome:
