@@ -265,31 +265,29 @@ class ChunkedArray:
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Rows at any indices, in the order asked for; chunks are read once each, in storage order."""
-        wanted = np.asarray(indices, np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"rows {wanted.min()}..{wanted.max()} are outside 0..{len(self) - 1} of {self.key}")
+        wanted: list[int] = np.asarray(indices, np.int64).tolist()  # plain numbers: most calls ask for few
+        if wanted and (min(wanted) < 0 or max(wanted) >= len(self)):
+            raise IndexError(f"rows {min(wanted)}..{max(wanted)} are outside 0..{len(self) - 1} of {self.key}")
         out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
         size, per_shard, codecs = self._grid
-        order = np.argsort(wanted, kind="stable")
+        order = sorted(range(len(wanted)), key=wanted.__getitem__)
         if size == 1 and per_shard is not None and codecs[-1] == "crc32c":
             self._take_in_place(wanted, order, per_shard, out)
             return out
         current = -1
         rows: NDArray[Any] = out
         for position in order:
-            index, row = divmod(int(wanted[position]), size)
+            index, row = divmod(wanted[position], size)
             if index != current:
                 current, rows = index, self._chunk(index)
             out[position] = rows[row]
         return out
 
-    def _take_in_place(
-        self, wanted: NDArray[np.int64], order: NDArray[np.int64], per_shard: int, out: NDArray[Any]
-    ) -> None:
+    def _take_in_place(self, wanted: list[int], order: list[int], per_shard: int, out: NDArray[Any]) -> None:
         """Rows that are chunks of their own: read straight into `out` and checked there."""
         size, tail, current, seals = out[:1].nbytes, bytearray(4), -1, self._seals
-        for position in order.tolist():
-            chunk = int(wanted[position])
+        for position in order:
+            chunk = wanted[position]
             shard, slot = divmod(chunk, per_shard)
             if shard != current:
                 current, key, table = shard, self._chunk_key(shard), self._shard_index(shard)

@@ -142,12 +142,11 @@ class LatentCache(Cache[LatentCacheRecord]):
 
     def first(self, episode: StoredEpisode, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [n, C, h, w]: normalised first-frame latents of the frames `indices`. About 20 us a row."""
-        wanted = np.asarray(indices, np.int64).reshape(-1)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= episode.num_frames):
-            raise IndexError(
-                f"episode {episode.id} has frames 0..{episode.num_frames - 1}, asked for {wanted.tolist()}"
-            )
-        return self.array(episode.part, "first").take(wanted + episode.start)
+        wanted: list[int] = np.asarray(indices, np.int64).reshape(-1).tolist()
+        if wanted and (min(wanted) < 0 or max(wanted) >= episode.num_frames):
+            raise IndexError(f"episode {episode.id} has frames 0..{episode.num_frames - 1}, asked for {wanted}")
+        begin = episode.start
+        return self.array(episode.part, "first").take([begin + frame for frame in wanted])
 
     def windows(
         self,
@@ -168,14 +167,15 @@ class LatentCache(Cache[LatentCacheRecord]):
 
     def future(self, episode: StoredEpisode, starts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [m, C, f-1, h, w]: normalised future latents. StoreError for a start that has none."""
-        wanted = np.asarray(starts, np.int64).reshape(-1)
-        bad = wanted[(wanted < 0) | (wanted >= episode.num_frames) | (wanted % self.stride != 0)]
-        if bad.size:
+        wanted: list[int] = np.asarray(starts, np.int64).reshape(-1).tolist()
+        bad = [start for start in wanted if not 0 <= start < episode.num_frames or start % self.stride]
+        if bad:
             raise StoreError(
-                f"episode {episode.id} has no future latents at frame {int(bad[0])}: latent cache {self.name!r} has "
+                f"episode {episode.id} has no future latents at frame {bad[0]}: latent cache {self.name!r} has "
                 f"window starts 0, {self.stride}, .. below {episode.num_frames}"
             )
-        return self.array(episode.part, "future").take(self.first_window(episode) + wanted // self.stride)
+        begin = self.first_window(episode)
+        return self.array(episode.part, "future").take([begin + start // self.stride for start in wanted])
 
     def first_window(self, episode: StoredEpisode) -> int:
         """Row of the episode's first window in its part. StoreDamaged when the part's windows start elsewhere."""
