@@ -263,7 +263,7 @@ def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:
     from fwdata.pipeline.estimate import dry_run
 
     plan = dry_run(request)
-    _say_kinds(group_warnings(("", text) for text in plan.warnings))
+    _say_kinds(group_warnings(plan.warnings))
     _say_left_out(plan.left_out)
     _list("would skip", list(plan.skipped))
     _list("changed", [(item.source, "; ".join(item.files)) for item in plan.changed])
@@ -287,6 +287,8 @@ def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:
         f"{plan.episodes} episodes, {about}{plan.frames} frames, {human_bytes(plan.bytes)} in {plan.parts} parts, "
         f"{plan.pending_parts} still to write"
     )
+    if plan.looked_at < plan.episodes:
+        print(f"looked at {plan.looked_at} recordings; the conversion reads the others, too, and says what is wrong")
     print(f"expected: a store of {human_bytes(plan.store_bytes)}, {human_time(plan.expected_seconds)} of work left")
     print(f"  from {plan.basis}")
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fwdata.api import Json, LeftOut
+from fwdata.errors import UsageError
 from fwdata.evidence.records import DatasetVerdict
 from fwdata.pipeline.changes import ChangedRecording, check_sources, outdated_parts, outdated_sentence
 from fwdata.pipeline.discover import find_recordings
-from fwdata.pipeline.first_look import look_at_more, look_first, looks
+from fwdata.pipeline.evidence import dry_recordings, gate_of
+from fwdata.pipeline.first_look import FirstLook, look_at_more, look_first, looks
 from fwdata.pipeline.part import SampledRecording
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan
 from fwdata.pipeline.request import ConvertRequest
@@ -67,11 +69,13 @@ class DryRun:
     basis: str
     """What both are estimated from, one sentence."""
     skipped: tuple[tuple[str, str], ...]
-    """(source, reason) of recordings that cannot be converted."""
+    """(source, reason) of recordings that cannot be converted, as far as discovery and the look at them tell."""
     decisions: dict[str, Json]
     """What the converter decided about all recordings; open JSON, only shown."""
-    warnings: tuple[str, ...]
-    """Sentences about recordings that are converted."""
+    warnings: tuple[tuple[str, str], ...]
+    """(source, or "" for the root; sentence) about recordings that are converted."""
+    looked_at: int
+    """Recordings that were read; what is wrong with others only the conversion says."""
     left_out: tuple[LeftOut, ...]
     """Recordings that are not taken although nothing is wrong with them, counted by reason."""
     changed: tuple[ChangedRecording, ...] = ()
@@ -102,8 +106,7 @@ def dry_run(request: ConvertRequest) -> DryRun:
     check_output(request)
     with WorkerPool(min(1, request.workers), request.memory) as pool:
         plan = make_plan(request, find_recordings(request, pool))
-        look = look_first(request, plan.found, pool, thorough=True) if looks(request) else None
-        look_at_more(request, plan, pool)
+        look = _look(request, plan, pool)
         first = sample(request, plan, pool, part_losses(request.out))
         check = check_sources(request, plan.found, thorough=request.update)
         drop_unchanged(request, plan.found, check, pool)
@@ -121,14 +124,40 @@ def dry_run(request: ConvertRequest) -> DryRun:
         store_bytes=round(_store_bytes(everything, first)),
         expected_seconds=_work_seconds(request, pending, first) / max(1, min(request.workers, parts)),
         basis=_basis(request, first),
-        skipped=tuple((s.source, s.reason) for s in plan.found.skipped),
+        skipped=(*((s.source, s.reason) for s in plan.found.skipped), *_refused(request, plan, look)),
         decisions=plan.found.decisions,
-        warnings=plan.found.warnings,
+        warnings=(*(("", text) for text in plan.found.warnings), *_told(look)),
+        looked_at=len(look.outcomes) if look else 1,
         left_out=plan.found.left_out,
         changed=tuple(check.changed),
         outdated=outdated_sentence(request, older) if older else "",
         evidence=look.verdicts if look else (),
     )
+
+
+def _look(request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool) -> FirstLook | None:
+    """Read the first recordings; None where nothing new is to be converted. UsageError as the conversion's own."""
+    looking = looks(request) or not (request.evidence or request.out.exists())
+    look = look_first(request, dry_recordings(plan.found.recordings), pool) if looking else None
+    look = look or look_at_more(request, plan, pool, dry=True)
+    unread = next((outcome for outcome in look.outcomes if outcome.reason), None) if look else None
+    if unread is not None and request.on_error == "fail":
+        raise UsageError(f"{unread.source}: {unread.reason}")
+    return look
+
+
+def _refused(request: ConvertRequest, plan: ConversionPlan, look: FirstLook | None) -> list[tuple[str, str]]:
+    """(source, reason) of the recordings looked at that cannot be read, or contradict what the others confirm."""
+    if look is None:
+        return []
+    gate = gate_of(look.verdicts, request.accept, plan.found.recordings)
+    reasons = ((o, o.reason or (o.measurement and gate.reason(o.measurement))) for o in look.outcomes)
+    return [(outcome.source, reason) for outcome, reason in reasons if reason]
+
+
+def _told(look: FirstLook | None) -> list[tuple[str, str]]:
+    """(source, sentence) of what is unusual in the recordings looked at."""
+    return [(outcome.source, text) for outcome in look.outcomes for text in outcome.warnings] if look else []
 
 
 def _groups(request: ConvertRequest, plan: ConversionPlan, first: SampledRecording) -> tuple[Group, ...]:

@@ -38,6 +38,9 @@ EVERY_FRAME = 4
 DRY_SHARE, DRY_IMAGES = 10, 5
 """A dry run, which writes nothing later, looks at the images of one recording in ten, at least 5."""
 
+DRY_ROWS, DRY_BYTES = 100, 1 << 30
+"""It reads the rows of so many recordings, or of fewer that come to so many bytes, evenly spread."""
+
 
 @dataclass(frozen=True)
 class EvidenceGate:
@@ -80,20 +83,6 @@ REFUSED = "the data contradict what was decided:"
 """How the reason of a recording that evidence left out begins."""
 
 
-@dataclass(frozen=True)
-class FirstLook:
-    """What the first episodes, evenly spread over the recordings, show."""
-
-    episodes: int
-    """Episodes that were measured."""
-    images: int
-    """Of those, with their images."""
-    verdicts: tuple[DatasetVerdict, ...]
-    """The verdicts of the data set so far."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """Detector -> the converter option that would agree with the opposite."""
-
-
 def gate_of(
     verdicts: Sequence[DatasetVerdict], accepted: Mapping[str, str], recordings: Sequence[RootedRecording]
 ) -> EvidenceGate:
@@ -125,6 +114,14 @@ def first_recordings(
     chosen = spread(shown_later, max(min(MAX_FIRST, max(MIN_FIRST, count // FIRST_SHARE)), images))
     shown = {recording.id for recording in spread(chosen, images)} if images else set()
     return [(recording, recording.id in shown) for recording in chosen]
+
+
+def dry_recordings(recordings: Sequence[RootedRecording]) -> list[tuple[RootedRecording, bool]]:
+    """The same of those that a dry run reads, so that it can say what the conversion would leave out."""
+    images = {recording.id: shown for recording, shown in first_recordings(recordings, thorough=True)}
+    usual = sum(recording.ref.num_bytes for recording in recordings) / max(1, len(recordings))
+    more = {recording.id for recording in spread(recordings, min(DRY_ROWS, int(DRY_BYTES / max(1.0, usual))))}
+    return [(r, images.get(r.id, False)) for r in recordings if r.id in images or r.id in more]
 
 
 def shown_recordings(recordings: Sequence[RootedRecording]) -> list[RootedRecording]:

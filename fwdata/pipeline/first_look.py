@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,13 @@ import numpy as np
 from fwdata.errors import UsageError
 from fwdata.evidence.detectors.column_units import ColumnUnits
 from fwdata.evidence.measure import pool as pool_verdicts
-from fwdata.evidence.records import EpisodeMeasurement
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.sentences import refusal
-from fwdata.pipeline.evidence import REFUSED, FirstLook, first_recordings
+from fwdata.pipeline.evidence import REFUSED, dry_recordings, first_recordings
 from fwdata.pipeline.part import RecordingOutcome, measure_recording
 from fwdata.pipeline.plan import ConversionPlan
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
+from fwdata.pipeline.roots import RootedRecording
 from fwdata.pipeline.stored_episode import episode_input
 from fwdata.pipeline.workers import RetryThenLeaveOut, Task, WorkerPool
 from fwdata.store.evidence import EVIDENCE, read_evidence
@@ -35,50 +35,67 @@ MAX_OUTLIERS = 0.1
 """Share of the recordings that may contradict what the others confirm; more stop a conversion."""
 
 
-def look_first(
-    request: ConvertRequest,
-    found: CombinedDiscovery,
-    pool: WorkerPool,
-    thorough: bool = False,
-    recordings: Sequence[RootedRecording] | None = None,
-    beside: Sequence[EpisodeMeasurement] = (),
-) -> FirstLook:
-    """Measure the first recordings, evenly spread; those that cannot be read are left to the conversion.
+@dataclass(frozen=True)
+class FirstLook:
+    """What the first episodes, evenly spread over the recordings, show."""
 
-    thorough: look at images as a dry run does. recordings: those to choose from; None: all found. beside: traces of
-    episodes that are stored already, which the recordings are compared with. UsageError, with nothing written, when the
-    data contradict a decision that is not accepted.
+    episodes: int
+    """Episodes that were measured."""
+    images: int
+    """Of those, with their images."""
+    verdicts: tuple[DatasetVerdict, ...]
+    """The verdicts of the data set so far."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Detector -> the converter option that would agree with the opposite."""
+    outcomes: tuple[RecordingOutcome, ...] = ()
+    """Every recording that was looked at, with why it cannot be read, or what is unusual in it."""
+
+
+type Chosen = list[tuple[RootedRecording, bool]]
+"""(recording, whether its images are measured)."""
+
+
+def look_first(
+    request: ConvertRequest, chosen: Chosen, pool: WorkerPool, beside: Sequence[EpisodeMeasurement] = ()
+) -> FirstLook:
+    """Measure the first recordings; those that cannot be read are left to the conversion.
+
+    beside: traces of episodes that are stored already, which the recordings are compared with. UsageError, with nothing
+    written, when the data contradict a decision that is not accepted.
     """
     losses = RetryThenLeaveOut(
         lambda task: f"measuring {task[1].source}", "convert without --no-evidence again", "reading this recording"
     )
-    chosen = first_recordings(found.recordings if recordings is None else recordings, thorough)
     tasks: list[Task] = [(request, recording, images, {}) for recording, images in chosen]
-    order = {recording.id: number for number, (recording, _) in enumerate(chosen)}
-    measured: list[EpisodeMeasurement] = [m for m in pool.run(measure_recording, tasks, _ignore, losses) if m]
-    measured.sort(key=lambda measurement: order[measurement.episode])
+    order = {recording.source: number for number, (recording, _) in enumerate(chosen)}
+    outcomes: list[RecordingOutcome] = list(pool.run(measure_recording, tasks, _ignore, losses))
+    outcomes.sort(key=lambda outcome: order[outcome.source])
+    measured = [outcome.measurement for outcome in outcomes if outcome.measurement]
     options = {name: option for m in measured for name, option in m.options.items()}
     images = {recording.id for recording, shown in chosen if shown}
     seen = sum(measurement.episode in images for measurement in measured)
-    look = FirstLook(len(measured), seen, pool_verdicts([*beside, *measured]), options)
+    look = FirstLook(len(measured), seen, pool_verdicts([*beside, *measured]), options, tuple(outcomes))
     why = refusal(look.verdicts, request.accept, options)
     if why is not None:
         raise UsageError(f"{request.where()}: {why}")
     return look
 
 
-def look_at_more(request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool) -> None:
-    """Measure the first of the recordings that a finished store is to take in, their images too.
+def look_at_more(
+    request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool, dry: bool = False
+) -> FirstLook | None:
+    """Measure the first of the recordings that a finished store is to take in, their images too; None without any.
 
-    UsageError as of `look_first`, before the store is touched. A store that is not finished was looked at before.
+    dry: those that a dry run looks at. UsageError as of `look_first`, before the store is touched. A store that is not
+    finished was looked at before.
     """
     record = read_evidence(LocalFiles(request.out)) if request.evidence and not request.spread.shared else None
     pending = [recording for part in plan.pending for recording in part.recordings]
     if record is None or not record.parts or not pending:
-        return
+        return None
     accepted = {**record.accepted(), **request.accept}
-    beside = _stored_sizes(request.out)
-    look_first(replace(request, accept=accepted), plan.found, pool, thorough=True, recordings=pending, beside=beside)
+    chosen = dry_recordings(pending) if dry else first_recordings(pending, thorough=True)
+    return look_first(replace(request, accept=accepted), chosen, pool, _stored_sizes(request.out))
 
 
 def _stored_sizes(out: Path) -> list[EpisodeMeasurement]:

@@ -166,16 +166,18 @@ def use_recording[R](
 
 def measure_recording(
     request: ConvertRequest, recording: RootedRecording, images: bool, left_out: LeftOut, *, link: Link
-) -> EpisodeMeasurement | None:
-    """What one recording shows of the conventions; None when it cannot be read, which the conversion reports."""
+) -> RecordingOutcome:
+    """What one recording shows of the conventions, without --no-evidence, or why it cannot be read."""
 
-    def use(episode: Episode) -> EpisodeMeasurement:
-        found = measure_episode(recording, episode, request.manifest.fps.hz, images)
-        keep_measurement(request, recording, found, images)
-        return found
+    def use(episode: Episode) -> RecordingOutcome:
+        found = measure_episode(recording, episode, request.manifest.fps.hz, images) if request.evidence else None
+        if found is not None:
+            keep_measurement(request, recording, found, images)
+        warnings = tuple(episode.warnings)
+        return RecordingOutcome(recording.source, len(episode.state), warnings=warnings, measurement=found)
 
     found = use_recording(request, recording, use, left_out, link)
-    return None if isinstance(found, Unreadable) else found
+    return RecordingOutcome(recording.source, 0, found.reason) if isinstance(found, Unreadable) else found
 
 
 def new_writer(request: ConvertRequest, part: PlannedPart) -> PartWriter:

@@ -22,8 +22,16 @@ from fwdata.pipeline.changes import (
     record_touched,
 )
 from fwdata.pipeline.discover import find_recordings
-from fwdata.pipeline.evidence import EvidenceGate, FirstLook, recorded_gate
-from fwdata.pipeline.first_look import Outliers, forget_dropped, look_at_more, look_first, looks, refuse_late
+from fwdata.pipeline.evidence import EvidenceGate, first_recordings, recorded_gate
+from fwdata.pipeline.first_look import (
+    FirstLook,
+    Outliers,
+    forget_dropped,
+    look_at_more,
+    look_first,
+    looks,
+    refuse_late,
+)
 from fwdata.pipeline.jobs import Job, end_job
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
 from fwdata.pipeline.plan import ConversionPlan, PlannedPart, check_output, make_plan, write_plan
@@ -114,7 +122,7 @@ def convert(
     with nullcontext(shared) if shared else WorkerPool(request.workers, request.memory) as pool:
         found = find_recordings(request, pool)
         _refuse_damaged(request, found)
-        look = look_first(request, found, pool) if looks(request) else None
+        look = look_first(request, first_recordings(found.recordings), pool) if looks(request) else None
         with writing(request), among_writers() if request.spread.shared else nullcontext():
             request = _as_begun(request)  # again: another process may have written until now
             plan = make_plan(request, found)

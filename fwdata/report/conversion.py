@@ -152,6 +152,8 @@ class DryRunJson(TypedDict):
     """What the converter decided; each converter's own JSON."""
     warnings: list[str]
     """Sentences about recordings that are converted."""
+    looked_at: int
+    """Recordings that were read; what is wrong with others only the conversion says."""
     left_out: list[LeftOutJson]
     """What is not taken, by reason."""
     changed: list[ChangedJson]
@@ -220,7 +222,8 @@ def dry_run_json(plan: DryRun) -> DryRunJson:
         ],
         "skipped": _reasons(plan.skipped),
         "decisions": plan.decisions,
-        "warnings": list(plan.warnings),
+        "warnings": [f"{source}: {text}" if source else text for source, text in plan.warnings],
+        "looked_at": plan.looked_at,
         "left_out": _left_out(plan.left_out),
         "changed": _changed(plan.changed),
         "outdated": plan.outdated or None,

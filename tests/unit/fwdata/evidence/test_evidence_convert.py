@@ -24,8 +24,8 @@ from fwdata.evidence.records import EpisodeMeasurement, Verdict
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import evidence, first_look, run
 from fwdata.pipeline.estimate import dry_run
-from fwdata.pipeline.evidence import EvidenceGate, FirstLook
-from fwdata.pipeline.first_look import Outliers, look_first
+from fwdata.pipeline.evidence import EvidenceGate
+from fwdata.pipeline.first_look import FirstLook, Outliers, look_first
 from fwdata.pipeline.part import RecordingOutcome
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.report.inspect_store import describe
