@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ENGINE_VERSION = 4
+ENGINE_VERSION = 5
 """Raised whenever a detector's formula or threshold changes; recorded with every verdict."""
 
 type Outcome = Literal["confirmed", "contradicted", "no evidence"]

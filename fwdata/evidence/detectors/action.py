@@ -16,7 +16,7 @@ from fwdata.evidence.records import Outcome, Verdict
 from fwdata.evidence.signals import Floats, active_columns, lagged, middle, peak, shifted, slope, smooth
 
 COPY, NEXT_STATE = 1e-5, 1e-4
-EARLIEST, LATEST_SECONDS = -3, 1.5
+EARLIEST, EARLIEST_SECONDS, LATEST_SECONDS = 3, 0.5, 1.5
 ABSOLUTE, DELTA, MARGIN = 0.9, 0.55, 0.1
 UNIT_RATIO = (0.4, 2.5)
 MIN_ROWS = 20
@@ -61,8 +61,7 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
         return ActionFit("next_state", 1.0, 0.0, 1.0, 1.0, columns, True)
     if np.abs(action[1:] - state[:-1]).max() < NEXT_STATE:
         return ActionFit("past", 1.0, 0.0, 1.0, -1.0, columns, True)
-    latest = min(round(LATEST_SECONDS * episode.hz), len(action) // 4)
-    lags = range(EARLIEST, max(latest, 1) + 1)
+    lags = searched(len(action), episode.hz)
     left, right = (
         np.concatenate([action, smooth(action)], axis=1),
         np.concatenate([state, slope(smooth(state))], axis=1),
@@ -78,6 +77,13 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
         meaning = "delta"
     lag, interior = peak(lags, derived if meaning == "delta" else direct)
     return ActionFit(meaning, absolute, delta, ratio, lag if meaning else float("nan"), columns, interior)
+
+
+def searched(rows: int, hz: float) -> range:
+    """Rows by which a state may follow its action: from 0.5 s, or 3 rows, before it to 1.5 s behind, and at most a
+    quarter of the episode."""
+    earliest, latest = (min(round(s * hz), rows // 4) for s in (EARLIEST_SECONDS, LATEST_SECONDS))
+    return range(-max(earliest, EARLIEST), max(latest, 1) + 1)
 
 
 @lru_cache(maxsize=1)

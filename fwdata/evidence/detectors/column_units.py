@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.detectors.scales import switches
+from fwdata.evidence.detectors.scales import switching
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, SizeTrace
 from fwdata.evidence.signals import Floats, active_columns, percentile
@@ -86,8 +86,8 @@ class ColumnUnits(Detector):
         moving = active_columns(rows)
         if len(moving):
             sizes[moving] = percentile(np.abs(rows[:, moving]), 95)
-        switching = switches(rows)
-        sizes[switching], tops[switching] = np.nan, percentile(rows[:, switching], 98)
+        ends = np.concatenate(switching(episode))
+        sizes[ends], tops[ends] = np.nan, percentile(rows[:, ends], 98)
         return (SizeTrace(tuple(names), sizes.astype(np.float32), tops.astype(np.float32)),)
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fwdata.evidence import own_lags
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.detectors.action import EARLIEST, fit_action, paired
+from fwdata.evidence.detectors.action import fit_action, paired, searched
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, MotionTrace, Severity, Verdict
 from fwdata.evidence.signals import (
@@ -31,6 +31,9 @@ LATE_WARN, LATE_STOP = 0.3, 0.5
 
 EARLY_ROWS = -0.75
 """Rows below which the state moves before it is commanded: no robot does, so rows of state and action are shifted."""
+
+NEXT_ROW = 1.5
+"""Rows of delay that a slow rate makes of a state that is recorded before its command."""
 
 FOLLOWS, COPIED = 0.9, 0.9999
 """Correlation above which a state column follows its action, and above which it is a copy of the command."""
@@ -60,13 +63,15 @@ class StateDelay(Detector):
         if fit_action(episode).meaning not in ("absolute", "next_state"):
             return (self.abstain("the action is not an absolute target", decided=DECIDED),)
         lags = column_lags(episode)
-        if not len(lags):
-            copies = column_lags(episode, copies=True)
-            value, reason = middle(copies) / episode.hz, "every state column that moves is a copy of the action"
-            return (self.abstain(reason, decided=DECIDED, value=value if len(copies) else None),)
+        copied = not len(lags)
+        if copied:
+            lags = column_lags(episode, copies=True)
         rows = middle(lags)
         seconds = rows / episode.hz
-        apart = seconds > LATE_WARN or rows < EARLY_ROWS
+        apart = (seconds > LATE_WARN and rows > NEXT_ROW) or rows < EARLY_ROWS
+        if copied and not apart:  # a state that is made from the command is in step with it, whatever it shows
+            reason = "every state column that moves is a copy of the action"
+            return (self.abstain(reason, decided=DECIDED, value=seconds if len(lags) else None),)
         return (
             self.verdict(
                 "contradicted" if apart else "confirmed",
@@ -93,8 +98,9 @@ class StateDelay(Detector):
         median, interval = middle(values), bootstrap_interval(values)
         if median < 0:
             return found  # too early by so many rows, not seconds
-        action: Severity = "note" if interval[0] <= LATE_WARN else "stop" if interval[0] > LATE_STOP else "warn"
         verdict = found[0]
+        late = interval[0] > LATE_WARN and verdict.against > 0
+        action: Severity = "note" if not late else "stop" if interval[0] > LATE_STOP else "warn"
         return (
             DatasetVerdict(
                 self.name,
@@ -139,8 +145,7 @@ class StateDelay(Detector):
 def column_lags(episode: EpisodeInput, copies: bool = False) -> Floats:
     """Lags in rows of every paired column that follows its action closely, copies of the command left out."""
     action, state = paired(episode)
-    latest = min(round(WIDEST_SECONDS * episode.hz), len(action) // 4)
-    lags = range(EARLIEST, max(latest, 1) + 1)
+    lags = searched(len(action), episode.hz)
     scores = lagged(action, state, lags)
     found, interior = peaks(lags, scores.T)
     best = scores.max(axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -55,7 +56,7 @@ class OneScale(Detector):
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """The sizes that `pool` compares, as values of verdicts that agree."""
-        switching = {"state": switches(episode.state64), "action": switches(episode.action64)}
+        ends_of = dict(zip(("state", "action"), switching(episode), strict=True))
         reaches = [
             (f"{kind} {name}", float(np.ptp(rows[:, column])))
             for kind, rows, names in (
@@ -63,7 +64,7 @@ class OneScale(Detector):
                 ("action", episode.action64, episode.action_names),
             )
             for column, name in enumerate(names)
-            if switching[kind][column]
+            if ends_of[kind][column]
         ]
         ends = {subject for subject, _ in reaches}
         others = [i for i, name in enumerate(episode.state_names) if f"state {name}" not in ends]
@@ -141,6 +142,12 @@ def apart(found: Sequence[Size], ratio: float) -> tuple[list[Size], list[Size]]:
         return [], []
     cut = int(np.argmax(gaps)) + 1
     return ordered[:cut], ordered[cut:]
+
+
+@lru_cache(maxsize=1)
+def switching(episode: EpisodeInput) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """`switches` of the state and of the action; the last episode's answer is kept, as three detectors ask."""
+    return switches(episode.state64), switches(episode.action64)
 
 
 def switches(rows: Floats) -> NDArray[np.bool_]:

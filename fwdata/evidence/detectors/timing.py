@@ -10,7 +10,7 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
 from fwdata.evidence.signals import lagged, middle, peaks
 
-LAGS = range(-5, 8)
+LAGS = range(-12, 13)
 FOLLOWS = 0.7
 """Correlation above which a state column answers its command."""
 

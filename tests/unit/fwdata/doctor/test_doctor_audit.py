@@ -99,6 +99,12 @@ def unwritten(state: NDArray[np.float32], action: NDArray[np.float32]) -> None:
     state[-10:], action[-10:] = 0, 0
 
 
+def in_degrees_later(state: NDArray[np.float32], action: NDArray[np.float32]) -> None:
+    """Rows in degrees from the middle on."""
+    state[60:, :3] *= 180 / np.pi
+    action[60:, :3] *= 180 / np.pi
+
+
 def in_rad(episode: EpisodeInput) -> EpisodeInput:
     """The left arm is claimed to be in rad."""
     return with_claims(episode, units=(UnitClaim("left arm", (0, 1, 2), "rad", 12.6),))
@@ -196,6 +202,7 @@ CASES: dict[str, Case] = {
     "state_unit": Case(every(in_rad), every(lambda e: in_rad(scaled(*JOINTS, factor=180 / np.pi)(e))), "stop"),
     "one_scale": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi), 3), "stop"),
     "column_units": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi), 3), "stop"),
+    "unit_within": Case(CLEAN, every(rows(in_degrees_later), 1), "warn"),
     "action_meaning": Case(CLEAN, every(lambda e: with_claims(e, action="delta")), "stop"),
     "action_unit": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi, action=False)), "stop"),
     "state_delay": Case(CLEAN, lambda: [two_arms(seed, delay=14, images=False) for seed in range(8)], "stop"),

@@ -58,6 +58,23 @@ def test_an_action_behind_the_state_warns(rows: int) -> None:
         assert f"the state is {rows}." in verdict.measured or f"{rows - 1}.9 rows" in verdict.measured
 
 
+@pytest.mark.parametrize(
+    ("rows", "measured"), [(4, "4.0 rows (0.20 s) before"), (-7, "follows the action after 0.35 s")]
+)
+def test_a_state_that_copies_a_shifted_action_is_found(rows: int, measured: str) -> None:
+    copied = [changed(e, state=e.action) for e in clean_set()]
+    assert pooled("state_delay", copied)[""].verdict == "no evidence"
+    verdict = pooled("state_delay", [changed(e, action=delayed(e.state, rows)) for e in copied])[""]
+    assert (verdict.verdict, verdict.action) == ("contradicted", "warn")
+    assert measured in verdict.measured
+
+
+def test_a_slow_rate_makes_no_late_state() -> None:
+    episodes = [changed(e, hz=3.0, state=delayed(e.action, 1)) for e in clean_set()]
+    noisy = [changed(e, state=e.state + np.float32(0.003) * np.sin(np.arange(120))[:, None]) for e in episodes]
+    assert pooled("state_delay", noisy)[""].verdict != "contradicted"
+
+
 @pytest.mark.parametrize("meaning", ["absolute", "next_state", "delta"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_meaning_of_the_action_is_recognised(meaning: str, seed: int) -> None:

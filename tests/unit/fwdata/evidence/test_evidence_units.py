@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from evidence_episodes import changed, clean_set, pooled, smooth_motion, two_arms, with_claims
+from evidence_episodes import changed, clean_set, pooled, smooth_motion, told, two_arms, with_claims
 
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict
@@ -100,3 +100,47 @@ def test_clean_episodes_agree() -> None:
     found = verdict(still)
     assert found is not None and (found.verdict, found.action) == ("contradicted", "warn")
     assert "differ" not in found.measured, "a robot that hardly moves tells no unit"
+
+
+def from_row(episode: EpisodeInput, row: int, columns: Sequence[int], factor: float, what: str) -> EpisodeInput:
+    """Columns of state, action or both in another unit from a row on."""
+    state, action = episode.state.copy(), episode.action.copy()
+    for kind, rows in (("state", state), ("action", action)):
+        if what in (kind, "both"):
+            rows[row:, columns] *= factor
+    return changed(episode, state=state, action=action)
+
+
+@pytest.mark.parametrize("what", ["state", "action", "both"])
+@pytest.mark.parametrize("factor", [DEGREES, 1 / DEGREES, 100, 1000])
+def test_another_unit_from_a_row_on_is_found(what: str, factor: float) -> None:
+    for episode in clean_set():
+        assert told("unit_within", episode)[""].verdict == "confirmed"
+        found = told("unit_within", from_row(episode, 71, JOINTS, factor, what))[""]
+        assert (found.verdict, found.action) == ("contradicted", "warn")
+        assert "columns of the" in found.detail and "row 71" in found.detail
+
+
+@pytest.mark.parametrize("what", ["state", "action", "both"])
+@pytest.mark.parametrize(("row", "factor"), [(31, 100), (75, 255), (75, 0.01)])
+def test_a_gripper_whose_scale_changes_is_found(what: str, row: int, factor: float) -> None:
+    for seed in range(6):
+        grip = (np.arange(120) // 24 % 2 == 0).astype(np.float32)
+        state, action = two_arms(seed).state.copy(), two_arms(seed).action.copy()
+        action[:, 3], state[:, 3] = grip, np.convolve(np.pad(grip, (3, 0), mode="edge"), np.ones(4) / 4, "valid")
+        episode = changed(two_arms(seed), state=state, action=action)
+        assert told("unit_within", episode)[""].verdict == "confirmed"
+        found = told("unit_within", from_row(episode, row, (3,), factor, what))[""]
+        assert found.verdict == "contradicted" and "left_gripper" in found.detail
+
+
+def test_grippers_that_hold_flicker_or_are_obeyed_at_once_are_of_one_scale() -> None:
+    episode = two_arms(0)
+    for state, action in (
+        (np.where(np.arange(120) < 60, np.arange(120) % 2, 100.0), np.where(np.arange(120) < 60, 0.0, 100.0)),
+        (np.where(np.arange(120) < 60, 1.0, 100.0), np.where(np.arange(120) < 60, 1.0, 100.0)),
+    ):
+        rows = episode.state.copy(), episode.action.copy()
+        rows[0][:, 3], rows[1][:, 3] = state, action
+        found = told("unit_within", changed(episode, state=rows[0], action=rows[1]))[""]
+        assert found.verdict == "confirmed", found.detail
