@@ -3,6 +3,7 @@
 timing       CPU seconds
 recordings   recordings of every source format at their real image sizes, as no real ones are at hand
 convert      conversion against only reading and decoding, lerobot's own writer, and itself with two workers
+floor        only reading and decoding, in the worker processes that conversions are measured in
 codecs       whole conversions with other codecs of pixels
 whole        whole conversions and the command's start, in processes of their own
 video        frames of kept video, at random and in order, by group length

@@ -84,13 +84,9 @@ def pixels_as(chosen: PixelCodec) -> Iterator[None]:
         yield
 
 
-def bench_codecs(convert: Callable[[], tuple[Timing, int]]) -> tuple[CodecBench, ...]:
-    """Convert once by every codec. convert: runs one whole conversion; gives what it took, and the store's bytes."""
-    found = []
-    for one in CODECS:
-        with pixels_as(one):
-            found.append(CodecBench(one, *convert()))
-    return tuple(found)
+def bench_codecs(convert: Callable[[PixelCodec], tuple[Timing, int]]) -> tuple[CodecBench, ...]:
+    """Convert once by every codec. convert: a whole conversion by it; gives what it took, and the store's bytes."""
+    return tuple(CodecBench(one, *convert(one)) for one in CODECS)
 
 
 def fastest(runs: list[tuple[CodecBench, ...]]) -> tuple[CodecBench, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,16 +13,16 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from fwdata.api import Camera, Converter, EncodedCamera, RawCamera, VideoCamera
-from fwdata.bench.codecs import CodecBench, CodecJson, bench_codecs, fastest
+from fwdata.api import Camera, Converter, EncodedCamera, VideoCamera
+from fwdata.bench.codecs import CodecBench, CodecJson, PixelCodec, bench_codecs, fastest, pixels_as
+from fwdata.bench.floor import in_worker, time_floor, two_worker_limit
 from fwdata.bench.timing import Timing, timed
-from fwdata.bench.whole import Whole, convert_once, measure_whole, start_seconds
+from fwdata.bench.whole import Whole, convert_once, measure_start, measure_whole
 from fwdata.errors import UsageError
 from fwdata.images.colour import ToRgb
 from fwdata.images.jpeg import decode_rgb
 from fwdata.manifest import Manifest
 from fwdata.pipeline.registry import load_converter
-from fwdata.pipeline.workers import Link, WorkerPool
 from fwdata.report.inspect_store import folder_bytes
 from fwdata.store.layout import PART_EPISODES
 
@@ -33,9 +32,6 @@ PEER_ROWS = 48
 PARTS_PER_WORKER = 16
 """Parts that whole conversions give each worker, as far as there are recordings for two in each: a set of 50 recordings
 would be one part, which nobody can share."""
-
-LIMIT_RECORDINGS = 50
-"""Recordings at most that are decoded in one and in two processes at once."""
 
 
 class WholeJson(TypedDict):
@@ -77,6 +73,8 @@ class SourceBenchJson(TypedDict):
     and memory, could give just then; null: not measured."""
     startup_seconds: float | None
     """Seconds on the clock of the whole command on two recordings of 16 rows; null where none could be made."""
+    startup_cpu_seconds: float | None
+    """CPU seconds of all processes of that command; null where it was not run."""
     peak_memory: int | None
     """Bytes that the largest process of the whole conversions held; null: not measured."""
     load_average: float
@@ -103,9 +101,9 @@ class ConvertBench:
     pictures: str
     """Sizes and encodings of the images, for the table."""
     floor: Timing
-    """Only reading and decoding."""
+    """Only reading and decoding, in a fresh process."""
     conversion: Timing
-    """The whole conversion in this process."""
+    """The whole conversion in a fresh process."""
     peer: Timing | None
     """lerobot's writer; None when left out."""
     whole: tuple[Whole, ...]
@@ -116,8 +114,8 @@ class ConvertBench:
     """Bytes of the recordings."""
     store_bytes: int
     """Bytes of the store they become."""
-    startup: float | None = None
-    """Seconds on the clock of the whole command on a few short recordings; None: not measured."""
+    startup: tuple[float, float] | None = None
+    """Of the whole command on a few short recordings: seconds on the clock, CPU seconds; None: not measured."""
     two_worker_limit: float | None = None
     """Twice the seconds of reading and decoding in one process over those of two that do so at once."""
     codecs: tuple[CodecBench, ...] = ()
@@ -167,7 +165,8 @@ class ConvertBench:
             },
             "two_worker_ratio": None if self.two_worker_ratio is None else round(self.two_worker_ratio, 3),
             "two_worker_limit": None if self.two_worker_limit is None else round(self.two_worker_limit, 3),
-            "startup_seconds": None if self.startup is None else round(self.startup, 3),
+            "startup_seconds": None if self.startup is None else round(self.startup[0], 3),
+            "startup_cpu_seconds": None if self.startup is None else round(self.startup[1], 3),
             "peak_memory": self.peak_memory,
             "load_average": self.load,
             "codecs": [
@@ -195,7 +194,8 @@ def bench_convert(
 ) -> ConvertBench:
     """Measure the conversion of a folder of recordings.
 
-    Floor and conversion take turns, and the fastest run of each counts, so that other programs disturb both alike.
+    Floor and conversion take turns, each in a fresh worker process (`fwdata.bench.floor` says why), and the fastest run
+    of each counts, so that other programs disturb both alike.
     workers: whole conversions timed on the clock; needs idle cores to say anything. evidence: conventions are measured
     too, of 20 recordings by every detector. short: a few short recordings of the source, to time the command's start
     with. codecs: convert by every one of `fwdata.bench.codecs` in turn, too. UsageError when nothing is found, and for
@@ -210,10 +210,10 @@ def bench_convert(
         raise UsageError(f"--codecs compares codecs of pixels; the recordings of {source} hold {', '.join(kinds)}")
     floors, conversions, others = [], [], []
     for _ in range(repeats):
-        floors.append(timed("read and decode only", lambda: _read_and_decode(converter, raw)))
-        conversions.append(_convert(source, raw, manifest, evidence))
+        floors.append(in_worker(time_floor, manifest, raw))
+        conversions.append(in_worker(_convert, manifest, raw, source, evidence))
         if codecs:
-            others.append(bench_codecs(lambda: _convert(source, raw, manifest, False)))
+            others.append(bench_codecs(lambda codec: in_worker(_convert, manifest, raw, source, False, codec)))
     load = os.getloadavg()[0]
     part_episodes = max(2, min(PART_EPISODES, len(episodes) // (PARTS_PER_WORKER * max(workers, default=1))))
     return ConvertBench(
@@ -226,8 +226,8 @@ def bench_convert(
         load=load,
         source_bytes=folder_bytes(raw) if raw.is_dir() else raw.stat().st_size,
         store_bytes=conversions[-1][1],
-        startup=None if short is None else start_seconds(source, short),
-        two_worker_limit=_two_worker_limit(manifest, raw) if {1, 2} <= set(workers) else None,
+        startup=None if short is None else measure_start(source, short),
+        two_worker_limit=two_worker_limit(manifest, raw) if {1, 2} <= set(workers) else None,
         codecs=fastest(others) if others else (),
     )
 
@@ -238,49 +238,13 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _convert(source: str, raw: Path, manifest: Manifest, evidence: bool) -> tuple[Timing, int]:
-    """One conversion in this process, in camera frames, and the bytes of the store."""
-    once = convert_once(source, raw, manifest, 0, evidence)
+def _convert(
+    manifest: Manifest, raw: Path, source: str, evidence: bool, codec: PixelCodec | None = None
+) -> tuple[Timing, int]:
+    """One conversion in this process, in camera frames, and the bytes of the store. codec: of pixels, None: our own."""
+    with nullcontext() if codec is None else pixels_as(codec):
+        once = convert_once(source, raw, manifest, 0, evidence)
     return Timing("fwdata convert", once.rows * len(manifest.cameras), once.cpu), once.store_bytes
-
-
-def _read_and_decode(converter: Converter, raw: Path, most: int | None = None) -> int:
-    return sum(
-        _decoded(camera)
-        for ref in converter.discover(raw).episodes[:most]
-        for camera in converter.read(raw, ref).cameras.values()
-    )
-
-
-def _decode_in_worker(manifest: Manifest, raw: Path, most: int, *, link: Link) -> int:
-    return _read_and_decode(load_converter(manifest), raw, most)
-
-
-def _two_worker_limit(manifest: Manifest, raw: Path) -> float:
-    """See `ConvertBench`."""
-    with WorkerPool(2) as pool:
-
-        def seconds(processes: int, most: int) -> float:
-            began = time.monotonic()
-            list(pool.run(_decode_in_worker, [(manifest, raw, most)] * processes, lambda: None))
-            return time.monotonic() - began
-
-        seconds(2, 1)  # starts the processes
-        one = seconds(1, LIMIT_RECORDINGS)
-        return 2 * one / seconds(2, LIMIT_RECORDINGS)
-
-
-def _decoded(camera: Camera) -> int:
-    """Frames of a camera, every one decoded."""
-    if isinstance(camera, VideoCamera):
-        return sum(1 for _ in camera.frames())
-    if isinstance(camera, RawCamera):
-        return sum(len(block) for block in camera.frames())
-    count = 0
-    for frame in camera.frames():
-        decode_rgb(frame.data, frame.red_blue_swapped)
-        count += 1
-    return count
 
 
 def _image_text(converter: Converter, raw: Path) -> str:

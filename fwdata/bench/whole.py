@@ -117,24 +117,26 @@ def measure_whole(
     return Whole(workers, **answer)
 
 
-def start_seconds(source: str, raw: Path) -> float:
-    """Seconds on the clock of the whole command on a few short recordings, start to end, one worker: the best of some.
+def measure_start(source: str, raw: Path) -> tuple[float, float]:
+    """Seconds on the clock, and CPU seconds of all its processes, of the whole command on a few short recordings, start
+    to end, one worker: of some runs the best of each.
 
     FwdataError where it fails.
     """
     accepted = [f"--accept={detector.name}=nothing is kept" for detector in all_detectors()]
-    return min(_command_seconds([source, str(raw), "--workers", "1", *accepted]) for _ in range(START_REPEATS))
+    runs = [_command_seconds([source, str(raw), "--workers", "1", *accepted]) for _ in range(START_REPEATS)]
+    return min(wall for wall, _ in runs), min(cpu for _, cpu in runs)
 
 
-def _command_seconds(arguments: Sequence[str]) -> float:
+def _command_seconds(arguments: Sequence[str]) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
         command = [sys.executable, "-m", "fwdata", "convert", *arguments, "--out", f"{folder}/store.zarr"]
-        began = time.monotonic()
+        began, clock = cpu_seconds(), time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds = time.monotonic() - began
+        seconds, cpu = time.monotonic() - clock, cpu_seconds() - began
     if done.returncode:
         raise FwdataError(f"`fwdata convert` failed while its start was timed: {one_line(done.stderr[-500:])}")
-    return seconds
+    return seconds, cpu
 
 
 def _main() -> None:

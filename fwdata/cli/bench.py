@@ -115,7 +115,7 @@ _HEADER = (
 def _row(item: ConvertBench) -> tuple[str, ...]:
     peer = ("-", "-") if item.peer is None else (f"{item.peer.rate:,.0f}", f"{item.of_peer:,.1f}x")
     wall = [f"{w.wall:.2f} s" for w in item.whole] or ["-", "-"]
-    start = "-" if item.startup is None else f"{item.startup:.2f} s"
+    start = "-" if item.startup is None else f"{item.startup[0]:.2f} s, {item.startup[1]:.2f} CPU"
     ratio = "-" if item.two_worker_ratio is None else f"{item.two_worker_ratio:.2f} of {item.two_worker_limit:.2f}"
     peak = "-" if item.peak_memory is None else f"{item.peak_memory / 1e6:,.0f} MB"
     own = (f"{item.conversion.units:,}", f"{item.floor.rate:,.0f}", f"{item.conversion.rate:,.0f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,21 @@ from latent_caches import random_latents
 import fwdata
 from fwdata.bench import SOURCES, Timing, bench_convert, bench_read, write_recordings
 from fwdata.bench.codecs import CODECS
+from fwdata.bench.floor import in_worker
 from fwdata.bench.recordings import EPISODES, _images
 from fwdata.bench.timing import timed
+from fwdata.bench.whole import convert_once
 from fwdata.errors import FwdataError, UsageError
 from fwdata.evidence.detectors.cameras import STILL
 from fwdata.evidence.image_motion import ImageMotion
 from fwdata.evidence.registry import all_detectors
 from fwdata.evidence.thumbnails import from_rgb
+from fwdata.manifest import Manifest
 from fwdata.pipeline.choose import manifest_for
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.results import ConvertReport
 from fwdata.pipeline.run import convert
-from fwdata.store import layout, writer
+from fwdata.store import layout, sources, writer
 
 SIZES = {"robotwin": (240, 320), "libero": (128, 128), "r1lite": (720, 1280), "lerobot": (240, 320)}
 
@@ -64,14 +68,8 @@ def test_no_detector_takes_made_images_for_frozen(height: int, width: int) -> No
 
 
 @pytest.mark.slow
-def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path) -> None:
     raw = write_recordings("robotwin", tmp_path / "raw", 2, 16)
-
-    def accepting(request: ConvertRequest, *others: Any) -> ConvertReport:
-        assert request.accept.keys() == {detector.name for detector in all_detectors()}  # images are made: some object
-        return convert(request, *others)
-
-    monkeypatch.setattr("fwdata.bench.whole.convert", accepting)
     chosen = manifest_for("robotwin", None, {})
     found = bench_convert("robotwin", raw, chosen, repeats=1, peer=False, workers=(1, 2), short=raw)
     assert found.conversion.units == found.floor.units == 2 * 16 * 3
@@ -83,8 +81,33 @@ def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path, monkeypatch: 
     assert row["frames"] == 96 and row["floor_share"] > 0
     assert row["two_worker_ratio"] == pytest.approx(found.whole[0].wall / found.whole[1].wall, abs=1e-3)
     assert row["two_worker_limit"] > 0
-    assert 0.1 < row["startup_seconds"] < 60 and row["peak_memory"] == max(w.peak_memory for w in found.whole)
+    assert 0.1 < row["startup_seconds"] < 60 and row["startup_cpu_seconds"] > 0.1
+    assert row["peak_memory"] == max(w.peak_memory for w in found.whole)
     assert 0.5 < row["bytes_ratio"] < 1.5 and row["bytes"]["store"] == found.store_bytes > 0
+
+
+def test_made_images_are_measured_whatever_a_detector_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def accepting(request: ConvertRequest, *others: Any) -> ConvertReport:
+        assert request.accept.keys() == {detector.name for detector in all_detectors()}
+        return convert(request, *others)
+
+    monkeypatch.setattr("fwdata.bench.whole.convert", accepting)
+    raw = write_recordings("robotwin", tmp_path / "raw", 2, 16)
+    assert convert_once("robotwin", raw, manifest_for("robotwin", None, {}), 0, True).rows == 32
+
+
+def _state(manifest: Manifest, raw: Path) -> tuple[int, int]:
+    """Number of the process, and digests that it knows already."""
+    return os.getpid(), sources._cached_sha256.cache_info().currsize
+
+
+def test_floor_and_conversion_are_measured_in_processes_that_did_nothing_else(tmp_path: Path) -> None:
+    raw = write_recordings("robotwin", tmp_path / "raw", 2, 16)
+    chosen = manifest_for("robotwin", None, {})
+    convert_once("robotwin", raw, chosen, 0, False)
+    assert _state(chosen, raw)[1] > 0
+    first, second = (in_worker(_state, chosen, raw) for _ in range(2))
+    assert first[1] == second[1] == 0 and len({os.getpid(), first[0], second[0]}) == 3
 
 
 @pytest.mark.slow
