@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -44,7 +46,13 @@ MODULES = {
 def main() -> NoReturn:
     """Entry point of the `fwdata` script."""
     set_environment()
-    run_app(_app_of(sys.argv[1:]))
+    if sys.argv[1:2] == ["convert"]:  # which enables it again when its readers are forked: imports make no garbage
+        gc.disable()
+        atexit.register(gc.freeze)
+    try:
+        run_app(_app_of(sys.argv[1:]))
+    finally:
+        gc.enable()
 
 
 def _app_of(arguments: Sequence[str]) -> typer.Typer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +129,7 @@ def convert(
     count = default_workers() if workers is None else workers
     copy = reading_copy if dry_run else working_copy
     with _worker_pool(count, memory << 20, measures=not no_evidence, writes=not dry_run) as pool, copy(out) as path:
+        gc.enable()  # the readers are forked, see `fwdata.cli.main`
         chosen = _choose_manifest(source, manifest, given, roots, pool)
         request = ConvertRequest(
             *(source, roots, path, chosen, count, on_error, episode_seconds, memory << 20),
@@ -157,8 +159,8 @@ def check_on_error(given: str) -> None:
 def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> WorkerPool:
     """Readers that are forked from this command where the system can; memory: bytes of each.
 
-    measures, writes: they measure conventions and compress what is stored, so the detectors and the compressor are
-    imported once, before they are forked.
+    measures, writes: they measure conventions and compress what is stored, so the detectors, what they use of numpy and
+    the compressor are imported once, before they are forked.
     """
     from fwdata.evidence.registry import all_detectors
     from fwdata.pipeline.fork_server import fork_command
@@ -166,6 +168,9 @@ def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> Worke
     from fwdata.store.codec import load_compressor
 
     if measures:
+        import numpy.ma  # numpy imports both when they are used
+        import numpy.random  # noqa: F401
+
         all_detectors()
     if writes:
         load_compressor()

@@ -145,6 +145,7 @@ def main() -> None:
     """Entry point: `_ SYS_PATH DESCRIPTOR PARENT` (see `worker_process.ForkServer`)."""
     descriptor, number = map(int, sys.argv[2:4])
     _import_all()
+    gc.freeze()
     _serve(socket.socket(fileno=descriptor), number)
 
 
@@ -164,6 +165,7 @@ def fork_command(control: socket.socket, other: socket.socket) -> int | None:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    gc.freeze()  # what is here already is not looked through, here and in workers, and so not copied there
     number = os.fork()
     if number:
         return number
@@ -187,8 +189,7 @@ def _serve(control: socket.socket, number: int) -> NoReturn:
     parent = os.pidfd_open(number)
     if os.getppid() != number:  # it has ended already
         os._exit(1)
-    gc.collect()
-    gc.freeze()  # what is here already is not looked through, and so not copied, in workers
+    gc.enable()  # the command imports without it
     _Server(control, parent).run()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -46,6 +47,7 @@ def surroundings(*, link: Link) -> dict[str, object]:
         "folder": str(Path.cwd()),
         "path": list(sys.path),
         "environment": dict(os.environ),
+        "collects": gc.isenabled(),
         "threads": threading.active_count(),
         "blocked": signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),

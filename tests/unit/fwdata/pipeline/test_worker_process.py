@@ -96,20 +96,21 @@ def test_a_server_that_was_not_used_ends_at_once(own: _Shared) -> None:
 
 
 COMMAND = """
-import sys, threading, types
+import gc, sys, threading, types
 from worker_tasks import surroundings
 from fwdata.pipeline import worker_process
 from fwdata.pipeline.fork_server import fork_command
 from fwdata.pipeline.workers import WorkerPool
 sys.modules["__main__"].__file__ = sys.argv[1]
 {before}
+gc.disable()  # as the command does while it imports
 print("once", end="")
 with WorkerPool(1, soon=fork_command) as pool:
     (found,) = pool.run(surroundings, [()], lambda *_: None)
     fresh = open(f"/proc/{found['parent']}/cmdline").read() != open("/proc/self/cmdline").read()
     server = worker_process._shared.server._process
 assert server.returncode == 0  # it ended by itself, and did not wait to be killed
-assert found["threads"] == 1 and found["blocked"]
+assert found["threads"] == 1 and found["blocked"] and found["collects"]
 print("", fresh)
 """
 
