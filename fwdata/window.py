@@ -27,6 +27,10 @@ VAE_TEMPORAL_STRIDE = 4
 """Video frames per latent frame after the first one (Wan2.2 VAE)."""
 
 
+type Frame = int | NDArray[np.int64]
+"""One frame or length, or int64 [n, 1] of n windows, whose results then have n rows."""
+
+
 class Window(Model):
     """Shape of one training window. Raises ValueError when the numbers do not fit together."""
 
@@ -61,28 +65,31 @@ class Window(Model):
         """Latent frames of the window, the first frame's included (3 for 9 video frames)."""
         return (self.num_video_frames - 1) // VAE_TEMPORAL_STRIDE + 1
 
-    def video_indices(self, start: int, length: int) -> NDArray[np.int64]:
+    def video_indices(self, start: Frame, length: Frame) -> NDArray[np.int64]:
         """int64 [num_video_frames]: frame indices of the window, clamped to the episode's last frame."""
         offsets = np.arange(0, self.num_frames, self.video_stride, dtype=np.int64)
-        return np.minimum(offsets + start, np.int64(length - 1))
+        found: NDArray[np.int64] = np.minimum(offsets + start, np.asarray(length - 1, np.int64))
+        return found
 
-    def action_indices(self, start: int, length: int) -> NDArray[np.int64]:
+    def action_indices(self, start: Frame, length: Frame) -> NDArray[np.int64]:
         """int64 [action_horizon]: action rows of the window, clamped to the episode's last row."""
-        return np.minimum(np.arange(self.action_horizon, dtype=np.int64) + start, np.int64(length - 1))
+        offsets = np.arange(self.action_horizon, dtype=np.int64)
+        found: NDArray[np.int64] = np.minimum(offsets + start, np.asarray(length - 1, np.int64))
+        return found
 
-    def action_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
+    def action_is_pad(self, start: Frame, length: Frame) -> NDArray[np.bool_]:
         """bool [action_horizon]: True where the unclamped row lies past the episode's end."""
         return np.asarray(start + np.arange(self.action_horizon) >= length)
 
-    def image_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
+    def image_is_pad(self, start: Frame, length: Frame) -> NDArray[np.bool_]:
         """bool [num_video_frames]: True where the unclamped video frame lies past the episode's end."""
         return np.asarray(start + np.arange(0, self.num_frames, self.video_stride) >= length)
 
-    def latent_is_pad(self, start: int, length: int) -> NDArray[np.bool_]:
+    def latent_is_pad(self, start: Frame, length: Frame) -> NDArray[np.bool_]:
         """bool [latent_frames]: a future latent is padding iff all four of its video frames are."""
         image = self.image_is_pad(start, length)
-        future = image[1:].reshape(-1, VAE_TEMPORAL_STRIDE).all(axis=1)
-        return np.concatenate([image[:1], future])
+        future = image[..., 1:].reshape(*image.shape[:-1], -1, VAE_TEMPORAL_STRIDE).all(axis=-1)
+        return np.concatenate([image[..., :1], future], axis=-1)
 
     def starts(self, length: int, stride: int = 1) -> NDArray[np.int64]:
         """int64 [m]: window starts 0, stride, 2*stride, .. of an episode with `length` frames."""

@@ -113,23 +113,16 @@ class WindowBatches:
 
     def _chunks(self, episode: Frames, start: Frames) -> tuple[Float32, NDArray[np.bool_], Float32]:
         """Normalised action [n, A, a], its padding [n, A] and normalised state [n, p]."""
-        actions, pads, states = [], [], []
-        for number, begin in zip(episode.tolist(), start.tolist(), strict=True):
-            rows = self.rows(number)
-            length = len(rows.action)
-            pad = self.window.action_is_pad(begin, length)
-            chunk = rows.action[self.window.action_indices(begin, length)]
-            if len(self._delta):
-                chunk[np.ix_(pad, self._delta)] = 0.0  # a delta past the end is "no motion", not the last motion again
-            actions.append(chunk)
-            pads.append(pad)
-            states.append(rows.state[begin])
-        return self._action.apply(np.stack(actions)), np.stack(pads), np.stack(states)
+        owners = [self.rows(number) for number in episode.tolist()]
+        begin, length = start[:, None], np.array([[len(rows.action)] for rows in owners], np.int64)
+        pad = self.window.action_is_pad(begin, length)
+        indices = self.window.action_indices(begin, length)
+        action = np.stack([rows.action[wanted] for rows, wanted in zip(owners, indices, strict=True)])
+        for column in self._delta.tolist():
+            action[..., column][pad] = 0.0  # a delta past the end is "no motion", not the last motion again
+        state = np.stack([rows.state[frame] for rows, frame in zip(owners, start.tolist(), strict=True)])
+        return self._action.apply(action), pad, state
 
     def _future_pad(self, episode: Frames, start: Frames) -> NDArray[np.bool_]:
-        return np.stack(
-            [
-                self.window.latent_is_pad(begin, self.episodes[number].num_frames)[1:]
-                for number, begin in zip(episode.tolist(), start.tolist(), strict=True)
-            ]
-        )
+        length = np.array([[self.episodes[number].num_frames] for number in episode.tolist()], np.int64)
+        return self.window.latent_is_pad(start[:, None], length)[:, 1:]

@@ -68,6 +68,11 @@ def test_every_window_matches_the_naive_rules(case: tuple[Window, int, int]) -> 
     assert spec.action_is_pad(start, length).tolist() == action_pad
     assert spec.latent_is_pad(start, length).tolist() == latent_pad
     assert len(latent_pad) == spec.latent_frames and len(video) == spec.num_video_frames
+    starts, lengths = np.array([[start], [length - 1]]), np.array([[length], [length + 7]])  # several windows at once
+    for rule in (spec.video_indices, spec.action_indices, spec.image_is_pad, spec.action_is_pad, spec.latent_is_pad):
+        singly = [rule(int(begin), int(end)) for begin, end in zip(starts[:, 0], lengths[:, 0], strict=True)]
+        together = rule(starts, lengths)
+        assert np.array_equal(together, np.stack(singly)) and together.dtype == singly[0].dtype
 
 
 @pytest.mark.parametrize(("length", "stride"), [(1, 1), (10, 1), (10, 3), (9, 3), (2, 5)])
