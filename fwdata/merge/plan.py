@@ -245,7 +245,8 @@ def _merged_plan(inputs: Sequence[_Input], parts: Sequence[_MovedPart]) -> PlanR
     for moved in parts:
         entry = planned[moved.input.name][moved.part.name]
         episodes = tuple(_renamed(episode, moved.input) for episode in entry.episodes)
-        entries.append(entry.model_copy(update={"name": moved.name, "episodes": episodes}))
+        changes = {"name": moved.name, "episodes": episodes, **({"plan": ""} if entry.plan else {})}
+        entries.append(entry.model_copy(update=changes))
     return PlanRecord(
         parts=tuple(entries),
         skipped=tuple(skipped for item in inputs for skipped in item.store.plan.skipped),

@@ -49,9 +49,12 @@ class PlannedPart:
     """sha256 of what it is made from, by which a written part is recognised."""
 
     def entry(self) -> PlannedPartRecord:
-        """The part as it is written to the plan, for a part planned now."""
+        """The part as it is written to the plan, for a part planned now, or one whose plan was lost."""
         episodes = (PlannedEpisodeRecord(id=r.id, source=r.source, bytes=r.ref.num_bytes) for r in self.recordings)
-        return PlannedPartRecord(name=self.name, group=self.group, episodes=tuple(episodes))
+        entry = PlannedPartRecord(name=self.name, group=self.group, episodes=tuple(episodes))
+        if plan_digest(entry.sizes()) == self.digest:
+            return entry
+        return entry.model_copy(update={"plan": self.digest})
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def planned_part(entry: PlannedPartRecord, by_id: Mapping[str, RootedRecording])
         group=entry.group,
         recordings=tuple(by_id[episode.id] for episode in entry.episodes if episode.id in by_id),
         missing=tuple(episode.source for episode in entry.episodes if episode.id not in by_id),
-        digest=plan_digest(entry.sizes()),
+        digest=entry.plan or plan_digest(entry.sizes()),
     )
 
 

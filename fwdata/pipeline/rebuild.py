@@ -16,6 +16,7 @@ from pathlib import Path
 from fwdata.errors import StoreDamaged
 from fwdata.io import remove
 from fwdata.pipeline.discover import find_recordings
+from fwdata.pipeline.lost_plan import part_folders, parts_by_records
 from fwdata.pipeline.part import convert_part
 from fwdata.pipeline.plan import PlannedPart, parts_again, plan_record
 from fwdata.pipeline.request import ConvertRequest
@@ -123,13 +124,17 @@ def survey(request: ConvertRequest, names: Collection[str], *, plan_lost: bool) 
     misfits: list[str] = []
     grown: dict[str, tuple[str, ...]] = {}
     shared = shared_files(found.recordings)
-    if plan_lost:
-        misfits += _plan_misfits(request.out, parts, names)
+    compared = set(names)
+    if plan_lost and (wrong := list(_plan_misfits(request.out, parts, names))):
+        recorded = parts_by_records(request.out, found)
+        misfits += [] if recorded else wrong
+        parts = recorded or parts
+        compared |= {part.name for part in recorded or ()}
     for part in parts:
-        if part.name in names:
-            differ = list(_part_misfits(request.out, part, _planned_bytes(request.out, part, plan_lost)))
+        if part.name in compared:
+            differ = list(_part_misfits(request.out, part, _planned_bytes(request.out, part, plan_lost), shared))
             misfits += (item.text for item in differ if item.file not in shared)
-            if differ and all(item.file in shared for item in differ):
+            if part.name in names and differ and all(item.file in shared for item in differ):
                 grown[part.name] = tuple(dict.fromkeys(item.file for item in differ))
     result = Survey(request, found, parts, frozenset(names), tuple(misfits), grown)
     return result if misfits or not grown else replace(result, misfits=tuple(_content_misfits(result)))
@@ -150,7 +155,7 @@ def _content_misfits(found: Survey) -> Iterator[str]:
 
 def _plan_misfits(store: Path, parts: tuple[PlannedPart, ...], damaged: Collection[str]) -> Iterator[str]:
     """Why the parts that the recordings make are not the store's."""
-    have = {path.name for path in (store / "parts").glob("p*") if path.is_dir()} | set(damaged)
+    have = {*part_folders(store), *damaged}
     if have != {part.name for part in parts}:
         yield f"the recordings given make {len(parts)} parts, {store} has {len(have)}"
     for part in parts:
@@ -177,7 +182,9 @@ class _Misfit:
     """The file that has other bytes; "" where that is not what is wrong."""
 
 
-def _part_misfits(store: Path, part: PlannedPart, planned: Mapping[str, int]) -> Iterator[_Misfit]:
+def _part_misfits(
+    store: Path, part: PlannedPart, planned: Mapping[str, int], shared: frozenset[str]
+) -> Iterator[_Misfit]:
     """What is absent of a part, or another than the one that was converted."""
     recorded = recorded_part(store, part)
     by_id = {recording.id: recording for recording in part.recordings}
@@ -193,9 +200,11 @@ def _part_misfits(store: Path, part: PlannedPart, planned: Mapping[str, int]) ->
         yield from (_Misfit(f"{part.name}: recording {source} is missing from the recordings given") for source in lost)
         for name, recording in by_id.items():
             if recording.ref.num_bytes != planned[name]:
+                files = recording.stored().files
                 yield _Misfit(
                     f"{part.name}: {recording.source} differs: it has {recording.ref.num_bytes} bytes, "
-                    f"recorded are {planned[name]}"
+                    f"recorded are {planned[name]}",
+                    files[0] if shared.issuperset(files) else "",
                 )
 
 
@@ -259,7 +268,10 @@ def _convert_again(found: Survey, staging: Path, wanted: Sequence[PlannedPart]) 
         list(pool.run(convert_part, tasks, lambda *_: None, part_losses(staging)))
     for part in wanted:
         made, recorded = read_part(LocalFiles(staging), part.name), recorded_part(found.request.out, part)
-        if part.name not in found.grown or made is None or recorded is None:
+        if part.name not in found.grown or made is None:
+            continue
+        if recorded is None:
+            _keep_files_of_others(found, staging, part, made[0])
             continue
         files = {episode.id: episode.files for episode in recorded.episodes}
         sizes = {f.path: f.bytes for e in made[0].episodes for f in e.files if f.path in found.grown[part.name]}
@@ -270,6 +282,22 @@ def _convert_again(found: Survey, staging: Path, wanted: Sequence[PlannedPart]) 
         )
         sources = read_sources(LocalFiles(staging), part.name)
         write_sources(staging, sources.model_copy(update={"bytes": sizes}))
+
+
+def _keep_files_of_others(found: Survey, staging: Path, part: PlannedPart, made: PartRecord) -> None:
+    """Record of the shared files of a part that lost its metadata what other parts record of them, as it did."""
+    others = (recorded_part(found.request.out, other) for other in found.parts if other.name != part.name)
+    files = {f.path: f for record in others if record for episode in record.episodes for f in episode.files}
+    then = {
+        f.path: f.bytes for e in made.episodes for f in e.files if f.path in files and files[f.path].sha256 != f.sha256
+    }
+    episodes = tuple(
+        e.model_copy(update={"files": tuple(files.get(f.path, f) for f in e.files)}) for e in made.episodes
+    )
+    if then:
+        write_record(staging / "parts" / part.name, made.model_copy(update={"episodes": episodes}))
+        sources = read_sources(LocalFiles(staging), part.name)
+        write_sources(staging, sources.model_copy(update={"bytes": then}))
 
 
 def _as_recorded(made: CameraRecord, recorded: CameraRecord | None) -> CameraRecord:
@@ -312,7 +340,14 @@ def _compare(found: Survey, staging: Path, part: PlannedPart) -> None:
     files = [f for f in made.digests if f.startswith(("lowdim/state/c/", "lowdim/action/c/", "cameras/"))]
     left = [f for f in files if "/c/" in f and (old / f).is_file()]
     same = sum(file_sha256(old / f) == file_sha256(new / f) for f in left)
-    if 2 * same < len(left) or (not left and sources):
+    if part.name in found.grown and not left:
+        raise StoreDamaged(
+            f"{where} has lost its metadata and all its files, and the recordings given have grown since, so that "
+            "nothing shows that they are those it was made from; nothing was changed: run the same `fwdata convert` "
+            "again, which makes the part anew"
+        )
+    enough = len(left) if part.name in found.grown else len(left) / 2
+    if same < enough or (not left and sources):
         what = f"{len(left) - same} of the {len(left)} files left of it" if left else "the caches made from it"
         raise StoreDamaged(
             f"{where} has lost its metadata, and {what} do not agree with what the recordings given make: they are "

@@ -154,7 +154,7 @@ class Store:
             return None
         record, digest = found
         planned = self._planned.get(name)
-        if record.plan != plan_digest(planned.sizes() if planned else {}):
+        if record.plan != ((planned and planned.plan) or plan_digest(planned.sizes() if planned else {})):
             raise StoreDamaged(
                 f"{self.location}/parts/{name} does not hold the recordings that the store's plan says; "
                 f"run `fwdata verify {quoted(self.location)}`"

@@ -130,6 +130,9 @@ class PlannedPartRecord(Record):
     """Natural unit that its recordings share."""
     episodes: tuple[PlannedEpisodeRecord, ...]
     """Its recordings, in conversion order."""
+    plan: str = ""
+    """What the part records of its plan, where a repair could not learn the sizes of then; absent where it follows from
+    them."""
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each recording by id, which `fwdata.store.files.plan_digest` is computed from."""

@@ -99,3 +99,27 @@ def test_a_store_is_not_repaired_from_other_content(grown: tuple[Path, Path], da
     with pytest.raises(StoreDamaged, match=r"was converted from other recordings .* and so did what was converted"):
         repair(request)
     assert tree(out) == before
+
+
+@pytest.mark.parametrize("lost", ["plan", "parts/p00000"])
+@pytest.mark.parametrize("episodes", [None, 1])
+def test_what_a_store_lost_itself_is_made_again_from_a_dataset_that_grew(
+    tmp_path: Path, lost: str, episodes: int | None
+) -> None:
+    raw, out = lr.write_dataset(tmp_path / "raw", FIRST), tmp_path / "s.zarr"
+    run_convert(raw, out, MANIFEST, evidence=False, part_episodes=episodes)
+    whole = tree(out / "parts")
+    (out / lost / "zarr.json").unlink()
+    corrected = {("action.left_arm", 0): lr.rows(FIRST, "action.left_arm", 0) + 1}
+    lr.write_dataset(raw, replace(GROWN, values=corrected))
+    before, request = tree(out), RepairRequest(out, (raw,), workers=0)
+    if lost != "plan":  # what is left of the part is not what these recordings make
+        with pytest.raises(StoreDamaged, match=r"1 of the \d+ files left of it do not agree"):
+            repair(request)
+        assert tree(out) == before
+    lr.write_dataset(raw, GROWN)
+    assert repair(request).left.findings == []
+    made = tree(out / "parts")
+    assert [name for name in whole if made[name] != whole[name]] in ([], ["p00000/zarr.json"])
+    assert not run_convert(raw, out, MANIFEST, evidence=False).changed
+    assert [e.num_frames for e in fwdata.open(out).episodes] == [5, 7, 6]
