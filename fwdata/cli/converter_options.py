@@ -55,7 +55,7 @@ class Flag:
     default: Any
     """Value where the flag is absent."""
     about: str
-    """The field's docstring on one line; "" where it has none."""
+    """The field's docstring on one line; "" where it has none or nobody asked."""
 
     def value(self, text: str) -> Any:
         """The option's value from its text. UsageError with what is allowed."""
@@ -91,11 +91,14 @@ def spelt(name: str) -> str:
     return name.replace("_", "-")
 
 
-def flags_of(options: type[BaseModel]) -> dict[str, Flag]:
-    """The flags of an `Options` model, by field, each explained by the field's own docstring or description."""
+def flags_of(options: type[BaseModel], explained: bool = True) -> dict[str, Flag]:
+    """The flags of an `Options` model, by field, each explained by the field's own docstring or description.
+
+    explained: False leaves docstrings out, which are read from the model's source.
+    """
     from fwdata.field_docs import field_docs
 
-    found, docs = {}, field_docs(options)
+    found, docs = {}, field_docs(options) if explained else {}
     for name, field in options.model_fields.items():
         default = field.get_default(call_default_factory=True)
         found[name] = _flag(name, field.annotation, default, _sentence(field.description or docs.get(name, "")))
@@ -145,7 +148,8 @@ class OptionsCommand(TyperCommand):
         source = self._source(first)
         model = _options_of(source) if source else None
         own = self._own()
-        flags = {n: flag for n, flag in (flags_of(model) if model else {}).items() if f"--{spelt(n)}" not in own}
+        every = flags_of(model, explained="--help" in args) if model else {}
+        flags = {name: flag for name, flag in every.items() if f"--{spelt(name)}" not in own}
         ctx.meta[PARAMETERS], ctx.meta[EXAMPLE] = _parameters(list(flags.values())), (source, _example(model))
         wrong_usage, _ = usage_errors()
         try:
