@@ -40,6 +40,10 @@ def _warm[R](measured: Callable[..., R], manifest: Manifest, raw: Path, *others:
     return measured(manifest, raw, *others)
 
 
+def ready(*, link: Link) -> None:
+    """Nothing: a pool that has done it has imported what its workers need."""
+
+
 def time_floor(manifest: Manifest, raw: Path) -> Timing:
     """Only reading and decoding, in camera frames, in this process."""
     return timed("read and decode only", lambda: read_and_decode(manifest, raw))
