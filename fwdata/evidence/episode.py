@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.claims import ArmClaim, Conventions
+from fwdata.evidence.columns import ColumnValues, Mask, titles
 from fwdata.evidence.image_motion import ImageMotion
 from fwdata.evidence.looks import CameraLook
-from fwdata.evidence.signals import Floats, active_columns, speed
+from fwdata.evidence.signals import Floats, moving_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +59,34 @@ class EpisodeInput:
         return self.action.astype(np.float64)
 
     @cached_property
+    def columns(self) -> ColumnValues:
+        """The columns of the state, then those of the action."""
+        first, rows = self.state.shape[1], len(self.state)
+        values = np.empty((first + self.action.shape[1], rows))
+        values[:first], values[first:] = self.state.T, self.action.T
+        return ColumnValues(values)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, "state " or "action " before each."""
+        return titles(self.state_names, self.action_names)
+
+    @cached_property
+    def row_prints(self) -> NDArray[np.uint32]:
+        """uint32 [T], a checksum of every row of state and action."""
+        rows = np.concatenate([self.state, self.action], axis=1)
+        size, data = rows.shape[1] * rows.itemsize, memoryview(rows.tobytes())
+        return np.array([zlib.crc32(data[low : low + size]) for low in range(0, len(data), size)], np.uint32)
+
+    @cached_property
     def speed(self) -> Floats:
         """float64 [T], speed of all state columns together (`signals.speed`)."""
-        return speed(self.state64, self.active)
+        return self.columns.speed(self.active)
 
     @cached_property
     def active(self) -> NDArray[np.int64]:
         """Indices of the state columns that move and are not noise."""
-        return active_columns(self.state64)
+        return np.flatnonzero(self.columns.active[: self.state.shape[1]])
 
     @cached_property
     def motion(self) -> Mapping[str, ImageMotion]:
@@ -97,6 +119,22 @@ class EpisodeInput:
         arm = self.arm_of(camera)
         return self.speed if arm is None else self._arm_speed[arm.name]
 
+    def moving_of(self, camera: str) -> Mask:
+        """bool [T], rows in which what moves this camera's image moves: its arm, or anything for a fixed camera."""
+        arm = self.arm_of(camera)
+        return self._moving if arm is None else self._arm_moving[arm.name]
+
     @cached_property
     def _arm_speed(self) -> Mapping[str, Floats]:
-        return {arm.name: speed(self.state64[:, list(arm.state)]) for arm in self.claims.arms}
+        """The speed of every arm."""
+        active = set(self.active.tolist())
+        moving = {arm.name: [column for column in arm.state if column in active] for arm in self.claims.arms}
+        return {name: self.columns.speed(np.array(columns, np.int64)) for name, columns in moving.items()}
+
+    @cached_property
+    def _moving(self) -> Mask:
+        return moving_rows(self.speed)
+
+    @cached_property
+    def _arm_moving(self) -> Mapping[str, Mask]:
+        return {name: moving_rows(speeds) for name, speeds in self._arm_speed.items()}

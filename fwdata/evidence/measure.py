@@ -24,7 +24,7 @@ def measure(
         if light and detector.needs_images and not detector.light:
             continue
         if rows is not None and not detector.needs_images:
-            verdicts += [verdict for verdict in rows.verdicts if verdict.detector == detector.name]
+            verdicts += rows.of(detector.name)
         elif len(episode.state) >= detector.min_rows:
             verdicts += detector.measure(episode)
             if compared or not detector.compares:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, cast
 
 if TYPE_CHECKING:
@@ -225,9 +226,17 @@ class EpisodeMeasurement:
     options: Mapping[str, str] = field(default_factory=dict)
     """Detector -> the converter option that would agree with the opposite; not stored."""
 
-    def of(self, detector: str) -> tuple[Verdict, ...]:
+    def of(self, detector: str) -> Sequence[Verdict]:
         """The verdicts of one detector."""
-        return tuple(verdict for verdict in self.verdicts if verdict.detector == detector)
+        return self._by_detector.get(detector, ())
+
+    @cached_property
+    def _by_detector(self) -> Mapping[str, Sequence[Verdict]]:
+        """Detector -> its verdicts, as every detector asks every episode of a data set for its own."""
+        found: dict[str, list[Verdict]] = {}
+        for verdict in self.verdicts:
+            found.setdefault(verdict.detector, []).append(verdict)
+        return found
 
     def to_json(self) -> MeasurementJson:
         """As a store keeps it, some 50 bytes a verdict: values of what agrees, reasons of what does not tell.

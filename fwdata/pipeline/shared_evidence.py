@@ -3,7 +3,8 @@
 A part keeps values and contradictions of its episodes alone. The words and traces that the verdicts of the data set are
 made from lie in the job's folder until its last part is pooled, so that they are those of one process.
 
-    .jobs/convert/p00003.measured.npz    "episodes": JSON; "<episode>_<trace>_energy", "_speeds", "_commands": float64
+    .jobs/convert/p00003.evidence.npz    "ids" and "episodes": JSON; "numbers": float64, "prints": uint32 and "tiles":
+                                         uint8, those of all traces one after the other
 """
 
 from __future__ import annotations
@@ -11,25 +12,23 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace, Verdict
+from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace, Trace, Verdict
 from fwdata.io import write_atomic
 from fwdata.store.leases import JOBS
-from fwdata.store.records import JsonObject
 
 JOB = "convert"
 """Name of a conversion's job."""
 
-SUFFIX = ".measured.npz"
-ARRAYS = ("energy", "speeds", "commands")
+SUFFIX = ".evidence.npz"
 
 
 def begin_handing_over(store: Path) -> None:
@@ -49,58 +48,98 @@ def hand_over(store: Path, part: str, measured: Sequence[EpisodeMeasurement]) ->
     folder = store / JOBS / JOB
     if not folder.is_dir():
         return
-    arrays: dict[str, NDArray[np.float64]] = {}
-    episodes = []
-    for number, measurement in enumerate(measured):
-        traces = list[list[object]]()
-        for trace in (t for t in measurement.traces if isinstance(t, MotionTrace)):
-            for name in ARRAYS:
-                if (values := getattr(trace, name)) is not None:
-                    arrays[f"{number}_{len(traces)}_{name}"] = values
-            traces.append([trace.camera, trace.hz, trace.simulated, trace.state_lag])
-        episodes.append(
-            {
-                "id": measurement.episode,
-                "group": measurement.group,
-                "verdicts": [asdict(verdict) for verdict in measurement.verdicts],
-                "traces": traces,
-                "looks": [_plain(trace) for trace in measurement.traces if isinstance(trace, LookTrace)],
-                "options": dict(measurement.options),
-            }
-        )
+    numbers, prints, tiles = (
+        _Joined(np.float64),
+        _Joined(np.uint32),
+        _Joined(np.uint8),
+    )  # one array is far faster than many
+    episodes = [
+        {
+            "id": m.episode,
+            "group": m.group,
+            "verdicts": [vars(verdict) for verdict in m.verdicts],
+            "traces": [
+                [t.camera, t.hz, t.simulated, t.state_lag, *map(numbers.put, (t.energy, t.speeds, t.commands))]
+                for t in m.traces
+                if isinstance(t, MotionTrace)
+            ],
+            "looks": [
+                [t.camera, tiles.put(t.tiles), prints.put(t.prints), prints.put(t.rows)]
+                for t in m.traces
+                if isinstance(t, LookTrace)
+            ],
+            "options": dict(m.options),
+        }
+        for m in measured
+    ]
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, episodes=np.array(json.dumps(episodes)), **arrays)
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        ids=_json([m.episode for m in measured]),
+        episodes=_json(episodes),
+        numbers=numbers.whole(),
+        prints=prints.whole(),
+        tiles=tiles.whole(),
+    )
     write_atomic(folder / f"{part}{SUFFIX}", buffer.getvalue())
 
 
 def handed_over(store: Path, without: Collection[str]) -> dict[str, EpisodeMeasurement]:
-    """By episode, what other processes measured; parts that hold an episode of `without` are this process's own."""
+    """By episode, what other processes measured; the episodes of `without` are this process's own."""
     found: dict[str, EpisodeMeasurement] = {}
     for path in sorted((store / JOBS / JOB).glob(f"*{SUFFIX}")):
         with np.load(path, allow_pickle=False) as file:
-            for number, entry in enumerate(json.loads(str(file["episodes"]))):
-                if entry["id"] not in without:
-                    found[entry["id"]] = _measurement(file, number, entry)
+            if not set(json.loads(file["ids"].tobytes())) <= set(without):
+                measured = _measured(file)
+                found |= {m.episode: m for m in measured if m.episode not in without}
     return found
 
 
-def _measurement(file: Any, number: int, entry: JsonObject) -> EpisodeMeasurement:
-    traces = []
-    for place, (camera, hz, simulated, lag) in enumerate(entry["traces"]):
-        energy, speeds, commands = (_array(file, f"{number}_{place}_{name}") for name in ARRAYS)
-        traces.append(MotionTrace(camera, hz, energy, speeds, simulated, commands, lag))
-    verdicts = tuple(Verdict.from_json(verdict) for verdict in entry["verdicts"])
-    looks = [_look(*values) for values in entry["looks"]]
-    return EpisodeMeasurement(entry["id"], entry["group"], verdicts, (*traces, *looks), entry["options"])
+class _Joined:
+    """Arrays of one type, one after the other."""
+
+    def __init__(self, dtype: DTypeLike, whole: NDArray[Any] | None = None) -> None:
+        self._dtype, self._put = dtype, list[NDArray[Any]]()
+        self._whole, self._place = whole, 0
+
+    def put(self, values: NDArray[Any] | None) -> list[int] | None:
+        """Add one; its shape, None for none."""
+        if values is None:
+            return None
+        self._put.append(values.reshape(-1))
+        return list(values.shape)
+
+    def whole(self) -> NDArray[Any]:
+        """All of them."""
+        return np.concatenate([np.empty(0, self._dtype), *self._put], dtype=self._dtype)
+
+    def take(self, shape: Sequence[int] | None) -> Any:
+        """The next one, by its shape; None for none."""
+        if shape is None:
+            return None
+        assert self._whole is not None
+        first, self._place = self._place, self._place + math.prod(shape)
+        return self._whole[first : self._place].reshape(shape)
 
 
-def _plain(look: LookTrace) -> list[object]:
-    return [look.camera, look.tiles.tolist(), look.prints.tolist(), look.rows.tolist()]
+def _measured(file: Any) -> list[EpisodeMeasurement]:
+    """The episodes of one file, in order, as their arrays are."""
+    numbers, prints, tiles = (_Joined(file[name].dtype, file[name]) for name in ("numbers", "prints", "tiles"))
+    found = []
+    for entry in json.loads(file["episodes"].tobytes()):
+        traces: list[Trace] = [
+            MotionTrace(camera, hz, numbers.take(energy), numbers.take(speeds), simulated, numbers.take(commands), lag)
+            for camera, hz, simulated, lag, energy, speeds, commands in entry["traces"]
+        ]
+        traces += [
+            LookTrace(camera, tiles.take(shown), prints.take(images), prints.take(rows))
+            for camera, shown, images, rows in entry["looks"]
+        ]
+        verdicts = tuple(Verdict.from_json(verdict) for verdict in entry["verdicts"])
+        found.append(EpisodeMeasurement(entry["id"], entry["group"], verdicts, tuple(traces), entry["options"]))
+    return found
 
 
-def _look(camera: str, tiles: list[object], prints: list[int], rows: list[int]) -> LookTrace:
-    return LookTrace(camera, np.asarray(tiles, np.uint8), np.array(prints, np.uint32), np.array(rows, np.uint32))
-
-
-def _array(file: Any, name: str) -> Any:
-    return file.get(name)
+def _json(value: object) -> NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)

@@ -35,9 +35,12 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
         return
     measurements: list[EpisodeMeasurement] = []
     for part in store.parts:
-        kept = {episode.id for episode in part.record.episodes}
-        found = (m for m in read_part_evidence(store.files, part.name) if m.episode in kept)
-        measurements += [measured.get(m.episode, m) for m in found]
+        kept = [episode.id for episode in part.record.episodes]
+        if measured.keys() >= set(kept):
+            measurements += [measured[name] for name in kept]
+        else:
+            found = (m for m in read_part_evidence(store.files, part.name) if m.episode in set(kept))
+            measurements += [measured.get(m.episode, m) for m in found]
     verdicts: list[DatasetVerdict] = []
     comparing = [detector for detector in all_detectors() if detector.compares]
     traced = _traced(store, comparing, {m.episode: m for m in measurements})

@@ -12,7 +12,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.image_motion import ImageMotion
 from fwdata.evidence.records import Verdict
-from fwdata.evidence.signals import Floats, correlation, lagged, moving_rows, percentile, speed
+from fwdata.evidence.signals import Floats, correlation, lagged, percentile
 
 STILL = 0.02
 FROZEN_ROWS, FROZEN_SECONDS, MOST = 20, 1.0, 0.5
@@ -33,11 +33,6 @@ EXCHANGED, EXCHANGED_DEAD, EXCHANGED_LAGS = 0.2, 0.6, range(-3, 4)
 REPEATED = 0.4
 
 
-def own_motion(episode: EpisodeInput, camera: str) -> NDArray[np.bool_]:
-    """bool [T], rows in which what moves this camera's image moves: its arm, or anything for a fixed camera."""
-    return moving_rows(episode.speed_of(camera))
-
-
 class FrozenCamera(Detector):
     """e1: a run of moving rows without any change of the image."""
 
@@ -51,7 +46,7 @@ class FrozenCamera(Detector):
         return tuple(self._one(episode, name) for name in episode.thumbnails)
 
     def _one(self, episode: EpisodeInput, camera: str) -> Verdict:
-        moving, limit = own_motion(episode, camera), max(FROZEN_ROWS, round(FROZEN_SECONDS * episode.hz))
+        moving, limit = episode.moving_of(camera), max(FROZEN_ROWS, round(FROZEN_SECONDS * episode.hz))
         if moving.sum() < MIN_MOVING:
             return self.abstain(f"{moving.sum()} moving rows, {MIN_MOVING} are needed", subject=camera, decided=DECIDED)
         if is_black(episode.motion[camera]):
@@ -183,7 +178,7 @@ class ExchangedWrists(Detector):
         arms = [arm for arm in episode.claims.arms if arm.camera in episode.thumbnails]
         if len(arms) != 2:
             return ()
-        speeds = [speed(episode.state64[:, list(arm.state)]) for arm in arms]
+        speeds = [episode.speed_of(str(arm.camera)) for arm in arms]
         energies = [episode.motion[str(arm.camera)].energy for arm in arms]
         halves = [
             (arm.name, follows(energies[own], each), follows(energies[1 - own], each))
@@ -232,7 +227,7 @@ class SlowCamera(Detector):
         if episode.every > 1:
             return ()
         for camera in episode.thumbnails:
-            moving = own_motion(episode, camera)
+            moving = episode.moving_of(camera)
             if moving.sum() < FROZEN_ROWS:
                 found.append(self.abstain("too few moving rows", subject=camera, decided=EVERY))
                 continue

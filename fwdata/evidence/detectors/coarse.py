@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ GAPS, OFF_GRID = 4, 0.05
 MOVING = 3
 """State columns that must move for that."""
 
+type Values = NDArray[np.float32]
+
 FINE = "values as finely resolved as in other episodes"
 
 
@@ -61,10 +64,8 @@ class CoarseValues(Detector):
 
     def trace(self, episode: EpisodeInput) -> tuple[StepTrace, ...]:
         """Steps and distinct values of every column."""
-        rows = np.concatenate([episode.state64, episode.action64], axis=1)
-        names = [f"state {name}" for name in episode.state_names] + [f"action {name}" for name in episode.action_names]
-        found = np.array([_steps(column) for column in np.sort(rows, axis=0).T])
-        return (StepTrace(tuple(names), *(values.astype(np.float32) for values in found.T)),)
+        found = _steps(episode.columns.ordered)
+        return (StepTrace(episode.names, *(values.astype(np.float32) for values in found)),)
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict; its episodes are those with coarse columns."""
@@ -72,10 +73,7 @@ class CoarseValues(Detector):
         found = [(name, trace) for name, trace in found if trace.names == found[0][1].names]
         if not found:
             return ()
-        traces = [trace for _, trace in found]
-        usual, reach = (_medians([getattr(trace, key) for trace in traces]) for key in ("steps", "reach"))
-        several = len(traces) >= EPISODES
-        coarse = [(several and _among(trace, usual, reach)) or _alone(trace) for trace in traces]
+        coarse = _coarse([trace for _, trace in found])
         bad = [(name, each) for (name, _), each in zip(found, coarse, strict=True) if each]
         first = bad[0][1] if bad else None
         return (
@@ -94,39 +92,62 @@ class CoarseValues(Detector):
         )
 
 
-def _steps(values: Floats) -> tuple[float, float, float, float]:
-    """What `StepTrace` keeps of a column [T], in order: smallest step, distinct values, range, how regular they are."""
-    reach = float(values[-1] - values[0])
-    gaps = np.diff(values)
-    gaps = gaps[gaps > SAME * max(abs(float(values[0])), abs(float(values[-1])))]
-    if not np.isfinite(reach) or reach <= CONSTANT or not len(gaps):
-        return float("nan"), float("nan"), float("nan"), 0.0
-    step, regular = float(gaps.min()), 0.0
-    if len(gaps) >= GAPS and reach <= WHOLE * step:
-        multiples = np.round(gaps / step)
-        step = float(gaps.sum() / multiples.sum())
-        on_grid = bool((np.abs(gaps / step - multiples) < OFF_GRID).all())
-        regular = 2.0 if (values == np.round(values)).all() else 1.0 if on_grid else 0.0
-    return step, float(len(gaps) + 1), reach, regular
+def _steps(ordered: Floats) -> tuple[Floats, ...]:
+    """What `StepTrace` keeps of columns [D, T], each in order: smallest steps, distinct values, ranges, regularity."""
+    first, last = ordered[:, 0], ordered[:, -1]
+    reach, gaps = last - first, ordered[:, 1:] - ordered[:, :-1]
+    several = gaps > (SAME * np.maximum(np.abs(first), np.abs(last)))[:, None]
+    count = np.count_nonzero(several, axis=1)
+    moving = np.isfinite(reach) & (reach > CONSTANT) & (count > 0)
+    step = np.where(several, gaps, np.inf).min(axis=1)
+    regular = np.zeros(len(ordered))
+    for column in np.flatnonzero(moving & (count >= GAPS) & (reach <= WHOLE * step)):
+        step[column], regular[column] = _grid(ordered[column], gaps[column][several[column]], step[column])
+    return (*(np.where(moving, values, np.nan) for values in (step, count + 1.0, reach)), regular)
+
+
+def _grid(values: Floats, gaps: Floats, step: float) -> tuple[float, float]:
+    """(step, how regular) of a column of few values in order, from the gaps between them and the smallest of these."""
+    multiples = np.round(gaps / step)
+    step = float(gaps.sum() / multiples.sum())
+    on_grid = bool((np.abs(gaps / step - multiples) < OFF_GRID).all())
+    return step, 2.0 if (values == np.round(values)).all() else 1.0 if on_grid else 0.0
+
+
+def _coarse(traces: Sequence[StepTrace]) -> list[_Coarse | None]:
+    """What is coarse in each episode; all are sifted at once, and few are left to look at."""
+    keys = ("steps", "reach", "distinct", "regular")
+    steps, wide, distinct, regular = (np.stack([getattr(trace, key) for trace in traces]) for key in keys)
+    usual, reach = _medians(steps), _medians(wide)
+    several = len(traces) >= EPISODES
+    suspect = (~(_is_state(traces[0].names) & (distinct > GAPS)) | (regular > 0)).all(axis=1)
+    suspect |= (_few(wide, steps, regular, usual) & (wide > REACH * reach)).sum(axis=1) >= COLUMNS
+    other = _other_arm(traces[0].names)
+    if other is not None:
+        few = _few(wide, steps, regular, steps[:, other])
+        suspect |= (few & (wide > REACH * wide[:, other])).sum(axis=1) >= MOVING
+    return [
+        ((several and _among(trace, usual, reach)) or _alone(trace)) if worth else None
+        for trace, worth in zip(traces, suspect.tolist(), strict=True)
+    ]
 
 
 def _among(trace: StepTrace, usual: NDArray[np.float32], reach: NDArray[np.float32]) -> _Coarse | None:
     """Columns whose steps are far wider than the usual ones of all episodes."""
-    coarse = _few(trace, usual) & (trace.reach > REACH * reach)
+    coarse = _few(trace.reach, trace.steps, trace.regular, usual) & (trace.reach > REACH * reach)
     return _told(trace, coarse, "steps far wider than in the other episodes", usual)
 
 
 def _alone(trace: StepTrace) -> _Coarse | None:
     """Columns of few steps, by the other arm or by themselves."""
-    where = {name: column for column, name in enumerate(trace.names)}
-    other = np.array([where.get(opposite(name), column) for name, column in where.items()])
-    if len(other) == len(trace.names):
+    other = _other_arm(trace.names)
+    if other is not None:
         usual = trace.steps[other]
-        coarse = _few(trace, usual) & (trace.reach > REACH * trace.reach[other])
+        coarse = _few(trace.reach, trace.steps, trace.regular, usual) & (trace.reach > REACH * trace.reach[other])
         found = _told(trace, coarse, "steps far wider than those of the other arm", usual, MOVING)
         if found:
             return found
-    state = np.array([name.startswith("state ") for name in trace.names]) & (trace.distinct > GAPS)
+    state = _is_state(trace.names) & (trace.distinct > GAPS)
     levels = trace.reach[state] / trace.steps[state]
     if len(levels) < MOVING or not trace.regular[state].all():
         return None
@@ -137,10 +158,22 @@ def _alone(trace: StepTrace) -> _Coarse | None:
     return _told(trace, state, words, np.full(len(trace.names), np.nan))
 
 
-def _few(trace: StepTrace, usual: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """bool [D], columns of at most 256 even steps that are far wider than the usual ones."""
-    even = (trace.regular > 0) & (trace.reach <= LEVELS * trace.steps)
-    found: NDArray[np.bool_] = even & (trace.steps > COARSER * usual)
+@lru_cache(maxsize=4)
+def _other_arm(names: tuple[str, ...]) -> NDArray[np.int64] | None:
+    """int64 [D], the column of the other arm for each, or itself; None where two have one name."""
+    where = {name: column for column, name in enumerate(names)}
+    return np.array([where.get(opposite(name), where[name]) for name in names]) if len(where) == len(names) else None
+
+
+@lru_cache(maxsize=4)
+def _is_state(names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """bool [D], the columns of the state."""
+    return np.array([name.startswith("state ") for name in names])
+
+
+def _few(reach: Values, steps: Values, regular: Values, usual: Values) -> NDArray[np.bool_]:
+    """bool [.., D], columns of at most 256 even steps that are far wider than the usual ones."""
+    found: NDArray[np.bool_] = (regular > 0) & (reach <= LEVELS * steps) & (steps > COARSER * usual)
     return found
 
 
@@ -159,9 +192,8 @@ def _told(
     return _Coarse(words, len(where), example)
 
 
-def _medians(values: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """float32 [D], medians of the columns; NaN where a column moves in none."""
-    stacked = np.stack(values)
+def _medians(stacked: Values) -> Values:
+    """float32 [D], medians of the columns of [n, D]; NaN where a column moves in none."""
     known = ~np.isnan(stacked).all(axis=0)
     found = np.full(stacked.shape[1], np.nan, np.float32)
     found[known] = np.nanmedian(stacked[:, known], axis=0)

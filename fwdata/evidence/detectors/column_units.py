@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.evidence.columns import at
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.scales import switching
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, SizeTrace
-from fwdata.evidence.signals import Floats, active_columns, percentile
+from fwdata.evidence.signals import Floats
 
 GAP, CLEAR, RATIO = 8.0, 3.0, 10.0
 """A column falls apart at a gap of 8; others follow where their sides are 3 times apart, and their medians 10 times."""
@@ -80,15 +81,14 @@ class ColumnUnits(Detector):
 
     def trace(self, episode: EpisodeInput) -> tuple[SizeTrace, ...]:
         """Sizes of the state's columns and upper ends of those that switch."""
-        rows = np.concatenate([episode.state64, episode.action64], axis=1)
-        names = [f"state {name}" for name in episode.state_names] + [f"action {name}" for name in episode.action_names]
-        sizes, tops = np.full(len(names), np.nan), np.full(len(names), np.nan)
-        moving = active_columns(rows)
+        columns, ends = episode.columns, switching(episode)
+        sizes, tops = np.full(len(ends), np.nan), np.full(len(ends), np.nan)
+        moving = np.flatnonzero(columns.active & ~ends)
         if len(moving):
-            sizes[moving] = percentile(np.abs(rows[:, moving]), 95)
-        ends = np.concatenate(switching(episode))
-        sizes[ends], tops[ends] = np.nan, percentile(rows[:, ends], 98)
-        return (SizeTrace(tuple(names), sizes.astype(np.float32), tops.astype(np.float32)),)
+            sizes[moving] = at(np.sort(np.abs(columns.values[moving]), axis=1), 95)
+        if ends.any():
+            tops[ends] = columns.percentile(98)[ends]
+        return (SizeTrace(episode.names, sizes.astype(np.float32), tops.astype(np.float32)),)
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict for the columns, and one for the grippers where they open to two widths."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, RowTrace
+from fwdata.evidence.shared_values import shared_values
 from fwdata.evidence.signals import Floats
 
 POINTS, NEAR, SHARED, ROUNDING = 32, 0.08, 0.5, 1e-4
@@ -35,8 +35,8 @@ class DuplicateEpisodes(Detector):
 
     def trace(self, episode: EpisodeInput) -> tuple[RowTrace, ...]:
         """Path and row digests of one episode."""
-        rows = np.concatenate([episode.state64, episode.action64], axis=1)
-        return (RowTrace(path_of(rows), digests_of(rows)),)
+        columns = episode.columns.values
+        return (RowTrace(path_of(columns), digests_of(columns)),)
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict; its episodes are the later ones of every pair."""
@@ -64,40 +64,46 @@ class DuplicateEpisodes(Detector):
         )
 
 
-def path_of(rows: Floats) -> NDArray[np.float32]:
-    """float32 [32, D], rows at evenly spaced times, linearly interpolated."""
-    wanted = np.linspace(0, len(rows) - 1, POINTS)
+def path_of(columns: Floats) -> NDArray[np.float32]:
+    """float32 [32, D], of columns [D, T]: rows at evenly spaced times, linearly interpolated."""
+    low, high, part = _times(columns.shape[1])
+    found = columns[:, low] * (1 - part) + columns[:, high] * part
+    return np.ascontiguousarray(found.T, np.float32)
+
+
+@lru_cache(maxsize=64)
+def _times(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """(row before, row after, share of the way to it) of 32 evenly spaced times."""
+    wanted = np.linspace(0, rows - 1, POINTS, dtype=np.float64)
     low = wanted.astype(np.int64)
-    high = np.minimum(low + 1, len(rows) - 1)
-    part = (wanted - low)[:, None]
-    found: NDArray[np.float32] = (rows[low] * (1 - part) + rows[high] * part).astype(np.float32)
-    return found
+    high: NDArray[np.int64] = np.minimum(low + 1, rows - 1)
+    return low, high, wanted - low
 
 
-def digests_of(rows: Floats) -> NDArray[np.uint64]:
-    """uint64 [n], digests of the distinct rows, rounded to 1e-4, in order: sums of their numbers times random odd ones.
+def digests_of(columns: Floats) -> NDArray[np.uint64]:
+    """uint64 [n], of columns [D, T]: digests of the distinct rows, rounded to 1e-4, in order: sums of their numbers
+    times random odd ones.
 
     Two rows that differ have one digest by a chance of about 1 in 2^63.
     """
-    whole = np.round(rows / ROUNDING).astype(np.int64).view(np.uint64)
-    factors = np.random.default_rng(0).integers(0, 2**64, whole.shape[1], np.uint64) | np.uint64(1)
-    found: NDArray[np.uint64] = np.unique((whole * factors).sum(axis=1, dtype=np.uint64))
+    whole = np.round(columns / ROUNDING).astype(np.int64).view(np.uint64)
+    found: NDArray[np.uint64] = np.sort((whole * _factors(len(whole))[:, None]).sum(axis=0, dtype=np.uint64))
+    different: NDArray[np.uint64] = found[np.concatenate([[True], found[1:] != found[:-1]])]
+    return different
+
+
+@lru_cache(maxsize=8)
+def _factors(width: int) -> NDArray[np.uint64]:
+    found: NDArray[np.uint64] = np.random.default_rng(0).integers(0, 2**64, width, np.uint64) | np.uint64(1)
     return found
 
 
 def exact_pairs(rows: Sequence[NDArray[np.uint64]]) -> set[tuple[int, int]]:
     """Pairs of episodes that share more than half of the shorter one's distinct rows."""
-    digests, owners = np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(each) for each in rows])
-    order = np.argsort(digests, kind="stable")  # owners of one digest stay in order
-    starts = np.flatnonzero(np.diff(digests[order], prepend=digests[order][:1] ^ np.uint64(1)))
-    counts = np.diff(starts, append=len(order))
-    several = np.flatnonzero((counts > 1) & (counts <= BLOCK))
-    shared = Counter(
-        pair
-        for start, count in zip(starts[several], counts[several], strict=True)
-        for pair in combinations(owners[order[start : start + count]].tolist(), 2)
-    )
-    return {pair for pair, count in shared.items() if count > SHARED * min(len(rows[pair[0]]), len(rows[pair[1]]))}
+    pairs, counts = shared_values(rows, BLOCK)
+    lengths = np.array([len(each) for each in rows])
+    many = pairs[counts > SHARED * lengths[pairs].min(axis=1)]
+    return {(one, other) for one, other in many.tolist()}
 
 
 def near_pairs(paths: Sequence[NDArray[np.float32]], groups: Sequence[str]) -> set[tuple[int, int]]:

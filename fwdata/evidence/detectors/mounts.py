@@ -9,7 +9,6 @@ from fwdata.evidence.claims import ArmClaim
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Verdict
-from fwdata.evidence.signals import active_columns
 
 LOOKED_AT = 32
 """Frames, evenly spread, whose pixels are compared."""
@@ -64,9 +63,10 @@ class ExchangedMount(Detector):
 def _busiest(episode: EpisodeInput) -> ArmClaim | None:
     """The arm with a camera that travels most; None where none moves."""
     travels: list[tuple[float, ArmClaim]] = []
+    moving = set(episode.active.tolist())
     for arm in episode.claims.arms:
         rows = episode.state64[:, list(arm.state)]
-        if arm.camera in episode.thumbnails and len(active_columns(rows)):
+        if arm.camera in episode.thumbnails and moving.intersection(arm.state):
             travels.append((float(np.ptp(rows, axis=0).sum()), arm))
     return max(travels, key=lambda item: item[0])[1] if travels else None
 

@@ -101,7 +101,9 @@ def odd_looks(tiles: Floats) -> list[OddLook]:
     """The exceptions among first images [n, 8, 8, 3]; [] where they are many. Cost: 4 us per episode and other."""
     best: dict[int, OddLook] = {}
     others = np.unique(np.linspace(0, len(tiles) - 1, OTHERS).round().astype(np.int64))
-    turned = (odd for name, change in CHANGES for odd in _turned(tiles, others, name, change))
+    as_is = _correlations(tiles, others)
+    usual = _median_of(as_is, _nearest(as_is))
+    turned = (odd for name, change in CHANGES for odd in _turned(tiles, usual, others, name, change))
     for each in (*_exchanged(tiles, others), *turned):
         known = best.get(each.place)
         best[each.place] = each if known is None or each.changed > known.changed else known
@@ -126,11 +128,13 @@ def _exchanged(tiles: Floats, others: Places) -> list[OddLook]:
     ]
 
 
-def _turned(tiles: Floats, others: Places, name: str, change: Change) -> list[OddLook]:
-    """Episodes whose pattern is that of others once it is changed, while these are not like their own changed one."""
-    as_is, changed = _correlations(tiles, others), _correlations(tiles, others, change(tiles))
+def _turned(tiles: Floats, usual: Floats, others: Places, name: str, change: Change) -> list[OddLook]:
+    """Episodes whose pattern is that of others once it is changed, while these are not like their own changed one.
+
+    usual: float64 [n], the median score as they are.
+    """
+    changed = _correlations(tiles, others, change(tiles))
     near = _nearest(changed)
-    usual = _median_of(as_is, _nearest(as_is))
     scores = _median_of(changed, near)
     odd = (scores >= TURNED) & (scores - usual >= MARGIN)
     plain = (usual >= TURNED) & (usual - scores >= MARGIN)

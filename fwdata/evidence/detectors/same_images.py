@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.looks import smallest
+from fwdata.evidence.looks import PRINTS
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, LookTrace
+from fwdata.evidence.shared_values import AT_ONCE, Pairs, shared_values
 
 SHARED, FEWEST, COMMON = 0.5, 8, 256
 """Share of the prints of two cameras above which they show the same images, distinct images that a camera needs to be
@@ -32,8 +32,7 @@ class SameImages(Detector):
         """What each camera's images are known again by."""
         if not episode.looks:
             return ()
-        rows = np.concatenate([episode.state, episode.action], axis=1)
-        prints = smallest(zlib.crc32(row) for row in np.ascontiguousarray(rows))
+        prints = np.unique(episode.row_prints)[:PRINTS]
         return tuple(LookTrace(name, look.tiles, look.prints, prints) for name, look in episode.looks.items())
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
@@ -43,7 +42,8 @@ class SameImages(Detector):
         if total < 2:
             return ()
         pairs = _pairs(found)
-        names = sorted({found[place][0] for pair in pairs for place in pair}, key=[name for name, _ in found].index)
+        sharing = {found[place][0] for pair in pairs for place in pair}
+        names = [name for name in dict.fromkeys(name for name, _ in found) if name in sharing]
         shown = [(found[one], found[other]) for one, other in sorted(pairs)[:2]]
         examples = ", ".join(f"{one[0]} {one[1].camera} is {other[0]} {other[1].camera}" for one, other in shown)
         return (
@@ -66,25 +66,28 @@ class SameImages(Detector):
 
 def _pairs(found: Sequence[tuple[str, LookTrace]]) -> set[tuple[int, int]]:
     """Pairs of cameras of two episodes with other rows that show the same images."""
-    counts = [len(trace.prints) if len(trace.prints) >= FEWEST else 0 for _, trace in found]
-    prints = np.concatenate([trace.prints[:count] for (_, trace), count in zip(found, counts, strict=True)])
-    order = np.argsort(prints, kind="stable")
-    owners = np.repeat(np.arange(len(found)), counts)[order]
-    again = np.flatnonzero(np.diff(prints[order]) == 0)  # where a print is that of the one before
-    shared = Counter[tuple[int, int]]()
-    for run in np.split(again, np.flatnonzero(np.diff(again) > 1) + 1):
-        held = owners[run[0] : run[-1] + 2].tolist() if len(run) else []
-        if len(held) <= COMMON:
-            shared.update((one, other) for n, one in enumerate(held) for other in held[n + 1 :])
-    return {(one, other) for (one, other), count in shared.items() if _same(found[one], found[other], count)}
+    prints = [trace.prints if len(trace.prints) >= FEWEST else trace.prints[:0] for _, trace in found]
+    pairs, counts = shared_values(prints, COMMON)
+    lengths = np.array([len(each) for each in prints])
+    number = {name: place for place, (name, _) in enumerate(found)}
+    own = np.array([number[name] for name, _ in found])
+    pairs = pairs[(counts > SHARED * lengths[pairs].min(axis=1)) & (own[pairs[:, 0]] != own[pairs[:, 1]])]
+    rows = [trace.rows for _, trace in found]
+    limits = SHARED * np.array([len(each) for each in rows])[pairs].min(axis=1)
+    return {(one, other) for one, other in pairs[_both(rows, pairs) <= limits].tolist()}  # else h1 finds them
 
 
-def _same(one: tuple[str, LookTrace], other: tuple[str, LookTrace], count: int) -> bool:
-    left, right = one[1], other[1]
-    if one[0] == other[0] or count <= SHARED * min(len(left.prints), len(right.prints)):
-        return False
-    both = len(np.intersect1d(left.rows, right.rows))
-    return both <= SHARED * min(len(left.rows), len(right.rows))  # else h1 finds them
+def _both(held: Sequence[NDArray[np.uint32]], pairs: Pairs) -> NDArray[np.int64]:
+    """int64 [m], how many of their distinct values the two of each pair share."""
+    width = max(len(values) for values in held)
+    table = np.full((len(held), width), -1, np.int64)
+    for row, values in zip(table, held, strict=True):
+        row[: len(values)] = values
+    found, size = np.empty(len(pairs), np.int64), max(1, AT_ONCE // max(1, width) ** 2)
+    for low in range(0, len(pairs), size):
+        one, other = table[pairs[low : low + size, 0]], table[pairs[low : low + size, 1]]
+        found[low : low + size] = ((one[:, :, None] == other[:, None]) & (one >= 0)[:, :, None]).sum(axis=(1, 2))
+    return found
 
 
 DETECTORS = (SameImages(),)

@@ -7,12 +7,12 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fwdata.evidence.columns import ColumnValues, Mask
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
-from fwdata.evidence.signals import CONSTANT, Floats
+from fwdata.evidence.signals import CONSTANT
 
 STATE = "state"
 """Subject of the state as a whole, known grippers left out; others are columns that go from one end to the other."""
@@ -56,19 +56,12 @@ class OneScale(Detector):
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """The sizes that `pool` compares, as values of verdicts that agree."""
-        ends_of = dict(zip(("state", "action"), switching(episode), strict=True))
-        reaches = [
-            (f"{kind} {name}", float(np.ptp(rows[:, column])))
-            for kind, rows, names in (
-                ("state", episode.state64, episode.state_names),
-                ("action", episode.action64, episode.action_names),
-            )
-            for column, name in enumerate(names)
-            if ends_of[kind][column]
-        ]
+        columns = np.flatnonzero(switching(episode)).tolist()
+        reaches = [(episode.names[column], float(episode.columns.reach[column])) for column in columns]
         ends = {subject for subject, _ in reaches}
-        others = [i for i, name in enumerate(episode.state_names) if f"state {name}" not in ends]
-        others = [i for i in others if not any(i in claim.state for claim in episode.claims.grippers)]
+        grippers = {column for claim in episode.claims.grippers for column in claim.state}
+        names = episode.names[: len(episode.state_names)]
+        others = [i for i, name in enumerate(names) if name not in ends and i not in grippers]
         size = float(np.sqrt((episode.state64[:, others] ** 2).mean())) if others else 0.0
         tops = [SCALES[claim.state_scale] for claim in episode.claims.grippers if claim.state_scale in SCALES]
         found = [(STATE, size)] if size > CONSTANT else []
@@ -145,20 +138,24 @@ def apart(found: Sequence[Size], ratio: float) -> tuple[list[Size], list[Size]]:
 
 
 @lru_cache(maxsize=1)
-def switching(episode: EpisodeInput) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """`switches` of the state and of the action; the last episode's answer is kept, as three detectors ask."""
-    return switches(episode.state64), switches(episode.action64)
+def switching(episode: EpisodeInput) -> Mask:
+    """bool [Ds + Da], `switches` of state and action; the last episode's answer is kept, as three detectors ask."""
+    return switches(episode.columns)
 
 
-def switches(rows: Floats) -> NDArray[np.bool_]:
-    """bool [D], the columns of [T, D] that go from one end to the other and are mostly there, as a gripper's."""
-    if len(rows) < FEW_ROWS:
-        return np.zeros(rows.shape[1], np.bool_)
-    low, high = rows.min(axis=0), rows.max(axis=0)
-    reach = high - low
-    wide = (reach > CONSTANT) & (reach >= 0.8 * np.maximum(np.abs(low), np.abs(high)))
-    lower, upper = (rows - low < AT_ENDS * reach).mean(axis=0), (high - rows < AT_ENDS * reach).mean(axis=0)
-    found: NDArray[np.bool_] = wide & (lower + upper > ENDS) & (np.minimum(lower, upper) > EACH_END)
+def switches(columns: ColumnValues) -> Mask:
+    """bool [D], the columns that go from one end to the other and are mostly there, as a gripper's."""
+    found = np.zeros(len(columns.values), np.bool_)
+    if columns.values.shape[1] < FEW_ROWS:
+        return found
+    low, high, reach = columns.low, columns.high, columns.reach
+    wide = np.flatnonzero((reach > CONSTANT) & (reach >= 0.8 * np.maximum(np.abs(low), np.abs(high))))
+    if not len(wide):
+        return found
+    values, near = columns.values[wide], (AT_ENDS * reach[wide])[:, None]
+    lower = (values - low[wide, None] < near).mean(axis=1)
+    upper = (high[wide, None] - values < near).mean(axis=1)
+    found[wide] = (lower + upper > ENDS) & (np.minimum(lower, upper) > EACH_END)
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.evidence.columns import ColumnValues
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.scales import switches, switching
 from fwdata.evidence.episode import EpisodeInput
@@ -100,7 +101,8 @@ def _changes(episode: EpisodeInput) -> Iterator[str]:
 
 def _grippers(episode: EpisodeInput, kind: str) -> NDArray[np.int64]:
     """Columns of state or action that are grippers, as decided or as they go from end to end."""
-    found = set(np.flatnonzero(switching(episode)[kind == "action"]).tolist())
+    ends, first = switching(episode), episode.state.shape[1]
+    found = set(np.flatnonzero(ends[:first] if kind == "state" else ends[first:]).tolist())
     for claim in episode.claims.grippers:
         found |= set(claim.state) if kind == "state" else {claim.action} - {None}
     return np.array(sorted(found), np.int64)
@@ -159,7 +161,7 @@ def scale_step(values: Floats, partner: Floats | None) -> tuple[range, float] | 
     for rows in (range(int(wide[0])), range(int(wide[-1]) + 1, len(values))):
         some = values[rows.start : rows.stop]
         own = float(np.ptp(some)) if len(some) >= FEWEST else 0.0
-        if own < LEAST * reach or not switches(some[:, None])[0]:
+        if own < LEAST * reach or not switches(ColumnValues(some[None]))[0]:
             continue
         ends = (some - some.min() < 0.05 * own, some.max() - some < 0.05 * own)
         if min(map(_longest, ends)) < PLATEAU:

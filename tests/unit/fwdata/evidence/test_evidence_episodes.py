@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, pooled, told, two_arms, with_claims
 
 from fwdata.errors import UsageError
+from fwdata.evidence import shared_values
 from fwdata.evidence.detectors.duplicates import digests_of, exact_pairs
 from fwdata.evidence.detectors.text import near_misses
 from fwdata.evidence.episode import EpisodeInput
@@ -37,9 +40,21 @@ def test_episodes_that_share_most_rows_are_pairs_and_those_that_share_some_are_n
     rows = np.random.default_rng(0).normal(size=(100, 3))
     fresh = np.random.default_rng(1).normal(size=(100, 3))
     mostly, partly = np.concatenate([rows[:70], fresh[:30]]), np.concatenate([rows[:30], fresh[:70]])
-    digests = [digests_of(rows) for rows in (rows, mostly, partly)]
+    digests = [digests_of(each.T) for each in (rows, mostly, partly)]
     assert exact_pairs(digests[:2]) == {(0, 1)}
     assert exact_pairs([digests[0], digests[2]]) == set()
+
+
+def test_shared_values_are_counted_for_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_values, "AT_ONCE", 7)
+    rng = np.random.default_rng(0)
+    held = [rng.choice(40, rng.integers(0, 20), replace=False) for _ in range(9)]
+    held += [held[3], held[3][:5], np.empty(0, np.int64)]  # copies, which share the same owners
+    owners = [{n for n, each in enumerate(held) if value in each} for value in range(40)]
+    for most in (3, 12):
+        wanted = Counter(p for own in owners if len(own) <= most for p in combinations(sorted(own), 2))
+        pairs, counts = shared_values.shared_values(held, most)
+        assert {(a, b): n for (a, b), n in zip(pairs.tolist(), counts.tolist(), strict=True)} == wanted
 
 
 def test_a_copy_is_found_where_groups_move_one_arm_each() -> None:
