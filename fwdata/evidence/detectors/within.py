@@ -116,7 +116,7 @@ def _suspicious(values: Floats) -> NDArray[np.bool_]:
     steps = np.abs(values[1:]) > STEPS[0] / 2 * np.abs(values[:-1])
     back = np.abs(values[:-1]) > STEPS[0] / 2 * np.abs(values[1:])
     far = (steps | back) & (values[1:] != 0) & (values[:-1] != 0)
-    found: NDArray[np.bool_] = (reach > 0) & ((little.sum(axis=0) >= PLATEAU) | far.any(axis=0))
+    found: NDArray[np.bool_] = (reach > 0) & np.isfinite(reach) & ((little.sum(axis=0) >= PLATEAU) | far.any(axis=0))
     return found
 
 

@@ -144,3 +144,11 @@ def test_grippers_that_hold_flicker_or_are_obeyed_at_once_are_of_one_scale() -> 
         rows[0][:, 3], rows[1][:, 3] = state, action
         found = told("unit_within", changed(episode, state=rows[0], action=rows[1]))[""]
         assert found.verdict == "confirmed", found.detail
+
+
+def test_a_gripper_that_is_infinite_in_a_row_is_no_other_unit() -> None:
+    episode = two_arms(0)
+    state = episode.state.copy()
+    state[40, 3] = np.inf
+    with np.errstate(invalid="ignore"):
+        assert told("unit_within", changed(episode, state=state))[""].verdict == "confirmed"
