@@ -14,7 +14,11 @@ from fwdata.evidence.claims import ArmClaim, Conventions
 from fwdata.evidence.columns import ColumnValues, Mask, titles
 from fwdata.evidence.image_motion import ImageMotion
 from fwdata.evidence.looks import CameraLook
+from fwdata.evidence.sides import ON_AN_ARM, has_side, is_left
 from fwdata.evidence.signals import Floats, moving_rows
+
+HALVES = (6, 7, 8)
+"""Columns of one arm of two: joints, with or without a gripper."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +111,19 @@ class EpisodeInput:
 
     def arm_of(self, camera: str) -> ArmClaim | None:
         """The arm that a camera rides on; None for a fixed camera."""
-        return next((arm for arm in self.claims.arms if arm.camera == camera), None)
+        return next((arm for arm in (*self.claims.arms, *self.likely_arms) if arm.camera == camera), None)
+
+    @cached_property
+    def likely_arms(self) -> tuple[ArmClaim, ...]:
+        """Both halves of columns without a side in their names, where a left and a right wrist camera are the only ones
+        that have one, and nothing else is claimed: the left arm's columns are before the right arm's."""
+        half, odd = divmod(len(self.state_names), 2)
+        if self.claims.arms or odd or half not in HALVES or any(has_side(name) for name in self.state_names):
+            return ()
+        seen = dict.fromkeys((*self.thumbnails, *self.looks))
+        wrists = [name for name in seen if has_side(name) and ON_AN_ARM.search(name.lower())]
+        halves = {True: ("left", tuple(range(half))), False: ("right", tuple(range(half, 2 * half)))}
+        return tuple(ArmClaim(*halves[is_left(name)], name) for name in wrists)
 
     def rows_of(self, camera: str) -> Floats:
         """float64 [T, D], the state columns that move what a camera sees: its arm's, or all for a fixed camera."""
@@ -128,7 +144,8 @@ class EpisodeInput:
     def _arm_speed(self) -> Mapping[str, Floats]:
         """The speed of every arm."""
         active = set(self.active.tolist())
-        moving = {arm.name: [column for column in arm.state if column in active] for arm in self.claims.arms}
+        arms = (*self.claims.arms, *self.likely_arms)
+        moving = {arm.name: [column for column in arm.state if column in active] for arm in arms}
         return {name: self.columns.speed(np.array(columns, np.int64)) for name, columns in moving.items()}
 
     @cached_property

@@ -7,6 +7,15 @@ import re
 _SIDE = re.compile(r"left|right", re.IGNORECASE)
 
 
+ON_AN_ARM = re.compile(r"wrist|hand|gripper|eef|end_?effector")
+"""What lower-case names of cameras on an arm hold."""
+
+
+def has_side(name: str) -> bool:
+    """Whether a name says left or right, and not both."""
+    return len({found.lower() for found in _SIDE.findall(name)}) == 1
+
+
 def opposite(name: str) -> str:
     """The name with left for right and right for left, in the case it has: "kLeftElbow" is "kRightElbow"."""
     return _SIDE.sub(_other, name)

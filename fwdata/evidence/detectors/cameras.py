@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import combinations
 
 import numpy as np
@@ -12,6 +11,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.image_motion import ImageMotion
 from fwdata.evidence.records import Verdict
+from fwdata.evidence.sides import ON_AN_ARM
 from fwdata.evidence.signals import Floats, correlation, lagged, percentile
 
 STILL = 0.02
@@ -76,10 +76,9 @@ def _ends(still: NDArray[np.bool_]) -> bool:
 
 def _rides_unknown(episode: EpisodeInput, camera: str) -> bool:
     """Whether a camera rides on an arm by its name, and nothing tells which: that arm may rest while another moves."""
-    return episode.arm_of(camera) is None and bool(_ON_AN_ARM.search(camera.lower()))
+    known = any(arm.camera == camera for arm in episode.claims.arms)
+    return not known and bool(ON_AN_ARM.search(camera.lower()))
 
-
-_ON_AN_ARM = re.compile(r"wrist|hand|gripper|eef|end_?effector")
 
 DECIDED = "the image changes while the robot moves"
 
@@ -175,7 +174,7 @@ class ExchangedWrists(Detector):
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict for two arms with a camera each; an arm that does not move adds nothing."""
-        arms = [arm for arm in episode.claims.arms if arm.camera in episode.thumbnails]
+        arms = [arm for arm in episode.claims.arms or episode.likely_arms if arm.camera in episode.thumbnails]
         if len(arms) != 2:
             return ()
         speeds = [episode.speed_of(str(arm.camera)) for arm in arms]
@@ -201,6 +200,7 @@ class ExchangedWrists(Detector):
                 n=len(episode.state),
                 decided=OWN,
                 measured=OWN if score > 0 else "each wrist image moves with the other arm",
+                action="stop" if episode.claims.arms else "warn",
             ),
         )
 

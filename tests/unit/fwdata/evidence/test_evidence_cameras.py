@@ -13,6 +13,7 @@ from paths import DATA
 from converters.libero.options import LiberoOptions
 from converters.libero.stored import agreeing
 from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
+from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.image_motion import apparent_motion
 from fwdata.evidence.measure import measure, pool
 from fwdata.evidence.sentences import contradiction, line, refusal
@@ -305,3 +306,35 @@ def test_a_wrist_camera_of_an_arm_that_nobody_named_may_rest() -> None:
         shown = {"head": episode.thumbnails["head"], camera: still}
         plain = with_claims(changed(episode, thumbnails=shown), arms=(), layout=None)
         assert told("camera_frozen", plain)[camera].action == action
+
+
+def unnamed(episode: EpisodeInput) -> EpisodeInput:
+    """Two arms of seven columns each whose names do not tell them, and whose wrist cameras' names do."""
+    still = np.zeros((len(episode.state), 3), np.float32)
+    state = np.concatenate([episode.state[:, :4], still, episode.state[:, 4:], still], axis=1)
+    images = {"head": "head", "left": "cam_left_wrist", "right": "cam_right_wrist"}
+    shown = {images[name]: thumbnails for name, thumbnails in episode.thumbnails.items()}
+    names = tuple(f"joint_{i}" for i in range(14))
+    plain = with_claims(episode, arms=(), layout=None, grippers=(), pairs=None)
+    return changed(plain, state=state, action=state, state_names=names, action_names=names, thumbnails=shown)
+
+
+def test_halves_of_unnamed_columns_are_the_arms_that_wrist_cameras_name() -> None:
+    rested, exchanged, frozen = [], [], []
+    for seed in range(4):
+        episode = unnamed(two_arms(seed))
+        images, state = dict(episode.thumbnails), episode.state.copy()
+        still = np.repeat(images["cam_left_wrist"][:1], len(state), axis=0)
+        frozen.append(with_camera(episode, "cam_left_wrist", still))
+        left, right = images["cam_left_wrist"], images["cam_right_wrist"]
+        exchanged.append(changed(episode, thumbnails={**images, "cam_left_wrist": right, "cam_right_wrist": left}))
+        state[:, :7] = state[:1, :7]
+        rested.append(changed(frozen[-1], state=state))
+    assert pooled("camera_frozen", rested)["cam_left_wrist"].verdict == "no evidence"
+    assert pooled("wrists_exchanged", rested)[""].verdict == "confirmed"
+    found = pooled("wrists_exchanged", exchanged)[""]
+    assert (found.verdict, found.action) == ("contradicted", "warn")
+    dead = pooled("camera_frozen", frozen)["cam_left_wrist"]
+    assert (dead.verdict, dead.action) == ("contradicted", "warn")
+    named = [changed(e, state_names=tuple(f"left_{i}" for i in range(14))) for e in exchanged]
+    assert "" not in pooled("wrists_exchanged", named)
