@@ -25,12 +25,13 @@ from fwdata.store.files import LocalFiles
 FIRST_SHARE, MIN_FIRST, MAX_FIRST = 10, 4, 10
 """One recording in ten is measured before anything is written, at least 4 and at most 10."""
 
-IMAGE_SHARE, MIN_IMAGES, MAX_IMAGES = 20, 3, 20
-"""One recording in twenty has its images measured before anything is written, at most 20; none where that makes fewer
-than 3, which tell nothing about a data set: there images are measured as they are converted."""
+IMAGE_SHARE, MIN_IMAGES = 50, 3
+"""One recording in fifty has its images measured before anything is written, at most MAX_FIRST, as that decodes them
+once more; none where that makes fewer than 3, which tell nothing about a data set: there images are measured as they
+are converted."""
 
-SHOWN_SHARE, MIN_SHOWN = 10, 10
-"""All detectors see the images of one recording in ten that is converted, at least 10 and at most MAX_IMAGES."""
+SHOWN_SHARE, MIN_SHOWN, MAX_SHOWN = 10, 10, 20
+"""All detectors see the images of one recording in ten that is converted, at least 10 and at most 20."""
 
 EVERY_FRAME = 4
 """Of those, the recordings whose videos of a real robot are looked at frame by frame; of others every second one."""
@@ -108,7 +109,8 @@ def first_recordings(
     thorough: as a dry run does.
     """
     count = len(recordings)
-    images = min(MAX_IMAGES, max(DRY_IMAGES, count // DRY_SHARE) if thorough else count // IMAGE_SHARE)
+    images = max(DRY_IMAGES, count // DRY_SHARE) if thorough else min(MAX_FIRST, count // IMAGE_SHARE)
+    images = min(MAX_SHOWN, images)
     images = images if images >= MIN_IMAGES else 0
     shown_later = shown_recordings(recordings)  # what is known of their images is not measured again
     chosen = spread(shown_later, max(min(MAX_FIRST, max(MIN_FIRST, count // FIRST_SHARE)), images))
@@ -126,7 +128,7 @@ def dry_recordings(recordings: Sequence[RootedRecording]) -> list[tuple[RootedRe
 
 def shown_recordings(recordings: Sequence[RootedRecording]) -> list[RootedRecording]:
     """The recordings whose images all detectors see while they are converted, evenly spread."""
-    return spread(recordings, min(MAX_IMAGES, max(MIN_SHOWN, len(recordings) // SHOWN_SHARE)))
+    return spread(recordings, min(MAX_SHOWN, max(MIN_SHOWN, len(recordings) // SHOWN_SHARE)))
 
 
 def read_thumbnails(episode: Episode) -> dict[str, Collector]:

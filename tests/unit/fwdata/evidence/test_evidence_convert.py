@@ -354,7 +354,7 @@ def test_exchanged_cameras_of_libero_are_found(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_camera_that_dies_later_leaves_its_recording_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "IMAGE_SHARE", 2)
-    monkeypatch.setattr(evidence, "MAX_IMAGES", 4)  # all detectors see four, the light ones all
+    monkeypatch.setattr(evidence, "MAX_SHOWN", 4)  # all detectors see four, the light ones all
     raw = write_libero(tmp_path / "raw", 12, lambda number, demo: blacken(demo) if number == 2 else None)
     report = libero(raw, tmp_path / "o.zarr")
     [(source, reason)] = report.quarantined

@@ -67,7 +67,7 @@ def raises(data: bytes, taken: Collector | None) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("recordings", "images", "looked_at"), [(1, 0, 1), (8, 0, 4), (60, 3, 6), (100, 5, 10), (900, 20, 20)]
+    ("recordings", "images", "looked_at"), [(1, 0, 1), (8, 0, 4), (60, 0, 6), (150, 3, 10), (900, 10, 10)]
 )
 def test_the_first_recordings_are_spread_and_their_images_bounded(recordings: int, images: int, looked_at: int) -> None:
     root = Root(Path("raw"), "raw")
