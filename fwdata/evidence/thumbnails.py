@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,18 +46,23 @@ class FromVideo:
     """
 
     def __init__(self) -> None:
-        from av.video.reformatter import VideoReformatter
+        from av.video.reformatter import Interpolation, VideoReformatter
 
         self._reformatter = VideoReformatter()
+        self._area = int(Interpolation.AREA.value)  # found by its name, it takes longer than the image
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """One frame."""
-        side = block_size(frame.height, frame.width)
-        height, width = frame.height // side, frame.width // side
-        small = self._reformatter.reformat(frame, width, height, "gray", interpolation="AREA")
-        plane = small.planes[0]
-        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        return lines[:height, :width].copy()
+        height, width = _averaged(frame.height, frame.width)
+        plane = self._reformatter.reformat(frame, width, height, "gray", interpolation=self._area).planes[0]
+        lines: NDArray[np.uint8] = np.ndarray((height, width), np.uint8, plane, 0, (plane.line_size, 1))
+        return lines.copy()
+
+
+@cache
+def _averaged(height: int, width: int) -> tuple[int, int]:
+    side = block_size(height, width)
+    return height // side, width // side
 
 
 def of_camera(camera: Camera, rows: int) -> NDArray[np.uint8]:
@@ -116,13 +122,20 @@ class Collector:
         if first < len(frames):
             self._blocks.append(from_rgb(frames[first :: self.every]))
 
-    def add_jpeg(self, data: bytes, small: NDArray[np.uint8] | None = None, swapped: bool = False) -> None:
+    def add_jpeg(
+        self,
+        data: bytes,
+        small: NDArray[np.uint8] | None = None,
+        swapped: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         """Take one JPEG buffer. ValueError when it is damaged, also where it is not kept.
 
-        small: what `small_grey` made of it, where that is known. swapped: a decoder shows red and blue exchanged.
+        small: what `small_grey` made of it, where that is known. swapped: a decoder shows red and blue exchanged. size:
+        its height and width, where they are known.
         """
         if small is None or self.light:
-            small = small_grey(data, LIGHT_WIDTH if self.light else WIDTH)
+            small = small_grey(data, LIGHT_WIDTH if self.light else WIDTH, size)
         self._look.add_jpeg(data, swapped)
         if not self._skips():
             self._blocks.append(small[None])

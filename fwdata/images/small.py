@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,20 +19,25 @@ def block_size(height: int, width: int, least: int = WIDTH) -> int:
     return max(1, min(width // least, height // MIN_HEIGHT))
 
 
-def small_grey(data: bytes, least: int = WIDTH) -> NDArray[np.uint8]:
+@cache
+def _scaled(height: int, width: int, least: int) -> tuple[int, int, int]:
+    """Height and width that a JPEG is decoded at, and the side of the blocks of these pixels that are averaged."""
+    factor = next(f for f in (8, 4, 2, 1) if f == 1 or block_size(height, width, least) >= f)
+    high, wide = -(-height // factor), -(-width // factor)
+    return high, wide, block_size(high, wide, least)
+
+
+def small_grey(data: bytes, least: int = WIDTH, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """One JPEG buffer -> uint8 [h, w], grey, decoded at an eighth of its size at least. ValueError when damaged.
 
-    least: width that is left. Cost: reading the coded bits, and 20 us for 320x240 (none with LIGHT_WIDTH).
+    least: width that is left. size: its height and width, where they are known. Cost: reading the coded bits, and 20 us
+    for 320x240 (none with LIGHT_WIDTH).
     """
     import simplejpeg
 
-    height, width = simplejpeg.decode_jpeg_header(data)[:2]
-    factor = next(f for f in (8, 4, 2, 1) if f == 1 or block_size(height, width, least) >= f)
-    small = simplejpeg.decode_jpeg(
-        data, colorspace="GRAY", min_height=-(-height // factor), min_width=-(-width // factor), min_factor=1
-    )
-    found: NDArray[np.uint8] = small[..., 0]
-    side = block_size(found.shape[0], found.shape[1], least)
+    height, width = size or simplejpeg.decode_jpeg_header(data)[:2]
+    high, wide, side = _scaled(height, width, least)
+    found: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY", min_height=high, min_width=wide)[..., 0]
     if side == 1:
         return found
     h, w = found.shape[0] // side, found.shape[1] // side

@@ -372,7 +372,7 @@ def check_jpeg(frame: EncodedFrame, height: int, width: int, taken: Collector | 
     if taken is not None and frame.checked and taken.light:
         taken.pass_jpeg(frame.data, frame.red_blue_swapped)
     elif taken is not None:
-        taken.add_jpeg(frame.data, frame.small if frame.checked else None, frame.red_blue_swapped)
+        taken.add_jpeg(frame.data, frame.small if frame.checked else None, frame.red_blue_swapped, found)
     elif not frame.checked:
         import simplejpeg
 

@@ -147,6 +147,25 @@ def test_a_look_is_the_same_however_the_frames_come() -> None:
     assert Collector().look() is None
 
 
+@pytest.mark.parametrize("side", [48, 480])
+def test_images_that_differ_in_a_corner_have_prints_of_their_own(side: int) -> None:
+    rng = np.random.default_rng(0)
+    scene = np.repeat(np.repeat(rng.integers(0, 255, (24, 32, 3), np.uint8), side // 24, 0), side // 24, 1)
+    frames = np.repeat(scene[None], 12, axis=0)
+    size = side // 8  # a hand that turns, before what stands still
+    corners = ((0, 0), (side - size, 0), (side // 2, len(scene[0]) - size))
+    for number, frame in enumerate(frames):
+        down, across = corners[number // 4]
+        frame[down : down + size, across : across + size] = 20 * number
+    raw, jpeg = Collector(), Collector()
+    raw.add_rgb(frames)
+    for frame in (*frames, *frames):
+        jpeg.add_jpeg(simplejpeg.encode_jpeg(np.ascontiguousarray(frame)))
+    for taken in (raw, jpeg):
+        found = taken.look()
+        assert found is not None and len(found.prints) == len(frames)
+
+
 def test_colours_of_swapped_buffers_and_of_video_are_the_true_ones() -> None:
     image = lit(room(4), np.random.default_rng(0), 0.0)
     true = tiles_of(image).astype(float)
