@@ -99,7 +99,7 @@ def _steps(ordered: Floats) -> tuple[Floats, ...]:
     several = gaps > (SAME * np.maximum(np.abs(first), np.abs(last)))[:, None]
     count = np.count_nonzero(several, axis=1)
     moving = np.isfinite(reach) & (reach > CONSTANT) & (count > 0)
-    step = np.where(several, gaps, np.inf).min(axis=1)
+    step = np.where(several, gaps, np.inf).min(axis=1, initial=np.inf)
     regular = np.zeros(len(ordered))
     for column in np.flatnonzero(moving & (count >= GAPS) & (reach <= WHOLE * step)):
         step[column], regular[column] = _grid(ordered[column], gaps[column][several[column]], step[column])

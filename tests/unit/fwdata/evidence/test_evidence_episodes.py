@@ -179,3 +179,22 @@ def test_the_non_negative_fit_is_optimal() -> None:
         weights = non_negative_fit(x.T @ x, x.T @ y)
         slopes = x.T @ (y - x @ weights)
         assert (weights >= 0).all() and (slopes < 1e-5).all() and abs(slopes @ weights) < 1e-5
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_every_detector_takes_an_episode_of_few_rows(rows: int) -> None:
+    """The end of a conversion traces every episode, however short, for the detectors that compare them."""
+    short = [
+        changed(
+            episode,
+            state=episode.state[:rows],
+            action=episode.action[:rows],
+            timestamp_s=episode.timestamp_s[:rows],
+            thumbnails={name: images[:rows] for name, images in episode.thumbnails.items()},
+        )
+        for episode in clean_set()[:3]
+    ]
+    comparing = [detector for detector in all_detectors() if detector.compares]
+    traces = [tuple(trace for detector in comparing for trace in detector.trace(each)) for each in short]
+    found = pool([EpisodeMeasurement(e.id, "", (), t) for e, t in zip(short, traces, strict=True)])
+    assert not [v for v in (*found, *pool([measure(each) for each in short])) if v.action == "stop"]
