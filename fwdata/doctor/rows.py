@@ -42,7 +42,7 @@ def row_facts(episode: EpisodeInput) -> RowFacts:
     start, length = longest_idle(episode)
     pause = length / episode.hz
     kept = (start, pause) if pause >= IDLE_SECONDS else (0, 0.0)
-    jump = largest_jump(episode.state64, episode.state_names) or largest_spike(episode.state64, episode.state_names)
+    jump = largest_jump(episode) or largest_spike(episode.state64, episode.state_names)
     return RowFacts(episode.id, rows, rows / episode.hz, *kept, jump)
 
 

@@ -83,6 +83,11 @@ class EpisodeInput:
         return np.array([zlib.crc32(data[low : low + size]) for low in range(0, len(data), size)], np.uint32)
 
     @cached_property
+    def distinct_prints(self) -> NDArray[np.uint32]:
+        """uint32 [n], the different ones of these in order."""
+        return np.unique(self.row_prints)
+
+    @cached_property
     def speed(self) -> Floats:
         """float64 [T], speed of all state columns together (`signals.speed`)."""
         return self.columns.speed(self.active)

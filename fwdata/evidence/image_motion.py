@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +34,12 @@ class ImageMotion:
     @cached_property
     def spread(self) -> NDArray[np.uint8]:
         """uint8 [n, h, w], at most nine frames, evenly spread."""
-        return self.images[self._spread_rows]
-
-    @cached_property
-    def _spread_rows(self) -> NDArray[np.int64]:
-        count = min(COMPARED, len(self.images))
-        return np.linspace(0, len(self.images) - 1, count).round().astype(np.int64)
+        return self.images[_spread(len(self.images))]
 
     @cached_property
     def brightness(self) -> tuple[float, float]:
         """Mean of those frames, and the largest standard deviation within one of them, in grey levels."""
-        pixels, means = self.spread.astype(np.uint16), self.means[self._spread_rows]
+        pixels, means = self.spread.astype(np.uint16), self.means[_spread(len(self.images))]
         squares = (pixels * pixels).sum(axis=(1, 2), dtype=np.uint32) / float(pixels[0].size)
         return float(means.mean()), float(np.sqrt(np.maximum(squares - means**2, 0.0)).max())
 
@@ -108,6 +103,12 @@ class ImageMotion:
         camera pose falls from 0.90 to 0.76 (a wrist camera) and from 0.66 to 0.37 (a fixed one) over two rows.
         """
         return self._between(apparent_motion(self.images) / self.every)
+
+
+@lru_cache(maxsize=64)
+def _spread(count: int) -> NDArray[np.int64]:
+    """int64 [n], at most nine of so many places, evenly spread."""
+    return np.linspace(0, count - 1, min(COMPARED, count)).round().astype(np.int64)
 
 
 def apparent_motion(images: NDArray[np.uint8]) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 type Floats = NDArray[np.float64]
@@ -142,26 +143,37 @@ def shifted(left: Floats, right: Floats, lag: int) -> tuple[Floats, Floats]:
 def lagged(left: Floats, right: Floats, lags: Sequence[int]) -> Floats:
     """float64 [len(lags), D], correlations of left[t] with right[t + lag]; 0 where a column is constant.
 
-    Means and spreads of all overlaps come from running sums. Cost: 60 us for 34 lags of 3 columns of 120 rows.
+    Means and spreads of all overlaps come from running sums. Cost: 90 us for 34 lags of 3 columns of 120 rows, 150 us
+    of 14 columns.
     """
-    rows, shift = len(left), np.asarray(lags, np.int64)
-    products = np.zeros((len(shift), left.shape[1]))
-    if not products.size or not rows:
-        return products
-    left, right = centred(left), centred(right)
+    rows, width, shift = len(left), left.shape[1], np.asarray(lags, np.int64)
+    if not len(shift) or not width or not rows:
+        return np.zeros((len(shift), width))
+    both = np.empty((2, width, rows))  # a column's rows side by side, which numpy sums several times as fast
+    both[0], both[1] = left.T, right.T
+    both -= both.sum(axis=2, keepdims=True) / rows
     before, after = max(0, -int(shift.min())), max(0, int(shift.max()))
-    padded = np.zeros((left.shape[1], before + rows + after))
-    padded[:, before : before + rows] = right.T
-    own = np.ascontiguousarray(left.T)
-    if len(shift) < len(own):
-        for place, lag in enumerate((shift + before).tolist()):
-            products[place] = np.einsum("dt,dt->d", own, padded[:, lag : lag + rows])
-    else:
-        for column, (values, each) in enumerate(zip(padded, own, strict=True)):
-            products[:, column] = np.correlate(values, each, "valid")[shift + before]
-    count, sums, spreads = _overlaps(left, right, shift)
-    width = len(own)
-    return _correlated(products, count, (sums[:, :width], sums[:, width:]), (spreads[:, :width], spreads[:, width:]))
+    padded = np.zeros((width, before + rows + after))
+    padded[:, before : before + rows] = both[1]
+    windows = sliding_window_view(padded, rows, axis=1)
+    products = np.einsum("dlt,dt->dl", windows, both[0])[:, shift + before]
+    running = np.zeros((2, 2, width, rows + 1))  # of the values and of their squares, of both sides
+    np.cumsum(both, axis=2, out=running[0, ..., 1:])
+    np.cumsum(both * both, axis=2, out=running[1, ..., 1:])
+    count = np.maximum(rows - np.abs(shift), 0)
+    sums = np.empty((2, 2, width, len(shift)))
+    for side, start in enumerate((-shift, shift)):
+        first = np.minimum(np.maximum(start, 0), rows)
+        last = np.minimum(first + count, rows)
+        sums[:, side] = running[:, side].take(last, axis=2) - running[:, side].take(first, axis=2)
+    number = np.maximum(count, 1).astype(np.float64)
+    spreads = sums[1] - sums[0] ** 2 / number
+    spreads[spreads <= NOISE * running[1, ..., -1:]] = 0.0
+    scale = np.sqrt(spreads[0] * spreads[1])
+    products -= sums[0, 0] * sums[0, 1] / number
+    known = (scale > 1e-12) & (count >= 3)
+    found: Floats = np.divide(products, scale, out=np.zeros_like(products), where=known)
+    return found.T
 
 
 def cross_lagged(left: Floats, right: Floats, lags: NDArray[np.int64]) -> Floats:

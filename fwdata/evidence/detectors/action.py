@@ -13,7 +13,7 @@ from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Verdict
-from fwdata.evidence.signals import Floats, active_columns, lagged, middle, peak, shifted, slope, smooth
+from fwdata.evidence.signals import Floats, lagged, middle, peak, shifted, slope, smooth
 
 COPY, NEXT_STATE = 1e-5, 1e-4
 EARLIEST, EARLIEST_SECONDS, LATEST_SECONDS = 3, 0.5, 1.5
@@ -22,6 +22,9 @@ UNIT_RATIO = (0.4, 2.5)
 MIN_ROWS = 20
 
 type Meaning = ActionMeaning | Literal["copy", "past"]
+
+EXACT: tuple[Meaning, ...] = ("copy", "next_state", "past")
+"""Meanings that differences show, without any correlation."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,7 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
     if np.abs(action[1:] - state[:-1]).max() < NEXT_STATE:
         return ActionFit("past", 1.0, 0.0, 1.0, -1.0, columns, True)
     lags = searched(len(action), episode.hz)
-    left, right = (
-        np.concatenate([action, smooth(action)], axis=1),
-        np.concatenate([state, slope(smooth(state))], axis=1),
-    )
-    scores = lagged(left, right, lags)
+    scores = _scores(episode)
     direct, derived = _better_half(scores[:, :columns]), _better_half(scores[:, columns:])
     absolute, delta = float(direct.max()), float(derived.max())
     ratio = middle(action.std(axis=0) / state.std(axis=0))
@@ -87,17 +86,52 @@ def searched(rows: int, hz: float) -> range:
 
 
 @lru_cache(maxsize=1)
-def paired(episode: EpisodeInput) -> tuple[Floats, Floats]:
-    """(action, state) [T, P] of the pairs whose columns both move; grippers only where nothing else is paired."""
+def follow_scores(episode: EpisodeInput) -> Floats:
+    """float64 [lags, P], correlation of every action of `paired` with its state, over the lags of `searched`."""
+    action, state = paired(episode)
+    if fit_action(episode).meaning in EXACT:  # of which nothing else is known
+        return lagged(action, state, searched(len(action), episode.hz))
+    return _scores(episode)[:, : action.shape[1]]
+
+
+def change_scores(episode: EpisodeInput) -> Floats:
+    """float64 [lags, P], the same of `smoothed`."""
+    scores = _scores(episode)
+    return scores[:, scores.shape[1] // 2 :]
+
+
+@lru_cache(maxsize=1)
+def _scores(episode: EpisodeInput) -> Floats:
+    """float64 [lags, 2 P], those of both, found at once."""
+    left, right = (np.concatenate(each, axis=1) for each in zip(paired(episode), smoothed(episode), strict=True))
+    return lagged(left, right, searched(len(left), episode.hz))
+
+
+@lru_cache(maxsize=1)
+def moving_pairs(episode: EpisodeInput) -> NDArray[np.int64]:
+    """int64 [P, 2], (action, state) of the pairs whose columns both move; grippers only where nothing else is."""
     grippers = {claim.action for claim in episode.claims.grippers}
     pairs = [pair for pair in episode.pairs if pair[0] not in grippers] or list(episode.pairs)
-    action, state = episode.action64[:, [a for a, _ in pairs]], episode.state64[:, [s for _, s in pairs]]
-    follows, commanded = np.isin([s for _, s in pairs], episode.active), np.zeros(len(pairs), np.bool_)
-    commanded[active_columns(action)] = True
-    if not (follows & commanded).any() and len(action):  # noisy actions may still be targets of columns that move
-        commanded = np.ptp(action, axis=0) > 0
-    both = follows & commanded
-    return action[:, both], state[:, both]
+    found, width = np.array(pairs, np.int64).reshape(-1, 2), episode.state.shape[1]
+    active = episode.columns.active
+    follows, commanded = active[found[:, 1]], active[found[:, 0] + width]
+    if not (follows & commanded).any():  # noisy actions may still be targets of columns that move
+        commanded = episode.columns.reach[found[:, 0] + width] > 0
+    return found[follows & commanded]
+
+
+@lru_cache(maxsize=1)
+def paired(episode: EpisodeInput) -> tuple[Floats, Floats]:
+    """(action, state) [T, P] of `moving_pairs`."""
+    pairs, width = moving_pairs(episode), episode.state.shape[1]
+    return episode.columns.values[pairs[:, 0] + width].T, episode.columns.values[pairs[:, 1]].T
+
+
+@lru_cache(maxsize=1)
+def smoothed(episode: EpisodeInput) -> tuple[Floats, Floats]:
+    """(smoothed action, smoothed change of the state) [T, P] of the same."""
+    action, state = paired(episode)
+    return smooth(action), slope(smooth(state))
 
 
 def _better_half(scores: Floats) -> NDArray[np.float64]:
@@ -203,8 +237,7 @@ class ActionUnit(Detector):
 
 def step_per_unit(episode: EpisodeInput, lag: int) -> float:
     """How far the paired state columns move in a row per unit of the action, by least squares; median over columns."""
-    action, state = paired(episode)
-    left, right = shifted(smooth(action), slope(smooth(state)), lag)
+    left, right = shifted(*smoothed(episode), lag)
     left, right = left - left.mean(axis=0), right - right.mean(axis=0)
     return middle((left * right).sum(axis=0) / (left**2).sum(axis=0))
 

@@ -47,20 +47,23 @@ class FrozenCamera(Detector):
 
     def _one(self, episode: EpisodeInput, camera: str) -> Verdict:
         moving, limit = episode.moving_of(camera), max(FROZEN_ROWS, round(FROZEN_SECONDS * episode.hz))
-        if moving.sum() < MIN_MOVING:
-            return self.abstain(f"{moving.sum()} moving rows, {MIN_MOVING} are needed", subject=camera, decided=DECIDED)
+        count = int(np.count_nonzero(moving))
+        if count < MIN_MOVING:
+            return self.abstain(f"{count} moving rows, {MIN_MOVING} are needed", subject=camera, decided=DECIDED)
         if is_black(episode.motion[camera]):
             return self.abstain("the image is black", subject=camera, decided=DECIDED)
-        still = episode.motion[camera].energy < STILL
-        longest, share = _longest_run(still[moving]), float(still[moving].mean())
-        dead, ended = longest >= limit or share >= WHOLE, _ends(still[moving])
-        frozen = dead or ended
+        still = (episode.motion[camera].energy < STILL)[moving]
+        longest, share, dead, frozen = 0, 0.0, False, False
+        if still.any():
+            longest, share = _longest_run(still), float(still.mean())
+            dead = longest >= limit or share >= WHOLE
+            frozen = dead or _ends(still)
         return self.verdict(
             "contradicted" if frozen else "confirmed",
             f"longest run of {longest} moving rows without change, {share:.0%} of them in all",
             subject=camera,
             value=float(longest),
-            n=int(moving.sum()),
+            n=count,
             decided=DECIDED,
             measured="frozen" if frozen else DECIDED,
             action="stop" if dead and share > MOST and not _rides_unknown(episode, camera) else "warn",
@@ -151,10 +154,11 @@ def is_black(motion: ImageMotion) -> bool:
 
 def _blank_rows(motion: ImageMotion) -> tuple[str, str] | None:
     """(black or saturated, which rows) where single images of a camera that works show nothing; None where none do."""
-    dark = motion.means < BLACK_MEAN
+    dark, bright = motion.means < BLACK_MEAN, motion.means > SATURATED_SHARE * SATURATED_VALUE
+    if not (dark | bright).any():
+        return None
     if dark.any():
         dark[dark] = motion.images[dark].std(axis=(1, 2)) < BLACK_STD
-    bright = motion.means > SATURATED_SHARE * SATURATED_VALUE
     if bright.any():
         bright[bright] = (motion.images[bright] >= SATURATED_VALUE).mean(axis=(1, 2)) > SATURATED_SHARE
     for name, blank in (("black", dark), ("saturated", bright)):

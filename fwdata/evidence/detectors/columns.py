@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
+from fwdata.evidence.detectors.action import change_scores, follow_scores, moving_pairs, searched
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
 from fwdata.evidence.signals import CONSTANT, Floats, cross_lagged, slope, smooth
@@ -35,23 +36,25 @@ class ColumnNames(Detector):
         named = episode.claims.pairs or set(episode.action_names) & set(episode.state_names)
         if not episode.pairs or not named:
             return ()
-        grippers = {claim.action for claim in episode.claims.grippers}
-        moving, commanded = np.zeros(len(episode.state_names), np.bool_), np.ptp(episode.action64, axis=0) > CONSTANT
-        moving[episode.active] = True
+        grippers, width = {claim.action for claim in episode.claims.grippers}, len(episode.state_names)
+        moving, commanded = episode.columns.active[:width], (episode.columns.reach[width:] > CONSTANT).tolist()
         pairs = [(a, s) for a, s in episode.pairs if a not in grippers and commanded[a]]
         if len(pairs) < MIN_PAIRS or moving.sum() < MIN_PAIRS or len(episode.state) < MIN_ROWS:
             return (self.abstain("fewer than 3 paired columns move"),)
         return (self._one(episode, pairs, moving),)
 
     def _one(self, episode: EpisodeInput, pairs: list[tuple[int, int]], moving: NDArray[np.bool_]) -> Verdict:
-        best, least = follows(episode, [a for a, _ in pairs])
         enough, other = (DELTA_OWN, DELTA_OTHER) if episode.claims.action == "delta" else (OWN, OTHER)
-        rows = np.arange(len(pairs))
-        columns = np.array([s for _, s in pairs])
-        own, first = best[rows, columns], best.argmax(axis=1)
-        lost = own < enough
-        wrong = lost & (best.max(axis=1) > other) & moving[first]
-        against = lost & (least[rows, columns] < -other) & moving[columns]
+        columns, own = np.array([s for _, s in pairs]), own_scores(episode, pairs)
+        first, wrong, against = columns.copy(), np.zeros(len(pairs), np.bool_), np.zeros(len(pairs), np.bool_)
+        lost = np.flatnonzero(~(own >= enough))
+        if len(lost):  # few, in most episodes: only these are compared with all columns of the state
+            best, least = follows(episode, [pairs[row][0] for row in lost])
+            rows, columns_lost = np.arange(len(lost)), columns[lost]
+            own[lost], first[lost] = best[rows, columns_lost], best.argmax(axis=1)
+            still = own[lost] < enough
+            wrong[lost] = still & (best.max(axis=1) > other) & moving[first[lost]]
+            against[lost] = still & (least[rows, columns_lost] < -other) & moving[columns_lost]
         decided = "an action column is followed by the state column of its name"
         action = self.action if episode.claims.layout else "warn"
         one_to_one = len(set(first[wrong].tolist())) >= ONE_TO_ONE * wrong.sum()
@@ -85,15 +88,27 @@ class ColumnNames(Detector):
         )
 
 
+def own_scores(episode: EpisodeInput, pairs: list[tuple[int, int]]) -> Floats:
+    """float64 [len(pairs)]: the highest correlation of each action column with its own state column over some lags, as
+    of `follows`; NaN where it is not among the pairs that both move."""
+    scores = change_scores(episode) if episode.claims.action == "delta" else follow_scores(episode)
+    best = scores[_lags(episode) - searched(len(episode.state), episode.hz).start].max(axis=0).tolist()
+    known = dict(zip(map(tuple, moving_pairs(episode).tolist()), best, strict=True))
+    return np.array([known.get(pair, np.nan) for pair in pairs])
+
+
+def _lags(episode: EpisodeInput) -> NDArray[np.int64]:
+    latest = min(round(LATEST_SECONDS * episode.hz), len(episode.state) // 4)
+    return np.unique(np.linspace(0, max(latest, 1), STEPS).round().astype(np.int64))
+
+
 def follows(episode: EpisodeInput, columns: list[int]) -> tuple[Floats, Floats]:
     """Two float64 [len(columns), Ds]: the highest and the lowest correlation of each state column with these action
     columns, over some lags; of its change, where the action is a change."""
     action, state = episode.action64[:, columns], episode.state64
     if episode.claims.action == "delta":
         action, state = smooth(action), slope(smooth(state))
-    latest = min(round(LATEST_SECONDS * episode.hz), len(state) // 4)
-    lags = np.unique(np.linspace(0, max(latest, 1), STEPS).round().astype(np.int64))
-    scores = cross_lagged(action, state, lags)
+    scores = cross_lagged(action, state, _lags(episode))
     best: Floats = scores.max(axis=0)
     least: Floats = scores.min(axis=0)
     return best, least

@@ -35,9 +35,9 @@ class SceneCut(Detector):
         """One verdict; none without images."""
         if not episode.motion:
             return ()
-        row, share, count = largest_jump(episode.state64)
-        change = min(_change(each.energy, row, episode.every) for each in episode.motion.values())
-        cut = share >= COLUMNS and count >= FEWEST and change >= CUT
+        row, share, count = largest_jump(episode)
+        cut = share >= COLUMNS and count >= FEWEST
+        cut = cut and min(_change(each.energy, row, episode.every) for each in episode.motion.values()) >= CUT
         return (
             self.verdict(
                 "contradicted" if cut else "confirmed",
@@ -50,17 +50,20 @@ class SceneCut(Detector):
         )
 
 
-def largest_jump(state: Floats) -> tuple[int, float, int]:
-    """(row, share of the columns that move, how many) of the row of [T, D] in which most columns jump."""
-    steps = np.abs(np.diff(state, axis=0))
-    reach = np.ptp(state, axis=0)
-    moving = reach > CONSTANT
-    if not moving.any() or not np.isfinite(reach).all():
+def largest_jump(episode: EpisodeInput) -> tuple[int, float, int]:
+    """(row, share of the state columns that move, how many) of the row in which most of them jump; 0 where none do."""
+    columns, width = episode.columns, episode.state.shape[1]
+    reach = columns.reach[:width]
+    moving = np.flatnonzero(reach > CONSTANT)
+    if not len(moving) or not np.isfinite(reach).all():
         return 1, 0.0, 0
-    far = steps[:, moving] / (percentile(steps[:, moving], 99) + 0.01 * reach[moving])
-    counts = (far > JUMP).sum(axis=1)
-    place = int(np.argmax(counts + np.minimum(far, 2 * JUMP).mean(axis=1) / (2 * JUMP + 1)))
-    return place + 1, float(counts[place] / moving.sum()), int(counts[place])
+    usual = columns.step_percentile(99)[moving] + 0.01 * reach[moving]
+    if not (columns.ordered_steps[moving, -1] > JUMP * usual).any():
+        return 1, 0.0, 0
+    far = columns.steps[moving] / usual[:, None]
+    counts = (far > JUMP).sum(axis=0)
+    place = int(np.argmax(counts + np.minimum(far, 2 * JUMP).mean(axis=0) / (2 * JUMP + 1)))
+    return place + 1, float(counts[place] / len(moving)), int(counts[place])
 
 
 def _change(energy: Floats, row: int, every: int) -> float:

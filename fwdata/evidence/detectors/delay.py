@@ -10,14 +10,13 @@ import numpy as np
 
 from fwdata.evidence import own_lags
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.detectors.action import fit_action, paired, searched
+from fwdata.evidence.detectors.action import fit_action, follow_scores, searched
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, MotionTrace, Severity, Verdict
 from fwdata.evidence.signals import (
     BOOTSTRAPS,
     Floats,
     bootstrap_interval,
-    lagged,
     middle,
     non_negative_fits,
     peak,
@@ -144,10 +143,8 @@ class StateDelay(Detector):
 @lru_cache(maxsize=2)
 def column_lags(episode: EpisodeInput, copies: bool = False) -> Floats:
     """Lags in rows of every paired column that follows its action closely, copies of the command left out."""
-    action, state = paired(episode)
-    lags = searched(len(action), episode.hz)
-    scores = lagged(action, state, lags)
-    found, interior = peaks(lags, scores.T)
+    scores = follow_scores(episode)
+    found, interior = peaks(searched(len(episode.state), episode.hz), scores.T)
     best = scores.max(axis=0)
     used: Floats = found[interior & (best > FOLLOWS) & (copies | (best < COPIED))]
     return used

@@ -12,7 +12,7 @@ from fwdata.evidence.claims import Bound, GripperClaim, GripperScale
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
-from fwdata.evidence.signals import Floats, lagged, percentile
+from fwdata.evidence.signals import Floats, lagged
 
 RESPONSE_SECONDS = 0.75
 RESPONSE_SHARE = 0.15
@@ -171,9 +171,8 @@ BY_SIZE: tuple[GripperScale, ...] = ("metres", "unit", "signed", "percent", "deg
 """Scales from the smallest to the largest."""
 
 
-def scale_of(values: Floats) -> GripperScale | None:
-    """The scale that an episode's gripper values show; None where they do not move enough to tell."""
-    low, high = (float(percentile(values, share)) for share in (1, 99))
+def scale_of(low: float, high: float) -> GripperScale | None:
+    """The scale that the 1st and 99th percentile of a gripper show; None where it does not move enough to tell."""
     fitting = (s for s in BY_SIZE if SPANS[s][0] <= low and high <= SPANS[s][1])
     scale: GripperScale = next(fitting, "degrees")
     return scale if high - low >= USED[scale] else None
@@ -191,17 +190,17 @@ class GripperScaleDetector(Detector):
         found = []
         for claim in episode.claims.grippers:
             if claim.action is not None:
-                values = episode.action64[:, claim.action]
-                found.append(self._scale(episode, f"{claim.name} command", values, claim.action_scale))
+                column = episode.state.shape[1] + claim.action
+                found.append(self._scale(episode, f"{claim.name} command", column, claim.action_scale))
             for column in claim.state if claim.state_scale else claim.state[:1]:
                 name = f"{claim.name} state" if len(claim.state) < 2 else f"{claim.name} {episode.state_names[column]}"
-                found.append(self._scale(episode, name, episode.state64[:, column], claim.state_scale))
+                found.append(self._scale(episode, name, column, claim.state_scale))
         stated = [verdict for verdict in found if verdict.decided or verdict.measured]
         return (*stated, *(self._bound(episode, bound) for bound in episode.claims.bounds))
 
-    def _scale(self, episode: EpisodeInput, subject: str, values: Floats, claimed: GripperScale | None) -> Verdict:
-        low, high = (float(percentile(values, share)) for share in (1, 99))
-        seen = scale_of(values)
+    def _scale(self, episode: EpisodeInput, subject: str, column: int, claimed: GripperScale | None) -> Verdict:
+        low, high = (float(episode.columns.percentile(share)[column]) for share in (1, 99))
+        seen = scale_of(low, high)
         decided, measured = (WORDS[claimed] if claimed else ""), (WORDS[seen] if seen else "")
         detail = f"values {low:.4g} .. {high:.4g}"
         outside = claimed is not None and not (SPANS[claimed][0] <= low and high <= SPANS[claimed][1])
@@ -217,7 +216,7 @@ class GripperScaleDetector(Detector):
             detail,
             subject=subject,
             value=high,
-            n=len(values),
+            n=len(episode.state),
             decided=decided,
             measured=measured or "another scale",
             action="stop" if episode.claims.layout else "warn",

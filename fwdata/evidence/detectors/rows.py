@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
-from fwdata.evidence.signals import CONSTANT, Floats, middle, percentile
+from fwdata.evidence.signals import CONSTANT, Floats, middle
 
 JUMP = 20.0
 IDLE_SECONDS = 3.0
@@ -29,17 +29,16 @@ class RowQuality(Detector):
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict; contradicted means: worth a look."""
-        rows = np.concatenate([episode.state64, episode.action64], axis=1)
-        names = [f"state {n}" for n in episode.state_names] + [f"action {n}" for n in episode.action_names]
-        found = [*not_finite(rows, names), *jumps(episode.state64, names), *idle(episode)]
-        constant = int((np.ptp(rows, axis=0) <= CONSTANT).sum()) if np.isfinite(rows).all() else 0
-        about = f"{constant} of {rows.shape[1]} columns are constant"
+        columns, rows = episode.columns, len(episode.state)
+        found = [*not_finite(episode), *jumps(episode), *idle(episode)]
+        constant = int((columns.reach <= CONSTANT).sum()) if columns.finite else 0
+        about = f"{constant} of {len(columns.values)} columns are constant"
         return (
             self.verdict(
                 "contradicted" if found else "confirmed",
                 "; ".join([*found, about]),
-                value=float(len(rows)),
-                n=len(rows),
+                value=float(rows),
+                n=rows,
                 decided="usual rows",
                 measured=found[0] if found else "usual rows",
             ),
@@ -69,10 +68,12 @@ class RowQuality(Detector):
         )
 
 
-def not_finite(rows: Floats, names: Sequence[str]) -> list[str]:
+def not_finite(episode: EpisodeInput) -> list[str]:
     """The first value that is not finite."""
-    bad = np.argwhere(~np.isfinite(rows))
-    return [f"{names[bad[0][1]]} is not finite at row {bad[0][0]}"] if len(bad) else []
+    if episode.columns.finite:
+        return []
+    row, column = np.argwhere(~np.isfinite(episode.columns.values.T))[0].tolist()
+    return [f"{episode.names[column]} is not finite at row {row}"]
 
 
 @dataclass(frozen=True)
@@ -89,22 +90,24 @@ class Jump:
     """Its size against the usual largest step (p99 + 1 % of the range)."""
 
 
-def largest_jump(state: Floats, names: Sequence[str]) -> Jump | None:
-    """The largest step of a column against its usual ones; None where it is at most 20 times as large."""
-    if len(state) < 20 or not np.isfinite(state).all():
+def largest_jump(episode: EpisodeInput) -> Jump | None:
+    """The largest step of a state column against its usual ones; None where it is at most 20 times as large."""
+    columns, width = episode.columns, episode.state.shape[1]
+    if len(episode.state) < 20 or not (columns.finite or np.isfinite(episode.state).all()):
         return None
-    steps = np.abs(np.diff(state, axis=0))
-    usual = percentile(steps, 99) + 0.01 * np.ptp(state, axis=0)
-    ratio = np.divide(steps.max(axis=0), usual, out=np.zeros(state.shape[1]), where=usual > 1e-9)
-    worst = int(np.argmax(ratio))
-    row = int(steps[:, worst].argmax())
-    return Jump(names[worst], row + 1, float(steps[row, worst]), float(ratio[worst])) if ratio[worst] > JUMP else None
+    usual = columns.step_percentile(99)[:width] + 0.01 * columns.reach[:width]
+    ratio = np.divide(columns.ordered_steps[:width, -1], usual, out=np.zeros(width), where=usual > 1e-9)
+    worst = int(ratio.argmax())
+    if ratio[worst] <= JUMP:
+        return None
+    row = int(columns.steps[worst].argmax())
+    return Jump(episode.state_names[worst], row + 1, float(columns.steps[worst, row]), float(ratio[worst]))
 
 
-def jumps(state: Floats, names: Sequence[str]) -> list[str]:
+def jumps(episode: EpisodeInput) -> list[str]:
     """The largest jump in words."""
-    found = largest_jump(state, names)
-    return [f"{found.column} jumps at row {found.row}"] if found else []
+    found = largest_jump(episode)
+    return [f"state {found.column} jumps at row {found.row}"] if found else []
 
 
 def longest_idle(episode: EpisodeInput) -> tuple[int, int]:
@@ -145,20 +148,25 @@ class UnwrittenRows(Detector):
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict; an episode that is zero everywhere tells nothing."""
-        empty = np.asarray(np.concatenate([episode.state, episode.action], axis=1).any(axis=1)) == 0
-        if empty.all() or episode.state.shape[1] < 2:
+        columns, rows = episode.columns, len(episode.state)
+        if episode.state.shape[1] < 2:
             return ()
-        longest, last = longest_run(empty)
+        longest, last = 0, -1
+        if not ((columns.low > 0) | (columns.high < 0)).any():  # else no row is 0 in every column
+            empty = np.asarray(columns.values.any(axis=0)) == 0
+            if empty.all():
+                return ()
+            longest, last = longest_run(empty)
         bad = longest >= UNWRITTEN_ROWS and _falls(episode.state64, last - longest + 1, last)
-        dead = _dead(episode) if not bad and len(empty) >= DEAD_ROWS else None
+        dead = _dead(episode) if not bad and rows >= DEAD_ROWS else None
         if dead is not None:
-            return (self._dead_verdict(*dead, len(empty)),)
+            return (self._dead_verdict(*dead, rows),)
         return (
             self.verdict(
                 "contradicted" if bad else "confirmed",
                 f"{longest} rows, up to row {last}" if bad else "",
                 value=float(longest),
-                n=len(empty),
+                n=rows,
                 decided="recorded rows",
                 measured="rows in which all of state and action is 0" if bad else "recorded rows",
             ),
@@ -189,9 +197,12 @@ def _falls(state: Floats, first: int, last: int) -> bool:
 def _dead(episode: EpisodeInput) -> tuple[str, int] | None:
     """(what, its columns) of the state, or of an arm, that never changes though several of its action columns do; of
     an action, or that of an arm, that never changes though several state columns do, and not towards it."""
-    moving, still = np.ptp(episode.action64, axis=0), np.ptp(episode.state64, axis=0) <= CONSTANT
+    reach, width = episode.columns.reach, episode.state.shape[1]
+    if not (reach <= CONSTANT).any():
+        return None
+    moving, still = reach[width:], reach[:width] <= CONSTANT
     if (moving <= CONSTANT).all() and len(moving) > 1:
-        return ("an action", len(moving)) if (np.ptp(episode.state64, axis=0) > DEAD_REACH / 2).sum() > 1 else None
+        return ("an action", len(moving)) if (reach[:width] > DEAD_REACH / 2).sum() > 1 else None
     if still.all():
         return ("a state", len(still)) if (moving > CONSTANT).sum() > 1 else None
     for arm in episode.claims.arms:

@@ -32,7 +32,7 @@ class SameImages(Detector):
         """What each camera's images are known again by."""
         if not episode.looks:
             return ()
-        prints = np.unique(episode.row_prints)[:PRINTS]
+        prints = episode.distinct_prints[:PRINTS]
         return tuple(LookTrace(name, look.tiles, look.prints, prints) for name, look in episode.looks.items())
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:

@@ -62,7 +62,7 @@ class OneScale(Detector):
         grippers = {column for claim in episode.claims.grippers for column in claim.state}
         names = episode.names[: len(episode.state_names)]
         others = [i for i, name in enumerate(names) if name not in ends and i not in grippers]
-        size = float(np.sqrt((episode.state64[:, others] ** 2).mean())) if others else 0.0
+        size = float(np.sqrt((episode.columns.values[others] ** 2).mean())) if others else 0.0
         tops = [SCALES[claim.state_scale] for claim in episode.claims.grippers if claim.state_scale in SCALES]
         found = [(STATE, size)] if size > CONSTANT else []
         found += [*((GRIPPERS, top) for top in tops[:1]), *reaches]

@@ -29,7 +29,8 @@ class StateUnit(Detector):
         return tuple(self._one(episode, claim) for claim in episode.claims.units)
 
     def _one(self, episode: EpisodeInput, claim: UnitClaim) -> Verdict:
-        size = float(np.abs(episode.state64[:, list(claim.columns)]).max(initial=0))
+        columns, which = episode.columns, list(claim.columns)
+        size = float(np.abs([columns.low[which], columns.high[which]]).max(initial=0))
         fits = size <= claim.limit
         other, most = OTHERS[claim.unit]
         likely = other if size <= claim.limit * most else "another unit"

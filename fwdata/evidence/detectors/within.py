@@ -67,23 +67,25 @@ class UnitWithin(Detector):
 
 
 def _changes(episode: EpisodeInput) -> Iterator[str]:
-    for kind, rows, names in (
-        ("state", episode.state64, episode.state_names),
-        ("action", episode.action64, episode.action_names),
-    ):
+    kinds = ("state", episode.state64, episode.state_names), ("action", episode.action64, episode.action_names)
+    for kind, rows, names in kinds if _steep(episode.columns.values).any() else ():
         for row, columns, factor, units in unit_steps(rows):
             side, times = ("from", factor) if factor > 1 else ("up to", 1 / factor)
             yield (
                 f"{len(columns)} columns of the {kind} are {times:.3g} times as large {side} row {row}, as {units} "
                 f"differ, such as {names[columns[0]]}"
             )
+    grippers = _grippers(episode)
+    suspicious = set(grippers[_suspicious(episode.columns.values[grippers].T)].tolist()) if len(grippers) else set()
     for kind, rows, other, names in (
         ("state", episode.state64, episode.action64, episode.state_names),
         ("action", episode.action64, episode.state64, episode.action_names),
     ):
         partners = {s: a for a, s in episode.pairs} if kind == "state" else dict(episode.pairs)
-        columns = _grippers(episode, kind)
-        for column in columns[_suspicious(rows[:, columns])].tolist():
+        first = 0 if kind == "state" else episode.state.shape[1]
+        for column in range(len(names)) if suspicious else ():
+            if first + column not in suspicious:
+                continue
             partner = partners.get(column)
             paired = None if partner is None else other[:, partner]
             found, at = scale_step(rows[:, column], paired), lone_step(rows[:, column], paired)
@@ -99,12 +101,11 @@ def _changes(episode: EpisodeInput) -> Iterator[str]:
                 )
 
 
-def _grippers(episode: EpisodeInput, kind: str) -> NDArray[np.int64]:
-    """Columns of state or action that are grippers, as decided or as they go from end to end."""
-    ends, first = switching(episode), episode.state.shape[1]
-    found = set(np.flatnonzero(ends[:first] if kind == "state" else ends[first:]).tolist())
+def _grippers(episode: EpisodeInput) -> NDArray[np.int64]:
+    """Columns of state and action that are grippers, as decided or as they go from end to end."""
+    found, width = set(np.flatnonzero(switching(episode)).tolist()), episode.state.shape[1]
     for claim in episode.claims.grippers:
-        found |= set(claim.state) if kind == "state" else {claim.action} - {None}
+        found.update(claim.state if claim.action is None else (*claim.state, width + claim.action))
     return np.array(sorted(found), np.int64)
 
 
@@ -185,14 +186,19 @@ def unit_steps(rows: Floats) -> Iterator[tuple[int, NDArray[np.int64], float, st
     """
     if len(rows) < 2 * BESIDE:
         return
-    sizes = np.abs(rows)
-    small = np.minimum(sizes[1:], sizes[:-1]) * ((1 - NEAR) * FACTORS[0][1])
-    far = (np.abs(np.diff(sizes, axis=0)) > small) & (small > 0)
-    steep = np.flatnonzero(far.sum(axis=1) >= COLUMNS)
-    for before in steep.tolist():
+    for before in np.flatnonzero(_steep(rows.T)).tolist():
         found = _unit_step(rows, before + 1)
         if found is not None:
             yield (before + 1, *found)
+
+
+def _steep(columns: Floats) -> NDArray[np.bool_]:
+    """bool [T - 1], of columns [D, T]: the steps in which several are so many times as large as before, or after."""
+    sizes = np.abs(columns)
+    small = np.minimum(sizes[:, 1:], sizes[:, :-1]) * ((1 - NEAR) * FACTORS[0][1])
+    far = (np.abs(sizes[:, 1:] - sizes[:, :-1]) > small) & (small > 0)
+    found: NDArray[np.bool_] = np.count_nonzero(far, axis=0) >= COLUMNS
+    return found
 
 
 def _unit_step(rows: Floats, row: int) -> tuple[NDArray[np.int64], float, str] | None:
