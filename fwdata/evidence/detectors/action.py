@@ -168,14 +168,14 @@ class ActionMeaningDetector(Detector):
         if found.meaning is None:
             reason = detail if found.columns else "no paired column moves"
             return (self.abstain(reason, decided=decided),)
-        unclaimed = claimed is None and found.meaning == "past"  # no robot can be told to be where it was
+        unclaimed = claimed is None and found.meaning in ("past", "copy")  # none can be told to be where it is, or was
         return (
             self.verdict(
                 "contradicted" if unclaimed else _agrees(claimed, found.meaning),
                 detail,
                 value=round(found.absolute - found.delta, 4),
                 n=found.columns,
-                decided="a command for this row or a later one" if unclaimed else decided,
+                decided="a command for a later row" if unclaimed else decided,
                 measured=WORDS[found.meaning],
                 action="warn" if unclaimed else self.action,
             ),

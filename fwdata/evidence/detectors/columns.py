@@ -32,16 +32,17 @@ class ColumnNames(Detector):
     word = "expected"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict for all pairs; none where nothing but positions pairs the columns."""
-        named = episode.claims.pairs or set(episode.action_names) & set(episode.state_names)
-        if not episode.pairs or not named:
+        """One verdict for all pairs; of columns that positions alone pair, only where most of them follow their own."""
+        if not episode.pairs:
             return ()
         grippers, width = {claim.action for claim in episode.claims.grippers}, len(episode.state_names)
         moving, commanded = episode.columns.active[:width], (episode.columns.reach[width:] > CONSTANT).tolist()
         pairs = [(a, s) for a, s in episode.pairs if a not in grippers and commanded[a]]
         if len(pairs) < MIN_PAIRS or moving.sum() < MIN_PAIRS or len(episode.state) < MIN_ROWS:
             return (self.abstain("fewer than 3 paired columns move"),)
-        return (self._one(episode, pairs, moving),)
+        named = episode.claims.pairs or set(episode.action_names) & set(episode.state_names)
+        found = self._one(episode, pairs, moving)
+        return (found,) if named or (found.value is not None and 2 * found.value < len(pairs)) else ()
 
     def _one(self, episode: EpisodeInput, pairs: list[tuple[int, int]], moving: NDArray[np.bool_]) -> Verdict:
         enough, other = (DELTA_OWN, DELTA_OTHER) if episode.claims.action == "delta" else (OWN, OTHER)
@@ -55,11 +56,13 @@ class ColumnNames(Detector):
             still = own[lost] < enough
             wrong[lost] = still & (best.max(axis=1) > other) & moving[first[lost]]
             against[lost] = still & (least[rows, columns_lost] < -other) & moving[columns_lost]
+        crossed = wrong & _crossed(first, columns)
         decided = "an action column is followed by the state column of its name"
         action = self.action if episode.claims.layout else "warn"
         one_to_one = len(set(first[wrong].tolist())) >= ONE_TO_ONE * wrong.sum()
         opposite = bool(against.any() and against.sum() >= wrong.sum())
-        if opposite or (2 * wrong.sum() > len(pairs) and one_to_one):
+        others = bool((wrong & ~crossed).any())
+        if opposite or (2 * wrong.sum() > len(pairs) and one_to_one) or (crossed.any() and not others):
             chosen, followers = (against, columns) if opposite else (wrong, first)
             shown = ", ".join(
                 f"{episode.action_names[pairs[row][0]]} by {episode.state_names[int(followers[row])]}"
@@ -100,6 +103,13 @@ def own_scores(episode: EpisodeInput, pairs: list[tuple[int, int]]) -> Floats:
 def _lags(episode: EpisodeInput) -> NDArray[np.int64]:
     latest = min(round(LATEST_SECONDS * episode.hz), len(episode.state) // 4)
     return np.unique(np.linspace(0, max(latest, 1), STEPS).round().astype(np.int64))
+
+
+def _crossed(first: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool [pairs], those of two action columns of which each is followed by the other's state column."""
+    place = {int(column): row for row, column in enumerate(columns)}
+    other = [place.get(int(column), row) for row, column in enumerate(first)]
+    return np.array([other[back] == row and back != row for row, back in enumerate(other)], np.bool_)
 
 
 def follows(episode: EpisodeInput, columns: list[int]) -> tuple[Floats, Floats]:

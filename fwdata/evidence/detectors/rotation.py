@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +168,10 @@ def follows(columns: Floats, command: Floats) -> list[float]:
     return found
 
 
+TURN_SHARE, EXACT, MIN_STEPS = 0.05, 0.01, 8
+"""Share of a full turn that nine in ten steps keep below, how near to it one is at least, and steps that are needed."""
+
+
 class WrappedAngles(Detector):
     """b6: no component jumps by more than pi between rows; a quaternion has norm 1 and moves."""
 
@@ -175,8 +179,32 @@ class WrappedAngles(Detector):
     advice = "unwrap the angles in the recordings, or give `unwrapped` of the converter's RotationClaim as False"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict per rotation."""
-        return tuple(self._one(episode, claim) for claim in episode.claims.rotations)
+        """One verdict per rotation, and one for columns of which nothing is decided that jump by a full turn."""
+        claimed = tuple(self._one(episode, claim) for claim in episode.claims.rotations)
+        return (*claimed, *self._others(episode)) if episode.claims.layout is None else claimed
+
+    def _others(self, episode: EpisodeInput) -> Iterator[Verdict]:
+        """Columns of a mapping of one's own that step by 2 pi, or by 360, between rows of small steps."""
+        steps = episode.columns.steps[: episode.state.shape[1]]
+        if steps.shape[1] < MIN_STEPS:
+            return
+        calm, reach = (each[: len(steps)] for each in (episode.columns.step_percentile(90), episode.columns.reach))
+        for turn, unit in ((2 * np.pi, "rad"), (360.0, "degrees")):
+            off = np.maximum(EXACT * turn, 2 * calm)[:, None]
+            near = (np.abs(steps - turn) < off) & ((calm < TURN_SHARE * turn) & (reach < 2.2 * turn))[:, None]
+            if near.any():
+                column, row = np.argwhere(near)[0].tolist()
+                yield self.verdict(
+                    "contradicted",
+                    f"{episode.state_names[column]} steps by {steps[column, row]:.4g} {unit} at row {row + 1}",
+                    subject="columns",
+                    value=float(steps[column, row]),
+                    n=int(near.sum()),
+                    decided="no jump between rows",
+                    measured="jumps by a full turn",
+                    action="warn",
+                )
+                return
 
     def _one(self, episode: EpisodeInput, claim: RotationClaim) -> Verdict:
         subject, columns = episode.state_names[claim.columns[0]], episode.state64[:, list(claim.columns)]

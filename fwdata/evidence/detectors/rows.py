@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.evidence.columns import titles
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
@@ -18,6 +19,11 @@ IDLE_SECONDS = 3.0
 UNWRITTEN_ROWS, DEAD_ROWS, FALL = 3, 20, 3.0
 DEAD_REACH = 0.1
 """Range (rad, or a command) of an action column which a working arm would have followed."""
+STILL_SECONDS, SETTLE_SECONDS, TRAVEL = 1.5, 1.0, 0.1
+"""How long all of a state, or all of an action, is exactly the same in every row, without the time that a robot settles
+for, and the share of their range that two columns of the other travel meanwhile."""
+SPIKE = 3.0
+"""How far one value is off all others of its column, in their range or that of the usual column."""
 LENGTH_LIMIT, MIN_LENGTHS = 4.0, 8
 
 
@@ -161,6 +167,11 @@ class UnwrittenRows(Detector):
         dead = _dead(episode) if not bad and rows >= DEAD_ROWS else None
         if dead is not None:
             return (self._dead_verdict(*dead, rows),)
+        odd = next(_odd_rows(episode), None) if not bad and rows >= DEAD_ROWS else None
+        if odd is not None:
+            measured, detail, value = odd
+            words = {"decided": "recorded rows", "measured": measured}
+            return (self.verdict("contradicted", detail, value=value, n=rows, action="warn", **words),)
         return (
             self.verdict(
                 "contradicted" if bad else "confirmed",
@@ -183,6 +194,42 @@ class UnwrittenRows(Detector):
             measured=f"{what} that never changes",
             action="warn",
         )
+
+
+def _odd_rows(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:
+    """(what, where, rows) of a state that stands still while its commands move on, of an action that does while the
+    robot travels, and of one value that no other comes near."""
+    first = episode.state.shape[1]
+    limit = max(DEAD_ROWS, round(STILL_SECONDS * episode.hz))
+    settled = round(SETTLE_SECONDS * episode.hz)
+    steps, sides = episode.columns.steps, (slice(0, first), slice(first, None))
+    for what, own, other, wait in (("a state", *sides, 0), ("an action", *sides[::-1], settled)):
+        longest, last = longest_run(np.asarray(steps[own].any(axis=0)) == 0)
+        if longest < limit + wait:
+            continue
+        rows = slice(last + 2 - longest + wait, last + 2)
+        values, reach = episode.columns.values[other], episode.columns.reach[other]
+        travel = np.ptp(values[:, rows], axis=1)
+        if ((travel > TRAVEL * reach) & (reach > CONSTANT)).sum() > 1:
+            where = f"rows {last + 1 - longest} to {last + 1}"
+            yield f"{what} that stands still while the other moves", where, float(longest)
+    yield from _spikes(episode)
+
+
+def _spikes(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:
+    """The value of one row, neither the first nor the last, that is far from all others of its column."""
+    ordered, values = episode.columns.ordered, episode.columns.values
+    rest = np.stack([ordered[:, -2] - ordered[:, 0], ordered[:, -1] - ordered[:, 1]])
+    gaps = np.stack([ordered[:, -1] - ordered[:, -2], ordered[:, 1] - ordered[:, 0]])
+    usual = middle(episode.columns.reach[episode.columns.active]) if episode.columns.active.any() else 0.0
+    moves = (rest > CONSTANT) | (np.arange(len(values)) < episode.state.shape[1])  # a command may be given for one row
+    far = (gaps > SPIKE * np.maximum(rest, usual)) & moves & (usual > 0)
+    for side, column in np.argwhere(far).tolist():
+        row = int(values[column].argmin() if side else values[column].argmax())
+        if 0 < row < values.shape[1] - 1:
+            name = titles(episode.state_names, episode.action_names)[column]
+            detail = f"{name} is {values[column, row]:.4g} in row {row}, {values[column, row - 1]:.4g} before"
+            yield "one value that no other comes near", detail, 1.0
 
 
 def _falls(state: Floats, first: int, last: int) -> bool:

@@ -1,0 +1,91 @@
+"""Columns that changed places or direction, stand still, jump by a turn, or hold one value far from all others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from evidence_episodes import changed, clean_set, pooled, told, two_arms, with_claims
+
+from fwdata.evidence.episode import EpisodeInput
+
+
+def plain(episode: EpisodeInput, named: bool = False) -> EpisodeInput:
+    """The episode of a mapping of one's own, with names for its columns or numbers alone."""
+    names = episode.state_names if named else tuple(f"state_{i}" for i in range(8))
+    actions = names if named else tuple(f"action_{i}" for i in range(8))
+    bare = with_claims(episode, layout=None, action=None, grippers=(), arms=(), pairs=None)
+    return changed(bare, state_names=names, action_names=actions)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_columns_against_their_own_or_exchanged_are_found_without_names(named: bool) -> None:
+    exchanged = []
+    for seed in range(8):
+        episode = plain(two_arms(seed, images=False), named)
+        assert [v.verdict for v in told("column_names", episode).values()] in ([], ["confirmed"])
+        against, crossed = episode.action.copy(), episode.action[:, [0, 1, 5, 3, 4, 2, 6, 7]]
+        against[:, 1] *= -1
+        found = told("column_names", changed(episode, action=against))[""]
+        assert (found.verdict, found.measured) == ("contradicted", "in the opposite direction")
+        exchanged += told("column_names", changed(episode, action=crossed)).values()
+    wrong = [verdict for verdict in exchanged if verdict.verdict == "contradicted"]  # others move too much alike
+    assert len(wrong) >= 4
+    assert {verdict.measured for verdict in wrong} == {"by a column of another name"}
+    assert all(" of " in verdict.detail for verdict in wrong)
+    shuffled = changed(episode, action=np.random.default_rng(0).permuted(episode.action, axis=1))
+    assert not told("column_names", plain(shuffled))  # positions pair nothing then
+
+
+def test_an_action_that_is_the_state_of_the_same_row_warns() -> None:
+    episodes = [changed(plain(e), action=e.state) for e in clean_set()[:4]]
+    verdict = pooled("action_meaning", episodes)[""]
+    assert (verdict.verdict, verdict.action) == ("contradicted", "warn")
+    assert verdict.measured == "exactly the state of the same row"
+
+
+@pytest.mark.parametrize(("kind", "first"), [("state", 60), ("action", 50)])
+def test_a_stream_that_stands_still_while_the_other_moves_is_found(kind: str, first: int) -> None:
+    for episode in clean_set():
+        assert told("unwritten_rows", episode)[""].verdict == "confirmed"
+        rows = getattr(episode, kind).copy()
+        rows[first:] = rows[first]
+        found = told("unwritten_rows", changed(episode, **{kind: rows}))[""]
+        assert (found.verdict, found.action) == ("contradicted", "warn")
+        assert found.measured == f"{'an' if kind == 'action' else 'a'} {kind} that stands still while the other moves"
+        assert f"rows {first} to 119" in found.detail
+    both = clean_set()[0]
+    state, action = both.state.copy(), both.action.copy()
+    state[60:], action[60:] = state[60], action[60]
+    assert told("unwritten_rows", changed(both, state=state, action=action))[""].verdict == "confirmed"
+
+
+def test_a_value_far_from_all_others_is_found_in_the_middle_of_an_episode() -> None:
+    episode = clean_set()[0]
+    for kind, column in (("state", 1), ("action", 4)):
+        rows = getattr(episode, kind).copy()
+        rows[40, column] = 99
+        found = told("unwritten_rows", changed(episode, **{kind: rows}))[""]
+        assert (found.verdict, found.action, found.measured) == (
+            "contradicted",
+            "warn",
+            "one value that no other comes near",
+        )
+        assert f"{kind} " in found.detail and "is 99 in row 40" in found.detail
+    for row, column, value in ((0, 1, 99.0), (40, 3, 1.0)):  # a start-up, a gripper that is shut for a row
+        action = episode.action.copy()
+        action[:, 3] = 0
+        action[row, column] = value
+        assert told("unwritten_rows", changed(episode, action=action))[""].verdict == "confirmed"
+
+
+@pytest.mark.parametrize(("turn", "scale"), [(2 * np.pi, 1.0), (360.0, 180 / np.pi)])
+def test_a_column_that_jumps_by_a_full_turn_is_found(turn: float, scale: float) -> None:
+    for episode in clean_set():
+        own = changed(plain(episode), state=episode.state * np.float32(scale))
+        assert not told("wrapped_angles", own)
+        state = own.state.copy()
+        state[40:80, 2] -= turn
+        found = told("wrapped_angles", changed(own, state=state))["columns"]
+        assert (found.verdict, found.action, found.n) == ("contradicted", "warn", 2)
+    whole = changed(own, state=np.round(own.state * 10) * 6)
+    assert not told("wrapped_angles", whole)
