@@ -17,6 +17,7 @@ import importlib.resources
 import json
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -47,6 +48,7 @@ __all__ = [
     "manifest_names",
     "parse_model",
     "plugin_dir",
+    "shared_manifest",
     "validate_model",
 ]
 
@@ -380,15 +382,29 @@ def load_manifest(name_or_path: str) -> Manifest:
     Raises ManifestError naming the keys, the closest known ones, and a stitched size that cannot be encoded; UsageError
     when there is no such manifest.
     """
-    try:
-        text = _manifest_text(name_or_path)
-    except UnicodeDecodeError as error:
-        raise ManifestError(
-            f"manifest {name_or_path} is not UTF-8 text: {error.reason} at byte {error.start}"
-        ) from None
-    manifest = parse_model(Manifest, text, f"manifest {name_or_path}")
-    check_stitched_size(manifest.stitch, f"manifest {name_or_path}")
+    return _checked(_text_of(name_or_path), f"manifest {name_or_path}")
+
+
+def shared_manifest(name: str) -> Manifest:
+    """As `load_manifest`, the same object for the same text, not to be changed: recognising a source looks at all."""
+    return _kept(_text_of(name), f"manifest {name}")
+
+
+def _checked(text: str, where: str) -> Manifest:
+    manifest = parse_model(Manifest, text, where)
+    check_stitched_size(manifest.stitch, where)
     return manifest
+
+
+_kept = lru_cache(maxsize=64)(_checked)
+
+
+def _text_of(name_or_path: str) -> str:
+    try:
+        return _manifest_text(name_or_path)
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start}"
+        raise ManifestError(f"manifest {name_or_path} is not UTF-8 text: {error.reason} at {where}") from None
 
 
 def _manifest_text(name_or_path: str) -> str:

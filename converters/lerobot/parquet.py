@@ -91,7 +91,8 @@ def open_parquet(path: Path, name: str, columns: TableColumns | None = None) -> 
                 f"{OR_RECOVER}"
             )
         source = with_footer(path, columns) if torn and columns else path
-        with opening(path), pq.ParquetFile(source, page_checksum_verification=True) as file:
+        # without pre_buffer, which hands the reading of a local file to another thread and waits for it
+        with opening(path), pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file:
             if file.metadata.num_rows > MAX_FILE_ROWS:
                 raise BadEpisode(f"{name} claims {file.metadata.num_rows} rows, at most {MAX_FILE_ROWS} are read")
             yield file
@@ -283,9 +284,18 @@ def read_span(span: Span, keys: Sequence[str]) -> pa.Table:
 
 
 def column_names(span: Span) -> list[str]:
-    """Names of the columns of the span's file."""
-    with open_parquet(span.path, span.name, span.columns) as file:
-        return list(file.schema_arrow.names)
+    """Names of the columns of the span's file, read once while it stays the same."""
+    try:
+        status = span.path.stat()
+    except OSError as error:
+        raise BadEpisode(f"{span.name} cannot be read: {error.strerror}") from None
+    return list(_column_names(span.path, span.name, status.st_mtime_ns, status.st_size, span.columns))
+
+
+@lru_cache(maxsize=64)
+def _column_names(path: Path, name: str, mtime_ns: int, size: int, columns: TableColumns | None) -> tuple[str, ...]:
+    with open_parquet(path, name, columns) as file:
+        return tuple(file.schema_arrow.names)
 
 
 def read_images(span: Span, key: str) -> Iterator[bytes]:

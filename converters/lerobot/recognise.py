@@ -22,7 +22,7 @@ from converters.lerobot.options import LerobotOptions, options_of, rate_agrees
 from converters.lerobot.rows import read_rows
 from converters.lerobot.values import Floats
 from fwdata.errors import BadEpisode, ManifestError, UsageError
-from fwdata.manifest import Manifest, load_manifest, manifest_names
+from fwdata.manifest import Manifest, manifest_names, shared_manifest
 
 SCANNED_EPISODES = 5
 OVERRULED = 0.01
@@ -34,12 +34,12 @@ _NO_ROBOT = frozenset({"", "unknown", "none", "null"})
 def detect(places: Sequence[DatasetFolder]) -> list[str]:
     """Names of the manifests that fit all of these datasets, sorted."""
     names = fitting_manifests(readable(places))
-    return [name for name in names if not contradiction(load_manifest(name), places)]
+    return [name for name in names if not contradiction(shared_manifest(name), places)]
 
 
 def near_misses(places: Sequence[DatasetFolder]) -> dict[str, str]:
     """Manifests whose features, rate and robot fit all of these datasets -> why they are not taken all the same."""
-    found = {name: contradiction(load_manifest(name), places) for name in fitting_manifests(readable(places))}
+    found = {name: contradiction(shared_manifest(name), places) for name in fitting_manifests(readable(places))}
     return {name: reason for name, reason in found.items() if reason}
 
 
@@ -65,7 +65,7 @@ def fitting_manifests(infos: Iterable[Info]) -> list[str]:
     found, names = list(infos), []
     for name in manifest_names():
         try:
-            manifest = load_manifest(name)
+            manifest = shared_manifest(name)
             if manifest.converter == "lerobot" and _fits_all(manifest, options_of(manifest), found):
                 names.append(name)
         except ManifestError:  # one of the user's that is of no use here

@@ -17,6 +17,7 @@ from fwdata.manifest import (
     load_manifest,
     manifest_names,
     parse_model,
+    shared_manifest,
     validate_model,
 )
 
@@ -208,3 +209,16 @@ def test_a_suggested_size_is_accepted(layout: str, size: tuple[int, int]):
 def _stitch(layout: str, cameras: tuple[str, ...], size: tuple[int, int]) -> StitchSpec:
     given = {"layout": layout, "cameras": cameras, "size": size}
     return StitchSpec.model_validate(given | ({"camera_size": (48, 64)} if layout == "robotwin" else {}))
+
+
+def test_a_shared_manifest_is_read_again_when_its_text_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(TOY))
+    first = shared_manifest("mine")
+    assert shared_manifest("mine") is first and first == load_manifest("mine") is not first
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TOY, "prompt": "now {task}"}))
+    assert shared_manifest("mine").prompt == "now {task}"
+    (tmp_path / "mine.yaml").write_text("nonsense: 1")
+    for _ in range(2):
+        with pytest.raises(ManifestError, match="manifest mine"):
+            shared_manifest("mine")
