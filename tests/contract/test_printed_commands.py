@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 from programs import APPS
+from syntax import nodes
 
 LOOSE = ("convert", "slurm")
 """Commands that take options of a source, or of the command behind them."""
@@ -20,13 +21,13 @@ LINE = re.compile(r"\b(fwdata|fwtrain) ([a-z][a-z-]*(?: [a-z][a-z-]*)?)([^`;,)\n
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
     """Strings of a module that are no docstrings, what is filled in as X."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
+    bare = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
+    inside = {id(part) for node in nodes(path) if isinstance(node, ast.JoinedStr) for part in node.values}
+    left_out = bare | inside
+    for node in nodes(path):
         if isinstance(node, ast.JoinedStr):
             yield node.lineno, "".join(str(p.value) if isinstance(p, ast.Constant) else "X" for p in node.values)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (bare | inside):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in left_out:
             yield node.lineno, node.value
 
 
