@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from fwdata.pipeline.registry import chooser, load_converter
 from fwdata.pipeline.request import EPISODE_SECONDS, ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, Root, discover, name_roots, together
 from fwdata.pipeline.workers import LeftOut, Link, RetryThenLeaveOut, Task, WorkerPool
+
+NOT_NAMED = frozenset({"", "unknown"})
+"""Names of no robot."""
 
 WALK = 12
 """Walking through a root may take this many times the seconds of one file: an hour by default."""
@@ -39,7 +43,7 @@ def find_recordings(request: ConvertRequest, pool: WorkerPool) -> CombinedDiscov
         raise UsageError(f"converter {request.source!r} gave two recordings the id {double[0]!r}; ids must be unique")
     every = pick_recordings(request, every)
     _check_robots(request, every)
-    return every
+    return replace(every, warnings=(*every.warnings, *_of_no_robot(every)))
 
 
 def _check_robots(request: ConvertRequest, found: CombinedDiscovery) -> None:
@@ -53,6 +57,20 @@ def _check_robots(request: ConvertRequest, found: CombinedDiscovery) -> None:
             "convert each to a store of its own, from its folders alone; one robot under several names is named by "
             "--embodiment"
         )
+
+
+def _of_no_robot(found: CombinedDiscovery) -> list[str]:
+    """What to say of recordings that do not name their robot beside others that do."""
+    named = {recording.ref.embodiment for recording in found.recordings} - NOT_NAMED
+    others = [recording for recording in found.recordings if recording.ref.embodiment in NOT_NAMED]
+    if not named or not others:
+        return []
+    groups = ", ".join(list(dict.fromkeys(recording.group for recording in others))[:2])
+    return [
+        f"{len(others)} of {len(found.recordings)} recordings do not name their robot ({groups}), the others are of "
+        f"{named.pop()}, with which they share statistics: convert them apart if they are of another, or say "
+        "--embodiment"
+    ]
 
 
 def choose_manifest(source: str, roots: Sequence[Path], options: Mapping[str, Any], pool: WorkerPool) -> Manifest:

@@ -26,6 +26,10 @@ TURNED, MARGIN = 0.7, 0.3
 AGREE, MOST = 0.6, 1 / 3
 """Share of the neighbours that must agree with theirs, and of episodes that may be exceptions."""
 
+SCENE, GROUP, CLEAR = 0.9, 3, 0.8
+"""Correlation of green and of red + blue from which two episodes show one scene, episodes of each of two groups, and
+the share of the scene's episodes that must be in one of them."""
+
 EXCHANGED = "red and blue exchanged"
 
 OTHERS = 512
@@ -75,7 +79,24 @@ class OneLook(Detector):
         return tuple(self._one(camera, looks) for camera, looks in found.items() if len(looks) >= FEWEST)
 
     def _one(self, camera: str, looks: Sequence[tuple[str, NDArray[np.uint8]]]) -> DatasetVerdict:
-        odd = odd_looks(np.stack([tiles for _, tiles in looks]).astype(np.float64))
+        tiles = np.stack([each for _, each in looks]).astype(np.float64)
+        groups = two_groups(tiles)
+        if min(map(len, groups)) > MOST * sum(map(len, groups)):
+            few, many = ([looks[place][0] for place in group] for group in sorted(groups, key=len))
+            return DatasetVerdict(
+                self.name,
+                "contradicted",
+                camera,
+                value=float(len(few)),
+                episodes_for=len(looks) - len(few),
+                against=len(few),
+                action="warn",
+                decided=ALIKE,
+                measured=f"{EXCHANGED} between two groups, of which nothing tells the right one",
+                detail=f"{', '.join(few[:2])}, .. against {', '.join(many[:2])}, ..",
+                episodes=tuple(few[:MAX_LISTED]),
+            )
+        odd = odd_looks(tiles)
         names = [looks[each.place][0] for each in odd]
         changes = list(dict.fromkeys(each.change for each in odd))
         detail = "; ".join(
@@ -110,15 +131,41 @@ def odd_looks(tiles: Floats) -> list[OddLook]:
     return [best[place] for place in sorted(best)] if len(best) <= MOST * len(tiles) else []
 
 
+def two_groups(tiles: Floats) -> tuple[list[int], list[int]]:
+    """Places of first images [n, 8, 8, 3] of one scene whose red against blue is the opposite of each other's, at least
+    3 on both sides and all but a fifth of the scene's; ([], []) where there are none. Of several scenes the first."""
+    others = np.unique(np.linspace(0, len(tiles) - 1, OTHERS).round().astype(np.int64))
+    scene, red, told = _scene_and_red(tiles[others], np.arange(len(others)))
+    left = set(np.flatnonzero(told).tolist())
+    colours = _correlations(red[..., None], np.arange(len(others)))
+    np.fill_diagonal(colours, 1.0)
+    while left:
+        first = min(left)
+        members = np.array([place for place in sorted(left) if place == first or scene[first, place] >= SCENE])
+        left -= set(members.tolist())
+        sides = [members[colours[first, members] * sign >= COLOUR] for sign in (1, -1)]
+        among = [float(np.median(colours[np.ix_(side, side)])) if len(side) >= GROUP else 0.0 for side in sides]
+        if min(among) < COLOUR or sum(map(len, sides)) < CLEAR * len(members):
+            continue
+        if float(np.median(colours[np.ix_(*sides)])) <= -COLOUR:
+            return others[sides[0]].tolist(), others[sides[1]].tolist()
+    return [], []
+
+
+def _scene_and_red(tiles: Floats, others: Places) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """(correlations of what an exchange leaves as it is [n, m], red against blue [n, 8, 8], where that tells [n])."""
+    scene = _correlations(np.stack([tiles[..., 1], tiles[..., 0] + tiles[..., 2]], axis=-1), others)
+    red = (tiles[..., 0] - tiles[..., 2]) / (tiles.sum(axis=-1) + 30.0)
+    return scene, red, red.reshape(len(red), -1).std(axis=1) > CONTRAST
+
+
 def _exchanged(tiles: Floats, others: Places) -> list[OddLook]:
     """Episodes whose red against blue is the opposite of that of others of the same scene.
 
     The scene is told by green and the sum of red and blue, which the exchange leaves as they are; a tint of the light,
     which moves all tiles alike, counts as nothing.
     """
-    scene = _correlations(np.stack([tiles[..., 1], tiles[..., 0] + tiles[..., 2]], axis=-1), others)
-    red = (tiles[..., 0] - tiles[..., 2]) / (tiles.sum(axis=-1) + 30.0)
-    told = red.reshape(len(red), -1).std(axis=1) > CONTRAST
+    scene, red, told = _scene_and_red(tiles, others)
     near = _nearest(scene)
     scores = _median_of(_correlations(red[..., None], others), near)
     return [

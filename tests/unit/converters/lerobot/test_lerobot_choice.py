@@ -32,6 +32,8 @@ from converters.lerobot import choose_manifest
 from fwdata.cli import app, main
 from fwdata.errors import UsageError
 from fwdata.pipeline.choose import manifest_for
+from fwdata.pipeline.estimate import dry_run
+from fwdata.pipeline.request import ConvertRequest
 
 STATE, ACTION = "observation.state", "action"
 ROBOTWIN_KEYS = {"cameras": ROBOTWIN_CAMERAS, "vectors": {STATE: 14, ACTION: 14}}
@@ -315,3 +317,7 @@ def test_datasets_of_several_robots_are_not_mixed(tmp_path):
         )
     named = manifest_for("lerobot", "lerobot-r1lite", {"embodiment": "r1lite"})
     assert run_convert(tmp_path / "raw", tmp_path / "s.zarr", named).episodes == 3
+    free, unsaid = manifest_for("lerobot", "lerobot-r1lite", {"embodiment": None}), "1 of 2 recordings do not name"
+    for roots, said in ((("a", "c"), True), (("a",), False), (("c",), False)):
+        request = ConvertRequest("lerobot", tuple(tmp_path / "raw" / n for n in roots), tmp_path / "o.zarr", free, 0)
+        assert any(unsaid in text for _, text in dry_run(request).warnings) == said

@@ -19,7 +19,7 @@ from evidence_episodes import changed, clean_set, glued, told
 from moving_libero import COMMAND, write_libero
 from numpy.typing import NDArray
 
-from fwdata.evidence.detectors.one_look import odd_looks
+from fwdata.evidence.detectors.one_look import odd_looks, two_groups
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.looks import CameraLook, tiles_of
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
@@ -98,6 +98,24 @@ def test_the_verdict_names_camera_episode_and_change() -> None:
         found.measured == "red and blue exchanged against the others" and "episode_5 correlates by -0." in found.detail
     )
     assert looked("one_look", episodes[:4]) == {}
+    for number in (1, 3, 7):
+        other = CameraLook(episodes[number].looks["head"].tiles[..., ::-1], np.array([number], np.uint32))
+        episodes[number] = changed(episodes[number], looks={"head": other})
+    half = looked("one_look", episodes)["head"]
+    assert (half.action, half.against, "between two groups" in half.measured) == ("warn", 4, True)
+
+
+@pytest.mark.parametrize("much", [0.1, 0.3])
+def test_half_a_set_with_red_and_blue_exchanged_makes_two_groups(much: float) -> None:
+    for scenes in ([1] * 6, [1] * 16, [2] * 3 + [3] * 12):
+        looks = tiles(scenes, much)
+        assert two_groups(looks) == ([], [])
+        odd = list(range(len(scenes)))[::2]
+        looks[odd] = looks[odd][..., ::-1]
+        found = two_groups(looks)
+        room_of = [place for place in odd if scenes[place] == scenes[found[0][0]]]
+        assert sorted(room_of) in (sorted(found[0]), sorted(found[1]))
+    assert two_groups(tiles(list(range(20)))) == ([], [])
 
 
 def looked(name: str, episodes: list[EpisodeInput]) -> dict[str, DatasetVerdict]:
