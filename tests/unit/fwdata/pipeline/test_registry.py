@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,17 @@ def test_a_package_that_raises_when_it_is_imported_is_named(tmp_path, monkeypatc
     install(tmp_path, "raising", "raising", monkeypatch)
     with pytest.raises(UsageError, match="RuntimeError: no licence; fix or uninstall its package"):
         load_converter(manifest_for("raising", None, {}))
+
+
+def test_packages_are_looked_for_again_only_when_one_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    look = importlib.metadata.entry_points
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: looks.append(group) or look(group=group))
+    install(tmp_path, "early", "json", monkeypatch)
+    assert "early" in converter_names() and "early" in converter_names() and looks == ["fwdata.converters"]
+    os.utime(tmp_path, ns=(1, 1))  # a package that comes within one tick of the clock would be missed
+    entries = "[fwdata.converters]\nlate = json\n"
+    (tmp_path / "late_robot-1.dist-info").mkdir()
+    (tmp_path / "late_robot-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: late-robot\nVersion: 1\n")
+    (tmp_path / "late_robot-1.dist-info/entry_points.txt").write_text(entries)
+    assert {"early", "late"} <= set(converter_names()) and len(looks) == 2
