@@ -39,8 +39,9 @@ class ImageMotion:
     @cached_property
     def brightness(self) -> tuple[float, float]:
         """Mean of those frames, and the largest standard deviation within one of them, in grey levels."""
-        pixels, means = self.spread.astype(np.uint16), self.means[_spread(len(self.images))]
-        squares = (pixels * pixels).sum(axis=(1, 2), dtype=np.uint32) / float(pixels[0].size)
+        means, pixels = self.means[_spread(len(self.images))], self.spread
+        products = np.multiply(pixels, pixels, dtype=np.uint16)
+        squares = products.sum(axis=(1, 2), dtype=np.uint32) / float(pixels[0].size)
         return float(means.mean()), float(np.sqrt(np.maximum(squares - means**2, 0.0)).max())
 
     @cached_property

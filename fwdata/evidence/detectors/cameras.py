@@ -131,7 +131,7 @@ class DeadCamera(Detector):
         a, b = left.spread, right.spread
         if a.shape != b.shape or abs(left.brightness[0] - right.brightness[0]) >= ALIKE:
             return None  # the means cannot be farther apart than the images are
-        difference = float(np.abs(a.astype(np.int16) - b).mean())
+        difference = float((np.maximum(a, b) - np.minimum(a, b)).sum(dtype=np.uint32) / a.size)
         if difference >= ALIKE or left.brightness[1] < BLACK_STD:
             return None
         return self.verdict(
@@ -160,7 +160,8 @@ def _blank_rows(motion: ImageMotion) -> tuple[str, str] | None:
     if dark.any():
         dark[dark] = motion.images[dark].std(axis=(1, 2)) < BLACK_STD
     if bright.any():
-        bright[bright] = (motion.images[bright] >= SATURATED_VALUE).mean(axis=(1, 2)) > SATURATED_SHARE
+        full = (motion.images[bright] >= SATURATED_VALUE).view(np.uint8).sum(axis=(1, 2), dtype=np.uint32)
+        bright[bright] = full > SATURATED_SHARE * motion.images[0].size
     for name, blank in (("black", dark), ("saturated", bright)):
         rows = np.flatnonzero(blank) * motion.every
         if len(rows) * motion.every >= BLANK_ROWS:
