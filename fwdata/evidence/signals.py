@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 type Floats = NDArray[np.float64]
@@ -155,7 +155,8 @@ def lagged(left: Floats, right: Floats, lags: Sequence[int]) -> Floats:
     before, after = max(0, -int(shift.min())), max(0, int(shift.max()))
     padded = np.zeros((width, before + rows + after))
     padded[:, before : before + rows] = both[1]
-    windows = sliding_window_view(padded, rows, axis=1)
+    along, step = padded.strides
+    windows = as_strided(padded, (width, before + after + 1, rows), (along, step, step))  # of a row for every lag
     products = np.einsum("dlt,dt->dl", windows, both[0])[:, shift + before]
     running = np.zeros((2, 2, width, rows + 1))  # of the values and of their squares, of both sides
     np.cumsum(both, axis=2, out=running[0, ..., 1:])

@@ -13,12 +13,14 @@ from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Verdict
-from fwdata.evidence.signals import Floats, lagged, middle, peak, shifted, slope, smooth
+from fwdata.evidence.signals import Floats, lagged, middle, peak, peaks, shifted, slope, smooth
 
 COPY, NEXT_STATE = 1e-5, 1e-4
 EARLIEST, EARLIEST_SECONDS, LATEST_SECONDS = 3, 0.5, 1.5
 ABSOLUTE, DELTA, MARGIN = 0.9, 0.55, 0.1
 UNIT_RATIO = (0.4, 2.5)
+FOLLOWS, COPIED = 0.9, 0.9999
+"""Correlation above which a state column follows its action, and above which it is a copy of the command."""
 MIN_ROWS = 20
 
 type Meaning = ActionMeaning | Literal["copy", "past"]
@@ -125,6 +127,22 @@ def paired(episode: EpisodeInput) -> tuple[Floats, Floats]:
     """(action, state) [T, P] of `moving_pairs`."""
     pairs, width = moving_pairs(episode), episode.state.shape[1]
     return episode.columns.values[pairs[:, 0] + width].T, episode.columns.values[pairs[:, 1]].T
+
+
+def column_lags(episode: EpisodeInput, copies: bool = False) -> Floats:
+    """Lags in rows of every paired column that follows its action closely, copies of the command left out."""
+    lags, scores = _followed(episode)
+    return lags if copies else lags[scores < COPIED]
+
+
+@lru_cache(maxsize=1)
+def _followed(episode: EpisodeInput) -> tuple[Floats, Floats]:
+    """(lags, scores) of every paired column that follows its action closely."""
+    scores = follow_scores(episode)
+    found, interior = peaks(searched(len(episode.state), episode.hz), scores.T)
+    best = scores.max(axis=0)
+    used = interior & (best > FOLLOWS)
+    return found[used], best[used]
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fwdata.evidence import own_lags
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.detectors.action import fit_action, follow_scores, searched
+from fwdata.evidence.detectors.action import column_lags, fit_action
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, MotionTrace, Severity, Verdict
 from fwdata.evidence.signals import (
@@ -33,9 +33,6 @@ EARLY_ROWS = -0.75
 
 NEXT_ROW = 1.5
 """Rows of delay that a slow rate makes of a state that is recorded before its command."""
-
-FOLLOWS, COPIED = 0.9, 0.9999
-"""Correlation above which a state column follows its action, and above which it is a copy of the command."""
 
 CAMERA_LAG, CAMERA_STOP = 0.75, 3.0
 MIN_SCORE, FOLDS, WIDEST_SECONDS, MAX_INTERVAL = 0.5, 4, 1.5, 2.0
@@ -138,16 +135,6 @@ class StateDelay(Detector):
                 episodes=tuple(found[place][0] for place in odd[:MAX_LISTED]),
             ),
         )
-
-
-@lru_cache(maxsize=2)
-def column_lags(episode: EpisodeInput, copies: bool = False) -> Floats:
-    """Lags in rows of every paired column that follows its action closely, copies of the command left out."""
-    scores = follow_scores(episode)
-    found, interior = peaks(searched(len(episode.state), episode.hz), scores.T)
-    best = scores.max(axis=0)
-    used: Floats = found[interior & (best > FOLLOWS) & (copies | (best < COPIED))]
-    return used
 
 
 DECIDED = "state and action of one row belong together"

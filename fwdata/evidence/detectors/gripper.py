@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -241,10 +241,10 @@ class GripperScaleDetector(Detector):
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """By agreement, and one more verdict where data sets of one store show different scales."""
         pooled = pooling.by_agreement(episodes, self.name, self.min_episodes)
-        return (*pooled, *(self._mixed(episodes, subject) for subject in _mixed_subjects(episodes, self.name)))
+        known = group_scales(episodes, self.name)
+        return (*pooled, *(self._mixed(s, scales) for s, scales in known.items() if len(set(scales.values())) > 1))
 
-    def _mixed(self, episodes: Sequence[EpisodeMeasurement], subject: str) -> DatasetVerdict:
-        scales = group_scales(episodes, self.name, subject)
+    def _mixed(self, subject: str, scales: Mapping[str, str]) -> DatasetVerdict:
         listed = ", ".join(f"{group} {scale}" for group, scale in sorted(scales.items())[:4])
         return DatasetVerdict(
             self.name,
@@ -257,14 +257,14 @@ class GripperScaleDetector(Detector):
         )
 
 
-def group_scales(episodes: Sequence[EpisodeMeasurement], detector: str, subject: str) -> dict[str, str]:
-    """Group -> the largest scale that any of its episodes shows, or was decided for it, in words."""
-    scales: dict[str, str] = {}
+def group_scales(episodes: Sequence[EpisodeMeasurement], detector: str) -> dict[str, dict[str, str]]:
+    """Subject -> group -> the largest scale that any of its episodes shows, or was decided for it, in words."""
+    scales: dict[str, dict[str, str]] = {}
     for measurement in episodes:
         for verdict in measurement.of(detector):
-            scale = _scale_words(verdict)
-            if verdict.subject == subject and scale:
-                scales[measurement.group] = max(scales.get(measurement.group, scale), scale, key=_rank)
+            groups, scale = scales.setdefault(verdict.subject, {}), _scale_words(verdict)
+            if scale and groups.get(measurement.group) != scale:
+                groups[measurement.group] = max(groups.get(measurement.group, scale), scale, key=_rank)
     return scales
 
 
@@ -284,11 +284,6 @@ KINDS = ("command", "state")
 
 def _rank(scale: str) -> int:
     return [WORDS[r] for r in BY_SIZE].index(scale)
-
-
-def _mixed_subjects(episodes: Sequence[EpisodeMeasurement], detector: str) -> list[str]:
-    subjects = dict.fromkeys(verdict.subject for m in episodes for verdict in m.of(detector))
-    return [subject for subject in subjects if len(set(group_scales(episodes, detector, subject).values())) > 1]
 
 
 DETECTORS = (GripperPolarity(), GripperScaleDetector())
