@@ -37,6 +37,9 @@ NEXT_ROW = 1.5
 CAMERA_LAG, CAMERA_STOP = 0.75, 3.0
 MIN_SCORE, FOLDS, WIDEST_SECONDS, MAX_INTERVAL = 0.5, 4, 1.5, 2.0
 MIN_SIMULATED, MIN_REAL = 5, 10
+MOST_NEAR, DOUBTFUL_LAG = 0.8, 2.0
+"""Share of draws within a row of a lag of at least 2 rows, from which a wide interval, as of the few others that find
+another peak, warns instead of telling nothing."""
 SMOOTH_STEP, REPEATS = 4, 0.3
 STILL = 0.02
 MAX_NUMBERS = 1_000_000
@@ -202,11 +205,12 @@ class CameraDelay(Detector):
         low, high = found.interval
         if found.score < MIN_SCORE:
             return self._silent(camera, traces, f"the image does not show the motion (r {found.score:.2f})")
-        if high - low > MAX_INTERVAL:
+        doubtful = high - low > MAX_INTERVAL
+        if doubtful and (found.near < MOST_NEAR or abs(found.lag) < DOUBTFUL_LAG):
             return self._silent(
                 camera, traces, f"the lag is {found.lag:+.1f} rows, {low:+.1f} .. {high:+.1f}: too wide"
             )
-        wrong = abs(found.lag) >= CAMERA_LAG and (low > 0.5 or high < -0.5)
+        wrong = doubtful or (abs(found.lag) >= CAMERA_LAG and (low > 0.5 or high < -0.5))
         right = low > -1 and high < 1
         closing = _triangle(traces, found) if wrong else None
         if closing is not None and not closing.closes:
@@ -219,7 +223,9 @@ class CameraDelay(Detector):
             interval=found.interval,
             episodes_for=0 if wrong else len(traces),
             against=len(traces) if wrong else 0,
-            action=("stop" if min(abs(low), abs(high)) >= CAMERA_STOP else "warn") if wrong else "note",
+            action=("stop" if not doubtful and min(abs(low), abs(high)) >= CAMERA_STOP else "warn")
+            if wrong
+            else "note",
             decided="image and state of one row belong together",
             measured=_words(found.lag, low, high, hz),
             detail=f"r {found.score:.2f}{f'; {closing.words}' if closing else ''}",
@@ -311,7 +317,8 @@ def _commands(episode: EpisodeInput, step: int) -> tuple[Floats | None, float]:
 
 
 class LagEstimate:
-    """A camera's lag in rows against the state, its interval, the score at the peak, and whether it is interior."""
+    """A camera's lag in rows against the state, its interval, the share of draws that are within a row of it, the score
+    at the peak, and whether it is interior."""
 
     def __init__(self, lags: Sequence[int], scores: Floats) -> None:
         self.score = float(scores.mean(axis=0).max())
@@ -321,6 +328,7 @@ class LagEstimate:
         counts = np.stack([np.bincount(each, minlength=len(scores)) for each in drawn])
         found = peaks(lags, counts @ scores / len(scores))[0]
         self.interval = (float(np.percentile(found, 2.5)), float(np.percentile(found, 97.5)))
+        self.near = float((np.abs(found - self.lag) <= 1.0).mean())
 
 
 def estimate_lag(traces: Sequence[MotionTrace], reach: int) -> LagEstimate | None:

@@ -21,6 +21,7 @@ from evidence_episodes import (
 )
 
 from fwdata.evidence.claims import RateClaim
+from fwdata.evidence.detectors import delay
 from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, to_axis_angle
 from fwdata.evidence.records import EpisodeMeasurement, MotionTrace
 from fwdata.evidence.registry import find_detector
@@ -250,3 +251,17 @@ def test_rows_of_action_that_are_shifted_in_one_episode_are_found(delay: int) ->
         assert (found.action, found.against, found.episodes) == ("warn", 1, ("episode_3",))
         assert found.decided.endswith("as in most episodes")
     assert "in single episodes" not in pooled("state_delay", episodes[:4])
+
+
+@pytest.mark.parametrize(("share", "other", "action"), [(9, 3.5, "warn"), (6, 1.2, "note")])
+def test_a_camera_that_is_late_in_most_draws_warns(share: int, other: float, action: str) -> None:
+    """Scores of ten episodes by lag: a few, of a motion that comes back, also fit without one."""
+    lags = range(-8, 9)
+    late, none = (np.exp(-((np.arange(-8, 9) - lag) ** 2) / 4.0) for lag in (5, 0))
+    scores = np.stack([late * 0.95] * share + [none * other] * (10 - share))
+    found = delay.LagEstimate(lags, scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delay, "estimate_lag", lambda traces, reach: found)
+        verdict = pooled("camera_delay", clean_set())["head"]
+    assert verdict.action == action
+    assert verdict.verdict == ("no evidence" if action == "note" else "contradicted")
