@@ -26,7 +26,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandle
 from fwdata.errors import ManifestError, UsageError, did_you_mean
 from fwdata.images.layouts import BUILT_IN, Size, checked_tiles, find_layout, is_layout, nearest_size
 from fwdata.plugins import plugin_dir
-from fwdata.validation import Model, parse_model, validate_model
+from fwdata.validation import Model, load_yaml, parse_model, validate_model
 from fwdata.window import Window
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     "Window",
     "check_stitched_size",
     "load_manifest",
+    "load_yaml",
     "manifest_names",
     "parse_model",
     "plugin_dir",
@@ -399,12 +400,11 @@ def _checked(text: str, where: str) -> Manifest:
 _kept = lru_cache(maxsize=64)(_checked)
 
 
-def _text_of(name_or_path: str) -> str:
+def _text_of(name: str) -> str:
     try:
-        return _manifest_text(name_or_path)
+        return _manifest_text(name)
     except UnicodeDecodeError as error:
-        where = f"byte {error.start}"
-        raise ManifestError(f"manifest {name_or_path} is not UTF-8 text: {error.reason} at {where}") from None
+        raise ManifestError(f"manifest {name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def _manifest_text(name_or_path: str) -> str:

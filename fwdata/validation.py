@@ -34,8 +34,11 @@ class Model(DocumentedModel):
         return errors
 
 
-def _load_yaml(text: str) -> object:
-    """Plain data of a YAML document, a copy of its own; recognising a source asks for the same manifests many times."""
+def load_yaml(text: str) -> object:
+    """Plain data of a YAML document, a copy of its own; manifests and recipes are asked for many times.
+
+    Raises yaml.YAMLError in the words of the parser in Python.
+    """
     with contextlib.suppress(RecursionError):
         return copy.deepcopy(_kept_yaml(text))
     return _parsed_yaml(text)
@@ -62,7 +65,7 @@ def _parsed_yaml(text: str) -> object:
 def parse_model[M: BaseModel](model: type[M], text: str, where: str) -> M:
     """YAML text to a checked model; ManifestError with one sentence that names the wrong keys."""
     try:
-        data = _load_yaml(text)
+        data = load_yaml(text)
     except yaml.YAMLError as error:
         raise ManifestError(f"{where} is not valid YAML: {_yaml_fault(error)}") from None
     if not isinstance(data, dict):

@@ -7,12 +7,13 @@ from typing import Any
 import yaml
 
 from fwdata.errors import ManifestError, UsageError
+from fwdata.manifest import load_yaml
 
 
 def read_mapping(text: str, where: str) -> dict[str, object]:
     """Keys and values of YAML text. ManifestError naming `where` for anything else."""
     try:
-        data = yaml.safe_load(text)
+        data = load_yaml(text)
     except yaml.YAMLError as error:
         raise ManifestError(f"{where} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     if not isinstance(data, dict):
