@@ -118,13 +118,16 @@ SINGLE = {
     "camera_motion",
     "coarse_values",
     "repeated_rows",
+    "unit_within",
 }
 """Detectors of faults in the recording of single episodes."""
 
 OF_CAMERA = {"camera_frozen", "camera_content", "camera_delay"}
 """Detectors whose finding is fixed by training without the camera, where most episodes show it."""
 
-PER_EPISODE = SINGLE | OF_CAMERA | {"column_units", "duplicate_episodes", "instruction_typos", "instruction_ending"}
+TEXTS = {"instruction_typos", "instruction_ending", "instruction_task"}
+
+PER_EPISODE = SINGLE | OF_CAMERA | TEXTS | {"column_units", "duplicate_episodes"}
 """Detectors whose finding is fixed by leaving the episodes out."""
 
 IN_THE_RECORDING = SINGLE | {"state_delay", "camera_delay"}

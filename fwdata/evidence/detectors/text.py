@@ -1,10 +1,10 @@
-"""Instructions: near-misses between two texts (h2), and endings that a perturbed file name leaves (h3)."""
+"""Instructions: near-misses (h2), endings of a perturbed file's name (h3), and another task's text (h10)."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import combinations
 
@@ -120,4 +120,69 @@ class InstructionEnding(Detector):
         )
 
 
-DETECTORS = (InstructionNearMisses(), InstructionEnding())
+class OtherTask(Detector):
+    """h10: no episode has the words of another group's instructions, and none of its own."""
+
+    name, code, question, action = "instruction_task", "h10", "instructions of every group", "warn"
+    advice = "correct the text in the recordings, or leave the episodes out (--exclude)"
+    min_rows = 1
+    word = "expected"
+    compares = True
+
+    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """One verdict for several groups of at least 5 episodes; its traces are h2's."""
+        groups: dict[str, list[tuple[str, frozenset[str]]]] = {}
+        for measurement in episodes:
+            for trace in (t for t in measurement.traces if isinstance(t, TextTrace)):
+                groups.setdefault(measurement.group, []).append((measurement.episode, words_of(trace.text)))
+        groups = {name: members for name, members in groups.items() if len(members) >= FEWEST}
+        if len(groups) < 2:
+            return ()
+        wrong = {name: (group, other) for group in groups for name, other in _of_others(group, groups)}
+        total, first = sum(map(len, groups.values())), next(iter(wrong), "")
+        return (
+            DatasetVerdict(
+                self.name,
+                "contradicted" if wrong else "confirmed",
+                value=float(len(wrong)),
+                episodes_for=total - len(wrong),
+                against=len(wrong),
+                action="warn" if wrong else "note",
+                decided=OF_ITS_GROUP,
+                measured="the words of another group's" if wrong else OF_ITS_GROUP,
+                detail=f"{first} of {wrong[first][0]} has those of {wrong[first][1]}" if wrong else "",
+                episodes=tuple(wrong)[:MAX_LISTED],
+            ),
+        )
+
+
+FEWEST, COMMON, RARE = 5, 0.7, 0.1
+"""Episodes of a group, the share of them that has a word which is the group's own, and that of exceptions."""
+
+OF_ITS_GROUP = "the words of its group's instructions"
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text, lower-case, without punctuation."""
+    return frozenset(re.findall(r"[^\W_]+", text.lower()))
+
+
+def _of_others(group: str, groups: Mapping[str, Sequence[tuple[str, frozenset[str]]]]) -> list[tuple[str, str]]:
+    """(episode, group whose words it has) of episodes without any word that is their own group's and not that one's."""
+    common = {name: _common_words([words for _, words in members]) for name, members in groups.items()}
+    pairs = [(n, common[group] - common[n], common[n] - common[group]) for n in groups if n != group]
+    found = {
+        episode: name
+        for episode, words in groups[group]
+        for name, own, others in pairs
+        if own and others and not own & words and others <= words
+    }
+    return list(found.items()) if len(found) <= max(1, RARE * len(groups[group])) else []
+
+
+def _common_words(texts: Sequence[frozenset[str]]) -> frozenset[str]:
+    counts = Counter(word for words in texts for word in words)
+    return frozenset(word for word, count in counts.items() if count >= COMMON * len(texts))
+
+
+DETECTORS = (InstructionNearMisses(), InstructionEnding(), OtherTask())

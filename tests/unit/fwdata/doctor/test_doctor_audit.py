@@ -194,6 +194,16 @@ def said(text: str) -> Callable[[EpisodeInput], EpisodeInput]:
     return lambda e: changed(e, instruction=text)
 
 
+def tasks(wrong: int = -1) -> list[EpisodeInput]:
+    """Two tasks of eight episodes, one of which has the other's text."""
+    texts = {"hammer": "beat the block with the hammer", "bell": "click the bell once"}
+    return [
+        changed(e, id=f"{task}_{i}", group=task, instruction=texts["bell" if i == wrong else task])
+        for place, task in enumerate(texts)
+        for i, e in enumerate(two_arms(8 * place + seed, images=False) for seed in range(8))
+    ]
+
+
 CLEAN = clean_set
 
 CASES: dict[str, Case] = {
@@ -231,6 +241,7 @@ CASES: dict[str, Case] = {
     "mounts_exchanged": Case(lambda: mounted(exchanged=False), lambda: mounted(exchanged=True), "stop"),
     "duplicate_episodes": Case(CLEAN, lambda: [*clean_set(), changed(clean_set()[2], id="again")], "warn"),
     "instruction_typos": Case(CLEAN, every(said("put the red blocck into the box"), 1), "warn"),
+    "instruction_task": Case(tasks, lambda: tasks(wrong=3), "warn"),
     "instruction_ending": Case(CLEAN, every(said("put the red block into the box table 14")), "warn"),
     "unwritten_rows": Case(CLEAN, every(rows(unwritten)), "stop"),
     "start_pose": Case(

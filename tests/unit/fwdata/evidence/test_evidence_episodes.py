@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -78,6 +79,31 @@ def test_a_typo_in_an_instruction_is_found_and_other_instructions_are_not() -> N
         verdict = pooled("instruction_typos", [*episodes, typo])[""]
         assert (verdict.verdict, verdict.episodes) == ("contradicted", ("typo",)), wrong
     assert near_misses(["open the left drawer", "open the front drawer", "open drawer 10", "open drawer 11"]) == []
+
+
+def by_task(episodes: Sequence[EpisodeInput]) -> dict[str, DatasetVerdict]:
+    """What h10 says, whose traces are those of h2."""
+    traced = [EpisodeMeasurement(e.id, e.group, (), find_detector("instruction_typos").trace(e)) for e in episodes]
+    return {verdict.subject: verdict for verdict in find_detector("instruction_task").pool(traced)}
+
+
+def test_the_text_of_another_task_is_found_where_groups_have_words_of_their_own() -> None:
+    texts = {"hammer": "Beat the block with the {} hammer.", "bell": "Click the {} bell once.", "mug": "{} things"}
+    colours = ["red", "blue", "steel", "small", "old", "heavy"]
+    episodes = [
+        changed(e, id=f"{task} {i}", group=task, instruction=text.format(colours[i % 6]), thumbnails={})
+        for task, text in texts.items()
+        for i, e in enumerate(clean_set()[:6])
+    ]
+    assert by_task(episodes)[""].verdict == "confirmed"
+    assert "" not in by_task(episodes[:6])
+    for place, other in ((2, 8), (11, 1)):
+        wrong = list(episodes)
+        wrong[place] = changed(episodes[place], instruction=episodes[other].instruction)
+        found = by_task(wrong)[""]
+        assert (found.action, found.episodes) == ("warn", (episodes[place].id,))
+    mixed = [changed(e, instruction=episodes[8].instruction) if i < 2 else e for i, e in enumerate(episodes)]
+    assert by_task(mixed)[""].verdict == "confirmed"  # a group of two tasks
 
 
 ENDINGS = ["table 14", "light 1", "view 0 0 100 2 352 initstate 0", "noise 3", "add 20", "language 2", "level2 1", "7"]
