@@ -221,6 +221,8 @@ def _spikes(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:
     ordered, values = episode.columns.ordered, episode.columns.values
     rest = np.stack([ordered[:, -2] - ordered[:, 0], ordered[:, -1] - ordered[:, 1]])
     gaps = np.stack([ordered[:, -1] - ordered[:, -2], ordered[:, 1] - ordered[:, 0]])
+    if not (gaps > SPIKE * rest).any():
+        return
     usual = middle(episode.columns.reach[episode.columns.active]) if episode.columns.active.any() else 0.0
     moves = (rest > CONSTANT) | (np.arange(len(values)) < episode.state.shape[1])  # a command may be given for one row
     far = (gaps > SPIKE * np.maximum(rest, usual)) & moves & (usual > 0)
