@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.evidence.records import MotionTrace
+from fwdata.evidence.records import DatasetVerdict, MotionTrace
 from fwdata.evidence.signals import Floats, lagged, middle, non_negative_fit, non_negative_fits
 
 APART, GAIN, SCORE = 2, 0.2, 0.5
@@ -108,3 +108,27 @@ def scores_of(traces: Sequence[MotionTrace], reach: int, kept: NDArray[np.bool_]
         explained = trace.speeds @ weights
         found[index] = lagged(explained[:, None], trace.energy[:, None], range(-reach, reach + 1))[:, 0]
     return found
+
+
+SLIGHTLY = 1.5
+"""Rows by which one camera alone is not called early where another one is in step."""
+
+
+def beside_steady(verdicts: Sequence[DatasetVerdict]) -> tuple[DatasetVerdict, ...]:
+    """The same, but no evidence for a camera all of whose images seem a row or so early while another one is in step:
+    lossy video of small motion looks so, and no camera shows what is to come."""
+    steady = next((v.subject for v in verdicts if v.verdict == "confirmed"), None)
+    return tuple(v if steady is None or not _slightly_early(v) else _silenced(v, steady) for v in verdicts)
+
+
+def _slightly_early(verdict: DatasetVerdict) -> bool:
+    early = verdict.value is not None and -SLIGHTLY < verdict.value < 0
+    return early and verdict.verdict == "contradicted" and not verdict.episodes_for
+
+
+def _silenced(verdict: DatasetVerdict, steady: str) -> DatasetVerdict:
+    reason = f"{verdict.measured}, and {steady} is in step"
+    name, subject = verdict.detector, verdict.subject
+    return DatasetVerdict(
+        name, "no evidence", subject, abstained=verdict.against, decided=verdict.decided, detail=reason
+    )

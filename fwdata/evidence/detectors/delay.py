@@ -165,7 +165,8 @@ class CameraDelay(Detector):
                 if isinstance(trace, MotionTrace):
                     traces.setdefault(trace.camera, []).append(trace)
                     names.setdefault(trace.camera, []).append(measurement.episode)
-        return tuple(self._judged(camera, found, names[camera]) for camera, found in traces.items())
+        judged = [self._judged(camera, found, names[camera]) for camera, found in traces.items()]
+        return own_lags.beside_steady(judged)
 
     def _judged(self, camera: str, traces: Sequence[MotionTrace], names: Sequence[str]) -> DatasetVerdict:
         """All episodes together, or the few that are out of step with the others."""

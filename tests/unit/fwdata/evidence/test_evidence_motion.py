@@ -23,7 +23,7 @@ from evidence_episodes import (
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.detectors import delay
 from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, to_axis_angle
-from fwdata.evidence.records import EpisodeMeasurement, MotionTrace
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace
 from fwdata.evidence.registry import find_detector
 
 OTHERS = {"absolute": "next_state", "next_state": "delta", "delta": "absolute"}
@@ -265,3 +265,15 @@ def test_a_camera_that_is_late_in_most_draws_warns(share: int, other: float, act
         verdict = pooled("camera_delay", clean_set())["head"]
     assert verdict.action == action
     assert verdict.verdict == ("no evidence" if action == "note" else "contradicted")
+
+
+def test_one_camera_that_seems_a_row_early_beside_one_in_step_is_not_judged() -> None:
+    def early(*cameras: str) -> dict[str, DatasetVerdict]:
+        shown = [
+            {name: delayed(images, -1) if name in cameras else images for name, images in e.thumbnails.items()}
+            for e in clean_set()
+        ]
+        return pooled("camera_delay", [changed(e, thumbnails=s) for e, s in zip(clean_set(), shown, strict=True)])
+
+    assert early("head")["head"].verdict == "no evidence" and "left is in step" in early("head")["head"].detail
+    assert {v.verdict for v in early("head", "left", "right").values()} == {"contradicted"}
