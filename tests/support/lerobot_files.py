@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
 import json
 import zlib
@@ -89,8 +91,12 @@ def libero_values(
 
 
 def write_video(path: Path, pictures: NDArray[np.uint8], fps: float, codec: str = "libx264rgb", gop: int = 2) -> None:
-    """One mp4; lossless with the codec's default here."""
+    """One mp4; lossless with the codec's default here. Equal videos are encoded once."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    what = (path.suffix, hashlib.sha256(np.ascontiguousarray(pictures)).digest(), pictures.shape, fps, codec, gop)
+    if what in _VIDEOS:
+        path.write_bytes(_VIDEOS[what])
+        return
     lossless = codec == "libx264rgb"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
@@ -101,10 +107,20 @@ def write_video(path: Path, pictures: NDArray[np.uint8], fps: float, codec: str 
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
+    _VIDEOS[what] = path.read_bytes()
+
+
+_VIDEOS: dict[tuple[object, ...], bytes] = {}
 
 
 def encoded(picture: NDArray[np.uint8], kind: str) -> bytes:
-    """One picture of an image feature."""
+    """One picture of an image feature. Equal ones are encoded once."""
+    return _encoded(picture.tobytes(), picture.shape, kind)
+
+
+@functools.lru_cache(maxsize=4096)
+def _encoded(pixels: bytes, shape: tuple[int, ...], kind: str) -> bytes:
+    picture = np.frombuffer(pixels, np.uint8).reshape(shape)
     if kind == "jpeg":
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=95, colorspace="RGB"))
     buffer = io.BytesIO()
