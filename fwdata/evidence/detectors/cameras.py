@@ -32,6 +32,10 @@ EXCHANGED, EXCHANGED_DEAD, EXCHANGED_LAGS = 0.2, 0.6, range(-3, 4)
 """Least scores; the larger one where one of the images never changes, which is more often a dead camera."""
 REPEATED = 0.4
 
+CREEP, EVEN = 0.05, 0.15
+"""Speed that is added to all before their logarithm, and the standard deviation of that below which an arm moves too
+evenly to be told from the other: 0.02 in recordings of steady sines, 0.76 and more in genuine ones."""
+
 
 class FrozenCamera(Detector):
     """e1: a run of moving rows without any change of the image."""
@@ -178,7 +182,7 @@ class ExchangedWrists(Detector):
     needs_images = True
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict for two arms with a camera each; an arm that does not move adds nothing."""
+        """One verdict for two arms with a camera each; an arm that rests or moves evenly adds nothing."""
         arms = [arm for arm in episode.claims.arms or episode.likely_arms if arm.camera in episode.thumbnails]
         if len(arms) != 2:
             return ()
@@ -187,10 +191,10 @@ class ExchangedWrists(Detector):
         halves = [
             (arm.name, follows(energies[own], each), follows(energies[1 - own], each))
             for own, (arm, each) in enumerate(zip(arms, speeds, strict=True))
-            if float(each.max(initial=0.0)) > 0
+            if len(each) and float(np.log(each + CREEP).std()) > EVEN
         ]
         if not halves:
-            return (self.abstain("no arm moves", decided=OWN),)
+            return (self.abstain("no arm moves at more than one speed", decided=OWN),)
         score = sum(own - other for _, own, other in halves)
         detail = ", ".join(f"{name} arm: own camera {own:.2f}, other {other:.2f}" for name, own, other in halves)
         dead = score < 0 and any(float((energy < STILL).mean()) >= WHOLE for energy in energies)
@@ -215,7 +219,7 @@ OWN = "each wrist image moves with its own arm"
 
 def follows(energy: Floats, speeds: Floats) -> float:
     """Best correlation over lags -3..3 of log energy and log speed."""
-    scores = lagged(np.log(speeds + 0.05)[:, None], np.log(energy + STILL)[:, None], EXCHANGED_LAGS)
+    scores = lagged(np.log(speeds + CREEP)[:, None], np.log(energy + STILL)[:, None], EXCHANGED_LAGS)
     return float(scores.max())
 
 

@@ -122,6 +122,17 @@ def test_wrist_images_that_follow_neither_arm_are_not_called_exchanged(seed: int
     assert found.verdict == "no evidence" and found.value is not None and found.value < -0.2
 
 
+def test_arms_of_even_speed_tell_nothing_of_their_cameras() -> None:
+    """Steady sines and images of chance, as a benchmark makes them: correlations of up to 0.4 by chance."""
+    rng = np.random.default_rng(0)
+    for seed in range(6):
+        episode = two_arms(seed)
+        steady = np.arange(len(episode.state))[:, None] * 0.01 + rng.normal(0, 1e-5, episode.state.shape)
+        chance = {n: rng.integers(90, 110 + 20 * seed, i.shape, np.uint8) for n, i in episode.thumbnails.items()}
+        found = told("wrists_exchanged", changed(episode, state=steady.astype(np.float32), thumbnails=chance))[""]
+        assert (found.verdict, found.detail) == ("no evidence", "no arm moves at more than one speed")
+
+
 def test_a_dead_wrist_camera_is_not_called_exchanged() -> None:
     """One arm moves, its camera is dead, and the other camera shows a little of that arm from afar."""
     episodes = []
