@@ -156,8 +156,9 @@ class OtherTask(Detector):
         )
 
 
-FEWEST, COMMON, RARE = 5, 0.7, 0.1
-"""Episodes of a group, the share of them that has a word which is the group's own, and that of exceptions."""
+FEWEST, COMMON, RARE, TELLING = 5, 0.7, 0.1, 2
+"""Episodes of a group, the share of them that has a word which is the group's own, that of exceptions, and the words
+that tell a group whose texts are worded freely: a single one, such as "place", is found in texts of many tasks."""
 
 OF_ITS_GROUP = "the words of its group's instructions"
 
@@ -168,21 +169,27 @@ def words_of(text: str) -> frozenset[str]:
 
 
 def _of_others(group: str, groups: Mapping[str, Sequence[tuple[str, frozenset[str]]]]) -> list[tuple[str, str]]:
-    """(episode, group whose words it has) of episodes without any word that is their own group's and not that one's."""
-    common = {name: _common_words([words for _, words in members]) for name, members in groups.items()}
+    """(episode, group whose words it has) of episodes without any word that is their own group's and not that one's.
+
+    They have all words that are the other's, which are rare here: at least TELLING, or the very words of a text there.
+    """
+    texts = {name: [words for _, words in members] for name, members in groups.items()}
+    common = {name: _words_of_most(each, COMMON) for name, each in texts.items()}
+    usual = _words_of_most(texts[group], RARE)
     pairs = [(n, common[group] - common[n], common[n] - common[group]) for n in groups if n != group]
     found = {
         episode: name
         for episode, words in groups[group]
         for name, own, others in pairs
-        if own and others and not own & words and others <= words
+        if own and others and not own & words and others <= words and not others & usual
+        if len(others) >= TELLING or words in texts[name]
     }
     return list(found.items()) if len(found) <= max(1, RARE * len(groups[group])) else []
 
 
-def _common_words(texts: Sequence[frozenset[str]]) -> frozenset[str]:
+def _words_of_most(texts: Sequence[frozenset[str]], share: float) -> frozenset[str]:
     counts = Counter(word for words in texts for word in words)
-    return frozenset(word for word, count in counts.items() if count >= COMMON * len(texts))
+    return frozenset(word for word, count in counts.items() if count > 1 and count >= share * len(texts))
 
 
 DETECTORS = (InstructionNearMisses(), InstructionEnding(), OtherTask())

@@ -106,6 +106,20 @@ def test_the_text_of_another_task_is_found_where_groups_have_words_of_their_own(
     assert by_task(mixed)[""].verdict == "confirmed"  # a group of two tasks
 
 
+def test_free_wording_with_a_common_word_of_another_task_is_no_other_task() -> None:
+    """One text without a word of its own task's has the single word, "place", that most texts of another share."""
+    hammer = ["Beat the block with it"] * 9 + ["Use the tool, then place it aside"]
+    shelf = [f"place {word}" for word in ["cup", "can", "mug", "pot", "pan", "box", "jar", "lid", "bag", "tin"]]
+    episodes = [
+        changed(clean_set()[0], id=f"{task} {i}", group=task, instruction=text, thumbnails={})
+        for task, texts in (("hammer", hammer), ("shelf", shelf))
+        for i, text in enumerate(texts)
+    ]
+    assert by_task(episodes)[""].verdict == "confirmed"
+    wrong = [changed(e, instruction="place cup") if e.id == "hammer 9" else e for e in episodes]
+    assert by_task(wrong)[""].episodes == ("hammer 9",)
+
+
 ENDINGS = ["table 14", "light 1", "view 0 0 100 2 352 initstate 0", "noise 3", "add 20", "language 2", "level2 1", "7"]
 
 
