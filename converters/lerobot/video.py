@@ -19,7 +19,7 @@ from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
 from fwdata.images.demux import PacketIndex, first_notes, index_packets, packets_from
 from fwdata.images.streams import recorded
-from fwdata.images.video import ffmpeg_words
+from fwdata.images.video import Unshown, ffmpeg_words
 from fwdata.images.video_files import is_untimed, open_file
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
     with open_video(path, name) as container:
         stream, untimed = recorded(container), is_untimed(path)
         found: list[tuple[int, bool, int]] = []
-        dts = _DecodingTimes()
+        dts, codec = _DecodingTimes(), stream.codec_context.codec.canonical_name
+        unshown = Unshown(bytes(stream.codec_context.extradata or b""), codec)
         packets = container.demux(stream)
         for packet in packets:
             if packet.size == 0:  # the flushing one at the end
@@ -104,8 +105,9 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
                 dts.see_all(packets)
                 torn = f"{name} is cut short or damaged at frame {len(found)}; {_ADVICE}"
                 raise BadEpisode(dts.restarted(name) or torn)
-            if not packet.is_discard:
-                found.append((time, packet.is_keyframe, zlib.crc32(bytes(packet)) ^ packet.size << 32))
+            data = bytes(packet)
+            if not (unshown(data) or packet.is_discard):
+                found.append((time, packet.is_keyframe, zlib.crc32(data) ^ packet.size << 32))
         found.sort()
         pts = np.unique(np.array([time for time, _, _ in found], np.int64))
         if len(pts) != len(found):
@@ -115,9 +117,8 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
             raise BadEpisode(f"{name} holds no frame")
         tick = float(stream.time_base)
         if untimed:
-            tick = 1 / float(stream.average_rate or stream.guessed_rate or 30)
+            tick = 1 / float(stream.guessed_rate or stream.average_rate or 30)
         times = np.asarray(pts * tick, np.float64)
-        codec = stream.codec_context.codec.canonical_name
         keys = np.flatnonzero([key for _, key, _ in found])
         digests = np.array([digest for _, _, digest in found], np.int64)
         return Timeline(pts, times, stream.height, stream.width, codec, keys, digests)

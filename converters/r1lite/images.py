@@ -19,6 +19,7 @@ from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
 from fwdata.images.jpeg import MAX_SIDE, jpeg_size
 from fwdata.images.small import small_grey
+from fwdata.images.video import UNALIGNED
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -203,6 +204,7 @@ class BagPixels(BagFrames):
         decoder = av.CodecContext.create(self.kind, "r")
         assert isinstance(decoder, VideoCodecContext)
         decoder.thread_count = 1
+        decoder.flags |= UNALIGNED
         shown = [self.first - 1]
         try:
             for number, message in self.messages():

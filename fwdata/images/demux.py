@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fwdata.images.colour import INEXACT, tags_of
 from fwdata.images.streams import recorded, videos
-from fwdata.images.video import DECODERS, VideoHeader, VideoPacket, ffmpeg_words, is_entry
+from fwdata.images.video import DECODERS, Unshown, VideoHeader, VideoPacket, ffmpeg_words, is_entry
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -37,7 +37,7 @@ class PacketIndex:
     pts: NDArray[np.int64]
     """int64 [P], display times in ticks, each one once."""
     shown: NDArray[np.bool_]
-    """bool [P], False where an edit list hides the frame; such packets are needed to decode others."""
+    """bool [P], False where an edit list hides the frame, or no decoder shows it; others may need such packets."""
     entries: NDArray[np.int64]
     """int64 [G], packets from which decoding may start."""
     header: VideoHeader
@@ -121,6 +121,7 @@ def index_packets(open_file: Opener) -> PacketIndex:
         stream = recorded(container)
         codec = stream.codec_context.codec.canonical_name
         extradata = bytes(stream.codec_context.extradata or b"")
+        unshown = Unshown(extradata, codec)
         for packet in container.demux(stream) if codec in DECODERS else ():
             if packet.size == 0:
                 continue
@@ -131,7 +132,7 @@ def index_packets(open_file: Opener) -> PacketIndex:
             if packet.is_keyframe and is_entry(bytes(packet), extradata, codec):
                 keys.append(len(pts))
             pts.append(packet.pts)
-            hidden.append(packet.is_discard)
+            hidden.append(unshown(bytes(packet)) or packet.is_discard)
     if codec not in DECODERS:
         raise ValueError(f"codec {codec!r} is not kept as recorded")
     if untimed is not None:
@@ -164,7 +165,8 @@ def _header(open_file: Opener) -> tuple[VideoHeader, tuple[str, ...]]:
         raise ValueError(f"its first frame cannot be decoded, parameter sets may be missing: {words}")
     if frame is None:
         raise ValueError("none of its packets gives a frame")
-    return VideoHeader(codec, extradata, init, frame.format.name, *tags_of(frame)), (*others, *notes_of(frame))
+    notes = (*others, *notes_of(frame), *_cut(init))
+    return VideoHeader(codec, extradata, init, frame.format.name, *tags_of(frame)), notes
 
 
 def notes_of(frame: VideoFrame) -> tuple[str, ...]:
@@ -190,8 +192,23 @@ def first_notes(open_file: Opener) -> tuple[str, ...]:
 
     with open_file() as container, contextlib.suppress(av.FFmpegError):
         for frame in container.decode(recorded(container)):
-            return (*_other_streams(container), *notes_of(frame))
+            init = init_segment(recorded(container))
+            return (*_other_streams(container), *notes_of(frame), *_cut(init))
     return ()
+
+
+_CLAP = b"\0\0\0\x28clap"
+"""Head of the box that says what of an image is to be shown (ISO 14496-12 12.1.4)."""
+
+
+def _cut(init: bytes) -> tuple[str, ...]:
+    """A sentence for a container that asks to show a part of the image; init: of `init_segment`."""
+    if _CLAP not in init:
+        return ()
+    return (
+        "the file asks players to cut the edges of the image off; it is stored as coded, as lerobot's pyav reader "
+        "shows it. Cut the video before converting if they are not to be seen: ffmpeg -i FILE OUT",
+    )
 
 
 def _other_streams(container: InputContainer) -> tuple[str, ...]:

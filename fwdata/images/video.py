@@ -21,6 +21,10 @@ DECODERS = {"av1": "libdav1d", "h264": "h264", "hevc": "hevc", "vp9": "vp9", "mp
 """Codecs that are kept as recorded, and the decoder of each: FFmpeg's own "av1" works with hardware only."""
 
 
+UNALIGNED = 1
+"""AV_CODEC_FLAG_UNALIGNED: cut a frame exactly where its stream says; else a cut at the left is rounded to 32 bytes."""
+
+
 class HeaderJson(TypedDict):
     """A `VideoHeader` as JSON, bytes as base64."""
 
@@ -119,6 +123,7 @@ class PacketDecoder:
         if header.extradata:
             context.extradata = header.extradata
         context.thread_count = 1
+        context.flags |= UNALIGNED
         self._context = context
         self._error = av.FFmpegError
         self._packet = av.Packet
@@ -240,3 +245,29 @@ def is_entry(data: bytes, extradata: bytes, codec: str) -> bool:
         position = data.find(b"\0\0\1\xb6")
         return 0 <= position < len(data) - 4 and data[position + 4] >> 6 == 0
     return True
+
+
+class Unshown:
+    """Tells the packets that no decoder shows a frame of, from their order: `Unshown(...)(packet)` for each in turn.
+
+    HEVC: leading pictures that refer to what came before the stream's beginning, as a cut without encoding leaves them
+    (ITU H.265 8.1.3 and 8.3.1: RASL pictures behind a random access picture that the stream, or a part of it, begins
+    with).
+    """
+
+    def __init__(self, extradata: bytes, codec: str) -> None:
+        self._extradata, self._codec = extradata, codec
+        self._begins = True  # no packet yet, or an end of sequence before the next one
+        self._skips = False
+
+    def __call__(self, data: bytes) -> bool:
+        """Whether the next packet, in decode order, is such a one."""
+        if self._codec != "hevc":
+            return False
+        kinds = [(first >> 1) & 0x3F for first in nal_types(data, self._extradata, "hevc")]
+        coded = next((kind for kind in kinds if kind < 32), -1)  # 0 to 31 are pictures, H.265 table 7-1
+        if 16 <= coded <= 21:
+            self._skips = coded < 21 or self._begins  # 21: CRA; the others refer to nothing before them
+        if coded >= 0:
+            self._begins = any(kind in (36, 37) for kind in kinds)  # end of sequence, of bitstream
+        return self._skips and coded in (8, 9)

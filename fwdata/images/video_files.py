@@ -16,6 +16,7 @@ from fwdata.errors import BadEpisode, needed_for
 from fwdata.images.demux import PacketIndex, first_notes, index_packets
 from fwdata.images.jpeg import MAX_SIDE
 from fwdata.images.streams import recorded
+from fwdata.images.video import UNALIGNED, Unshown
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -87,6 +88,7 @@ def open_file(path: Path, name: str) -> Iterator[InputContainer]:
             if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
                 raise BadEpisode(f"{name} claims {stream.height}x{stream.width} pixels; sides must be 1 to {MAX_SIDE}")
             stream.codec_context.thread_count = 1
+            stream.codec_context.flags |= UNALIGNED
             yield container
     except BadEpisode:
         raise
@@ -156,7 +158,11 @@ class WholeVideo:
             if untimed:
                 count = sum(1 for _ in container.decode(stream))
             else:
-                count = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+                unshown = Unshown(
+                    bytes(stream.codec_context.extradata or b""), stream.codec_context.codec.canonical_name
+                )
+                packets = (packet for packet in container.demux(stream) if packet.size)
+                count = sum(1 for packet in packets if not (unshown(bytes(packet)) or packet.is_discard))
         if not count:
             raise BadEpisode(f"{path.name} holds no frame")
         return cls(path, count, height, width)

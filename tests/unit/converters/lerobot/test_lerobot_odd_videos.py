@@ -240,3 +240,79 @@ def test_a_variable_rate_says_which_frame_and_what_to_do(tmp_path: Path) -> None
     told = reason(raw)
     assert "frame 2 is shown at 0.133 s, an even rate puts it at 0.187 s; frames are missing or doubled; " in told
     assert "download the video again, or leave the episode out" in told
+
+
+def copied(path: Path, out: Path, form: str, key: int = 0, filters: str = "") -> None:
+    """Packets of a video from a keyframe on in another file, through a bitstream filter if named."""
+    with av.open(str(path)) as source, av.open(str(out), "w", format=form) as made:
+        stream = source.streams.video[0]
+        copy = made.add_stream_from_template(stream, opaque=True)
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        first = [number for number, packet in enumerate(packets) if packet.is_keyframe][key]
+        made_of = av.bitstream.BitStreamFilterContext(filters, stream) if filters else None
+        for packet in packets[first:]:
+            for changed in made_of.filter(packet) if made_of else [packet]:
+                changed.stream = copy
+                made.mux(changed)
+
+
+def test_a_cut_at_the_left_is_where_the_stream_says(tmp_path: Path) -> None:
+    """Decoders cut a left edge in steps of 32 bytes unless asked to; then frames were wider than the stream says."""
+    raw, paths = shared_set(tmp_path, ".ts")
+    write_clip(tmp_path / "whole.mp4", moving(COUNT), fps=15, options={"x264-params": "bframes=0"})
+    filters = "h264_metadata=crop_left=8:crop_right=6:crop_top=4:crop_bottom=10"
+    for path in paths:
+        copied(tmp_path / "whole.mp4", path, "mpegts", filters=f"h264_mp4toannexb,{filters}")
+    edit_info(raw, video_path=V3_VIDEO.replace(".mp4", ".ts"))
+    for how in ("keep", "pixels"):
+        report, store = convert(raw, tmp_path / f"{how}.zarr", video=how)
+        assert report.quarantined == [] and not any("cannot be kept" in text for text in report.warnings)
+        found = np.concatenate([episode.frames(store.cameras[0]) for episode in store.episodes])
+        inner = ffmpeg_rgb(tmp_path / "whole.mp4")[:, 4:54, 8:90]
+        assert found.shape == inner.shape
+        assert np.array_equal(found[:, 2:-2, 2:-2], inner[:, 2:-2, 2:-2])  # chroma is interpolated from beyond the edge
+
+
+@pytest.mark.parametrize("how", ["keep", "pixels"])
+def test_a_container_that_asks_to_cut_the_edges_off_is_reported(tmp_path: Path, how: str) -> None:
+    raw, paths = shared_set(tmp_path)
+    for path in paths:
+        write_clip(path, moving(COUNT), gop=4, fps=15)
+        data = bytearray(path.read_bytes())
+        clap = (40).to_bytes(4, "big") + b"clap" + b"".join(n.to_bytes(4, "big") for n in (80, 1, 40, 1, 0, 1, 0, 1))
+        for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):  # outermost first
+            at = data.index(kind, data.index(b"moov")) - 4
+            data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") + len(clap)).to_bytes(4, "big")
+        at = data.index(b"avcC") - 4
+        data[at:at] = clap
+        path.write_bytes(data)
+    report, store = convert(raw, tmp_path / "s.zarr", video=how)
+    assert report.quarantined == [] and shows(store, ffmpeg_rgb(paths[0]))
+    assert "the file asks players to cut the edges of the image off" in " ".join(report.warnings)
+
+
+@pytest.mark.parametrize("how", ["keep", "pixels"])
+def test_pictures_that_only_a_cut_off_beginning_would_show_are_no_frames(tmp_path: Path, how: str) -> None:
+    """Copied from the second keyframe of open groups on: the pictures before it are packets that no decoder shows."""
+    raw, paths = shared_set(tmp_path, ".mkv")
+    params = "log-level=none:pools=1:frame-threads=1:open-gop=1:bframes=3:b-adapt=0:scenecut=0:keyint=8:min-keyint=8"
+    write_clip(tmp_path / "whole.mp4", moving(COUNT + 8), "libx265", fps=15, gop=8, options={"x265-params": params})
+    for path in paths:
+        copied(tmp_path / "whole.mp4", path, "matroska", key=1)
+    with av.open(str(paths[0])) as container:
+        assert sum(1 for packet in container.demux(video=0) if packet.size) > COUNT
+    shown = ffmpeg_rgb(paths[0])
+    report, store = convert(raw, tmp_path / "s.zarr", video=how)
+    assert len(shown) == COUNT and report.quarantined == [] and shows(store, shown)
+    assert not any("holds" in text or "cannot be kept" in text for text in report.warnings), report.warnings
+
+
+def test_the_rate_of_a_file_without_times_is_that_of_its_frames(tmp_path: Path) -> None:
+    """H.264 copied to AVI: its index counts ticks of 1/600 s as frames."""
+    raw, paths = shared_set(tmp_path, ".avi")
+    write_clip(tmp_path / "whole.mp4", moving(COUNT), fps=15, options={"x264-params": "bframes=0"})
+    for path in paths:
+        copied(tmp_path / "whole.mp4", path, "avi", filters="h264_mp4toannexb")
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert report.quarantined == [] and shows(store, ffmpeg_rgb(tmp_path / "whole.mp4"))
+    assert not any("frames/s" in text for text in report.warnings), report.warnings
