@@ -12,12 +12,18 @@ from fwdata.evidence.signals import CONSTANT, QUIET_STEPS, Floats
 
 type Mask = NDArray[np.bool_]
 
+RESTING = 0.015
+"""An arm, a gripper or a joint rests that reaches less than this share of what the others reach: what it does is the
+noise of its encoder, which otherwise would pass for motion that no camera shows."""
+
 
 class ColumnValues:
     """D columns of T rows, at least one, as float64 [D, T]: numpy sorts and sums along memory several times as fast."""
 
-    def __init__(self, values: Floats) -> None:
+    def __init__(self, values: Floats, alike: Sequence[Sequence[Sequence[int]]] = ()) -> None:
+        """alike: several groups of columns each, such as those of both arms, of which some may rest."""
         self.values = values
+        self._alike = alike
         self._percentiles: dict[float, Floats] = {}
         self._step_percentiles: dict[float, Floats] = {}
 
@@ -59,10 +65,21 @@ class ColumnValues:
 
     @cached_property
     def active(self) -> Mask:
-        """bool [D], whether a column moves and is not noise, as `signals.active_columns` tells."""
+        """bool [D], whether a column moves: no noise, as `signals.active_columns` tells, and not at rest."""
         if self.values.shape[1] < 3:
             return np.zeros(len(self.values), np.bool_)
-        return (self.reach > CONSTANT) & (self.reach >= QUIET_STEPS * self.step_percentile(80))
+        moves = (self.reach > CONSTANT) & (self.reach >= QUIET_STEPS * self.step_percentile(80))
+        return moves & ~self.resting
+
+    @cached_property
+    def resting(self) -> Mask:
+        """bool [D], the columns of groups that rest while others of their kind move."""
+        found = np.zeros(len(self.values), np.bool_)
+        for sides in self._alike:
+            reaches = [max(self.reach[list(side)], default=0.0) for side in sides]
+            for side, reach in zip(sides, reaches, strict=True):
+                found[list(side)] |= bool(reach < RESTING * max(reaches))
+        return found
 
     def percentile(self, share: float) -> Floats:
         """float64 [D], as `signals.percentile` of the columns."""

@@ -68,7 +68,17 @@ class EpisodeInput:
         first, rows = self.state.shape[1], len(self.state)
         values = np.empty((first + self.action.shape[1], rows))
         values[:first], values[first:] = self.state.T, self.action.T
-        return ColumnValues(values)
+        return ColumnValues(values, self._alike)
+
+    @property
+    def _alike(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Columns of both arms, of both grippers, and of every joint of an arm, of which some may rest."""
+        arms, first = self.claims.arms or self.likely_arms, self.state.shape[1]
+        measured = tuple(arm.state for arm in arms)
+        commanded = tuple(tuple(first + a for a, s in self.pairs if s in side) for side in measured)
+        opened = tuple(claim.state for claim in self.claims.grippers)
+        angles = (claim.columns for claim in self.claims.units if claim.unit == "rad" and len(arms) > 1)
+        return (measured, commanded, opened, *(tuple((column,) for column in each) for each in angles))
 
     @property
     def names(self) -> tuple[str, ...]:

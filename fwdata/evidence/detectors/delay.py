@@ -301,8 +301,10 @@ def _trace(episode: EpisodeInput, camera: str) -> MotionTrace | None:
 @lru_cache(maxsize=4)
 def _root_speeds(episode: EpisodeInput, columns: tuple[int, ...] | None, step: int) -> Floats:
     """Square root of the speeds of some state columns, or all; kept as several cameras of an episode ask."""
-    rows = episode.state64 if columns is None else episode.state64[:, list(columns)]
-    found: Floats = np.sqrt(relative_speeds(rows, step))
+    rows, moving = episode.state64, episode.active
+    if columns is not None:
+        rows, moving = rows[:, list(columns)], np.flatnonzero(np.isin(columns, moving))
+    found: Floats = np.sqrt(relative_speeds(rows, step, moving))
     return found
 
 

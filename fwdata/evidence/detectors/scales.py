@@ -149,7 +149,9 @@ def switches(columns: ColumnValues) -> Mask:
     if columns.values.shape[1] < FEW_ROWS:
         return found
     low, high, reach = columns.low, columns.high, columns.reach
-    wide = np.flatnonzero((reach > CONSTANT) & (reach >= 0.8 * np.maximum(np.abs(low), np.abs(high))))
+    wide = np.flatnonzero(
+        (reach > CONSTANT) & ~columns.resting & (reach >= 0.8 * np.maximum(np.abs(low), np.abs(high)))
+    )
     if not len(wide):
         return found
     values, near = columns.values[wide], (AT_ENDS * reach[wide])[:, None]
