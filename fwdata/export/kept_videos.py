@@ -147,4 +147,4 @@ def _add_to_statistics(dataset: Path, statistics: Sequence[Mapping[str, Any]]) -
     stats = json.loads(path.read_text(encoding="utf-8"))
     for key, found in aggregate_stats(list(statistics)).items():
         stats[key] = {name: np.asarray(value).tolist() for name, value in found.items()}
-    path.write_text(json.dumps(stats, indent=4), encoding="utf-8")
+    path.write_text(json.dumps(stats, indent=4, sort_keys=True), encoding="utf-8")

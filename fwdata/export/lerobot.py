@@ -262,10 +262,19 @@ def write_dataset(
                 on_frames(1)
             dataset.save_episode(parallel_encoding=False)
         dataset.finalize()
+        _sort_keys(folder / "meta/stats.json")
     except (RuntimeError, ValueError) as error:
         if isinstance(error, FwdataError):
             raise
         raise FwdataError(f"lerobot's writer failed: {error}") from error
+
+
+def _sort_keys(path: Path) -> None:
+    """Write a JSON document with its keys in order: lerobot takes those of the statistics from a set, whose order is
+    another one in every process."""
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(content, indent=4, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 
 def episode_frames(episode: StoredEpisode, cameras: Sequence[str]) -> Iterator[dict[str, object]]:
