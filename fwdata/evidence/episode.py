@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,20 @@ from fwdata.evidence.signals import Floats, moving_rows
 
 HALVES = (6, 7, 8)
 """Columns of one arm of two: joints, with or without a gripper."""
+
+OF_ROWS = (
+    "kept",
+    "state64",
+    "action64",
+    "columns",
+    "row_prints",
+    "distinct_prints",
+    "speed",
+    "active",
+    "pairs",
+    "_moving",
+)
+"""What an `EpisodeInput` computes of anything but its images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +66,19 @@ class EpisodeInput:
     """Camera -> what its images are known again by; cameras that were not looked at are absent."""
     every: int = 1
     """Rows from one thumbnail to the next: above 1, for light detectors, there are ceil(T / every)."""
+
+    def seen(
+        self, thumbnails: Mapping[str, NDArray[np.uint8]], looks: Mapping[str, CameraLook], every: int
+    ) -> EpisodeInput:
+        """The same episode with its images; what was computed of its rows stays known."""
+        found = replace(self, thumbnails=thumbnails, looks=looks, every=every)
+        found.__dict__.update({name: self.__dict__[name] for name in OF_ROWS if name in self.__dict__})
+        return found
+
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """Function -> what it made of this episode; see `once`."""
+        return {}
 
     @cached_property
     def state64(self) -> Floats:
@@ -170,3 +198,17 @@ class EpisodeInput:
     @cached_property
     def _arm_moving(self) -> Mapping[str, Mask]:
         return {name: moving_rows(speeds) for name, speeds in self._arm_speed.items()}
+
+
+def once[R](function: Callable[[EpisodeInput], R]) -> Callable[[EpisodeInput], R]:
+    """A function of an episode's rows and claims, whose answer is kept with the episode, as several detectors ask."""
+    name = f"{function.__module__}.{function.__qualname__}"
+
+    @wraps(function)
+    def asked(episode: EpisodeInput) -> R:
+        kept = episode.kept
+        if name not in kept:
+            kept[name] = function(episode)
+        return cast(R, kept[name])
+
+    return asked

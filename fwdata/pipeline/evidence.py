@@ -157,10 +157,7 @@ def episode_with(
     every: int = 1,
 ) -> EpisodeInput:
     """One episode as detectors see it. taken: by camera, of every so many rows; incomplete ones are left out."""
-    rows = -(-len(episode.state) // every)
-    thumbnails = {name: each.take() for name, each in taken.items()}
-    looks = {name: each.look(episode.cameras[name]) for name, each in taken.items()}
-    return EpisodeInput(
+    rows = EpisodeInput(
         id=recording.id,
         group=recording.group,
         state=episode.state,
@@ -171,9 +168,19 @@ def episode_with(
         hz=hz,
         instruction=episode.instructions[0],
         claims=episode.conventions,
-        thumbnails={name: found for name, found in thumbnails.items() if len(found) == rows},
-        looks={name: look for name, look in looks.items() if look is not None},
-        every=every,
+    )
+    return with_images(rows, episode, taken, every) if taken else rows
+
+
+def with_images(rows: EpisodeInput, episode: Episode, taken: Mapping[str, Collector], every: int) -> EpisodeInput:
+    """The same with what was taken of its images; see `episode_with`."""
+    wanted = -(-len(episode.state) // every)
+    thumbnails = {name: each.take() for name, each in taken.items()}
+    looks = {name: each.look(episode.cameras[name]) for name, each in taken.items()}
+    return rows.seen(
+        {name: found for name, found in thumbnails.items() if len(found) == wanted},
+        {name: look for name, look in looks.items() if look is not None},
+        every,
     )
 
 

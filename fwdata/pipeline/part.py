@@ -12,7 +12,8 @@ from fwdata.errors import BadEpisode, FwdataError, MissingLibrary, UsageError, o
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace
 from fwdata.evidence.thumbnails import Collector
-from fwdata.pipeline.evidence import EvidenceGate, episode_with, measure_episode
+from fwdata.pipeline.ahead import ReadAhead, in_turn
+from fwdata.pipeline.evidence import EvidenceGate, episode_with, measure_episode, with_images
 from fwdata.pipeline.plan import PlannedPart
 from fwdata.pipeline.reading import keep_measurement, kept_measurement, read_recording
 from fwdata.pipeline.registry import converter_version, load_converter
@@ -206,16 +207,21 @@ def convert_recording(
     recording: RootedRecording,
     left_out: LeftOut,
     link: Link,
+    ahead: ReadAhead | None = None,
 ) -> RecordingOutcome:
-    """Read one recording into a part. UsageError with its reason when it cannot be and on_error is "fail"."""
+    """Read one recording into a part. UsageError with its reason when it cannot be and on_error is "fail".
+
+    ahead: what was read of it before.
+    """
     root, source = recording.root, recording.source
     _announce(request, recording, link)
     if recording.id in left_out:
         outcome = RecordingOutcome(source, 0, left_out[recording.id])
     else:
         try:
-            episode = read_recording(request, converter, recording)
-            look = None if request.gate is None else _MeasuredOnTheWay(request, request.gate, recording, episode)
+            episode = read_recording(request, converter, recording) if ahead is None else ahead.episode
+            gate = request.gate
+            look = None if gate is None else _MeasuredOnTheWay(request, gate, recording, episode, ahead)
             files = source_files(root.path, recording.ref, root.prefix)
             warnings = writer.add(recording.stored(), episode, files, look.frames if look else None)
             measured = look.measurement if look else None
@@ -244,8 +250,9 @@ def convert_part(
     outcomes = [RecordingOutcome(source, 0, "the recording is no longer in the folder") for source in part.missing]
     if outcomes and request.on_error == "fail" and part.recordings:
         raise UsageError(f"{outcomes[0].source}: {outcomes[0].reason}")
-    for number, recording in enumerate(part.recordings):
-        outcomes.append(convert_recording(request, converter, writer, recording, left_out, link))
+    turns = in_turn(request, converter, part.recordings, left_out, lambda each: _announce(request, each, link))
+    for number, (recording, ahead) in enumerate(turns):
+        outcomes.append(convert_recording(request, converter, writer, recording, left_out, link, ahead))
         link.report(part.name, number, outcomes[-1].frames)
     link.announce(None)
     for outcome in outcomes:
@@ -262,15 +269,21 @@ class _MeasuredOnTheWay:
     """Measures an episode while it is written: its images are those that the writer decodes to check them."""
 
     def __init__(
-        self, request: ConvertRequest, gate: EvidenceGate, recording: RootedRecording, episode: Episode
+        self,
+        request: ConvertRequest,
+        gate: EvidenceGate,
+        recording: RootedRecording,
+        episode: Episode,
+        ahead: ReadAhead | None,
     ) -> None:
-        self._gate, self._recording, self._episode = gate, recording, episode
+        self._gate, self._recording, self._episode, self._ahead = gate, recording, episode, ahead
         self._hz = request.manifest.fps.hz
         self._light = recording.id not in gate.shown
         cameras = [name for name in request.manifest.cameras if name in episode.cameras]
         self._every = gate.every(recording.id, episode)
         self._known: EpisodeMeasurement | None
-        self._known, complete = kept_measurement(request, recording) or (None, False)
+        kept = kept_measurement(request, recording) if ahead is None else (ahead.known, ahead.complete)
+        self._known, complete = kept or (None, False)
         self._again = not complete or self._light or self._every > 1 or set(cameras) != set(episode.cameras)
         taken = {name: Collector(self._light, self._every) for name in cameras if self._again}
         self.frames = FrameLook(taken, self._approve)
@@ -280,7 +293,8 @@ class _MeasuredOnTheWay:
         """What is known of the recording, where all that is to be looked at was looked at before."""
         if self._known is not None and not self._again:
             return self._known
-        seen = episode_with(self._recording, self._episode, self._hz, self.frames.taken, self._every)
+        rows = self._ahead.seen if self._ahead else episode_with(self._recording, self._episode, self._hz, {})
+        seen = with_images(rows, self._episode, self.frames.taken, self._every)
         return measure(seen, self._light, self._known, compared=False)
 
     def _approve(self) -> None:

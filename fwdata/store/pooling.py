@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import batched
 from pathlib import Path
 
 import numpy as np
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Trace
 from fwdata.evidence.registry import all_detectors
 from fwdata.store.episode import Part
 from fwdata.store.evidence import read_evidence, read_part_evidence, write_evidence
@@ -19,6 +20,9 @@ from fwdata.store.reader import Store, open_store
 
 MAX_COMPARED_ROWS = 2_000_000
 """Rows of a store up to which all its episodes are compared for duplicates."""
+
+AT_ONCE = 32
+"""Episodes that are looked at together, and held meanwhile."""
 
 
 def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, EpisodeMeasurement]) -> None:
@@ -60,14 +64,18 @@ def _traced(
     """What detectors compare of all episodes of a store with each other; [] for a store that is too large."""
     if store.num_frames > MAX_COMPARED_ROWS:
         return []
-    inputs = (each for part in store.parts if part.record.episodes for each in _rows_of(store, part))
-    none = EpisodeMeasurement("", "", ())
-    return [
-        EpisodeMeasurement(
-            e.id, e.group, measured.get(e.id, none).verdicts, tuple(t for d in detectors for t in d.trace(e))
-        )
-        for e in inputs
-    ]
+    none, found = EpisodeMeasurement("", "", ()), list[EpisodeMeasurement]()
+    each = (episode for part in store.parts if part.record.episodes for episode in _rows_of(store, part))
+    for inputs in batched(each, AT_ONCE):
+        traces: list[list[Trace]] = [[] for _ in inputs]
+        for detector in detectors:  # one after the other sees all: its code stays in the processor's caches
+            for episode, told in zip(inputs, traces, strict=True):
+                told += detector.trace(episode)
+        found += [
+            EpisodeMeasurement(e.id, e.group, measured.get(e.id, none).verdicts, tuple(told))
+            for e, told in zip(inputs, traces, strict=True)
+        ]
+    return found
 
 
 def _rows_of(store: Store, part: Part) -> Iterator[EpisodeInput]:

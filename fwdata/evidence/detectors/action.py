@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.episode import EpisodeInput, once
 from fwdata.evidence.records import Outcome, Verdict
 from fwdata.evidence.signals import Floats, lagged, middle, peak, peaks, shifted, slope, smooth
 
@@ -50,9 +49,9 @@ class ActionFit:
     """Whether the best lag lies inside the range that was searched."""
 
 
-@lru_cache(maxsize=1)
+@once
 def fit_action(episode: EpisodeInput) -> ActionFit:
-    """Compare the paired columns of action and state; the last episode's answer is kept, as three detectors ask.
+    """Compare the paired columns of action and state; three detectors ask for it.
 
     Cost: 0.1 ms per row for 34 columns.
     """
@@ -87,7 +86,7 @@ def searched(rows: int, hz: float) -> range:
     return range(-max(earliest, EARLIEST), max(latest, 1) + 1)
 
 
-@lru_cache(maxsize=1)
+@once
 def follow_scores(episode: EpisodeInput) -> Floats:
     """float64 [lags, P], correlation of every action of `paired` with its state, over the lags of `searched`."""
     action, state = paired(episode)
@@ -102,14 +101,14 @@ def change_scores(episode: EpisodeInput) -> Floats:
     return scores[:, scores.shape[1] // 2 :]
 
 
-@lru_cache(maxsize=1)
+@once
 def _scores(episode: EpisodeInput) -> Floats:
     """float64 [lags, 2 P], those of both, found at once."""
     left, right = (np.concatenate(each, axis=1) for each in zip(paired(episode), smoothed(episode), strict=True))
     return lagged(left, right, searched(len(left), episode.hz))
 
 
-@lru_cache(maxsize=1)
+@once
 def moving_pairs(episode: EpisodeInput) -> NDArray[np.int64]:
     """int64 [P, 2], (action, state) of the pairs whose columns both move; grippers only where nothing else is."""
     grippers = {claim.action for claim in episode.claims.grippers}
@@ -122,7 +121,7 @@ def moving_pairs(episode: EpisodeInput) -> NDArray[np.int64]:
     return found[follows & commanded]
 
 
-@lru_cache(maxsize=1)
+@once
 def paired(episode: EpisodeInput) -> tuple[Floats, Floats]:
     """(action, state) [T, P] of `moving_pairs`."""
     pairs, width = moving_pairs(episode), episode.state.shape[1]
@@ -135,7 +134,7 @@ def column_lags(episode: EpisodeInput, copies: bool = False) -> Floats:
     return lags if copies else lags[scores < COPIED]
 
 
-@lru_cache(maxsize=1)
+@once
 def _followed(episode: EpisodeInput) -> tuple[Floats, Floats]:
     """(lags, scores) of every paired column that follows its action closely."""
     scores = follow_scores(episode)
@@ -145,7 +144,7 @@ def _followed(episode: EpisodeInput) -> tuple[Floats, Floats]:
     return found[used], best[used]
 
 
-@lru_cache(maxsize=1)
+@once
 def smoothed(episode: EpisodeInput) -> tuple[Floats, Floats]:
     """(smoothed action, smoothed change of the state) [T, P] of the same."""
     action, state = paired(episode)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 
 from fwdata.evidence.columns import ColumnValues, Mask
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.episode import EpisodeInput, once
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.signals import CONSTANT
 
@@ -137,7 +136,7 @@ def apart(found: Sequence[Size], ratio: float) -> tuple[list[Size], list[Size]]:
     return ordered[:cut], ordered[cut:]
 
 
-@lru_cache(maxsize=1)
+@once
 def switching(episode: EpisodeInput) -> Mask:
     """bool [Ds + Da], `switches` of state and action; the last episode's answer is kept, as three detectors ask."""
     return switches(episode.columns)

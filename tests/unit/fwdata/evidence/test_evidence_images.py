@@ -30,16 +30,14 @@ from fwdata.store.writer import check_jpeg
 def test_images_taken_while_storing_are_those_of_the_recording(
     source: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command
 ) -> None:
-    compared, seen = [], part.episode_with
+    compared, seen = [], part.with_images
 
-    def compare(
-        recording: RootedRecording, episode: Episode, hz: float, taken: Mapping[str, Collector], every: int
-    ) -> EpisodeInput:
+    def compare(rows: EpisodeInput, episode: Episode, taken: Mapping[str, Collector], every: int) -> EpisodeInput:
         again = evidence.read_thumbnails(episode)
         compared.extend(np.array_equal(taken[name].take(), again[name].take()) for name in taken)
-        return seen(recording, episode, hz, taken, every)
+        return seen(rows, episode, taken, every)
 
-    monkeypatch.setattr(part, "episode_with", compare)
+    monkeypatch.setattr(part, "with_images", compare)
     assert run("convert", source, DATA / folder, "--out", tmp_path / "o.zarr", "--workers", 0).code in (0, 3)
     assert compared and all(compared)
 

@@ -14,7 +14,7 @@ from paths import DATA
 from converters.r1lite import Converter
 from fwdata.evidence.registry import find_detector
 from fwdata.manifest import load_manifest
-from fwdata.pipeline import evidence, part, reading
+from fwdata.pipeline import ahead, evidence, reading
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_rows_are_measured_once_and_tell_the_same(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(reading, "_measured", {})
     told = convert(tmp_path / "once.zarr", below="evidence")
     assert set(count.values()) == {1} and not reading._measured
-    monkeypatch.setattr(part, "kept_measurement", lambda request, recording: None)
+    monkeypatch.setattr(ahead, "kept_measurement", lambda request, recording: None)
     assert convert(tmp_path / "again.zarr", below="evidence") == told
     assert set(count.values()) == {3}
 
@@ -82,7 +82,7 @@ def test_images_that_were_looked_at_first_are_not_measured_again(
     monkeypatch.setattr(reading, "_measured", {})
     told = convert(tmp_path / "once.zarr", below="evidence")
     assert set(count.values()) == {1}
-    monkeypatch.setattr(part, "kept_measurement", lambda request, recording: None)
+    monkeypatch.setattr(ahead, "kept_measurement", lambda request, recording: None)
     assert convert(tmp_path / "again.zarr", below="evidence") == told
     assert set(count.values()) == {3}
 
@@ -100,7 +100,7 @@ def test_a_recording_that_changed_after_it_was_measured_is_read_again(
                 os.utime(file, ns=(1, 1))
         return read(request, converter, recording, again=again)
 
-    monkeypatch.setattr("fwdata.pipeline.part.read_recording", touching)
+    monkeypatch.setattr("fwdata.pipeline.ahead.read_recording", touching)
     convert(tmp_path / "o.zarr", raw=raw)
     assert set(reads.values()) == {2}
 
