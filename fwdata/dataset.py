@@ -111,9 +111,8 @@ class WindowDataset(Dataset[WindowSample]):
 
     store: path or URL of the store. split: "train", "val" or "all" episodes. latents, text: names of the caches, None
     for the only one. future_only: only windows that have future latents. verify: "always" checks every row's checksum
-    on every read, "first-read" once per process and open file, which is mapped into memory from then on (not for
-    files that may be truncated meanwhile or lie on an unreliable network). Picklable; safe with `fork` and `spawn`
-    workers. Raises StoreError where a cache is absent or incomplete, UsageError for another split or verify.
+    on every read, "first-read" once per process and open file. Picklable; safe with `fork` and `spawn` workers. Raises
+    StoreError where a cache is absent or incomplete, UsageError for another split or verify.
     """
 
     def __init__(

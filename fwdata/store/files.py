@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError, quoted
 from fwdata.io import folder_lock, made_folder, refuse_url, shared_folder_lock, write_atomic
@@ -241,7 +241,7 @@ class LocalFiles:
         handle = self.handle(key)  # held until the read is done: another thread may push it out of the open set
         data = handle.read(start, length)
         if len(data) != length:
-            raise StoreDamaged(f"{self.root / key} ends after {start + len(data)} bytes, expected {start + length}")
+            self._refuse_end(key, start + len(data), start + length)
         return data
 
     def read_into(self, key: str, start: int, buffers: Sequence[Buffer], length: int) -> None:
@@ -249,7 +249,11 @@ class LocalFiles:
         handle = self.handle(key)
         found = handle.read_into(start, buffers)
         if found != length:
-            raise StoreDamaged(f"{self.root / key} ends after {start + found} bytes, expected {start + length}")
+            self._refuse_end(key, start + found, start + length)
+
+    def _refuse_end(self, key: str, end: int, expected: int) -> NoReturn:
+        advice = f"run `fwdata verify {quoted(self.location)}`"
+        raise StoreDamaged(f"{self.root / key} ends after {end} bytes, expected {expected} or more; {advice}")
 
     def read_tail(self, key: str, length: int) -> bytes:
         """The last `length` bytes; StoreDamaged when the file is shorter."""

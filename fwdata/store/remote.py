@@ -118,7 +118,8 @@ class RemoteFiles:
             raise self._missing(key)
         if len(found[0]) != length:
             end = start + len(found[0])
-            raise StoreDamaged(f"{self._where(key)} ends after {end} bytes, expected {start + length}")
+            advice = f"run `fwdata verify {quoted(self.location)}`"
+            raise StoreDamaged(f"{self._where(key)} ends after {end} bytes, expected {start + length}; {advice}")
         return found[0]
 
     def read_ranges(self, key: str, starts: Sequence[int], length: int) -> list[bytes]:

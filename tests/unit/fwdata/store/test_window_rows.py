@@ -14,6 +14,7 @@ from latent_caches import SHAPE, random_latents
 
 import fwdata
 from fwdata.errors import StoreDamaged, StoreError
+from fwdata.store import mounts as mounts_module
 from fwdata.store import row_reader
 from fwdata.store.caches.window_rows import WindowRows
 from fwdata.store.row_reader import Verify
@@ -68,23 +69,87 @@ def test_few_open_files_and_a_pickled_reader_give_the_same(path: Path, monkeypat
     assert len(rows._first._shards) == 1
 
 
-def test_only_trusted_rows_are_read_from_the_mapped_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = fwdata.open(path)
-    episode, start = all_windows(store)
-    reads = 0
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every `preadv`."""
+    found: list[int] = []
     preadv = os.preadv
 
     def counted(*arguments: Any) -> int:
-        nonlocal reads
-        reads += 1
-        return preadv(*arguments)
+        found.append(preadv(*arguments))
+        return found[-1]
 
     monkeypatch.setattr(os, "preadv", counted)
-    for verify, expected in (("always", 4), ("first-read", 2)):
-        rows, reads = store.latents().windows(list(store.episodes), verify=verify), 0
-        one, other = read_all(rows, episode, start), read_all(rows, episode, start)
-        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-        assert reads == expected * len(episode), verify
+    return found
+
+
+@pytest.mark.parametrize(("own_disk", "expected"), [(True, 2), (False, 4)])
+@pytest.mark.parametrize("verify", ["always", "first-read"])
+def test_rows_of_ones_own_disk_are_read_once_and_then_mapped(
+    path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[int], verify: Verify, own_disk: bool, expected: int
+) -> None:
+    monkeypatch.setattr(row_reader, "on_own_disk", lambda path: own_disk)
+    store = fwdata.open(path)
+    episode, start = all_windows(store)
+    rows = store.latents().windows(list(store.episodes), verify=verify)
+    reads.clear()
+    one, other = read_all(rows, episode, start), read_all(rows, episode, start)
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert len(reads) == expected * len(episode)
+
+
+@pytest.mark.parametrize("own_disk", [True, False])
+def test_a_bit_that_flips_after_the_first_read_is_noticed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, own_disk: bool
+) -> None:
+    monkeypatch.setattr(row_reader, "on_own_disk", lambda path: own_disk)
+    store = fwdata.open(path)
+    windows = all_windows(store)
+    always, once = (store.latents().windows(list(store.episodes), verify=v) for v in ("always", "first-read"))
+    read_all(always, *windows)
+    read_all(once, *windows)
+    file = next(f for f in path.glob("latents/*/p*/future/c/0/**/0") if f.is_file())
+    with file.open("r+b") as opened:  # in place: the reader's mapping shows it
+        byte = opened.read(101)[-1]
+        opened.seek(100)
+        opened.write(bytes([byte ^ 1]))
+    read_all(once, *windows)
+    with pytest.raises(StoreDamaged, match=r"future.*fwdata verify"):
+        read_all(always, *windows)
+
+
+@pytest.mark.parametrize("length", [0, 5000])
+def test_a_file_that_is_cut_off_while_it_is_mapped_ends_no_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(row_reader, "on_own_disk", lambda path: True)
+    store = fwdata.open(path)
+    windows = all_windows(store)
+    rows = store.latents().windows(list(store.episodes))
+    read_all(rows, *windows)
+    file = next(f for f in path.glob("latents/*/p*/future/c/0/**/0") if f.is_file())
+    os.truncate(file, length)
+    with pytest.raises(StoreDamaged, match=r"future.*fwdata verify"):
+        read_all(rows, *windows)
+
+
+def test_own_disks_are_told_by_the_innermost_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (
+        ("/", "ext4"), ("/data", "nfs4"), ("/data/fast\\040disk", "xfs"), ("/database", "fuse.sshfs"), ("/mnt", "ext4"),
+        ("/mnt", "cifs"),
+    )  # fmt: skip
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("".join(f"22 27 0:21 / {place} rw shared:1 - {kind} dev rw\n" for place, kind in lines))
+    monkeypatch.setattr(mounts_module, "MOUNTS", mounts)
+    for name in ("_mounts", "_on_own_disk"):
+        monkeypatch.setattr(mounts_module, name, getattr(mounts_module, name).__wrapped__)
+    for folder, expected in (
+        ("/home", True), ("/data", False), ("/data/x", False), ("/data/fast disk/x", True), ("/database/x", False),
+        ("/datab", True), ("/mnt/x", False),
+    ):  # fmt: skip
+        assert mounts_module.on_own_disk(Path(folder) / "file") == expected, folder
+    mounts.unlink()
+    assert not mounts_module.on_own_disk(Path("/home/file"))
 
 
 def test_a_forked_process_reads_on(path: Path) -> None:
