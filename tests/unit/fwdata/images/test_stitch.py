@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,33 @@ def test_every_pixel_is_the_official_float_rounded_once(source: tuple[int, int],
     frames = [patterns(*source, seed) for seed in range(len(spec.cameras))]
     found = stitch(dict(zip(spec.cameras, frames, strict=True)), spec)
     assert float(np.abs(found - official(frames, spec)).max()) <= 0.51
+
+
+@pytest.mark.parametrize(
+    "sizes", [((24, 32), (12, 16)), ((32, 32), (28, 28)), ((15, 20), (12, 16)), ((9, 7), (18, 21))]
+)
+def test_halves_go_up_on_every_processor(sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    """The same in exact fractions: no sum is rounded, so no order of adding matters."""
+    (h, w), camera_size = sizes
+    frames = np.random.default_rng(3).integers(0, 256, (1, h, w, 3), np.uint8)
+    rows, columns = (fractions(n, m) for n, m in zip((h, w), camera_size, strict=True))
+    lines = np.tensordot(rows, frames[0].astype(object), 1)
+    exact = np.tensordot(lines, columns, (1, 1)).swapaxes(1, 2)
+    found = stitch({"c0": frames}, spec_of("horizontal", camera_size, camera_size, cameras=1))[0]
+    assert np.array_equal(found, np.floor(exact + Fraction(1, 2)).astype(int))
+
+
+def fractions(n: int, m: int) -> np.ndarray:
+    """Fractions [m, n]: the weights of `resize_weights`, not rounded."""
+    scale = Fraction(n, m)
+    support = max(scale, Fraction(1))
+    taps = np.array(
+        [
+            [max(0, 1 - abs(j - scale * (i + Fraction(1, 2)) + Fraction(1, 2)) / support) for j in range(n)]
+            for i in range(m)
+        ]
+    )
+    return taps / taps.sum(1)[:, None]
 
 
 def test_weights_are_torchvisions_filter() -> None:
