@@ -174,6 +174,8 @@ def _system_error(error: OSError) -> str:
         return f"the disk is full{where}; free some space and run the same command again, it continues where it stopped"
     if error.errno == errno.EROFS:
         return f"the file system is read-only{where}; choose a place that can be written"
+    if error.errno == errno.EFBIG:
+        return f"a file is larger than allowed{where}; raise the limit (ulimit -f) or choose another file system"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return f"permission denied{where}; change its permissions or choose another place"
     if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:

@@ -48,6 +48,8 @@ def repair(
         unfit = misfits(request, damage)
         if (damage.parts or damage.plan) and not raw:
             say("the recordings are needed for this: give them with --from RAW, to check that they fit too")
+        for finding in damage.beyond:
+            say(f"would stay damaged: {store}/{finding.key} {finding.problem}")
         _answer(as_json, store, damage, [finding.key for finding in damage.beyond], unfit)
         if unfit:
             raise typer.Exit(EXIT_DAMAGED)

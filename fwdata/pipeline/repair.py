@@ -121,6 +121,10 @@ def assess(report: VerifyReport) -> RebuildList:
     damage = RebuildList()
     for finding in report.findings:
         _sort_in(finding, damage)
+    for kind, caches in (("latents", damage.latents), ("text", damage.text)):
+        for key in [key for key in caches if not (Path(report.location) / kind / key / "zarr.json").is_file()]:
+            del caches[key]  # never finished, or its record is lost: nothing tells what made it
+            damage.beyond += [found for found in report.findings if found.key.startswith(f"{kind}/{key}/")]
     return damage
 
 

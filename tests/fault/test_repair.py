@@ -271,6 +271,20 @@ def test_what_a_killed_repair_left_is_removed(store: Path, folder: Path) -> None
     assert tree(store) == whole
 
 
+@pytest.mark.parametrize("kind", ["latents", "text"])
+def test_a_cache_that_was_never_finished_is_left_as_it_is(store: Path, folder: Path, kind: str) -> None:
+    """Nothing records what began it; it must not keep the damage from being repaired that stopped it."""
+    whole = tree(store)
+    begun = store / kind / "default-0123456789ab" / ".attempt-5bce98f7-p00000"
+    begun.mkdir(parents=True)
+    files = sorted(path for path in store.glob("parts/p00000/cameras/*/*/c/**/*") if path.is_file())
+    files[0].write_bytes(b"")
+    report = repair(RepairRequest(store, (folder / "raw",), workers=0))
+    assert [found.key for found in report.left.findings] == [f"{kind}/default-0123456789ab/p00000"]
+    assert "run the command that writes it again" in report.left.damaged[0]
+    assert begun.is_dir() and tree(store) == whole
+
+
 def test_settings_and_strange_files_are_named(store: Path, folder: Path) -> None:
     (store / "notes.txt").write_text("mine")
     assert [f.key for f in assess(verify_store(store)).beyond] == ["notes.txt"]

@@ -131,6 +131,10 @@ def test_quick_work_prints_nothing_without_a_terminal(capsys):
     ("number", "sentence"),
     [
         (errno.EROFS, "the file system is read-only while using /x/y; choose a place that can be written"),
+        (
+            errno.EFBIG,
+            "a file is larger than allowed while using /x/y; raise the limit (ulimit -f) or choose another file system",
+        ),
         (errno.ENOENT, "No such file or directory while using /x/y; check that place, or choose another; "),
         (errno.EACCES, "permission denied while using /x/y; change its permissions or choose another place"),
         (errno.ENOSPC, "the disk is full while using /x/y; free some space and run the same command again, "),
