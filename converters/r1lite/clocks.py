@@ -110,7 +110,8 @@ def timings_of(
     warnings += _drifts({t: stamps[t] for t in compared}, logs, head)
     delays = {t: int(np.median(logs[t] - stamps[t])) for t in found}
     apart = {t: delays[t] - delays[head] for t in found if t in compared}
-    period = float(np.median(np.diff(np.sort(stamps[head])))) if len(stamps[head]) > 1 else float(JUMP_NS)
+    distinct = np.unique(stamps[head])  # of messages that were recorded twice, one
+    period = float(np.median(np.diff(distinct))) if len(distinct) > 1 else float(JUMP_NS)
     skewed = {topic: late for topic, late in apart.items() if period < abs(late) <= JUMP_NS}
     if skewed:
         warnings.append(_skew_warning(skewed, delays, head, shift_clocks))

@@ -59,6 +59,11 @@ class ImageMotion:
         change = self._over(1)
         return change if self.every == 1 else self._between(change)
 
+    @property
+    def changes(self) -> Floats:
+        """float64 [n], the change from the image before; image 0 repeats image 1."""
+        return self._over(1)
+
     def energy_over(self, step: int) -> Floats:
         """float64 [T]: the same over `step` rows, a multiple of `every`, centred; borders repeat the nearest row.
 

@@ -223,6 +223,9 @@ class ActionUnit(Detector):
         if found.meaning not in ("absolute", "next_state", "copy", "past"):
             return (self.abstain("the action is not an absolute target", decided="one unit"),)
         same = UNIT_RATIO[0] < found.ratio < UNIT_RATIO[1]
+        if not same and not _apart(found.ratio, step_ratio(episode)):
+            reason = f"spread of the action is {found.ratio:.3g} times that of the state, their steps are of one size"
+            return (self.abstain(reason, decided="one unit"),)
         return (
             self.verdict(
                 "confirmed" if same else "contradicted",
@@ -250,6 +253,21 @@ class ActionUnit(Detector):
             decided=decided,
             measured=decided if fits else "another unit of the action or the state, as of m instead of commands",
         )
+
+
+def step_ratio(episode: EpisodeInput) -> float:
+    """Median of the largest usual steps (95th percentile) of the paired action columns, against those of the state."""
+    pairs, width = moving_pairs(episode), episode.state.shape[1]
+    steps = episode.columns.step_percentile(95)
+    of_action, of_state = steps[pairs[:, 0] + width], steps[pairs[:, 1]]
+    known = (of_action > 0) & (of_state > 0)
+    return middle(of_action[known] / of_state[known])
+
+
+def _apart(spread: float, steps: float) -> bool:
+    """Whether the steps are out of proportion as the spread is, or tell nothing: a command that rests for part of an
+    episode has less spread, and steps of the same size."""
+    return not steps >= UNIT_RATIO[0] if spread < 1 else not steps <= UNIT_RATIO[1]
 
 
 def step_per_unit(episode: EpisodeInput, lag: int) -> float:

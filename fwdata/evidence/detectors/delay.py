@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fwdata.evidence import own_lags
+from fwdata.evidence import own_lags, pooling
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.action import column_lags, fit_action
 from fwdata.evidence.episode import EpisodeInput
@@ -95,8 +95,9 @@ class StateDelay(Detector):
             return found
         values = np.asarray([v.value for v in verdicts], np.float64)
         median, interval = middle(values), bootstrap_interval(values)
-        if median < 0:
-            return found  # too early by so many rows, not seconds
+        early = [v for v in verdicts if v.verdict == "contradicted" and (v.value or 0) < 0]
+        if median < 0 or pooling.agreed(len(verdicts) - len(early), len(early)) != "confirmed":
+            return found  # too early by so many rows, not seconds; of one arm, perhaps, in the episodes it moves in
         verdict = found[0]
         late = interval[0] > LATE_WARN and verdict.against > 0
         action: Severity = "note" if not late else "stop" if interval[0] > LATE_STOP else "warn"

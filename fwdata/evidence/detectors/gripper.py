@@ -51,6 +51,9 @@ class GripperPolarity(Detector):
         if abs(second) > SECOND_OPINION and np.sign(second) != polarity:
             reason = f"switches and correlation ({second:+.2f}) disagree"
             return self.abstain(reason, subject=claim.name, decided=decided)
+        if abs(second) <= SECOND_OPINION and claim.polarity == -polarity:
+            reason = f"the opening follows no command (correlation {second:+.2f})"
+            return self.abstain(reason, subject=claim.name, decided=decided)
         measured = OPENS if polarity == 1 else CLOSES
         count, total = max(opens, closes), opens + closes
         outcome = _outcome(claim.polarity, polarity)
@@ -123,7 +126,8 @@ def responses(command: Floats, opened: Floats, hz: float) -> tuple[int, int]:
         largest = float(change[np.argmax(np.abs(change))])
         if abs(largest) > RESPONSE_SHARE * span:
             follow += np.sign(largest) == direction
-            oppose += np.sign(largest) != direction
+            whole = row + reach < len(opened)  # else it may still answer the command before
+            oppose += whole and np.sign(largest) != direction
     return int(follow), int(oppose)
 
 

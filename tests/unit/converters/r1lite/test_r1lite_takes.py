@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -309,3 +310,13 @@ def test_another_rate_that_the_user_allows_is_reported(tmp_path):
 def test_an_arm_of_more_values_is_reported(tmp_path, sent):
     more = r1.edit(sent, r1.ARM["left"], lambda i, s: replace(s, value=r1.joints([*s.value["position"], 0.5])))
     assert rd.warned(read_sent(tmp_path, more), "holds 8 joint values, expected 6 and a gripper's; the first 6")
+
+
+def test_head_images_that_were_recorded_twice_are_no_clock_skew(tmp_path: Path) -> None:
+    clean = r1.recording()
+    twice = [
+        copy for sent in clean for copy in ((sent, replace(sent, log=sent.log + 100)))[: 1 + (sent.topic == r1.HEAD)]
+    ]
+    episode = read_sent(tmp_path, twice)
+    assert rd.warned(episode, r1.HEAD, "36 of equal stamps") and not rd.warned(episode, "clock skew")
+    assert np.array_equal(episode.state, read_sent(tmp_path / "clean", clean).state)

@@ -125,6 +125,26 @@ def late(episode: EpisodeInput) -> EpisodeInput:
     return shown(episode, **{name: delayed(images, 5) for name, images in episode.thumbnails.items()})
 
 
+def out_of_order(episode: EpisodeInput) -> EpisodeInput:
+    """Some images of the head camera exchanged with the ones after them."""
+    images = episode.thumbnails["head"].copy()
+    for row in range(8, 112, 12):
+        images[[row, row + 1]] = images[[row + 1, row]]
+    return shown(episode, head=images)
+
+
+def changing_places(episode: EpisodeInput) -> EpisodeInput:
+    """Both wrist cameras exchanged from the middle on."""
+    left, right = (episode.thumbnails[name] for name in ("left", "right"))
+    halves = {"left": [left[:60], right[60:]], "right": [right[:60], left[60:]]}
+    return shown(episode, **{name: np.concatenate(parts) for name, parts in halves.items()})
+
+
+def commanded_late(state: NDArray[np.float32], action: NDArray[np.float32]) -> None:
+    """The left gripper's command nine rows late."""
+    action[:, 3] = delayed(action[:, 3], 9)
+
+
 def in_reverse(episode: EpisodeInput) -> EpisodeInput:
     """The images of a real head camera in reverse order."""
     return with_claims(shown(episode, head=episode.thumbnails["head"][::-1]), simulated=False)
@@ -212,6 +232,7 @@ CASES: dict[str, Case] = {
     "state_unit": Case(every(in_rad), every(lambda e: in_rad(scaled(*JOINTS, factor=180 / np.pi)(e))), "stop"),
     "one_scale": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi), 3), "stop"),
     "column_units": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi), 3), "stop"),
+    "gripper_answers": Case(CLEAN, every(rows(commanded_late)), "warn"),
     "unit_within": Case(CLEAN, every(rows(in_degrees_later), 1), "warn"),
     "action_meaning": Case(CLEAN, every(lambda e: with_claims(e, action="delta")), "stop"),
     "action_unit": Case(CLEAN, every(scaled(*JOINTS, factor=180 / np.pi, action=False)), "stop"),
@@ -229,6 +250,8 @@ CASES: dict[str, Case] = {
     "camera_frozen": Case(CLEAN, every(frozen), "stop"),
     "camera_content": Case(CLEAN, every(lambda e: shown(e, head=np.zeros_like(e.thumbnails["head"]))), "stop"),
     "scene_cut": Case(CLEAN, every(lambda e: glued(e, clean_set()[1]), 1), "warn"),
+    "cameras_change_places": Case(CLEAN, every(changing_places, 1), "warn"),
+    "image_order": Case(CLEAN, every(out_of_order), "warn"),
     "camera_motion": Case(CLEAN, every(in_reverse, 1), "warn"),
     "one_look": Case(looked_at, lambda: looked_at(turned=2), "warn"),
     "same_images": Case(looked_at, lambda: looked_at(images=3), "warn"),
