@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.shared.hdf5 import MAX_FRAME_BYTES, check_written, dataset, open_recording
+from converters.shared.plain_rows import plain_rows
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE
 
@@ -23,6 +24,8 @@ WRIST = "eye_in_hand_rgb"
 BLOCK_FRAMES = 64
 READ_BYTES = 48 << 20
 """Pixels that are read at once: a compressed chunk that spans many frames is not decompressed for every block."""
+PLAIN_BYTES = 3 << 19
+"""Pixels that are read at once where they are not in chunks: few, so that they stay in the processor's caches."""
 
 type Size = tuple[int, int]
 
@@ -49,20 +52,34 @@ class DemoPixels:
         with open_recording(self.path) as file:
             node = image_dataset(file, self.key, self.rows)
             frame_bytes = int(np.prod(node.shape[1:], dtype=np.int64))
-            step = max(1, READ_BYTES // frame_bytes)
-            for low in range(0, self.rows, step):
-                wanted = self.kept[(self.kept >= low) & (self.kept < low + step)]
-                if not len(wanted):
-                    continue
-                read = node[low : min(low + step, self.rows)]
-                for first in range(0, len(wanted), BLOCK_FRAMES):
-                    rows = wanted[first : first + BLOCK_FRAMES] - low
-                    whole = int(rows[-1] - rows[0]) == len(rows) - 1
-                    block = read[rows[0] : rows[-1] + 1] if whole else read[rows]
-                    turned = turn(block, self.operation)
-                    shown = _contiguous(turned) if self.size is None else resize(turned, self.size)
-                    shown.flags.writeable = False
-                    yield shown
+            few = max(1, min(BLOCK_FRAMES, PLAIN_BYTES // frame_bytes))
+            with plain_rows(self.path, node, few) as plain:
+                step = few if plain is not None else max(1, READ_BYTES // frame_bytes)
+                for low in range(0, self.rows, step):
+                    wanted = self.kept[(self.kept >= low) & (self.kept < low + step)] - low
+                    if len(wanted):
+                        high = min(low + step, self.rows)
+                        yield from self._blocks(node[low:high] if plain is None else plain.read(low, high), wanted)
+
+    def _blocks(self, read: NDArray[np.uint8], wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        for first in range(0, len(wanted), BLOCK_FRAMES):
+            rows = wanted[first : first + BLOCK_FRAMES]
+            whole = int(rows[-1] - rows[0]) == len(rows) - 1
+            turned = turn(read[rows[0] : rows[-1] + 1] if whole else read[rows], self.operation)
+            shown = _contiguous(turned) if self.size is None else resize(turned, self.size)
+            shown.flags.writeable = False
+            yield shown
+
+    def usual(self) -> NDArray[np.uint8]:
+        """All images of the pass at once, as h5py and numpy give them without more ado: what reading costs otherwise.
+
+        uint8 [T, H, W, 3]. Not for conversions: its memory grows with the recording.
+        """
+        with open_recording(self.path) as file:
+            turned = np.ascontiguousarray(turn(image_dataset(file, self.key, self.rows)[()], self.operation))
+        if len(self.kept) < self.rows:
+            turned = turned[self.kept]
+        return turned if self.size is None else resize(turned, self.size)
 
 
 def turn(frames: NDArray[np.uint8], operation: Operation) -> NDArray[np.uint8]:

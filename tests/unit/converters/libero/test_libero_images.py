@@ -249,7 +249,9 @@ def test_frames_are_turned_exactly_and_in_arrays_of_their_own(tmp_path, operatio
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         file["x"] = recorded
     rows = np.asarray(kept, np.int64)
-    blocks = list(DemoPixels(tmp_path / "a.hdf5", "x", 70, rows, operation)())
+    pixels = DemoPixels(tmp_path / "a.hdf5", "x", 70, rows, operation)
+    blocks = list(pixels())
+    assert np.array_equal(pixels.usual(), np.concatenate(blocks))
     expected = {"rot180": recorded[:, ::-1, ::-1], "mirror": recorded[:, :, ::-1], "flip_vertical": recorded[:, ::-1]}
     assert np.array_equal(np.concatenate(blocks), expected.get(operation, recorded)[rows])
     assert all(block.flags.c_contiguous and not block.flags.writeable for block in blocks)  # stored without a copy
