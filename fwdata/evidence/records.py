@@ -18,6 +18,9 @@ type Outcome = Literal["confirmed", "contradicted", "no evidence"]
 type PooledOutcome = Literal["confirmed", "contradicted", "mixed", "no evidence"]
 type Severity = Literal["stop", "warn", "note"]
 
+FROZEN = "camera_frozen"
+"""Detector of cameras whose motion tells nothing else."""
+
 MAX_LISTED = 12
 """Episodes that a data set's verdict lists."""
 
@@ -229,6 +232,11 @@ class EpisodeMeasurement:
     def of(self, detector: str) -> Sequence[Verdict]:
         """The verdicts of one detector."""
         return self._by_detector.get(detector, ())
+
+    def motion_traces(self) -> list[MotionTrace]:
+        """Those of cameras that keep recording: a frozen one is neither late nor of other joints."""
+        frozen = {verdict.subject for verdict in self.of(FROZEN) if verdict.verdict == "contradicted"}
+        return [trace for trace in self.traces if isinstance(trace, MotionTrace) and trace.camera not in frozen]
 
     @cached_property
     def _by_detector(self) -> Mapping[str, Sequence[Verdict]]:

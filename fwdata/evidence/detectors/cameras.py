@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.image_motion import ImageMotion
-from fwdata.evidence.records import Verdict
+from fwdata.evidence.records import FROZEN, Verdict
 from fwdata.evidence.sides import ON_AN_ARM
 from fwdata.evidence.signals import Floats, correlation, lagged, percentile
 
@@ -40,7 +40,7 @@ evenly to be told from the other: 0.02 in recordings of steady sines, 0.76 and m
 class FrozenCamera(Detector):
     """e1: a run of moving rows without any change of the image."""
 
-    name, code, question, action = "camera_frozen", "e1", "camera keeps recording", "warn"
+    name, code, question, action = FROZEN, "e1", "camera keeps recording", "warn"
     advice = "leave the camera out (`cameras` and `stitch.cameras` of a manifest), or the episodes (--exclude)"
     word = "expected"
     needs_images = light = True

@@ -162,10 +162,9 @@ class CameraDelay(Detector):
         traces: dict[str, list[MotionTrace]] = {}
         names: dict[str, list[str]] = {}
         for measurement in episodes:
-            for trace in measurement.traces:
-                if isinstance(trace, MotionTrace):
-                    traces.setdefault(trace.camera, []).append(trace)
-                    names.setdefault(trace.camera, []).append(measurement.episode)
+            for trace in measurement.motion_traces():
+                traces.setdefault(trace.camera, []).append(trace)
+                names.setdefault(trace.camera, []).append(measurement.episode)
         judged = [self._judged(camera, found, names[camera]) for camera, found in traces.items()]
         return own_lags.beside_steady(judged)
 

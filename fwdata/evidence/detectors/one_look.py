@@ -20,6 +20,10 @@ COLOUR, CONTRAST = 0.8, 0.006
 tiles (as a share of brightness) below which there is too little of it to tell. Episodes of the sample world, each in
 colours of its own, reach -0.69; those of one true room 0.97 to 1."""
 
+OBJECT = 3.0
+"""Times the median over the tiles that one may be redder or bluer than the scene: a red object in the place of a blue
+one is no exchange."""
+
 TURNED, MARGIN = 0.7, 0.3
 """The same of whole patterns once one is mirrored or turned, and by how much that is better than as it is."""
 
@@ -156,7 +160,10 @@ def _scene_and_red(tiles: Floats, others: Places) -> tuple[Floats, Floats, NDArr
     """(correlations of what an exchange leaves as it is [n, m], red against blue [n, 8, 8], where that tells [n])."""
     scene = _correlations(np.stack([tiles[..., 1], tiles[..., 0] + tiles[..., 2]], axis=-1), others)
     red = (tiles[..., 0] - tiles[..., 2]) / (tiles.sum(axis=-1) + 30.0)
-    return scene, red, red.reshape(len(red), -1).std(axis=1) > CONTRAST
+    told = red.reshape(len(red), -1).std(axis=1) > CONTRAST
+    red = red - np.median(red, axis=(1, 2), keepdims=True)
+    limit = OBJECT * np.median(np.abs(red), axis=(1, 2), keepdims=True)
+    return scene, np.clip(red, -limit, limit), told
 
 
 def _exchanged(tiles: Floats, others: Places) -> list[OddLook]:

@@ -32,9 +32,8 @@ class OtherMotion(Detector):
         """One verdict per camera of at least 5 episodes that show motion."""
         found: dict[str, list[tuple[str, MotionTrace]]] = {}
         for measurement in episodes:
-            for trace in measurement.traces:
-                if isinstance(trace, MotionTrace):
-                    found.setdefault(trace.camera, []).append((measurement.episode, trace))
+            for trace in measurement.motion_traces():
+                found.setdefault(trace.camera, []).append((measurement.episode, trace))
         judged = (self._one(camera, traced) for camera, traced in found.items())
         return tuple(verdict for verdict in judged if verdict is not None)
 

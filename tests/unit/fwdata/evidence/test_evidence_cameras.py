@@ -39,6 +39,17 @@ def test_a_frozen_camera_is_found() -> None:
     assert told("camera_frozen", with_camera(episode, "left", images))["left"].action == "stop"
 
 
+def test_a_frozen_camera_is_neither_late_nor_of_other_joints() -> None:
+    def stuck(episode: EpisodeInput) -> EpisodeInput:
+        images = episode.thumbnails["head"].copy()
+        images[30:] = images[30]
+        return with_camera(episode, "head", images)
+
+    episodes = [stuck(e) if number == 5 else e for number, e in enumerate(clean_set())]
+    told_of = {v.detector for v in pool([measure(e) for e in episodes]) if v.against and v.action != "note"}
+    assert told_of == {"camera_frozen"}
+
+
 def test_a_camera_that_ends_on_the_way_is_found_in_a_short_episode() -> None:
     episode = two_arms(3, rows=40)
     assert {v.verdict for v in told("camera_frozen", episode).values()} == {"confirmed"}

@@ -280,3 +280,23 @@ def test_a_jump_of_the_state_or_of_the_image_alone_is_no_cut() -> None:
     for episode in (changed(both, thumbnails=still), changed(both, thumbnails=kept), changed(one, thumbnails=flash)):
         assert told("scene_cut", episode)[""].verdict == "confirmed"
     assert told("scene_cut", changed(both, thumbnails={})) == {}
+
+
+def rooms_of(colours: Iterable[int], seed: int) -> NDArray[np.float64]:
+    """float64 [n, 8, 8, 3]: first images of one grey room, with a red (0) or blue (2) thing of one size in it."""
+    rng = np.random.default_rng(seed)
+    room = rng.uniform(60, 180, (8, 8, 1)) + rng.normal(0, 3, (8, 8, 3))
+    found = []
+    for colour in colours:
+        image, (down, across) = room + rng.normal(0, 0.5, (8, 8, 3)), rng.integers(3, 5, 2)
+        image[down : down + 3, across : across + 2] = 40
+        image[down : down + 3, across : across + 2, colour] = 220
+        found.append(image)
+    return np.stack(found)
+
+
+def test_a_red_thing_in_the_place_of_a_blue_one_is_no_exchange() -> None:
+    for seed in range(30):
+        few, half = rooms_of([2, 0, 0, 0, 0, 0, 0, 0], seed), rooms_of([2, 0] * 6, seed)
+        assert not [odd for each in (few, half) for odd in odd_looks(each) if "red" in odd.change]
+        assert two_groups(half) == ([], [])
