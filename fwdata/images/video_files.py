@@ -47,6 +47,11 @@ def is_untimed(path: Path) -> bool:
     return _form(path) in _UNTIMED
 
 
+def has_index(path: Path) -> bool:
+    """Whether a file's container (MP4, MKV) lists where its keyframes are. Reads the first bytes."""
+    return _form(path) in {"mp4", "matroska"}
+
+
 def _form(path: Path) -> str | None:
     """The container of a file as FFmpeg calls it: by its first bytes, where these tell, as datasets hold MKV and AVI
     called .mp4; else by its ending; None for an ending that no video has."""

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 import fwdata
 from converters.lerobot.converter import LerobotConverter
-from fwdata.errors import UsageError
+from converters.lerobot.second_decoder import decord_blocks
+from converters.lerobot.video import VideoPixels
+from fwdata.errors import BadEpisode, UsageError
 from fwdata.manifest import Manifest
 
 SIZE = (64, 128)
@@ -67,6 +69,35 @@ def test_decord_is_refused_where_it_does_not_serve(tmp_path: Path) -> None:
     assert "is hevc; decoder=decord reads h264 and av1 only" in reason
     with pytest.raises(UsageError, match="decoder=decord decodes frames: add --video pixels"):
         LerobotConverter(choose(decoder="decord"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("params", "form", "why"),
+    [
+        ("bframes=2", "mpegts", "is neither MP4 nor MKV"),
+        ("open-gop=1:bframes=3:b-adapt=0:scenecut=0:keyint=6", "mp4", "has open groups"),
+        ("intra-refresh=1:bframes=0:keyint=6", "mp4", "marks keyframes that decoding cannot begin at"),
+    ],
+)
+def test_decord_is_refused_where_it_would_show_other_frames(params: str, form: str, why: str, tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    path = tmp_path / f"clip.{'ts' if form == 'mpegts' else form}"
+    write_clip(path, moving(20, SIZE), gop=6, fps=15, form=form, options={"x264-params": params})
+    with pytest.raises(BadEpisode, match=f"{why}, of which decoder=decord shows other frames; use decoder=pyav"):
+        list(decord_blocks(VideoPixels(path, path.name, np.arange(9, 20))))
+
+
+@pytest.mark.slow
+def test_decord_is_refused_where_it_would_turn_the_image(tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    write_clip(tmp_path / "clip.mp4", moving(20, SIZE), gop=6, fps=15)
+    data = bytearray((tmp_path / "clip.mp4").read_bytes())
+    start = data.index(b"tkhd") + 44  # the matrix of ISO 14496-12 8.3.2, behind its time, number, length and layer
+    data[start : start + 4] = (-(1 << 16)).to_bytes(4, signed=True)
+    (tmp_path / "clip.mp4").write_bytes(data)
+    with pytest.raises(BadEpisode, match="asks to be shown otherwise than it is coded"):
+        list(decord_blocks(VideoPixels(tmp_path / "clip.mp4", "clip.mp4", np.arange(20))))
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
