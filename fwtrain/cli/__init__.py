@@ -7,6 +7,8 @@ importable functions.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 
 import typer
@@ -37,6 +39,8 @@ local_paths_only(app)
 def main() -> None:
     """Entry point. Turns a FwdataError into one sentence and its exit code."""
     set_environment()
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # stderr is closed, or no file
+        faulthandler.enable(all_threads=False)  # a disk that fails under a mapped file ends a process without a word
     try:
         run_app(app)
     except SystemExit as end:
