@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from fwdata.images.small import block_size
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
 TILES = 8
 """The first image is averaged over 8x8 tiles."""
@@ -22,9 +24,9 @@ TILES = 8
 PRINTS = 32
 """Prints of an episode that are kept: the smallest, so that two episodes of the same images keep the same ones."""
 
-SAMPLES = 32
-"""Rows and columns of a video frame, at least, whose brightness makes a print (6 us); as many pixels of a raw one,
-evenly spread, do so by their green (3 us)."""
+LINES = 8
+"""Lines of an image, at least, all of whose pixels make its print, of a video frame their brightness (2 us of 128x128
+and 320x240): each single pixel apart would be waited for as long as a line is."""
 
 PRINTED = 1024
 """Bytes of a JPEG buffer, evenly spread, that make its print (2 us): a change moves all coded bits behind it."""
@@ -56,9 +58,10 @@ class LookTaker:
             return
         if self._tiles is None:
             self._tiles = tiles_of(frames[0])
-        apart = 3 * (frames[0].size // 3 // SAMPLES**2 | 1)  # odd, so that neither few columns nor few rows are met
-        green = frames.reshape(len(frames), -1)[:, 1::apart]
-        self._seen.update(map(zlib.crc32, np.ascontiguousarray(green)))
+        lines = frames[:, :: max(1, frames.shape[1] // LINES)].reshape(len(frames), -1)
+        missing = -lines.shape[1] % 8
+        whole = np.pad(lines, ((0, 0), (0, missing))) if missing else np.ascontiguousarray(lines)
+        self._seen.update(_digests(whole.view(np.uint64)))
 
     def add_jpeg(self, data: bytes, swapped: bool = False) -> None:
         """Take one JPEG buffer that can be decoded. swapped: a decoder shows red and blue exchanged."""
@@ -69,16 +72,22 @@ class LookTaker:
             self._tiles = tiles_of(small[..., ::-1] if swapped else small)
         self._seen.add(zlib.crc32(bytes(data[:: len(data) // PRINTED or 1]), len(data)))
 
-    def add_video(self, frame: VideoFrame) -> None:
-        """Take one decoded video frame."""
+    def add_video(self, frames: Sequence[VideoFrame]) -> None:
+        """Take decoded video frames of one size, at least one."""
+        from av.video.plane import VideoPlane  # `planes` makes those of the colours, too
+
+        height, width = frames[0].height, frames[0].width
         if self._tiles is None:
-            side = block_size(frame.height, frame.width)
-            small = frame.reformat(frame.width // side, frame.height // side, "rgb24", interpolation="AREA")
+            side = block_size(height, width)
+            small = averaged(frames[0], width // side, height // side, "rgb24")
             self._tiles = tiles_of(small.to_ndarray().astype(np.uint8, copy=False))
-        plane = frame.planes[0]
-        grid, step = _grid(frame.height, frame.width)
-        some: NDArray[np.uint32] = np.ndarray(grid, np.uint32, plane, 0, (plane.line_size * step, 4 * step))
-        self._seen.add(zlib.crc32(some.copy()))  # which is far faster than its bytes
+        down = max(1, height // LINES)
+        lines, words = -(-height // down), max(1, width // 8)
+        found = np.empty((len(frames), lines, words), np.uint64)
+        for each, frame in zip(found, frames, strict=True):
+            plane = VideoPlane(frame, 0)
+            each[:] = np.ndarray((lines, words), np.uint64, plane, 0, (plane.line_size * down, 8))
+        self._seen.update(_digests(found.reshape(len(found), -1)))
 
     def take(self, swapped: bool = False) -> CameraLook | None:
         """The look; None where no frame passed by. swapped: red and blue were exchanged before it was encoded."""
@@ -87,11 +96,32 @@ class LookTaker:
         return CameraLook(self._tiles[..., ::-1] if swapped else self._tiles, smallest(self._seen))
 
 
+def _digests(words: NDArray[np.uint64]) -> list[int]:
+    """32 bits for each of [n, k]: the upper half of the sum of its words times random odd ones."""
+    sums: NDArray[np.uint64] = np.einsum("nk,k->n", words, _factors(words.shape[1]))  # twice as fast as @
+    found: list[int] = (sums >> np.uint64(32)).tolist()
+    return found
+
+
 @cache
-def _grid(height: int, width: int) -> tuple[tuple[int, int], int]:
-    """(rows and columns that make a print, four pixels at a time, and pixels from one to the next)."""
-    step = max(1, min(height, width) // SAMPLES)
-    return (-(-height // step), max(1, width // 4 // step)), step
+def _factors(count: int) -> NDArray[np.uint64]:
+    found: NDArray[np.uint64] = np.random.default_rng(0).integers(0, 2**64, count, np.uint64) | np.uint64(1)
+    return found
+
+
+def averaged(frame: VideoFrame, width: int, height: int, form: str) -> VideoFrame:
+    """A video frame at a smaller size, averaged by libswscale, in a pixel format ("gray", "rgb24")."""
+    scaler, area = _scaler(frame.width, frame.height, form, get_ident())
+    return scaler.reformat(frame, width, height, form, interpolation=area)
+
+
+@lru_cache(maxsize=16)
+def _scaler(width: int, height: int, form: str, thread: int) -> tuple[VideoReformatter, int]:
+    """What keeps libswscale's tables between frames of one size, as making them takes longer than an image; one for
+    each thread. And the number of its way to average: found by its name, it takes long, too."""
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    return VideoReformatter(), int(Interpolation.AREA.value)
 
 
 def smallest(prints: Iterable[int]) -> NDArray[np.uint32]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.evidence.looks import CameraLook, LookTaker
+from fwdata.evidence.looks import CameraLook, LookTaker, averaged
 from fwdata.images.small import WIDTH, block_size, small_grey
 
 if TYPE_CHECKING:
@@ -39,28 +39,16 @@ def from_rgb(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([np.asarray(image.reduce(side // step)) for image in green])
 
 
-class FromVideo:
-    """Decoded frames of one stream -> uint8 [h, w], their brightness; keeps libswscale's tables between calls.
-
-    Cost: 20 to 30 us for 320x240, 0.07 ms for 640x480.
-    """
-
-    def __init__(self) -> None:
-        from av.video.reformatter import Interpolation, VideoReformatter
-
-        self._reformatter = VideoReformatter()
-        self._area = int(Interpolation.AREA.value)  # found by its name, it takes longer than the image
-
-    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """One frame."""
-        height, width = _averaged(frame.height, frame.width)
-        plane = self._reformatter.reformat(frame, width, height, "gray", interpolation=self._area).planes[0]
-        lines: NDArray[np.uint8] = np.ndarray((height, width), np.uint8, plane, 0, (plane.line_size, 1))
-        return lines.copy()
+def from_video(frame: VideoFrame) -> NDArray[np.uint8]:
+    """A decoded frame -> uint8 [h, w], its brightness. Cost: 20 to 30 us for 320x240, 0.07 ms for 640x480."""
+    height, width = _size(frame.height, frame.width)
+    plane = averaged(frame, width, height, "gray").planes[0]
+    lines: NDArray[np.uint8] = np.ndarray((height, width), np.uint8, plane, 0, (plane.line_size, 1))
+    return lines.copy()
 
 
 @cache
-def _averaged(height: int, width: int) -> tuple[int, int]:
+def _size(height: int, width: int) -> tuple[int, int]:
     side = block_size(height, width)
     return height // side, width // side
 
@@ -90,6 +78,12 @@ def looked_through(camera: Camera, rows: int) -> Collector:
     return taken
 
 
+HELD_FRAMES, HELD_PIXELS = 24, 1 << 22
+"""Video frames that are held before they are looked at, at most: between two that are decoded, looking at one takes
+three to five times as long as right after another, whose code is still in the processor's caches. No more pixels are
+held (6 MB), nor decoded images of more than that at all."""
+
+
 class Collector:
     """Takes the thumbnails of one camera as its frames pass by.
 
@@ -102,13 +96,13 @@ class Collector:
         self._passed, self._first = 0, 0
         self._blocks: list[NDArray[np.uint8]] = []
         self._order: NDArray[np.int64] | None = None
-        self._from_video: FromVideo | None = None
+        self._held: list[VideoFrame] = []
         self._look = LookTaker()
 
     @property
     def count(self) -> int:
         """Frames that passed by so far."""
-        return self._passed
+        return self._passed + len(self._held)
 
     def _skips(self) -> bool:
         self._passed += 1
@@ -145,13 +139,19 @@ class Collector:
         self._look.add_jpeg(data, swapped)
 
     def add_video(self, frame: VideoFrame) -> None:
-        """Take one decoded video frame."""
-        self._look.add_video(frame)
-        if self._skips():
+        """Take one decoded video frame; it is held until some are looked at together."""
+        if self._held and (frame.width, frame.height) != (self._held[0].width, self._held[0].height):
+            self._look_at_held()
+        self._held.append(frame)
+        if len(self._held) >= HELD_FRAMES or len(self._held) * frame.width * frame.height >= HELD_PIXELS:
+            self._look_at_held()
+
+    def _look_at_held(self) -> None:
+        held, self._held = self._held, []
+        if not held:
             return
-        if self._from_video is None:
-            self._from_video = FromVideo()
-        self._blocks.append(self._from_video(frame)[None])
+        self._look.add_video(held)
+        self._blocks += [from_video(frame)[None] for frame in held if not self._skips()]
 
     def order(self, rows: NDArray[np.int64]) -> None:
         """Say which of the frames taken is shown at each row, int64 [T]."""
@@ -159,11 +159,12 @@ class Collector:
 
     def clear(self, first: int = 0) -> None:
         """Forget everything taken, for another pass. first: the frame that row 0 shows, which is taken."""
-        self._passed, self._first, self._blocks, self._order = 0, first % self.every, [], None
+        self._passed, self._first, self._blocks, self._order, self._held = 0, first % self.every, [], None, []
         self._look = LookTaker()
 
     def take(self) -> NDArray[np.uint8]:
         """uint8 [ceil(T / every), h, w], the frames of the rows 0, every, 2 every, .. in order."""
+        self._look_at_held()
         if not self._blocks:
             return np.empty((0, 1, 1), np.uint8)
         taken = np.concatenate(self._blocks)
@@ -172,4 +173,5 @@ class Collector:
     def look(self, camera: Camera | None = None) -> CameraLook | None:
         """What the frames that passed by are known again by; None without any. camera: whose frames they are, where
         they are as recorded."""
+        self._look_at_held()
         return self._look.take(swapped=camera is not None and camera.encoding == "video" and camera.swapped)
