@@ -51,7 +51,7 @@ class GripperAnswers(Detector):
 
     def _one(self, episode: EpisodeInput, claim: GripperClaim, command: Floats, opened: Floats) -> Verdict:
         if np.ptp(command) <= CONSTANT:
-            return self.abstain("the command rests", subject=claim.name, decided=ANSWERS)
+            return self.abstain("the command rests", subject=claim.name)
         if rows := standing(episode, claim, command, opened):
             return self._contradicted(claim.name, "an opening that stands still", f"rows {rows[0]} to {rows[1]}")
         lags = searched(episode)
@@ -61,7 +61,7 @@ class GripperAnswers(Detector):
         early = lag <= -max(EARLY_ROWS, EARLY_SECONDS * episode.hz) and scores.max() > behind + BETTER
         if scores.max() < FOLLOWS or not interior:
             reason = f"correlation {float(scores.max()):.2f}, {FOLLOWS:g} is needed"
-            return self.abstain(reason, subject=claim.name, decided=ANSWERS)
+            return self.abstain(reason, subject=claim.name)
         if early:
             detail = f"{-lag:.1f} rows ({-lag / episode.hz:.2f} s), correlation {float(scores.max()):.2f}"
             return self._contradicted(claim.name, "the opening moves before its command", detail)

@@ -106,6 +106,18 @@ def test_images_of_neighbouring_rows_that_are_exchanged_are_found() -> None:
     assert found >= 7
 
 
+def test_images_that_come_and_go_by_themselves_are_not_called_exchanged() -> None:
+    episode = clean_set()[0]
+    rows = np.arange(120)
+    flicker = np.clip(episode.thumbnails["head"] * np.where(rows % 2, 0.8, 1.0)[:, None, None], 0, 255)
+    counted = np.zeros((120, 32, 32), np.uint8)  # the number of the row in bits, as test images have it
+    for bit in range(7):
+        counted[:, :16, 4 * bit : 4 * bit + 4] = (255 * (rows >> bit & 1))[:, None, None]
+    for images in (flicker.astype(np.uint8), counted):
+        shown = changed(episode, thumbnails={"head": images})
+        assert told("image_order", shown)["head"].verdict != "contradicted"
+
+
 def test_cameras_that_change_places_on_the_way_are_found() -> None:
     for row, episode in zip((20, 50, 90), clean_set(), strict=False):
         assert {v.verdict for v in told("cameras_change_places", episode).values()} == {"confirmed"}
