@@ -10,7 +10,7 @@ from fwdata.errors import UsageError
 from fwdata.evidence.records import DatasetVerdict
 from fwdata.pipeline.changes import ChangedRecording, check_sources, outdated_parts, outdated_sentence
 from fwdata.pipeline.discover import find_recordings
-from fwdata.pipeline.evidence import dry_recordings, gate_of
+from fwdata.pipeline.evidence import dry_recordings, first_recordings, gate_of
 from fwdata.pipeline.first_look import FirstLook, look_at_more, look_first, looks
 from fwdata.pipeline.part import SampledRecording
 from fwdata.pipeline.plan import ConversionPlan, check_output, make_plan
@@ -138,7 +138,9 @@ def dry_run(request: ConvertRequest) -> DryRun:
 def _look(request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool) -> FirstLook | None:
     """Read the first recordings; None where nothing new is to be converted. UsageError as the conversion's own."""
     looking = looks(request) or not (request.evidence or request.out.exists())
-    look = look_first(request, dry_recordings(plan.found.recordings), pool) if looking else None
+    everything = plan.found.recordings
+    first = [recording for recording, _ in first_recordings(everything)]
+    look = look_first(request, dry_recordings(everything), pool, first=first) if looking else None
     look = look or look_at_more(request, plan, pool, dry=True)
     unread = next((outcome for outcome in look.outcomes if outcome.reason), None) if look else None
     if unread is not None and request.on_error == "fail":

@@ -14,7 +14,7 @@ from fwdata.evidence.detectors.column_units import ColumnUnits
 from fwdata.evidence.measure import pool as pool_verdicts
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.sentences import refusal
-from fwdata.pipeline.evidence import REFUSED, dry_recordings, first_recordings
+from fwdata.pipeline.evidence import REFUSED, dry_recordings, first_recordings, gate_of
 from fwdata.pipeline.part import RecordingOutcome, measure_recording
 from fwdata.pipeline.plan import ConversionPlan
 from fwdata.pipeline.request import ConvertRequest
@@ -56,11 +56,16 @@ type Chosen = list[tuple[RootedRecording, bool]]
 
 
 def look_first(
-    request: ConvertRequest, chosen: Chosen, pool: WorkerPool, beside: Sequence[EpisodeMeasurement] = ()
+    request: ConvertRequest,
+    chosen: Chosen,
+    pool: WorkerPool,
+    beside: Sequence[EpisodeMeasurement] = (),
+    first: Sequence[RootedRecording] = (),
 ) -> FirstLook:
     """Measure the first recordings; those that cannot be read are left to the conversion.
 
-    beside: traces of episodes that are stored already, which the recordings are compared with. UsageError, with nothing
+    beside: traces of episodes that are stored already, which the recordings are compared with. first: those of them by
+    which the conversion is to judge whether it leaves others out, one by one; () for all. UsageError, with nothing
     written, when the data contradict a decision that is not accepted.
     """
     losses = RetryThenLeaveOut(
@@ -74,11 +79,24 @@ def look_first(
     options = {name: option for m in measured for name, option in m.options.items()}
     images = {recording.id for recording, shown in chosen if shown}
     seen = sum(measurement.episode in images for measurement in measured)
-    look = FirstLook(len(measured), seen, pool_verdicts([*beside, *measured]), options, tuple(outcomes))
+    kept = _without_outliers(request, measured, first) if first else measured
+    look = FirstLook(len(measured), seen, pool_verdicts([*beside, *kept]), options, tuple(outcomes))
     why = refusal(look.verdicts, request.accept, options)
     if why is not None:
         raise UsageError(f"{request.where()}: {why}")
     return look
+
+
+def _without_outliers(
+    request: ConvertRequest, measured: Sequence[EpisodeMeasurement], first: Sequence[RootedRecording]
+) -> Sequence[EpisodeMeasurement]:
+    """What the conversion keeps of the episodes: those that it leaves out as exceptions are not pooled with the others;
+    all where these stop it."""
+    begun = {recording.id for recording in first}
+    gate = gate_of(pool_verdicts([m for m in measured if m.episode in begun]), request.accept, first)
+    kept = [measurement for measurement in measured if gate.reason(measurement) is None]
+    few = len(measured) - len(kept) <= max(1.0, MAX_OUTLIERS * len(measured))
+    return kept if few else measured
 
 
 def look_at_more(

@@ -371,3 +371,19 @@ def test_one_dead_camera_of_a_small_set_warns(tmp_path: Path) -> None:
     [content] = [v for v in report.evidence if v.detector == "camera_content" and v.subject == "image"]
     assert (content.against, content.action) == (1, "warn")
     assert content.episodes == (f"libero_object/{TASK}/demo_3",)
+
+
+def test_a_dry_run_leaves_out_one_by_one_what_the_conversion_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def in_degrees(number: int, demo: h5py.Group) -> None:
+        if number in (7, 12):
+            demo["obs/ee_states"][:, 3:] = demo["obs/ee_ori"][...] = np.degrees(demo["obs/ee_ori"])
+
+    raw = write_libero(tmp_path / "raw", 20, in_degrees)
+    command = [*COMMAND[:2], str(raw), "--out", str(tmp_path / "o.zarr"), *COMMAND[2:]]
+    assert main([*command, "--dry-run"]) == 0
+    told = "".join(capsys.readouterr())
+    assert [f"demo_{n}: the data contradict" in told for n in (7, 12)] == [True, True] and "one scale" not in told
+    assert main(command) == 3  # before, the dry run refused the whole set for its two scales
+    assert "demo_12: the data contradict" in capsys.readouterr().err
