@@ -15,6 +15,7 @@ from converters.lerobot import kept, video
 from converters.lerobot.images import open_images
 from converters.lerobot.info import Info
 from converters.lerobot.meta import Dataset, EpisodeMeta
+from converters.lerobot.own_exports import counted_frames
 from converters.lerobot.parquet import Span
 from converters.lerobot.second_decoder import decord_blocks
 from converters.lerobot.shared_video import assign_shared
@@ -130,7 +131,9 @@ def _open_video(
         raise BadEpisode(f"the metadata give no video of camera {key} for episode {entry.index}")
     path = dataset.path(place.file)
     found = video.timeline(path, place.file)
-    if place.start_s is not None:
+    if place.start_s is not None and counted_frames(dataset.folder, place.file) == len(found.times):
+        chosen = video.assign_span(found, place.file, entry.length, fps, place.start_s)
+    elif place.start_s is not None:
         chosen = assign_shared(found, path, place.file, dataset.shared[key, place.file], entry.index, fps, seconds)
     elif len(found.times) > entry.length:
         before, after = (_beside(dataset, entry.index + step, key) for step in (-1, 1))

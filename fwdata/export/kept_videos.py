@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fwdata.export.remux import CameraVideos, write_video
+from fwdata.export.remux import CameraVideos, count_frames, write_video
 from fwdata.io import sync, whole_file, write_atomic
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.files import canonical_json
@@ -26,6 +26,9 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 
 CHUNK_FILES = 1000
 """Files of one folder, lerobot's default."""
+
+COUNTS = "meta/fwdata_videos.json"
+"""Frames of every file, those included that no row has: a converter need not wonder whether some were lost."""
 
 PLAN = "plan.json"
 """What the files beside an unfinished export were made for."""
@@ -82,6 +85,8 @@ def add_videos(
             path = dataset / _file(found.camera, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             (folder / _file(found.camera, number)).rename(path)
+    counts = {_file(v.camera, n): count_frames(file, v.camera) for v in videos for n, file in enumerate(v.files)}
+    (dataset / COUNTS).write_bytes(canonical_json(counts))
     statistics = [{key_of(v.camera): _statistics(episode, v.camera) for v in videos} for episode in episodes]
     _add_to_episodes(dataset, videos, statistics, fps)
     _add_to_info(dataset, videos, episodes[0])

@@ -6,6 +6,7 @@
     task                           per frame: the instruction, or the one of its segment where a recording has segments
     fps                            a whole number, as the format wants; the true rate stays in meta/fwdata.json
     meta/fwdata.json               where it came from: store, fingerprint, true rate, decisions, units
+    meta/fwdata_videos.json        frames of every copied video, those included that no row has
     meta/fwdata_episodes.jsonl     one line per episode: id, source, split, all instructions, metadata, invalid frames
 
 Timestamps of the dataset are frame / fps; true stamps and validity of rows have no place in the format. Written beside

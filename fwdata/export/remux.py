@@ -113,6 +113,15 @@ def _count(track: VideoTrack, low: int, end: int) -> int:
     return int((track.rank[low:end] >= track.rank[low]).sum())
 
 
+def count_frames(file: VideoFile, camera: str) -> int:
+    """Frames that a file holds. Cost: metadata."""
+    total = 0
+    for episode in file.episodes:
+        track = open_track(episode.part, camera)
+        total += _count(track, *_packets(track, episode))
+    return total
+
+
 def _begins_anew(track: VideoTrack, header: VideoHeader, low: int) -> bool:
     """Whether a run can follow another one: not where its first image only allows to tune in."""
     data = track.data.rows(int(track.offset[low]), int(track.offset[low + 1])).tobytes()

@@ -11,13 +11,14 @@ import av
 import numpy as np
 import pytest
 from clips import moving, write_clip
-from fixtures import tree
+from fixtures import run_convert, tree
 from video_stores import video_store
 
 import fwdata
 from fwdata.export import kept_videos
 from fwdata.export.lerobot import ExportRequest, export_lerobot, plan_export
 from fwdata.export.remux import episode_packets
+from fwdata.manifest import Manifest, load_manifest
 
 KINDS: dict[str, tuple[str, int, dict[str, str]]] = {
     "av1": ("libsvtav1", 2, {}),
@@ -71,6 +72,32 @@ def test_lerobot_reads_the_same_frames(kinds: tuple[str, ...], tmp_path: Path, m
     assert stats["mean"].shape == (3, 1, 1) and 0 < stats["mean"].mean() < 1
     assert list(dataset.meta.stats) == sorted(dataset.meta.stats)  # so that two exports have the same bytes
     assert not list(tmp_path.glob(".set*"))
+
+
+@pytest.mark.slow
+def test_frames_that_no_row_has_do_not_keep_an_export_from_being_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two frames behind the last row, as of a group that goes on, looked like two that were lost or added."""
+    folder = tmp_path / "raw/task"
+    folder.mkdir(parents=True)
+    write_clip(folder / "clip.mp4", moving(40), gop=12, fps=10)
+    recordings = {"a": ("clip.mp4", range(3, 20)), "b": ("clip.mp4", range(20, 34))}
+    video_store(tmp_path / "raw", tmp_path / "s.zarr", monkeypatch, recordings)
+    store = fwdata.open(tmp_path / "s.zarr")
+    export_lerobot(ExportRequest(store, tmp_path / "set"))
+    plain = load_manifest("lerobot").model_dump(mode="json")
+    cameras = {name: f"observation.images.{name}" for name in store.cameras}
+    options = {"cameras": cameras, "state": "observation.state", "action": "action"}
+    stitch = {"layout": "horizontal", "cameras": list(cameras), "camera_size": [64, 96], "size": [64, 192]}
+    manifest = Manifest.model_validate(
+        {**plain, "fps": {"hz": 10}, "cameras": list(cameras), "stitch": stitch, "options": options}
+    )
+    report = run_convert(tmp_path / "set", tmp_path / "back.zarr", manifest)
+    back = fwdata.open(tmp_path / "back.zarr")
+    assert report.quarantined == [] and not any("frames" in text for text in report.warnings), report.warnings
+    for one, other in zip(store.episodes, back.episodes, strict=True):
+        assert all(np.array_equal(one.frames(name), other.frames(name)) for name in store.cameras)
 
 
 @pytest.mark.slow
