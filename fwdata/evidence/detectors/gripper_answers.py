@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fwdata.evidence.claims import GripperClaim
+from fwdata.evidence.columns import RESTING
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.gripper import opening, switches
 from fwdata.evidence.detectors.rows import longest_run
@@ -97,7 +98,8 @@ def exchanged(episode: EpisodeInput, polarity: int, left: tuple[Floats, Floats],
         return False
     crossed = ((left[0], right[1]), (right[0], left[1]))
     found = [float((polarity * answers(episode, *pair)[after]).max()) for pair in crossed]
-    rest = [all(np.ptp(each) <= CONSTANT for each in pair) for pair in crossed]
+    limit = RESTING * max(float(np.ptp(left[1])), float(np.ptp(right[1])))  # the opening at rest is noisy
+    rest = [np.ptp(command) <= CONSTANT and np.ptp(opened) <= limit for command, opened in crossed]
     return max(found) > FOLLOWS and all(score > FOLLOWS or idle for score, idle in zip(found, rest, strict=True))
 
 

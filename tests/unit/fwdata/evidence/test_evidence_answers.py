@@ -52,7 +52,8 @@ def test_grippers_whose_openings_are_exchanged_are_found() -> None:
 
 def test_a_gripper_of_the_other_arm_that_answers_alone_is_found() -> None:
     episode = two_arms(2, images=False)
-    still = {"state": {LEFT: np.zeros(120), RIGHT: episode.state[:, LEFT]}, "action": {RIGHT: np.zeros(120)}}
+    noise = np.random.default_rng(0).normal(0, 1e-3, 120)
+    still = {"state": {LEFT: noise, RIGHT: episode.state[:, LEFT]}, "action": {RIGHT: np.zeros(120)}}
     found = told("gripper_answers", with_columns(episode, **still))
     assert found["left_gripper and right_gripper"].verdict == "contradicted"
 
