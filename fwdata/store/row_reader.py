@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,10 @@ from fwdata.store.remote_rows import FarRow, RemoteRows
 type Verify = Literal["always", "first-read"]
 
 OPEN_SHARDS = (64, 1024)
-"""Fewest and most shard files a reader keeps open; between them, a quarter of the process's limit."""
+"""Fewest and most shard files a reader keeps open; between them, those that a quarter of the process's limit allows."""
+
+UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+"""Lets a mapped file have no descriptor of its own. Before Python 3.13 it has one, beside that which is read from."""
 
 
 def open_limit() -> int:
@@ -56,14 +60,22 @@ class OpenShard:
         self.unread = bytearray(b"\1" * len(table.offsets))
         self._bytes = os.fstat(self.fd).st_size
         self.mapped: NDArray[np.uint8] | None = None
-        if on_own_disk(table.path) and self._bytes:
-            with contextlib.suppress(OSError):  # no address space is left
-                self.mapped = np.frombuffer(mmap.mmap(self.fd, self._bytes, prot=mmap.PROT_READ), np.uint8)
+        self._may_map = on_own_disk(table.path)
+
+    def map(self) -> NDArray[np.uint8] | None:
+        """The file's bytes, mapped into memory; None where they are to be read with `preadv` alone."""
+        if self._may_map and os.fstat(self.fd).st_size == self._bytes:
+            with contextlib.suppress(OSError, ValueError):  # no address space or descriptor is left, an empty file
+                mapped = mmap.mmap(self.fd, self._bytes, prot=mmap.PROT_READ, **UNTRACKED)
+                self.mapped = np.frombuffer(mapped, np.uint8)
+                return self.mapped
+        self._may_map = False
+        return None
 
     def unmap_if_cut(self) -> None:
-        """Read with `preadv` alone where the file is no longer as long as it was when it was opened."""
+        """Let go of the mapping where the file is no longer as long as it was when it was opened."""
         if self.mapped is not None and os.fstat(self.fd).st_size != self._bytes:
-            self.mapped = None
+            self.mapped, self._may_map = None, False
 
     def __del__(self) -> None:
         try:  # modules may be gone when the interpreter ends: contextlib is one of them
@@ -137,6 +149,8 @@ class RowReader:
         size, wrong = bodies.shape[1], []
         for opened, slot, position in found:
             body, offset, mapped, unread = bodies[position], opened.offsets[slot], opened.mapped, opened.unread[slot]
+            if mapped is None and not unread:
+                mapped = opened.map()
             if mapped is None or unread:
                 whole = preadv(opened.fd, (body,), offset) == size
             else:

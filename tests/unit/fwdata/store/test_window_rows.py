@@ -98,6 +98,22 @@ def test_rows_of_ones_own_disk_are_read_once_and_then_mapped(
     assert len(reads) == expected * len(episode)
 
 
+def test_two_readers_take_half_of_the_descriptors_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(row_reader, "on_own_disk", lambda path: True)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 1024))
+    store = fwdata.open(path)
+    rows = store.latents().windows(list(store.episodes))
+    read_all(rows, *all_windows(store))
+    shard = next(iter(rows._first._shards.values()))
+    assert shard.mapped is None  # nothing was read again
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert shard.map() is not None
+    each = 1 + len(list(Path("/proc/self/fd").iterdir())) - before  # with that of the file itself
+    assert 2 * row_reader.open_limit() * each <= 512
+
+
 @pytest.mark.parametrize("own_disk", [True, False])
 def test_a_bit_that_flips_after_the_first_read_is_noticed(
     path: Path, monkeypatch: pytest.MonkeyPatch, own_disk: bool
