@@ -28,6 +28,9 @@ LINES = 8
 """Lines of an image, at least, all of whose pixels make its print, of a video frame their brightness (2 us of 128x128
 and 320x240): each single pixel apart would be waited for as long as a line is."""
 
+MOST_HELD = 1 << 20
+"""Bytes of lines of raw frames that are held before their prints are made at once."""
+
 PRINTED = 1024
 """Bytes of a JPEG buffer, evenly spread, that make its print (2 us): a change moves all coded bits behind it."""
 
@@ -51,6 +54,8 @@ class LookTaker:
     def __init__(self) -> None:
         self._tiles: NDArray[np.uint8] | None = None
         self._seen = set[int]()
+        self._lines: list[NDArray[np.uint64]] = []
+        self._held = 0
 
     def add_rgb(self, frames: NDArray[np.uint8]) -> None:
         """Take uint8 [n, H, W, 3]."""
@@ -58,10 +63,19 @@ class LookTaker:
             return
         if self._tiles is None:
             self._tiles = tiles_of(frames[0])
-        lines = frames[:, :: max(1, frames.shape[1] // LINES)].reshape(len(frames), -1)
+        lines = frames[:, :: max(1, frames.shape[1] // LINES)].copy().reshape(len(frames), -1)
         missing = -lines.shape[1] % 8
-        whole = np.pad(lines, ((0, 0), (0, missing))) if missing else np.ascontiguousarray(lines)
-        self._seen.update(_digests(whole.view(np.uint64)))
+        whole = np.pad(lines, ((0, 0), (0, missing))) if missing else lines
+        self._lines.append(whole.view(np.uint64))
+        self._held += whole.nbytes
+        if self._held >= MOST_HELD:
+            self._print()
+
+    def _print(self) -> None:
+        """Make the prints of the raw frames whose lines are held."""
+        if self._lines:
+            self._seen.update(_digests(np.concatenate(self._lines)))
+            self._lines, self._held = [], 0
 
     def add_jpeg(self, data: bytes, swapped: bool = False) -> None:
         """Take one JPEG buffer that can be decoded. swapped: a decoder shows red and blue exchanged."""
@@ -93,6 +107,7 @@ class LookTaker:
         """The look; None where no frame passed by. swapped: red and blue were exchanged before it was encoded."""
         if self._tiles is None:
             return None
+        self._print()
         return CameraLook(self._tiles[..., ::-1] if swapped else self._tiles, smallest(self._seen))
 
 
