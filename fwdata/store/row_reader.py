@@ -40,7 +40,8 @@ def open_limit() -> int:
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        return min(high, max(low, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+        return min(high, max(low, descriptors // (1 if UNTRACKED else 2)))
     return low
 
 
