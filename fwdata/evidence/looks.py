@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from threading import get_ident
@@ -25,8 +25,11 @@ PRINTS = 32
 """Prints of an episode that are kept: the smallest, so that two episodes of the same images keep the same ones."""
 
 LINES = 8
-"""Lines of an image, at least, all of whose pixels make its print, of a video frame their brightness (2 us of 128x128
-and 320x240): each single pixel apart would be waited for as long as a line is."""
+"""Lines of an image, at least, all of whose pixels make its print (2 us of 128x128): each single pixel apart would be
+waited for as long as a line is."""
+
+TELLING = 128
+"""Bytes of a video packet, at least, that make a print."""
 
 MOST_HELD = 1 << 20
 """Bytes of lines of raw frames that are held before their prints are made at once."""
@@ -86,22 +89,18 @@ class LookTaker:
             self._tiles = tiles_of(small[..., ::-1] if swapped else small)
         self._seen.add(zlib.crc32(bytes(data[:: len(data) // PRINTED or 1]), len(data)))
 
-    def add_video(self, frames: Sequence[VideoFrame]) -> None:
-        """Take decoded video frames of one size, at least one."""
-        from av.video.plane import VideoPlane  # `planes` makes those of the colours, too
-
-        height, width = frames[0].height, frames[0].width
+    def add_video(self, frame: VideoFrame) -> None:
+        """Take the colours of a decoded video frame, the first that is given."""
         if self._tiles is None:
+            height, width = frame.height, frame.width
             side = block_size(height, width)
-            small = averaged(frames[0], width // side, height // side, "rgb24")
+            small = averaged(frame, width // side, height // side, "rgb24")
             self._tiles = tiles_of(small.to_ndarray().astype(np.uint8, copy=False))
-        down = max(1, height // LINES)
-        lines, words = -(-height // down), max(1, width // 8)
-        found = np.empty((len(frames), lines, words), np.uint64)
-        for each, frame in zip(found, frames, strict=True):
-            plane = VideoPlane(frame, 0)
-            each[:] = np.ndarray((lines, words), np.uint64, plane, 0, (plane.line_size * down, 8))
-        self._seen.update(_digests(found.reshape(len(found), -1)))
+
+    def add_prints(self, prints: Iterable[int]) -> None:
+        """Take the prints of video packets, see `packet_print`; 0 is none."""
+        self._seen.update(prints)
+        self._seen.discard(0)
 
     def take(self, swapped: bool = False) -> CameraLook | None:
         """The look; None where no frame passed by. swapped: red and blue were exchanged before it was encoded."""
@@ -109,6 +108,12 @@ class LookTaker:
             return None
         self._print()
         return CameraLook(self._tiles[..., ::-1] if swapped else self._tiles, smallest(self._seen))
+
+
+def packet_print(data: bytes) -> int:
+    """The print of a coded frame, by its bytes: frames that were copied coded are what episodes share. 0 for one that
+    only says that little changed, which those of other images are equal to."""
+    return zlib.crc32(data) if len(data) >= TELLING else 0
 
 
 def _digests(words: NDArray[np.uint64]) -> list[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.evidence.looks import CameraLook, LookTaker, averaged
+from fwdata.evidence.looks import CameraLook, LookTaker, averaged, packet_print
 from fwdata.images.small import WIDTH, block_size, small_grey
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ def looked_through(camera: Camera, rows: int) -> Collector:
     else:
         for frame, _ in zip(camera.frames(), range(rows), strict=False):
             taken.add_video(frame)
+        if not camera.unkept:
+            shown = set(camera.rows[:rows].tolist())
+            taken.add_prints(packet_print(packet.data) for packet in camera.packets() if packet.rank in shown)
     return taken
 
 
@@ -102,7 +106,7 @@ class Collector:
     @property
     def count(self) -> int:
         """Frames that passed by so far."""
-        return self._passed + len(self._held)
+        return self._passed
 
     def _skips(self) -> bool:
         self._passed += 1
@@ -140,18 +144,23 @@ class Collector:
 
     def add_video(self, frame: VideoFrame) -> None:
         """Take one decoded video frame; it is held until some are looked at together."""
+        if self._passed == self._first:
+            self._look.add_video(frame)
+        if self._skips():
+            return
         if self._held and (frame.width, frame.height) != (self._held[0].width, self._held[0].height):
             self._look_at_held()
         self._held.append(frame)
         if len(self._held) >= HELD_FRAMES or len(self._held) * frame.width * frame.height >= HELD_PIXELS:
             self._look_at_held()
 
+    def add_prints(self, prints: Iterable[int]) -> None:
+        """Take the prints of the video packets whose frames the rows show."""
+        self._look.add_prints(prints)
+
     def _look_at_held(self) -> None:
-        held, self._held = self._held, []
-        if not held:
-            return
-        self._look.add_video(held)
-        self._blocks += [from_video(frame)[None] for frame in held if not self._skips()]
+        self._blocks += [from_video(frame)[None] for frame in self._held]
+        self._held = []
 
     def order(self, rows: NDArray[np.int64]) -> None:
         """Say which of the frames taken is shown at each row, int64 [T]."""
@@ -159,7 +168,7 @@ class Collector:
 
     def clear(self, first: int = 0) -> None:
         """Forget everything taken, for another pass. first: the frame that row 0 shows, which is taken."""
-        self._passed, self._first, self._blocks, self._order, self._held = 0, first % self.every, [], None, []
+        self._passed, self._first, self._blocks, self._order, self._held = 0, first, [], None, []
         self._look = LookTaker()
 
     def take(self) -> NDArray[np.uint8]:
@@ -168,10 +177,13 @@ class Collector:
         if not self._blocks:
             return np.empty((0, 1, 1), np.uint8)
         taken = np.concatenate(self._blocks)
-        return taken if self._order is None else taken[(self._order[:: self.every] - self._first) // self.every]
+        return (
+            taken
+            if self._order is None
+            else taken[(self._order[:: self.every] - self._first % self.every) // self.every]
+        )
 
     def look(self, camera: Camera | None = None) -> CameraLook | None:
         """What the frames that passed by are known again by; None without any. camera: whose frames they are, where
         they are as recorded."""
-        self._look_at_held()
         return self._look.take(swapped=camera is not None and camera.encoding == "video" and camera.swapped)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fwdata.api import Camera, RawCamera, VideoCamera
 from fwdata.errors import BadEpisode
+from fwdata.evidence.looks import packet_print
 from fwdata.evidence.thumbnails import Collector
 from fwdata.images.colour import ToRgb
 from fwdata.images.recode import MixedFrames, recode
@@ -73,7 +74,10 @@ class VideoSpool:
         self.file = tempfile.SpooledTemporaryFile(self._memory, dir=str(self._folder))  # noqa: SIM115
         self.packets = Packets(header, self._read)
         self.offsets = [0]
+        self._prints: list[int] = []
         for packet in packets:
+            if self._taken is not None:
+                self._prints.append(packet_print(packet.data))
             self.file.write(packet.data)
             self.offsets.append(self.offsets[-1] + len(packet.data))
             if packet.is_entry:
@@ -90,6 +94,8 @@ class VideoSpool:
         self._taken.clear(int(shown[0]))
         check_packets(self.packets, self.rows, size, self._taken.add_video)
         self._taken.order(shown)
+        own = set(self.rows.tolist())  # a group may begin with frames of the episode before
+        self._taken.add_prints(made for made, rank in zip(self._prints, self.packets.ranks, strict=True) if rank in own)
 
     def _recode(self, name: str, camera: VideoCamera, reason: str) -> None:
         """Take the decoded frames in, losslessly coded, in place of packets that cannot be kept."""
