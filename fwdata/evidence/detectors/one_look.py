@@ -22,7 +22,7 @@ colours of its own, reach -0.69; those of one true room 0.97 to 1."""
 
 OBJECT = 3.0
 """Times the median over the tiles that one may be redder or bluer than the scene: a red object in the place of a blue
-one is no exchange."""
+one is no exchange. Where most tiles are as good as grey, those that are not are the scene."""
 
 TURNED, MARGIN = 0.7, 0.3
 """The same of whole patterns once one is mirrored or turned, and by how much that is better than as it is."""
@@ -163,6 +163,7 @@ def _scene_and_red(tiles: Floats, others: Places) -> tuple[Floats, Floats, NDArr
     told = red.reshape(len(red), -1).std(axis=1) > CONTRAST
     red = red - np.median(red, axis=(1, 2), keepdims=True)
     limit = OBJECT * np.median(np.abs(red), axis=(1, 2), keepdims=True)
+    limit[limit < CONTRAST] = np.inf
     return scene, np.clip(red, -limit, limit), told
 
 
