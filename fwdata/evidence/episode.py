@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class EpisodeInput:
         return found
 
     @cached_property
-    def kept(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, object]:
         """Function -> what it made of this episode; see `once`."""
         return {}
 

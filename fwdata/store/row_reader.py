@@ -30,7 +30,7 @@ type Verify = Literal["always", "first-read"]
 OPEN_SHARDS = (64, 1024)
 """Fewest and most shard files a reader keeps open; between them, those that a quarter of the process's limit allows."""
 
-UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+UNTRACKED: dict[str, bool] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 """Lets a mapped file have no descriptor of its own. Before Python 3.13 it has one, beside that which is read from."""
 
 

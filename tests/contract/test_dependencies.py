@@ -42,7 +42,7 @@ ALLOWED = (
     ("fwdata/encode/", "train"),
     ("fwdata/envs/", "convert"),
     ("fwdata/errors.py", "convert"),  # hub_reason, of errors that the hub's library raised
-    ("fwdata/evidence/thumbnails.py", "video"),
+    ("fwdata/evidence/looks.py", "video"),  # libswscale, of frames that PyAV decoded
     ("fwdata/export/official_text.py", "train"),
     ("fwdata/export/rerun.py", "rerun"),
     ("fwdata/export/", "lerobot"),
