@@ -103,8 +103,8 @@ def _read(request: ConvertRequest, converter: Converter, recording: RootedRecord
 def _measured(
     request: ConvertRequest, recordings: Sequence[RootedRecording], read: dict[int, Episode]
 ) -> dict[int, ReadAhead]:
-    """By place, what the rows of several episodes show; {} where measuring any of them fails, which is told in its
-    turn."""
+    """By place, what the rows of several episodes show. Empty where one of them raises: each is measured alone,
+    and the error is recorded for its recording."""
     hz = request.manifest.fps.hz
     try:
         seen = {place: episode_as_seen(recordings[place], each, hz, False) for place, each in read.items()}
