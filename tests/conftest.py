@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import sys
@@ -70,6 +71,14 @@ def quick_writes() -> Iterator[None]:
     """No waiting for the disk: a test outlives no power failure."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_lines_of_progress() -> Iterator[None]:
+    """What a command of this process prints does not depend on how long it takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fwdata.console.FIRST_SECONDS", math.inf)
         yield
 
 

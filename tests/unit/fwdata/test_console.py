@@ -18,6 +18,13 @@ from fwdata.cli.inspect_verify import plain_decision
 from fwdata.console import Bar, _system_error, _thread_failed, print_table, progress_line
 from fwdata.errors import INTERRUPTED
 
+
+@pytest.fixture(autouse=True)
+def first_line_after_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the other tests no line comes without a terminal."""
+    monkeypatch.setattr(console, "FIRST_SECONDS", 2.0)
+
+
 DETAILS = ("loss 0.1234", "1.6 steps/s", "data wait 0.4%", "video 0.2000", "action 0.1000", "52 samples/s")
 
 
