@@ -6,6 +6,7 @@
     │   └── MissingLibrary 2   a library of an extra that is not installed
     ├── BadEpisode         3   one recording cannot be converted; it is quarantined, the others go on
     ├── StoreError         2   a store, cache or episode that is absent, foreign or newer than this version
+    │   ├── NewerStore     2   a store whose layout a later version wrote
     │   ├── StoreDamaged   4   a checksum, count or file does not hold
     │   └── StaleCache     4   a cache that was made from something else than what is asked for
     └── StoreBusy          2   another process writes to the same store
@@ -22,6 +23,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from fwdata.install import install_command as install_command
+from fwdata.install import upgrade_command as upgrade_command
 
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1
@@ -98,6 +100,10 @@ class StoreError(FwdataError, ValueError):
     """A store, cache or episode that is absent, foreign, or newer than this version."""
 
     exit_code = EXIT_USAGE
+
+
+class NewerStore(StoreError):
+    """A store of a later version, whose layout this one does not know."""
 
 
 class StoreDamaged(StoreError):

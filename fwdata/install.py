@@ -26,6 +26,18 @@ def library_command(requirement: str) -> str:
     return f"{_installer()} {requirement}"
 
 
+def upgrade_command() -> str:
+    """A shell command that installs the newest version from where the package came from; a clone is pulled first."""
+    origin = _origin()
+    address, folder = str(origin.get("url", "")), _folder(origin)
+    if "vcs_info" in origin:
+        return f"{_installer()} --upgrade 'fwdata @ git+{address}'"
+    if folder is None or not folder.is_dir():  # the file of a wheel is of one version
+        return f"{_installer()} --upgrade fwdata"
+    again = f"{_installer()} {_editable(origin)}{shlex.quote(str(folder))}"
+    return f"git -C {shlex.quote(str(folder))} pull && {again}" if (folder / ".git").exists() else again
+
+
 def _installer() -> str:
     if importlib.util.find_spec("pip") is not None:
         return f"{shlex.quote(sys.executable)} -m pip install"
@@ -36,16 +48,26 @@ def _installer() -> str:
 def _requirement(extra: str) -> str:
     """The package with an extra, as pip takes it."""
     origin = _origin()
-    address, folder = str(origin.get("url", "")), origin.get("dir_info")
+    address, path = str(origin.get("url", "")), _folder(origin)
     if "vcs_info" in origin:
         return f"'fwdata[{extra}] @ git+{address}'"
     if address.startswith("https://"):
         return f"'fwdata[{extra}] @ {address}'"
-    path = Path(unquote(urlsplit(address).path)) if address.startswith("file://") else None
     if path is None or not path.exists():
         return f"'fwdata[{extra}]'"
-    editable = isinstance(folder, dict) and folder.get("editable") is True
-    return f"{'-e ' if editable else ''}{shlex.quote(f'{path}[{extra}]')}"
+    return f"{_editable(origin)}{shlex.quote(f'{path}[{extra}]')}"
+
+
+def _folder(origin: dict[str, object]) -> Path | None:
+    """The local folder or file the package was installed from."""
+    address = str(origin.get("url", ""))
+    return Path(unquote(urlsplit(address).path)) if address.startswith("file://") else None
+
+
+def _editable(origin: dict[str, object]) -> str:
+    """`-e ` for a package that runs from its folder."""
+    folder = origin.get("dir_info")
+    return "-e " if isinstance(folder, dict) and folder.get("editable") is True else ""
 
 
 @cache

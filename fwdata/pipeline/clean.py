@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fwdata.errors import StoreError
+from fwdata.errors import StoreDamaged, StoreError
 from fwdata.pipeline.jobs import read_jobs
 from fwdata.store.attempts import find_attempts, remove_folder
-from fwdata.store.files import shared_write
+from fwdata.store.files import LocalFiles, shared_write
 from fwdata.store.leases import JOBS, seen_leases
+from fwdata.store.metadata import read_root
 
 DAY = 86400.0
 """Seconds; what is younger is left alone by default."""
@@ -34,10 +35,13 @@ def clean(store: Path, older_than: float = DAY, dry_run: bool = False) -> list[L
     """Remove leftovers of a local store that nobody has written to for `older_than` seconds; what was removed.
 
     Attempts with a live lease are in use whatever their age, and a job is as long as one of its leases is live. Safe
-    beside running shards. StoreBusy while a command holds the store for itself on this machine.
+    beside running shards. StoreBusy while a command holds the store for itself on this machine; NewerStore where its
+    layout is not known, as what is left in it may be otherwise too.
     """
     if not store.is_dir():
         raise StoreError(f"there is no store at {store}")
+    with contextlib.suppress(StoreDamaged):  # what is left of jobs says nothing about the store
+        read_root(LocalFiles(store))
     with shared_write(store):
         found = [left for left in map(_look, _candidates(store)) if left.age >= older_than]
         if not dry_run:

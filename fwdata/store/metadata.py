@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from fwdata.errors import StoreDamaged, StoreError, one_line
+from fwdata.errors import NewerStore, StoreDamaged, one_line, upgrade_command
 from fwdata.io import shortened, write_atomic
 from fwdata.store.files import Files, canonical_json, json_digest
 from fwdata.store.layout import LAYOUT_VERSION, ROOT_KEY
@@ -107,7 +107,7 @@ def has_record(files: Files, key: str) -> bool:
 def read_root(files: Files) -> StoreRecord | None:
     """The record of a store, or None when there is no store.
 
-    StoreError for a layout that is newer than this version reads, before anything else of the record is looked at.
+    NewerStore for a layout that is newer than this version reads, before anything else of the record is looked at.
     """
     raw = _raw(files, "")
     if raw is None:
@@ -116,9 +116,9 @@ def read_root(files: Files) -> StoreRecord | None:
     if not isinstance(version, int):
         raise StoreDamaged(f"{files.location}/zarr.json is not a store's own metadata; the file is damaged")
     if version > LAYOUT_VERSION:
-        raise StoreError(
-            f"{files.location} has layout version {version}, this fwdata reads up to {LAYOUT_VERSION}; "
-            "update fwdata: the store was written by a later version"
+        raise NewerStore(
+            f"{files.location} has layout version {version}, this fwdata reads up to {LAYOUT_VERSION}: a later version "
+            f"wrote it; update fwdata: {upgrade_command()}"
         )
     return checked_record(StoreRecord, raw, _where(files, ""))
 

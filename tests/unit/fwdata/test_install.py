@@ -36,6 +36,33 @@ def test_a_folder_is_installed_from_itself(editable: bool, tmp_path: Path, monke
     assert words[-1] == f"{folder}[rerun]" and ("-e" in words) is editable
 
 
+NEWEST = [
+    ({}, "--upgrade fwdata"),
+    ({"url": "file:///gone/away", "dir_info": {}}, "--upgrade fwdata"),
+    ({"url": "https://host/f.git", "vcs_info": {"vcs": "git"}}, "--upgrade 'fwdata @ git+https://host/f.git'"),
+    ({"url": "https://host/f-1.0.whl", "archive_info": {}}, "--upgrade fwdata"),
+]
+
+
+@pytest.mark.parametrize(("origin", "ending"), NEWEST)
+def test_a_later_version_comes_from_where_this_one_came_from(origin, ending: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(install, "_origin", lambda: origin)
+    assert install.upgrade_command().endswith(f" {ending}")
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_a_clone_is_pulled_before_it_is_installed_again(
+    editable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "my robots"
+    (folder / ".git").mkdir(parents=True)
+    origin = {"url": folder.as_uri(), "dir_info": {"editable": True} if editable else {}}
+    monkeypatch.setattr(install, "_origin", lambda: origin)
+    pull, again = map(shlex.split, install.upgrade_command().split(" && "))
+    assert pull == ["git", "-C", str(folder), "pull"]
+    assert again[-1] == str(folder) and ("-e" in again) is editable
+
+
 def test_an_environment_without_pip_is_given_to_uv(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(install.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(install.shutil, "which", lambda name: None)

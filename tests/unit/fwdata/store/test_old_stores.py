@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from commands import Command
+from fixtures import tree
 from old_stores import STORES, answers, unpack
 from raw_metadata import read_attributes, write_attributes
 
 import fwdata
-from fwdata.errors import StoreError
+from fwdata.errors import NewerStore
+from fwdata.install import upgrade_command
+from fwdata.pipeline.clean import clean
 from fwdata.store.layout import LAYOUT_VERSION
 from fwdata.store.verify import verify_store
 
@@ -52,9 +56,16 @@ def test_pixels_of_a_released_store_are_plain_zarr(name: str, tmp_path: Path) ->
         assert np.array_equal(np.asarray(array[:]), np.concatenate(read))
 
 
-def test_a_newer_layout_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_newer_layout_is_refused_with_what_to_do(tmp_path: Path, run: Command) -> None:
     store = unpack("v1-raw", tmp_path)
     attributes = read_attributes(store)
     write_attributes(store, {**attributes, "layout_version": LAYOUT_VERSION + 1})
-    with pytest.raises(StoreError, match=f"layout version {LAYOUT_VERSION + 1}.*update fwdata"):
-        fwdata.open(store)
+    before = tree(store)
+    for use in (fwdata.open, clean):
+        with pytest.raises(NewerStore, match=f"layout version {LAYOUT_VERSION + 1}.*update fwdata: ") as refused:
+            use(store)
+        assert str(refused.value).endswith(upgrade_command())
+    done = run("doctor", store)
+    done.refused(2, "update fwdata: ")
+    assert "for recordings" not in done.err
+    assert tree(store) == before
