@@ -17,6 +17,7 @@ from fwdata.store.caches.identity import find_caches, latent_settings, text_sett
 from fwdata.store.caches.latents import LatentCache
 from fwdata.store.caches.stitched import pending_stitches
 from fwdata.store.caches.texts import TextCache
+from fwdata.store.episode import StoredEpisode
 from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
 from fwdata.store.metadata import has_record
@@ -159,6 +160,7 @@ def describe(store: Store) -> StoreDescription:
     decisions = store.record.decisions.to_json()
     if store.plan.warnings:
         decisions["warnings"] = list(store.plan.warnings)
+    looked_at = _sample(store)
     return {
         "layout_version": store.layout_version,
         "source": store.source,
@@ -180,10 +182,10 @@ def describe(store: Store) -> StoreDescription:
         "merged": list(store.record.merged),
         "decisions": decisions,
         "decided_per_episode": _per_episode(
-            store, [*store.record.per_episode, *(f"camera_sizes.{name}" for name in store.cameras)]
+            looked_at, [*store.record.per_episode, *(f"camera_sizes.{name}" for name in store.cameras)]
         ),
         "evidence": _sorted_verdicts(evidence.detectors) if evidence else [],
-        "warning_kinds": [kind.to_json() for kind in warning_kinds(store)],
+        "warning_kinds": [kind.to_json() for kind in _warning_kinds(looked_at)],
         "left_out": list(store.plan.left_out),
         "quarantined": store.quarantined,
     }
@@ -196,16 +198,23 @@ def _sorted_verdicts(verdicts: Iterable[DatasetVerdictRecord]) -> list[DatasetVe
 
 def warning_kinds(store: Store) -> list[WarningKind]:
     """The warnings of its episodes, grouped by kind; of a large store, those of SAMPLED evenly spaced episodes."""
-    step = max(1, -(-len(store.episodes) // SAMPLED))
-    looked_at = [store.episodes[index] for index in range(0, len(store.episodes), step)]
+    return _warning_kinds(_sample(store))
+
+
+def _warning_kinds(looked_at: list[StoredEpisode]) -> list[WarningKind]:
     return group_warnings((e.source, text) for e in looked_at for text in e.details.metadata.warnings)
 
 
-def _per_episode(store: Store, keys: list[str]) -> dict[str, dict[str, float]]:
-    """What the episodes' own metadata say at each key (dotted: `camera_skew_ms.head_rgb.max`, `gaps.length`): how many
-    have which value, or min, median and max of numbers. Of a large store, SAMPLED evenly spaced ones."""
+def _sample(store: Store) -> list[StoredEpisode]:
+    """All episodes; of a large store, SAMPLED evenly spaced ones. They keep their details, which are read once."""
     step = max(1, -(-len(store.episodes) // SAMPLED))
-    looked_at = [store.episodes[index].metadata for index in range(0, len(store.episodes), step)] if keys else []
+    return [store.episodes[index] for index in range(0, len(store.episodes), step)]
+
+
+def _per_episode(episodes: list[StoredEpisode], keys: list[str]) -> dict[str, dict[str, float]]:
+    """What the episodes' own metadata say at each key (dotted: `camera_skew_ms.head_rgb.max`, `gaps.length`): how many
+    have which value, or min, median and max of numbers."""
+    looked_at = [episode.metadata for episode in episodes] if keys else []
     return {key: _summary([_at(found, key) for found in looked_at]) for key in keys}
 
 
@@ -278,4 +287,5 @@ def _text(store: Store, record: TextCacheRecord) -> TextDescription:
 
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files below a folder."""
-    return sum((Path(root) / name).stat().st_size for root, _, names in os.walk(folder) for name in names)
+    # a Path for each of tens of thousands of files would take longer than all else of `inspect`
+    return sum(os.stat(f"{root}/{name}").st_size for root, _, names in os.walk(folder) for name in names)  # noqa: PTH116
