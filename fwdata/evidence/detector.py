@@ -38,6 +38,9 @@ class Detector:
     min_episodes: ClassVar[int] = pooling.MIN_EPISODES
     """Episodes with evidence below which a contradiction only warns; 1 for rules that need no statistics."""
 
+    def prepare(self, episodes: Sequence[EpisodeInput]) -> None:
+        """Find what `measure` is to ask of each of several episodes, where that costs less of all of them at once."""
+
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """Verdicts of one episode, one per subject; () for detectors that only look at whole data sets."""
         return ()

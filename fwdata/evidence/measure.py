@@ -43,6 +43,7 @@ def measure_rows(episodes: Sequence[EpisodeInput]) -> list[EpisodeMeasurement]:
     for detector in all_detectors():
         if detector.needs_images:
             continue
+        detector.prepare([episode for episode in episodes if len(episode.state) >= detector.min_rows])
         for episode, found in zip(episodes, verdicts, strict=True):
             if len(episode.state) >= detector.min_rows:
                 found += detector.measure(episode)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -20,6 +20,10 @@ MOVING_SHARE = 0.2
 """A row moves when its speed is above this share of the 90th percentile."""
 
 BOOTSTRAPS = 200
+
+LONGER, AT_ONCE = 1.25, 8_000
+"""How much longer the longest of some series that are correlated at once may be than the shortest, and the numbers of
+one side of them, so that what is computed of them stays in the processor's caches."""
 
 EXCHANGES = 20
 """Rounds after which problems that are fitted at once are fitted alone."""
@@ -96,9 +100,12 @@ def smooth(values: Floats, width: int = 3) -> Floats:
     """Moving average along the first axis; the ends are padded with the edge value, never with zero."""
     if len(values) < 2 or width < 2:
         return values
-    before = width // 2
-    sums = running_sums(edged(values, before, width - 1 - before))
-    found: Floats = (sums[width:] - sums[:-width]) / width
+    before, rows = width // 2, len(values)
+    padded = edged(values, before, width - 1 - before)
+    found: Floats = padded[:rows] + padded[1 : rows + 1]
+    for step in range(2, width):
+        found += padded[step : step + rows]
+    found /= width
     return found
 
 
@@ -140,41 +147,81 @@ def shifted(left: Floats, right: Floats, lag: int) -> tuple[Floats, Floats]:
     return left[-lag:], right[: max(0, rows + lag)]
 
 
-def lagged(left: Floats, right: Floats, lags: Sequence[int]) -> Floats:
+def lagged(left: Floats, right: Floats, lags: range) -> Floats:
     """float64 [len(lags), D], correlations of left[t] with right[t + lag]; 0 where a column is constant.
 
-    Means and spreads of all overlaps come from running sums. Cost: 90 us for 34 lags of 3 columns of 120 rows, 150 us
-    of 14 columns.
+    Cost: 70 us for 41 lags of 6 columns of 120 rows.
     """
-    rows, width, shift = len(left), left.shape[1], np.asarray(lags, np.int64)
-    if not len(shift) or not width or not rows:
-        return np.zeros((len(shift), width))
-    both = np.empty((2, width, rows))  # a column's rows side by side, which numpy sums several times as fast
-    both[0], both[1] = left.T, right.T
+    return lagged_each([(left, right)], [lags])[0]
+
+
+def lagged_each(pairs: Sequence[tuple[Floats, Floats]], lags: Sequence[range]) -> list[Floats]:
+    """`lagged` of several pairs, those of about as many rows at once: half the time of one after the other, for 41 lags
+    of 6 columns of 120 rows, and a fifth for one column."""
+    found: list[Floats] = [np.zeros((len(each), left.shape[1])) for each, (left, _) in zip(lags, pairs, strict=True)]
+    used = [place for place, each in enumerate(found) if each.size and len(pairs[place][0])]
+    for places in _of_a_length(used, [left.shape for left, _ in pairs]):
+        shift = range(min(lags[place].start for place in places), max(lags[place].stop for place in places))
+        scores, first = _lagged([pairs[place] for place in places], shift), 0
+        for place in places:
+            wanted, past = lags[place], first + found[place].shape[1]
+            found[place] = scores[first:past, wanted.start - shift.start : wanted.stop - shift.start].T
+            first = past
+    return found
+
+
+def _of_a_length(places: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """The places in groups, none of which has many more rows than another, or very many numbers."""
+    group: list[int] = []
+    numbers = 0
+    for place in sorted(places, key=lambda place: shapes[place][0]):
+        rows, width = shapes[place]
+        if group and (rows > LONGER * shapes[group[0]][0] or numbers + rows * width > AT_ONCE):
+            yield group
+            group, numbers = [], 0
+        group.append(place)
+        numbers += rows * width
+    if group:
+        yield group
+
+
+def _lagged(pairs: Sequence[tuple[Floats, Floats]], lags: range) -> Floats:
+    """float64 [D, lags], `lagged` of the columns of all pairs, shorter ones followed by zeros. Means and spreads of all
+    overlaps come from running sums."""
+    length, width = max(len(left) for left, _ in pairs), sum(left.shape[1] for left, _ in pairs)
+    both = np.zeros((2, width, length))  # a column's rows side by side, which numpy sums several times as fast
+    rows, first = np.empty((width, 1), np.int64), 0
+    for left, right in pairs:
+        columns = slice(first, first := first + left.shape[1])
+        both[0, columns, : len(left)], both[1, columns, : len(left)], rows[columns] = left.T, right.T, len(left)
     both -= both.sum(axis=2, keepdims=True) / rows
-    before, after = max(0, -int(shift.min())), max(0, int(shift.max()))
-    padded = np.zeros((width, before + rows + after))
-    padded[:, before : before + rows] = both[1]
+    if len(pairs) > 1:
+        both[:, np.arange(length) >= rows] = 0.0
+    shift = np.arange(lags.start, lags.stop)
+    before, after = max(0, -lags.start), max(0, lags.stop - 1)
+    padded = np.zeros((width, before + length + after))
+    padded[:, before : before + length] = both[1]
     along, step = padded.strides
-    windows = as_strided(padded, (width, before + after + 1, rows), (along, step, step))  # of a row for every lag
-    products = np.einsum("dlt,dt->dl", windows, both[0])[:, shift + before]
-    running = np.zeros((2, 2, width, rows + 1))  # of the values and of their squares, of both sides
+    windows = as_strided(padded, (width, before + after + 1, length), (along, step, step))  # of a row for every lag
+    products = np.einsum("dlt,dt->dl", windows[:, lags.start + before : lags.stop + before], both[0])
+    running = np.zeros((2, 2, width, length + 1))  # of the values and of their squares, of both sides
     np.cumsum(both, axis=2, out=running[0, ..., 1:])
     np.cumsum(both * both, axis=2, out=running[1, ..., 1:])
-    count = np.maximum(rows - np.abs(shift), 0)
+    totals, flat = running[1, ..., -1:], running.reshape(2, 2, -1)
+    count, at = np.maximum(rows - np.abs(shift), 0), np.arange(0, flat.shape[2], length + 1)[:, None]
     sums = np.empty((2, 2, width, len(shift)))
     for side, start in enumerate((-shift, shift)):
-        first = np.minimum(np.maximum(start, 0), rows)
-        last = np.minimum(first + count, rows)
-        sums[:, side] = running[:, side].take(last, axis=2) - running[:, side].take(first, axis=2)
+        begin = np.minimum(np.maximum(start, 0), rows)
+        end = np.minimum(begin + count, rows)
+        sums[:, side] = flat[:, side].take(end + at, axis=1) - flat[:, side].take(begin + at, axis=1)
     number = np.maximum(count, 1).astype(np.float64)
     spreads = sums[1] - sums[0] ** 2 / number
-    spreads[spreads <= NOISE * running[1, ..., -1:]] = 0.0
+    spreads[spreads <= NOISE * totals] = 0.0
     scale = np.sqrt(spreads[0] * spreads[1])
     products -= sums[0, 0] * sums[0, 1] / number
     known = (scale > 1e-12) & (count >= 3)
     found: Floats = np.divide(products, scale, out=np.zeros_like(products), where=known)
-    return found.T
+    return found
 
 
 def cross_lagged(left: Floats, right: Floats, lags: NDArray[np.int64]) -> Floats:

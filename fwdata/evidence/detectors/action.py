@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.episode import EpisodeInput, once
+from fwdata.evidence.episode import EpisodeInput, Together, once
 from fwdata.evidence.records import Outcome, Verdict
-from fwdata.evidence.signals import Floats, lagged, middle, peak, peaks, shifted, slope, smooth
+from fwdata.evidence.signals import Floats, lagged, lagged_each, middle, peak, peaks, shifted, slope, smooth
 
 COPY, NEXT_STATE = 1e-5, 1e-4
 EARLIEST, EARLIEST_SECONDS, LATEST_SECONDS = 3, 0.5, 1.5
@@ -55,18 +56,11 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
 
     Cost: 0.1 ms per row for 34 columns.
     """
+    known = _without_scores(episode)
+    if known is not None:
+        return known
     action, state = paired(episode)
-    columns = action.shape[1]
-    if not columns or len(action) < MIN_ROWS:
-        return ActionFit(None, 0.0, 0.0, float("nan"), float("nan"), columns, False)
-    if np.abs(action - state).max() < COPY:
-        return ActionFit("copy", 1.0, 0.0, 1.0, 0.0, columns, True)
-    if np.abs(action[:-1] - state[1:]).max() < NEXT_STATE:
-        return ActionFit("next_state", 1.0, 0.0, 1.0, 1.0, columns, True)
-    if np.abs(action[1:] - state[:-1]).max() < NEXT_STATE:
-        return ActionFit("past", 1.0, 0.0, 1.0, -1.0, columns, True)
-    lags = searched(len(action), episode.hz)
-    scores = _scores(episode)
+    columns, lags, scores = action.shape[1], searched(len(action), episode.hz), _scores(episode)
     direct, derived = _better_half(scores[:, :columns]), _better_half(scores[:, columns:])
     absolute, delta = float(direct.max()), float(derived.max())
     ratio = middle(action.std(axis=0) / state.std(axis=0))
@@ -77,6 +71,22 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
         meaning = "delta"
     lag, interior = peak(lags, derived if meaning == "delta" else direct)
     return ActionFit(meaning, absolute, delta, ratio, lag if meaning else float("nan"), columns, interior)
+
+
+@once
+def _without_scores(episode: EpisodeInput) -> ActionFit | None:
+    """The fit of an episode that is too short, or of an action that differences show; None where scores tell."""
+    action, state = paired(episode)
+    columns = action.shape[1]
+    if not columns or len(action) < MIN_ROWS:
+        return ActionFit(None, 0.0, 0.0, float("nan"), float("nan"), columns, False)
+    if np.abs(action - state).max() < COPY:
+        return ActionFit("copy", 1.0, 0.0, 1.0, 0.0, columns, True)
+    if np.abs(action[:-1] - state[1:]).max() < NEXT_STATE:
+        return ActionFit("next_state", 1.0, 0.0, 1.0, 1.0, columns, True)
+    if np.abs(action[1:] - state[:-1]).max() < NEXT_STATE:
+        return ActionFit("past", 1.0, 0.0, 1.0, -1.0, columns, True)
+    return None
 
 
 def searched(rows: int, hz: float) -> range:
@@ -101,11 +111,12 @@ def change_scores(episode: EpisodeInput) -> Floats:
     return scores[:, scores.shape[1] // 2 :]
 
 
-@once
-def _scores(episode: EpisodeInput) -> Floats:
-    """float64 [lags, 2 P], those of both, found at once."""
-    left, right = (np.concatenate(each, axis=1) for each in zip(paired(episode), smoothed(episode), strict=True))
-    return lagged(left, right, searched(len(left), episode.hz))
+@Together
+def _scores(episodes: Sequence[EpisodeInput]) -> list[Floats]:
+    """float64 [lags, 2 P] of each episode, those of both."""
+    both = [zip(paired(episode), smoothed(episode), strict=True) for episode in episodes]
+    pairs = [(np.concatenate(left, axis=1), np.concatenate(right, axis=1)) for left, right in both]
+    return lagged_each(pairs, [searched(len(episode.state), episode.hz) for episode in episodes])
 
 
 @once
@@ -174,6 +185,10 @@ class ActionMeaningDetector(Detector):
     advice = (
         "name the manifest whose action means that (--manifest), or give it as `action` of the converter's Conventions"
     )
+
+    def prepare(self, episodes: Sequence[EpisodeInput]) -> None:
+        """The correlations of action and state."""
+        _scores.prepare([each for each in episodes if each.pairs and _without_scores(each) is None])
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict for the paired columns together."""

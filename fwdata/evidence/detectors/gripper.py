@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fwdata.evidence import pooling
 from fwdata.evidence.claims import Bound, GripperClaim, GripperScale
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.episode import EpisodeInput, Together
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
-from fwdata.evidence.signals import Floats, lagged
+from fwdata.evidence.signals import Floats, lagged_each
 
 RESPONSE_SECONDS = 0.75
 RESPONSE_SHARE = 0.15
@@ -20,6 +20,8 @@ HYSTERESIS = 0.1
 COPY = 1e-6
 SECOND_OPINION_ROWS = range(11)
 SECOND_OPINION = 0.3
+SEARCHED_SECONDS = 0.8
+"""How far around a command its answer is looked for."""
 
 
 class GripperPolarity(Detector):
@@ -28,14 +30,16 @@ class GripperPolarity(Detector):
     name, code, question, action = "gripper_polarity", "a1", "gripper", "stop"
     advice = "give the direction that the data show as `polarity` of the converter's GripperClaim"
 
+    def prepare(self, episodes: Sequence[EpisodeInput]) -> None:
+        """The correlations of commands and openings."""
+        gripper_motions.prepare([each for each in episodes if each.claims.grippers])
+
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per gripper that has a command and a measured opening."""
-        return tuple(
-            self._one(episode, claim) for claim in episode.claims.grippers if claim.action is not None and claim.state
-        )
+        return tuple(self._one(episode, motion) for motion in gripper_motions(episode))
 
-    def _one(self, episode: EpisodeInput, claim: GripperClaim) -> Verdict:
-        command, opened = episode.action64[:, claim.action or 0], opening(episode, claim)
+    def _one(self, episode: EpisodeInput, motion: GripperMotion) -> Verdict:
+        claim, command, opened = motion.claim, motion.command, motion.opened
         decided = {1: OPENS, -1: CLOSES, None: ""}[claim.polarity]
         if _is_copy(command, opened):
             return self.abstain("the state holds the command itself", subject=claim.name, decided=decided)
@@ -46,7 +50,7 @@ class GripperPolarity(Detector):
             )
             return self.abstain(reason, subject=claim.name, decided=decided)
         polarity = 1 if opens > closes else -1
-        scores = lagged(command[:, None], opened[:, None], SECOND_OPINION_ROWS)[:, 0]
+        scores = motion.at(SECOND_OPINION_ROWS)
         second = float(scores[np.argmax(np.abs(scores))])
         if abs(second) > SECOND_OPINION and np.sign(second) != polarity:
             reason = f"switches and correlation ({second:+.2f}) disagree"
@@ -106,6 +110,52 @@ def _outcome(claimed: int | None, measured: int) -> Outcome:
     if claimed is None:
         return "no evidence"
     return "confirmed" if claimed == measured else "contradicted"
+
+
+@dataclass(frozen=True, eq=False)
+class GripperMotion:
+    """A gripper's command and its measured opening."""
+
+    claim: GripperClaim
+    """What the converter decided of it."""
+    command: Floats
+    """float64 [T]."""
+    opened: Floats
+    """float64 [T], see `opening`."""
+    lags: range
+    """Rows by which the opening is taken later than the command."""
+    scores: Floats
+    """float64 [lags], correlation of the command with the opening so many rows later."""
+
+    def at(self, lags: range) -> Floats:
+        """The scores of some of the lags."""
+        return self.scores[lags.start - self.lags.start : lags.stop - self.lags.start]
+
+
+@Together
+def gripper_motions(episodes: Sequence[EpisodeInput]) -> list[tuple[GripperMotion, ...]]:
+    """Those of every gripper of each episode that has a command and a measured opening."""
+    claims = [[each for each in e.claims.grippers if each.action is not None and each.state] for e in episodes]
+    known = [
+        (claim, e.action64[:, claim.action or 0], opening(e, claim), _lags(e))
+        for e, own in zip(episodes, claims, strict=True)
+        for claim in own
+    ]
+    told = lagged_each([(command[:, None], opened[:, None]) for _, command, opened, _ in known], [k[3] for k in known])
+    found = iter([GripperMotion(*each, scores[:, 0]) for each, scores in zip(known, told, strict=True)])
+    return [tuple(next(found) for _ in own) for own in claims]
+
+
+def answer_rows(episode: EpisodeInput) -> range:
+    """Rows around a command in which its answer is looked for."""
+    reach = max(2, min(round(SEARCHED_SECONDS * episode.hz), len(episode.state) // 4))
+    return range(-reach, reach + 1)
+
+
+def _lags(episode: EpisodeInput) -> range:
+    """All lags that detectors ask for."""
+    asked = answer_rows(episode), SECOND_OPINION_ROWS
+    return range(min(lags.start for lags in asked), max(lags.stop for lags in asked))
 
 
 def opening(episode: EpisodeInput, claim: GripperClaim) -> Floats:

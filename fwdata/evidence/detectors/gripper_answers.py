@@ -7,7 +7,7 @@ import numpy as np
 from fwdata.evidence.claims import GripperClaim
 from fwdata.evidence.columns import RESTING
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.detectors.gripper import opening, switches
+from fwdata.evidence.detectors.gripper import GripperMotion, answer_rows, gripper_motions, switches
 from fwdata.evidence.detectors.rows import longest_run
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
@@ -16,9 +16,9 @@ from fwdata.evidence.signals import CONSTANT, Floats, lagged, peak
 FOLLOWS, IGNORES = 0.9, 0.6
 """Correlation with a command above which an opening follows it, and below which it does not."""
 
-SEARCHED_SECONDS, EARLY_ROWS, EARLY_SECONDS, BETTER = 0.8, 1.5, 0.1, 0.03
-"""How far around a command its answer is looked for; rows and seconds by which no gripper moves before its command, and
-by how much that fits better than any time after it."""
+EARLY_ROWS, EARLY_SECONDS, BETTER = 1.5, 0.1, 0.03
+"""Rows and seconds by which no gripper moves before its command, and by how much that fits better than any time after
+it."""
 
 STANDING_SECONDS = 1.0
 """So long after its command a gripper has begun to move, unless it holds something."""
@@ -40,23 +40,23 @@ class GripperAnswers(Detector):
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per gripper with a command and a measured opening, and one where two are exchanged."""
-        known = [claim for claim in episode.claims.grippers if claim.action is not None and claim.state]
-        numbers = [(episode.action64[:, claim.action or 0], opening(episode, claim)) for claim in known]
-        if not all(np.isfinite(each).all() for pair in numbers for each in pair):
+        known = gripper_motions(episode)
+        if not all(np.isfinite(each).all() for motion in known for each in (motion.command, motion.opened)):
             return ()
-        if len(known) == 2 and exchanged(episode, known[0].polarity or 1, *numbers):
-            both = f"{known[0].name} and {known[1].name}"
+        if len(known) == 2 and exchanged(episode, *known):
+            both = f"{known[0].claim.name} and {known[1].claim.name}"
             detail = "each opening follows the other's command, and not its own"
             return (self._contradicted(both, "exchanged", detail, "stop" if episode.claims.layout else "warn"),)
-        return tuple(self._one(episode, claim, *pair) for claim, pair in zip(known, numbers, strict=True))
+        return tuple(self._one(episode, motion) for motion in known)
 
-    def _one(self, episode: EpisodeInput, claim: GripperClaim, command: Floats, opened: Floats) -> Verdict:
+    def _one(self, episode: EpisodeInput, motion: GripperMotion) -> Verdict:
+        claim, command, opened = motion.claim, motion.command, motion.opened
         if np.ptp(command) <= CONSTANT:
             return self.abstain("the command rests", subject=claim.name)
         if rows := standing(episode, claim, command, opened):
             return self._contradicted(claim.name, "an opening that stands still", f"rows {rows[0]} to {rows[1]}")
-        lags = searched(episode)
-        scores = answers(episode, command, opened) * (claim.polarity or 1)
+        lags = answer_rows(episode)
+        scores = _own(episode, motion) * (claim.polarity or 1)
         lag, interior = peak(lags, scores)
         behind = float(scores[-lags.start :].max())
         early = lag <= -max(EARLY_ROWS, EARLY_SECONDS * episode.hz) and scores.max() > behind + BETTER
@@ -81,32 +81,30 @@ class GripperAnswers(Detector):
         )
 
 
+def _own(episode: EpisodeInput, motion: GripperMotion) -> Floats:
+    """float64 [lags], as `answers` of a gripper's own command and opening, from what is known of them."""
+    rests = min(np.ptp(motion.command), np.ptp(motion.opened)) <= CONSTANT
+    return np.zeros(len(answer_rows(episode))) if rests else motion.at(answer_rows(episode))
+
+
 def answers(episode: EpisodeInput, command: Floats, opened: Floats) -> Floats:
     """float64 [lags], correlation of the command with the opening so many rows later; 0 where one of them rests."""
     if np.ptp(command) <= CONSTANT or np.ptp(opened) <= CONSTANT:
-        return np.zeros(len(searched(episode)))
-    return lagged(command[:, None], opened[:, None], searched(episode))[:, 0]
+        return np.zeros(len(answer_rows(episode)))
+    return lagged(command[:, None], opened[:, None], answer_rows(episode))[:, 0]
 
 
-def exchanged(episode: EpisodeInput, polarity: int, left: tuple[Floats, Floats], right: tuple[Floats, Floats]) -> bool:
-    """Whether each opening follows the other command alone; of a command that rests, one that rests as well.
-
-    polarity: of both; left, right: command and opening [T] of each.
-    """
-    after = slice(-searched(episode).start, None)
-    if any((polarity * answers(episode, *pair)[after]).max() >= IGNORES for pair in (left, right)):
+def exchanged(episode: EpisodeInput, left: GripperMotion, right: GripperMotion) -> bool:
+    """Whether each opening follows the other command alone; of a command that rests, one that rests as well. The left
+    one's polarity is that of both."""
+    after, polarity = slice(-answer_rows(episode).start, None), left.claim.polarity or 1
+    if any((polarity * _own(episode, motion)[after]).max() >= IGNORES for motion in (left, right)):
         return False
-    crossed = ((left[0], right[1]), (right[0], left[1]))
+    crossed = ((left.command, right.opened), (right.command, left.opened))
     found = [float((polarity * answers(episode, *pair)[after]).max()) for pair in crossed]
-    limit = RESTING * max(float(np.ptp(left[1])), float(np.ptp(right[1])))  # the opening at rest is noisy
+    limit = RESTING * max(float(np.ptp(left.opened)), float(np.ptp(right.opened)))  # the opening at rest is noisy
     rest = [np.ptp(command) <= CONSTANT and np.ptp(opened) <= limit for command, opened in crossed]
     return max(found) > FOLLOWS and all(score > FOLLOWS or idle for score, idle in zip(found, rest, strict=True))
-
-
-def searched(episode: EpisodeInput) -> range:
-    """Rows around a command in which its answer is looked for."""
-    reach = max(2, min(round(SEARCHED_SECONDS * episode.hz), len(episode.state) // 4))
-    return range(-reach, reach + 1)
 
 
 def standing(episode: EpisodeInput, claim: GripperClaim, command: Floats, opened: Floats) -> tuple[int, int] | None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.claims import RotationClaim, RotationForm
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.episode import EpisodeInput, Together
 from fwdata.evidence.records import Outcome, Severity, Verdict
-from fwdata.evidence.signals import Floats, lagged, middle, smooth
+from fwdata.evidence.signals import Floats, lagged_each, middle, smooth
 
 ANGLE_LIMIT = 0.01
 MIN_SCORE, MARGIN = 0.3, 0.1
 COMMAND_LAGS = range(4)
-MIN_COMMAND = 0.02
+MIN_COMMAND, MIN_ROWS = 0.02, 20
 NORM_LIMIT = 1e-3
 
 
@@ -54,26 +54,24 @@ def to_axis_angle(quaternions: Floats) -> Floats:
 def from_euler(angles: Floats, moving: bool = False) -> Floats:
     """Angles [T, 3] in rad -> quaternions [T, 4] of turns about x, y and z, in this order: about fixed axes, or moving
     with the turns before."""
-    (a, b, c), (u, v, w) = np.sin(angles.T / 2), np.cos(angles.T / 2)
+    return np.stack(_about_axes(np.sin(angles.T / 2), np.cos(angles.T / 2), moving=moving), axis=1)
+
+
+def _about_axes(sines: Floats, cosines: Floats, *, moving: bool) -> tuple[Floats, ...]:
+    """x, y, z, w [T] of the same, from sines and cosines [3, T] of the half angles."""
+    (a, b, c), (u, v, w) = sines, cosines
     sign = -1.0 if moving else 1.0
-    return np.stack(
-        [
-            a * v * w - sign * u * b * c,
-            u * b * w + sign * a * v * c,
-            u * v * c - sign * a * b * w,
-            u * v * w + sign * a * b * c,
-        ],
-        axis=1,
+    return (
+        a * v * w - sign * u * b * c,
+        u * b * w + sign * a * v * c,
+        u * v * c - sign * a * b * w,
+        u * v * w + sign * a * b * c,
     )
 
 
 def _zyx(angles: Floats) -> Floats:
     """Yaw, pitch, roll in this column order: the same rotation as roll, pitch, yaw about fixed axes."""
     return from_euler(angles[:, ::-1])
-
-
-def _moving_xyz(angles: Floats) -> Floats:
-    return from_euler(angles, moving=True)
 
 
 READ: Mapping[RotationForm, Callable[[Floats], Floats]] = {
@@ -84,12 +82,8 @@ READ: Mapping[RotationForm, Callable[[Floats], Floats]] = {
     "euler_zyx": _zyx,
 }
 
-HYPOTHESES: Mapping[str, Callable[[Floats], Floats]] = {
-    "axis_angle": from_axis_angle,
-    "euler_xyz": READ["euler_xyz"],
-    "euler_zyx": _zyx,
-    "euler_XYZ": _moving_xyz,
-}
+HYPOTHESES = ("axis_angle", "euler_xyz", "euler_zyx", "euler_XYZ")
+"""What three numbers may be; the last one: about axes that move with the turns before."""
 
 
 def angles_between(left: Floats, right: Floats) -> Floats:
@@ -132,16 +126,20 @@ class RotationCommand(Detector):
     name, code, question, action = "rotation_command", "b5", "rotation against command", "warn"
     advice = "check the order of the angles; `form` of the converter's RotationClaim gives it"
 
+    def prepare(self, episodes: Sequence[EpisodeInput]) -> None:
+        """The correlations of all readings."""
+        follows.prepare(episodes)
+
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per rotation of three columns with a commanded rotation."""
-        claims = [c for c in episode.claims.rotations if len(c.columns) == 3 and len(c.command) == 3]
-        return tuple(self._one(episode, claim) for claim in claims)
+        scored = zip(_commands(episode), follows(episode), strict=True)
+        return tuple(self._one(episode, claim, scores) for (claim, _), scores in scored)
 
-    def _one(self, episode: EpisodeInput, claim: RotationClaim) -> Verdict:
-        subject, command = episode.state_names[claim.columns[0]], episode.action64[:, list(claim.command)]
-        if float(np.abs(command).max(initial=0.0)) < MIN_COMMAND or len(command) < 20:
+    def _one(self, episode: EpisodeInput, claim: RotationClaim, scored: Floats | None) -> Verdict:
+        subject = episode.state_names[claim.columns[0]]
+        if scored is None:
             return self.abstain("no rotation is commanded", subject=subject, decided=claim.form)
-        scores = dict(zip(HYPOTHESES, follows(episode.state64[:, list(claim.columns)], command), strict=True))
+        scores = dict(zip(HYPOTHESES, scored.tolist(), strict=True))
         best, second = sorted(scores, key=lambda name: scores[name], reverse=True)[:2]
         detail = f"correlation {best} {scores[best]:.2f}, {second} {scores[second]:.2f}"
         if scores[best] < MIN_SCORE or scores[best] - scores[second] < MARGIN:
@@ -149,22 +147,91 @@ class RotationCommand(Detector):
         outcome: Outcome = "confirmed" if best == claim.form else "contradicted"
         score = round(scores[best], 4)
         return self.verdict(
-            outcome, detail, subject=subject, value=score, n=len(command), decided=claim.form, measured=best
+            outcome, detail, subject=subject, value=score, n=len(episode.state), decided=claim.form, measured=best
         )
 
 
-def follows(columns: Floats, command: Floats) -> list[float]:
-    """Best mean correlation over lags of the rotation between rows with the commanded one (world frame), of every
-    hypothesis; all of them are measured at once."""
-    used = np.flatnonzero(np.ptp(command, axis=0) > MIN_COMMAND)
-    if not len(used):
-        return [0.0] * len(HYPOTHESES)
-    quaternions = np.stack([read(columns) for read in HYPOTHESES.values()])
-    later, earlier = quaternions[:, 1:].reshape(-1, 4), quaternions[:, :-1].reshape(-1, 4)
-    turns = to_axis_angle(product(later, inverse(earlier))).reshape(len(quaternions), -1, 3)[:, :, used]
-    commanded = np.tile(smooth(command[:-1, used]), (1, len(quaternions)))
-    scores = lagged(commanded, smooth(np.concatenate(list(turns), axis=1)), COMMAND_LAGS)
-    found: list[float] = scores.reshape(len(COMMAND_LAGS), len(quaternions), -1).mean(axis=2).max(axis=0).tolist()
+def _commands(episode: EpisodeInput) -> list[tuple[RotationClaim, Floats]]:
+    """(rotation, what it is commanded [T, 3]) of every rotation of three columns with a commanded rotation."""
+    claims = [claim for claim in episode.claims.rotations if len(claim.columns) == 3 and len(claim.command) == 3]
+    return [(claim, episode.action64[:, list(claim.command)]) for claim in claims]
+
+
+def _commanded(command: Floats) -> bool:
+    return not (float(np.abs(command).max(initial=0.0)) < MIN_COMMAND or len(command) < MIN_ROWS)
+
+
+@Together
+def follows(episodes: Sequence[EpisodeInput]) -> list[tuple[Floats | None, ...]]:
+    """Of every rotation with a command: float64 [hypotheses], the best mean correlation over lags of the rotation
+    between rows with the commanded one (world frame); None where none is commanded."""
+    asked = [
+        (place, number, episode.state64[:, list(claim.columns)], command)
+        for place, episode in enumerate(episodes)
+        for number, (claim, command) in enumerate(_commands(episode))
+        if _commanded(command)
+    ]
+    found: list[list[Floats | None]] = [[None] * len(_commands(episode)) for episode in episodes]
+    if asked:
+        scores = _scores([columns for _, _, columns, _ in asked], [command for *_, command in asked])
+        for (place, number, *_), each in zip(asked, scores, strict=True):
+            found[place][number] = each
+    return [tuple(each) for each in found]
+
+
+def _scores(columns: Sequence[Floats], commands: Sequence[Floats]) -> list[Floats]:
+    """float64 [hypotheses] of each rotation, as of `follows`."""
+    turned, first = smoothed_turns(columns), 0
+    pairs: list[tuple[Floats, Floats]] = []
+    for command in commands:
+        used = np.flatnonzero(np.ptp(command, axis=0) > MIN_COMMAND)
+        turns = turned[used, :, first : first + len(command) - 1].reshape(-1, len(command) - 1).T
+        pairs.append((np.repeat(smooth(command[:-1, used]), len(HYPOTHESES), axis=1), turns))
+        first += len(command)
+    told = lagged_each(pairs, [COMMAND_LAGS] * len(pairs))
+    shaped = (scores.reshape(len(COMMAND_LAGS), -1, len(HYPOTHESES)) for scores in told)
+    return [s.mean(axis=1).max(axis=0) if s.shape[1] else np.zeros(len(HYPOTHESES)) for s in shaped]
+
+
+def smoothed_turns(columns: Sequence[Floats]) -> Floats:
+    """float64 [3, hypotheses, T - 1]: the smoothed rotation vectors (world frame) from each row to the next, of several
+    episodes [.., 3] of at least three rows one after the other; between two of them it means nothing."""
+    turns = turns_between(read_each_way(np.concatenate(columns)))
+    ends = np.cumsum([len(each) for each in columns])
+    first, last = ends - [len(each) for each in columns], ends - 2
+    found = np.empty(turns.shape)
+    found[..., 1:-1] = turns[..., :-2] + turns[..., 1:-1] + turns[..., 2:]
+    found[..., first] = 2 * turns[..., first] + turns[..., first + 1]
+    found[..., last] = turns[..., last - 1] + 2 * turns[..., last]
+    found /= 3
+    return found
+
+
+def read_each_way(columns: Floats) -> Floats:
+    """float64 [4, hypotheses, T], x, y, z, w of the rotations that numbers [T, 3] are by each of the hypotheses."""
+    half = np.ascontiguousarray(columns.T) / 2
+    sines, cosines = np.sin(half), np.cos(half)
+    turned = (
+        from_axis_angle(columns).T,
+        _about_axes(sines, cosines, moving=False),
+        _about_axes(sines[::-1], cosines[::-1], moving=False),
+        _about_axes(sines, cosines, moving=True),
+    )
+    return np.stack([np.stack(list(each)) for each in turned], axis=1)
+
+
+def turns_between(quaternions: Floats) -> Floats:
+    """float64 [3, .., T - 1], `to_axis_angle` of the `product` of each row of unit quaternions [4, .., T] with the
+    `inverse` of the one before."""
+    (x, y, z, w), (a, b, c, d) = quaternions[..., 1:], quaternions[..., :-1]
+    scalar = x * a + y * b + z * c + w * d
+    found: Floats = np.stack(
+        [d * x - w * a - (y * c - z * b), d * y - w * b - (z * a - x * c), d * z - w * c - (x * b - y * a)]
+    )
+    sine = np.sqrt((found * found).sum(axis=0))
+    angle = 2 * np.arctan2(sine, np.abs(scalar))
+    size = np.divide(angle, sine, out=np.full(sine.shape, 2.0), where=sine > 1e-9)
+    found *= np.where(scalar < 0, -size, size)
     return found
 
 

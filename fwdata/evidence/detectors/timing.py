@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.action import paired
-from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.episode import EpisodeInput, Together
 from fwdata.evidence.records import Verdict
-from fwdata.evidence.signals import lagged, middle, peaks
+from fwdata.evidence.signals import Floats, lagged_each, middle, peaks
 
 LAGS = range(-12, 13)
 FOLLOWS = 0.7
@@ -27,13 +29,16 @@ class CommandTiming(Detector):
     word = "expected"
     min_rows = 24
 
+    def prepare(self, episodes: Sequence[EpisodeInput]) -> None:
+        """The correlations of commands and motion."""
+        _answers.prepare([each for each in episodes if _is_known(each)])
+
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict where the first row of an effect is known."""
         first = episode.claims.effect_row
-        if first is None or episode.claims.action != "delta" or not episode.pairs:
+        if first is None or not _is_known(episode):
             return ()
-        action, state = paired(episode)
-        scores = lagged(action, np.diff(state, axis=0, prepend=state[:1]), LAGS)
+        scores = _answers(episode)
         lags, interior = peaks(LAGS, scores.T)
         found = lags[interior & (scores.max(axis=0) > FOLLOWS)] - first
         if not len(found):
@@ -54,6 +59,19 @@ class CommandTiming(Detector):
                 measured=measured,
             ),
         )
+
+
+@Together
+def _answers(episodes: Sequence[EpisodeInput]) -> list[Floats]:
+    """float64 [lags, P] of each episode, correlations of every paired action with the step of its state."""
+    pairs = [(action, np.diff(state, axis=0, prepend=state[:1])) for action, state in map(paired, episodes)]
+    return lagged_each(pairs, [LAGS] * len(pairs))
+
+
+def _is_known(episode: EpisodeInput) -> bool:
+    """Whether the first row is known in which a command shows."""
+    claims = episode.claims
+    return claims.effect_row is not None and claims.action == "delta" and bool(episode.pairs)
 
 
 DECIDED = "the arm answers a command within a row or so"

@@ -11,18 +11,27 @@ from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
 from fwdata.evidence import signals
 from fwdata.evidence.detectors.delay import _Overlaps
-from fwdata.evidence.detectors.rotation import from_euler, product
+from fwdata.evidence.detectors.rotation import (
+    READ,
+    from_euler,
+    inverse,
+    product,
+    smoothed_turns,
+    to_axis_angle,
+)
 from fwdata.evidence.image_motion import ImageMotion, apparent_motion
 from fwdata.evidence.records import MotionTrace
 from fwdata.evidence.signals import (
     cross_lagged,
     edged,
     lagged,
+    lagged_each,
     non_negative_fit,
     non_negative_fits,
     percentile,
     running_sums,
     shifted,
+    smooth,
 )
 from fwdata.evidence.thumbnails import Collector, from_rgb
 from fwdata.images.small import small_grey
@@ -44,8 +53,19 @@ def test_lagged_correlations_are_those_of_the_overlaps() -> None:
 def test_a_column_that_is_constant_where_both_overlap_has_no_correlation() -> None:
     left, right = np.zeros((12, 1)), np.arange(12.0)[:, None]
     left[-1] = 0.3
-    assert lagged(left, right, [0])[0, 0] > 0.4 and lagged(left, right, [1])[0, 0] == 0
-    assert not lagged(left[:4], right[:4], [2, 3, 4, 9]).any() and lagged(left[:0], right[:0], [0, 1]).shape == (2, 1)
+    assert lagged(left, right, range(1))[0, 0] > 0.4 and lagged(left, right, range(1, 2))[0, 0] == 0
+    assert not lagged(left[:4], right[:4], range(2, 10)).any()
+    assert lagged(left[:0], right[:0], range(2)).shape == (2, 1)
+
+
+def test_series_that_are_correlated_at_once_are_those_of_one_after_the_other() -> None:
+    rng = np.random.default_rng(2)
+    sizes = [(40, 3), (200, 1), (0, 2), (44, 2), (41, 0), (60, 9), (48, 1)]
+    pairs = [(rng.normal(size=size) + 5, np.cumsum(rng.normal(size=size), axis=0)) for size in sizes]
+    lags = [range(-8, 9), range(3), range(2), range(-20, -3), range(2), range(30, 50), range(-2, 60)]
+    for (left, right), wanted, found in zip(pairs, lags, lagged_each(pairs, lags), strict=True):
+        np.testing.assert_allclose(found, lagged(left, right, wanted), atol=1e-12)
+        assert found.any() == (found.size > 0 and len(left) > 0)
 
 
 def test_correlations_of_every_column_with_every_other_are_those_of_the_overlaps() -> None:
@@ -86,6 +106,25 @@ def test_turns_of_angles_are_products_of_single_turns() -> None:
     x, y, z = turns
     np.testing.assert_allclose(from_euler(angles), product(z, product(y, x)), atol=1e-12)
     np.testing.assert_allclose(from_euler(angles, moving=True), product(x, product(y, z)), atol=1e-12)
+
+
+def test_turns_of_several_episodes_at_once_are_those_of_each() -> None:
+    rng = np.random.default_rng(4)
+    episodes = [rng.normal(size=(rows, 3)) for rows in (5, 3, 8)]
+    found, first = smoothed_turns(episodes), 0
+    readings = (
+        READ["axis_angle"],
+        READ["euler_xyz"],
+        READ["euler_zyx"],
+        lambda angles: from_euler(angles, moving=True),
+    )
+    for columns in episodes:
+        for place, read in enumerate(readings):
+            rotations = read(columns)
+            turns = smooth(to_axis_angle(product(rotations[1:], inverse(rotations[:-1]))))
+            np.testing.assert_allclose(found[:, place, first : first + len(turns)].T, turns, atol=1e-12)
+        first += len(columns)
+    assert found.shape == (3, 4, first - 1)
 
 
 @pytest.mark.parametrize("step", [1, 4])
