@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.shared.hdf5 import MAX_FRAME_BYTES, check_written, dataset, open_recording
-from converters.shared.plain_rows import plain_rows
+from converters.shared.hdf5 import MAX_FRAME_BYTES, check_written, dataset, naming_file, open_recording
+from converters.shared.plain_rows import PlainRows, RowsPlace, place_of, plain_rows, rows_at
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE
 
@@ -30,6 +30,27 @@ PLAIN_BYTES = 3 << 19
 type Size = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class DemoImages:
+    """One camera's images as a file holds them."""
+
+    key: str
+    """Their dataset in the file."""
+    rows: int
+    """Frames of it."""
+    size: Size
+    """(height, width) in pixels."""
+    place: RowsPlace | None
+    """Where they lie in the file; None where HDF5 must read them."""
+
+
+def recorded_images(path: Path, file: h5py.File, key: str, rows: int) -> DemoImages:
+    """The images of a dataset of an open file; BadEpisode where it does not hold `rows` RGB images."""
+    node = image_dataset(file, key, rows)
+    height, width = node.shape[1:3]
+    return DemoImages(key, rows, (int(height), int(width)), place_of(path, node))
+
+
 @dataclass(frozen=True, eq=False)
 class DemoPixels:
     """One camera's images; calling it opens a fresh pass over uint8 [n <= 64, H, W, 3] blocks. Picklable."""
@@ -46,20 +67,35 @@ class DemoPixels:
     """How every image is turned."""
     size: Size | None = None
     """(height, width) that the turned images are resized to; None keeps them as they are."""
+    place: RowsPlace | None = None
+    """Where the images lie in the file, if in one piece: read without opening it as HDF5 again."""
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         """The blocks cannot be written to, so that they are stored without a copy."""
+        if self.place is not None:
+            with naming_file(self.path), rows_at(self.path, self.place, _few(self.place.shape)) as plain:
+                if plain is not None:
+                    yield from self._plain(plain, _few(self.place.shape))
+                    return
         with open_recording(self.path) as file:
             node = image_dataset(file, self.key, self.rows)
-            frame_bytes = int(np.prod(node.shape[1:], dtype=np.int64))
-            few = max(1, min(BLOCK_FRAMES, PLAIN_BYTES // frame_bytes))
-            with plain_rows(self.path, node, few) as plain:
-                step = few if plain is not None else max(1, READ_BYTES // frame_bytes)
-                for low in range(0, self.rows, step):
-                    wanted = self.kept[(self.kept >= low) & (self.kept < low + step)] - low
-                    if len(wanted):
-                        high = min(low + step, self.rows)
-                        yield from self._blocks(node[low:high] if plain is None else plain.read(low, high), wanted)
+            with plain_rows(self.path, node, _few(node.shape)) as plain:
+                if plain is not None:
+                    yield from self._plain(plain, _few(node.shape))
+                    return
+            for low, high, wanted in self._pieces(max(1, READ_BYTES // _frame_bytes(node.shape))):
+                yield from self._blocks(node[low:high], wanted)
+
+    def _plain(self, plain: PlainRows, few: int) -> Iterator[NDArray[np.uint8]]:
+        for low, high, wanted in self._pieces(few):
+            yield from self._blocks(plain.read(low, high), wanted)
+
+    def _pieces(self, step: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """(first, end, which of them are kept) of frames that are read at once; those without any are passed over."""
+        for low in range(0, self.rows, step):
+            wanted = self.kept[(self.kept >= low) & (self.kept < low + step)] - low
+            if len(wanted):
+                yield low, min(low + step, self.rows), wanted
 
     def _blocks(self, read: NDArray[np.uint8], wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         for first in range(0, len(wanted), BLOCK_FRAMES):
@@ -80,6 +116,15 @@ class DemoPixels:
         if len(self.kept) < self.rows:
             turned = turned[self.kept]
         return turned if self.size is None else resize(turned, self.size)
+
+
+def _frame_bytes(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape[1:], dtype=np.int64))
+
+
+def _few(shape: tuple[int, ...]) -> int:
+    """Frames of a dataset of this shape that are read at once where they are not in chunks."""
+    return max(1, min(BLOCK_FRAMES, PLAIN_BYTES // _frame_bytes(shape)))
 
 
 def turn(frames: NDArray[np.uint8], operation: Operation) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from converters.libero import about, cameras, clock, gripper, hdf5, paths, text
 from converters.libero import discovery as finding
 from converters.libero.actions import absolute_targets, action_warnings, kept_actions, policy_actions
 from converters.libero.options import LiberoOptions
-from converters.libero.orientation import Orientation, orient, rotation_of
+from converters.libero.orientation import orient, rotation_of
 from converters.libero.stored import agreeing, effect_row
 from converters.shared import conventions as claims
 from converters.shared.hdf5 import open_recording
@@ -137,7 +137,7 @@ class LiberoConverter:
             quaternions = hdf5.read_quaternions(file, demo_name, demo)
             recorded = len(demo.actions)
             ticking = clock.read_clock(file, demo_name, recorded)
-            sizes = self._sizes(file, demo_name, recorded)
+            found = self._images(path, file, demo_name, recorded)
             demos = hdf5.demo_names(file)
             facing = (attributes.image_convention, self.options.rotation, self.image_keys)
             turned = orient(file, demo_name, demos, *facing)
@@ -153,16 +153,16 @@ class LiberoConverter:
             "rows": self._rule(demo),
             "noops_found": len(noops),
             "noops_dropped": list(noops) if self.options.filter_noops else [],
-            "source_sizes": {name: list(size) for name, size in sizes.items()},
+            "source_sizes": {name: list(image.size) for name, image in found.items()},
             **clock.about(ticking, self.manifest.fps.hz),
             "resized_to": list(self.options.resize) if self.options.resize else None,
         }
         return Episode(
             cameras={
                 name: RawCamera(
-                    self._pixels(path, demo_name, name, recorded, rows, turned), *(self.options.resize or size)
+                    self._pixels(path, image, rows, turned.operations[name]), *(self.options.resize or image.size)
                 )
-                for name, size in sizes.items()
+                for name, image in found.items()
             },
             state=demo.state[rows].astype(np.float32),
             action=policy_actions(actions, gripped),
@@ -182,10 +182,10 @@ class LiberoConverter:
             embodiment=attributes.robot or "Panda",
         )
 
-    def _sizes(self, file: h5py.File, demo: str, rows: int) -> dict[str, tuple[int, int]]:
-        """(height, width) in pixels of the frames of every camera of a demonstration."""
-        nodes = {n: cameras.image_dataset(file, f"data/{demo}/obs/{key}", rows) for n, key in self.image_keys.items()}
-        return {name: (int(node.shape[1]), int(node.shape[2])) for name, node in nodes.items()}
+    def _images(self, path: Path, file: h5py.File, demo: str, rows: int) -> dict[str, cameras.DemoImages]:
+        """The recorded images of every camera of a demonstration."""
+        keys = {name: f"data/{demo}/obs/{key}" for name, key in self.image_keys.items()}
+        return {name: cameras.recorded_images(path, file, key, rows) for name, key in keys.items()}
 
     def _conventions(
         self,
@@ -245,16 +245,9 @@ class LiberoConverter:
         return rows[kept], actions[kept], noops
 
     def _pixels(
-        self,
-        path: Path,
-        demo: str,
-        camera: str,
-        recorded: int,
-        rows: NDArray[np.int64],
-        turned: Orientation,
+        self, path: Path, images: cameras.DemoImages, rows: NDArray[np.int64], operation: cameras.Operation
     ) -> cameras.DemoPixels:
-        key, operation = f"data/{demo}/obs/{self.image_keys[camera]}", turned.operations[camera]
-        return cameras.DemoPixels(path, key, recorded, rows, operation, self.options.resize)
+        return cameras.DemoPixels(path, images.key, images.rows, rows, operation, self.options.resize, images.place)
 
     def _warnings(self, demo: hdf5.Demo, rows: int, layout_timing: hdf5.Timing) -> list[str]:
         warnings = []

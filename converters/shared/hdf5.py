@@ -38,9 +38,15 @@ def open_recording(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     _register_plugins()
+    with naming_file(path), opening(path), h5py.File(path, "r", locking="best-effort") as file, _remembered(file):
+        yield file
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Let every failure of reading an HDF5 file be a BadEpisode that names it."""
     try:
-        with opening(path), h5py.File(path, "r", locking="best-effort") as file, _remembered(file):
-            yield file
+        yield
     except BadEpisode:
         raise
     except (OSError, RuntimeError, KeyError, ValueError) as error:

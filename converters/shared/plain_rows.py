@@ -6,8 +6,10 @@ the system hands out page by page.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,24 +24,40 @@ if TYPE_CHECKING:
     import h5py
 
 
+@dataclass(frozen=True)
+class RowsPlace:
+    """Where the rows of a dataset lie in its file, one after another."""
+
+    key: str
+    """The dataset's name in the file."""
+    offset: int
+    """Its first byte in the file."""
+    shape: tuple[int, ...]
+    """Rows and row shape."""
+    dtype: np.dtype[Any]
+    """Element type, in this machine's order."""
+    file_state: tuple[int, ...]
+    """What the file was then: its number, size in bytes and time of its last change."""
+
+
 class PlainRows:
     """Rows of a dataset of any form. `read` gives views of one buffer."""
 
-    def __init__(self, file: FileIO, offset: int, node: h5py.Dataset, most: int) -> None:
-        """file: the HDF5 file. offset: the dataset's first byte in it. most: rows that are read at once."""
-        self._file, self._offset, self._key = file, offset, node.name
-        self._buffer = np.empty((most, *node.shape[1:]), node.dtype)
+    def __init__(self, file: FileIO, place: RowsPlace, most: int) -> None:
+        """file: the HDF5 file. place: of the dataset in it. most: rows that are read at once."""
+        self._file, self._place = file, place
+        self._buffer = np.empty((most, *place.shape[1:]), place.dtype)
         self._row_bytes = self._buffer[:1].nbytes
 
     def read(self, low: int, high: int) -> NDArray[Any]:
         """Rows low..high, which the next call writes over. BadEpisode where the file ends before."""
         found = self._buffer[: high - low]
-        self._file.seek(self._offset + low * self._row_bytes)
+        self._file.seek(self._place.offset + low * self._row_bytes)
         view, have = memoryview(found).cast("B"), 0
         while have < found.nbytes:
             more = self._file.readinto(view[have:])
             if not more:
-                raise BadEpisode(f"the file ends within {self._key}, row {low + have // self._row_bytes}")
+                raise BadEpisode(f"the file ends within {self._place.key}, row {low + have // self._row_bytes}")
             have += more
         return found
 
@@ -47,16 +65,29 @@ class PlainRows:
 @contextmanager
 def plain_rows(path: Path, node: h5py.Dataset, most: int) -> Iterator[PlainRows | None]:
     """A reader of a dataset's rows, `most` at once; None where HDF5 must read it: chunks, other files, other bytes."""
-    offset = _place(node)
-    if offset is None:
+    place = place_of(path, node)
+    if place is None:
         yield None
         return
     with path.open("rb", buffering=0) as file:
-        yield PlainRows(file, offset, node, most)
+        yield PlainRows(file, place, most)
 
 
-def _place(node: h5py.Dataset) -> int | None:
-    """The dataset's first byte in its file; None where it does not lie there in one piece, in this machine's order."""
+@contextmanager
+def rows_at(path: Path, place: RowsPlace, most: int) -> Iterator[PlainRows | None]:
+    """A reader of the rows at a place that was found before, without HDF5; None where the file has changed since."""
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError:
+        yield None
+        return
+    with file:
+        unchanged = _state(os.fstat(file.fileno())) == place.file_state
+        yield PlainRows(file, place, most) if unchanged else None
+
+
+def place_of(path: Path, node: h5py.Dataset) -> RowsPlace | None:
+    """Where a dataset lies; None where it does not lie in its file in one piece, in this machine's order."""
     import h5py
 
     if node.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS or node.external or node.ndim == 0:
@@ -64,4 +95,10 @@ def _place(node: h5py.Dataset) -> int | None:
     if not node.dtype.isnative or node.dtype.hasobject or node.file.userblock_size or not node.nbytes:
         return None
     offset: int | None = node.id.get_offset()
-    return offset
+    if offset is None:
+        return None
+    return RowsPlace(node.name, offset, node.shape, node.dtype, _state(path.stat()))
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

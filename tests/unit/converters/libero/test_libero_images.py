@@ -255,3 +255,17 @@ def test_frames_are_turned_exactly_and_in_arrays_of_their_own(tmp_path, operatio
     expected = {"rot180": recorded[:, ::-1, ::-1], "mirror": recorded[:, :, ::-1], "flip_vertical": recorded[:, ::-1]}
     assert np.array_equal(np.concatenate(blocks), expected.get(operation, recorded)[rows])
     assert all(block.flags.c_contiguous and not block.flags.writeable for block in blocks)  # stored without a copy
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+def test_images_of_a_recording_that_is_written_anew_after_it_was_read_are_those_of_the_new_one(tmp_path, chunks):
+    write_file(tmp_path / FILE, [0])
+    episode = read_one(tmp_path)
+    before = pixels(episode, "image")
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        obs = file["data/demo_0/obs"]
+        recorded = obs["agentview_rgb"][()]
+        obs["elsewhere"] = np.zeros((7, 5))
+        del obs["agentview_rgb"]
+        obs.create_dataset("agentview_rgb", data=255 - recorded, chunks=(3, *recorded.shape[1:]) if chunks else None)
+    assert np.array_equal(pixels(episode, "image"), 255 - before)

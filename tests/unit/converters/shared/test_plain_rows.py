@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from converters.shared.plain_rows import plain_rows
+from converters.shared.plain_rows import RowsPlace, place_of, plain_rows, rows_at
 from fwdata.api import BadEpisode
 
 VALUES = np.random.default_rng(0).integers(0, 256, (37, 5, 4, 3), np.uint8)
@@ -94,3 +94,50 @@ def test_a_file_that_is_cut_off_meanwhile_is_named_with_the_row(path: Path) -> N
         with pytest.raises(BadEpisode, match="the file ends within /x, row 20"):
             plain.read(15, 25)
         os.truncate(path, end + VALUES[0].nbytes * 50)
+
+
+def placed(path: Path) -> RowsPlace:
+    """The place of a dataset of a new file."""
+    with h5py.File(path, "w") as file:
+        file["x"] = VALUES
+    with h5py.File(path) as file:
+        found = place_of(path, file["x"])
+    assert found is not None
+    return found
+
+
+def test_rows_are_read_at_a_place_without_hdf5(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = placed(path)
+    monkeypatch.setattr(h5py, "File", None)
+    with rows_at(path, place, 10) as plain:
+        assert plain is not None
+        assert np.array_equal(plain.read(30, 37), VALUES[30:])
+
+
+def longer(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def later(path: Path) -> None:
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
+def another(path: Path) -> None:
+    status, data = path.stat(), path.read_bytes()
+    path.rename(path.with_name("old.hdf5"))
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("change", [longer, later, another, gone])
+def test_a_place_in_a_file_that_changed_is_left_to_hdf5(path: Path, change: Callable[[Path], None]) -> None:
+    place = placed(path)
+    change(path)
+    with rows_at(path, place, 10) as plain:
+        assert plain is None
