@@ -10,7 +10,7 @@ import pytest
 from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
 from fwdata.evidence import signals
-from fwdata.evidence.detectors.delay import _Overlaps
+from fwdata.evidence.camera_lags import _Overlaps
 from fwdata.evidence.detectors.rotation import (
     READ,
     from_euler,

@@ -14,6 +14,7 @@ from evidence_episodes import (
     euler_angles,
     libero_rows,
     pooled,
+    scene,
     told,
     turning,
     two_arms,
@@ -155,6 +156,40 @@ def test_single_episodes_whose_camera_is_out_of_step_are_found(rows: int) -> Non
     assert (verdict.episodes_for, verdict.against) == (6, 2) and verdict.value == pytest.approx(rows, abs=1)
     real = [with_claims(e, simulated=False) for e in episodes]
     assert pooled("camera_delay", real)["head"].verdict == "no evidence"
+
+
+@pytest.mark.parametrize("rows", [3, -4, 6])
+def test_half_of_the_episodes_with_a_camera_out_of_step_are_found(rows: int) -> None:
+    late = tuple(e.id for e in clean_set()[1::2])
+    for arms in ((slice(0, 8), slice(0, 8)), (slice(0, 4), slice(4, 8))):  # both arms, or one in either half
+        episodes = []
+        for number, e in enumerate(clean_set()):
+            moving = np.zeros(8, np.bool_)
+            moving[arms[number % 2]] = True
+            state, action = (np.where(moving, each, each[:1]) for each in (e.state, e.action))
+            seen = delayed(scene(state[:, [0, 4]] * 12 + state[:, [1, 5]] * 9, 1), rows if e.id in late else 0)
+            episodes.append(changed(e, state=state, action=action, thumbnails={"head": seen}))
+        verdict = pooled("camera_delay", episodes)["head"]
+        assert (verdict.verdict, verdict.episodes) == ("mixed", late), verdict
+        assert verdict.episodes_for >= 3
+        assert verdict.value == pytest.approx(rows, abs=1)
+        assert verdict.action == "stop" or abs(rows) == 3
+
+
+@pytest.mark.parametrize(("gain", "told_by"), [(0.011, (8,)), (0.03, (6, 8))])
+def test_few_episodes_tell_a_small_lag_only_where_it_explains_much(gain: float, told_by: tuple[int, ...]) -> None:
+    lags = range(-6, 7)
+    shape = 0.9 - 0.25 * gain * (np.asarray(lags) - 2.0) ** 2  # the best one 2 rows late
+    traces = [t for e in clean_set() for t in find_detector("camera_delay").trace(e) if isinstance(t, MotionTrace)]
+    for count in (6, 8):
+        found = delay.LagEstimate(lags, np.tile(shape, (count, 1)))
+        used = [replace(t, commands=None) for t in traces if t.camera == "head"][:count]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(delay, "estimate_lag", lambda traces, reach, found=found: found)
+            measured = [EpisodeMeasurement(f"e{n}", "", (), (t,)) for n, t in enumerate(used)]
+            [verdict] = find_detector("camera_delay").pool(measured)
+        assert verdict.verdict == ("contradicted" if count in told_by else "no evidence")
+        assert count in told_by or "6 episodes hardly tell from none" in verdict.detail
 
 
 def test_few_episodes_or_images_without_motion_tell_no_lag() -> None:
