@@ -17,6 +17,7 @@ from converters.lerobot.info import Info
 from converters.lerobot.mapping import fit
 from converters.lerobot.meta import load_dataset
 from converters.lerobot.options import MAPPING, options_of
+from converters.lerobot.own_exports import true_rate
 from converters.lerobot.recognise import broken_promise, detect, near_misses, readable
 from converters.lerobot.twins import twins
 from fwdata.errors import UsageError
@@ -46,7 +47,7 @@ def choose(places: Sequence[DatasetFolder], options: Mapping[str, Any]) -> Manif
                 f"{places[0].folder} fits the manifests {' and '.join(names)}: add --manifest with one of them"
             )
     try:
-        return plain_manifest(infos, options)
+        return plain_manifest(infos, options, _true_rates(places, infos))
     except UsageError as error:
         raise UsageError(
             f"{places[0].folder} is a LeRobot {infos[0].version} dataset of robot {infos[0].robot or 'unknown'!r} with "
@@ -97,12 +98,19 @@ def check_together(places: Sequence[DatasetFolder], manifest: Manifest, options:
     check_one_scale(scales, own.gripper_unit)
 
 
-def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any]) -> Manifest:
+def _true_rates(places: Sequence[DatasetFolder], infos: Sequence[Info]) -> Sequence[float]:
+    """Rows per second of each dataset: as our own exports say, which round their label, else info.json's."""
+    if len(places) != len(infos):  # one of them cannot be read
+        return [info.fps for info in infos]
+    return [true_rate(place.folder, info) or info.fps for place, info in zip(places, infos, strict=True)]
+
+
+def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any], rates: Sequence[float]) -> Manifest:
     """A manifest from meta/info.json: all cameras in its order, one state, one action, its own rate.
 
     A head, a left and a right camera are stitched as RoboTwin's, all others side by side. options: cameras, state,
-    action and vectors of the user take the place of those found. UsageError when something is missing, or where the
-    datasets differ.
+    action and vectors of the user take the place of those found. rates: true rows per second of each dataset.
+    UsageError when something is missing, or where the datasets differ.
     """
     info, template = infos[0], load_manifest(TEMPLATE)
     cameras = _plain_cameras(info) if "cameras" not in options else {}
@@ -111,6 +119,8 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any]) -> Manifes
         found |= {
             key: _only(info, keys) for key, keys in (("state", _STATES), ("action", _ACTIONS)) if key not in options
         }
+    if rates[0] != info.fps and "rate" not in options:
+        found["fps_labels"] = [info.fps]
     mapped = options.get("cameras") or found.get("cameras")
     if not isinstance(mapped, Mapping):
         raise UsageError(f"option cameras must map our names to feature keys, found {mapped!r}")
@@ -119,15 +129,15 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any]) -> Manifes
     data |= {
         "name": PLAIN,
         "description": f"LeRobot dataset as meta/info.json describes it, {len(names)} camera{'s' * (len(names) != 1)}",
-        "fps": {"hz": options.get("rate") or info.fps},
+        "fps": {"hz": options.get("rate") or rates[0]},
         "cameras": names,
         "stitch": _plain_stitch(names),
         "options": found,
     }
     manifest = validate_model(Manifest, data, "the mapping made from meta/info.json")
-    for other in infos:
-        if abs(other.fps - info.fps) > 0.01 * info.fps:
-            raise UsageError(f"its datasets have rates of {info.fps:g} and {other.fps:g} fps")
+    for other, rate in zip(infos, rates, strict=True):
+        if abs(rate - rates[0]) > 0.01 * rates[0]:
+            raise UsageError(f"its datasets have rates of {rates[0]:g} and {rate:g} fps")
         lacking = [key for key in cameras.values() if key not in other.image_features()]
         if lacking:
             raise UsageError(f"one of its datasets has no camera {lacking[0]!r}")

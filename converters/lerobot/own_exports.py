@@ -1,36 +1,53 @@
-"""Datasets that `fwdata export lerobot` wrote with copied videos: these hold frames that no row has.
+"""Datasets that `fwdata export lerobot` wrote, which say more about themselves than others do.
 
-meta/fwdata_videos.json says how many frames each file has. Where a file has as many, nothing was lost or added, and
-every episode is where its times say.
+meta/fwdata.json holds the true rate, of which info.json's is a whole number. Copied videos hold frames that no row has:
+meta/fwdata_videos.json says how many each file has. Where a file has as many, nothing was lost or added, and every
+episode is where its times say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 
-from converters.lerobot.info import inside, read_json
+from converters.lerobot.info import Info, inside, read_json
 from fwdata.errors import UsageError
 
-VIDEOS = "meta/fwdata_videos.json"
+ORIGIN, VIDEOS = "meta/fwdata.json", "meta/fwdata_videos.json"
 _MAX_BYTES = 64 << 20
 
 
 def counted_frames(folder: Path, name: str) -> int | None:
     """Frames that the export wrote to a file; None for a dataset of another writer."""
-    try:
-        status = inside(folder, VIDEOS).stat()
-    except (OSError, UsageError):
-        return None
-    count = _counts(folder, status.st_mtime_ns, status.st_size).get(name)
+    count = _said(folder, VIDEOS).get(name)
     return count if isinstance(count, int) else None
 
 
-@lru_cache(maxsize=16)
-def _counts(folder: Path, mtime_ns: int, size: int) -> Mapping[str, object]:
+def true_rate(folder: Path, info: Info) -> float | None:
+    """Rows per second (Hz) of the store that was exported; None for a dataset of another writer, and for one whose
+    info.json was given another rate since."""
+    said = _said(folder, ORIGIN)
+    rate = said.get("fps")
+    if said.get("fps_label") != info.fps or not isinstance(rate, int | float) or not isfinite(rate):
+        return None
+    return float(rate) if max(1, round(rate)) == info.fps else None
+
+
+def _said(folder: Path, name: str) -> Mapping[str, object]:
+    """A file of the export; empty where there is none, or not one of JSON."""
     try:
-        found = read_json(folder / VIDEOS, VIDEOS, _MAX_BYTES)
+        status = inside(folder, name).stat()
+    except (OSError, UsageError):
+        return {}
+    return _read(folder, name, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=32)
+def _read(folder: Path, name: str, mtime_ns: int, size: int) -> Mapping[str, object]:
+    try:
+        found = read_json(folder / name, name, _MAX_BYTES)
     except UsageError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -19,6 +19,7 @@ from converters.lerobot.info import Info
 from converters.lerobot.mapping import Fit, fit
 from converters.lerobot.meta import Dataset, corrected_info, load_dataset
 from converters.lerobot.options import LerobotOptions, options_of, rate_agrees
+from converters.lerobot.own_exports import true_rate
 from converters.lerobot.rows import read_rows
 from converters.lerobot.values import Floats
 from fwdata.errors import BadEpisode, ManifestError, UsageError
@@ -148,7 +149,8 @@ def _tells(mapping: Fit) -> bool:
 def _overruled(manifest: Manifest, place: DatasetFolder, dataset: Dataset, mapping: Fit) -> str | None:
     """A rate label that the manifest overrules, in a set that does not say it is of this benchmark."""
     label, hz = dataset.info.fps, manifest.fps.hz
-    if abs(label - hz) <= OVERRULED * hz or _tells(mapping):
+    rate = true_rate(place.folder, dataset.info) or label
+    if abs(rate - hz) <= OVERRULED * hz or _tells(mapping):
         return None
     origin = hub.provenance(place.folder)
     names = (dataset.info.robot, *(origin or ())[:1], place.folder.name, *place.relative.split("/"))

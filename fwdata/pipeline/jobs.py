@@ -20,7 +20,7 @@ from pathlib import Path
 from fwdata.errors import StaleCache, quoted
 from fwdata.io import among_writers, write_atomic
 from fwdata.store.attempts import find_attempts
-from fwdata.store.caches.identity import differences
+from fwdata.store.caches.identity import differences, listed
 from fwdata.store.files import canonical_json
 from fwdata.store.layout import LAYOUT_VERSION
 from fwdata.store.leases import JOBS, PLAN, STALE, seen_leases
@@ -104,7 +104,7 @@ class Job:
             differ = differences({"units": have}, {"units": want})
         if differ:
             raise StaleCache(
-                f"{store}: others work on {name} with another plan: {'; '.join(differ[:5])}; wait for them "
+                f"{store}: others work on {name} with another plan: {listed(differ)}; wait for them "
                 f"(`fwdata status {quoted(store)}`), or give it up with `fwdata clean {quoted(store)} --older-than 0`"
             )
         return cls(store, name, found)

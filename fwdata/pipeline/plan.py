@@ -15,7 +15,7 @@ from fwdata.manifest import Manifest, validate_model
 from fwdata.pipeline.registry import filled_options
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
-from fwdata.store.caches.identity import differences
+from fwdata.store.caches.identity import differences, listed
 from fwdata.store.files import LocalFiles, plan_digest, refuse_nested
 from fwdata.store.layout import PART_BYTES, PART_EPISODES, part_name
 from fwdata.store.leases import JOBS
@@ -117,7 +117,9 @@ def check_output(request: ConvertRequest) -> Manifest | None:
         return converted
     changed = differences(_source(converted), _source(request.manifest))
     if changed:
-        raise StaleCache(f"{out} was converted from another source: {'; '.join(changed)}; choose another --out")
+        before, now = converted.name, request.manifest.name
+        how = "from another source" if before == now else f"with manifest {before!r}, asked for {now!r}"
+        raise StaleCache(f"{out} was converted {how}: {listed(changed)}; choose another --out")
     return converted
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError, did_you_mean
 from fwdata.store.files import Files, json_digest
 from fwdata.store.metadata import read_record
 from fwdata.store.records import CacheRecord, JsonObject
+
+LISTED = 5
+"""Differences that a message names; the others are counted."""
 
 if TYPE_CHECKING:
     from fwdata.manifest import Manifest
@@ -78,6 +81,12 @@ def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> list[str]:
     return [f"{key} is {_show(old)}, asked for {_show(new)}" for key, old, new in differing(have, want)]
 
 
+def listed(differ: Sequence[str]) -> str:
+    """Differences in one sentence: the first five, the others counted."""
+    more = len(differ) - LISTED
+    return "; ".join([*differ[:LISTED], *([f"and {more} more"] if more > 0 else [])])
+
+
 def _show(value: object) -> str:
     text = str(value) or "''"
     return f"{text[:12]}.." if len(text) > 40 else text
@@ -87,7 +96,7 @@ def refuse_if_different(kind: str, name: str, have: Mapping[str, Any], want: Map
     """StaleCache with the differences named, unless both identities are equal."""
     found = differences(have, want)
     if found:
-        raise StaleCache(f"{kind} {name!r} does not match: {'; '.join(found)}; {advice}")
+        raise StaleCache(f"{kind} {name!r} does not match: {listed(found)}; {advice}")
 
 
 def check_cache_name(name: str) -> None:

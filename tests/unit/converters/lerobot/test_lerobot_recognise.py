@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,45 @@ def test_a_franka_of_ones_own_is_not_libero(tmp_path, state, action, part, fps):
     assert "the features fit manifest lerobot-libero as well, which is not taken" in told and part in told
     named = [w for w in converter("lerobot-libero", gripper_action="recorded").discover(own).warnings if part in w]
     assert named and named[0].startswith("manifest lerobot-libero was named, but ")
+
+
+def exported(folder: Path, fps: float, label: int) -> None:
+    """What `fwdata export lerobot` writes beside a store's rows."""
+    (folder / "meta/fwdata.json").write_text(json.dumps({"fps": fps, "fps_label": label}))
+
+
+def robotwin_like(folder: Path) -> Path:
+    """A set of RoboTwin's features and rule of rows, at a rounded rate and with no name of it."""
+    rows = {e: np.abs(np.sin(0.1 * np.arange(length + 1)[:, None] + np.arange(14))) for e, length in enumerate(LENGTHS)}
+    values = {(STATE, e): found[:-1] for e, found in rows.items()} | {
+        (ACTION, e): found[1:] for e, found in rows.items()
+    }
+    vectors = {STATE: 14, ACTION: 14}
+    recipe = Recipe(fps=17, robot="aloha", cameras=ROBOTWIN_CAMERAS, vectors=vectors, values=values, **FEW)
+    return write_dataset(folder, recipe)
+
+
+def test_an_export_of_a_robotwin_store_is_robotwin_by_its_true_rate(tmp_path):
+    root = robotwin_like(tmp_path / "set")
+    assert choose_manifest([root], {}).name == "lerobot-plain"
+    exported(root, 50 / 3, 17)
+    assert choose_manifest([root], {}).name == "lerobot-robotwin"
+
+
+@pytest.mark.parametrize(
+    ("fps", "label", "expected"),
+    [(19.6, 20, 19.6), (19.6, 30, 20), (25.0, 20, 20), (float("inf"), 20, 20), (20.0, 20, 20)],
+    ids=["rounded", "info.json was changed", "another rate", "no number", "whole"],
+)
+def test_an_export_is_converted_at_its_true_rate(tmp_path, fps, label, expected):
+    root = write_dataset(tmp_path / "set", changed(LIBERO, None, absolute))
+    exported(root, fps, label)
+    chosen = choose_manifest([root], {})
+    assert chosen.name == "lerobot-plain" and chosen.fps.hz == expected
+    made = Converter(chosen)
+    read = [made.read(root, ref) for ref in made.discover(root).episodes]
+    assert [int(episode.timestamp_ns[1]) for episode in read] == [round(1e9 / expected)] * 2
+    assert choose_manifest([root], {"rate": 20.0}).fps.hz == 20
 
 
 def test_libero_itself_is_recognised(tmp_path):

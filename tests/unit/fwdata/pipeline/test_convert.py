@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +29,7 @@ from robotwin_files import write_task
 import fwdata
 from fwdata.api import BadEpisode, EncodedCamera, Episode, EpisodeRef, RawCamera
 from fwdata.errors import StaleCache, StoreError, UsageError
-from fwdata.manifest import Manifest, load_manifest
+from fwdata.manifest import Fps, Manifest, load_manifest
 from fwdata.pipeline import plan as plan_module
 from fwdata.pipeline.choose import manifest_for
 from fwdata.pipeline.estimate import dry_run
@@ -148,6 +149,10 @@ def test_output_of_another_manifest_is_refused_with_the_difference(
     with pytest.raises(StaleCache, match=r"another source: options\.prefix is '', asked for now ;") as caught:
         run_convert(raw, out, changed)
     assert caught.value.exit_code == 4
+    other = changed.model_copy(update={"name": "other", "fps": Fps(hz=9), "units": dict.fromkeys("abcdefgh", "m")})
+    with pytest.raises(StaleCache, match=r"with manifest 'toy', asked for 'other': fps.hz is 10.0, asked .*") as caught:
+        run_convert(raw, out, other)
+    assert re.search(r"(; [^;]* is [^;]*, asked for [^;]*){4}; and \d+ more; choose another --out$", str(caught.value))
     assert stamps(out) == before
 
 
