@@ -25,6 +25,11 @@ EARLY_ROWS = -0.75
 NEXT_ROW = 1.5
 """Rows of delay that a slow rate makes of a state that is recorded before its command."""
 
+TOGETHER_ROWS, TOGETHER_SECONDS, MOST_TOGETHER, FEWEST = 2.0, 0.1, 0.6, 2
+"""How near, in rows or seconds, most of the columns that follow the action, at least two (three for a state before its
+action), or half of all, must be to one delay for a state to be out of step: columns that have nothing to do with each
+other correlate by chance, each at its own."""
+
 CAMERA_LAG, CAMERA_STOP = 0.75, 3.0
 MIN_SCORE, WIDEST_SECONDS, MAX_INTERVAL = 0.5, 1.5, 2.0
 MIN_SIMULATED, MIN_REAL = 5, 10
@@ -64,6 +69,8 @@ class StateDelay(Detector):
         if copied and not apart:  # a state that is made from the command is in step with it, whatever it shows
             reason = "every state column that moves is a copy of the action"
             return (self.abstain(reason, decided=DECIDED, value=seconds if len(lags) else None),)
+        if apart and not _agree(lags, rows, episode.hz, fit_action(episode).columns):
+            return (self.abstain("the columns that follow the action do so each with its own delay", decided=DECIDED),)
         return (
             self.verdict(
                 "contradicted" if apart else "confirmed",
@@ -132,6 +139,13 @@ class StateDelay(Detector):
                 episodes=tuple(found[place][0] for place in odd[:MAX_LISTED]),
             ),
         )
+
+
+def _agree(lags: Floats, rows: float, hz: float, columns: int) -> bool:
+    """Whether columns of these lags are of one delay, of so many that move."""
+    alike = int((np.abs(lags - rows) <= max(TOGETHER_ROWS, TOGETHER_SECONDS * hz)).sum())
+    fewest = FEWEST if rows > 0 else FEWEST + 1
+    return 2 * alike >= columns or (alike >= fewest and alike >= MOST_TOGETHER * len(lags))
 
 
 DECIDED = "state and action of one row belong together"

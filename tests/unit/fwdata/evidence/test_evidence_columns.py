@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence_episodes import changed, clean_set, pooled, told, two_arms, with_claims
+from evidence_episodes import HZ, changed, clean_set, pooled, told, two_arms, with_claims
 
 from fwdata.evidence.episode import EpisodeInput
 
@@ -89,3 +89,20 @@ def test_a_column_that_jumps_by_a_full_turn_is_found(turn: float, scale: float) 
         assert (found.verdict, found.action, found.n) == ("contradicted", "warn", 2)
     whole = changed(own, state=np.round(own.state * 10) * 6)
     assert not told("wrapped_angles", whole)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_columns_that_have_nothing_to_do_with_each_other_tell_nothing(named: bool) -> None:
+    def told_of(kind: str, seed: int) -> set[str]:
+        rng, rows = np.random.default_rng(seed), 40 + seed
+        seconds = np.arange(rows)[:, None] / HZ
+        state, action = (np.sin(rng.uniform(0.8, 3.0, 8) * seconds + rng.uniform(0, 6.28, 8)) for _ in range(2))
+        if kind == "ramps":
+            state, action = (np.linspace(0, 1, rows)[:, None] * rng.uniform(-1, 1, 8) for _ in range(2))
+        episode = changed(two_arms(0, images=False), state=state, action=action, timestamp_s=seconds[:, 0])
+        verdicts = told("column_names", plain(episode, named)).values()
+        if kind == "waves":
+            verdicts = [*verdicts, *told("state_delay", plain(episode, named)).values()]
+        return {verdict.detector for verdict in verdicts if verdict.verdict == "contradicted"}
+
+    assert [told_of(kind, seed) for kind in ("waves", "ramps") for seed in range(20)] == [set()] * 40
