@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,16 @@ class EncodedCamera:
         _check_size(self.height, self.width)
 
 
+@runtime_checkable
+class FillsMemory(Protocol):
+    """What `RawCamera.frames` may be beside a function, so that its frames are written where the store wants them: into
+    memory that it uses again, as fresh memory costs more than copying into it."""
+
+    def into(self, memory: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+        """A fresh pass over the same blocks, one after another in memory, uint8 [T, H, W, 3]; those that do not fit in
+        arrays of their own."""
+
+
 @dataclass(frozen=True)
 class RawCamera:
     """A camera whose source holds pixels, or video that is decoded; they are stored losslessly."""
@@ -68,7 +78,8 @@ class RawCamera:
     frames: Callable[[], Iterator[NDArray[np.uint8]]]
     """Opens a fresh pass over the T frames as blocks, each uint8 [n, H, W, 3], true RGB, upright as the policy sees it.
     Blocks may have any n >= 1; keep them small (16 to 64 frames), they bound the memory of a conversion. They are
-    copied, unless an array owns its pixels and is marked read-only (`block.flags.writeable = False`)."""
+    copied, unless an array owns its pixels and is marked read-only (`block.flags.writeable = False`), or lies in
+    memory of the store's (`FillsMemory`)."""
     height: int
     """Pixels of every frame of this episode."""
     width: int

@@ -72,6 +72,25 @@ class DemoPixels:
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         """The blocks cannot be written to, so that they are stored without a copy."""
+        for turned in self._turned():
+            shown = (
+                _copied(turned, np.empty(turned.shape, np.uint8)) if self.size is None else resize(turned, self.size)
+            )
+            shown.flags.writeable = False
+            yield shown
+
+    def into(self, memory: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+        """See `fwdata.cameras.FillsMemory`."""
+        row = 0
+        for turned in self._turned():
+            small = turned if self.size is None else resize(turned, self.size)
+            fits = row + len(small) <= len(memory)
+            target = memory[row : row + len(small)] if fits else np.empty(small.shape, np.uint8)
+            row += len(small)
+            yield _copied(small, target)
+
+    def _turned(self) -> Iterator[NDArray[np.uint8]]:
+        """The kept frames in order, turned, at the recorded size; a block is gone when the next one is asked for."""
         if self.place is not None:
             with naming_file(self.path), rows_at(self.path, self.place, _few(self.place.shape)) as plain:
                 if plain is not None:
@@ -101,10 +120,7 @@ class DemoPixels:
         for first in range(0, len(wanted), BLOCK_FRAMES):
             rows = wanted[first : first + BLOCK_FRAMES]
             whole = int(rows[-1] - rows[0]) == len(rows) - 1
-            turned = turn(read[rows[0] : rows[-1] + 1] if whole else read[rows], self.operation)
-            shown = _contiguous(turned) if self.size is None else resize(turned, self.size)
-            shown.flags.writeable = False
-            yield shown
+            yield turn(read[rows[0] : rows[-1] + 1] if whole else read[rows], self.operation)
 
     def usual(self) -> NDArray[np.uint8]:
         """All images of the pass at once, as h5py and numpy give them without more ado: what reading costs otherwise.
@@ -136,14 +152,14 @@ def turn(frames: NDArray[np.uint8], operation: Operation) -> NDArray[np.uint8]:
     return frames[:, :, ::-1] if operation == "mirror" else frames
 
 
-def _contiguous(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The frames [n, H, W, 3] in an array of their own; mirrored ones colour by colour, six times as fast."""
+def _copied(frames: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The target, which is given the frames [n, H, W, 3]; mirrored ones colour by colour, six times as fast."""
     if frames.strides[2] > 0:
-        return np.array(frames, order="C")
-    found = np.empty(frames.shape, np.uint8)
+        target[...] = frames
+        return target
     for colour in range(3):
-        found[..., colour] = frames[..., colour]
-    return found
+        target[..., colour] = frames[..., colour]
+    return target
 
 
 def resize(frames: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -24,12 +24,14 @@ from fwdata.errors import StoreDamaged, StoreError, quoted
 from fwdata.io import write_atomic
 from fwdata.store.codec import (
     MISSING,
+    StoredChunk,
     array_metadata,
     check_seal,
     crc32c,
     decode_chunk,
-    encode_block,
+    encode_chunk,
     exchanged_axes,
+    join_block,
     read_seals,
     whole_shard,
 )
@@ -308,7 +310,7 @@ class ChunkedArray:
 
 
 class ArrayWriter:
-    """Appends rows to a new array, whole shards at a time; memory is bounded by one shard.
+    """Appends rows to a new array, whole shards at a time; memory is bounded by one shard as it is stored.
 
     Each shard file appears under its final name only when it is whole. `finish` writes the last one and the array's
     true length; until then the metadata, which only an array that is continued has, may name fewer rows than are on
@@ -323,8 +325,10 @@ class ArrayWriter:
         self._names = dimension_names(folder.name, 1 + len(spec.row_shape)) if named else ()
         self._block = spec.shard_rows or spec.chunk_rows
         self._seals = self._whole_shards(max_done)
-        self.rows = self._flushed = len(self._seals) * spec.chunk_rows
-        self._pending: list[NDArray[Any]] = []
+        self.rows = len(self._seals) * spec.chunk_rows
+        self._blocks = self.rows // self._block
+        self._chunks: list[StoredChunk] = []
+        self._begun: list[NDArray[Any]] = []
         if max_done:
             write_atomic(folder / "zarr.json", self._metadata(self.rows))
 
@@ -348,7 +352,8 @@ class ArrayWriter:
         return canonical_json(array_metadata(self.spec, rows, self._seals, self._names))
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Add rows [n, *row_shape] of the spec's dtype; copied, unless they cannot be written to."""
+        """Add rows [n, *row_shape] of the spec's dtype; what is kept of them is copied, unless it cannot be written
+        to: where chunks are compressed, the rows of the last one alone."""
         if rows.shape[1:] != self.spec.row_shape or rows.dtype != np.dtype(self.spec.dtype):
             raise ValueError(
                 f"{self.folder.name} takes {self.spec.dtype} rows of shape {self.spec.row_shape}, "
@@ -356,28 +361,36 @@ class ArrayWriter:
             )
         start = 0
         while start < len(rows):
-            room = self._block - (self.rows - self._flushed)
+            room = self.spec.chunk_rows - self.rows % self.spec.chunk_rows
             piece = rows[start : start + room]
-            self._pending.append(piece.copy() if piece.flags.writeable else piece)
+            kept = len(piece) < room or self.spec.codec == "crc32c"
+            self._begun.append(piece.copy() if kept and piece.flags.writeable else piece)
             self.rows += len(piece)
             start += len(piece)
-            if self.rows - self._flushed == self._block:
-                self._flush()
+            if len(piece) == room:
+                self._encode()
+                if self.rows % self._block == 0:
+                    self._flush()
 
     def append_bytes(self, data: bytes) -> None:
         """Add a buffer to a byte array."""
         self.append(np.frombuffer(data, np.uint8))
 
+    def _encode(self) -> None:
+        self._chunks.append(encode_chunk(self.spec, self._begun))
+        self._begun = []
+
     def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        data, seals = encode_block(self.spec, pending)
-        write_atomic(self.folder / self._key(self._flushed // self._block), data)
-        self._seals += seals
-        self._flushed += sum(map(len, pending))
+        write_atomic(self.folder / self._key(self._blocks), join_block(self.spec, self._chunks))
+        self._seals += [chunk.seal for chunk in self._chunks]
+        self._blocks += 1
+        self._chunks = []
 
     def finish(self) -> None:
         """Write the last, partial shard and the final length."""
-        if self._pending:
+        if self._begun:
+            self._encode()
+        if self._chunks:
             self._flush()
         write_atomic(self.folder / "zarr.json", self._metadata(self.rows))
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -95,26 +96,37 @@ def _unzstd(data: bytes, size: int, damaged: str) -> bytes:
     return body
 
 
-def encode_block(spec: ArraySpec, pieces: Sequence[NDArray[Any]]) -> tuple[bytes, list[int]]:
-    """Bytes of one shard (or of one chunk of an unsharded array) and its seals.
+@dataclass(frozen=True)
+class StoredChunk:
+    """One chunk as it is stored."""
 
-    pieces: its rows in order, at least one and at most a block, in arrays of any lengths. A partial chunk is padded
-    with zeros; chunks past the array's end are marked missing (Zarr sharding specification).
+    pieces: tuple[NDArray[Any] | bytes, ...]
+    """Its bytes, in pieces that follow each other."""
+    seal: int
+    """What it is known by in the array's seal."""
+
+    @property
+    def length(self) -> int:
+        """Bytes of all pieces."""
+        return sum(memoryview(piece).nbytes for piece in self.pieces)
+
+
+def join_block(spec: ArraySpec, chunks: Sequence[StoredChunk]) -> bytes:
+    """Bytes of one shard (or of the one chunk of an unsharded array).
+
+    chunks: in order, at least one and at most a block; those past the array's end are marked missing (Zarr sharding
+    specification).
     """
-    chunk_rows = spec.chunk_rows
-    chunks = [_encode_chunk(spec, parts) for parts in _cut(pieces, chunk_rows)]
-    seals = [seal for _, seal in chunks]
+    whole = [piece for chunk in chunks for piece in chunk.pieces]
     if spec.shard_rows is None:
-        return b"".join(chunks[0][0]), seals
-    index = np.full((spec.shard_rows // chunk_rows, 2), MISSING, "<u8")
+        return b"".join(whole)
+    index = np.full((spec.shard_rows // spec.chunk_rows, 2), MISSING, "<u8")
     offset = 0
-    for slot, (stored, _) in enumerate(chunks):
-        length = sum(memoryview(piece).nbytes for piece in stored)
-        index[slot] = (offset, length)
-        offset += length
+    for slot, chunk in enumerate(chunks):
+        index[slot] = (offset, chunk.length)
+        offset += chunk.length
     table = index.tobytes()
-    whole = [piece for stored, _ in chunks for piece in stored]
-    return b"".join([*whole, table, crc32c(table).to_bytes(4, "little")]), seals
+    return b"".join([*whole, table, crc32c(table).to_bytes(4, "little")])
 
 
 def whole_shard(data: bytes, spec: ArraySpec) -> list[int] | None:
@@ -139,28 +151,14 @@ def _chunk_bytes(spec: ArraySpec) -> int:
     return int(np.prod(spec.row_shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize * spec.chunk_rows
 
 
-def _cut(pieces: Sequence[NDArray[Any]], rows: int) -> Iterator[list[NDArray[Any]]]:
-    """The rows of all pieces, so many at a time, as views; the last ones may be fewer."""
-    parts: list[NDArray[Any]] = []
-    held = 0
-    for piece in pieces:
-        start = 0
-        while start < len(piece):
-            parts.append(piece[start : start + rows - held])
-            start += len(parts[-1])
-            held += len(parts[-1])
-            if held == rows:
-                yield parts
-                parts, held = [], 0
-    if parts:
-        yield parts
+def encode_chunk(spec: ArraySpec, parts: Sequence[NDArray[Any]]) -> StoredChunk:
+    """One chunk, padded with zeros where rows are missing. Rows that are stored plainly are not copied.
 
-
-def _encode_chunk(spec: ArraySpec, parts: list[NDArray[Any]]) -> tuple[tuple[NDArray[Any] | bytes, ...], int]:
-    """(stored bytes in pieces that follow each other, seal) of a chunk; rows that are stored plainly are not copied."""
+    parts: its rows in order, at least one and at most a chunk, in arrays of any lengths.
+    """
     if spec.codec == "lines":
         data = compress_lines(_exchanged(spec, parts))
-        return (data,), crc32c(data)
+        return StoredChunk((data,), crc32c(data))
     rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     body: NDArray[Any] | bytes = np.ascontiguousarray(rows, np.dtype(spec.dtype).newbyteorder("<"))
     missing = _chunk_bytes(spec) - memoryview(body).nbytes
@@ -168,14 +166,14 @@ def _encode_chunk(spec: ArraySpec, parts: list[NDArray[Any]]) -> tuple[tuple[NDA
         body = memoryview(body).tobytes() + bytes(missing)
     if spec.codec == "crc32c":
         seal = crc32c(body)
-        return (body, seal.to_bytes(4, "little")), seal
+        return StoredChunk((body, seal.to_bytes(4, "little")), seal)
     from numcodecs.zstd import compress
 
     data = bytes(compress(body, 3, True))
-    return (data,), crc32c(data)
+    return StoredChunk((data,), crc32c(data))
 
 
-def _exchanged(spec: ArraySpec, parts: list[NDArray[Any]]) -> NDArray[Any]:
+def _exchanged(spec: ArraySpec, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """A chunk's rows with its first two axes exchanged, and zeros for the rows it lacks."""
     lines, *rest = spec.row_shape
     body = np.empty((lines, spec.chunk_rows, *rest), np.dtype(spec.dtype).newbyteorder("<"))

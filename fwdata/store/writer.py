@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.api import Camera, EncodedCamera, EncodedFrame, Episode, EpisodeRef, RawCamera, VideoCamera
+from fwdata.cameras import FillsMemory
 from fwdata.errors import BadEpisode
 from fwdata.evidence.thumbnails import Collector
 from fwdata.images.jpeg import jpeg_size
@@ -38,7 +39,7 @@ from fwdata.store.records import (
     PartSources,
 )
 from fwdata.store.sources import SourceFile, write_sources
-from fwdata.store.spool import HeldBuffers
+from fwdata.store.spool import FrameMemory, HeldBuffers, frame_bytes, is_memory
 from fwdata.store.stored_camera import stored_camera
 from fwdata.store.video_writer import VideoCameraWriter, VideoSpool, as_pixels
 
@@ -92,9 +93,15 @@ class _Spool:
     """One camera's frames of the episode in flight, checked and counted before any of them reaches the part."""
 
     def __init__(
-        self, name: str, camera: EncodedCamera | RawCamera, expected: int, folder: Path, taken: Collector | None
+        self,
+        name: str,
+        camera: EncodedCamera | RawCamera,
+        expected: int,
+        folder: Path,
+        taken: Collector | None,
+        memory: FrameMemory | None,
     ) -> None:
-        self._taken = taken
+        self._taken, self._memory = taken, memory
         self.held = HeldBuffers(folder, SPOOL_BYTES)
         self.swapped: list[bool] = []
         self.warnings: list[str] = []
@@ -105,7 +112,10 @@ class _Spool:
             raise
 
     def _fill(self, name: str, camera: EncodedCamera | RawCamera, expected: int) -> None:
-        filled = self._fill_jpeg(name, camera) if isinstance(camera, EncodedCamera) else self._fill_raw(name, camera)
+        if isinstance(camera, EncodedCamera):
+            filled = self._fill_jpeg(name, camera)
+        else:
+            filled = self._fill_raw(name, camera, expected)
         count = 0
         for count in filled:
             if count > expected:  # at once: a stream without an end must not fill the disk
@@ -124,10 +134,11 @@ class _Spool:
             self.swapped.append(frame.red_blue_swapped)
             yield len(self.swapped)
 
-    def _fill_raw(self, name: str, camera: RawCamera) -> Iterator[int]:
+    def _fill_raw(self, name: str, camera: RawCamera, expected: int) -> Iterator[int]:
         """Take in block after block; yields how many frames there are so far."""
         count = 0
-        for block in camera.frames():
+        blocks, room = self._blocks(camera, expected)
+        for block in blocks:
             if block.dtype != np.uint8 or block.shape[1:] != (camera.height, camera.width, 3):
                 raise BadEpisode(
                     f"camera {name}, frame {count}: expected uint8 [n, {camera.height}, {camera.width}, 3], "
@@ -135,9 +146,23 @@ class _Spool:
                 )
             if self._taken is not None:
                 self._taken.add_rgb(block)
-            self.held.add(_held(block))
-            count += len(block)
+            first, count = count, count + len(block)
+            if room is None or count > expected:
+                self.held.add(frame_bytes(block))
+            elif is_memory(block, room[first:count]):
+                self.held.add(memoryview(block.reshape(-1)))
+            else:  # may have been written over one that is held
+                raise BadEpisode(f"camera {name}, frame {first}: the converter did not write it where it was asked to")
             yield count
+
+    def _blocks(self, camera: RawCamera, expected: int) -> tuple[Iterator[NDArray[np.uint8]], NDArray[np.uint8] | None]:
+        """The blocks of a camera, and the memory that they are asked to lie in, if any."""
+        frames: object = camera.frames
+        if self._memory is not None and isinstance(frames, FillsMemory):
+            room = self._memory.room(expected, camera.height, camera.width)
+            if room is not None:
+                return frames.into(room), room
+        return camera.frames(), None
 
     def read(self) -> Iterator[bytes | memoryview]:
         """The frames again, whole ones, several at a time."""
@@ -148,13 +173,21 @@ class _Spool:
 
 
 def _spool(
-    name: str, camera: Camera, expected: int, folder: Path, taken: Collector | None = None
+    name: str,
+    camera: Camera,
+    expected: int,
+    folder: Path,
+    taken: Collector | None = None,
+    memory: FrameMemory | None = None,
 ) -> _Spool | VideoSpool:
-    """The frames of a camera, checked; BadEpisode where they are not those of the expected rows."""
+    """The frames of a camera, checked; BadEpisode where they are not those of the expected rows.
+
+    memory: lent to a camera that can fill it until the spool is closed.
+    """
     try:
         if isinstance(camera, VideoCamera):
             return VideoSpool(name, camera, expected, folder, SPOOL_BYTES, taken)
-        return _Spool(name, camera, expected, folder, taken)
+        return _Spool(name, camera, expected, folder, taken, memory)
     except IndexError as error:  # of the converter's own iterator
         raise BadEpisode(
             f"camera {name}: has no frame for some of the {expected} rows of state and action ({error})"
@@ -203,6 +236,7 @@ class PartWriter:
     _details: list[DetailsRecord] = field(default_factory=list, init=False)
     _quarantined: list[LeftOutRecord] = field(default_factory=list, init=False)
     _cameras: dict[str, _CameraWriter | VideoCameraWriter] = field(default_factory=dict, init=False)
+    _memory: dict[str, FrameMemory] = field(default_factory=dict, init=False)
     _rows: list[tuple[NDArray[Any], ...]] = field(default_factory=list, init=False)
     _frames: int = field(default=0, init=False)
     _times: dict[str, int] = field(default_factory=dict, init=False)
@@ -231,7 +265,8 @@ class PartWriter:
                 if name in self._cameras:
                     self._cameras[name].check(name, camera)
                 taken = None if look is None else look.taken.get(name)
-                spools[name] = _spool(name, camera, len(episode.state), self.store, taken)
+                memory = self._memory.setdefault(name, FrameMemory(SPOOL_BYTES))
+                spools[name] = _spool(name, camera, len(episode.state), self.store, taken, memory)
             if look is not None:
                 look.approve()
             added = tuple(text for spool in spools.values() for text in spool.warnings)
@@ -377,13 +412,6 @@ def check_jpeg(frame: EncodedFrame, height: int, width: int, taken: Collector | 
         import simplejpeg
 
         simplejpeg.decode_jpeg(frame.data, min_height=1, min_width=1, min_factor=8)
-
-
-def _held(block: NDArray[np.uint8]) -> bytes | memoryview:
-    """The bytes of a block of frames, copied unless the block owns them and they cannot be written to."""
-    flags = block.flags
-    kept = flags.c_contiguous and flags.owndata and not flags.writeable
-    return memoryview(block.reshape(-1)) if kept else block.tobytes()
 
 
 def _short(names: tuple[str, ...]) -> str:

@@ -255,6 +255,10 @@ def test_frames_are_turned_exactly_and_in_arrays_of_their_own(tmp_path, operatio
     expected = {"rot180": recorded[:, ::-1, ::-1], "mirror": recorded[:, :, ::-1], "flip_vertical": recorded[:, ::-1]}
     assert np.array_equal(np.concatenate(blocks), expected.get(operation, recorded)[rows])
     assert all(block.flags.c_contiguous and not block.flags.writeable for block in blocks)  # stored without a copy
+    memory = np.zeros((len(rows), 6, 8, 3), np.uint8)
+    filled = list(pixels.into(memory))
+    assert np.array_equal(memory, np.concatenate(blocks)) and all(block.base is memory for block in filled)
+    assert [len(block) for block in pixels.into(memory[:-1])] == [len(block) for block in blocks]
 
 
 @pytest.mark.parametrize("chunks", [False, True])

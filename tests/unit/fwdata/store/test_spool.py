@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import pytest
 from fwdata.api import BadEpisode, RawCamera
 from fwdata.store.array import ArrayWriter, ChunkedArray
 from fwdata.store.files import LocalFiles
-from fwdata.store.layout import ArraySpec, byte_array
-from fwdata.store.spool import PIECE_BYTES, HeldBuffers
-from fwdata.store.writer import _spool
+from fwdata.store.layout import ArraySpec, byte_array, frame_array
+from fwdata.store.spool import PIECE_BYTES, FrameMemory, HeldBuffers
+from fwdata.store.writer import _Spool, _spool
 
 SIZES = (3, 0, PIECE_BYTES, 10, PIECE_BYTES - 10, 1, 5)
 
@@ -97,3 +97,64 @@ def test_blocks_that_a_converter_fills_again_are_copied_and_its_own_read_only_on
         shared = [np.shares_memory(np.frombuffer(a, np.uint8), b) for a, b in zip(pieces, given, strict=True)]
         assert shared == [kind == "own"] * 3
         spool.close()
+
+
+class _Filled:
+    """Frames that are written into memory of the store's, in blocks of some, as a converter does it, or wrongly."""
+
+    def __init__(self, recorded: np.ndarray, kind: str = "right") -> None:
+        self.recorded, self.kind = recorded, kind
+        self.given: list[np.ndarray] = []
+
+    def __call__(self) -> Iterator[np.ndarray]:
+        yield from (self.recorded[low : low + 4] for low in range(0, len(self.recorded), 4))
+
+    def into(self, memory: np.ndarray) -> Iterator[np.ndarray]:
+        self.given.append(memory)
+        for low, block in zip(range(0, len(self.recorded), 4), self(), strict=True):
+            at = 0 if self.kind == "all at the first place" else low
+            target = memory[at : at + 4] if at + len(block) <= len(memory) else np.empty_like(block)
+            target = target[: len(block)]
+            target[:] = block
+            yield target[::-1] if self.kind == "turned" else target
+
+
+def _stored(folder: Path, spools: Iterable[_Spool]) -> np.ndarray:
+    """The frames of some episodes as an array holds them, each spool closed before the next one is filled."""
+    writer = ArrayWriter(folder / "frames", frame_array(8, 8))
+    for spool in spools:
+        for data in spool.read():
+            writer.append(np.frombuffer(data, np.uint8).reshape(-1, 8, 8, 3))
+        spool.close()
+    writer.finish()
+    return ChunkedArray(LocalFiles(folder), "frames").rows(0, writer.rows)
+
+
+def test_frames_of_episodes_that_share_their_memory_are_stored_as_recorded(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    episodes = [rng.integers(0, 256, (length, 8, 8, 3), np.uint8) for length in (21, 40, 7)]
+    memory, cameras = FrameMemory(1 << 20), [_Filled(episode) for episode in episodes]
+    spools = (_spool("wrist", RawCamera(c, 8, 8), len(c.recorded), tmp_path, memory=memory) for c in cameras)
+    assert np.array_equal(_stored(tmp_path, spools), np.concatenate(episodes))
+    assert np.shares_memory(cameras[1].given[0], cameras[2].given[0])
+
+
+@pytest.mark.parametrize(("kind", "frame"), [("all at the first place", 4), ("turned", 0)])
+def test_frames_that_do_not_lie_where_they_belong_are_refused(tmp_path: Path, kind: str, frame: int) -> None:
+    camera = RawCamera(_Filled(np.ones((12, 8, 8, 3), np.uint8), kind), 8, 8)
+    with pytest.raises(BadEpisode, match=f"camera wrist, frame {frame}: the converter did not write it where"):
+        _spool("wrist", camera, 12, tmp_path, memory=FrameMemory(1 << 20))
+
+
+@pytest.mark.parametrize(("rows", "message"), [(9, "more frames than the 9 rows"), (13, "holds 12 frames, state")])
+def test_frames_in_memory_are_counted(tmp_path: Path, rows: int, message: str) -> None:
+    camera = RawCamera(_Filled(np.zeros((12, 8, 8, 3), np.uint8)), 8, 8)
+    with pytest.raises(BadEpisode, match=message):
+        _spool("wrist", camera, rows, tmp_path, memory=FrameMemory(1 << 20))
+
+
+def test_an_episode_that_is_larger_than_the_memory_is_held_without_it(tmp_path: Path) -> None:
+    recorded = np.random.default_rng(4).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    frames = _Filled(recorded)
+    spool = _spool("wrist", RawCamera(frames, 8, 8), 12, tmp_path, memory=FrameMemory(recorded.nbytes - 1))
+    assert np.array_equal(_stored(tmp_path, [spool]), recorded) and not frames.given
