@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fwdata.images.colour import FULL_RANGE, ToRgb, tags_of
 from fwdata.images.demux import INIT_OPTIONS
-from fwdata.images.video import DecodeError, VideoHeader, VideoPacket, ffmpeg_words
+from fwdata.images.video import DecodeError, VideoHeader, VideoPacket, ffmpeg_words, undamaged
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -40,10 +40,11 @@ def recode(
 ) -> tuple[VideoHeader, Iterator[VideoPacket]]:
     """Header and packets of frames in display order; one packet per frame, no reordering.
 
-    as_rgb: code the RGB of the frames. DecodeError for no frame and for one of another size; MixedFrames, while packets
-    are taken, where as_rgb is False and not all samples can be kept as they are.
+    as_rgb: code the RGB of the frames. DecodeError for no frame, a damaged one and one of another size; MixedFrames,
+    while packets are taken, where as_rgb is False and not all samples can be kept as they are.
     Cost: 280 frames of 640x480 pixels per CPU second; 99 to 132 kB each.
     """
+    frames = undamaged(frames)
     first = next(frames, None)
     if first is None:
         raise DecodeError("the video holds no frame")

@@ -7,7 +7,7 @@ prefixes or start codes): the decoder tells them apart by the extradata.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -102,6 +102,14 @@ def ffmpeg_words(error: Exception) -> str:
 
 class DecodeError(ValueError):
     """A packet that the decoder does not take, or a frame that it marks as damaged; says what was found."""
+
+
+def undamaged(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames of an episode's rows in order. DecodeError for the first that its decoder marks as damaged."""
+    for row, frame in enumerate(frames):
+        if frame.is_corrupt:
+            raise DecodeError(f"the decoder marks the frame of row {row} as damaged")
+        yield frame
 
 
 class PacketDecoder:

@@ -46,10 +46,15 @@ type Seen = Callable[[VideoFrame], None]
 """Called with every frame in the order they are shown, from the first entry's frame on."""
 
 
+class DamagedVideo(DecodeError):
+    """Packets of which a decoder makes something, and other things at times: no way to decode them is right."""
+
+
 def check_packets(
     packets: Packets, rows: NDArray[np.int64], size: tuple[int, int], seen: Seen = lambda frame: None
 ) -> None:
-    """Decode all packets once (twice with open groups, to compare). DecodeError saying what keeps them out of a store.
+    """Decode all packets once (twice with open groups, to compare). DecodeError saying what keeps them out of a store;
+    DamagedVideo where their frames are not to be stored in another way either.
 
     Every frame from the first entry on must come out once, undamaged, of one size, format and colour, and an entry's
     own frame must be one that decoding can start from: containers lie about that.
@@ -87,8 +92,31 @@ def check_packets(
         alone: dict[int, int] = {}
         look.expect(range(low, high), look.decoded(first, len(ranks), high - 1), alone)
         wrong = next((rank for rank in range(low, high) if alone[rank] != whole[rank]), None)
+        if wrong == low:  # an entry's own frame is coded without any other, so that it cannot depend on these
+            raise DamagedVideo(f"frame {wrong} is a keyframe that is decoded to another image each time")
         if wrong is not None:
+            _check_same_again(look, whole)
             raise DecodeError(f"frame {wrong} differs when decoding starts at its keyframe")
+
+
+def _check_same_again(look: _Look, whole: dict[int, int]) -> None:
+    """DamagedVideo where decoding everything again gives other frames, or the decoder reports errors on the way: it
+    conceals what it cannot decode, of HEVC without a mark. A keyframe that is none does not make it do so."""
+    import av.logging
+
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as told:
+            again: dict[int, int] = {}
+            look.expect(sorted(whole), look.decoded(0, len(look.packets.ranks)), again)
+    finally:
+        av.logging.set_level(before)
+    if told:
+        raise DamagedVideo(f"the decoder reports: {' '.join(told[0][2].split())}")
+    wrong = next((rank for rank in sorted(whole) if again[rank] != whole[rank]), None)
+    if wrong is not None:
+        raise DamagedVideo(f"frame {wrong} is decoded to another image each time")
 
 
 def _check_parameter_sets(packets: Packets) -> None:

@@ -26,12 +26,13 @@ from fwdata.evidence.looks import packet_print
 from fwdata.evidence.thumbnails import Collector
 from fwdata.images.colour import ToRgb
 from fwdata.images.recode import MixedFrames, recode
-from fwdata.images.video import DecodeError, VideoHeader, VideoPacket
+from fwdata.images.video import DecodeError, VideoHeader, VideoPacket, undamaged
 from fwdata.store.array import ArrayWriter, write_table
 from fwdata.store.layout import byte_array
 from fwdata.store.records import CameraRecord, VideoHeaderRecord
-from fwdata.store.video_check import LONG_GROUP, Packets, check_packets
+from fwdata.store.video_check import LONG_GROUP, DamagedVideo, Packets, check_packets
 
+DAMAGED = "download the video again, or leave the episode out"
 PIXEL_BLOCK = 16
 """Frames that are converted to pixels together."""
 
@@ -57,6 +58,9 @@ class VideoSpool:
                 raise DecodeError(camera.unkept)
             self._take(camera.header, camera.packets())
             self._check(camera)
+        except DamagedVideo as error:
+            self.close()
+            raise BadEpisode(f"camera {name}: the video is damaged: {error}; {DAMAGED}") from None
         except DecodeError as error:
             self._recode(name, camera, str(error))
         except BaseException:
@@ -144,12 +148,15 @@ def as_pixels(camera: VideoCamera) -> RawCamera:
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         to_rgb, block = ToRgb(), []
-        for number, frame in enumerate(camera.frames(), 1):
-            rgb = to_rgb(frame)
-            block.append(rgb[..., ::-1] if camera.swapped else rgb)
-            if len(block) == PIXEL_BLOCK or number == len(camera.rows):
-                yield np.stack(block)
-                block = []
+        try:
+            for number, frame in enumerate(undamaged(camera.frames()), 1):
+                rgb = to_rgb(frame)
+                block.append(rgb[..., ::-1] if camera.swapped else rgb)
+                if len(block) == PIXEL_BLOCK or number == len(camera.rows):
+                    yield np.stack(block)
+                    block = []
+        except DecodeError as error:
+            raise BadEpisode(f"{error}; {DAMAGED}") from None
 
     return RawCamera(blocks, camera.height, camera.width)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
+import av.logging
 import numpy as np
 import pytest
 from clips import ffmpeg_rgb, moving, write_clip
@@ -16,11 +17,11 @@ from fixtures import run_convert
 from video_stores import VIDEO_PLUGIN, video_manifest, video_store, write_recording
 
 import fwdata
-from fwdata.api import VideoCamera, VideoPacket
+from fwdata.api import BadEpisode, VideoCamera, VideoPacket
 from fwdata.images.video import DecodeError, VideoHeader, is_entry, parameter_sets
 from fwdata.pipeline.results import ConvertReport
 from fwdata.store.video_check import Packets, check_packets
-from fwdata.store.video_writer import VideoSpool
+from fwdata.store.video_writer import VideoSpool, as_pixels
 
 FRAMES = 24
 
@@ -219,6 +220,45 @@ def test_frames_that_are_not_rows_may_be_damaged(tmp_path: Path, monkeypatch: py
     report, out = convert_beside_good(tmp_path / "raw", monkeypatch)
     assert report.quarantined == []
     assert np.array_equal(fwdata.open(out).episodes[0].frames("wrist"), shown[:10])
+
+
+def overwritten(path: Path, number: int) -> None:
+    """Write 1 bits over all but the head of one packet."""
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    (first, size), data = packets[number], bytearray(path.read_bytes())
+    data[first + 40 : first + size] = b"\xff" * (size - 40)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 13])
+def test_concealed_damage_is_not_stored_in_another_way(
+    number: int, tmp_path: Path, camera_of: Callable[[Path], VideoCamera]
+) -> None:
+    """HEVC's decoder marks nothing; that it makes another image each time tells. Packets 0, 5 and 13 are keyframes."""
+    params = "log-level=none:pools=1:frame-threads=1:keyint=8:min-keyint=8:open-gop=1:bframes=3:b-adapt=0:scenecut=0"
+    write_clip(tmp_path / "c.mp4", moving(FRAMES), "libx265", gop=8, options={"x265-params": params})
+    assert spool(camera_of(tmp_path / "c.mp4"), tmp_path).warnings == []
+    overwritten(tmp_path / "c.mp4", number)
+    level = av.logging.get_level()
+    with pytest.raises(BadEpisode, match=r"camera head: the video is damaged: .*; download the video again, or leave"):
+        spool(camera_of(tmp_path / "c.mp4"), tmp_path)
+    assert av.logging.get_level() == level
+
+
+@pytest.mark.parametrize("options", [{}, {"x264-params": "open-gop=1:bframes=3:b-adapt=0"}], ids=["closed", "open"])
+def test_frames_that_a_decoder_marks_as_damaged_are_not_stored_whatever_a_converter_does(
+    options: dict[str, str], tmp_path: Path, camera_of: Callable[[Path], VideoCamera]
+) -> None:
+    """The toy converter hands out what the decoder gives, unseen."""
+    write_clip(tmp_path / "c.mp4", moving(FRAMES), gop=8, options=options)
+    overwritten(tmp_path / "c.mp4", 9)
+    camera = camera_of(tmp_path / "c.mp4")
+    assert len(list(camera.frames())) == FRAMES
+    with pytest.raises(BadEpisode, match=r"camera head: .*the decoder marks the frame of row \d+ as damaged"):
+        spool(camera, tmp_path)
+    with pytest.raises(BadEpisode, match=r"marks the frame of row \d+ as damaged; download the video again, or leave"):
+        list(as_pixels(camera).frames())
 
 
 @pytest.mark.slow
