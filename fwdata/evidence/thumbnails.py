@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.looks import CameraLook, LookTaker, averaged, packet_print
+from fwdata.evidence.sampled import LIGHT_WIDTH, Sampler
 from fwdata.images.small import WIDTH, block_size, small_grey
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
     from fwdata.api import Camera
-
-LIGHT_WIDTH = 32
-"""The same where decoding less of a JPEG saves time and only light detectors look."""
 
 LIGHT_EVERY, LIGHT_VIDEO_EVERY = 2, 3
 """Of the frames that only light detectors look at, every second one has a thumbnail, every third of a video: at most
@@ -82,17 +80,12 @@ def looked_through(camera: Camera, rows: int) -> Collector:
     return taken
 
 
-HELD_FRAMES, HELD_PIXELS = 24, 1 << 22
-"""Video frames that are held before they are looked at, at most: between two that are decoded, looking at one takes
-three to five times as long as right after another, whose code is still in the processor's caches. No more pixels are
-held (6 MB), nor decoded images of more than that at all."""
-
-
 class Collector:
     """Takes the thumbnails of one camera as its frames pass by.
 
     light: only light detectors look at them. JPEG buffers are decoded no larger than checking them takes, and those
-    that nothing else decodes are left out. every: frames from one that is taken to the next.
+    that nothing else decodes are left out; of video frames some pixels are taken. every: frames from one that is taken
+    to the next.
     """
 
     def __init__(self, light: bool = False, every: int = 1) -> None:
@@ -100,7 +93,7 @@ class Collector:
         self._passed, self._first = 0, 0
         self._blocks: list[NDArray[np.uint8]] = []
         self._order: NDArray[np.int64] | None = None
-        self._held: list[VideoFrame] = []
+        self._sampler = Sampler()
         self._look = LookTaker()
 
     @property
@@ -143,24 +136,16 @@ class Collector:
         self._look.add_jpeg(data, swapped)
 
     def add_video(self, frame: VideoFrame) -> None:
-        """Take one decoded video frame; it is held until some are looked at together."""
+        """Take one decoded video frame, of which nothing is held."""
         if self._passed == self._first:
             self._look.add_video(frame)
         if self._skips():
             return
-        if self._held and (frame.width, frame.height) != (self._held[0].width, self._held[0].height):
-            self._look_at_held()
-        self._held.append(frame)
-        if len(self._held) >= HELD_FRAMES or len(self._held) * frame.width * frame.height >= HELD_PIXELS:
-            self._look_at_held()
+        self._blocks += self._sampler.add(frame) if self.light else [from_video(frame)[None]]
 
     def add_prints(self, prints: Iterable[int]) -> None:
         """Take the prints of the video packets whose frames the rows show."""
         self._look.add_prints(prints)
-
-    def _look_at_held(self) -> None:
-        self._blocks += [from_video(frame)[None] for frame in self._held]
-        self._held = []
 
     def order(self, rows: NDArray[np.int64]) -> None:
         """Say which of the frames taken is shown at each row, int64 [T]."""
@@ -168,12 +153,12 @@ class Collector:
 
     def clear(self, first: int = 0) -> None:
         """Forget everything taken, for another pass. first: the frame that row 0 shows, which is taken."""
-        self._passed, self._first, self._blocks, self._order, self._held = 0, first, [], None, []
-        self._look = LookTaker()
+        self._passed, self._first, self._blocks, self._order = 0, first, [], None
+        self._sampler, self._look = Sampler(), LookTaker()
 
     def take(self) -> NDArray[np.uint8]:
         """uint8 [ceil(T / every), h, w], the frames of the rows 0, every, 2 every, .. in order."""
-        self._look_at_held()
+        self._blocks += self._sampler.take()
         if not self._blocks:
             return np.empty((0, 1, 1), np.uint8)
         taken = np.concatenate(self._blocks)
