@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.records import DatasetVerdict, MotionTrace
-from fwdata.evidence.signals import Floats, lagged, middle, non_negative_fit, non_negative_fits
+from fwdata.evidence.signals import Floats, lagged_each, middle, non_negative_fit, non_negative_fits
 
 APART, GAIN, SCORE = 2, 0.2, 0.5
 """Rows by which an episode's images are out of step, how much better that lag explains them, and how well.
@@ -66,9 +66,12 @@ def exceptions(traces: Sequence[MotionTrace]) -> tuple[OwnLag, ...]:
     for _ in range(2):
         scores = scores_of(used, reach, kept)
         own = scores.argmax(axis=1) - reach
-        if (np.abs(own) < APART).sum() < AGREE:
+        near = np.abs(own) < APART
+        if near.sum() < AGREE:
             return ()
-        kept = np.abs(own) < APART
+        if (near == kept).all():
+            break  # the scores are those without the others already
+        kept = near
     best, expected = scores.max(axis=1), scores[:, reach]
     found = [
         OwnLag(places[i], float(own[i]), float(best[i]), float(expected[i]))
@@ -186,11 +189,9 @@ def scores_of(
     without = ~np.eye(len(traces), dtype=np.bool_) & kept
     left = np.stack([grams[others].sum(axis=0) for others in without])
     right = np.stack([moments[others].sum(axis=0) for others in without])
-    found = np.zeros((len(traces), 2 * reach + 1))
-    for index, (trace, weights) in enumerate(zip(traces, non_negative_fits(left, right), strict=True)):
-        explained = trace.speeds @ weights
-        found[index] = lagged(explained[:, None], trace.energy[:, None], range(-reach, reach + 1))[:, 0]
-    return found
+    weights = non_negative_fits(left, right)
+    pairs = [((t.speeds @ each)[:, None], t.energy[:, None]) for t, each in zip(traces, weights, strict=True)]
+    return np.stack([each[:, 0] for each in lagged_each(pairs, [range(-reach, reach + 1)] * len(pairs))])
 
 
 SLIGHTLY = 1.5

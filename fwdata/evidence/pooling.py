@@ -50,11 +50,11 @@ def outliers(episodes_for: int, against: int) -> bool:
 
 
 def _pooled(detector: str, subject: str, judged: Sequence[EpisodeVerdict], min_episodes: int) -> DatasetVerdict:
-    good = [verdict for _, verdict in judged if verdict.verdict == "confirmed"]
-    bad = [(episode, verdict) for episode, verdict in judged if verdict.verdict == "contradicted"]
-    silent = [verdict for _, verdict in judged if verdict.verdict == "no evidence"]
-    outcome = agreed(len(good), len(bad))
-    against = [verdict for _, verdict in bad]
+    by: dict[str, list[EpisodeVerdict]] = {"confirmed": [], "contradicted": [], "no evidence": []}
+    for each in judged:
+        by[each[1].verdict].append(each)
+    good, against, silent = ([verdict for _, verdict in found] for found in by.values())
+    outcome = agreed(len(good), len(against))
     shown = {"confirmed": good, "no evidence": silent}.get(outcome) or against
     words = against or shown  # exceptions tell what they measure, also where the others are right
     values = [verdict.value for verdict in shown if verdict.value is not None]
@@ -64,13 +64,13 @@ def _pooled(detector: str, subject: str, judged: Sequence[EpisodeVerdict], min_e
         subject=subject,
         value=middle(np.asarray(values, np.float64)) if values else None,
         episodes_for=len(good),
-        against=len(bad),
+        against=len(against),
         abstained=len(silent),
-        action=severity(shown, len(good), len(bad), min_episodes),
+        action=severity(shown, len(good), len(against), min_episodes),
         decided=_common(verdict.decided for verdict in shown),
         measured=_common(verdict.measured for verdict in words),
         detail=_common(verdict.detail for verdict in words),
-        episodes=tuple(episode for episode, _ in bad[:MAX_LISTED]),
+        episodes=tuple(episode for episode, _ in by["contradicted"][:MAX_LISTED]),
     )
 
 
@@ -87,5 +87,7 @@ def severity(shown: Sequence[Verdict], episodes_for: int, against: int, min_epis
 
 def _common(words: Iterable[str]) -> str:
     """The most frequent of some texts, the first among equals."""
-    counts = Counter(text for text in words if text)
-    return counts.most_common(1)[0][0] if counts else ""
+    texts = [text for text in words if text]
+    if len(set(texts)) < 2:
+        return texts[0] if texts else ""
+    return Counter(texts).most_common(1)[0][0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, cast
 
@@ -108,7 +108,7 @@ class Verdict:
 
     def to_json(self) -> VerdictJson:
         """The verdict as plain JSON, empty fields left out."""
-        return cast(VerdictJson, compact(asdict(self)))
+        return cast(VerdictJson, compact(vars(self)))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
@@ -233,6 +233,10 @@ class EpisodeMeasurement:
         """The verdicts of one detector."""
         return self._by_detector.get(detector, ())
 
+    def of_all(self, detectors: Sequence[str]) -> tuple[Verdict, ...]:
+        """The verdicts of some detectors."""
+        return tuple(verdict for name in detectors for verdict in self.of(name))
+
     def motion_traces(self) -> list[MotionTrace]:
         """Those of cameras that keep recording: a frozen one is neither late nor of other joints."""
         frozen = {verdict.subject for verdict in self.of(FROZEN) if verdict.verdict == "contradicted"}
@@ -307,7 +311,7 @@ class DatasetVerdict:
 
     def to_json(self) -> DatasetVerdictJson:
         """The verdict as plain JSON, empty fields left out."""
-        return cast(DatasetVerdictJson, compact(asdict(self)))
+        return cast(DatasetVerdictJson, compact(vars(self)))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DatasetVerdict:

@@ -264,8 +264,12 @@ def _overlaps(left: Floats, right: Floats, shift: NDArray[np.int64]) -> tuple[Fl
 
 def peak(lags: Sequence[int], scores: Floats) -> tuple[float, bool]:
     """(position of the highest score, refined by a parabola; whether it lies inside the range)."""
-    found, interior = peaks(lags, scores[None])
-    return float(found[0]), bool(interior[0])
+    best = int(scores.argmax())
+    if not 0 < best < len(scores) - 1:
+        return float(lags[best]), False
+    low, middle, high = scores[best - 1 : best + 2].tolist()
+    curve = low - 2 * middle + high
+    return lags[best] + (0.5 * (low - high) / curve if curve < 0 else 0.0), True
 
 
 def peaks(lags: Sequence[int], scores: Floats) -> tuple[Floats, NDArray[np.bool_]]:

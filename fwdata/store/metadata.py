@@ -141,8 +141,30 @@ def write_record(path: Path, record: Record) -> None:
 
 def write_raw(path: Path, attributes: JsonObject) -> None:
     """`write_record` of plain JSON; for this module and its tests."""
-    content = {ROOT_KEY: {**attributes, "sha256": json_digest(attributes)}}
-    write_atomic(path / "zarr.json", canonical_json({"zarr_format": 3, "node_type": "group", "attributes": content}))
+    write_atomic(path / "zarr.json", _group_json(attributes))
+
+
+def _group_json(attributes: JsonObject) -> bytes:
+    """`canonical_json` of a group's metadata with a record and its sha256.
+
+    The record's text, of which the digest is, is made once and moved in by the depth it lies at; see `_stored_digest`.
+    """
+    text = canonical_json(attributes).removesuffix(b"\n")
+    digest = hashlib.sha256(text + b"\n").hexdigest()
+    after = min((key for key in attributes if key >= "sha256"), default=None)
+    if not attributes or after == "sha256":
+        content = {ROOT_KEY: {**attributes, "sha256": digest}}
+        return canonical_json({"zarr_format": 3, "node_type": "group", "attributes": content})
+    line = _DIGEST + digest.encode() + b'"'
+    if after is None:
+        text = text.removesuffix(b"\n}") + b"," + line + b"\n}"
+    else:
+        place = text.index(b"\n  " + json.dumps(after, ensure_ascii=False).encode() + b": ")
+        text = text[:place] + line + b"," + text[place:]
+    return b'{\n  "attributes": {\n    "fwdata": ' + text.replace(b"\n", b"\n    ") + _REST
+
+
+_REST = b'\n  },\n  "node_type": "group",\n  "zarr_format": 3\n}\n'
 
 
 def is_written_group(files: Files, key: str, data: bytes) -> bool:

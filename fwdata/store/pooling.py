@@ -65,6 +65,7 @@ def _traced(
     if store.num_frames > MAX_COMPARED_ROWS:
         return []
     none, found = EpisodeMeasurement("", "", ()), list[EpisodeMeasurement]()
+    names = [detector.name for detector in detectors]
     each = (episode for part in store.parts if part.record.episodes for episode in _rows_of(store, part))
     for inputs in batched(each, AT_ONCE):
         traces: list[list[Trace]] = [[] for _ in inputs]
@@ -72,7 +73,7 @@ def _traced(
             for episode, told in zip(inputs, traces, strict=True):
                 told += detector.trace(episode)
         found += [
-            EpisodeMeasurement(e.id, e.group, measured.get(e.id, none).verdicts, tuple(told))
+            EpisodeMeasurement(e.id, e.group, measured.get(e.id, none).of_all(names), tuple(told))
             for e, told in zip(inputs, traces, strict=True)
         ]
     return found

@@ -41,7 +41,7 @@ class ActionFit:
     delta: float
     """The same of the smoothed action with the smoothed change of the state."""
     ratio: float
-    """Median of std(action) / std(state) at the best lag; NaN where nothing is paired."""
+    """Median of std(action) / std(state) of a target; NaN for what is none."""
     lag: float
     """Rows by which the state follows the action, for the meaning found; NaN without one."""
     columns: int
@@ -63,13 +63,13 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
     columns, lags, scores = action.shape[1], searched(len(action), episode.hz), _scores(episode)
     direct, derived = _better_half(scores[:, :columns]), _better_half(scores[:, columns:])
     absolute, delta = float(direct.max()), float(derived.max())
-    ratio = middle(action.std(axis=0) / state.std(axis=0))
     meaning: Meaning | None = None
     if absolute > ABSOLUTE and absolute > delta + MARGIN:
         meaning = "absolute"
     elif delta > DELTA and delta > absolute + MARGIN:
         meaning = "delta"
     lag, interior = peak(lags, derived if meaning == "delta" else direct)
+    ratio = middle(action.std(axis=0) / state.std(axis=0)) if meaning == "absolute" else float("nan")
     return ActionFit(meaning, absolute, delta, ratio, lag if meaning else float("nan"), columns, interior)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -141,7 +143,12 @@ def own_scores(episode: EpisodeInput, pairs: list[tuple[int, int]]) -> Floats:
 
 
 def _lags(episode: EpisodeInput) -> NDArray[np.int64]:
-    latest = min(round(LATEST_SECONDS * episode.hz), len(episode.state) // 4)
+    return _up_to(min(round(LATEST_SECONDS * episode.hz), len(episode.state) // 4))
+
+
+@lru_cache(maxsize=64)
+def _up_to(latest: int) -> NDArray[np.int64]:
+    """int64 [lags], at most `STEPS`, evenly spread."""
     return np.unique(np.linspace(0, max(latest, 1), STEPS).round().astype(np.int64))
 
 

@@ -262,8 +262,7 @@ class GripperScaleDetector(Detector):
         smaller = smaller or (claimed == "percent" and seen == "unit")
         if claimed is None or (seen is None and not outside):
             reason = detail if seen else f"{detail}: too little motion to tell the scale"
-            silent = self.abstain(reason, subject=subject, decided=decided, value=high)
-            return replace(silent, measured=measured)
+            return self.verdict("no evidence", reason, subject=subject, decided=decided, value=high, measured=measured)
         wrong = outside or smaller
         return self.verdict(
             "contradicted" if wrong else "confirmed",
@@ -277,16 +276,14 @@ class GripperScaleDetector(Detector):
         )
 
     def _bound(self, episode: EpisodeInput, bound: Bound) -> Verdict:
-        weights = np.asarray(bound.weights or (1.0,) * len(bound.columns))
-        values = episode.state64[:, list(bound.columns)] @ weights
-        low, high = float(values.min()), float(values.max())
+        low, high = _ends(episode, bound)
         wrong = low < bound.low or high > bound.high
         return self.verdict(
             "contradicted" if wrong else "confirmed",
             f"values {low:.4g} .. {high:.4g}",
             subject=bound.name,
             value=high if high > bound.high or not wrong else low,
-            n=len(values),
+            n=len(episode.state),
             decided=f"{bound.low:g} .. {bound.high:g} as in layout {episode.claims.layout}",
             measured=f"{low:.4g} .. {high:.4g}",
             action="stop" if episode.claims.layout else "warn",
@@ -320,6 +317,16 @@ def group_scales(episodes: Sequence[EpisodeMeasurement], detector: str) -> dict[
             if scale and groups.get(measurement.group) != scale:
                 groups[measurement.group] = max(groups.get(measurement.group, scale), scale, key=_rank)
     return scales
+
+
+def _ends(episode: EpisodeInput, bound: Bound) -> tuple[float, float]:
+    """Smallest and largest value of what is bounded; NaN where a value is."""
+    if len(bound.columns) == 1 and not bound.weights:
+        column = bound.columns[0]
+        return float(episode.columns.low[column]), float(episode.columns.high[column])
+    weights = np.asarray(bound.weights or (1.0,) * len(bound.columns))
+    values = episode.state64[:, list(bound.columns)] @ weights
+    return float(values.min()), float(values.max())
 
 
 def _scale_words(verdict: Verdict) -> str:

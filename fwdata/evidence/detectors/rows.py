@@ -120,8 +120,10 @@ def longest_idle(episode: EpisodeInput) -> tuple[int, int]:
     """(first row, rows) of the longest stretch without any motion; (0, 0) in an episode of fewer than 20 rows."""
     if len(episode.state) < 20:
         return 0, 0
-    moving = np.flatnonzero(np.concatenate([[1.0], episode.speed[1:], [1.0]]) > 0.01)
-    gaps = np.diff(moving)
+    moves = np.ones(len(episode.speed) + 1, np.bool_)
+    np.greater(episode.speed[1:], 0.01, out=moves[1:-1])
+    moving = np.flatnonzero(moves)
+    gaps = moving[1:] - moving[:-1]
     where = int(gaps.argmax())
     return int(moving[where]) + 1, int(gaps[where]) - 1
 
