@@ -83,7 +83,8 @@ def plan_videos(episodes: Sequence[StoredEpisode], camera: str) -> CameraVideos 
         low, end = _packets(track, episode)
         header = track.headers[int(track.header_of[track.entry_of(int(shown[0]))])]
         count, total = _count(track, low, end), int(track.offset[end] - track.offset[low])
-        fits = files and header == files[-1][0] and size + total <= FILE_BYTES and _begins_anew(track, header, low)
+        same = bool(files) and header.stream() == files[-1][0].stream()
+        fits = same and size + total <= FILE_BYTES and _begins_anew(track, header, low)
         if not header.init and not _in_band(header):
             return None
         if not fits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 DECODERS = {"av1": "libdav1d", "h264": "h264", "hevc": "hevc", "vp9": "vp9", "mpeg4": "mpeg4"}
 """Codecs that are kept as recorded, and the decoder of each: FFmpeg's own "av1" works with hardware only."""
 
+
+_BIT_RATE = b"\0\0\0\x14btrt"
+"""Head of the box that says how many bits a second a stream has (ISO 14496-12 8.5.2.2: three numbers of 4 bytes)."""
 
 UNALIGNED = 1
 """AV_CODEC_FLAG_UNALIGNED: cut a frame exactly where its stream says; else a cut at the left is rounded to 32 bytes."""
@@ -69,6 +72,14 @@ class VideoHeader:
             "matrix": self.matrix,
             "range": self.color_range,
         }
+
+    def stream(self) -> VideoHeader:
+        """The header without the bit rate of `init`, which tells videos of one encoder apart by their lengths alone."""
+        at = self.init.find(_BIT_RATE)
+        if at < 0:
+            return self
+        first = at + len(_BIT_RATE)
+        return replace(self, init=self.init[:first] + bytes(12) + self.init[first + 12 :])
 
     @classmethod
     def from_json(cls, found: HeaderJson) -> VideoHeader:

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clips import moving, write_clip
+from clips import ffmpeg_rgb, moving, write_clip
 from fixtures import run_convert, tree
 from video_stores import video_store
 
@@ -116,6 +116,29 @@ def test_streams_of_other_parameters_begin_another_file(tmp_path: Path, monkeypa
     [wrist] = [v for v in plan_export(ExportRequest(store, tmp_path / "set")).videos if v.camera == "wrist"]
     assert [file.header.codec for file in wrist.files] == ["h264", "hevc", "av1"]
     assert [len(file.episodes) for file in wrist.files] == [2, 1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+def test_videos_of_one_encoder_share_a_file_whatever_their_bit_rates(
+    codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "raw/task"
+    folder.mkdir(parents=True)
+    clips = {
+        name: np.where(np.arange(24)[:, None, None, None] < calm, 90, moving(24))
+        for name, calm in (("a", 0), ("b", 20))
+    }
+    for name, frames in clips.items():
+        write_clip(folder / f"{name}.mp4", frames.astype(np.uint8), codec, gop=8, fps=10)
+    video_store(tmp_path / "raw", tmp_path / "s.zarr", monkeypatch, {n: (f"{n}.mp4", range(24)) for n in clips})
+    store = fwdata.open(tmp_path / "s.zarr")
+    request = ExportRequest(store, tmp_path / "set")
+    [wrist] = [v for v in plan_export(request).videos if v.camera == "wrist"]
+    assert [len(file.episodes) for file in wrist.files] == [2]
+    export_lerobot(request)
+    [path] = (tmp_path / "set/videos/observation.images.wrist").rglob("*.mp4")
+    assert np.array_equal(ffmpeg_rgb(path), np.concatenate([e.frames("wrist") for e in store.episodes]))
 
 
 @pytest.mark.slow
