@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, wraps
+from functools import cached_property, wraps
 from typing import cast
 
 import numpy as np
@@ -15,6 +14,7 @@ from fwdata.evidence.claims import ArmClaim, Conventions
 from fwdata.evidence.columns import ColumnValues, Mask, titles
 from fwdata.evidence.image_motion import ImageMotion
 from fwdata.evidence.looks import CameraLook
+from fwdata.evidence.shared_values import odd_factors
 from fwdata.evidence.sides import ON_AN_ARM, has_side, is_left
 from fwdata.evidence.signals import Floats, moving_rows
 
@@ -118,7 +118,7 @@ class EpisodeInput:
         """uint32 [T], a checksum of every row of state and action: the upper half of the sum of its numbers' bits, each
         times an odd number of 64 bits. Two rows that differ have one by a chance of about 1 in 2^31."""
         words = np.concatenate([self.state, self.action], axis=1, dtype=np.float32).view(np.uint32)
-        found: NDArray[np.uint32] = (words @ _factors(words.shape[1]) >> np.uint64(32)).astype(np.uint32)
+        found: NDArray[np.uint32] = (words @ odd_factors(words.shape[1]) >> np.uint64(32)).astype(np.uint32)
         return found
 
     @cached_property
@@ -199,12 +199,6 @@ class EpisodeInput:
     @cached_property
     def _arm_moving(self) -> Mapping[str, Mask]:
         return {name: moving_rows(speeds) for name, speeds in self._arm_speed.items()}
-
-
-@lru_cache(maxsize=8)
-def _factors(width: int) -> NDArray[np.uint64]:
-    draw = random.Random(0)
-    return np.array([draw.getrandbits(64) | 1 for _ in range(width)], np.uint64)
 
 
 def once[R](function: Callable[[EpisodeInput], R]) -> Callable[[EpisodeInput], R]:

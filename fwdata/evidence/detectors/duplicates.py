@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, RowTrace
-from fwdata.evidence.shared_values import shared_values
+from fwdata.evidence.shared_values import odd_factors, shared_values
 from fwdata.evidence.signals import Floats
 
 POINTS, NEAR, SHARED, ROUNDING = 32, 0.08, 0.5, 1e-4
@@ -87,15 +87,9 @@ def digests_of(columns: Floats) -> NDArray[np.uint64]:
     Two rows that differ have one digest by a chance of about 1 in 2^63.
     """
     whole = np.round(columns / ROUNDING).astype(np.int64).view(np.uint64)
-    found: NDArray[np.uint64] = np.sort((whole * _factors(len(whole))[:, None]).sum(axis=0, dtype=np.uint64))
+    found: NDArray[np.uint64] = np.sort((whole * odd_factors(len(whole))[:, None]).sum(axis=0, dtype=np.uint64))
     different: NDArray[np.uint64] = found[np.concatenate([[True], found[1:] != found[:-1]])]
     return different
-
-
-@lru_cache(maxsize=8)
-def _factors(width: int) -> NDArray[np.uint64]:
-    found: NDArray[np.uint64] = np.random.default_rng(0).integers(0, 2**64, width, np.uint64) | np.uint64(1)
-    return found
 
 
 def exact_pairs(rows: Sequence[NDArray[np.uint64]]) -> set[tuple[int, int]]:

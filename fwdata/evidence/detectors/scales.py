@@ -154,8 +154,9 @@ def switches(columns: ColumnValues) -> Mask:
     if not len(wide):
         return found
     values, near = columns.values[wide], (AT_ENDS * reach[wide])[:, None]
-    lower = (values - low[wide, None] < near).mean(axis=1)
-    upper = (high[wide, None] - values < near).mean(axis=1)
+    rows = values.shape[1]
+    lower = (values - low[wide, None] < near).sum(axis=1) / rows
+    upper = (high[wide, None] - values < near).sum(axis=1) / rows
     found[wide] = (lower + upper > ENDS) & (np.minimum(lower, upper) > EACH_END)
     return found
 
