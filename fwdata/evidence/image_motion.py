@@ -16,6 +16,9 @@ NOISE_LEVELS = 2
 COMPARED = 9
 """Frames that brightness and content are measured on."""
 
+HELD_PIXELS = 1 << 16
+"""Pixels that are compared at once: memory for more is fetched from the system anew each time, which takes longer."""
+
 MOVING_PIXEL, LEAST_MOVING = 4, 4
 RIDGE = 1.0
 
@@ -92,7 +95,7 @@ class ImageMotion:
         if len(images) <= step:
             return np.zeros(len(images))
         found = np.empty(len(images) - step)
-        for low, high in _blocks(len(found)):
+        for low, high in _blocks(len(found), max(1, HELD_PIXELS // images[0].size)):
             later, earlier = images[low + step : high + step], images[low:high]
             change = np.maximum(later, earlier) - np.minimum(later, earlier)
             least = np.full_like(change, NOISE_LEVELS)  # an array: a number takes ten times as long
@@ -124,7 +127,7 @@ def apparent_motion(images: NDArray[np.uint8]) -> Floats:
     pixels of the border, which have one neighbour less, are left out. Cost: 20 to 40 us per frame of 64x64.
     """
     found = np.zeros((len(images), 2))
-    for low, high in _blocks(len(images) - 1, 32):
+    for low, high in _blocks(len(images) - 1, 16):
         frames = images[low : high + 1].astype(np.int16)
         change = frames[1:, 1:-1, 1:-1] - frames[:-1, 1:-1, 1:-1]
         middle = frames[1:] + frames[:-1]  # twice the mean of both, and its differences four times the gradient
@@ -136,7 +139,7 @@ def apparent_motion(images: NDArray[np.uint8]) -> Floats:
         if not len(some):
             continue
         first = ends[some]
-        x, y, t = (values.reshape(-1)[moving].astype(np.int32) for values in (across, down, change))
+        x, y, t = (values.reshape(-1).take(moving).astype(np.int32) for values in (across, down, change))
         xx, xy, yy = (_sums(product, first) / 16 for product in (x * x, x * y, y * y))
         xt, yt = (_sums(product, first) / 4 for product in (x * t, y * t))
         xx, yy = xx + RIDGE, yy + RIDGE
@@ -152,5 +155,5 @@ def _sums(values: NDArray[np.int32], first: NDArray[np.int64]) -> Floats:
     return np.add.reduceat(values, first, dtype=np.int64).astype(np.float64)
 
 
-def _blocks(rows: int, size: int = 256) -> Iterator[tuple[int, int]]:
+def _blocks(rows: int, size: int) -> Iterator[tuple[int, int]]:
     return ((low, min(low + size, rows)) for low in range(0, rows, size))
