@@ -25,6 +25,16 @@ _PACKED = {
 }
 """First bytes of compressed files -> (what unpacks them, the ending that it asks for)."""
 
+_ZIP = b"PK\x03\x04"
+_REPLY = re.compile(
+    rb"""(?is) \{\s*"(error|message|detail)"\s*:[\x20-\x7e\s]*\}
+    | [\w\x20.,:-]{0,40}
+      (not\ found|access\ denied|unauthorized|forbidden|invalid\ username\ or\ password)
+      [\w\x20.!]{0,20}""",
+    re.VERBOSE,
+)
+"""Replies of servers that were saved in a file's place."""
+
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 
@@ -76,6 +86,14 @@ def described(head: bytes, name: str) -> str | None:
         code = re.search(rb"<Code>(\w+)</Code>", text)
         found = f" {code[1].decode()}" if code else ""
         return f"{name} is an error reply{found} of the download's server, not its content; download it again"
+    reply = _reply(head)
+    if reply is not None:
+        return (
+            f"{name} is a text of {len(head)} bytes ('{reply}'), not its content: a reply of the download's server was "
+            "saved in its place; check the address, log in (hf auth login) and download it again"
+        )
+    if head.startswith(_ZIP):
+        return f"{name} is a ZIP archive; unpack it: mv '{name}' '{name}.zip' && unzip '{name}.zip'"
     packed = next((packer for magic, packer in _PACKED.items() if head.startswith(magic)), None)
     if packed is not None:
         tool, ending = packed
@@ -83,6 +101,14 @@ def described(head: bytes, name: str) -> str | None:
     if not head.strip(b"\0"):
         return f"{name} begins with {len(head)} zero bytes: space was reserved for it and never written; fetch it again"
     return None
+
+
+def _reply(head: bytes) -> str | None:
+    """The short text that a whole file is, in one line, such as `Entry not found` or an error in JSON; None for others,
+    data in lines of JSON or YAML among them."""
+    match = _REPLY.fullmatch(head.strip()) if len(head) < HEAD_BYTES else None
+    text = " ".join(match[0].decode().split()) if match else ""
+    return (f"{text[:57]}.." if len(text) > 60 else text) or None
 
 
 def _title(page: bytes) -> str:

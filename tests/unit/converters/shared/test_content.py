@@ -23,6 +23,9 @@ DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>no</Mes
         (PAGE, ['is an HTML page ("Sign in to see this")', "hf auth login"]),
         (b"<HTML><body>404</body></HTML>", ["is an HTML page, not its content"]),
         (DENIED, ["is an error reply AccessDenied of the download's server"]),
+        (b"Entry not found", ["is a text of 15 bytes ('Entry not found'), not its content", "hf auth login"]),
+        (b'{"error":"Repository not found"}\n', ["is a text of 33 bytes", "a reply of the download's server"]),
+        (b"PK\x03\x04" + bytes(2000), ["is a ZIP archive; unpack it: mv 'a/b.mp4' 'a/b.mp4.zip' && unzip"]),
         (bytes(4096), ["begins with 1024 zero bytes"]),
     ],
 )
@@ -43,8 +46,10 @@ def test_what_is_not_the_content_is_named_with_what_to_do(tmp_path, data, parts)
         b'{"episode_index": 0}\n',
         b"<?xml version='1.0'?><robot/>",
         b"\x89MCAP0\r\n",
+        b'{"task_index": 0, "task": "find what was not found"}\n{"task_index": 1, "task": "press"}\n',
+        b'{"seen": ["The cup that was not found."]}',
     ],
-    ids=["parquet", "mp4", "hdf5", "jsonl", "xml", "mcap"],
+    ids=["parquet", "mp4", "hdf5", "jsonl", "xml", "mcap", "tasks", "instructions"],
 )
 def test_content_is_left_to_its_reader(tmp_path, data):
     path = tmp_path / "b.mp4"
