@@ -8,8 +8,9 @@ from fwdata.evidence.detectors.colour import ColourOrder
 from fwdata.evidence.records import DatasetVerdict, Verdict
 from fwdata.evidence.registry import find_detector
 
-CAUSES = ("wrists_exchanged", "mounts_exchanged")
-"""Detectors named first: exchanged cameras also look frozen, or out of step with the arm they are taken for."""
+CAUSES = ("unwritten_rows", "wrists_exchanged", "mounts_exchanged")
+"""Detectors named first: rows of zeros also look like another scale, exchanged cameras frozen, or out of step with the
+arm they are taken for."""
 
 
 def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], options: Mapping[str, str]) -> str | None:

@@ -16,7 +16,7 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
-from fwdata.evidence.sentences import agreement, together
+from fwdata.evidence.sentences import CAUSES, agreement, together
 from fwdata.evidence.thumbnails import LIGHT_EVERY, LIGHT_VIDEO_EVERY, Collector, looked_through
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.store.evidence import read_evidence
@@ -65,7 +65,7 @@ class EvidenceGate:
 
     def reason(self, measurement: EpisodeMeasurement) -> str | None:
         """Why a recording must be left out, or None."""
-        for verdict in measurement.verdicts:
+        for verdict in sorted(measurement.verdicts, key=lambda each: each.detector not in CAUSES):
             if verdict.verdict != "contradicted" or verdict.action != "stop" or verdict.detector in self.accepted:
                 continue
             detector = find_detector(verdict.detector)

@@ -79,7 +79,7 @@ def look_first(
     options = {name: option for m in measured for name, option in m.options.items()}
     images = {recording.id for recording, shown in chosen if shown}
     seen = sum(measurement.episode in images for measurement in measured)
-    kept = _without_outliers(request, measured, first) if first else measured
+    kept = _without_outliers(request, measured, first)
     look = FirstLook(len(measured), seen, pool_verdicts([*beside, *kept]), options, tuple(outcomes))
     why = refusal(look.verdicts, request.accept, options)
     if why is not None:
@@ -91,11 +91,11 @@ def _without_outliers(
     request: ConvertRequest, measured: Sequence[EpisodeMeasurement], first: Sequence[RootedRecording]
 ) -> Sequence[EpisodeMeasurement]:
     """What the conversion keeps of the episodes: those that it leaves out as exceptions are not pooled with the others;
-    all where these stop it."""
+    all where these stop it. Without `first`, exceptions are those that are left out whatever others show."""
     begun = {recording.id for recording in first}
     gate = gate_of(pool_verdicts([m for m in measured if m.episode in begun]), request.accept, first)
     kept = [measurement for measurement in measured if gate.reason(measurement) is None]
-    few = len(measured) - len(kept) <= max(1.0, MAX_OUTLIERS * len(measured))
+    few = bool(kept) and len(measured) - len(kept) <= max(1.0, MAX_OUTLIERS * len(measured))
     return kept if few else measured
 
 

@@ -160,8 +160,11 @@ class UnwrittenRows(Detector):
         if episode.state.shape[1] < 2:
             return ()
         longest, last = 0, -1
-        if not ((columns.low > 0) | (columns.high < 0)).any():  # else no row is 0 in every column
-            empty = np.asarray(columns.values.any(axis=0)) == 0
+        told = np.ones(len(columns.values), np.bool_)
+        first, grippers = episode.state.shape[1], (claim.action for claim in episode.claims.grippers)
+        told[[first + column for column in grippers if column is not None]] = False  # 0 may mean half open
+        if not (told & ((columns.low > 0) | (columns.high < 0))).any():  # else no row is 0 in every column
+            empty = np.asarray(columns.values[told].any(axis=0)) == 0
             if empty.all():
                 return ()
             longest, last = longest_run(empty)

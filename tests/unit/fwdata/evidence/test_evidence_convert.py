@@ -133,6 +133,18 @@ def test_a_later_contradiction_leaves_its_recording_out(tmp_path: Path) -> None:
     assert {v.verdict for v in report.evidence if v.detector == "gripper_polarity"} == {"confirmed"}
 
 
+def test_rows_that_were_never_written_are_named_and_do_not_stop_the_others(tmp_path: Path) -> None:
+    def unwritten(number: int, demo: h5py.Group) -> None:
+        for key in ("actions", *(f"obs/{name}" for name in demo["obs"] if not name.endswith("_rgb"))):
+            if number == 0:
+                demo[key][-12:] = 0  # what is stored of the gripper's command is 0.5 then
+
+    report = libero(write_libero(tmp_path / "raw", 4, unwritten), tmp_path / "o.zarr")
+    assert report.episodes == 3
+    [(_, reason)] = report.quarantined
+    assert "rows are recorded: expected 'recorded rows'" in reason and "(12 rows, up to" in reason
+
+
 def test_too_many_later_contradictions_stop() -> None:
     counted = Outliers(30)
     reason = "the data contradict what was decided: gripper"

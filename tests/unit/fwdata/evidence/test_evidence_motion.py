@@ -123,6 +123,13 @@ def test_a_late_state_stream_is_found_and_measured(rows: int, action: str) -> No
     assert verdict.verdict == ("confirmed" if action == "note" else "contradicted")
 
 
+def test_an_action_that_is_an_earlier_state_is_found() -> None:
+    episodes = [changed(e, action=delayed(e.state, 5)) for e in clean_set()]
+    found = pooled("state_delay", episodes)[""]
+    assert (found.verdict, found.against) == ("contradicted", 8), found
+    assert "rows (0.25 s) before the action" in found.measured
+
+
 @pytest.mark.parametrize("rows", [0, 1, 3, 6, -4])
 def test_a_camera_out_of_step_is_found_and_measured(rows: int) -> None:
     episodes = [
