@@ -31,7 +31,7 @@ def from_rgb(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = block_size(*frames.shape[1:3])
     step = 2 if side % 2 == 0 else 1
     if side == step:
-        return np.ascontiguousarray(frames[:, ::step, ::step, 1])
+        return frames[:, ::step, ::step, 1].copy()
     from PIL import Image
 
     green = [Image.fromarray(np.ascontiguousarray(frame[::step, ::step, 1])) for frame in frames]
