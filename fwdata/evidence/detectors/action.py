@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput, Together, once
-from fwdata.evidence.records import Outcome, Verdict
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
 from fwdata.evidence.signals import Floats, lagged, lagged_each, middle, peak, peaks, shifted, slope, smooth
 
 COPY, NEXT_STATE = 1e-5, 1e-4
@@ -22,6 +22,9 @@ UNIT_RATIO = (0.4, 2.5)
 FOLLOWS, COPIED = 0.9, 0.9999
 """Correlation above which a state column follows its action, and above which it is a copy of the command."""
 MIN_ROWS = 20
+CLEARLY, FEWEST, SURE = 0.15, 2, 0.8
+"""Where nothing was decided: by how much one meaning must fit an episode better than the other, the episodes of either
+that make a data set mixed, and the share that must tell: columns that have nothing to do with each other rarely do."""
 
 type Meaning = ActionMeaning | Literal["copy", "past"]
 
@@ -210,6 +213,31 @@ class ActionMeaningDetector(Detector):
                 decided="a command for a later row" if unclaimed else decided,
                 measured=WORDS[found.meaning],
                 action="warn" if unclaimed else self.action,
+            ),
+        )
+
+    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """By agreement; where nothing was decided, changes in some episodes beside targets in others warn."""
+        found = super().pool(episodes)
+        told = [(m.episode, v) for m in episodes for v in m.of(self.name) if not v.decided and v.value is not None]
+        sure = [(episode, verdict) for episode, verdict in told if abs(verdict.value or 0.0) >= CLEARLY]
+        changes = [each for each in sure if each[1].measured == WORDS["delta"]]
+        targets = [each for each in sure if each[1].measured != WORDS["delta"]]
+        if min(len(changes), len(targets)) < FEWEST or len(sure) < SURE * len(episodes):
+            return found
+        fewer, more = sorted((changes, targets), key=len)
+        return (
+            DatasetVerdict(
+                self.name,
+                "mixed",
+                episodes_for=len(more),
+                against=len(fewer),
+                abstained=len(episodes) - len(sure),
+                action="warn",
+                decided=f"{more[0][1].measured}, as in the other {len(more)}",
+                measured=fewer[0][1].measured,
+                detail=f"{fewer[0][1].detail} in {fewer[0][0]}",
+                episodes=tuple(episode for episode, _ in fewer[:MAX_LISTED]),
             ),
         )
 

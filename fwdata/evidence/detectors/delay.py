@@ -69,7 +69,8 @@ class StateDelay(Detector):
         if copied and not apart:  # a state that is made from the command is in step with it, whatever it shows
             reason = "every state column that moves is a copy of the action"
             return (self.abstain(reason, decided=DECIDED, value=seconds if len(lags) else None),)
-        if apart and not _agree(column_lags(episode, copies=True), rows, episode.hz, fit_action(episode).columns):
+        every, moving = column_lags(episode, copies=True), fit_action(episode).columns
+        if apart and not any(_agree(some, rows, episode.hz, moving) for some in (lags, every)):
             return (self.abstain("the columns that follow the action do so each with its own delay", decided=DECIDED),)
         return (
             self.verdict(

@@ -7,6 +7,7 @@ import pytest
 from evidence_episodes import HZ, changed, clean_set, pooled, told, two_arms, with_claims
 
 from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.records import DatasetVerdict
 
 
 def plain(episode: EpisodeInput, named: bool = False) -> EpisodeInput:
@@ -106,3 +107,16 @@ def test_columns_that_have_nothing_to_do_with_each_other_tell_nothing(named: boo
         return {verdict.detector for verdict in verdicts if verdict.verdict == "contradicted"}
 
     assert [told_of(kind, seed) for kind in ("waves", "ramps") for seed in range(20)] == [set()] * 40
+
+
+def test_changes_in_some_episodes_beside_targets_in_others_warn() -> None:
+    def verdict_of(changes: int) -> DatasetVerdict:
+        episodes = [plain(two_arms(seed, images=False, delay=1)) for seed in range(6)]
+        planted = [changed(e, action=np.gradient(e.action, axis=0)) for e in episodes[:changes]]
+        return pooled("action_meaning", [*planted, *episodes[changes:]])[""]
+
+    assert [verdict_of(changes).verdict for changes in (0, 1, 6)] == ["no evidence"] * 3
+    found = verdict_of(2)
+    assert (found.verdict, found.action, found.measured) == ("mixed", "warn", "changes (delta)")
+    assert (found.episodes, found.episodes_for) == (("episode_0", "episode_1"), 4)
+    assert found.decided == "absolute targets, as in the other 4"

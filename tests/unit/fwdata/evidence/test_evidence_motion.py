@@ -277,6 +277,8 @@ def test_columns_that_copy_the_command_do_not_hide_a_late_state() -> None:
     state = episode.state.copy()
     state[:, :4] = delayed(episode.action[:, :4], 1)
     mixed = changed(episode, state=state.astype(np.float32))
+    late = told("state_delay", mixed)[""]
+    assert late.verdict == "contradicted" and late.value == pytest.approx(14 / HZ, abs=0.05)
     [trace, *_] = find_detector("camera_delay").trace(mixed)
     assert isinstance(trace, MotionTrace) and trace.state_lag == pytest.approx(14, abs=1)
 
