@@ -20,6 +20,7 @@ from converters.shared.links import is_file_inside, odd_name, shown_name
 from fwdata.api import EpisodeRef, Skipped, UsageError
 
 _VENDOR_NAME = re.compile(r"[A-Za-z0-9]+_[0-9]{17}(_RAW)?(_[0-9]{1,4})?")
+_RECORDER_NAME = re.compile(r"(?i)(rec|record|records|recording|recordings|bag|bags|rosbag2?|mcap|raw|data)?[\d_.\-T]*")
 _COMPRESSED = (".mcap.zstd", ".mcap.zst", ".db3.zstd", ".db3.zst")
 
 
@@ -216,14 +217,17 @@ def _sidecar_of(files: Sequence[str], listing: BagListing, base: Path) -> str | 
 
 
 def folder_task(base: Path, folder: str) -> str:
-    """A task from the folder names above a recording, nearest first; vendor names (serial and time) say nothing."""
+    """A task from the folder names above a recording, nearest first; vendor names (serial and time) say nothing.
+
+    What recorders call their folders (rec, rosbag2_2026_01_05) is taken only where no folder above says more.
+    """
     names = [*PurePosixPath(folder).parts, ""] if folder != "." else [""]
     names[-1:] = []
-    for name in (*reversed(names), base.resolve().name):
-        task = "" if _VENDOR_NAME.fullmatch(name) else text.coarse_task(name)
-        if task:
-            return task
-    return ""
+    every = (*reversed(names), base.resolve().name)
+    tasks = [(name, "" if _VENDOR_NAME.fullmatch(name) else text.coarse_task(name)) for name in every]
+    found = [(name, task) for name, task in tasks if task]
+    telling = [task for name, task in found if not _RECORDER_NAME.fullmatch(name)]
+    return next(iter([*telling, *(task for _, task in found)]), "")
 
 
 def nothing_found(root: Path, listing: BagListing) -> str:

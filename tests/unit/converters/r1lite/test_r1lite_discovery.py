@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import r1lite_files as r1
 import r1lite_reading as rd
 
+from converters.r1lite.discovery import folder_task
 from converters.shared import galaxea_text as text
 from fwdata.api import UsageError
 
@@ -281,3 +283,19 @@ def test_archives_beside_recordings_are_named(tmp_path):
     (tmp_path / "take.mcap").unlink()
     with pytest.raises(UsageError, match="unpack the archives first, in that folder: find"):
         discover(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "task"),
+    [
+        ("pick_cube/rec", "pick cube"),
+        ("fold_towel/rosbag2_2026_01_05-10_00_00", "fold towel"),
+        ("day_1/wipe_table/2026_01_05", "wipe table"),
+        ("open_door/rec/RB250101001_20250805213412311_RAW", "open door"),
+        ("pick_cube/left", "left"),
+        ("rec", "lab"),
+    ],
+)
+def test_a_folder_that_a_recorder_named_is_no_task(tmp_path: Path, folder: str, task: str) -> None:
+    assert folder_task(tmp_path / "lab", folder) == task
+    assert folder_task(tmp_path / "raw", "rec") == "rec", "nothing says more"
