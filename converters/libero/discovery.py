@@ -280,7 +280,9 @@ def count_warnings(files: Sequence[OpenedFile], found: Sequence[paths.TaskFile])
             continue
         expected, tasks = published.SUITE_TASKS[suite], {file.task for file in found if file.folder == folder}
         if len(tasks) != expected:
-            warnings.append(f"{folder}: {len(tasks)} of {expected} task files found")
+            more = f"task files of {len(tasks)} names found, the suite has {expected} tasks"
+            few = f"{len(tasks)} of {expected} task files found"
+            warnings.append(f"{folder}: {few if len(tasks) < expected else more}")
         members = [file for file in files if file.place.folder == folder]
         odd = [
             f"{file.place.task} ({len(file.demos)})"

@@ -154,6 +154,13 @@ def test_incomplete_suites_are_warnings(tmp_path):
     assert "other than 50 demonstrations: put_the_wine_bottle_on_the_rack (1) and 2 more" in warnings(tmp_path)
 
 
+def test_a_suite_with_files_of_perturbed_tasks_has_more_names_than_tasks(tmp_path):
+    suite(tmp_path / GOAL)
+    for number in (1, 2):
+        write_file(tmp_path / GOAL / f"put_the_bowl_on_the_stove_table_{number}_demo.hdf5", [0])
+    assert f"{GOAL}: task files of 12 names found, the suite has 10 tasks" in warnings(tmp_path)
+
+
 def test_suite_folders_without_task_files_are_warnings(tmp_path):
     write_file(tmp_path / FILE, [0])
     (tmp_path / "libero_10").mkdir()

@@ -160,6 +160,18 @@ def test_all_published_tasks_spell_their_own_text():
         assert found.published and not found.dropped and found.words == split_task(task)[1].replace("_", " ")
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("put_the_can_on_table_2", "put the can on table"),
+        ("turn_off_the_light_1", "turn off the light"),
+        ("put_the_can_on_the_shelf_table_2", "put the can on the shelf"),
+    ],
+)
+def test_a_text_of_ones_own_is_not_cut_in_the_middle_of_a_sentence(task, words):
+    assert parse_task(task).words == words
+
+
 @pytest.mark.parametrize("mark", ["_copy", "_failed", "_no_noops", "_texture", "_left"])
 @pytest.mark.parametrize("task", [BOWL, "KITCHEN_SCENE10_close_the_top_drawer_of_the_cabinet"])
 def test_a_mark_without_a_number_never_ends_in_the_instruction(tmp_path, task, mark):
