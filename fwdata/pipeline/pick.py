@@ -90,5 +90,14 @@ def _check_names(exclude: Sequence[str], only: Sequence[str], found: CombinedDis
                 continue  # it is left out already
             if left is not None:
                 raise UsageError(f"--only: {name!r} is one of {left.count} {left.reason}, which are left out")
-            known = [text for r in found.recordings for text in (r.id, r.source)]
-            raise UsageError(f"--exclude or --only: no recording is called {name!r}{did_you_mean(name, known)}")
+            raise UsageError(f"--exclude or --only: no recording is called {name!r}{_instead(name, found)}")
+
+
+def _instead(name: str, found: CombinedDiscovery) -> str:
+    """What the user may have meant: a pattern for recordings that end so, the closest id or source, or some ids."""
+    sources, ids = [r.source for r in found.recordings], [r.id for r in found.recordings]
+    ending = [each for each in sources if each.partition("#")[0].endswith(f"/{name}") or each.endswith(f"/{name}")]
+    if ending:
+        return f"; {len(ending)} end in it, such as {ending[0]}: name one of them whole, or '*{name}*' for all"
+    close = did_you_mean(name, [*ids, *sources])
+    return close if "did you mean" in close else did_you_mean(name, ids)

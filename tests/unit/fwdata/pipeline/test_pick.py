@@ -75,6 +75,24 @@ def test_a_name_that_an_option_leaves_out_is_answered_with_the_option(run, raw, 
     assert "no recording is called" in _convert(run, raw, "--only", "demo_7", *masked).err
 
 
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("nosuch", f"is called 'nosuch'; known: libero_goal/{BOWL}/demo_0, libero_goal/{BOWL}/demo_1"),
+        (f"{STOVE}_demo.hdf5", f"; 3 end in it, such as libero_goal/{STOVE}_demo.hdf5#demo_0: name one of them whole"),
+        (f"{STOVE}_demo.hdf5#demo_1", f"; 1 end in it, such as libero_goal/{STOVE}_demo.hdf5#demo_1: name one"),
+    ],
+)
+def test_a_name_of_no_recording_is_answered_with_recordings(run, raw, name, answer):
+    ran = _convert(run, raw, "--exclude", name, "--dry-run")
+    assert ran.code == 2 and answer in ran.err, ran.err
+
+
+def test_the_pattern_that_the_answer_names_takes_all(run, raw):
+    assert _convert(run, raw, "--exclude", f"*{STOVE}_demo.hdf5*").code == 0
+    assert len(_ids(raw)) == 3
+
+
 def test_names_from_a_file(run, raw, tmp_path):
     names = tmp_path / "bad.txt"
     names.write_text(f"# failed\nlibero_goal/{STOVE}/demo_0  # slipped\n\nlibero_goal/{STOVE}/demo_2\n")
