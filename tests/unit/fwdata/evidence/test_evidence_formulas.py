@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
-from fwdata.evidence import signals
+from fwdata.evidence import own_lags, signals
 from fwdata.evidence.camera_lags import _Overlaps
 from fwdata.evidence.detectors.rotation import (
     READ,
@@ -279,3 +279,19 @@ def test_products_at_every_lag_are_those_of_the_rows_that_overlap() -> None:
         np.testing.assert_allclose(products.grams(slice(lag + reach, lag + reach + 1))[0], one.T @ one, atol=1e-9)
         np.testing.assert_allclose(products.moments[lag + reach], one.T @ other, atol=1e-9)
         assert products.squares[lag + reach] == pytest.approx(other @ other)
+
+
+@pytest.mark.parametrize("noise", [0.1, 5.0, 50.0])
+def test_no_lag_explains_an_episode_better_than_its_own_weights_could(noise: float) -> None:
+    """What spares episodes without motion the search for two parts."""
+    rng, traces = np.random.default_rng(3), []
+    for rows in (60, 75, 90, 120, 150, 200, 64, 110):
+        speeds = np.abs(np.cumsum(rng.normal(size=(rows, 7)), axis=0))
+        speeds[:, 3] = 0.0  # a joint that stands still
+        energy = speeds @ rng.random(7) + noise * rng.normal(size=rows)
+        traces.append(MotionTrace("c", 20.0, energy, speeds, simulated=True))
+    reach = own_lags.reach_of(traces)
+    most = np.asarray([own_lags._most(trace, reach) for trace in traces])
+    for start in (0, 4):
+        found = own_lags._settled(traces, reach, start).max(axis=1)
+        assert (found <= most + 1e-9).all() and (found > 0.4 * most).any()
