@@ -52,6 +52,7 @@ ALLOWED = (
     ("fwdata/scaffold/", "convert"),
     ("fwdata/share/", "convert"),
     ("fwdata/store/remote", "cloud"),
+    ("fwdata/store/video_check.py", "video"),  # what the decoder reports of damage that it conceals
     ("fwdata/", None),
     ("fwtrain/bench/", "bench"),
     ("fwtrain/export/lerobot.py", "bench"),
