@@ -71,9 +71,9 @@ def run(store: Path, expected: dict[str, Any], counts: dict[Kind, int], seed: in
 
 
 def is_for_others(path: Path) -> bool:
-    """Whether our reader never opens a file: metadata of a group that carries nothing of ours, or what only a
-    further conversion asks for."""
-    if {"evidence", "sources"} & {path.parent.name, path.parent.parent.name}:
+    """Whether our reader never needs a file: metadata of a group that carries nothing of ours, what only a further
+    conversion asks for, or the record of stitched frames, which are stitched on reading where they are not finished."""
+    if {"evidence", "sources"} & {path.parent.name, path.parent.parent.name} or path.parent.name == "frames":
         return True
     return path.name == "zarr.json" and json.loads(path.read_bytes()).get("attributes") == {}
 
