@@ -168,8 +168,7 @@ def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> Worke
     from fwdata.store.codec import load_compressor
 
     if measures:
-        import numpy.ma  # numpy imports both when they are used
-        import numpy.random  # noqa: F401
+        import numpy.ma  # noqa: F401 - numpy imports it for the first median
 
         all_detectors()
     if writes:

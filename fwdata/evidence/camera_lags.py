@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fwdata.evidence.records import MotionTrace
+from fwdata.evidence.shared_values import drawn
 from fwdata.evidence.signals import BOOTSTRAPS, Floats, non_negative_fits, peak, peaks, running_sums
 
 FOLDS = 4
@@ -24,9 +25,8 @@ class LagEstimate:
         together = scores.mean(axis=0)
         self.score, self.gain = float(together.max()), float(together.max() - together[lags.index(0)])
         self.lag, self.interior = peak(lags, together)
-        rng = np.random.default_rng(0)
-        drawn = rng.integers(0, len(scores), (BOOTSTRAPS, len(scores)))
-        counts = np.stack([np.bincount(each, minlength=len(scores)) for each in drawn])
+        draws = drawn(len(scores), (BOOTSTRAPS, len(scores)))
+        counts = np.stack([np.bincount(each, minlength=len(scores)) for each in draws])
         found = peaks(lags, counts @ scores / len(scores))[0]
         self.interval = (float(np.percentile(found, 2.5)), float(np.percentile(found, 97.5)))
         self.near = float((np.abs(found - self.lag) <= 1.0).mean())

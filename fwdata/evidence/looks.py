@@ -5,13 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from threading import get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.evidence.shared_values import odd_factors
 from fwdata.images.small import block_size
 
 if TYPE_CHECKING:
@@ -118,14 +119,8 @@ def packet_print(data: bytes) -> int:
 
 def _digests(words: NDArray[np.uint64]) -> list[int]:
     """32 bits for each of [n, k]: the upper half of the sum of its words times random odd ones."""
-    sums: NDArray[np.uint64] = np.einsum("nk,k->n", words, _factors(words.shape[1]))  # twice as fast as @
+    sums: NDArray[np.uint64] = np.einsum("nk,k->n", words, odd_factors(words.shape[1]))  # twice as fast as @
     found: list[int] = (sums >> np.uint64(32)).tolist()
-    return found
-
-
-@cache
-def _factors(count: int) -> NDArray[np.uint64]:
-    found: NDArray[np.uint64] = np.random.default_rng(0).integers(0, 2**64, count, np.uint64) | np.uint64(1)
     return found
 
 

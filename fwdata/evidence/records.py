@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ENGINE_VERSION = 8
+ENGINE_VERSION = 9
 """Raised whenever a detector's formula or threshold changes; recorded with every verdict."""
 
 type Outcome = Literal["confirmed", "contradicted", "no evidence"]

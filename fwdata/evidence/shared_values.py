@@ -59,6 +59,12 @@ def _added(keys: Integers, counts: Integers) -> tuple[Integers, Integers]:
     return [different], [np.bincount(places, np.concatenate(counts), len(different)).astype(np.int64)]
 
 
+def drawn(count: int, shape: tuple[int, int], seed: int = 0) -> NDArray[np.int64]:
+    """int64 [a, b], random numbers from 0 to `count` - 1, the same for a seed; without `numpy.random`."""
+    words = np.frombuffer(random.Random(seed).randbytes(4 * shape[0] * shape[1]), "<u4").astype(np.uint64)
+    return (words * np.uint64(count) >> np.uint64(32)).astype(np.int64).reshape(shape)
+
+
 @lru_cache(maxsize=8)
 def odd_factors(width: int) -> NDArray[np.uint64]:
     """uint64 [width], random odd numbers, always the same; without `numpy.random`, which takes 11 ms to import."""

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from fwdata.evidence.shared_values import drawn
+
 type Floats = NDArray[np.float64]
 
 CONSTANT = 1e-6
@@ -354,6 +356,5 @@ def middle(values: NDArray[np.float64]) -> float:
 
 def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
     """95 % interval of the median of [n] values, by resampling; deterministic."""
-    rng = np.random.default_rng(seed)
-    drawn = np.percentile(rng.choice(values, (BOOTSTRAPS, len(values))), 50, axis=1)
-    return float(np.percentile(drawn, 2.5)), float(np.percentile(drawn, 97.5))
+    medians = np.percentile(values[drawn(len(values), (BOOTSTRAPS, len(values)), seed)], 50, axis=1)
+    return float(np.percentile(medians, 2.5)), float(np.percentile(medians, 97.5))

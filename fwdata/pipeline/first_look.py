@@ -59,11 +59,13 @@ def look_first(
     request: ConvertRequest,
     chosen: Chosen,
     pool: WorkerPool,
+    parts: int,
     beside: Sequence[EpisodeMeasurement] = (),
     first: Sequence[RootedRecording] = (),
 ) -> FirstLook:
     """Measure the first recordings; those that cannot be read are left to the conversion.
 
+    parts: those that all recordings will come to: a small set is read by one process, as converting it takes no more.
     beside: traces of episodes that are stored already, which the recordings are compared with. first: those of them by
     which the conversion is to judge whether it leaves others out, one by one; () for all. UsageError, with nothing
     written, when the data contradict a decision that is not accepted.
@@ -73,7 +75,7 @@ def look_first(
     )
     tasks: list[Task] = [(request, recording, images, {}) for recording, images in chosen]
     order = {recording.source: number for number, (recording, _) in enumerate(chosen)}
-    outcomes: list[RecordingOutcome] = list(pool.run(measure_recording, tasks, _ignore, losses))
+    outcomes: list[RecordingOutcome] = list(pool.run(measure_recording, tasks, _ignore, losses, most=parts))
     outcomes.sort(key=lambda outcome: order[outcome.source])
     measured = [outcome.measurement for outcome in outcomes if outcome.measurement]
     options = {name: option for m in measured for name, option in m.options.items()}
@@ -113,7 +115,7 @@ def look_at_more(
         return None
     accepted = {**record.accepted(), **request.accept}
     chosen = dry_recordings(pending) if dry else first_recordings(pending, thorough=True)
-    return look_first(replace(request, accept=accepted), chosen, pool, _stored_sizes(request.out))
+    return look_first(replace(request, accept=accepted), chosen, pool, len(plan.pending), _stored_sizes(request.out))
 
 
 def _stored_sizes(out: Path) -> list[EpisodeMeasurement]:

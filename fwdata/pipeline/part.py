@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from fwdata.api import Converter, Episode
 from fwdata.errors import BadEpisode, FwdataError, MissingLibrary, UsageError, one_line
+from fwdata.evidence.image_memory import ImageMemory
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace
 from fwdata.evidence.thumbnails import Collector
@@ -208,10 +209,11 @@ def convert_recording(
     left_out: LeftOut,
     link: Link,
     ahead: ReadAhead | None = None,
+    memory: Mapping[str, ImageMemory] | None = None,
 ) -> RecordingOutcome:
     """Read one recording into a part. UsageError with its reason when it cannot be and on_error is "fail".
 
-    ahead: what was read of it before.
+    ahead: what was read of it before. memory: by camera, for its small images.
     """
     root, source = recording.root, recording.source
     _announce(request, recording, link)
@@ -221,7 +223,7 @@ def convert_recording(
         try:
             episode = read_recording(request, converter, recording) if ahead is None else ahead.episode
             gate = request.gate
-            look = None if gate is None else _MeasuredOnTheWay(request, gate, recording, episode, ahead)
+            look = None if gate is None else _MeasuredOnTheWay(request, gate, recording, episode, ahead, memory or {})
             files = source_files(root.path, recording.ref, root.prefix)
             warnings = writer.add(recording.stored(), episode, files, look.frames if look else None)
             measured = look.measurement if look else None
@@ -251,8 +253,9 @@ def convert_part(
     if outcomes and request.on_error == "fail" and part.recordings:
         raise UsageError(f"{outcomes[0].source}: {outcomes[0].reason}")
     turns = in_turn(request, converter, part.recordings, left_out, lambda each: _announce(request, each, link))
+    memory = {name: ImageMemory() for name in request.manifest.cameras}
     for number, (recording, ahead) in enumerate(turns):
-        outcomes.append(convert_recording(request, converter, writer, recording, left_out, link, ahead))
+        outcomes.append(convert_recording(request, converter, writer, recording, left_out, link, ahead, memory))
         link.report(part.name, number, outcomes[-1].frames)
     link.announce(None)
     for outcome in outcomes:
@@ -275,6 +278,7 @@ class _MeasuredOnTheWay:
         recording: RootedRecording,
         episode: Episode,
         ahead: ReadAhead | None,
+        memory: Mapping[str, ImageMemory],
     ) -> None:
         self._gate, self._recording, self._episode, self._ahead = gate, recording, episode, ahead
         self._hz = request.manifest.fps.hz
@@ -285,7 +289,7 @@ class _MeasuredOnTheWay:
         kept = kept_measurement(request, recording) if ahead is None else (ahead.known, ahead.complete)
         self._known, complete = kept or (None, False)
         self._again = not complete or self._light or self._every > 1 or set(cameras) != set(episode.cameras)
-        taken = {name: Collector(self._light, self._every) for name in cameras if self._again}
+        taken = {name: Collector(self._light, self._every, memory.get(name)) for name in cameras if self._again}
         self.frames = FrameLook(taken, self._approve)
         self.measurement: EpisodeMeasurement | None = None
 

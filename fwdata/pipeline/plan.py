@@ -86,6 +86,11 @@ def _cut(recordings: Iterable[RootedRecording], most: int) -> Iterator[list[Root
         yield part
 
 
+def number_of_parts(request: ConvertRequest, recordings: Iterable[RootedRecording]) -> int:
+    """Parts that a new store of these recordings has."""
+    return sum(1 for _ in _cut(recordings, request.part_episodes or PART_EPISODES))
+
+
 def check_output(request: ConvertRequest) -> Manifest | None:
     """The manifest that `out` was converted with where it holds this conversion already (whole or in part), else None.
 

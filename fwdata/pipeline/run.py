@@ -34,7 +34,7 @@ from fwdata.pipeline.first_look import (
 )
 from fwdata.pipeline.jobs import Job, end_job
 from fwdata.pipeline.part import RecordingOutcome, SampledRecording, convert_part, find_readable
-from fwdata.pipeline.plan import ConversionPlan, PlannedPart, check_output, make_plan, write_plan
+from fwdata.pipeline.plan import ConversionPlan, PlannedPart, check_output, make_plan, number_of_parts, write_plan
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.results import ConvertReport, store_report
 from fwdata.pipeline.roots import CombinedDiscovery
@@ -122,7 +122,7 @@ def convert(
     with nullcontext(shared) if shared else WorkerPool(request.workers, request.memory) as pool:
         found = find_recordings(request, pool)
         _refuse_damaged(request, found)
-        look = look_first(request, first_recordings(found.recordings), pool) if looks(request) else None
+        look = _first_look(request, found, pool)
         with writing(request), among_writers() if request.spread.shared else nullcontext():
             request = _as_begun(request)  # again: another process may have written until now
             plan = make_plan(request, found)
@@ -153,6 +153,14 @@ def convert(
     report.view_changes, warnings = notes
     report.warnings += warnings
     return report
+
+
+def _first_look(request: ConvertRequest, found: CombinedDiscovery, pool: WorkerPool) -> FirstLook | None:
+    """What the first recordings of a new store show; None where the store is not new, or conventions not measured."""
+    if not looks(request):
+        return None
+    parts = number_of_parts(request, found.recordings)
+    return look_first(request, first_recordings(found.recordings), pool, parts)
 
 
 def _refuse_damaged(request: ConvertRequest, found: CombinedDiscovery) -> None:

@@ -224,12 +224,14 @@ class WorkerPool:
         on_report: Callable[..., None],
         retry: Retry | None = None,
         near: Near | None = None,
+        most: int | None = None,
     ) -> Iterator[Any]:
         """Call `function(*task, link=..)` for every task; yields the results as they come.
 
         on_report: called here with what tasks pass to `link.report`. retry: says what to do when a worker ended inside
-        a task; default: do it again once. near: None takes the tasks in order. The first error of a task ends the
-        others and is raised. Cost: starting a worker 10 ms after the first one, a message 20 us.
+        a task; default: do it again once. near: None takes the tasks in order. most: processes that share them where
+        there is little to do, as each imports what it needs. The first error of a task ends the others and is raised.
+        Cost: starting a worker 10 ms after the first one, a message 20 us.
         """
         if not self.workers:
             for task in tasks:
@@ -239,7 +241,7 @@ class WorkerPool:
         waiting = deque(tasks)
         try:
             while waiting or self._busy:
-                while waiting and len(self._busy) < self.workers:
+                while waiting and len(self._busy) < min(self.workers, max(1, most or self.workers)):
                     self._give(function, waiting, near)
                 for worker, task in self._ready():
                     kind, value = worker.receive()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fwdata.evidence.image_memory import ImageMemory
 from fwdata.evidence.looks import packet_print
-from fwdata.evidence.sampled import BATCH
+from fwdata.evidence.sampled import BATCH, Sampler
 from fwdata.evidence.thumbnails import Collector
 
 
@@ -81,11 +82,41 @@ def test_prints_of_video_are_those_of_packets_that_tell_something() -> None:
     assert look is not None and sorted(look.prints) == sorted(zlib.crc32(data) for data in coded)
 
 
+def frames_of_heights(*heights: int) -> list[av.VideoFrame]:
+    return [av.VideoFrame.from_ndarray(np.full((height, 64), height, np.uint8), "gray") for height in heights]
+
+
+def test_video_frames_of_another_size_are_looked_at_apart() -> None:
+    sampler = Sampler()
+    blocks = [block for frame in frames_of_heights(48, 48, 96) for block in sampler.add(frame)]
+    assert [image.mean() for block in [*blocks, *sampler.take()] for image in block] == [48, 48, 96]
+
+
 @pytest.mark.parametrize("light", [False, True])
-def test_video_frames_of_another_size_are_looked_at_apart(light: bool) -> None:
+def test_small_images_of_two_sizes_are_no_sequence(light: bool) -> None:
+    """Until the next pass."""
     taken = Collector(light)
-    for height in (48, 48, 96):
-        taken.add_video(av.VideoFrame.from_ndarray(np.full((height, 64), height, np.uint8), "gray"))
-    assert taken.count == 3
-    blocks = [*taken._blocks, *taken._sampler.take()]
-    assert [image.mean() for block in blocks for image in block] == [48, 48, 96]
+    for frame in frames_of_heights(48, 48, 96, 48):
+        taken.add_video(frame)
+    assert taken.count == 4
+    with pytest.raises(ValueError, match=r"small images of \d+x\d+ and of \d+x\d+ pixels"):
+        taken.take()
+    taken.clear()
+    for frame in frames_of_heights(96, 96):
+        taken.add_video(frame)
+    assert taken.take().mean(axis=(1, 2)).tolist() == [96, 96]
+
+
+def test_memory_that_is_used_again_shows_the_images_of_the_last_pass_alone() -> None:
+    memory, images = ImageMemory(), np.arange(3 * 48 * 64, dtype=np.uint8).reshape(3, 48, 64)
+    for count in (2, 3, 1):
+        taken = Collector(memory=memory)
+        taken.add_rgb(np.repeat(images[:count, :, :, None], 3, axis=3))
+        np.testing.assert_array_equal(taken.take(), images[:count])
+    memory.clear()
+    assert memory.take().shape == (0, 1, 1)
+    many = np.broadcast_to(images[:1], (3000, 48, 64))  # more than fits at first
+    memory.add(images)
+    memory.add(many)
+    np.testing.assert_array_equal(memory.take()[:3], images)
+    assert len(memory.take()) == 3003 and (memory.take()[3:] == images[0]).all()

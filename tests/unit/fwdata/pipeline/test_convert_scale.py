@@ -105,10 +105,10 @@ def test_groups_that_parts_share_are_written_before_the_workers_start(
     raw, out = write_toy(tmp_path / "raw", {"a": [3, 3, 3]}), tmp_path / "o.zarr"
     run, seen = WorkerPool.run, []
 
-    def watched(pool: WorkerPool, function: Any, *rest: Any) -> Any:
+    def watched(pool: WorkerPool, function: Any, *rest: Any, **how: Any) -> Any:
         if function is convert_part:
             seen.extend((out / name / "zarr.json").is_file() for name in ("parts", "sources", "evidence"))
-        return run(pool, function, *rest)
+        return run(pool, function, *rest, **how)
 
     monkeypatch.setattr(WorkerPool, "run", watched)
     run_convert(raw, out, toy_manifest(monkeypatch), part_episodes=1)
