@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from converters.libero.gripper import OWN, GripperDecision
@@ -40,12 +41,25 @@ def absolute_targets(demo: Demo) -> str | None:
         moving = np.ptp(values, axis=0) > ABSOLUTE_TRAVEL
         if not moving.any():
             continue
-        for lag in range(min(ABSOLUTE_LAGS, len(values) - 2)):
+        span = float(np.ptp(values, axis=0).max())
+        for lag in _near(demo.actions[:, :3], values, ABSOLUTE_NEAR * span):
             apart = np.abs(demo.actions[: len(values) - lag, :3] - values[lag:])
-            typical, span = float(np.median(apart, axis=0).max()), float(np.ptp(values, axis=0).max())
+            typical = float(np.median(apart, axis=0).max())
             if typical < ABSOLUTE_NEAR * span and _follows(demo.actions, values, lag, moving):
                 return f"columns 0 to 2 are {what} of {lag} rows later within {typical:.2g}"
     return None
+
+
+def _near(actions: NDArray[np.float64], values: NDArray[np.float64], near: float) -> list[int]:
+    """Lags at which at least half the rows of every column are nearer than that: a median below it needs as many.
+
+    actions, values: float64 [T, 3], at least ABSOLUTE_LAGS + 2 rows.
+    """
+    rows, lags = len(values), min(ABSOLUTE_LAGS, len(values) - 2)
+    beyond = np.full((lags - 1, values.shape[1]), np.inf)
+    later = sliding_window_view(np.concatenate([values, beyond]), rows, axis=0)  # [lag, column, row]
+    counts = np.count_nonzero(np.abs(actions.T - later) < near, axis=2).min(axis=1)
+    return [lag for lag, count in enumerate(counts.tolist()) if 2 * count >= rows - lag]
 
 
 def _follows(actions: NDArray[np.float64], values: NDArray[np.float64], lag: int, columns: NDArray[np.bool_]) -> bool:
@@ -63,11 +77,9 @@ def kept_actions(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
     one); before any action is kept the norm alone counts (openvla regenerate_libero_dataset.py).
     """
     kept: NDArray[np.bool_] = np.linalg.norm(actions[:, :6], axis=1) >= 1e-4
-    gripper: float | None = None
-    for row, command in enumerate(actions[:, 6]):
-        kept[row] |= gripper is not None and command != gripper
-        if kept[row]:
-            gripper = float(command)
+    if kept.any():  # before, commands do not count; after a row is kept the last kept command is that of the row before
+        first = int(kept.argmax())
+        kept[first + 1 :] |= actions[first + 1 :, 6] != actions[first:-1, 6]
     return kept
 
 
@@ -77,7 +89,8 @@ def action_warnings(actions: NDArray[np.float64]) -> list[str]:
     low, high = float(actions.min()), float(actions.max())
     if low < -1 or high > 1:
         warnings.append(f"actions reach {low:.4g} .. {high:.4g}, expected -1 .. 1")
-    other = np.unique(actions[:, 6][~np.isin(actions[:, 6], (-1.0, 0.0, 1.0))])
+    commands = actions[:, 6]
+    other = commands[(commands != 0) & (np.abs(commands) != 1)]
     if len(other):
-        warnings.append(f"gripper commands other than -1 and 1, the first is {other[0]:.4g}; clipped to 0 .. 1")
+        warnings.append(f"gripper commands other than -1 and 1, the first is {other.min():.4g}; clipped to 0 .. 1")
     return warnings

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from converters.shared.hdf5 import FileState, file_state
 
 if TYPE_CHECKING:
     import h5py
@@ -12,15 +13,14 @@ if TYPE_CHECKING:
 MAX_KEPT = 256
 """Answers that a process keeps."""
 
-type Key = tuple[Callable[[h5py.File, str], Any], str, str, int, int]
+type Key = tuple[Callable[[h5py.File, str], Any], str, FileState]
 
 _kept: dict[Key, Any] = {}
 
 
 def kept_of_file[T](file: h5py.File, demo: str, read: Callable[[h5py.File, str], T]) -> T:
     """`read(file, demo)`, kept in this process until size or time of the file changes; what it raises is not kept."""
-    status = Path(file.filename).stat()
-    key = read, file.filename, demo, status.st_mtime_ns, status.st_size
+    key = read, demo, file_state(file)
     if key in _kept:
         known: T = _kept[key]
         return known

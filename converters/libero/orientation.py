@@ -11,6 +11,7 @@ goes towards +y.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ BAND_GREY = (15.0, 150.0)
 BAND_TINT, BAND_EVEN = 8, 12
 BAND_FILLED, BAND_CLEAR = 0.9, 0.5
 BAND_FRAMES = 9
+BAND_BYTES = 8 << 20
+"""Frames that are looked at in one go."""
 OTHER_DEMOS = 5
 
 MOTION_FRAMES, MOTION_ROWS = 48, 24
@@ -222,7 +225,10 @@ def gripper_band(file: h5py.File, demo: str) -> Band:
     rows = int(node.shape[0])
     image_dataset(file, f"data/{demo}/obs/{WRIST}", rows)  # refuses absurd sizes
     looked_at = sorted({round(row) for row in np.linspace(0, rows - 1, BAND_FRAMES)})
-    votes = [_band_of(node[row]) for row in looked_at]
+    at_once = max(1, BAND_BYTES // (node.size // rows))
+    votes: list[Band] = []
+    for first in range(0, len(looked_at), at_once):
+        votes += bands_of([node[row] for row in looked_at[first : first + at_once]])
     sides: tuple[tuple[Band, Band], ...] = (("top", "bottom"), ("bottom", "top"))
     for side, other in sides:
         if 2 * votes.count(side) > len(votes) and 4 * votes.count(other) <= len(votes):
@@ -230,22 +236,43 @@ def gripper_band(file: h5py.File, demo: str) -> Band:
     return "unclear"
 
 
-def _band_of(frame: NDArray[np.uint8]) -> Band:
-    """Where the plain grey band is in one image [H, W, 3]."""
-    height = max(1, int(BAND_SHARE * len(frame)))
-    top, bottom = _plain_share(frame[:height]), _plain_share(frame[-height:])
-    if top >= BAND_FILLED and bottom <= BAND_CLEAR:
-        return "top"
-    return "bottom" if bottom >= BAND_FILLED and top <= BAND_CLEAR else "unclear"
+def bands_of(frames: Sequence[NDArray[np.uint8]]) -> list[Band]:
+    """Where the plain grey band is in each of some images [H, W, 3] of one size.
+
+    It is where the share of pixels that are colourless and of nearly the median grey is BAND_FILLED or more, and at
+    most BAND_CLEAR at the other end; no pixel counts where the median is black or light. The share of the colourless
+    ones alone, which is never less, mostly tells that already, without a median.
+    """
+    height = max(1, int(BAND_SHARE * len(frames[0])))
+    ends = np.stack([rows for frame in frames for rows in (frame[:height], frame[-height:])])
+    values = ends.reshape(-1)  # of three values that follow each other, every third triple is a pixel
+    one, two, three = values[:-2], values[1:-1], values[2:]
+    high = np.maximum(np.maximum(one, two), three)[::3].reshape(len(ends), -1)
+    low = np.minimum(np.minimum(one, two), three)[::3].reshape(len(ends), -1)
+    plain = high - low <= BAND_TINT
+    most = (np.count_nonzero(plain, axis=1) / plain.shape[1]).tolist()
+    bands: list[Band] = []
+    for at in range(0, len(ends), 2):
+        if max(most[at : at + 2]) < BAND_FILLED:
+            bands.append("unclear")
+            continue
+        top, bottom = (most[i] if most[i] <= BAND_CLEAR else _even_share(high[i], plain[i]) for i in (at, at + 1))
+        if top >= BAND_FILLED and bottom <= BAND_CLEAR:
+            bands.append("top")
+        else:
+            bands.append("bottom" if bottom >= BAND_FILLED and top <= BAND_CLEAR else "unclear")
+    return bands
 
 
-def _plain_share(rows: NDArray[np.uint8]) -> float:
-    """Share of pixels that are colourless and of nearly the median grey; 0 where that is black or light."""
-    low, high = rows.min(axis=2).astype(np.int16), rows.max(axis=2).astype(np.int16)
-    middle = float(np.median(high))
+def _even_share(high: NDArray[np.uint8], plain: NDArray[np.bool_]) -> float:
+    """Share of pixels that are plain and of nearly the median grey; 0 where that is black or light. high: their
+    largest colours uint8 [P]."""
+    ordered = np.sort(high, kind="stable")  # by counting, a fraction of what np.median takes
+    middle = (int(ordered[(len(high) - 1) // 2]) + int(ordered[len(high) // 2])) / 2
     if not BAND_GREY[0] <= middle <= BAND_GREY[1]:
         return 0.0
-    return float(((high - low <= BAND_TINT) & (np.abs(high - middle) <= BAND_EVEN)).mean())
+    even = (high >= math.ceil(middle - BAND_EVEN)) & (high <= math.floor(middle + BAND_EVEN))
+    return np.count_nonzero(even & plain) / len(high)
 
 
 def fixed_camera(file: h5py.File, demos: Sequence[str]) -> Operation | None:
@@ -270,14 +297,12 @@ def _turned_by_motion(file: h5py.File, where: str) -> Operation | None:
     position = dataset(file, f"{where}/ee_states") or dataset(file, f"{where}/ee_pos")
     if position is None or position.ndim != 2 or position.shape[1] < 3 or len(position) < MOTION_ROWS:
         return None
-    node = image_dataset(file, f"{where}/{FIXED}", len(position))
     at = np.unique(np.linspace(0, len(position) - 1, MOTION_FRAMES).round().astype(np.int64))
-    step = max(1, int(node.shape[2]) // MOTION_WIDTH)
-    grey = np.stack([node[int(row), ::step, ::step].mean(axis=2) for row in at])
     place = np.asarray(position[()], np.float64)[at, :3]
     place = (place[1:] + place[:-1]) / 2
     if np.ptp(place[:, 1:], axis=0).min() < MOTION_TRAVEL:
         return None
+    grey = _grey_frames(image_dataset(file, f"{where}/{FIXED}", len(position)), at)
     change = np.abs(np.diff(grey, axis=0))
     change[change < MOTION_LEVEL] = 0
     total = change.sum(axis=(1, 2))
@@ -293,3 +318,16 @@ def _turned_by_motion(file: h5py.File, where: str) -> Operation | None:
     if abs(up) < max(MOTION_UP, *map(abs, followed[:2])) or abs(side) < MOTION_SIDE:
         return None
     return _MEANT[int(np.sign(up)), int(np.sign(side))]
+
+
+def _grey_frames(node: h5py.Dataset, at: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64 [n, h, w]: the mean colours of some frames, of every pixel where they are not much wider than
+    MOTION_WIDTH, else of every second, third, .. one."""
+    step = max(1, int(node.shape[2]) // MOTION_WIDTH)
+    if node.chunks or node.is_virtual:
+        small = np.stack([node[int(row), ::step, ::step] for row in at])
+    else:  # HDF5 takes several times as long to pick pixels as to read them all
+        small = np.stack([node[int(row)][::step, ::step] for row in at])
+    total = small[..., 0].astype(np.uint16) + small[..., 1] + small[..., 2]
+    grey: NDArray[np.float64] = total / 3
+    return grey

@@ -75,16 +75,38 @@ KEPT_NODES = 512
 _nodes: dict[int, dict[str, Node]] = {}
 """By number of a file that is open: what its keys lead to, so that the same links are followed once."""
 
+_sound: dict[int, dict[str, h5py.Dataset]] = {}
+"""By number of a file that is open: datasets that `dataset` has checked."""
+
+type FileState = tuple[str, int, int]
+
+_states: dict[int, FileState] = {}
+"""By number of a file that is open: what `file_state` found of it."""
+
 
 @contextmanager
 def _remembered(file: h5py.File) -> Iterator[None]:
-    """Let `find` remember the objects of a file until it is closed."""
+    """Let `find`, `dataset` and `file_state` remember what they found in a file until it is closed."""
     number = file.id.id
-    _nodes[number] = {}
+    _nodes[number], _sound[number] = {}, {}
     try:
         yield
     finally:
-        del _nodes[number]
+        del _nodes[number], _sound[number]
+        _states.pop(number, None)
+
+
+def file_state(file: h5py.File) -> FileState:
+    """(name, time of the last change in ns, bytes) of a file, asked for once while `open_recording` has it open."""
+    number = file.id.id
+    known = _states.get(number)
+    if known is None:
+        name = file.filename
+        status = Path(name).stat()
+        known = name, status.st_mtime_ns, status.st_size
+        if number in _nodes:
+            _states[number] = known
+    return known
 
 
 def find(file: h5py.File, key: str) -> Node:
@@ -96,6 +118,7 @@ def find(file: h5py.File, key: str) -> Node:
         found = _find(file, key)
         if len(known) >= KEPT_NODES:
             known.clear()
+            _sound[file.id.id].clear()
         known[key] = found
     return known[key]
 
@@ -150,7 +173,9 @@ def _by_plain_links(file: h5py.File, key: str) -> tuple[bool, Node]:
     node = h5py.h5o.open(group.id, link)
     if isinstance(node, h5py.h5g.GroupID):
         return True, h5py.Group(node)
-    return (True, h5py.Dataset(node)) if isinstance(node, h5py.h5d.DatasetID) else (False, None)
+    if not isinstance(node, h5py.h5d.DatasetID):
+        return False, None
+    return True, h5py.Dataset(node, readonly=file.id.id in _nodes)  # h5py then asks once for shape, type and space
 
 
 def _check_storage(node: h5py.Dataset, key: str) -> None:
@@ -255,6 +280,16 @@ def group_keys(file: h5py.File, key: str) -> list[str]:
 
 def dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
     """The dataset at `key`, or None; BadEpisode for a group, and for sizes that no genuine file has."""
+    checked = _sound.get(file.id.id)
+    if checked is None:
+        return _dataset(file, key)
+    known = checked.get(key)
+    if known is None and (known := _dataset(file, key)) is not None:
+        checked[key] = known
+    return known
+
+
+def _dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
     import h5py
 
     node = find(file, key)
