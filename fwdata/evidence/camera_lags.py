@@ -42,13 +42,13 @@ def estimate_lag(traces: Sequence[MotionTrace], reach: int) -> LagEstimate | Non
     usable = [t for t in traces if t.speeds.shape[1] == width and len(t.energy) > 2 * reach + 8]
     if len(usable) < FOLDS:
         return None
-    lags, overlaps = range(-reach, reach + 1), [_Overlaps(t, reach) for t in usable]
+    lags, overlaps = range(-reach, reach + 1), [Overlaps(t, reach) for t in usable]
     at_once = max(1, MAX_NUMBERS // (len(usable) * width**2))
     blocks = [slice(low, min(low + at_once, len(lags))) for low in range(0, len(lags), at_once)]
     return LagEstimate(lags, np.concatenate([_scores(overlaps, block) for block in blocks], axis=1))
 
 
-def _scores(overlaps: Sequence[_Overlaps], lags: slice) -> Floats:
+def _scores(overlaps: Sequence[Overlaps], lags: slice) -> Floats:
     """float64 [episodes, lags]: correlation of each episode at every lag, by the weights of the other folds."""
     grams = np.stack([o.grams(lags) for o in overlaps])
     moments = np.stack([o.moments[lags] for o in overlaps])
@@ -65,7 +65,7 @@ def _scores(overlaps: Sequence[_Overlaps], lags: slice) -> Floats:
     return found
 
 
-class _Overlaps:
+class Overlaps:
     """Products of an episode's speeds [T, D] and energies [T], each less its mean over the rows of both at a lag.
 
     All lags of up to `reach` rows share one product of the whole episode, less that of the rows at its ends.
@@ -89,7 +89,7 @@ class _Overlaps:
         late, early = (running_sums(_outer(end[:reach])) for end in (speeds[::-1], speeds))
         self._ends = np.concatenate([early[:0:-1], late])
 
-    def grams(self, lags: slice) -> Floats:
+    def grams(self, lags: slice = slice(None)) -> Floats:
         """float64 [lags, D, D], of the speeds at these of the lags."""
         found: Floats = self._whole - self._ends[lags] - _outer(self._sums[lags]) / self._rows[lags, None, None]
         return found

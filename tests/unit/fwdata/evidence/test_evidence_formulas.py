@@ -10,7 +10,7 @@ import pytest
 from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
 from fwdata.evidence import own_lags, signals
-from fwdata.evidence.camera_lags import _Overlaps
+from fwdata.evidence.camera_lags import Overlaps
 from fwdata.evidence.detectors.rotation import (
     READ,
     from_euler,
@@ -272,7 +272,7 @@ def test_energy_over_several_rows_is_the_same_with_every_second_image() -> None:
 def test_products_at_every_lag_are_those_of_the_rows_that_overlap() -> None:
     rng = np.random.default_rng(2)
     speeds, energy, reach = rng.random((40, 3)), rng.random(40), 7
-    products = _Overlaps(MotionTrace("head", 20.0, energy, speeds, True), reach)
+    products = Overlaps(MotionTrace("head", 20.0, energy, speeds, True), reach)
     for lag in range(-reach, reach + 1):
         one, other = shifted(speeds, energy, lag)
         one, other = one - one.mean(axis=0), other - other.mean()
@@ -291,7 +291,18 @@ def test_no_lag_explains_an_episode_better_than_its_own_weights_could(noise: flo
         energy = speeds @ rng.random(7) + noise * rng.normal(size=rows)
         traces.append(MotionTrace("c", 20.0, energy, speeds, simulated=True))
     reach = own_lags.reach_of(traces)
-    most = np.asarray([own_lags._most(trace, reach) for trace in traces])
+    shown = own_lags._AtLags(traces, reach)
+    most = shown.most()
     for start in (0, 4):
-        found = own_lags._settled(traces, reach, start).max(axis=1)
-        assert (found <= most + 1e-9).all() and (found > 0.4 * most).any()
+        found = shown.settled(np.array([start])).max(axis=1)
+        assert (found <= most + 1e-6).all() and (found > 0.4 * most).any()
+    weights = rng.random((2, len(traces), 7))
+    for index in ((0, 0, 0), (1, 3, reach), (0, 7, 2 * reach), (1, 5, reach + 3)):
+        start, place, lag = index[0], index[1], index[2] - reach
+        energy, moved = (
+            traces[place].energy[max(lag, 0) :],
+            traces[place].speeds[max(-lag, 0) :] @ weights[start, place],
+        )
+        rows = min(len(energy), len(moved))
+        expected = np.corrcoef(energy[:rows], moved[:rows])[0, 1]
+        np.testing.assert_allclose(shown._scores(weights)[index], expected, atol=1e-9)
