@@ -48,7 +48,7 @@ def recorded_images(path: Path, file: h5py.File, key: str, rows: int) -> DemoIma
     """The images of a dataset of an open file; BadEpisode where it does not hold `rows` RGB images."""
     node = image_dataset(file, key, rows)
     height, width = node.shape[1:3]
-    return DemoImages(key, rows, (int(height), int(width)), place_of(path, node))
+    return DemoImages(key, rows, (int(height), int(width)), place_of(path, node, file))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,11 @@ each other. Nothing else in a regenerated file does."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.shared.hdf5 import dataset
 from fwdata.api import BadEpisode, Json
-
-if TYPE_CHECKING:
-    import h5py
 
 MIN_STEPS = 8
 REGULAR, SAME = 0.8, 0.01
@@ -39,19 +34,14 @@ def about(clock: SimulatorClock | None, hz: float) -> dict[str, Json]:
     return {} if clock is None or agrees else {"fps_clock": round(clock.hz, 4)}
 
 
-def read_clock(file: h5py.File, demo: str, rows: int) -> SimulatorClock | None:
-    """The clock of a demonstration of so many rows; None where it has none.
+def clock_of(times: NDArray[np.float64] | None, where: str) -> SimulatorClock | None:
+    """The clock of a demonstration by column 0 of its `states`, float64 [T]; None where that is no clock.
 
-    BadEpisode where its time goes back: rows are reversed, or of several recordings.
+    where: the key of `states`, for messages. BadEpisode where its time goes back: rows are reversed, or of several
+    recordings.
     """
-    node = dataset(file, f"data/{demo}/states")
-    if node is None or node.ndim != 2 or node.shape[0] != rows or rows <= MIN_STEPS or node.dtype.kind != "f":
+    if times is None or len(times) <= MIN_STEPS:
         return None
-    return clock_of(np.asarray(node[:, 0], np.float64), f"data/{demo}/states")
-
-
-def clock_of(times: NDArray[np.float64], where: str) -> SimulatorClock | None:
-    """The same of the times themselves, float64 [T] seconds. where: the key, for messages."""
     steps = np.diff(times)
     going = steps[np.abs(steps) > 1e-6]
     if not np.isfinite(times).all() or len(going) < MIN_STEPS:

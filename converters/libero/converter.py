@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from converters.libero import about, cameras, clock, gripper, hdf5, paths, text
 from converters.libero import discovery as finding
 from converters.libero.actions import absolute_targets, action_warnings, kept_actions, policy_actions
+from converters.libero.neighbours import kept_of_file
 from converters.libero.options import LiberoOptions
 from converters.libero.orientation import orient, rotation_of
 from converters.libero.stored import agreeing, effect_row
@@ -129,16 +130,16 @@ class LiberoConverter:
         path = paths.base_folder(root) / ref.files[0]
         demo_name, regenerated = str(ref.hints["demo"]), ref.hints["layout"] == finding.REGENERATED
         with open_recording(path) as file:
-            attributes = hdf5.read_attributes(file)
+            attributes = kept_of_file(file, hdf5.read_attributes)
             spoken = (attributes.problem_info, attributes.bddl, self.options.instruction)
             told = text.choose(path.name, *spoken, str(ref.hints["folder"]))
             layout_timing: hdf5.Timing = "before_action" if regenerated else "after_action"
             demo = hdf5.read_demo(file, demo_name, self.image_keys, layout_timing)
             quaternions = hdf5.read_quaternions(file, demo_name, demo)
             recorded = len(demo.actions)
-            ticking = clock.read_clock(file, demo_name, recorded)
+            ticking = clock.clock_of(demo.times, f"data/{demo_name}/states")
             found = self._images(path, file, demo_name, recorded)
-            demos = hdf5.demo_names(file)
+            demos = kept_of_file(file, hdf5.demo_names)
             facing = (attributes.image_convention, self.options.rotation, self.image_keys)
             turned = orient(file, demo_name, demos, *facing)
             commands, fingers = demo.actions[:, 6], demo.state[:, 6:]

@@ -97,6 +97,8 @@ class Demo:
     """Names in `obs` that are neither state nor known."""
     joints: NDArray[np.float64] | None = None
     """float64 [T, 7], arm joints in rad; None where the file has none."""
+    times: NDArray[np.float64] | None = None
+    """float64 [T], column 0 of `states`, which is the simulator's time in s; None where the file has none."""
 
 
 @dataclass(frozen=True)
@@ -259,14 +261,17 @@ def read_demo(file: h5py.File, name: str, image_keys: Mapping[str, str], layout_
     actions = _finite(_numbers(file, f"{where}/actions", 7), f"{where}/actions")
     fingers = _finite(_numbers(file, f"{where}/obs/gripper_states", 2), f"{where}/obs/gripper_states")
     state = np.concatenate([_end_effector(file, where), fingers], axis=1)
+    states = None
     if dataset(file, f"{where}/states") is not None:
-        _finite(_numbers(file, f"{where}/states", None), f"{where}/states")
-    timing, source = _timing(file, where, rows, layout_timing)
+        states = _finite(_numbers(file, f"{where}/states", None), f"{where}/states")
+    node, joints, tells_timing = dataset(file, f"{where}/obs/joint_states"), None, rows >= 3 and states is not None
+    if node is not None and (tells_timing or node.shape == (rows, 7)):
+        joints = _numbers(file, f"{where}/obs/joint_states", None if tells_timing else 7)
+    timing, source = _timing(states, joints, layout_timing)
     known = {*LOW_DIM_OBS, *image_keys.values()}
     unused = tuple(key for key in group_keys(file, f"{where}/obs") if key not in known)
-    joints = dataset(file, f"{where}/obs/joint_states")
-    told = None if joints is None or joints.shape != (rows, 7) else _numbers(file, f"{where}/obs/joint_states", 7)
-    return Demo(state, actions, timing, source, unused, told)
+    told = joints if joints is not None and joints.shape == (rows, 7) else None
+    return Demo(state, actions, timing, source, unused, told, None if states is None else states[:, 0])
 
 
 def _refuse_robomimic(file: h5py.File, where: str) -> None:
@@ -310,10 +315,10 @@ def _check_lengths(file: h5py.File, where: str, image_keys: list[str]) -> int:
     for key in (*ROW_KEYS, *(f"obs/{name}" for name in (*LOW_DIM_OBS, *image_keys))):
         node = dataset(file, f"{where}/{key}")
         if node is not None:
-            if not node.ndim:
+            if not node.shape:
                 raise BadEpisode(f"{where}/{key} must have one row per frame, found a single {node.dtype} value")
             lengths[key] = int(node.shape[0])
-    claimed = integer_attribute(file[where], "num_samples")
+    claimed = integer_attribute(find(file, where) or file[where], "num_samples")
     if claimed is not None:
         lengths["attribute num_samples"] = claimed
     if len(set(lengths.values())) > 1:
@@ -333,21 +338,20 @@ def _numbers(file: h5py.File, key: str, width: int | None) -> NDArray[np.float64
     if node is None:
         replay = f"; files with states can be replayed: {REPLAY}" if "/obs/" in key else ""
         raise BadEpisode(f"{key} is missing{replay}")
-    plausible = node.ndim == 2 and node.shape[0] <= MAX_ROWS and 0 < node.shape[1] <= MAX_WIDTH
-    if node.dtype.kind != "f" or not plausible or (width and node.shape[1] != width):
+    shape = node.shape
+    plausible = len(shape) == 2 and shape[0] <= MAX_ROWS and 0 < shape[1] <= MAX_WIDTH
+    if node.dtype.kind != "f" or not plausible or (width and shape[1] != width):
         wanted = f"(frames, {width or 'n'})"
-        raise BadEpisode(
-            f"{key} must be floating-point numbers of shape {wanted}, found {node.dtype} of shape {node.shape}"
-        )
+        raise BadEpisode(f"{key} must be floating-point numbers of shape {wanted}, found {node.dtype} of shape {shape}")
     check_written(node, key)
     return np.asarray(node[()], dtype=np.float64)
 
 
 def _finite(values: NDArray[np.float64], key: str) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
-        bad = np.argwhere(~np.isfinite(values.astype(np.float32)))
-    if len(bad):
-        row, column = bad[0]
+        finite = np.isfinite(values.astype(np.float32))
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
         raise BadEpisode(f"{key} is not finite at frame {row}, column {column}: {values[row, column]}")
     return values
 
@@ -388,17 +392,16 @@ def _check_halves(file: h5py.File, where: str, whole: NDArray[np.float64]) -> No
             )
 
 
-def _timing(file: h5py.File, where: str, rows: int, layout_timing: Timing) -> tuple[Timing, str]:
+def _timing(
+    states: NDArray[np.float64] | None, joints: NDArray[np.float64] | None, layout_timing: Timing
+) -> tuple[Timing, str]:
     """Whether observation t is from before or after action t, and what showed it.
 
     `states[t]` is always from before action t and holds the arm joints in columns 1 to 7; in raw files row t of
     `joint_states` is close to row t + 1 of it (0.002 rad against 0.05), in regenerated ones to row t.
     """
     default = f"layout: {'attributes' if layout_timing == 'after_action' else 'no attributes'}"
-    if rows < 3 or any(dataset(file, f"{where}/{key}") is None for key in ("states", "obs/joint_states")):
-        return layout_timing, default
-    states, joints = _numbers(file, f"{where}/states", None), _numbers(file, f"{where}/obs/joint_states", None)
-    if states.shape[1] < 8 or joints.shape[1] != 7:
+    if states is None or joints is None or len(states) < 3 or states.shape[1] < 8 or joints.shape[1] != 7:
         return layout_timing, default
     arm = states[:, 1:8]
     same, following = (float(np.abs(a - joints[1:-1]).mean()) for a in (arm[1:-1], arm[2:]))

@@ -207,7 +207,7 @@ def _by_content(band: Band, where: str) -> _Decision | None:
 
 def _band_of_other(file: h5py.File, demo: str) -> Band:
     """As `gripper_band`; a damaged demonstration tells nothing about its neighbours. Kept until the file changes."""
-    return kept_of_file(file, demo, _other_band)
+    return kept_of_file(file, _other_band, demo)
 
 
 def _other_band(file: h5py.File, demo: str) -> Band:
@@ -280,7 +280,7 @@ def fixed_camera(file: h5py.File, demos: Sequence[str]) -> Operation | None:
 
     The same for every demonstration of a file, and kept until the file changes.
     """
-    told = (kept_of_file(file, demo, _fixed_camera_of) for demo in demos[:OTHER_DEMOS])
+    told = (kept_of_file(file, _fixed_camera_of, demo) for demo in demos[:OTHER_DEMOS])
     return next((found for found in told if found is not None), None)
 
 

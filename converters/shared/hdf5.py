@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -35,11 +37,26 @@ _PLUGIN_FILTERS = {
 @contextmanager
 def open_recording(path: Path) -> Iterator[h5py.File]:
     """Open one HDF5 file read-only; every failure of reading it becomes a BadEpisode that names the file."""
+    _register_plugins()
+    with naming_file(path), opening(path), _read_only(path) as file, _remembered(file):
+        yield file
+
+
+def _read_only(path: Path) -> h5py.File:
+    """As h5py.File(path, "r", locking="best-effort"), which makes lists of settings for every file."""
     import h5py
 
-    _register_plugins()
-    with naming_file(path), opening(path), h5py.File(path, "r", locking="best-effort") as file, _remembered(file):
-        yield file
+    return h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=_access()))
+
+
+@cache
+def _access() -> h5py.h5p.PropFAID:
+    import h5py
+
+    settings = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    settings.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_LATEST)
+    settings.set_file_locking(True, ignore_when_disabled=True)
+    return settings
 
 
 @contextmanager
@@ -72,55 +89,77 @@ type Node = h5py.Group | h5py.Dataset | None
 KEPT_NODES = 512
 """Most objects of one open file that are remembered."""
 
-_nodes: dict[int, dict[str, Node]] = {}
-"""By number of a file that is open: what its keys lead to, so that the same links are followed once."""
 
-_sound: dict[int, dict[str, h5py.Dataset]] = {}
-"""By number of a file that is open: datasets that `dataset` has checked."""
+class FileState(NamedTuple):
+    """What tells a file from one that was changed or replaced."""
 
-type FileState = tuple[str, int, int]
+    name: str
+    changed_ns: int
+    """Time of its last change."""
+    num_bytes: int
 
-_states: dict[int, FileState] = {}
-"""By number of a file that is open: what `file_state` found of it."""
+
+@dataclass
+class _Opened:
+    """What is remembered of a file while it is open, so that HDF5 is asked once."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    """What its keys lead to."""
+    sound: dict[str, h5py.Dataset] = field(default_factory=dict)
+    """Those of them that `dataset` has checked."""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """What `group_keys` found."""
+    state: FileState | None = None
+    """What `file_state` found."""
+    userblock: int | None = None
+    """What `userblock_of` found."""
+
+
+_opened: dict[int, _Opened] = {}
+"""By number of a file that `open_recording` has open."""
 
 
 @contextmanager
 def _remembered(file: h5py.File) -> Iterator[None]:
-    """Let `find`, `dataset` and `file_state` remember what they found in a file until it is closed."""
     number = file.id.id
-    _nodes[number], _sound[number] = {}, {}
+    _opened[number] = _Opened()
     try:
         yield
     finally:
-        del _nodes[number], _sound[number]
-        _states.pop(number, None)
+        del _opened[number]
 
 
 def file_state(file: h5py.File) -> FileState:
-    """(name, time of the last change in ns, bytes) of a file, asked for once while `open_recording` has it open."""
-    number = file.id.id
-    known = _states.get(number)
-    if known is None:
+    """What a file is now; while `open_recording` has it open, what it was when first asked for."""
+    opened = _opened.get(file.id.id) or _Opened()
+    if opened.state is None:
         name = file.filename
         status = Path(name).stat()
-        known = name, status.st_mtime_ns, status.st_size
-        if number in _nodes:
-            _states[number] = known
-    return known
+        opened.state = FileState(name, status.st_mtime_ns, status.st_size)
+    return opened.state
+
+
+def userblock_of(file: h5py.File) -> int:
+    """Bytes of a file that precede HDF5's own."""
+    opened = _opened.get(file.id.id) or _Opened()
+    if opened.userblock is None:
+        opened.userblock = int(file.userblock_size)
+    return opened.userblock
 
 
 def find(file: h5py.File, key: str) -> Node:
     """The object at `key`, or None; BadEpisode where a link or a dataset leads out of the file."""
-    known = _nodes.get(file.id.id)
-    if known is None:
+    opened = _opened.get(file.id.id)
+    if opened is None:
         return _find(file, key)
-    if key not in known:
+    if key not in opened.nodes:
         found = _find(file, key)
-        if len(known) >= KEPT_NODES:
-            known.clear()
-            _sound[file.id.id].clear()
-        known[key] = found
-    return known[key]
+        if len(opened.nodes) >= KEPT_NODES:
+            opened.nodes.clear()
+            opened.sound.clear()
+            opened.names.clear()
+        opened.nodes[key] = found
+    return opened.nodes[key]
 
 
 def _find(file: h5py.File, key: str) -> Node:
@@ -175,11 +214,13 @@ def _by_plain_links(file: h5py.File, key: str) -> tuple[bool, Node]:
         return True, h5py.Group(node)
     if not isinstance(node, h5py.h5d.DatasetID):
         return False, None
-    return True, h5py.Dataset(node, readonly=file.id.id in _nodes)  # h5py then asks once for shape, type and space
+    return True, h5py.Dataset(node, readonly=file.id.id in _opened)  # h5py then asks once for shape, type and space
 
 
 def _check_storage(node: h5py.Dataset, key: str) -> None:
     """BadEpisode where a dataset's values are not in its file, or packed by a filter that is not installed."""
+    if in_one_piece(node):
+        return
     if node.external or (node.is_virtual and any(s.file_name != "." for s in node.virtual_sources())):
         raise BadEpisode(f"{key} takes its data from other files; recordings must be self-contained")
     parts = [node.file.get(source.dset_name) for source in node.virtual_sources()] if node.is_virtual else [node]
@@ -189,6 +230,12 @@ def _check_storage(node: h5py.Dataset, key: str) -> None:
                 f"{key} is a virtual dataset of datasets that are absent or virtual themselves; copy the data"
             )
         _check_filters(part, key)
+
+
+def in_one_piece(node: h5py.Dataset) -> bool:
+    """Whether a dataset's values are stored in its file one after another, which no virtual, external, chunked, packed
+    or unwritten ones are; one question to HDF5 instead of several."""
+    return node.id.get_offset() is not None
 
 
 def _check_filters(node: h5py.Dataset, key: str) -> None:
@@ -212,7 +259,7 @@ def check_written(node: h5py.Dataset, key: str) -> None:
     A writer that is killed leaves such chunks, and a virtual dataset may map a part of its values alone. Call it for
     what is stored; of what is only compared, an unwritten part changes nothing. Cost: some microseconds per 100 chunks.
     """
-    if not node.size:
+    if not node.size or in_one_piece(node):
         return
     if node.is_virtual:
         _check_mapped(node, key)
@@ -274,18 +321,22 @@ def group_keys(file: h5py.File, key: str) -> list[str]:
     """Sorted names in a group (those that are UTF-8); empty where there is none."""
     import h5py
 
-    node = find(file, key) if key else file["/"]
-    return sorted(name for name in node if isinstance(name, str)) if isinstance(node, h5py.Group) else []
+    opened = _opened.get(file.id.id) or _Opened()
+    if key not in opened.names:
+        node = find(file, key) if key else file["/"]
+        held = node if isinstance(node, h5py.Group) else ()
+        opened.names[key] = sorted(name for name in held if isinstance(name, str))
+    return list(opened.names[key])
 
 
 def dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
     """The dataset at `key`, or None; BadEpisode for a group, and for sizes that no genuine file has."""
-    checked = _sound.get(file.id.id)
-    if checked is None:
+    opened = _opened.get(file.id.id)
+    if opened is None:
         return _dataset(file, key)
-    known = checked.get(key)
+    known = opened.sound.get(key)
     if known is None and (known := _dataset(file, key)) is not None:
-        checked[key] = known
+        opened.sound[key] = known
     return known
 
 
@@ -303,8 +354,9 @@ def _dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
         itemsize = node.dtype.itemsize
     except TypeError as error:
         raise BadEpisode(f"{key} has a data type that cannot be read: {error}") from None
-    if not node.chunks and node.nbytes > file.id.get_filesize():
+    chunks = None if in_one_piece(node) else node.chunks
+    if not chunks and node.nbytes > file.id.get_filesize():
         raise BadEpisode(f"{key} claims {node.shape} of {node.dtype}, more bytes than the whole file has")
-    if node.chunks and int(np.prod(node.chunks, dtype=np.float64)) * itemsize > MAX_CHUNK_BYTES:
-        raise BadEpisode(f"{key} has chunks of {node.chunks} {node.dtype}, more than {MAX_CHUNK_BYTES >> 20} MiB each")
+    if chunks and int(np.prod(chunks, dtype=np.float64)) * itemsize > MAX_CHUNK_BYTES:
+        raise BadEpisode(f"{key} has chunks of {chunks} {node.dtype}, more than {MAX_CHUNK_BYTES >> 20} MiB each")
     return node

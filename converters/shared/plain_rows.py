@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.shared.hdf5 import userblock_of
 from fwdata.api import BadEpisode
 
 if TYPE_CHECKING:
@@ -86,18 +87,18 @@ def rows_at(path: Path, place: RowsPlace, most: int) -> Iterator[PlainRows | Non
         yield PlainRows(file, place, most) if unchanged else None
 
 
-def place_of(path: Path, node: h5py.Dataset) -> RowsPlace | None:
-    """Where a dataset lies; None where it does not lie in its file in one piece, in this machine's order."""
-    import h5py
+def place_of(path: Path, node: h5py.Dataset, file: h5py.File | None = None) -> RowsPlace | None:
+    """Where a dataset lies; None where it does not lie in its file in one piece, in this machine's order.
 
-    if node.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS or node.external or node.ndim == 0:
-        return None
-    if not node.dtype.isnative or node.dtype.hasobject or node.file.userblock_size or not node.nbytes:
-        return None
+    file: the open file that holds it, which is asked for its head once.
+    """
     offset: int | None = node.id.get_offset()
-    if offset is None:
+    if offset is None or node.ndim == 0:  # in chunks, in other files, or not written
         return None
-    return RowsPlace(node.name, offset, node.shape, node.dtype, _state(path.stat()))
+    dtype = node.dtype
+    if not dtype.isnative or dtype.hasobject or not node.nbytes or userblock_of(file or node.file):
+        return None
+    return RowsPlace(node.name, offset, node.shape, dtype, _state(path.stat()))
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_neighbours_are_asked_once_for_each_state_of_a_file(tmp_path, monkeypatc
     write_file(tmp_path / FILE, [0, 1, 2, 3], "openvla")
     for demo in range(4):
         _paint(tmp_path / FILE, demo)
+    os.utime(tmp_path / FILE, (0, 0))  # of what was changed just now nothing is kept
     asked, band = Counter(), orientation.gripper_band
     monkeypatch.setattr(orientation, "gripper_band", lambda file, demo: asked.update([demo]) or band(file, demo))
     assert [e.metadata["gripper_band"] for e in read_all(tmp_path)] == ["unclear"] * 4

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import h5py
 import numpy as np
 import pytest
 
 from converters.libero import actions as acting
+from converters.libero import gripper, neighbours
 from converters.libero import orientation as facing
 from converters.libero.hdf5 import Demo
+from converters.shared.hdf5 import open_recording
 
 SEEDS = range(60)
 
@@ -157,3 +161,50 @@ def test_other_gripper_commands_are_named_by_the_smallest(others):
     assert said == [
         f"gripper commands other than -1 and 1, the first is {value:.4g}; clipped to 0 .. 1" for value in found[:1]
     ]
+
+
+def _correlation(commands, opening):
+    """`gripper._correlation` by np.corrcoef."""
+    best = 0.0
+    for lag in gripper.LAGS[: max(0, len(commands) - 2)]:
+        one, other = commands[: len(commands) - lag], opening[lag:]
+        if one.std() > 0 and other.std() > 0:
+            found = float(np.corrcoef(one, other)[0, 1])
+            best = found if abs(found) > abs(best) else best
+    return best
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_correlations_are_those_of_corrcoef_to_the_last_bit(seed):
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(1, 200))
+    actions = rng.choice([-1.0, 1.0], (rows, 7)) * rng.choice([1.0, 0.1, 1e-9])
+    opening = 0.08 - 0.03 * np.roll(actions[:, 6], int(rng.integers(12))) + rng.normal(0, rng.choice([0, 0.01]), rows)
+    if seed % 5 == 0:
+        opening[:] = rng.choice([0.0, 0.08, 0.1])
+    if seed % 7 == 0:
+        actions[:-3, 6] = 0.3
+    assert gripper._correlation(actions[:, 6], opening) == _correlation(actions[:, 6], opening)
+
+
+def test_what_a_file_tells_is_read_once_until_it_changes_and_not_kept_just_after(tmp_path, monkeypatch):
+    path, asked = tmp_path / "a.hdf5", []
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+
+    def ask(file, *names):
+        asked.append(names)
+        return len(asked)
+
+    def both(name):
+        with open_recording(path) as file:
+            return [neighbours.kept_of_file(file, ask, name) for _ in range(2)]
+
+    clock = [path.stat().st_mtime_ns + neighbours.RECENT_NS - 1]
+    monkeypatch.setattr("time.time_ns", lambda: clock[0])
+    assert both("a") == [1, 2]
+    clock[0] += 1
+    assert both("a") == both("a") == [3, 3] and both("b") == [4, 4]
+    os.utime(path, ns=(0, path.stat().st_mtime_ns - 1))
+    assert both("a") == [5, 5]
+    assert asked == [("a",), ("a",), ("a",), ("b",), ("a",)]

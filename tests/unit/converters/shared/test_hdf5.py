@@ -122,11 +122,11 @@ def test_an_open_file_follows_every_link_once_and_refuses_as_often_as_asked(tmp_
         assert asked == [b"/", b"data", b"demo_0", b"obs", b"x"]
         for number in (1, 2, 3, 1):  # more than are kept
             assert find(file, f"data/demo_{number}/obs/x").shape == (number + 1,)
-        assert max(map(len, hdf5._nodes.values())) <= 6
+        assert max(len(opened.nodes) for opened in hdf5._opened.values()) <= 6
         for _ in range(2):
             assert find(file, "data/soft/obs/x").shape == (3,)
             with pytest.raises(BadEpisode, match="external link to"):
                 find(file, "data/away/x")
         with hdf5.open_recording(path) as again:
             assert find(again, "data/demo_0").file == again
-    assert not hdf5._nodes
+    assert not hdf5._opened
