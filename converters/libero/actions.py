@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from converters.libero.gripper import OWN, GripperDecision
 from converters.libero.hdf5 import Demo
 
 ABSOLUTE_ROWS, ABSOLUTE_LAGS = 8, 6
+"""Fewest rows that tell, and lags that are tried, which are fewer."""
 ABSOLUTE_TRAVEL = 0.02
 """Range (m or rad) that a column must have to tell anything."""
 ABSOLUTE_CORRELATION = 0.9
@@ -38,10 +38,10 @@ def absolute_targets(demo: Demo) -> str | None:
     if demo.joints is not None:
         followed["the joint angles in rad"] = demo.joints[:, :3]
     for what, values in followed.items():
-        moving = np.ptp(values, axis=0) > ABSOLUTE_TRAVEL
+        travel = np.ptp(values, axis=0)
+        moving, span = travel > ABSOLUTE_TRAVEL, float(travel.max())
         if not moving.any():
             continue
-        span = float(np.ptp(values, axis=0).max())
         for lag in _near(demo.actions[:, :3], values, ABSOLUTE_NEAR * span):
             apart = np.abs(demo.actions[: len(values) - lag, :3] - values[lag:])
             typical = float(np.median(apart, axis=0).max())
@@ -53,12 +53,13 @@ def absolute_targets(demo: Demo) -> str | None:
 def _near(actions: NDArray[np.float64], values: NDArray[np.float64], near: float) -> list[int]:
     """Lags at which at least half the rows of every column are nearer than that: a median below it needs as many.
 
-    actions, values: float64 [T, 3], at least ABSOLUTE_LAGS + 2 rows.
+    actions, values: float64 [T, 3], at least ABSOLUTE_ROWS of them.
     """
-    rows, lags = len(values), min(ABSOLUTE_LAGS, len(values) - 2)
-    beyond = np.full((lags - 1, values.shape[1]), np.inf)
-    later = sliding_window_view(np.concatenate([values, beyond]), rows, axis=0)  # [lag, column, row]
-    counts = np.count_nonzero(np.abs(actions.T - later) < near, axis=2).min(axis=1)
+    rows = len(values)
+    apart = np.full((ABSOLUTE_LAGS, 3, rows), np.inf)
+    for lag in range(ABSOLUTE_LAGS):
+        np.subtract(actions.T[:, : rows - lag], values.T[:, lag:], out=apart[lag, :, : rows - lag])
+    counts = np.count_nonzero(np.abs(apart, out=apart) < near, axis=2).min(axis=1)
     return [lag for lag, count in enumerate(counts.tolist()) if 2 * count >= rows - lag]
 
 

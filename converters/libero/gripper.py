@@ -123,12 +123,12 @@ def _check_scale(commands: NDArray[np.float64]) -> None:
     if not commands.size:
         return
     low, high = float(commands.min()), float(commands.max())
-    if np.mean(np.abs(commands) > LARGEST) > OUTLIERS:
+    reach = max(-low, high)
+    if reach > LARGEST and np.mean(np.abs(commands) > LARGEST) > OUTLIERS:
         raise BadEpisode(
             f"gripper commands (actions column 6) are {low:.4g} .. {high:.4g}; expected -1 open and +1 close, or 0 and "
             "1: rescale them"
         )
-    reach = max(-low, high)
     if 0 < reach < SMALLEST and np.unique(commands).size > 1:
         what = "probably widths in m" if reach <= WIDTH else "on another scale"
         raise BadEpisode(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +24,7 @@ from pydantic import BeforeValidator
 
 from converters.libero.cameras import WRIST, Operation, image_dataset
 from converters.libero.neighbours import kept_of_file
-from converters.shared.hdf5 import dataset
+from converters.shared.hdf5 import dataset, in_one_piece
 from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def gripper_band(file: h5py.File, demo: str) -> Band:
     at_once = max(1, BAND_BYTES // (node.size // rows))
     votes: list[Band] = []
     for first in range(0, len(looked_at), at_once):
-        votes += bands_of([node[row] for row in looked_at[first : first + at_once]])
+        votes += bands_of(_ends(node, looked_at[first : first + at_once]))
     sides: tuple[tuple[Band, Band], ...] = (("top", "bottom"), ("bottom", "top"))
     for side, other in sides:
         if 2 * votes.count(side) > len(votes) and 4 * votes.count(other) <= len(votes):
@@ -236,15 +237,24 @@ def gripper_band(file: h5py.File, demo: str) -> Band:
     return "unclear"
 
 
-def bands_of(frames: Sequence[NDArray[np.uint8]]) -> list[Band]:
-    """Where the plain grey band is in each of some images [H, W, 3] of one size.
+def _ends(node: h5py.Dataset, looked_at: Sequence[int]) -> NDArray[np.uint8]:
+    """The top and the bottom of some of the frames that a dataset holds, for `bands_of`."""
+    sides = int(node.shape[1])
+    height = max(1, int(BAND_SHARE * sides))
+    if in_one_piece(node):
+        with suppress(OSError, RuntimeError, ValueError):  # then reading the whole frame says what is wrong
+            return np.stack([node[row, low : low + height] for row in looked_at for low in (0, sides - height)])
+    frames = (node[row] for row in looked_at)
+    return np.stack([rows for frame in frames for rows in (frame[:height], frame[-height:])])
+
+
+def bands_of(ends: NDArray[np.uint8]) -> list[Band]:
+    """Where the plain grey band is in each of n images, by uint8 [2 n, h, W, 3]: top and bottom of one after another.
 
     It is where the share of pixels that are colourless and of nearly the median grey is BAND_FILLED or more, and at
     most BAND_CLEAR at the other end; no pixel counts where the median is black or light. The share of the colourless
     ones alone, which is never less, mostly tells that already, without a median.
     """
-    height = max(1, int(BAND_SHARE * len(frames[0])))
-    ends = np.stack([rows for frame in frames for rows in (frame[:height], frame[-height:])])
     values = ends.reshape(-1)  # of three values that follow each other, every third triple is a pixel
     one, two, three = values[:-2], values[1:-1], values[2:]
     high = np.maximum(np.maximum(one, two), three)[::3].reshape(len(ends), -1)
@@ -324,10 +334,11 @@ def _grey_frames(node: h5py.Dataset, at: NDArray[np.int64]) -> NDArray[np.float6
     """float64 [n, h, w]: the mean colours of some frames, of every pixel where they are not much wider than
     MOTION_WIDTH, else of every second, third, .. one."""
     step = max(1, int(node.shape[2]) // MOTION_WIDTH)
-    if node.chunks or node.is_virtual:
-        small = np.stack([node[int(row), ::step, ::step] for row in at])
-    else:  # HDF5 takes several times as long to pick pixels as to read them all
-        small = np.stack([node[int(row)][::step, ::step] for row in at])
+    height, width = (-(-int(size) // step) for size in node.shape[1:3])
+    small = np.empty((len(at), height, width, 3), np.uint8)
+    whole = in_one_piece(node)  # HDF5 takes several times as long to pick pixels as to read them all
+    for index, row in enumerate(at.tolist()):
+        small[index] = node[row][::step, ::step] if whole else node[row, ::step, ::step]
     total = small[..., 0].astype(np.uint16) + small[..., 1] + small[..., 2]
     grey: NDArray[np.float64] = total / 3
     return grey

@@ -355,7 +355,7 @@ def _dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
     except TypeError as error:
         raise BadEpisode(f"{key} has a data type that cannot be read: {error}") from None
     chunks = None if in_one_piece(node) else node.chunks
-    if not chunks and node.nbytes > file.id.get_filesize():
+    if not chunks and node.size * itemsize > file.id.get_filesize():
         raise BadEpisode(f"{key} claims {node.shape} of {node.dtype}, more bytes than the whole file has")
     if chunks and int(np.prod(chunks, dtype=np.float64)) * itemsize > MAX_CHUNK_BYTES:
         raise BadEpisode(f"{key} has chunks of {chunks} {node.dtype}, more than {MAX_CHUNK_BYTES >> 20} MiB each")

@@ -34,6 +34,11 @@ def _band(frame):
     return "bottom" if bottom >= facing.BAND_FILLED and top <= facing.BAND_CLEAR else "unclear"
 
 
+def _bands(frames):
+    height = max(1, int(facing.BAND_SHARE * len(frames[0])))
+    return facing.bands_of(np.stack([rows for frame in frames for rows in (frame[:height], frame[-height:])]))
+
+
 def _strip(rng, shape):
     """Pixels of one grey with some noise, some of them coloured, some of another grey."""
     grey = rng.choice([2, 13, 14, 15, 16, 40, 148, 150, 151, 152, 240])
@@ -54,29 +59,30 @@ def test_bands_are_those_of_the_formula(seed):
     strip = max(1, int(facing.BAND_SHARE * height))
     for frame in frames:
         frame[:strip], frame[-strip:] = _strip(rng, (strip, width)), _strip(rng, (strip, width))
-    assert facing.bands_of(list(frames)) == [_band(frame) for frame in frames]
+    assert _bands(frames) == [_band(frame) for frame in frames]
 
 
 def test_random_strips_are_in_every_place():
     rng = np.random.default_rng(0)
     frames = [np.concatenate([_strip(rng, (6, 8)), _strip(rng, (28, 8)), _strip(rng, (6, 8))]) for _ in range(400)]
     assert {_band(frame) for frame in frames} == {"top", "bottom", "unclear"}
-    assert facing.bands_of(frames) == [_band(frame) for frame in frames]
+    assert _bands(frames) == [_band(frame) for frame in frames]
 
 
-def test_frames_are_looked_at_in_parts_where_they_are_large(tmp_path, monkeypatch):
+@pytest.mark.parametrize("chunks", [None, (1, 8, 8, 3)])
+def test_frames_are_looked_at_in_parts_where_they_are_large(tmp_path, monkeypatch, chunks):
     rng = np.random.default_rng(1)
     frames = np.stack(
         [np.concatenate([_strip(rng, (6, 8)), _strip(rng, (28, 8)), _strip(rng, (6, 8))]) for _ in range(9)]
     )
-    asked = []
-    before = facing.bands_of
-    monkeypatch.setattr(facing, "bands_of", lambda some: asked.append(len(some)) or before(some))
+    found, before = [], facing.bands_of
+    monkeypatch.setattr(facing, "bands_of", lambda ends: found.append(before(ends)) or found[-1])
     monkeypatch.setattr(facing, "BAND_BYTES", 2 * frames[0].nbytes)
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
-        file["data/demo_0/obs/eye_in_hand_rgb"] = frames
+        file.create_dataset("data/demo_0/obs/eye_in_hand_rgb", data=frames, chunks=chunks)
         facing.gripper_band(file, "demo_0")
-    assert asked == [2, 2, 2, 2, 1]
+    assert [len(some) for some in found] == [2, 2, 2, 2, 1]
+    assert [band for some in found for band in some] == [_band(frame) for frame in frames]
 
 
 @pytest.mark.parametrize("chunks", [None, (1, 8, 8, 3)])
