@@ -15,6 +15,7 @@ from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace
 from fwdata.evidence.thumbnails import Collector
 from fwdata.pipeline.ahead import ReadAhead, in_turn
 from fwdata.pipeline.evidence import EvidenceGate, episode_with, measure_episode, with_images
+from fwdata.pipeline.memory import keep_freed
 from fwdata.pipeline.plan import PlannedPart
 from fwdata.pipeline.reading import keep_measurement, kept_measurement, read_recording
 from fwdata.pipeline.registry import converter_version, load_converter
@@ -178,12 +179,14 @@ def measure_recording(
         warnings = tuple(episode.warnings)
         return RecordingOutcome(recording.source, len(episode.state), warnings=warnings, measurement=found)
 
+    keep_freed()
     found = use_recording(request, recording, use, left_out, link)
     return RecordingOutcome(recording.source, 0, found.reason) if isinstance(found, Unreadable) else found
 
 
 def new_writer(request: ConvertRequest, part: PlannedPart) -> PartWriter:
     """A writer for a part of the request's store."""
+    keep_freed()
     store = read_root(LocalFiles(request.out))
     assert store is not None
     version = converter_version(request.manifest.converter)

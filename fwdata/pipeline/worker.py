@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fwdata.errors import FwdataError, MissingLibrary
+from fwdata.pipeline.memory import be_worker
 from fwdata.pipeline.workers import EXIT_MEMORY
 
 _PR_SET_PDEATHSIG = 1
@@ -49,6 +50,7 @@ def main() -> None:
 
 def serve(connection: Connection, memory: int) -> None:
     """Do the tasks that come through a pipe until it is closed. memory: bytes that may be allocated, 0: any number."""
+    be_worker()
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if memory and sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.getrlimit(resource.RLIMIT_DATA)[1]))
