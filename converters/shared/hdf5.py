@@ -94,9 +94,11 @@ class FileState(NamedTuple):
     """What tells a file from one that was changed or replaced."""
 
     name: str
+    """Its path as it was opened."""
     changed_ns: int
-    """Time of its last change."""
+    """Time of its last change, ns since 1970."""
     num_bytes: int
+    """Its size."""
 
 
 @dataclass

@@ -18,17 +18,16 @@ from fwdata.pipeline.workers import WorkerPool
 LIBRARY = """
 import os, signal, time, h5py
 from converters.libero import *
-Whole = h5py.File
+whole = h5py.h5f.open
 
-class File(Whole):  # a library that a file's bytes crash, or send round in circles
-    def __init__(self, name, *args, **more):
-        if "stove" in str(name):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if "wine" in str(name):
-            time.sleep(600)
-        super().__init__(name, *args, **more)
+def harmed(name, *args, **more):  # a library that a file's bytes crash, or send round in circles
+    if b"stove" in name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if b"wine" in name:
+        time.sleep(600)
+    return whole(name, *args, **more)
 
-h5py.File = File
+h5py.h5f.open = harmed
 """
 
 WALK = """
