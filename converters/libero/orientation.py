@@ -313,7 +313,8 @@ def _turned_by_motion(file: h5py.File, where: str) -> Operation | None:
     if np.ptp(place[:, 1:], axis=0).min() < MOTION_TRAVEL:
         return None
     grey = _grey_frames(image_dataset(file, f"{where}/{FIXED}", len(position)), at)
-    change = np.abs(np.diff(grey, axis=0))
+    change = np.diff(grey, axis=0)
+    np.abs(change, out=change)
     change[change < MOTION_LEVEL] = 0
     total = change.sum(axis=(1, 2))
     seen = total > 0
@@ -335,10 +336,11 @@ def _grey_frames(node: h5py.Dataset, at: NDArray[np.int64]) -> NDArray[np.float6
     MOTION_WIDTH, else of every second, third, .. one."""
     step = max(1, int(node.shape[2]) // MOTION_WIDTH)
     height, width = (-(-int(size) // step) for size in node.shape[1:3])
-    small = np.empty((len(at), height, width, 3), np.uint8)
+    total = np.empty((len(at), height, width), np.uint16)
     whole = in_one_piece(node)  # HDF5 takes several times as long to pick pixels as to read them all
     for index, row in enumerate(at.tolist()):
-        small[index] = node[row][::step, ::step] if whole else node[row, ::step, ::step]
-    total = small[..., 0].astype(np.uint16) + small[..., 1] + small[..., 2]
+        frame = node[row][::step, ::step] if whole else node[row, ::step, ::step]
+        np.add(frame[..., 0], frame[..., 1], out=total[index], dtype=np.uint16)
+        total[index] += frame[..., 2]
     grey: NDArray[np.float64] = total / 3
     return grey
