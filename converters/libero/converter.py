@@ -125,7 +125,7 @@ class LiberoConverter:
     def read(self, root: Path, ref: EpisodeRef) -> Episode:
         """Read one demonstration; images stay in the file until their iterators are used.
 
-        Raises BadEpisode with the key and what was found. Cost: some 20 ms of CPU, nine wrist frames included.
+        Raises BadEpisode with the key and what was found. Cost: some 3 ms of CPU, nine wrist frames included.
         """
         path = paths.base_folder(root) / ref.files[0]
         demo_name, regenerated = str(ref.hints["demo"]), ref.hints["layout"] == finding.REGENERATED

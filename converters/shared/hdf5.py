@@ -55,7 +55,7 @@ def _access() -> h5py.h5p.PropFAID:
 
     settings = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     settings.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_LATEST)
-    settings.set_file_locking(True, ignore_when_disabled=True)
+    settings.set_file_locking(True, True)
     return settings
 
 
