@@ -33,23 +33,27 @@ def measure(
     return EpisodeMeasurement(episode.id, episode.group, tuple(verdicts), tuple(traces), options)
 
 
-def measure_rows(episodes: Sequence[EpisodeInput]) -> list[EpisodeMeasurement]:
-    """What `measure` says of the rows of each episode, without traces, for its `rows`.
+def measure_rows(episodes: Sequence[EpisodeInput], traced: bool = False) -> list[EpisodeMeasurement]:
+    """What `measure` says of the rows of each episode, for its `rows`. traced: with traces, as of episodes that have no
+    images; else without.
 
     One detector after the other sees all of them: that takes half the time of one episode after the other, as a
     detector's code stays in the processor's caches. What an episode computes for several detectors is held meanwhile.
     """
     verdicts: list[list[Verdict]] = [[] for _ in episodes]
+    traces: list[list[Trace]] = [[] for _ in episodes]
     for detector in all_detectors():
         if detector.needs_images:
             continue
         detector.prepare([episode for episode in episodes if len(episode.state) >= detector.min_rows])
-        for episode, found in zip(episodes, verdicts, strict=True):
+        for episode, found, told in zip(episodes, verdicts, traces, strict=True):
             if len(episode.state) >= detector.min_rows:
                 found += detector.measure(episode)
+                if traced:
+                    told += detector.trace(episode)
     return [
-        EpisodeMeasurement(each.id, each.group, tuple(found), (), each.claims.options)
-        for each, found in zip(episodes, verdicts, strict=True)
+        EpisodeMeasurement(each.id, each.group, tuple(found), tuple(told), each.claims.options)
+        for each, found, told in zip(episodes, verdicts, traces, strict=True)
     ]
 
 

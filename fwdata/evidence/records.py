@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, cast
 
@@ -124,16 +124,22 @@ class MotionTrace:
     """Name of the camera."""
     hz: float
     """Rate of the rows."""
-    energy: NDArray[np.float64]
-    """float64 [T], square root of the image energy, NaN at the borders."""
-    speeds: NDArray[np.float64]
-    """float64 [T, D], square root of the speed of every state dimension, divided by its 95th percentile."""
+    energy: NDArray[Any]
+    """float32 [T] while it travels between processes, else float64, square root of the image energy."""
+    speeds: NDArray[Any]
+    """[T, D], the same of the speed of every state dimension, divided by its 95th percentile."""
     simulated: bool
     """Whether the image is rendered in step with the rows."""
-    commands: NDArray[np.float64] | None = None
-    """float64 [T, Da], as `speeds` of the action, where that is an absolute target; None where it is not."""
+    commands: NDArray[Any] | None = None
+    """[T, Da], as `speeds` of the action, where that is an absolute target; None where it is not."""
     state_lag: float = 0.0
     """Rows by which the state follows the action, where `commands` are there."""
+
+    def whole(self) -> MotionTrace:
+        """The same in float64, for sums."""
+        commands = None if self.commands is None else self.commands.astype(float)
+        energy, speeds = self.energy.astype(float), self.speeds.astype(float)
+        return replace(self, energy=energy, speeds=speeds, commands=commands)
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,12 @@ class EpisodeMeasurement:
     def motion_traces(self) -> list[MotionTrace]:
         """Those of cameras that keep recording: a frozen one is neither late nor of other joints."""
         frozen = {verdict.subject for verdict in self.of(FROZEN) if verdict.verdict == "contradicted"}
-        return [trace for trace in self.traces if isinstance(trace, MotionTrace) and trace.camera not in frozen]
+        return [trace for trace in self._motion if trace.camera not in frozen]
+
+    @cached_property
+    def _motion(self) -> Sequence[MotionTrace]:
+        """Its motion traces in float64."""
+        return [trace.whole() for trace in self.traces if isinstance(trace, MotionTrace)]
 
     @cached_property
     def _by_detector(self) -> Mapping[str, Sequence[Verdict]]:

@@ -107,11 +107,14 @@ def _measured(
     and the error is recorded for its recording."""
     hz = request.manifest.fps.hz
     try:
-        seen = {place: episode_as_seen(recordings[place], each, hz, False) for place, each in read.items()}
-        before = {place: kept_measurement(request, recordings[place]) for place in seen}
+        before = {place: kept_measurement(request, recordings[place]) for place in read}
+        seen = {
+            place: kept.seen if kept else episode_as_seen(recordings[place], read[place], hz, False)
+            for place, kept in before.items()
+        }
         new = [place for place, kept in before.items() if kept is None]
         rows = dict(zip(new, measure_rows([seen[place] for place in new]), strict=True))
     except Exception:  # noqa: BLE001 - each is measured in its turn, where the reason is recorded
         return {}
-    found = {place: kept or (rows[place], False) for place, kept in before.items()}
+    found = {place: (kept.found, kept.images) if kept else (rows[place], False) for place, kept in before.items()}
     return {place: ReadAhead(read[place], seen[place], *found[place]) for place in seen}

@@ -13,7 +13,6 @@ import numpy as np
 
 from fwdata.api import Episode
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
 from fwdata.evidence.sentences import CAUSES, agreement, together
@@ -134,11 +133,6 @@ def shown_recordings(recordings: Sequence[RootedRecording]) -> list[RootedRecord
 def read_thumbnails(episode: Episode) -> dict[str, Collector]:
     """Camera -> what is taken of all frames of an episode, in one pass. Raises what reading a camera raises."""
     return {name: looked_through(camera, len(episode.state)) for name, camera in episode.cameras.items()}
-
-
-def measure_episode(recording: RootedRecording, episode: Episode, hz: float, images: bool) -> EpisodeMeasurement:
-    """Measure one episode; see `episode_as_seen`."""
-    return measure(episode_as_seen(recording, episode, hz, images))
 
 
 def episode_as_seen(recording: RootedRecording, episode: Episode, hz: float, images: bool) -> EpisodeInput:

@@ -15,7 +15,8 @@ from fwdata.evidence.measure import pool as pool_verdicts
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.sentences import refusal
 from fwdata.pipeline.evidence import REFUSED, dry_recordings, first_recordings, gate_of
-from fwdata.pipeline.part import RecordingOutcome, measure_recording
+from fwdata.pipeline.measuring import Chosen, measure_recordings
+from fwdata.pipeline.part import RecordingOutcome
 from fwdata.pipeline.plan import ConversionPlan
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
@@ -51,10 +52,6 @@ class FirstLook:
     """Every recording that was looked at, with why it cannot be read, or what is unusual in it."""
 
 
-type Chosen = list[tuple[RootedRecording, bool]]
-"""(recording, whether its images are measured)."""
-
-
 def look_first(
     request: ConvertRequest,
     chosen: Chosen,
@@ -71,11 +68,15 @@ def look_first(
     written, when the data contradict a decision that is not accepted.
     """
     losses = RetryThenLeaveOut(
-        lambda task: f"measuring {task[1].source}", "convert without --no-evidence again", "reading this recording"
+        lambda task: f"measuring {task[1][0][0].source}",
+        "convert without --no-evidence again",
+        "reading this recording",
     )
-    tasks: list[Task] = [(request, recording, images, {}) for recording, images in chosen]
+    tasks: list[Task] = [(request, some, {}) for some in _shared_out(chosen, min(parts, pool.workers))]
     order = {recording.source: number for number, (recording, _) in enumerate(chosen)}
-    outcomes: list[RecordingOutcome] = list(pool.run(measure_recording, tasks, _ignore, losses, most=parts))
+    outcomes = [
+        outcome for some in pool.run(measure_recordings, tasks, _ignore, losses, most=parts) for outcome in some
+    ]
     outcomes.sort(key=lambda outcome: order[outcome.source])
     measured = [outcome.measurement for outcome in outcomes if outcome.measurement]
     options = {name: option for m in measured for name, option in m.options.items()}
@@ -87,6 +88,13 @@ def look_first(
     if why is not None:
         raise UsageError(f"{request.where()}: {why}")
     return look
+
+
+def _shared_out(chosen: Chosen, workers: int) -> list[Chosen]:
+    """What a worker measures at once: one recording with its images, or its share of those without."""
+    rows, count = [each for each in chosen if not each[1]], max(1, workers)
+    shares = [rows[place::count] for place in range(count)]
+    return [*([each] for each in chosen if each[1]), *(share for share in shares if share)]
 
 
 def _without_outliers(

@@ -14,10 +14,10 @@ from fwdata.evidence.measure import measure
 from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace
 from fwdata.evidence.thumbnails import Collector
 from fwdata.pipeline.ahead import ReadAhead, in_turn
-from fwdata.pipeline.evidence import EvidenceGate, episode_with, measure_episode, with_images
+from fwdata.pipeline.evidence import EvidenceGate, episode_with, with_images
 from fwdata.pipeline.memory import keep_freed
 from fwdata.pipeline.plan import PlannedPart
-from fwdata.pipeline.reading import keep_measurement, kept_measurement, read_recording
+from fwdata.pipeline.reading import kept_measurement, read_recording
 from fwdata.pipeline.registry import converter_version, load_converter
 from fwdata.pipeline.request import SECONDS_PER_MB, ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
@@ -158,30 +158,20 @@ def use_recording[R](
     if recording.id in left_out:
         return Unreadable(recording.source, left_out[recording.id])
     _announce(request, recording, link)
+    return kept_apart(
+        recording, lambda: use(read_recording(request, load_converter(request.manifest), recording, again=True))
+    )
+
+
+def kept_apart[R](recording: RootedRecording, work: Callable[[], R]) -> R | Unreadable:
+    """What `work` on one recording gives, or why it cannot be done. Raises what concerns the machine or the request."""
     try:
-        return use(read_recording(request, load_converter(request.manifest), recording, again=True))
+        return work()
     except Exception as error:  # noqa: BLE001 - the boundary that leaves out one recording
         fatal = _concerns_all(error, recording.source)
         if fatal is not None:
             raise fatal from None
         return Unreadable(recording.source, _reason(error))
-
-
-def measure_recording(
-    request: ConvertRequest, recording: RootedRecording, images: bool, left_out: LeftOut, *, link: Link
-) -> RecordingOutcome:
-    """What one recording shows of the conventions, without --no-evidence, or why it cannot be read."""
-
-    def use(episode: Episode) -> RecordingOutcome:
-        found = measure_episode(recording, episode, request.manifest.fps.hz, images) if request.evidence else None
-        if found is not None:
-            keep_measurement(request, recording, found, images)
-        warnings = tuple(episode.warnings)
-        return RecordingOutcome(recording.source, len(episode.state), warnings=warnings, measurement=found)
-
-    keep_freed()
-    found = use_recording(request, recording, use, left_out, link)
-    return RecordingOutcome(recording.source, 0, found.reason) if isinstance(found, Unreadable) else found
 
 
 def new_writer(request: ConvertRequest, part: PlannedPart) -> PartWriter:
@@ -289,8 +279,9 @@ class _MeasuredOnTheWay:
         cameras = [name for name in request.manifest.cameras if name in episode.cameras]
         self._every = gate.every(recording.id, episode)
         self._known: EpisodeMeasurement | None
-        kept = kept_measurement(request, recording) if ahead is None else (ahead.known, ahead.complete)
-        self._known, complete = kept or (None, False)
+        kept = kept_measurement(request, recording) if ahead is None else None
+        self._known = ahead.known if ahead else kept.found if kept else None
+        complete = ahead.complete if ahead else kept is not None and kept.images
         self._again = not complete or self._light or self._every > 1 or set(cameras) != set(episode.cameras)
         taken = {name: Collector(self._light, self._every, memory.get(name)) for name in cameras if self._again}
         self.frames = FrameLook(taken, self._approve)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fwdata.api import Converter, Episode
+from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import EpisodeMeasurement
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import RootedRecording
@@ -12,11 +14,24 @@ from fwdata.pipeline.roots import RootedRecording
 MAX_KEPT = 24
 """Episodes that a process keeps: more than are measured before a conversion."""
 
+
+@dataclass(frozen=True, eq=False)
+class KeptMeasurement:
+    """What a recording showed before the conversion."""
+
+    found: EpisodeMeasurement
+    """What was measured."""
+    images: bool
+    """Whether in the images of all its cameras, too."""
+    seen: EpisodeInput
+    """The recording as detectors saw it, with what they computed of its rows, without images."""
+
+
 type Marks = tuple[tuple[str, int, int], ...]
 type Key = tuple[str, Path, str, Marks]
 
 _kept: dict[Key, Episode] = {}
-_measured: dict[Key, tuple[EpisodeMeasurement, bool]] = {}
+_measured: dict[Key, KeptMeasurement] = {}
 
 
 def read_recording(
@@ -38,17 +53,14 @@ def read_recording(
     return episode
 
 
-def keep_measurement(
-    request: ConvertRequest, recording: RootedRecording, measurement: EpisodeMeasurement, images: bool
-) -> None:
-    """Keep what a recording showed before the conversion, for `kept_measurement` in this process. images: by those of
-    all its cameras, too."""
+def keep_measurement(request: ConvertRequest, recording: RootedRecording, kept: KeptMeasurement) -> None:
+    """Keep what a recording showed before the conversion, for `kept_measurement` in this process."""
     if len(_measured) < MAX_KEPT:
-        _measured[_key(request, recording)] = measurement, images
+        _measured[_key(request, recording)] = kept
 
 
-def kept_measurement(request: ConvertRequest, recording: RootedRecording) -> tuple[EpisodeMeasurement, bool] | None:
-    """What was kept, if the recording's files are as they were, and whether by its images, too."""
+def kept_measurement(request: ConvertRequest, recording: RootedRecording) -> KeptMeasurement | None:
+    """What was kept, if the recording's files are as they were."""
     return _measured.pop(_key(request, recording), None) if _measured else None
 
 

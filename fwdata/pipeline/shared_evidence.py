@@ -3,7 +3,7 @@
 A part keeps values and contradictions of its episodes alone. The words and traces that the verdicts of the data set are
 made from lie in the job's folder until its last part is pooled, so that they are those of one process.
 
-    .jobs/convert/p00003.evidence.npz    "ids" and "episodes": JSON; "numbers": float64, "prints": uint32 and "tiles":
+    .jobs/convert/p00003.evidence.npz    "ids" and "episodes": JSON; "numbers": float32, "prints": uint32 and "tiles":
                                          uint8, those of all traces one after the other
 """
 
@@ -49,7 +49,7 @@ def hand_over(store: Path, part: str, measured: Sequence[EpisodeMeasurement]) ->
     if not folder.is_dir():
         return
     numbers, prints, tiles = (
-        _Joined(np.float64),
+        _Joined(np.float32),
         _Joined(np.uint32),
         _Joined(np.uint8),
     )  # one array is far faster than many

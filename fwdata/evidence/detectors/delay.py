@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwdata.evidence import own_lags, pooling
 from fwdata.evidence.camera_lags import LagEstimate, estimate_lag
@@ -333,28 +334,28 @@ def _trace(episode: EpisodeInput, camera: str) -> MotionTrace | None:
     if not speeds.any() or float(energy.max(initial=0.0)) < STILL:
         return None
     commands, behind = _commands(episode, step)
-    return MotionTrace(camera, episode.hz, np.sqrt(energy), speeds, episode.claims.simulated, commands, behind)
+    roots = np.sqrt(energy).astype(np.float32)
+    return MotionTrace(camera, episode.hz, roots, speeds, episode.claims.simulated, commands, behind)
 
 
 @lru_cache(maxsize=4)
-def _root_speeds(episode: EpisodeInput, columns: tuple[int, ...] | None, step: int) -> Floats:
+def _root_speeds(episode: EpisodeInput, columns: tuple[int, ...] | None, step: int) -> NDArray[np.float32]:
     """Square root of the speeds of some state columns, or all; kept as several cameras of an episode ask."""
     rows, moving = episode.state64, episode.active
     if columns is not None:
         rows, moving = rows[:, list(columns)], np.flatnonzero(np.isin(columns, moving))
-    found: Floats = np.sqrt(relative_speeds(rows, step, moving))
-    return found
+    return np.sqrt(relative_speeds(rows, step, moving)).astype(np.float32)
 
 
 @lru_cache(maxsize=2)
-def _commands(episode: EpisodeInput, step: int) -> tuple[Floats | None, float]:
+def _commands(episode: EpisodeInput, step: int) -> tuple[NDArray[np.float32] | None, float]:
     """(square root of the action's speeds, rows by which the state follows it), of an absolute action that moves."""
     fit = fit_action(episode) if episode.pairs else None
     if fit is None or fit.meaning != "absolute" or not fit.interior:
         return None, 0.0
     speeds, lags = relative_speeds(episode.action64, step), column_lags(episode)
     behind = middle(lags) if len(lags) else fit.lag  # columns that copy the command would hide a late stream
-    return (np.sqrt(speeds), behind) if speeds.any() else (None, 0.0)
+    return (np.sqrt(speeds).astype(np.float32), behind) if speeds.any() else (None, 0.0)
 
 
 DETECTORS = (StateDelay(), CameraDelay())

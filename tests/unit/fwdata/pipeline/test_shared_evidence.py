@@ -107,7 +107,7 @@ def test_a_killed_conversion_goes_on_with_what_it_had_measured(tmp_path: Path, m
 
 def test_what_is_handed_over_is_whole(tmp_path: Path) -> None:
     folder = tmp_path / ".jobs/convert"
-    energy, speeds = np.arange(5.0) / 3, np.ones((5, 2)) / 7
+    energy, speeds = np.arange(5, dtype=np.float32) / 3, np.ones((5, 2), np.float32) / 7
     tiles = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
     traces = (
         MotionTrace("head", 20.0, energy, speeds, True, speeds, 1.5),
