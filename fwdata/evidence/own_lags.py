@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,7 @@ LONGEST_SECONDS = 0.5
 """Longest lag that is tried: motion that comes back looks alike after longer ones."""
 
 
-@dataclass(frozen=True)
-class OwnLag:
+class OwnLag(NamedTuple):
     """An episode that is out of step with the others."""
 
     place: int

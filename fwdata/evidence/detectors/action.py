@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,7 @@ EXACT: tuple[Meaning, ...] = ("copy", "next_state", "past")
 """Meanings that differences show, without any correlation."""
 
 
-@dataclass(frozen=True)
-class ActionFit:
+class ActionFit(NamedTuple):
     """How action and state of one episode go together."""
 
     meaning: Meaning | None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,7 @@ type Values = NDArray[np.float32]
 FINE = "values as finely resolved as in other episodes"
 
 
-@dataclass(frozen=True)
-class _Coarse:
+class _Coarse(NamedTuple):
     """What is coarse in one episode."""
 
     words: str

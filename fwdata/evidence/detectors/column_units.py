@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,7 @@ _KINDS = (
 type Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class _TwoSizes:
+class _TwoSizes(NamedTuple):
     """Episodes of two sizes."""
 
     small: Mask

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -112,8 +113,7 @@ def _outcome(claimed: int | None, measured: int) -> Outcome:
     return "confirmed" if claimed == measured else "contradicted"
 
 
-@dataclass(frozen=True, eq=False)
-class GripperMotion:
+class GripperMotion(NamedTuple):
     """A gripper's command and its measured opening."""
 
     claim: GripperClaim

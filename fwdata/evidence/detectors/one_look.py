@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +51,7 @@ CHANGES: tuple[tuple[str, Change], ...] = (
 ALIKE = "the scene as in other episodes"
 
 
-@dataclass(frozen=True)
-class OddLook:
+class OddLook(NamedTuple):
     """An episode that looks like others only once it is changed."""
 
     place: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +82,7 @@ def not_finite(episode: EpisodeInput) -> list[str]:
     return [f"{episode.names[column]} is not finite at row {row}"]
 
 
-@dataclass(frozen=True)
-class Jump:
+class Jump(NamedTuple):
     """The largest step of a state column, far above its usual ones."""
 
     column: str
