@@ -76,25 +76,24 @@ class WindowRows:
         """
         _check_numbers(episode, start)
         _check_buffers(len(episode), out_first, out_future)
-        unknown = np.flatnonzero((episode < 0) | (episode >= len(self._owners)))
-        if len(unknown):
-            raise IndexError(f"episodes are numbered 0..{len(self._owners) - 1}, asked for {episode[unknown[0]]}")
-        outside = np.flatnonzero((start < 0) | (start >= self._length[episode]))
-        if len(outside):
-            self._refuse_frame(int(episode[outside[0]]), int(start[outside[0]]))
+        unknown = _outside(episode, len(self._owners))
+        if unknown is not None:
+            raise IndexError(f"episodes are numbered 0..{len(self._owners) - 1}, asked for {episode[unknown]}")
+        outside = _outside(start, self._length[episode])
+        if outside is not None:
+            self._refuse_frame(int(episode[outside]), int(start[outside]))
         part = self._part[episode]
         if self._waiting and not self._ready[part].all():
             for number in np.unique(part[~self._ready[part]]).tolist():
                 self._open(number)
         self._check_shapes(out_first, out_future)
-        numbers = part.tolist()
-        self._first.read(numbers, (self._frame[episode] + start).tolist(), out_first)
+        self._first.read(part, self._frame[episode] + start, out_first)
         if out_future is not None:
             step, rest = (start, None) if self._stride == 1 else np.divmod(start, self._stride)
             if rest is not None and rest.any():
                 wrong = int(np.flatnonzero(rest)[0])
                 self._refuse_start(int(episode[wrong]), int(start[wrong]))
-            self._future.read(numbers, (self._window[episode] + step).tolist(), out_future)
+            self._future.read(part, self._window[episode] + step, out_future)
 
     def _open(self, number: int) -> None:
         cache, part = self._parts[number]
@@ -123,6 +122,12 @@ class WindowRows:
             f"episode {episode.id} has no future latents at frame {frame}: latent cache {cache.name!r} has window "
             f"starts 0, {cache.stride}, .. below {episode.num_frames}"
         )
+
+
+def _outside(numbers: NDArray[np.int64], below: int | NDArray[np.int64]) -> int | None:
+    """Position of the first number that is negative or not below its bound."""
+    wrong = (numbers < 0) | (numbers >= below)
+    return int(np.flatnonzero(wrong)[0]) if np.count_nonzero(wrong) else None
 
 
 def _check_numbers(episode: NDArray[np.int64], start: NDArray[np.int64]) -> None:
