@@ -159,8 +159,8 @@ def check_on_error(given: str) -> None:
 def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> WorkerPool:
     """Readers that are forked from this command where the system can; memory: bytes of each.
 
-    measures, writes: they measure conventions and compress what is stored, so the detectors, what they use of numpy and
-    the compressor are imported once, before they are forked.
+    measures, writes: they measure conventions and compress what is stored, so the detectors and the compressor are
+    imported once, before they are forked.
     """
     from fwdata.evidence.registry import all_detectors
     from fwdata.pipeline.fork_server import fork_command
@@ -168,8 +168,6 @@ def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> Worke
     from fwdata.store.codec import load_compressor
 
     if measures:
-        import numpy.ma  # noqa: F401 - numpy imports it for the first median
-
         all_detectors()
     if writes:
         load_compressor()

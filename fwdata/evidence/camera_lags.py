@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
 from fwdata.evidence.records import MotionTrace
 from fwdata.evidence.shared_values import drawn
-from fwdata.evidence.signals import BOOTSTRAPS, Floats, non_negative_fits, peak, peaks, running_sums
+from fwdata.evidence.signals import BOOTSTRAPS, Floats, non_negative_fits, peak, peaks, percentile, running_sums
 
 FOLDS = 4
 """Parts of the episodes, of which each is explained by the weights of the others."""
@@ -18,18 +19,33 @@ MAX_NUMBERS = 1_000_000
 
 
 class LagEstimate:
-    """A camera's lag in rows against the state, its interval, the share of draws that are within a row of it, the score
-    at the peak, what that gains over no lag, and whether it is interior."""
+    """A camera's lag in rows against the state, the score at the peak, what that gains over no lag, and whether it is
+    interior."""
 
     def __init__(self, lags: Sequence[int], scores: Floats) -> None:
         together = scores.mean(axis=0)
+        self._lags, self._scores = lags, scores
         self.score, self.gain = float(together.max()), float(together.max() - together[lags.index(0)])
         self.lag, self.interior = peak(lags, together)
-        draws = drawn(len(scores), (BOOTSTRAPS, len(scores)))
-        counts = np.stack([np.bincount(each, minlength=len(scores)) for each in draws])
-        found = peaks(lags, counts @ scores / len(scores))[0]
-        self.interval = (float(np.percentile(found, 2.5)), float(np.percentile(found, 97.5)))
-        self.near = float((np.abs(found - self.lag) <= 1.0).mean())
+
+    @cached_property
+    def _draws(self) -> Floats:
+        """float64 [n], the lags that episodes drawn from these with replacement tell."""
+        count = len(self._scores)
+        draws = drawn(count, (BOOTSTRAPS, count)) + count * np.arange(BOOTSTRAPS)[:, None]
+        counts = np.bincount(draws.reshape(-1), minlength=BOOTSTRAPS * count).reshape(BOOTSTRAPS, count)
+        return peaks(self._lags, counts @ self._scores / count)[0]
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """95 % of the draws."""
+        low, high = (float(percentile(self._draws, share)) for share in (2.5, 97.5))
+        return low, high
+
+    @cached_property
+    def near(self) -> float:
+        """Share of draws that are within a row of the lag."""
+        return float((np.abs(self._draws - self.lag) <= 1.0).mean())
 
 
 def estimate_lag(traces: Sequence[MotionTrace], reach: int) -> LagEstimate | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -352,6 +353,23 @@ def middle(values: NDArray[np.float64]) -> float:
     if not len(ordered) or np.isnan(ordered[-1]):
         return float("nan")
     return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
+
+
+def medians(values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+    """`np.median` along an axis, NaN where a value is; floats stay what they are."""
+    ordered = np.moveaxis(np.sort(values, axis=axis), axis, 0)
+    found = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return np.where(np.isnan(ordered[-1]), ordered[-1], found)
+
+
+def known_medians(values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+    """`np.nanmedian` along an axis: the median of the values that are not NaN, NaN where all are."""
+    ordered = np.moveaxis(np.sort(values, axis=axis), axis, 0)
+    known = np.count_nonzero(~np.isnan(ordered), axis=0, keepdims=True)
+    places = (np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(ordered) - 1))
+    low, high = (np.take_along_axis(ordered, place, axis=0)[0] for place in places)
+    found: NDArray[Any] = (low + high) / 2
+    return found
 
 
 def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from pydantic_core import to_json
 
 from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace, Trace, Verdict
 from fwdata.io import write_atomic
@@ -142,4 +143,4 @@ def _measured(file: Any) -> list[EpisodeMeasurement]:
 
 
 def _json(value: object) -> NDArray[np.uint8]:
-    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+    return np.frombuffer(to_json(value, inf_nan_mode="constants"), np.uint8)  # a fifth of json's time

@@ -140,7 +140,7 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def write_raw(path: Path, attributes: JsonObject) -> None:
-    """`write_record` of plain JSON; for this module and its tests."""
+    """`write_record` of plain JSON."""
     write_atomic(path / "zarr.json", _group_json(attributes))
 
 

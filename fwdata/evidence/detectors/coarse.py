@@ -13,7 +13,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, StepTrace
 from fwdata.evidence.sides import opposite
-from fwdata.evidence.signals import CONSTANT, Floats
+from fwdata.evidence.signals import CONSTANT, Floats, known_medians, medians
 
 SAME = 1e-5
 """Share of a column's largest size within which two values are one: float32 keeps 1e-7 of it."""
@@ -151,7 +151,7 @@ def _alone(trace: StepTrace) -> _Coarse | None:
     if len(levels) < MOVING or not trace.regular[state].all():
         return None
     whole = bool((trace.regular[state] == 2).all())
-    if np.median(levels) > (WHOLE if whole else FEW):
+    if float(medians(levels)) > (WHOLE if whole else FEW):
         return None
     words = "whole numbers alone" if whole else "hardly any distinct values"
     return _told(trace, state, words, np.full(len(trace.names), np.nan))
@@ -195,7 +195,7 @@ def _medians(stacked: Values) -> Values:
     """float32 [D], medians of the columns of [n, D]; NaN where a column moves in none."""
     known = ~np.isnan(stacked).all(axis=0)
     found = np.full(stacked.shape[1], np.nan, np.float32)
-    found[known] = np.nanmedian(stacked[:, known], axis=0)
+    found[known] = known_medians(stacked[:, known])
     return found
 
 

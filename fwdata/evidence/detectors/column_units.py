@@ -15,7 +15,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.scales import switching
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, SizeTrace
-from fwdata.evidence.signals import Floats
+from fwdata.evidence.signals import Floats, known_medians, middle
 
 GAP, CLEAR, RATIO = 8.0, 3.0, 10.0
 """A column falls apart at a gap of 8; others follow where their sides are 3 times apart, and their medians 10 times."""
@@ -108,7 +108,7 @@ class ColumnUnits(Detector):
                 self.name, "confirmed", episodes_for=len(ids), decided="one unit", measured="one unit"
             )
         column = int(np.flatnonzero(split.columns)[0])
-        most, least = (float(np.nanmedian(sizes[side, column])) for side in (split.large, split.small))
+        most, least = (float(known_medians(sizes[side, column])) for side in (split.large, split.small))
         count = f"{int(split.columns.sum())} of {split.compared} columns"
         as_of = f", as {split.units} differ" if split.units else ""
         return self._told(
@@ -133,8 +133,8 @@ class ColumnUnits(Detector):
                     "grippers",
                     "warn",
                     f"openings {split.ratio:.3g} times as wide",
-                    f"{name.partition(' ')[2]} opens to {np.median(values[split.large]):.3g} and "
-                    f"{np.median(values[split.small]):.3g}",
+                    f"{name.partition(' ')[2]} opens to {middle(values[split.large]):.3g} and "
+                    f"{middle(values[split.small]):.3g}",
                 )
                 return
 
@@ -211,14 +211,12 @@ def _followed(logs: Floats, small: Mask, large: Mask) -> _TwoSizes:
     for index, column in enumerate(logs.T):
         below, above = column[small & np.isfinite(column)], column[large & np.isfinite(column)]
         if len(below) and len(above):
-            ratios[index] = np.median(above) - np.median(below)
+            ratios[index] = middle(above) - middle(below)
             follows[index] = above.min() - below.max() > math.log(CLEAR) and ratios[index] > math.log(RATIO)
     if not follows.any():
         return _TwoSizes(small, large, follows, int(np.isfinite(ratios).sum()), 1.0, 0.0)
-    least = math.exp(float(np.nanmedian(logs[small][:, follows])))
-    return _TwoSizes(
-        small, large, follows, int(np.isfinite(ratios).sum()), math.exp(float(np.median(ratios[follows]))), least
-    )
+    least = math.exp(float(known_medians(logs[small][:, follows].reshape(-1))))
+    return _TwoSizes(small, large, follows, int(np.isfinite(ratios).sum()), math.exp(middle(ratios[follows])), least)
 
 
 def _two_openings(tops: Floats) -> _TwoSizes | None:
@@ -235,7 +233,7 @@ def _two_openings(tops: Floats) -> _TwoSizes | None:
         return None
     small, large = np.zeros(len(tops), np.bool_), np.zeros(len(tops), np.bool_)
     small[order[:cut]], large[order[cut:]] = True, True
-    return _TwoSizes(small, large, np.ones(1, np.bool_), 1, float(np.median(groups[1]) / np.median(groups[0])), 0.0)
+    return _TwoSizes(small, large, np.ones(1, np.bool_), 1, middle(groups[1]) / middle(groups[0]), 0.0)
 
 
 DETECTORS = (ColumnUnits(),)

@@ -239,9 +239,9 @@ class CameraDelay(Detector):
             found = estimate_lag(traces, max(6, round(WIDEST_SECONDS * hz)))
         if found is None or not found.interior:
             return self._silent(camera, traces, "no lag stands out")
-        low, high = found.interval
         if found.score < MIN_SCORE:
             return self._silent(camera, traces, f"the image does not show the motion (r {found.score:.2f})")
+        low, high = found.interval
         doubtful = high - low > MAX_INTERVAL
         if doubtful and (found.near < MOST_NEAR or abs(found.lag) < DOUBTFUL_LAG):
             return self._silent(

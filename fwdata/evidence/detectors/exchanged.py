@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, RowTrace, SizeTrace
-from fwdata.evidence.signals import Floats
+from fwdata.evidence.signals import Floats, medians
 
 FEWEST, MOST = 8, 1 / 3
 """Episodes that are compared, and the share of them that may be exceptions."""
@@ -77,7 +77,7 @@ def exchanged(signatures: Floats, names: Sequence[str]) -> dict[int, tuple[int, 
     kinds = np.array([name.partition(" ")[0] for name in names])
     low, high = np.percentile(signatures, 10, axis=0), np.percentile(signatures, 90, axis=0)
     middle, half = (low + high) / 2, (high - low) / 2
-    half = np.maximum(half, LEAST * float(np.median(half[half > 0]))) if (half > 0).any() else half + 1.0
+    half = np.maximum(half, LEAST * float(medians(half[half > 0]))) if (half > 0).any() else half + 1.0
     found: dict[int, tuple[int, int]] = {}
     for place, own in enumerate(signatures):
         # [D, D]: column i of this episode, compared with what column j is in all

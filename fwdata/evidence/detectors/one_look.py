@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, LookTrace
-from fwdata.evidence.signals import Floats
+from fwdata.evidence.signals import Floats, medians, middle
 
 NEIGHBOURS, FEWEST = 5, 5
 """Other episodes that one is compared with, the nearest, and episodes of a camera that make the comparison."""
@@ -147,10 +147,10 @@ def two_groups(tiles: Floats) -> tuple[list[int], list[int]]:
         members = np.array([place for place in sorted(left) if place == first or scene[first, place] >= SCENE])
         left -= set(members.tolist())
         sides = [members[colours[first, members] * sign >= COLOUR] for sign in (1, -1)]
-        among = [float(np.median(colours[np.ix_(side, side)])) if len(side) >= GROUP else 0.0 for side in sides]
+        among = [middle(colours[np.ix_(side, side)].reshape(-1)) if len(side) >= GROUP else 0.0 for side in sides]
         if min(among) < COLOUR or sum(map(len, sides)) < CLEAR * len(members):
             continue
-        if float(np.median(colours[np.ix_(*sides)])) <= -COLOUR:
+        if middle(colours[np.ix_(*sides)].reshape(-1)) <= -COLOUR:
             return others[sides[0]].tolist(), others[sides[1]].tolist()
     return [], []
 
@@ -160,8 +160,8 @@ def _scene_and_red(tiles: Floats, others: Places) -> tuple[Floats, Floats, NDArr
     scene = _correlations(np.stack([tiles[..., 1], tiles[..., 0] + tiles[..., 2]], axis=-1), others)
     red = (tiles[..., 0] - tiles[..., 2]) / (tiles.sum(axis=-1) + 30.0)
     told = red.reshape(len(red), -1).std(axis=1) > CONTRAST
-    red = red - np.median(red, axis=(1, 2), keepdims=True)
-    limit = OBJECT * np.median(np.abs(red), axis=(1, 2), keepdims=True)
+    red = red - medians(red.reshape(len(red), -1), axis=1)[:, None, None]
+    limit = OBJECT * medians(np.abs(red).reshape(len(red), -1), axis=1)[:, None, None]
     limit[limit < CONTRAST] = np.inf
     return scene, np.clip(red, -limit, limit), told
 
@@ -214,7 +214,7 @@ def _nearest(scores: Floats) -> Places:
 
 def _median_of(scores: Floats, near: Places) -> Floats:
     """float64 [n], the median score with those at the places [n, k]."""
-    found: Floats = np.median(scores[np.arange(len(scores))[:, None], near], axis=1)
+    found: Floats = medians(scores[np.arange(len(scores))[:, None], near], axis=1)
     return found
 
 

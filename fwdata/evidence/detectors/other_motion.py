@@ -9,7 +9,7 @@ import numpy as np
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.own_lags import MOST, reach_of, scores_of, weights_of
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, MotionTrace
-from fwdata.evidence.signals import Floats, correlation, middle
+from fwdata.evidence.signals import Floats, correlation, medians, middle
 
 FEWEST, WELL, WORSE, ALIKE = 5, 0.7, 0.35, 0.2
 """Episodes of a camera that are compared, how well the joints explain its images in most, how much worse in one that is
@@ -46,7 +46,7 @@ class OtherMotion(Detector):
         names, traces = [name for name, _ in used], [trace for _, trace in used]
         scores = scores_of(traces, reach, np.ones(len(traces), np.bool_))
         for _ in range(2):  # without those that would spoil the weights of others
-            lag = int(np.argmax(np.median(scores, axis=0)))
+            lag = int(np.argmax(medians(scores)))
             usual = middle(scores[:, lag])
             odd = scores[:, lag] < usual - WORSE
             scores = scores_of(traces, reach, ~odd) if odd.any() and (~odd).sum() >= FEWEST else scores

@@ -12,7 +12,7 @@ from fwdata.evidence.columns import titles
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
-from fwdata.evidence.signals import CONSTANT, Floats, middle
+from fwdata.evidence.signals import CONSTANT, Floats, medians, middle
 
 JUMP = 20.0
 IDLE_SECONDS = 3.0
@@ -272,7 +272,7 @@ def _leaves(episode: EpisodeInput, columns: Sequence[int]) -> bool:
     command_of = {column: action for action, column in episode.pairs}
     paired = [column for column in columns if column in command_of]
     state, action = episode.state64[:, paired], episode.action64[:, [command_of[column] for column in paired]]
-    away = np.median(np.abs(state - action), axis=0) > DEAD_REACH / 2
+    away = medians(np.abs(state - action)) > DEAD_REACH / 2
     return int((away & (np.ptp(state, axis=0) > DEAD_REACH)).sum()) > 1
 
 

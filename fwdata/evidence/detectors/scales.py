@@ -11,7 +11,7 @@ from fwdata.evidence.columns import ColumnValues, Mask
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput, once
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
-from fwdata.evidence.signals import CONSTANT
+from fwdata.evidence.signals import CONSTANT, middle
 
 STATE = "state"
 """Subject of the state as a whole, known grippers left out; others are columns that go from one end to the other."""
@@ -88,7 +88,7 @@ class OneScale(Detector):
             return DatasetVerdict(
                 self.name, "confirmed", subject, episodes_for=len(found), decided="one scale", measured="one scale"
             )
-        ratio = float(np.median([v for _, v in large]) / np.median([v for _, v in small]))
+        ratio = middle(np.array([v for _, v in large])) / middle(np.array([v for _, v in small]))
         few, many = sorted((small, large), key=len)
         return DatasetVerdict(
             self.name,

@@ -10,7 +10,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.pooling import MIN_EPISODES
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, RowTrace, Severity, Verdict
-from fwdata.evidence.signals import Floats
+from fwdata.evidence.signals import Floats, known_medians, middle
 
 APART = 0.3
 """Largest difference of a column (rad, or a gripper's 0 .. 1) above which two poses are two: the sample world's begin
@@ -92,14 +92,14 @@ def _to_others(poses: Floats, starts: Floats) -> Floats:
     others = np.unique(np.linspace(0, count - 1, min(count, OTHERS)).round().astype(np.int64))
     apart = np.stack([np.abs(poses - starts[other]).max(axis=1) for other in others], axis=1)
     apart[others, np.arange(len(others))] = np.nan
-    found: Floats = np.nanmedian(apart, axis=1)
+    found: Floats = known_medians(apart, axis=1)
     return found
 
 
 def _all_reversed(first: Floats, last: Floats) -> bool:
     """Whether all recordings end in one pose and begin in many."""
     starts, ends = _to_others(first, first), _to_others(last, last)
-    return bool(np.median(starts) > APART and np.median(ends) < BACK * np.median(starts))
+    return bool(middle(starts) > APART and middle(ends) < BACK * middle(starts))
 
 
 DETECTORS = (StartPose(),)

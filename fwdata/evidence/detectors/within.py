@@ -13,7 +13,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.detectors.scales import switches, switching
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
-from fwdata.evidence.signals import Floats
+from fwdata.evidence.signals import Floats, middle
 
 FACTORS = (("rad and degrees", 180 / math.pi), ("m and cm", 100.0), ("m and mm", 1000.0))
 """What the numbers of one motion differ by in two units."""
@@ -213,7 +213,7 @@ def _unit_step(rows: Floats, row: int) -> tuple[NDArray[np.int64], float, str] |
             calm = (np.abs(before - first) <= CALM * np.abs(first)).all(axis=0)
             calm &= (np.abs(after - last) <= CALM * np.abs(last)).all(axis=0)
             columns = np.flatnonzero(near & calm)
-            if len(columns) >= COLUMNS and abs(float(np.median(ratios[columns])) / up - 1) < AGREE:
+            if len(columns) >= COLUMNS and abs(middle(ratios[columns]) / up - 1) < AGREE:
                 return columns, up, units
     return None
 

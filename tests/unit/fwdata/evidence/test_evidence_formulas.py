@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import av
 import numpy as np
@@ -24,8 +25,10 @@ from fwdata.evidence.records import MotionTrace
 from fwdata.evidence.signals import (
     cross_lagged,
     edged,
+    known_medians,
     lagged,
     lagged_each,
+    medians,
     non_negative_fit,
     non_negative_fits,
     percentile,
@@ -248,6 +251,20 @@ def test_percentiles_are_those_of_numpy(shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(percentile(values, share), np.percentile(values, share, axis=0), rtol=1e-12)
     values[0] = np.nan
     assert np.isnan(percentile(values, 50)).all()
+
+
+@pytest.mark.parametrize("shape", [(1,), (6,), (7,), (2, 3), (9, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_medians_are_those_of_numpy(shape: tuple[int, ...], dtype: type) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    for axis in range(len(shape)):
+        assert np.array_equal(medians(values, axis), np.median(values, axis=axis))
+        assert np.array_equal(known_medians(values, axis), np.nanmedian(values, axis=axis))
+    values.flat[0] = np.nan
+    assert np.array_equal(medians(values), np.median(values, axis=0), equal_nan=True)
+    with warnings.catch_warnings(action="ignore"):
+        assert np.array_equal(known_medians(values), np.nanmedian(values, axis=0), equal_nan=True)
+    assert medians(values).dtype == known_medians(values).dtype == dtype
 
 
 def test_every_second_image_of_a_video_begins_with_that_of_the_first_row() -> None:

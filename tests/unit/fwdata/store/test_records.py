@@ -109,6 +109,8 @@ def test_a_verdict_that_steers_is_checked(path: Path) -> None:
     ]
     write_part_evidence(path, "p00000", [found])
     assert read_attributes(folder)["episodes"][0]["contradicted"][0]["interval"] == [0, 2.5]
+    as_record = PartEvidenceRecord.of([found]).to_json()
+    assert {key: read_attributes(folder)[key] for key in as_record} == as_record
     write_attributes(folder, {"episodes": [{**record, "contradicted": [{**verdict, "verdict": "maybe"}]}]})
     with pytest.raises(StoreDamaged, match=r"p00000.*episodes\.0\.contradicted\.0\.verdict.*'maybe'"):
         read_part_evidence(LocalFiles(path), "p00000")
