@@ -239,7 +239,7 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
 
     masked: whether option mask is set.
     """
-    counts, rates, texts, named, masks = [], [], [], [], []
+    counts, rates, texts, named, masks, cut, marks = [], [], [], [], [], [], []
     unread = [f"{file.place.path} ({', '.join(file.unread_masks)})" for file in files if file.unread_masks]
     for file in files:
         found, claimed = len(file.demos), file.attributes
@@ -256,7 +256,11 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
         told = file.instruction
         if told is not None and told.dropped:
             named.append(f"{file.place.path} ({told.dropped}); its instruction is the {told.source}'s {told.text!r}")
-        if told is not None and told.differs:
+        if told is not None and told.mark is not None:
+            marks.append(f"{file.place.path} ({told.mark}); its instruction is the {told.source}'s {told.text!r}")
+        if told is not None and told.shortened is not None:
+            cut.append(f"{file.place.path} ({told.source} {told.shortened!r}); its instruction is {told.text!r}")
+        elif told is not None and told.differs:
             texts.append(f"{file.place.path} ({told.problem_info!r}); used is the {told.source}'s {told.text!r}")
     return [
         *_about("the group mask has filters that are not used (option mask takes some)", [] if masked else masks),
@@ -264,6 +268,8 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
         *_about("attributes and content disagree on the number of demonstrations or rows, the content counts", counts),
         *_about(f"recorded at another rate than the manifest's {hz:g} Hz", rates),
         *_about("the file's name ends in a perturbation or number, which is not part of the instruction", named),
+        *_about("a text in the file ends in the name of a perturbation, which is not taken for a part of it", cut),
+        *_about("the text goes on after that of a published task, which may be a mark on the file alone", marks),
         *_about("problem_info has another instruction than the file name", texts),
     ]
 

@@ -63,7 +63,8 @@ class Hdf5Listing:
 
 def suite_of_task(task: str) -> str | None:
     """The suite a task name belongs to, where the name alone tells."""
-    return SUITE_OF_TASK.get(task) or ("libero_90" if split_task(task)[0] else None)
+    scene, rest = split_task(task)
+    return SUITE_OF_TASK.get(task if scene is None else f"{scene}_{rest}") or ("libero_90" if scene else None)
 
 
 def place(folders: Sequence[str], path: str, num_bytes: int) -> TaskFile:

@@ -69,7 +69,8 @@ def agreeing(manifest: Manifest, options: LiberoOptions, metadata: Mapping[str, 
     found["gripper_polarity"] = f"--gripper {'plus_closes' if opens else 'plus_opens'}"
     if not options.absolute_actions:
         found["action_meaning"] = "--absolute-actions"
-    found["instruction_ending"] = f"--instruction {_other_text(options, metadata)}"
+    if (other := _other_text(options, metadata)) is not None:
+        found["instruction_ending"] = f"--instruction {other}"
     for name, done in _turned(metadata.get("rotation"), cameras).items():
         side = "wrist_left_right" if PLACES.get(name) == "wrist" else "camera_left_right"
         found[f"{side} {name}"] = f"--rotation {name}={MIRRORED[done]}"
@@ -78,10 +79,14 @@ def agreeing(manifest: Manifest, options: LiberoOptions, metadata: Mapping[str, 
     return found
 
 
-def _other_text(options: LiberoOptions, metadata: Mapping[str, Json]) -> str:
-    """Where an instruction is taken from, if not from where it was."""
-    other = options.instruction != "problem_info" and metadata.get("instruction_problem_info")
-    return "problem_info" if other else "file_name"
+def _other_text(options: LiberoOptions, metadata: Mapping[str, Json]) -> str | None:
+    """The option that takes an instruction from the file's name instead of from the file, or the reverse; None where
+    the other one has none."""
+    if metadata.get("instruction_source") != "file name":
+        return "file_name_always" if metadata.get("instruction_file_name") else None
+    return (
+        "problem_info" if options.instruction != "problem_info" and metadata.get("instruction_problem_info") else None
+    )
 
 
 def _turned(told: Json, cameras: Sequence[str]) -> dict[str, Operation]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from converters.libero.published import TEXTS, is_published
 
-_SCENE = re.compile(r"(?P<scene>(?:KITCHEN|LIVING_ROOM|STUDY)_SCENE[0-9]{1,3})_(?P<rest>.+)")
+_SCENE = re.compile(r"(?P<scene>(?:KITCHEN|LIVING_ROOM|STUDY)_SCENE[0-9]{1,3})_(?P<rest>.+)", re.IGNORECASE)
 _OTHER_SCENE = re.compile(r"(?P<scene>[A-Z][A-Z_]*_SCENE[0-9]{1,3})_(?P<rest>.+)")
 _WORDS = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
 _LANGUAGE = re.compile(r"(?P<rest>.*)_language_?[0-9]+")
@@ -50,15 +50,19 @@ class TaskName:
 
 
 def split_task(task: str) -> tuple[str | None, str]:
-    """(scene prefix or None, the rest): `KITCHEN_SCENE10_close_it` gives `KITCHEN_SCENE10` and `close_it`."""
+    """(scene prefix or None, the rest): `KITCHEN_SCENE10_close_it` gives `KITCHEN_SCENE10` and `close_it`.
+
+    A published scene is known in small letters, too, and comes back in capitals.
+    """
     match = _SCENE.fullmatch(task)
-    return (match["scene"], match["rest"]) if match else (None, task)
+    return (match["scene"].upper(), match["rest"]) if match else (None, task)
 
 
 def parse_task(task: str) -> TaskName:
     """The parts of a task, which is its file's name without `_demo` and ending."""
-    match = _SCENE.fullmatch(task) or _OTHER_SCENE.fullmatch(task)
-    scene, rest = (match["scene"], match["rest"]) if match else (None, task)
+    scene, rest = split_task(task)
+    if scene is None and (match := _OTHER_SCENE.fullmatch(task)):
+        scene, rest = match["scene"], match["rest"]
     base, rewritten = rest, False
     while not _is_published(scene, base):
         language = _LANGUAGE.fullmatch(base)
@@ -150,7 +154,7 @@ def unmarked(text: str) -> str | None:
     spelt = "_".join(text.split())
     match = _SCENE.fullmatch(spelt) or _OTHER_SCENE.fullmatch(spelt)
     words = (match["rest"] if match else spelt).split("_")
-    plain = [word.lower().strip(".,!") for word in words]
+    plain = [word.lower().strip(".,!()[]") for word in words]
     for length in range(len(plain), 0, -1):
         rest = plain[length:]
         if " ".join(plain[:length]) in TEXTS:

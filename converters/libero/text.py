@@ -32,6 +32,8 @@ class TaskInstruction:
     """`(:language ..)` of the task's BDDL text; None: nothing."""
     dropped: str = ""
     """End of the file's name that is not part of the instruction, e.g. `_table_14`."""
+    goes_on: str | None = None
+    """What the file's name has after the text of a published task, e.g. `_camera_far`; None where it has none."""
 
     @property
     def differs(self) -> bool:
@@ -39,6 +41,20 @@ class TaskInstruction:
         if self.file_name is None or self.problem_info is None:
             return False
         return self.problem_info not in (self.file_name, f"{self.file_name}{self.dropped.replace('_', ' ')}")
+
+    @property
+    def shortened(self) -> str | None:
+        """The text in the file that was used, where an end of it was left out which the file's name does not have."""
+        inside = {"problem_info": self.problem_info, "bddl": self.bddl}.get(self.source)
+        if inside is None or self.dropped or inside.replace("_", " ").endswith(self.text):
+            return None
+        return inside
+
+    @property
+    def mark(self) -> str | None:
+        """What follows a published task's text at the end of one in the file that only spells the file's name."""
+        alone = self.problem_info in (None, self.file_name) and self.bddl in (None, self.file_name)
+        return self.goes_on if alone and self.source != "file name" and self.text == self.file_name else None
 
 
 def parse_json(text: str | None) -> dict[str, object]:
@@ -69,8 +85,8 @@ def _clean(text: str) -> str | None:
 
 
 def _is_doubtful(name: TaskName) -> bool:
-    """Whether a number that was left out at the end may belong to the text, which holds another one."""
-    return name.dropped[1:].isdigit() and any(letter.isdigit() for letter in name.words or "")
+    """Whether a number that was left out first may belong to the text, which holds another one."""
+    return name.dropped[1:].partition("_")[0].isdigit() and any(letter.isdigit() for letter in name.words or "")
 
 
 def _check_certain(name: str, found: TaskName, preference: Preference) -> None:
@@ -122,7 +138,8 @@ def choose(
         if text and source == "file name":
             _check_certain(name, found, preference)
         if text:
-            return TaskInstruction(text, source, spelt, problem_info, bddl, found.dropped)
+            mark = mark_after_published(found)
+            return TaskInstruction(text, source, spelt, problem_info, bddl, found.dropped, mark)
     if found.rewritten and found.words:
         raise BadEpisode(
             f"{name} tells no instruction: {found.dropped} says that the text of {found.words!r} was rewritten, and "

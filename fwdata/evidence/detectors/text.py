@@ -22,6 +22,11 @@ _ENDING = re.compile(
 )
 
 
+_GOES_ON = frozenset("a an at for from in into of off on onto out over the to under up with".split())  # noqa: SIM905
+"""Words that no sentence ends in: a name with a number behind them belongs to it (`on table 2`)."""
+_NUMBER = re.compile(r"\b\d+\b")
+
+
 class InstructionNearMisses(Detector):
     """h2: two instructions of as many words that differ in one similar word are one instruction with a typo."""
 
@@ -107,17 +112,28 @@ class InstructionEnding(Detector):
         """One verdict."""
         if not episode.instruction:
             return ()
-        ending = _ENDING.search(episode.instruction)
+        ending = _added(episode.instruction)
         return (
             self.verdict(
                 "contradicted" if ending else "confirmed",
-                f"ends in {ending.group().strip()!r}" if ending else "",
+                f"ends in {ending!r}" if ending else "",
                 n=1,
                 decided="a sentence",
                 measured="a file name's suffix in the instruction" if ending else "a sentence",
                 action="stop" if episode.claims.layout == "libero" else "warn",
             ),
         )
+
+
+def _added(text: str) -> str:
+    """The ending of a text that no sentence has; "" for one without, and where the sentence would not be one without
+    it (`put the cup on table 2`, `put block 1 on block 2`)."""
+    found = _ENDING.search(text)
+    if found is None:
+        return ""
+    before, ending = text[: found.start()].replace("_", " "), found.group().strip(" _")
+    belongs = before.split()[-1:] and before.split()[-1].lower() in _GOES_ON
+    return "" if belongs or (ending.isdigit() and _NUMBER.search(before)) else ending
 
 
 class OtherTask(Detector):

@@ -8,6 +8,7 @@ import pytest
 from libero_files import write_file
 from libero_reading import FILE, TASK, converter, read_one, reason
 
+from converters.libero.paths import suite_of_task
 from converters.libero.published import LIBERO_90, SUITE_OF_TASK
 from converters.libero.task_name import parse_task, split_task, unmarked
 
@@ -151,6 +152,12 @@ def test_a_number_that_may_belong_to_the_text_is_not_guessed_away(tmp_path):
     assert "the number at its end may belong to the text" in reason(tmp_path)
     write_file(path, [0], text="put block 1 on block 2")
     assert read_one(tmp_path).instructions == ("put block 1 on block 2",)
+    path.unlink()
+    path = tmp_path / "mine" / "put_block_1_on_block_2_noise_4_demo.hdf5"
+    write_file(path, [0], "openvla")
+    assert "the number at its end may belong to the text" in reason(tmp_path)
+    write_file(path, [0])  # its text is made from the file's name
+    assert read_one(tmp_path).instructions == ("put block 1 on block 2",)
 
 
 def test_all_published_tasks_spell_their_own_text():
@@ -207,6 +214,8 @@ def test_a_recorded_text_never_ends_in_a_mark_whatever_the_file_is_called(tmp_pa
         ("KITCHEN_SCENE3_turn_on_the_stove_table_14", "turn on the stove"),
         ("fold the towel view 0 0 100 2 352 initstate 0", "fold the towel"),
         ("fold the towel light 1", "fold the towel"),
+        ("Fold the towel (table 3)", "Fold the towel"),
+        ("kitchen scene10 close the top drawer of the cabinet", "close the top drawer of the cabinet"),
         ("turn on the stove language 3", None),
         ("fold the towel language 3", None),
         ("Turn on light 1", "Turn on light 1"),
@@ -231,3 +240,32 @@ def test_published_texts_are_never_shortened():
 def test_a_recorded_text_that_was_rewritten_is_asked_for(tmp_path):
     write_file(tmp_path / "mine" / "recording.hdf5", [0], text=f"{BOWL} language 5".replace("_", " "))
     assert "recording.hdf5 tells no instruction" in reason(tmp_path)
+
+
+def test_a_scene_in_small_letters_is_no_part_of_the_instruction(tmp_path):
+    task = "kitchen_scene3_turn_on_the_stove_and_put_the_moka_pot_on_it"
+    write_file(tmp_path / "mine" / f"{task}_light_2_demo.hdf5", [0], "openvla")
+    episode = read_one(tmp_path)
+    assert episode.instructions == ("turn on the stove and put the moka pot on it",)
+    assert episode.metadata["scene"] == "KITCHEN_SCENE3"
+    assert suite_of_task(task) == "libero_10" and suite_of_task("kitchen_scene3_turn_on_the_stove") == "libero_90"
+
+
+@pytest.mark.parametrize("attributes", [{}, {"problem_info": None, "bddl_file_content": "(:language set the light 3)"}])
+def test_a_text_that_is_cut_is_named_where_the_files_name_does_not_tell(tmp_path, attributes):
+    attributes = {k: v and v.replace("light 3", "lamp light 3") for k, v in attributes.items()}
+    write_file(tmp_path / "mine" / "set_it_demo.hdf5", [0], text="set the lamp light 3", attributes=attributes)
+    assert read_one(tmp_path).instructions == ("set the lamp",)
+    (told,) = [text for text in converter().discover(tmp_path).warnings if "'set the lamp'" in text]
+    assert "ends in the name of a perturbation" in told and "'set the lamp light 3'" in told
+
+
+def test_a_text_made_from_a_name_that_goes_on_after_a_published_task_is_named(tmp_path):
+    path = tmp_path / "libero_spatial" / f"{BOWL}_camera_far_demo.hdf5"
+    write_file(path, [0])  # its problem_info spells the file's name
+    assert read_one(tmp_path).instructions == (f"{BOWL} camera far".replace("_", " "),)
+    assert [
+        text for text in converter().discover(tmp_path).warnings if "may be a mark" in text and "_camera_far" in text
+    ]
+    write_file(path, [0], text="Move the bowl")
+    assert not [text for text in converter().discover(tmp_path).warnings if "may be a mark" in text]

@@ -133,6 +133,14 @@ def test_the_suffix_of_a_perturbed_file_never_ends_an_instruction(ending: str) -
     assert told("instruction_ending", other)[""].action == "warn"
 
 
+@pytest.mark.parametrize(
+    "text", ["put the cup on table 2", "put block 1 on block 2", "Turn on light 1", "go to level 3"]
+)
+def test_a_number_that_belongs_to_the_sentence_is_no_suffix(text: str) -> None:
+    episode = with_claims(changed(clean_set()[0], instruction=text), layout="libero")
+    assert told("instruction_ending", episode)[""].verdict == "confirmed"
+
+
 def test_unusual_rows_are_noted() -> None:
     episode = two_arms(0, images=False)
     assert told("row_quality", episode)[""].verdict == "confirmed"
