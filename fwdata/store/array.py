@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from array import array as Numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,10 +48,10 @@ class RowTable:
 
     path: Path
     """The shard's file."""
-    offsets: list[int]
-    """First byte of every row the shard holds."""
-    checksums: list[int]
-    """CRC-32C of every row's bytes."""
+    offsets: Numbers[int]
+    """First byte of every row the shard holds, 64 bits each."""
+    checksums: Numbers[int]
+    """CRC-32C of every row's bytes, 64 bits each. Arrays, not lists, whose numbers lie all over memory."""
 
 
 class ChunkedArray:
@@ -252,7 +253,7 @@ class ChunkedArray:
         if len(wrong):
             where = f"{self.files.location}/{self._chunk_key(shard)}, chunk {int(wrong[0])}"
             raise StoreDamaged(f"{where} is missing; {self._advice}")
-        return RowTable(path, index[:, 0].tolist(), checksums)
+        return RowTable(path, Numbers("Q", index[:, 0].tolist()), Numbers("Q", checksums))
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
         """Rows start..stop as a new array. IndexError outside 0..len."""
