@@ -136,7 +136,7 @@ def read_attributes(file: h5py.File) -> Attributes:
     )
 
 
-def _attribute(node: h5py.Group, name: str) -> Any:
+def attribute(node: h5py.Group, name: str) -> Any:
     """An attribute as a plain scalar; None where it is absent, unreadable, implausibly large or no scalar."""
     if name not in node.attrs:
         return None
@@ -152,7 +152,7 @@ def _attribute(node: h5py.Group, name: str) -> Any:
 
 
 def _text(node: h5py.Group, name: str) -> str | None:
-    value = _attribute(node, name)
+    value = attribute(node, name)
     try:
         if isinstance(value, bytes):
             return value.decode()
@@ -163,7 +163,7 @@ def _text(node: h5py.Group, name: str) -> str | None:
 
 def integer_attribute(node: h5py.Group, name: str) -> int | None:
     """An integer attribute; None where it is absent or something else."""
-    value = _attribute(node, name)
+    value = attribute(node, name)
     return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
 
 
@@ -195,23 +195,6 @@ def demo_number(name: str) -> int | None:
     """3 for `demo_3`, `demo_3_success` and `episode_3`; None for a name without a number."""
     number = re.search(r"[0-9]{1,9}", name)
     return int(number[0]) if number else None
-
-
-def says_failed(file: h5py.File, name: str) -> bool:
-    """Whether an attribute of the demonstration says that it did not succeed."""
-    try:
-        node = find(file, f"data/{name}")
-    except BadEpisode:  # reading it says what is wrong with it
-        return False
-    for key in ("successful", "success", "is_success", "task_success"):
-        value = _attribute(node, key) if node is not None else None
-        if isinstance(value, bytes | str):
-            text = value.decode(errors="replace") if isinstance(value, bytes) else value
-            if text.strip().lower() in ("false", "0", "no", "failed"):
-                return True
-        elif isinstance(value, bool | np.bool_ | int | np.integer | float | np.floating) and not value:
-            return True
-    return False
 
 
 def read_masks(file: h5py.File) -> dict[str, tuple[str, ...] | None]:

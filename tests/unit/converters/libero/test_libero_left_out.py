@@ -90,6 +90,13 @@ def test_a_mask_of_numbers_is_reported_and_cannot_be_asked_for(tmp_path):
         ("successful", True, False),
         ("success", "yes", False),
         ("score", 0, False),
+        *((key, False, True) for key in ("succeeded", "is_successful", "episode_success", "Success")),
+        *(("failed", value, failed) for value, failed in ((True, True), (False, False), ("yes", True), ("no", False))),
+        *(
+            ("outcome", value, failed)
+            for value, failed in (("failure", True), ("Failed", True), ("ok", False), (0, False))
+        ),
+        ("success", np.array([0, 1, 0]), False),
     ],
 )
 def test_demonstrations_that_say_they_failed(tmp_path, key, value, failed):
@@ -99,6 +106,45 @@ def test_demonstrations_that_say_they_failed(tmp_path, key, value, failed):
     assert len(read_all(tmp_path)) == 2 - failed
     assert any("attributes say that they failed" in text for text in _left_out(tmp_path)) == failed
     assert len(read_all(tmp_path, include_failed=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "failed"),
+    [
+        ("success", False, True),
+        ("success", np.zeros(8, np.uint8), True),
+        ("success", np.arange(8) == 7, False),
+        ("is_failed", np.array([1]), True),
+        ("status", "failed", True),
+        ("status", np.zeros(8), False),
+        ("success", np.array([], bool), False),
+    ],
+)
+def test_datasets_that_say_that_a_demonstration_failed(tmp_path, key, value, failed):
+    write_file(tmp_path / FILE, [0, 1])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file[f"data/demo_1/{key}"] = value
+    assert len(read_all(tmp_path)) == 2 - failed
+    assert len(read_all(tmp_path, include_failed=True)) == 2
+
+
+def test_a_demonstration_without_a_reward_beside_others_with_one_is_named(tmp_path):
+    write_file(tmp_path / FILE, [0, 1, 2])
+
+    def told(**options):
+        return [any("rewards are 0" in text for text in e.warnings) for e in read_all(tmp_path, **options)]
+
+    assert told() == [False] * 3
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file["data/demo_1/rewards"][...] = 0
+    assert told() == [False] * 3  # its dones end it
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file["data/demo_1/dones"][...] = 0
+    assert told() == [False, True, False] and told(include_failed=True) == [False] * 3
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        for name in ("rewards", "dones"):
+            file[f"data/demo_0/{name}"][...] = file[f"data/demo_2/{name}"][...] = 0
+    assert told() == [False] * 3  # nothing is recorded
 
 
 def test_what_options_leave_out_is_counted(tmp_path):
