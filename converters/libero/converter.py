@@ -132,8 +132,7 @@ class LiberoConverter:
         demo_name, regenerated = str(ref.hints["demo"]), ref.hints["layout"] == finding.REGENERATED
         with open_recording(path) as file:
             attributes = kept_of_file(file, hdf5.read_attributes)
-            spoken = (attributes.problem_info, attributes.bddl, self.options.instruction)
-            told = text.choose(path.name, *spoken, str(ref.hints["folder"]))
+            told = self._told(path.name, attributes, str(ref.hints["folder"]))
             layout_timing: hdf5.Timing = "before_action" if regenerated else "after_action"
             demo = hdf5.read_demo(file, demo_name, self.image_keys, layout_timing)
             quaternions = hdf5.read_quaternions(file, demo_name, demo)
@@ -145,7 +144,7 @@ class LiberoConverter:
             turned = orient(file, demo_name, demos, *facing)
             commands, fingers = demo.actions[:, 6], demo.state[:, 6:]
             gripped = gripper.decide(file, demo_name, demos, commands, fingers, self.options.gripper)
-            failing = None if self.options.include_failed else unrewarded(file, demo_name, demos)
+            failing = unrewarded(file, demo_name, demos, self.options.include_failed)
         self._check_meaning(demo_name, demo)
         rows, actions, noops = self._rows(demo)
         warnings = action_warnings(demo.actions) + self._warnings(demo, len(rows), layout_timing)
@@ -184,6 +183,9 @@ class LiberoConverter:
             ),
             embodiment=attributes.robot or "Panda",
         )
+
+    def _told(self, name: str, attributes: hdf5.Attributes, folder: str) -> text.TaskInstruction:
+        return text.choose(name, attributes.problem_info, attributes.bddl, self.options.instruction, folder)
 
     def _images(self, path: Path, file: h5py.File, demo: str, rows: int) -> dict[str, cameras.DemoImages]:
         """The recorded images of every camera of a demonstration."""

@@ -67,9 +67,12 @@ def _failed(key: str, value: Any) -> bool:
     return bool(value) if _FAILURE.fullmatch(key) else _SUCCESS.fullmatch(key) is not None and not value
 
 
-def unrewarded(file: h5py.File, name: str, demos: Sequence[str]) -> str | None:
-    """A warning where a demonstration has no reward in any row while others of the file have one."""
-    if _rewarded(file, name) is not False:
+def unrewarded(file: h5py.File, name: str, demos: Sequence[str], expected: bool) -> str | None:
+    """A warning where a demonstration has no reward in any row while others of the file have one.
+
+    expected: whether failed ones are asked for.
+    """
+    if expected or _rewarded(file, name) is not False:
         return None
     others = [other for other in demos if other != name][:OTHER_DEMOS]
     if not any(kept_of_file(file, _rewarded, other) for other in others):
