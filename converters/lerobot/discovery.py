@@ -42,7 +42,8 @@ def list_datasets(root: Path) -> list[DatasetFolder]:
     if not root.exists():
         raise UsageError(f"there is no folder {root}")
     if not root.is_dir():
-        raise UsageError(f"{root} is a file; give the dataset's folder, the one that holds meta and data")
+        what = f"{root} is a file; give the dataset's folder, the one that holds meta and data"
+        raise UsageError(packed.instead_of_root(root) or what)
     found = []
     for folder, subfolders, _ in os.walk(root):
         path = Path(folder)

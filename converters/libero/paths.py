@@ -17,7 +17,7 @@ from pathlib import Path
 
 from converters.libero.published import SUITE_OF_TASK, SUITE_TASKS
 from converters.libero.task_name import split_task
-from converters.shared.archives import is_set_aside
+from converters.shared.archives import instead_of_root, is_set_aside
 from converters.shared.links import is_file_inside, odd_name, shown_name
 from fwdata.errors import UsageError
 
@@ -90,7 +90,8 @@ def list_files(root: Path) -> Hdf5Listing:
         raise UsageError(f"there is no {root}; give the folder that holds the LIBERO suites, or one task file")
     if root.is_file():
         if root.suffix.lower() not in ENDINGS:
-            raise UsageError(f"{root} is no LIBERO task file: expected a folder, or a file named <task>_demo.hdf5")
+            what = f"{root} is no LIBERO task file: expected a folder, or a file named <task>_demo.hdf5"
+            raise UsageError(instead_of_root(root) or what)
         folders = root.resolve().parent.parts[1:]
         return Hdf5Listing((place(folders, root.name, root.stat().st_size),), (), Counter())
     files: list[TaskFile] = []

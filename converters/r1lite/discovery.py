@@ -20,7 +20,11 @@ from converters.shared.links import is_file_inside, odd_name, shown_name
 from fwdata.api import EpisodeRef, Skipped, UsageError
 
 _VENDOR_NAME = re.compile(r"[A-Za-z0-9]+_[0-9]{17}(_RAW)?(_[0-9]{1,4})?")
-_RECORDER_NAME = re.compile(r"(?i)(rec|record|records|recording|recordings|bag|bags|rosbag2?|mcap|raw|data)?[\d_.\-T]*")
+_RECORDER_NAME = re.compile(
+    r"(?i)(?:rec|records?|recordings?|bags?|rosbag2?|mcap|raw|data|ep|episodes?|takes?|parts?|splits?|runs?|trials?|"
+    r"sessions?|demos?|demonstrations?|teleop)?[\d_.\-TZ ]*"
+)
+"""What recorders and operators call the folder of one recording, or of a day."""
 _COMPRESSED = (".mcap.zstd", ".mcap.zst", ".db3.zstd", ".db3.zst")
 
 
@@ -75,7 +79,8 @@ def list_files(root: Path) -> BagListing:
     listing, base = BagListing(), base_folder(root)
     if root.is_file():
         if root.suffix not in SUFFIXES:
-            raise UsageError(f"{root} is not a recording: its name must end in {', '.join(SUFFIXES)}")
+            what = f"{root} is not a recording: its name must end in {', '.join(SUFFIXES)}"
+            raise UsageError(packed.instead_of_root(root) or what)
         listing.files[root.name] = root.stat().st_size
         for name in sorted(os.listdir(base)):  # noqa: PTH208 (names only)
             if name.endswith(".json"):

@@ -23,9 +23,11 @@ GOES_ON_NS = 10**8
 """Longest pause between two messages of a running recorder, 1.5 frames of the head camera: no operator is as quick."""
 
 _DATE = r"(?:[0-9]{4}[_-][0-9]{2}[_-][0-9]{2}[-_T][0-9]{2}[_-][0-9]{2}[_-][0-9]{2}|[0-9]{8}[-_T][0-9]{6})"
+_TIME = rf"(?:{_DATE}(?:[._-][0-9]{{3,9}})?Z?|[0-9]{{10}}|[0-9]{{13}}|[0-9]{{19}})"
+"""A date, to parts of a second, or s, ms or ns since 1970."""
 _SPLITS = (
-    re.compile(rf"(?P<number>[0-9]{{1,4}})_(?P<stem>(?:.+?_)?)(?P<date>{_DATE})"),  # rosbag2 since 2026: 0_rec_DATE
-    re.compile(rf"(?P<stem>(?:.+_)?)(?P<date>{_DATE})_(?P<number>[0-9]{{1,4}})"),  # rosbag record --split: rec_DATE_0
+    re.compile(rf"(?P<number>[0-9]{{1,4}})_(?P<stem>(?:.+?_)?)(?P<date>{_TIME})"),  # rosbag2 since 2026: 0_rec_DATE
+    re.compile(rf"(?P<stem>(?:.+_)?)(?P<date>{_DATE}Z?)_(?P<number>[0-9]{{1,4}})"),  # rosbag record --split: rec_DATE_0
     re.compile(r"(?P<stem>.+)(?P<date>)_(?P<number>[0-9]{1,4})"),  # rosbag2 before: rec_0
 )
 _DATED = re.compile(rf"(?:.*[_-])?{_DATE}")

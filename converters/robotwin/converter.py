@@ -166,6 +166,7 @@ class RobotwinConverter:
             label = hdf5.frequency(file)
             infos = self._cameras(file, path, variant, motion, warnings)
             stored = _stored_texts(file, variant, warnings)
+            warnings += finding.stated_otherwise(hdf5.made_from(file), ref)
             moving = camera_motion.camera_claims(file, self.manifest.cameras, len(motion.state))
         task, index, rows = str(ref.hints["task"]), int(ref.hints["index"]), len(motion.state)
         about = _about(infos, motion, variant)
@@ -310,6 +311,8 @@ class RobotwinConverter:
         scene, scene_warning = text.read_scene(scenes, index)
         conflict = None if found.fallback else text.arm_conflict(found.seen, scene)
         warnings += [*found.warnings, *(w for w in (seed_warning, scene_warning, conflict) if w)]
+        if found.fallback and (unread := paths.texts_of_all(base, ref.source.rpartition("/")[0] or ".")):
+            warnings.append(f"{unread} is not read: a text belongs to one episode, in instructions/episode{{N}}.json")
         if variant == "classic" and ref.hints.get("last_without_text"):
             warnings.append(
                 "last episode of a folder without instructions: an interrupted collection may end in a failed one"

@@ -47,6 +47,25 @@ def stated_by_content(base: Path, recordings: Iterable[paths.RecordingFile]) -> 
     return found, count
 
 
+def stated_otherwise(folders: Sequence[str], ref: EpisodeRef) -> list[str]:
+    """A warning where the path that a converted file says it was made from contradicts where it lies now.
+
+    folders: of that path, outermost first.
+    """
+    stated, unknown = paths.parse_folder(folders), {paths.UNKNOWN, "", None}
+    pairs = [("setting", stated.setting, ref.hints["setting"])]
+    pairs += [("robot", stated.embodiment, ref.embodiment)] if stated.embodiment in paths.ARM_JOINTS else []
+    pairs += [("task", stated.task, ref.hints["task"])] if stated.task in paths.TASKS else []
+    apart = [pair for pair in pairs if pair[1] != pair[2] and unknown.isdisjoint(pair[1:])]
+    if not apart:
+        return []
+    theirs, ours = (" and ".join(f"{pair[0]} {pair[side]}" for pair in apart) for side in (1, 2))
+    return [
+        f"its attribute source_path says {theirs}, its folders or options say {ours} and count; move it where it "
+        "belongs, or leave it out (--exclude)"
+    ]
+
+
 def left_out(listing: paths.RecordingListing, chosen: int, limited: int, filtered: Sequence[str]) -> list[LeftOut]:
     """What is not taken although it is there. chosen: recordings that the options name; limited: those of them beyond
     max_episodes_per_task; filtered: the others."""

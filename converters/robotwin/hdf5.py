@@ -109,13 +109,18 @@ def frequency(file: h5py.File) -> float | None:
 
 
 def source_folders(path: Path) -> tuple[str, ...]:
-    """Folder names of the file that a converted one was made from, by its attribute `source_path`; () where none is
-    told, or the file cannot be read. The path is of another machine and never followed."""
+    """`made_from` of a file; () where it cannot be read."""
     try:
         with open_recording(path) as file:
-            value = file.attrs.get("source_path")
+            return made_from(file)
     except BadEpisode:
         return ()
+
+
+def made_from(file: h5py.File) -> tuple[str, ...]:
+    """Folder names of the file that a converted one was made from, by its attribute `source_path`; () where none is
+    told. The path is of another machine and never followed."""
+    value = file.attrs.get("source_path")
     text = value.decode(errors="replace") if isinstance(value, bytes) else value
     if not isinstance(text, str) or len(text) > MAX_PATH:
         return ()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from converters.shared.archives import is_set_aside
+from converters.shared.archives import instead_of_root, is_set_aside
 from converters.shared.links import is_file_inside, leads_inside, odd_name, shown_name, store_of
 from fwdata.errors import UsageError
 
@@ -192,7 +192,8 @@ def list_recordings(root: Path) -> RecordingListing:
     if not root.exists():
         raise UsageError(f"there is no {root}; give the folder that RoboTwin recordings were unpacked to")
     if root.is_file() and episode_index(root.name) is None:
-        raise UsageError(f"{root} is no RoboTwin recording: expected a folder, or a file named episode{{N}}.hdf5")
+        what = f"{root} is no RoboTwin recording: expected a folder, or a file named episode{{N}}.hdf5"
+        raise UsageError(instead_of_root(root) or what)
     walk = _Walk(root)
     inside = [r for r in walk.found if "/" not in r.path or "data" in r.path.split("/")[:-1]]
     outside = {r.path for r in walk.found} - {r.path for r in inside} if inside else set[str]()
@@ -288,6 +289,18 @@ def find_sidecars(base: Path, folder: str) -> Sidecars:
             target.update(_numbered(*among, limits, ending))
     has_folder |= bool(instructions)
     return Sidecars(instructions, videos, single.get("seed.txt"), single.get("scene_info.json"), has_folder)
+
+
+def texts_of_all(base: Path, folder: str) -> str | None:
+    """The first JSON file that may hold the text of every recording of `base/folder`, relative to the base:
+    `instructions/<task>.json` or `instructions.json`. None of them is read: which text is whose is not told."""
+    home = (base / folder).resolve()
+    for place in (home, *home.parents[: _LEVELS - 1]):
+        for name in ("instructions", "instruction"):
+            for path in (place / f"{name}.json", *(place / name / f"{part}.json" for part in home.parts[-_LEVELS:])):
+                if path.is_file():
+                    return os.path.relpath(path, base.resolve())
+    return None
 
 
 def _mirrored(home: Path, folder: str, name: str) -> list[tuple[Path, str]]:

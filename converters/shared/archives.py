@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 from fwdata.api import LeftOut
 
@@ -104,6 +105,13 @@ def _command(name: str) -> str:
     if kind in ("7z", "rar"):
         return f"find . -name '*.{kind}' -execdir 7z x {{}} \\;"
     return f"find . -name '*.{match['kind']}' -execdir tar xf {{}} \\;"
+
+
+def instead_of_root(root: Path) -> str | None:
+    """What to say about an archive that is given as the root; None for other files."""
+    if not is_archive(root.name):
+        return None
+    return f"{root} is an archive; unpack it, in its folder: {command([root.name])}, and give what it held"
 
 
 def above(paths: Iterable[str]) -> set[str]:

@@ -293,6 +293,11 @@ def test_archives_beside_recordings_are_named(tmp_path):
         ("day_1/wipe_table/2026_01_05", "wipe table"),
         ("open_door/rec/RB250101001_20250805213412311_RAW", "open door"),
         ("pick_cube/left", "left"),
+        ("pick_cube/episode_000003", "pick cube"),
+        ("pick_cube/part1", "pick cube"),
+        ("pick_cube/session2/take_1", "pick cube"),
+        ("pick_cube/2026-01-05/Run 4", "pick cube"),
+        ("pick_cube/take_out_the_cup", "take out the cup"),
         ("rec", "lab"),
     ],
 )

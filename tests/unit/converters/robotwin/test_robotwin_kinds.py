@@ -153,6 +153,16 @@ def test_a_setting_that_folders_do_not_tell_is_in_the_files_own_path(tmp_path, t
     assert forced.hints["setting"] == (setting if setting != "unknown" else "clean")
 
 
+def test_a_files_own_path_that_contradicts_its_folders_is_named(tmp_path):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    assert not any("source_path" in text for text in read_one(tmp_path).warnings)
+    path = r"D:\data\click_bell\ur5_wsg_ur5_wsg_randomized_50\data\episode0.hdf5"
+    with recording(folder) as file:
+        file.attrs["source_path"] = path
+    (told,) = [text for text in read_one(tmp_path).warnings if "source_path" in text]
+    assert "says setting randomized and" in told and "task click_bell" in told and f"task {TASK} and count" in told
+
+
 # Images
 
 

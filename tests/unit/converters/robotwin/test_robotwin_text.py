@@ -160,3 +160,13 @@ def test_a_file_of_instructions_without_its_content_is_named(tmp_path, content, 
     folder = write_task(tmp_path, "archive", TASK, [0])
     (folder / "instructions" / "episode0.json").write_bytes(content)
     assert any(part in w for w in read_one(tmp_path).warnings)
+
+
+@pytest.mark.parametrize("name", [f"instructions/{TASK}.json", "instructions.json", f"{TASK}/instruction.json"])
+def test_a_file_with_the_text_of_a_whole_task_is_named(tmp_path, name):
+    write_task(tmp_path, "archive", TASK, [0], seen=None)
+    assert not any("is not read" in text for text in read_one(tmp_path).warnings)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"instruction": "Hit the block."}')
+    told = [text for text in read_one(tmp_path).warnings if "is not read: a text belongs to one episode" in text]
+    assert len(told) == 1 and told[0].startswith(name)

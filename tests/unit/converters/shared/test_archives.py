@@ -14,6 +14,8 @@ from robotwin_files import write_task
 from converters.shared.archives import above, command, is_archive, left_out
 from converters.shared.galaxea_text import read_meta
 from fwdata.errors import UsageError
+from fwdata.manifest import load_manifest
+from fwdata.pipeline.registry import load_converter
 
 
 @pytest.mark.parametrize(
@@ -94,3 +96,14 @@ def test_robotwin_files_of_other_names_are_counted(tmp_path):
     files[0].rename(files[0].with_name("traj_0.hdf5"))
     with pytest.raises(UsageError, match=r"or give files such as .*episode2.HDF5 the names episode0\.hdf5, "):
         robotwin.converter().discover(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["libero", "robotwin", "r1lite", "lerobot"])
+@pytest.mark.parametrize(
+    ("name", "unpack"), [("set.zip", "unzip -q"), ("set.tar.gz", "tar xf"), ("a.mcap.gz", "gunzip")]
+)
+def test_an_archive_as_the_root_is_refused_with_what_unpacks_it(tmp_path, source, name, unpack):
+    (tmp_path / name).write_bytes(b"PK")
+    made = load_converter(load_manifest(source))
+    with pytest.raises(UsageError, match=f"{name} is an archive; unpack it, in its folder: find .* {unpack}"):
+        made.discover(tmp_path / name)
