@@ -32,10 +32,11 @@ from converters.lerobot.rates import check_rate
 from converters.lerobot.recognise import fitting_manifests
 from converters.lerobot.recover import recovering
 from converters.lerobot.rows import TableRows, as_float32, read_rows
+from converters.lerobot.strays import unlisted_videos
 from converters.lerobot.survey import agreed
 from converters.lerobot.twins import twins
 from converters.shared.galaxea_text import META_NAMES
-from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, Skipped, UsageError, is_hub_id
+from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, LeftOut, Skipped, UsageError, is_hub_id
 from fwdata.manifest import Manifest, load_manifest
 
 
@@ -47,6 +48,7 @@ class _Collected:
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
+    stray: list[LeftOut] = field(default_factory=list)
     datasets: dict[str, Json] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
     several: bool = False
@@ -109,7 +111,7 @@ class LerobotConverter:
         decisions = {"manifest": choosing.why(self.manifest, found), **self._decisions(collected.datasets)}
         warnings = (*choosing.doubts(self.manifest, found), *collected.warnings)
         refs, skipped = tuple(collected.refs), tuple(collected.skipped)
-        left_out = (*finding.archives_below(root, found), *finding.not_listed(collected.unlisted))
+        left_out = (*finding.archives_below(root, found), *finding.not_listed(collected.unlisted), *collected.stray)
         return Discovery(refs, skipped, decisions, warnings, left_out, self._per_episode)
 
     def _add(self, place: finding.DatasetFolder, collected: _Collected, twice: frozenset[int]) -> None:
@@ -145,6 +147,7 @@ class LerobotConverter:
         if scale is not None and refs:
             collected.scales[name] = scale
         collected.unlisted += [] if self.options.recover else [place.place(name) for name in dataset.unlisted]
+        collected.stray += unlisted_videos(dataset, place.place(""), used)
         collected.skipped += [Skipped(place.place(problem.source), problem.reason) for problem in dataset.problems]
         collected.skipped += listing.skipped
         notes = [*dataset.warnings, *name_notes(info, mapping), *splitting.notes(dataset, self.options.splits)]

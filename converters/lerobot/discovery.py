@@ -13,6 +13,7 @@ from converters.lerobot.info import INFO, read_info
 from converters.lerobot.meta import Dataset, EpisodeMeta
 from converters.lerobot.same_videos import shown_twice
 from converters.lerobot.shared_video import overlaps
+from converters.lerobot.strays import NUMBERED, numbered_otherwise
 from converters.lerobot.tree import tree_of
 from converters.shared import archives as packed
 from converters.shared.content import HEAD_BYTES, not_content
@@ -157,6 +158,7 @@ def references(
     frames of a shared video, or whose videos are one and the same file.
     """
     claimed = {**shown_twice(dataset, cameras), **_overlaps(dataset, cameras)}
+    shifted = {} if dataset.info.shared_files else numbered_otherwise(dataset, cameras)
     sizes: dict[str, int | str] = {}
     rows = Counter[str]()
     for entry in dataset.episodes.values():
@@ -177,6 +179,7 @@ def references(
             if name not in sizes:
                 sizes[name] = _size(dataset, name)
         reasons = {
+            NUMBERED: shifted.get(entry.index),
             "rows in several tables": dataset.ambiguous.get(entry.index),
             MISSING: next((x for n in files if isinstance(x := sizes[n], str)), None),
             "no place of a video in the metadata": _unplaced(entry, cameras),

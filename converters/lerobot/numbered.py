@@ -49,8 +49,14 @@ def _of_camera(key: str, keys: Sequence[str], paths: Sequence[str]) -> list[str]
 def _one_each(entries: Sequence[EpisodeMeta], paths: Iterable[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for path in paths:
-        match = _NUMBER.search(PurePosixPath(path).stem)
-        if match is None or int(match[1]) in found:
+        number = number_of(path)
+        if number is None or number in found:
             return {}
-        found[int(match[1])] = path
+        found[number] = path
     return found if found.keys() == {entry.index for entry in entries} else {}
+
+
+def number_of(path: str) -> int | None:
+    """The last number in the name of a file; None where there is none."""
+    match = _NUMBER.search(PurePosixPath(path).stem)
+    return None if match is None else int(match[1])
