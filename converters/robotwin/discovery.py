@@ -53,7 +53,7 @@ def stated_otherwise(folders: Sequence[str], ref: EpisodeRef) -> list[str]:
     folders: of that path, outermost first.
     """
     stated, unknown = paths.parse_folder(folders), {paths.UNKNOWN, "", None}
-    pairs = [("setting", stated.setting, ref.hints["setting"])]
+    pairs: list[tuple[str, str, object]] = [("setting", stated.setting, ref.hints["setting"])]
     pairs += [("robot", stated.embodiment, ref.embodiment)] if stated.embodiment in paths.ARM_JOINTS else []
     pairs += [("task", stated.task, ref.hints["task"])] if stated.task in paths.TASKS else []
     apart = [pair for pair in pairs if pair[1] != pair[2] and unknown.isdisjoint(pair[1:])]
