@@ -1,14 +1,17 @@
-"""Single episodes whose images are like the others' once mirrored, turned, or red and blue are exchanged (g2)."""
+"""Episodes whose images are like the others' once mirrored, turned, or red and blue or cameras are exchanged (g2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
+from fwdata.evidence.exchanged_views import FEWEST as FEWEST_OF_BOTH
+from fwdata.evidence.exchanged_views import exchanged_views
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, LookTrace
 from fwdata.evidence.signals import Floats, medians, middle
 
@@ -41,6 +44,7 @@ OTHERS = 512
 
 type Places = NDArray[np.int64]
 type Change = Callable[[Floats], Floats]
+type _Look = tuple[str, NDArray[np.uint8]]
 
 CHANGES: tuple[tuple[str, Change], ...] = (
     ("mirrored", lambda tiles: tiles[:, :, ::-1]),
@@ -74,14 +78,41 @@ class OneLook(Detector):
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict per camera of at least 5 episodes."""
-        found: dict[str, list[tuple[str, NDArray[np.uint8]]]] = {}
+        found: dict[str, list[_Look]] = {}
         for measurement in episodes:
             for trace in measurement.traces:
                 if isinstance(trace, LookTrace):
                     found.setdefault(trace.camera, []).append((measurement.episode, trace.tiles))
-        return tuple(self._one(camera, looks) for camera, looks in found.items() if len(looks) >= FEWEST)
+        alone = (self._one(camera, looks) for camera, looks in found.items() if len(looks) >= FEWEST)
+        both = (self._both(*pair, found) for pair in combinations(found, 2))
+        return (*alone, *(verdict for verdict in both if verdict is not None))
 
-    def _one(self, camera: str, looks: Sequence[tuple[str, NDArray[np.uint8]]]) -> DatasetVerdict:
+    def _both(self, one: str, other: str, looks: Mapping[str, Sequence[_Look]]) -> DatasetVerdict | None:
+        """A verdict where two cameras are exchanged in some episodes; None where they are not."""
+        tiles = [dict(looks[camera]) for camera in (one, other)]
+        names = [name for name in tiles[0] if name in tiles[1]]
+        if len(names) < FEWEST_OF_BOTH:
+            return None
+        found = exchanged_views(*(_unit(np.stack([each[name] for name in names]).astype(np.float64)) for each in tiles))
+        if found is None:
+            return None
+        odd = [names[place] for place in found.places]
+        told = "between two groups, of which nothing tells the right one" if found.halves else "against the others"
+        return DatasetVerdict(
+            self.name,
+            "contradicted",
+            f"{one} and {other}",
+            value=float(len(odd)),
+            episodes_for=len(names) - len(odd),
+            against=len(odd),
+            action="warn",
+            decided="each camera shows what it shows in other episodes",
+            measured=f"the cameras exchanged {told}",
+            detail=f"{odd[0]} correlates by {found.as_is:+.2f} with the others, by {found.changed:+.2f} exchanged",
+            episodes=tuple(odd[:MAX_LISTED]),
+        )
+
+    def _one(self, camera: str, looks: Sequence[_Look]) -> DatasetVerdict:
         tiles = np.stack([each for _, each in looks]).astype(np.float64)
         groups = two_groups(tiles)
         if min(map(len, groups)) > MOST * sum(map(len, groups)):

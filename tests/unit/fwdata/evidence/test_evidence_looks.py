@@ -300,3 +300,43 @@ def test_a_red_thing_in_the_place_of_a_blue_one_is_no_exchange() -> None:
         few, half = rooms_of([2, 0, 0, 0, 0, 0, 0, 0], seed), rooms_of([2, 0] * 6, seed)
         assert not [odd for each in (few, half) for odd in odd_looks(each) if "red" in odd.change]
         assert two_groups(half) == ([], [])
+
+
+def both(first: list[int], second: list[int], odd: tuple[int, ...]) -> list[EpisodeInput]:
+    """Episodes of two cameras in scenes of these numbers, the cameras exchanged in some."""
+    pairs = zip(tiles(first).astype(np.uint8), tiles(second).astype(np.uint8), strict=True)
+    episodes = []
+    for number, (one, other) in enumerate(pairs):
+        shown = (other, one) if number in odd else (one, other)
+        looks = {
+            name: CameraLook(look, np.array([2 * number + place], np.uint32))
+            for place, (name, look) in enumerate(zip(("head", "hand"), shown, strict=True))
+        }
+        episodes.append(changed(clean_set()[number % 4], id=f"episode_{number}", looks=looks))
+    return episodes
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "odd"),
+    [
+        ([1] * 8, [2] * 8, (5,)),
+        ([1] * 8, [2] * 8, (0, 3, 7)),
+        ([1] * 6 + [3] * 6, [2] * 6 + [4] * 6, (2, 9)),  # two rooms
+    ],
+)
+def test_cameras_that_are_exchanged_in_some_episodes_are_found(first, second, odd) -> None:
+    assert set(looked("one_look", both(first, second, ()))) == {"head", "hand"}
+    found = looked("one_look", both(first, second, odd))["head and hand"]
+    assert (found.action, found.measured) == ("warn", "the cameras exchanged against the others")
+    assert found.episodes == tuple(f"episode_{number}" for number in odd)
+
+
+def test_cameras_that_are_exchanged_in_half_of_the_episodes_make_two_groups() -> None:
+    found = looked("one_look", both([1] * 8, [2] * 8, (0, 2, 4, 6)))["head and hand"]
+    assert "exchanged between two groups" in found.measured and found.against == 4
+
+
+def test_cameras_that_look_alike_or_at_other_scenes_are_not_called_exchanged() -> None:
+    for first, second in (([1] * 8, [1] * 8), (list(range(8)), list(range(8, 16))), ([1] * 7 + [3], [2] * 8)):
+        assert set(looked("one_look", both(first, second, ()))) == {"head", "hand"}
+    assert "head and hand" not in looked("one_look", both([1] * 4, [2] * 4, (1,)))
