@@ -94,6 +94,28 @@ def is_turned(data: bytes) -> bool:
         return False
 
 
+def image_bytes(value: object) -> bytes:
+    """The buffer of an image feature's value, as a struct or alone; b"" where it has none."""
+    found = value.get("bytes") if isinstance(value, dict) else value
+    return found if isinstance(found, bytes) else b""
+
+
+def is_deep(data: bytes) -> bool:
+    """Whether an image is of more than 8 bits in grey, as maps of distances are: by the header of a PNG (ISO 15948,
+    11.2.2: bits and colour type), else by what PIL says of a TIFF."""
+    if data[:4] == b"\x89PNG":
+        return data[24:26] == b"\x10\x00"
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return False
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+            return image.mode.startswith(("I", "F"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
     """uint8 [H, W, 3], RGB; transparency is dropped. BadEpisode for damage, other formats and more than 8 bits."""
     from PIL import Image, ImageOps, UnidentifiedImageError

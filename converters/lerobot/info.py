@@ -333,6 +333,10 @@ def _leaves(found: object) -> Iterator[object]:
             yield item
 
 
+DEEP = ("gray10", "gray12", "gray14", "gray16")
+"""Pixel formats of videos of distances begin with one of these."""
+
+
 def _is_depth(key: str, value: Mapping[str, Any]) -> bool:
     """Whether a camera measures distances: by its flag, its pixel format, or its name."""
     if "depth" in key.lower() or _DEPTH & set(re.split(r"[^a-z0-9]+", key.lower())):
@@ -342,6 +346,6 @@ def _is_depth(key: str, value: Mapping[str, Any]) -> bool:
             continue
         if place.get("video.is_depth_map") or place.get("is_depth_map"):
             return True
-        if str(place.get("video.pix_fmt") or "").startswith(("gray10", "gray12", "gray14", "gray16")):
+        if str(place.get("video.pix_fmt") or "").startswith(DEEP):
             return True
     return False

@@ -247,10 +247,10 @@ def widths(path: Path, name: str, keys: Sequence[str], columns: TableColumns | N
         return found
 
 
-def without_values(path: Path, name: str, keys: Sequence[str], columns: TableColumns | None = None) -> list[str]:
-    """Columns that a table does not have, or that are null in its first row. BadEpisode as of `open_parquet`."""
+def first_values(path: Path, name: str, keys: Sequence[str], columns: TableColumns | None = None) -> dict[str, Any]:
+    """Column -> its first value; None where a table does not have it or it is null. BadEpisode as of `open_parquet`."""
     with open_parquet(path, name, columns) as file:
-        return [key for key in keys if key not in file.schema_arrow.names or _first(file, key) is None]
+        return {key: _first(file, key) if key in file.schema_arrow.names else None for key in keys}
 
 
 def _first(file: pq.ParquetFile, key: str) -> Any:

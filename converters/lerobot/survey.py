@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from converters.lerobot import parquet
+from converters.lerobot import parquet, video
 from converters.lerobot.doubled import DoubledRows
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
+from converters.lerobot.images import image_bytes, is_deep
 from converters.lerobot.info import Info, inside
 from converters.lerobot.numbered import numbered_tables, numbered_videos
 from converters.lerobot.tree import Tree, is_video
@@ -99,7 +101,8 @@ def survey(
         warnings += counted
     tables = list(dict.fromkeys(e.data_file for e in located if tree.holds(e.data_file)))
     ends = [] if is_agreed() else _ends(tables)
-    absent = _absent_videos(keys, located, tree) | _absent_images(folder, info, ends)
+    firsts = _first_images(folder, info, ends)
+    absent = _absent_videos(keys, located, tree) | _absent_images(firsts)
     sizes = _sizes(folder, info, ends)
     warnings += doubled.warnings()
     warnings += [f"camera {key} is listed in meta/info.json and has no images; it is left out" for key in absent]
@@ -113,7 +116,7 @@ def survey(
     told = [f"{text}; the metadata list no episode of it" for text in unread[:2]]
     more = [f"{len(unread) - 2} more tables of which the metadata list no episode cannot be read"] if unread[2:] else []
     return DatasetSurvey(
-        _corrected(info, absent, sizes),
+        _corrected(info, absent, _deep(folder, info, firsts, located, tree), sizes),
         tuple(located),
         (*warnings, *told, *more),
         doubled.ambiguous,
@@ -184,16 +187,35 @@ def _absent_videos(keys: Iterable[str], entries: Sequence[EpisodeMeta], tree: Tr
     return {key: None for key in keys if there and key not in there}
 
 
-def _absent_images(folder: Path, info: Info, ends: Sequence[str]) -> dict[str, None]:
+def _absent_images(firsts: Sequence[Mapping[str, Any]]) -> dict[str, None]:
     """Image features that the first and the last table have no column or no image for."""
+    return {key: None for key in (firsts[0] if firsts else ()) if all(values[key] is None for values in firsts)}
+
+
+def _first_images(folder: Path, info: Info, ends: Sequence[str]) -> list[dict[str, Any]]:
+    """The first value of every image feature in the first and the last table; [] where one cannot be read."""
     keys = [key for key in info.image_features() if info.features[key].dtype == "image"]
-    if not keys or not ends:
-        return {}
     try:
-        missing = [set(parquet.without_values(inside(folder, name), name, keys)) for name in ends]
+        return [parquet.first_values(inside(folder, name), name, keys) for name in ends] if keys else []
     except (BadEpisode, UsageError):
-        return {}
-    return {key: None for key in keys if all(key in names for names in missing)}
+        return []
+
+
+def _deep(
+    folder: Path, info: Info, firsts: Sequence[Mapping[str, Any]], entries: Sequence[EpisodeMeta], tree: Tree
+) -> list[str]:
+    """Features of one channel or image of more than 8 bits in grey: distances whatever they are called."""
+    found = [key for key in (firsts[0] if firsts else ()) if all(is_deep(image_bytes(each[key])) for each in firsts)]
+    grey = [
+        key for key in info.videos() if info.features[key].shape[-1:] == (1,) or info.features[key].shape[:1] == (1,)
+    ]
+    for key in grey if not is_agreed() else ():
+        name = next((e.videos[key].file for e in entries if key in e.videos and tree.holds(e.videos[key].file)), None)
+        try:
+            found += [key] if name is not None and video.is_deep(inside(folder, name), name) else []
+        except (BadEpisode, UsageError):
+            continue  # said where an episode is read
+    return found
 
 
 def _sizes(folder: Path, info: Info, ends: Sequence[str]) -> dict[str, int]:
@@ -213,8 +235,10 @@ def _ends(tables: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([tables[0], tables[-1]])) if tables else []
 
 
-def _corrected(info: Info, absent: Iterable[str], sizes: Mapping[str, int]) -> Info:
+def _corrected(info: Info, absent: Iterable[str], deep: Iterable[str], sizes: Mapping[str, int]) -> Info:
     features = dict(info.features)
+    for key in deep:
+        features[key] = replace(features[key], depth=True)
     for key in absent:
         features[key] = replace(features[key], absent=True)
     for key, size in sizes.items():

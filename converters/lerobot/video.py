@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.lerobot.info import DEEP
 from converters.shared.content import not_content
 from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
@@ -74,6 +75,12 @@ def open_video(path: Path, name: str) -> Iterator[InputContainer]:
         raise BadEpisode(reason)
     with open_file(path, name) as container:
         yield container
+
+
+def is_deep(path: Path, name: str) -> bool:
+    """Whether a video is grey with more than 8 bits, as maps of distances are. BadEpisode when it cannot be opened."""
+    with open_video(path, name) as container:
+        return str(recorded(container).codec_context.pix_fmt).startswith(DEEP)
 
 
 def timeline(path: Path, name: str) -> Timeline:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_files import R1LITE_CAMERAS, Recipe, edit_info, edit_table, frames, write_dataset
 from lerobot_reading import converter, joined, pixels, read_all, refusal
+from PIL import Image
 
 from converters.lerobot import choose_manifest
 
@@ -228,6 +231,39 @@ def test_depth_by_its_flag_or_format(tmp_path, info):
     features["side"]["info"] = info
     edit_info(root, features=features)
     colour = info.get("video.pix_fmt") == "gray"
+    assert choose_manifest([root], {}).cameras == (("top", "side") if colour else ("top",))
+
+
+@pytest.mark.parametrize(("form", "mode", "colour"), [("png", "I;16", False), ("tiff", "F", False), ("png", "L", True)])
+def test_images_of_more_than_8_bits_in_grey_are_distances(tmp_path, form, mode, colour):
+    """Called and sized as a camera's; an 8-bit grey image may be one of light."""
+    root = write_dataset(tmp_path, Recipe(cameras=("top", "side"), **PLAIN))
+    buffer = io.BytesIO()
+    Image.new(mode, (32, 24), 200).save(buffer, format=form)
+    for path in (root / "data").rglob("*.parquet"):
+        cells = [{"bytes": buffer.getvalue(), "path": "x"}] * pq.read_metadata(path).num_rows
+        edit_table(path, "side", pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+    chosen = choose_manifest([root], {})
+    assert chosen.cameras == (("top", "side") if colour else ("top",))
+    told = "side: distances by name or format, not colours; left out"
+    assert any(told in text for text in converter_of(chosen).discover(root).warnings) != colour
+
+
+@pytest.mark.parametrize(("pixels_as", "colour"), [("gray12le", False), ("gray", True)])
+def test_videos_of_more_than_8_bits_in_grey_are_distances(tmp_path, pixels_as, colour):
+    """Of one channel, without a word about it in info.json."""
+    recipe = Recipe(cameras=("top", "side"), **{**PLAIN, "pictures": "video"})
+    root = write_dataset(tmp_path, recipe)
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    features["side"]["shape"] = [24, 32, 1]
+    edit_info(root, features=features)
+    for index, path in enumerate(sorted((root / "videos").rglob("side/*.mp4"))):
+        with av.open(str(path), "w") as file:
+            stream = file.add_stream("libx265", rate=30, options={"x265-params": "log-level=0"})
+            stream.width, stream.height, stream.pix_fmt = 32, 24, pixels_as
+            for picture in frames(recipe, "side", index):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixels_as)))
+            file.mux(stream.encode())
     assert choose_manifest([root], {}).cameras == (("top", "side") if colour else ("top",))
 
 
