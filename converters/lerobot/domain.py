@@ -19,6 +19,9 @@ FINGER_SUM_M = 0.03
 REACH_M = 3.0
 TURN = 2 * np.pi + 0.1
 STEP = 1.05
+PER_STEP_M = 0.2
+"""Metres that the arm moves for a step of 1: at most 0.05 by LIBERO's controller; 1 where steps are metres."""
+
 LEVELS = 0.02
 """How far a command of two levels may be from them."""
 
@@ -85,7 +88,8 @@ def _steps(columns: dict[str, Floats], commands: dict[str, Floats]) -> str | Non
             "is open or closed"
         )
     places = {axis: columns[f"eef_position_{axis}"] for axis in axes if f"eef_position_{axis}" in columns}
-    return _absolute([(commands[f"delta_position_{axis}"], place) for axis, place in places.items()])
+    pairs = [(commands[f"delta_position_{axis}"], place) for axis, place in places.items()]
+    return _absolute(pairs) or _too_far(pairs)
 
 
 def _two_levels(values: Floats) -> bool:
@@ -107,5 +111,17 @@ def _absolute(pairs: Sequence[tuple[Floats, Floats]]) -> str | None:
     if here > 0.9 and here > change + 0.1:
         return (
             f"the columns for steps follow the position itself (correlation {here:.2f}, with its change {change:.2f})"
+        )
+    return None
+
+
+def _too_far(pairs: Sequence[tuple[Floats, Floats]]) -> str | None:
+    """Steps that move the arm further than LIBERO's controller does for a step of that size: they are metres."""
+    ratios = [np.diff(place).std() / step.std() for step, place in pairs if len(step) >= FEW_ROWS and step.std() > 0]
+    per_unit = float(np.median(ratios)) if ratios else 0.0
+    if per_unit > PER_STEP_M:
+        return (
+            f"the position changes by {per_unit:.2g} per unit of a step; LIBERO's controller moves at most 0.05 m for "
+            "one, so steps are in other units, as of m"
         )
     return None

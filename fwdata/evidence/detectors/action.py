@@ -251,7 +251,9 @@ class ActionUnit(Detector):
     """b2: absolute targets in the unit of the state (rad against degrees), changes in the layout's own unit."""
 
     name, code, question, action = "action_unit", "b2", "unit of action and state", "stop"
-    advice = "bring action and state to one unit in the recordings (multiply one of them by pi / 180)"
+    advice = (
+        "bring action and state to one unit in the recordings (rad: degrees times pi / 180), or name another manifest"
+    )
     word = "expected"
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:

@@ -88,8 +88,18 @@ def absolute(rows: np.ndarray) -> np.ndarray:
         (None, put(6, lambda rows: np.linspace(0.02, 0.08, len(rows))), "the gripper command takes values between"),
         (None, put(1, lambda rows: 3 * rows[:, 1]), "controller steps stay within -1 .. 1"),
         (None, absolute, "the columns for steps follow the position"),
+        (None, put(slice(0, 3), lambda rows: 0.02 * rows[:, :3]), "so steps are in other units, as of m"),
     ],
-    ids=["quaternion", "both fingers open", "joints", "long rotation", "gripper width", "large steps", "absolute"],
+    ids=[
+        "quaternion",
+        "both fingers open",
+        "joints",
+        "long rotation",
+        "gripper width",
+        "large steps",
+        "absolute",
+        "steps in m",
+    ],
 )
 @pytest.mark.parametrize("fps", [20, 10])
 def test_a_franka_of_ones_own_is_not_libero(tmp_path, state, action, part, fps):
