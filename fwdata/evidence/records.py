@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, cast
 
@@ -343,8 +343,7 @@ def _plain(value: Any) -> Any:
 
 def _known[V: (Verdict, DatasetVerdict)](cls: type[V], data: Mapping[str, Any]) -> V:
     """A verdict from the keys that this engine knows, lists as tuples."""
-    names = {each.name for each in fields(cls)}
-    return cls(**{key: _listed(value) for key, value in data.items() if key in names})
+    return cls(**{key: _listed(value) for key, value in data.items() if key in cls.__dataclass_fields__})
 
 
 def _listed(value: Any) -> Any:

@@ -10,13 +10,8 @@ from pathlib import Path
 
 from fwdata.evidence.records import ENGINE_VERSION, DatasetVerdict, EpisodeMeasurement
 from fwdata.store.files import Files
-from fwdata.store.metadata import read_record, write_raw, write_record
-from fwdata.store.records.evidence import (
-    DatasetVerdictRecord,
-    EvidenceRecord,
-    OverrideRecord,
-    PartEvidenceRecord,
-)
+from fwdata.store.metadata import read_record, write_raw
+from fwdata.store.records.evidence import EvidenceRecord, PartEvidenceRecord
 
 EVIDENCE = "evidence"
 """Group of the verdicts."""
@@ -35,22 +30,22 @@ def write_evidence(
     accepted: Mapping[str, str],
     parts: Sequence[str] = (),
 ) -> None:
-    """Record the verdicts of a data set. first: of the `episodes` that were measured before anything was written.
+    """Record the verdicts of a data set, as an `EvidenceRecord`, which is not made, as in `write_part_evidence`.
 
+    first: of the `episodes` that were measured before anything was written.
     parts: that are pooled in `now`.
     """
     (store / EVIDENCE).mkdir(parents=True, exist_ok=True)
-    overrides = tuple(OverrideRecord(detector=name, by="--accept", reason=why) for name, why in accepted.items())
-    write_record(
+    write_raw(
         store / EVIDENCE,
-        EvidenceRecord(
-            version=ENGINE_VERSION,
-            measured_first=episodes,
-            first=_records(first),
-            detectors=_records(now),
-            parts=tuple(parts),
-            overrides=overrides,
-        ),
+        {
+            "version": ENGINE_VERSION,
+            "measured_first": episodes,
+            "first": [verdict.to_json() for verdict in first],
+            "detectors": [verdict.to_json() for verdict in now],
+            "parts": list(parts),
+            "overrides": [{"detector": name, "by": "--accept", "reason": why} for name, why in accepted.items()],
+        },
     )
 
 
@@ -64,7 +59,3 @@ def write_part_evidence(store: Path, part: str, measurements: Sequence[EpisodeMe
     """Record the verdicts of a part's episodes, as a `PartEvidenceRecord`: one that is not made, as checking what was
     made here takes longer than writing it."""
     write_raw(store / EVIDENCE / part, {"episodes": [measurement.to_json() for measurement in measurements]})
-
-
-def _records(verdicts: Sequence[DatasetVerdict]) -> tuple[DatasetVerdictRecord, ...]:
-    return tuple(DatasetVerdictRecord.model_validate(verdict.to_json()) for verdict in verdicts)

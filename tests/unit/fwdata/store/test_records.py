@@ -15,8 +15,9 @@ from raw_metadata import read_attributes, write_attributes
 
 import fwdata
 from fwdata.errors import StoreDamaged
+from fwdata.evidence.records import DatasetVerdict
 from fwdata.merge import MergeRequest, merge
-from fwdata.store.evidence import read_part_evidence, write_part_evidence
+from fwdata.store.evidence import read_evidence, read_part_evidence, write_evidence, write_part_evidence
 from fwdata.store.files import LocalFiles, json_digest
 from fwdata.store.metadata import checked_record, read_complete, read_record
 from fwdata.store.records import (
@@ -94,6 +95,16 @@ def everything(path: Path) -> None:
     for episode in store.episodes:
         episode.state(), episode.metadata, episode.window_instructions, episode.frames(store.cameras[0], [0])
         store.latents().first(episode, [0]), store.text().embedding(store.manifest.render_prompt(episode.instruction))
+
+
+def test_verdicts_of_a_data_set_are_written_as_their_record_is(path: Path) -> None:
+    late = DatasetVerdict("camera_delay", "contradicted", "top", 2.0, (1.5, 2.25), 0, 4, 1, "warn", episodes=("a/0",))
+    good = DatasetVerdict("row_rate", "confirmed", episodes_for=5)
+    write_evidence(path, 3, [good], [late, good], {"camera_delay": "known"}, ["p00000"])
+    record = read_evidence(LocalFiles(path))
+    assert record is not None and record.to_json() == read_attributes(path / "evidence")
+    assert (record.first_verdicts(), record.verdicts()) == ((good,), (late, good))
+    assert record.accepted() == {"camera_delay": "known"}
 
 
 def test_a_verdict_that_steers_is_checked(path: Path) -> None:
