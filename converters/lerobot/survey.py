@@ -113,15 +113,20 @@ def survey(
     unlisted, unread = (
         ([], []) if is_agreed() or columns else _unlisted(folder, located, tree, shared=info.shared_files)
     )
-    told = [f"{text}; the metadata list no episode of it" for text in unread[:2]]
-    more = [f"{len(unread) - 2} more tables of which the metadata list no episode cannot be read"] if unread[2:] else []
     return DatasetSurvey(
         _corrected(info, absent, _deep(folder, info, firsts, located, tree), sizes),
         tuple(located),
-        (*warnings, *told, *more),
+        (*warnings, *_said_unread(unread)),
         doubled.ambiguous,
         tuple(unlisted),
     )
+
+
+def _said_unread(unread: Sequence[str]) -> list[str]:
+    """Sentences about tables that no listed episode is in and that cannot be read: two, and how many more."""
+    told = [f"{text}; the metadata list no episode of it" for text in unread[:2]]
+    more = [f"{len(unread) - 2} more tables of which the metadata list no episode cannot be read"] if unread[2:] else []
+    return told + more
 
 
 def _unlisted(folder: Path, entries: Sequence[EpisodeMeta], tree: Tree, *, shared: bool) -> tuple[list[str], list[str]]:
