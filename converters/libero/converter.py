@@ -65,6 +65,9 @@ class LiberoConverter:
                 f"manifest {manifest.name!r}: option absolute_actions needs normalisation.delta_actions: [] and "
                 "filter_noops: false, which are of delta commands"
             )
+        for name in self.options.rotation if isinstance(self.options.rotation, dict) else ():
+            if name not in manifest.cameras:
+                raise UsageError(f"option rotation: no camera is called {name!r}{did_you_mean(name, manifest.cameras)}")
         self.image_keys = {name: CAMERA_KEYS.get(name, f"{name}_rgb") for name in manifest.cameras}
 
     def discover(self, root: Path) -> Discovery:

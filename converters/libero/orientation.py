@@ -67,7 +67,13 @@ _MEANT: dict[tuple[int, int], Operation] = {
 def _spelt_out(value: object) -> object:
     """`image=rot180,wrist_image=none` as a mapping; anything else as it is."""
     pairs = [part.partition("=") for part in re.split(r"[,\s]+", value.strip())] if isinstance(value, str) else []
-    return {name: turn for name, _, turn in pairs} if pairs and all(mark for _, mark, _ in pairs) else value
+    if not pairs or not all(mark for _, mark, _ in pairs):
+        return value
+    named = [name for name, _, _ in pairs]
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"names {twice} more than once")
+    return {name: turn for name, _, turn in pairs}
 
 
 type RotationOption = Annotated[Rotation | dict[str, Rotation], BeforeValidator(_spelt_out)]

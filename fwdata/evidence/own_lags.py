@@ -105,8 +105,9 @@ def parted(traces: Sequence[MotionTrace]) -> tuple[tuple[OwnLag, ...], tuple[Own
         return (), ()
     near, far = sorted(parts, key=abs)
     found = []
-    for here, other in ((near, far), (far, near)):
-        members = good[np.abs(own[good] - here) <= AROUND]
+    nearer = np.abs(own[good] - near) <= np.abs(own[good] - far)  # no episode is of both parts
+    for here, other, sides in ((near, far, nearer), (far, near, ~nearer)):
+        members = good[sides & (np.abs(own[good] - here) <= AROUND)]
         lags, best, else_ = own[members], scores[members].max(axis=1), scores[members, reach + round(other)]
         gain = middle(best - else_) if len(members) else 0.0
         if len(members) < FEWEST or gain < CLEARER:

@@ -264,6 +264,13 @@ def test_rotations_that_do_not_exist(tmp_path):
     for wrong in ("upside", "image=upside", {"image": "upside"}):
         with pytest.raises((UsageError, ManifestError), match="rotation"):
             converter(rotation=wrong)
+    for wrong, told in (
+        ("wrist=none", "no camera is called 'wrist'; did you mean 'wrist_image'"),
+        ({"agentview": "mirror"}, "no camera is called 'agentview'; known: image, wrist_image"),
+        ("image=mirror,image=none", "names image more than once"),
+    ):
+        with pytest.raises((UsageError, ManifestError), match=told):
+            converter(rotation=wrong)
     assert read_one(_raw(tmp_path), rotation="mirror").metadata["rotation"] == "mirror"
 
 
