@@ -99,7 +99,7 @@ def open_parquet(path: Path, name: str, columns: TableColumns | None = None) -> 
     except (FwdataError, MemoryError):
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
         raise BadEpisode(
             f"{name} cannot be read as parquet (truncated, damaged, or not a table): {reason}; download it again, or "
             "leave its episodes out"

@@ -35,6 +35,9 @@ _REPLY = re.compile(
 )
 """Replies of servers that were saved in a file's place."""
 
+_PAGE = re.compile(rb"(<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(!doctype\s+html|html|head|body|script|meta)\b", re.I | re.S)
+"""How web pages begin, behind comments."""
+
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 
@@ -63,7 +66,8 @@ def described(head: bytes, name: str) -> str | None:
         found = f" of a file of {int(size[1])} bytes" if size else ""
         return (
             f"{name} is a Git LFS pointer{found}, not its content; fetch the content: git lfs install && git lfs pull "
-            f"--include '{name}' in the cloned repository, or download the dataset with `hf download`"
+            f"--include '{name}' in the cloned repository (all files: without --include), or download the dataset with "
+            "`hf download`"
         )
     if head.startswith(_XET):
         return f"{name} is a Git Xet pointer, not its content; fetch the content: git xet checkout, or `hf download`"
@@ -77,7 +81,7 @@ def described(head: bytes, name: str) -> str | None:
             "dataset --local-dir FOLDER`"
         )
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text[:14].lower().startswith((b"<!doctype html", b"<html", b"<head")):
+    if _PAGE.match(text):
         return (
             f"{name} is an HTML page{_title(text)}, not its content: a login or error page that was saved by the "
             "download; log in (hf auth login, or the token of its site) and download it again"

@@ -109,6 +109,9 @@ def _why(path: Path, error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in (ENOENT, EACCES, EISDIR):
         return str(error.strerror)
+    other = _other_kind(path)
+    if other is not None:
+        return other
     if path.suffix.lower() in _INDEXED and _lacks_index(path):
         return (
             "it ends before its index (moov), so the download or the recording broke off; fetch it again, or leave "
@@ -117,6 +120,39 @@ def _why(path: Path, error: Exception) -> str:
     return "it is truncated, damaged, or not a video; fetch it again"
 
 
+def _other_kind(path: Path) -> str | None:
+    """What a file is that holds no container that is read, by its first bytes, and what to do; None where unknown."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    kind = next((what for magic, what in _CONTAINERS.items() if head.startswith(magic)), None)
+    if kind is not None:
+        copied = "" if kind == "GIF" else "-c copy "
+        return f"it is {kind}, which is not read; put it into a container that is: ffmpeg -i FILE {copied}FILE.mkv"
+    if head.startswith((b"\0\0\0\1", b"\0\0\1")):
+        return (
+            "it is a coded stream without a container, which holds no times; put it into one at its rate: ffmpeg "
+            "-framerate FPS -i FILE -c copy FILE.mp4"
+        )
+    what = next((what for magic, what in _NO_VIDEOS.items() if head.startswith(magic)), None)
+    return what and f"it is {what}, not a video; fetch it again, or leave its episodes out"
+
+
+_CONTAINERS = {
+    b"GIF8": "GIF",
+    b"FLV\1": "Flash video (FLV)",
+    b"OggS": "Ogg",
+    b"\x30\x26\xb2\x75": "Windows media (ASF)",
+    b"nut/": "NUT",
+}
+_NO_VIDEOS = {
+    b"\xff\xd8\xff": "a single JPEG image",
+    b"\x89PNG": "a single PNG image",
+    b"PAR1": "a Parquet table",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"ID3": "sound",
+    b"RIFF": "sound or an image (RIFF)",
+}
 _INDEXED = (".mp4", ".m4v", ".mov")
 
 

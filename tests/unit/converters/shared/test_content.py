@@ -17,11 +17,16 @@ DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>no</Mes
     ("data", "parts"),
     [
         (b"", ["a/b.mp4 is empty (0 bytes)", "fetch it again"]),
-        (LFS, ["a/b.mp4 is a Git LFS pointer of a file of 132735 bytes", "git lfs pull --include 'a/b.mp4'"]),
+        (
+            LFS,
+            ["a/b.mp4 is a Git LFS pointer of a file of 132735 bytes", "git lfs pull --include 'a/b.mp4'", "all files"],
+        ),
         (LFS[:60], ["a/b.mp4 is a Git LFS pointer, not its content"]),
         (b"/annex/objects/SHA256E-s1--ab.mp4\n", ["is a git-annex pointer", "git annex get 'a/b.mp4'"]),
         (PAGE, ['is an HTML page ("Sign in to see this")', "hf auth login"]),
         (b"<HTML><body>404</body></HTML>", ["is an HTML page, not its content"]),
+        (b"\n<!-- Hub -->\n<!-- 2 --><!doctype html><title>Log in</title>", ['an HTML page ("Log in")']),
+        (b"<?xml version='1.0'?>\n<html><title>Wi-Fi</title>", ['is an HTML page ("Wi-Fi")']),
         (DENIED, ["is an error reply AccessDenied of the download's server"]),
         (b"Entry not found", ["is a text of 15 bytes ('Entry not found'), not its content", "hf auth login"]),
         (b'{"error":"Repository not found"}\n', ["is a text of 33 bytes", "a reply of the download's server"]),

@@ -54,3 +54,20 @@ def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.mkv").write_bytes(whole[: len(whole) * 2 // 3])
     with pytest.raises(BadEpisode, match=r"a\.mkv: frame \d of 7 cannot be decoded"):
         list(camera.frames())
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"GIF89a", "it is GIF, which is not read; put it into a container that is: ffmpeg -i FILE FILE.mkv"),
+        (b"OggS\0", "it is Ogg, which is not read; put it into a container that is: ffmpeg -i FILE -c copy FILE.mkv"),
+        (b"\0\0\0\1\x67\x42", "a coded stream without a container, which holds no times"),
+        (b"\xff\xd8\xff\xe0", "it is a single JPEG image, not a video; fetch it again"),
+        (b"PAR1\x15", "it is a Parquet table, not a video"),
+    ],
+)
+def test_what_is_no_video_that_is_read_is_named(tmp_path: Path, head: bytes, said: str) -> None:
+    (tmp_path / "a.mp4").write_bytes(head + bytes(range(256)))
+    with pytest.raises(BadEpisode) as caught:
+        VideoCamera.from_file(tmp_path / "a.mp4")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
