@@ -247,7 +247,7 @@ def widths(path: Path, name: str, keys: Sequence[str], columns: TableColumns | N
         return found
 
 
-def first_values(path: Path, name: str, keys: Sequence[str], columns: TableColumns | None = None) -> dict[str, Any]:
+def first_values(path: Path, name: str, keys: Sequence[str], columns: TableColumns | None = None) -> dict[str, object]:
     """Column -> its first value; None where a table does not have it or it is null. BadEpisode as of `open_parquet`."""
     with open_parquet(path, name, columns) as file:
         return {key: _first(file, key) if key in file.schema_arrow.names else None for key in keys}

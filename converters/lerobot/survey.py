@@ -197,7 +197,7 @@ def _absent_images(firsts: Sequence[Mapping[str, Any]]) -> dict[str, None]:
     return {key: None for key in (firsts[0] if firsts else ()) if all(values[key] is None for values in firsts)}
 
 
-def _first_images(folder: Path, info: Info, ends: Sequence[str]) -> list[dict[str, Any]]:
+def _first_images(folder: Path, info: Info, ends: Sequence[str]) -> list[dict[str, object]]:
     """The first value of every image feature in the first and the last table; [] where one cannot be read."""
     keys = [key for key in info.image_features() if info.features[key].dtype == "image"]
     try:
@@ -207,7 +207,7 @@ def _first_images(folder: Path, info: Info, ends: Sequence[str]) -> list[dict[st
 
 
 def _deep(
-    folder: Path, info: Info, firsts: Sequence[Mapping[str, Any]], entries: Sequence[EpisodeMeta], tree: Tree
+    folder: Path, info: Info, firsts: Sequence[Mapping[str, object]], entries: Sequence[EpisodeMeta], tree: Tree
 ) -> list[str]:
     """Features of one channel or image of more than 8 bits in grey: distances whatever they are called."""
     found = [key for key in (firsts[0] if firsts else ()) if all(is_deep(image_bytes(each[key])) for each in firsts)]

@@ -126,8 +126,8 @@ def test_discovery_is_stable_and_complete(converter: Converter, root: Path, tmp_
         assert all((root / file).is_file() for file in ref.files)
     assert pickle.loads(pickle.dumps(found.episodes)) == found.episodes  # noqa: S301 - made here
     json.dumps(dict(found.decisions), allow_nan=False)
-    copy = tmp_path / "copied"
-    copy.mkdir()
+    copy = tmp_path / "copied" / root.name  # which may say what the task is
+    copy.mkdir(parents=True)
     for path in sorted(root.rglob("*"), reverse=True):  # another order of creation, another place, the same answer
         if path.is_file():
             (copy / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
