@@ -58,6 +58,8 @@ def read_rows(span: Span, info: Info, mapping: Fit, rate: float | None = None) -
     if "timestamp" in extra:
         times = seconds_of(table, span.name, "timestamp")
         seconds = telling_times(times, rate or info.fps)
+        if rate is None:
+            _check_step(span, times, info.fps)
         warnings += _check_times(times, rate or info.fps)
         warnings += _check_sorted(span, times, "frame_index" in indices, state)
     task, coarse, quality = (indices.get(key) for key in ("task_index", *_LABELS))
@@ -155,15 +157,44 @@ def _joined(values: dict[str, Floats], parts: Sequence[Columns]) -> Floats:
     return np.concatenate([values[part.key][:, part.indices] for part in parts], axis=1)
 
 
+def _check_step(span: Span, times: Floats, fps: float) -> None:
+    """BadEpisode where times count as evenly as a clock at another rate than the dataset's: one store has one rate."""
+    rate = clock_rate(times)
+    if rate is not None and not any(abs(rate * unit - fps) <= OTHER_RATE * fps for unit in (1.0, 1e3, 1e6, 1e9)):
+        raise BadEpisode(
+            f"{span.name}: column timestamp steps by {1 / rate:.4g} s, {rate:.4g} a second, the dataset's rows by "
+            f"{1 / fps:.4g} s, {fps:g} a second; bring the episode to that rate, leave it out, or say with --rate "
+            f"{fps:g} that its times are wrong"
+        )
+
+
+def clock_rate(times: Floats) -> float | None:
+    """Rows per unit of times that count evenly; None for others, and for fewer than 10."""
+    steps = np.diff(times)
+    if len(steps) < FEW_STEPS or not np.isfinite(steps).all():
+        return None
+    step = float(np.median(steps))
+    return 1 / step if step > 0 and bool((np.abs(steps - step) <= EVEN * step).all()) else None
+
+
+OTHER_RATE, EVEN, FEW_STEPS = 0.1, 0.02, 9
+"""Share by which the rate of an episode's times is another one than the dataset's, that by which steps of an even clock
+differ from each other, and how many of them tell. Times that were measured are uneven, and may be a little slower."""
+
+
 def _check_times(times: Floats, fps: float) -> list[str]:
     """LeRobot's own timestamps are k / fps; others are not used, but reported."""
     lost = int((~np.isfinite(times)).sum())
     if lost:
         return [f"column timestamp is not a number in {lost} of {len(times)} rows; rows are stored as evenly spaced"]
-    offset = np.abs(times - times[0] - np.arange(len(times)) / fps)
+    places = np.arange(len(times)) / fps
+    offset = np.abs(times - times[0] - places)
     row = int(offset.argmax())
     if not offset[row] >= 0.5 / fps:
         return []
+    for name, unit in (("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)):
+        if (np.abs((times - times[0]) * unit - places) < 0.5 / fps).all() and len(times) >= FEW_STEPS:
+            return [f"column timestamp counts in {name}, LeRobot's in s; its rows are evenly spaced"]
     return [
         f"column timestamp is {times[row] - times[0]:.3f} s at frame {row}, {fps:g} fps put it at {row / fps:.3f} s; "
         "rows are stored as evenly spaced"

@@ -124,3 +124,50 @@ def test_frame_index_may_count_from_another_number(tmp_path):
     keep(root, (4, 5, 7, 8, 9), numbered=False)
     with pytest.raises(BadEpisode, match="frame_index is 7 at row 2 of the episode, expected 6: rows are missing"):
         read(root)
+
+
+LONG = replace(RECIPE, lengths=(14,) * 5, tasks=(0,) * 5)
+
+
+def timed(root: Path, episode: int, times: np.ndarray) -> None:
+    """Other timestamps of one episode."""
+    path = sorted(root.glob("data/*/*.parquet"))[episode]
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.schema.names.index("timestamp"), "timestamp", pa.array(times)), path)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e3])
+def test_an_episode_of_another_rate_is_left_out(tmp_path, unit):
+    """The first ones tell that of the dataset; option rate says that the times are wrong."""
+    root = write_dataset(tmp_path, LONG)
+    timed(root, 3, np.arange(14) / 15 * unit)
+    with pytest.raises(BadEpisode, match=r"15(000)? a second|0.015 a second") as caught:
+        read(root)
+    assert "the dataset's rows by 0.03333 s, 30 a second" in str(caught.value) and "--rate 30" in str(caught.value)
+    warned = [episode.warnings for episode in read(root, rate=30)]
+    assert ["rows are stored as evenly spaced" in each[0] for each in warned] == [number == 3 for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        np.arange(14) / 28.5,  # a loop that is a little slow
+        np.arange(14) / 30 + 1.7e9,
+        np.cumsum(np.random.default_rng(0).uniform(0.02, 0.09, 14)),  # measured
+        np.arange(14) / 30 * 1e9,
+        np.zeros(14),
+    ],
+    ids=["slower", "of the day", "uneven", "ns", "none"],
+)
+def test_times_of_the_datasets_rate_and_uneven_ones_are_kept(tmp_path, times):
+    root = write_dataset(tmp_path, LONG)
+    timed(root, 3, times)
+    assert len(read(root)) == 5
+
+
+@pytest.mark.parametrize(("name", "unit"), [("ms", 1e3), ("us", 1e6), ("ns", 1e9)])
+def test_times_in_other_units_are_said(tmp_path, name, unit):
+    root = write_dataset(tmp_path, LONG)
+    for episode in range(5):
+        timed(root, episode, np.rint(np.arange(14) / 30 * unit).astype(np.int64))
+    assert all(f"counts in {name}, LeRobot's in s" in episode.warnings[0] for episode in read(root))
