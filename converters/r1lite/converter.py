@@ -235,7 +235,7 @@ class R1LiteConverter:
         if options.gap != "keep":
             bags.check_one_take()
         warnings += recording.warnings
-        grey = [name for name, track in recording.tracks.items() if track.kind == "mono8"]
+        grey = [name for name, track in recording.tracks.items() if track.grey]
         warnings += [f"{name} is greyscale; stored as three equal channels" for name in grey]
         warnings += self._check_rate(recording)
         rows = rowing.align_rows(recording, self.period_ns, warnings)

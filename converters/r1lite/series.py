@@ -17,6 +17,7 @@ from converters.r1lite.images import Image, Kind, Look, look_at
 from converters.r1lite.reordering import display_order, frames_of_stamps
 from converters.r1lite.topics import CAMERAS, HEAD, TopicPart, columns, first_message
 from fwdata.errors import BadEpisode
+from fwdata.images.jpeg import is_grey
 
 VIDEO_HOLE = 1.5
 """A step between video frames above this many usual ones: a frame is missing, and others build on it."""
@@ -35,10 +36,14 @@ class _Collector(MessageTimes):
     values: array[float] = field(default_factory=lambda: array("d"))
     looks: list[Look] = field(default_factory=list)
     small_bytes: int = 0
+    grey: bool = False
+    """Whether its first image has one channel."""
 
     def look(self, message: Any) -> None:
         """Look at an image, and keep it small while there is room."""
         found = look_at(message, small=self.small_bytes < SMALL_BYTES)
+        if not self.looks:
+            self.grey = found.kind == "mono8" or (found.kind == "jpeg" and is_grey(bytes(message.data)))
         self.small_bytes += 0 if found.small is None else found.small.nbytes
         self.looks.append(found)
 
@@ -79,6 +84,8 @@ class Track:
     """Messages in display order, for video with B-frames; None: in their own order."""
     small: Mapping[int, Image] = field(default_factory=dict)
     """By message, small images of a JPEG camera's first frames."""
+    grey: bool = False
+    """Whether its images have one channel."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def _track(camera: str, collector: _Collector, timing: TopicTiming, bags: Bags) 
     problem = f"message {bad[0]}: {problems[bad[0]]}" if bad else ""
     assert first.kind is not None
     small = {number: look.small for number, look in enumerate(collector.looks) if look.small is not None}
-    return Track(camera, timing, first.kind, first.height, first.width, good, problem, small=small)
+    return Track(camera, timing, first.kind, first.height, first.width, good, problem, small=small, grey=collector.grey)
 
 
 def _video_track(

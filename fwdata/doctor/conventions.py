@@ -34,7 +34,7 @@ def convention_findings(
         if not verdict.against or verdict.detector == RowQuality.name:
             continue
         reason = accepted.get(verdict.detector)
-        known = {} if sentences.torn(verdict, verdicts) else sentences.together(options, verdicts)
+        known = sentences.suiting(verdict, verdicts, options)
         command = remedy(patient, verdict, total, sentences.option_for(verdict, known))
         found.append(DoctorFinding.of_verdict(verdict, _sentence(verdict), reason, command))
     return found

@@ -29,11 +29,18 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     if first.verdict == "mixed":  # no option suits both kinds
         advice = f"the other {first.episodes_for} agree with it: convert both kinds apart (--exclude, --only)"
     else:
-        advice = agreement(first, {} if torn(first, verdicts) else together(options, verdicts))
+        advice = agreement(first, suiting(first, verdicts, options))
     return f"{contradiction(first)}{more}; {advice}, or {accept} keeps what was decided"
 
 
-def torn(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict]) -> bool:
+def suiting(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict], options: Mapping[str, str]) -> dict[str, str]:
+    """The options that may agree with a verdict: where other subjects agree with what was decided, its own alone."""
+    known = together(options, verdicts)
+    own = f"{verdict.detector} {verdict.subject}"
+    return {name: option for name, option in known.items() if name == own} if _torn(verdict, verdicts) else known
+
+
+def _torn(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict]) -> bool:
     """Whether another subject agrees with the same decision, so that the opposite would suit neither."""
     return bool(verdict.decided) and any(
         v.detector == verdict.detector and v.verdict == "confirmed" and v.decided == verdict.decided for v in verdicts

@@ -29,7 +29,10 @@ class GripperPolarity(Detector):
     """a1: after a command switch the measured opening must move the way that was decided."""
 
     name, code, question, action = "gripper_polarity", "a1", "gripper", "stop"
-    advice = "give the direction that the data show as `polarity` of the converter's GripperClaim"
+    advice = (
+        "turn the gripper's commands or openings round in the recordings (in a converter of one's own, give the "
+        "direction as `polarity` of its GripperClaim)"
+    )
 
     def prepare(self, episodes: Sequence[EpisodeInput]) -> None:
         """The correlations of commands and openings."""

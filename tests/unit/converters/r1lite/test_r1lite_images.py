@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import r1lite_files as r1
 import r1lite_reading as rd
+import simplejpeg
 from r1lite_reading import read_sent, refused
 from r1lite_video import as_video, reordered_video, video
 
@@ -138,6 +139,14 @@ def test_plain_pictures(tmp_path, sent, encoding):
     assert np.array_equal(rd.pictures(episode, "right_wrist_rgb"), wanted)
     told = [text for text in episode.warnings if "greyscale" in text]
     assert told == (["right_wrist_rgb is greyscale; stored as three equal channels"] if encoding == "mono8" else [])
+
+
+def test_grey_jpegs_are_named(tmp_path, sent):
+    grey = simplejpeg.encode_jpeg(np.full((36, 64, 1), 90, np.uint8), colorspace="GRAY")
+    changed = r1.edit(sent, r1.WRISTS["left"], lambda i, s: replace(s, value=r1.compressed(grey)))
+    told = [text for text in read_sent(tmp_path, changed).warnings if "greyscale" in text]
+    assert told == ["left_wrist_rgb is greyscale; stored as three equal channels"]
+    assert not any("greyscale" in text for text in read_sent(tmp_path, sent).warnings)
 
 
 def test_plain_pictures_of_unknown_encoding_or_size(tmp_path, sent):

@@ -12,6 +12,7 @@ from fwdata.evidence import own_lags
 from fwdata.evidence.detectors import delay
 from fwdata.evidence.own_lags import OwnLag
 from fwdata.evidence.records import DatasetVerdict, MotionTrace
+from fwdata.evidence.sentences import refusal
 
 REACH = 7
 
@@ -63,3 +64,14 @@ def test_a_small_lag_of_five_episodes_must_explain_their_images_better(
     told = SimpleNamespace(lag=lag, gain=gain, score=0.88, interior=True, interval=(lag - 0.6, lag + 0.6), near=1.0)
     monkeypatch.setattr(delay, "estimate_lag", lambda traces, reach: told)
     assert (delay.CameraDelay()._pooled("head", _traces(5)).verdict == "contradicted") == wrong
+
+
+def test_an_option_of_one_subject_is_named_whatever_other_subjects_say() -> None:
+    grippers, state = (
+        DatasetVerdict("one_scale", verdict, subject, against=9, action=action, decided="one scale", measured="two")
+        for verdict, subject, action in (("contradicted", "grippers", "stop"), ("confirmed", "state", "note"))
+    )
+    told = refusal([grippers, state], (), {"one_scale grippers": "--gripper-unit", "one_scale": "--other"})
+    assert told is not None and "--gripper-unit would agree" in told
+    told = refusal([grippers, state], (), {"one_scale": "--other"})
+    assert told is not None and "--other" not in told
