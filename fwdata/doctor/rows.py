@@ -14,6 +14,9 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Severity
 from fwdata.evidence.signals import Floats
 
+SHIFT, SWITCH = 6.0, 3.0
+"""How far above every other step one is that a column keeps, and above all its other motion where it is a switch."""
+
 IDLE_SHARE = 0.2
 """Share of all rows in long idle stretches above which they warn: a policy then learns to wait."""
 
@@ -42,7 +45,8 @@ def row_facts(episode: EpisodeInput) -> RowFacts:
     start, length = longest_idle(episode)
     pause = length / episode.hz
     kept = (start, pause) if pause >= IDLE_SECONDS else (0, 0.0)
-    jump = largest_jump(episode) or largest_spike(episode.state64, episode.state_names)
+    state, names = episode.state64, episode.state_names
+    jump = largest_jump(episode) or largest_spike(state, names) or largest_shift(state, names)
     return RowFacts(episode.id, rows, rows / episode.hz, *kept, jump)
 
 
@@ -61,6 +65,32 @@ def largest_spike(state: Floats, names: Sequence[str]) -> Jump | None:
     worst = int(np.argmax(ratio))
     row = int(off[:, worst].argmax())
     return Jump(names[worst], row + 1, float(off[row, worst]), float(ratio[worst])) if ratio[worst] > JUMP else None
+
+
+def largest_shift(state: Floats, names: Sequence[str]) -> Jump | None:
+    """The largest step that a column does not take back, against its next largest one; None where it is at most 6 times
+    as large.
+
+    In short episodes the step itself counts among the usual ones, so that `largest_jump` does not see it. A column that
+    hardly moves but for the step switches: a gripper, or a mode. Of 76 clean episodes of moving columns none has more
+    than 5.
+    """
+    if len(state) < 20 or not np.isfinite(state).all():
+        return None
+    steps = np.abs(np.diff(state, axis=0))
+    ordered = np.sort(steps, axis=0)
+    rows, columns = steps.argmax(axis=0), np.arange(state.shape[1])
+    moved = np.arange(len(state))[:, None] > rows
+    without = state - moved * np.diff(state, axis=0)[rows, columns]  # as if it had not been
+    reach = np.ptp(without, axis=0)
+    usual = ordered[-2] + 0.01 * reach
+    ratio = np.divide(
+        ordered[-1], usual, out=np.zeros(state.shape[1]), where=(usual > 1e-9) & (ordered[-1] < SWITCH * reach)
+    )
+    worst = int(np.argmax(ratio))
+    if ratio[worst] <= SHIFT:
+        return None
+    return Jump(names[worst], int(rows[worst]) + 1, float(ordered[-1, worst]), float(ratio[worst]))
 
 
 def row_findings(facts: Sequence[RowFacts], patient: Patient) -> list[DoctorFinding]:

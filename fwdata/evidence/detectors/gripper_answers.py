@@ -27,6 +27,9 @@ OPEN, WIDER = 0.9, 0.2
 """Share of its range from which a gripper is open, so that nothing holds it when it is to close; share of the range of
 its command by which this must be more than what is open, so that nothing else does when it is to open."""
 
+BOTH_WAYS = (1, -1)
+"""Directions of a command."""
+
 ANSWERS = "the opening follows its own command"
 
 
@@ -115,8 +118,11 @@ def standing(episode: EpisodeInput, claim: GripperClaim, command: Floats, opened
     wait = max(2, round(STANDING_SECONDS * episode.hz))
     first, last = last + 1 - longest, last + 1
     reach, span = float(np.ptp(opened)), float(np.ptp(command))
-    if longest <= wait or claim.polarity is None:
+    if longest <= wait:
         return None
+    if claim.polarity is None:  # one of both ways would have moved it
+        ways = {direction for row, direction in switches(command) if first <= row <= last - wait // 2}
+        return (first, last) if reach <= CONSTANT and len(ways) == len(BOTH_WAYS) else None
     share = (opened[first] - opened.min()) / reach if reach > CONSTANT else None
     for row, direction in switches(command):
         if not first <= row <= last - wait:

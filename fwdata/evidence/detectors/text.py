@@ -28,7 +28,8 @@ _NUMBER = re.compile(r"\b\d+\b")
 
 
 class InstructionNearMisses(Detector):
-    """h2: two instructions of as many words that differ in one similar word are one instruction with a typo."""
+    """h2: instructions that differ in one similar word, and rare ones that lack a small word of another's or have one
+    twice, are one instruction with a typo."""
 
     name, code, question, action = "instruction_typos", "h2", "instructions", "warn"
     advice = "correct the text in the recordings"
@@ -47,6 +48,9 @@ class InstructionNearMisses(Detector):
             return ()
         counts = Counter(text for _, text in read)
         pairs = near_misses([text for text, _ in counts.most_common(MAX_TEXTS)])
+        missing = lost_words(dict(counts.most_common(MAX_TEXTS)))
+        kinds = ["differ in one similar word"] * bool(pairs) + ["differ in a word too few or twice"] * bool(missing)
+        pairs += missing
         rare = {min(pair, key=lambda text: counts[text]) for pair in pairs}
         examples = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:2])
         affected = [episode for episode, text in read if text in rare]
@@ -59,7 +63,7 @@ class InstructionNearMisses(Detector):
                 against=len(affected),
                 action="warn" if pairs else "note",
                 decided="instructions as recorded",
-                measured=f"{len(pairs)} pairs differ in one similar word" if pairs else "no near-misses",
+                measured=f"{len(pairs)} pairs {' or '.join(kinds)}" if pairs else "no near-misses",
                 detail=examples,
                 episodes=tuple(affected[:MAX_LISTED]),
             ),
@@ -78,6 +82,33 @@ def near_misses(texts: Sequence[str]) -> list[tuple[str, str]]:
         for (one, a), (other, b) in combinations(group, 2)
         if _one_typo(a, b)
     ]
+
+
+def lost_words(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Pairs of a common text and a rare one without one of its small words, or with one of its words twice.
+
+    Only rare ones: where texts are worded freely, both are meant.
+    """
+    words = {text: tuple(text.lower().split()) for text in counts}
+    by_words: dict[tuple[str, ...], str] = {}
+    for text in sorted(counts, key=lambda text: -counts[text]):
+        by_words.setdefault(words[text], text)
+    found = []
+    for longer, those in words.items():
+        for place, word in enumerate(those):
+            shorter = by_words.get(those[:place] + those[place + 1 :])
+            twice = place > 0 and those[place - 1] == word
+            if shorter is None or not (word in SMALL or twice):
+                continue
+            rare, common = sorted((longer, shorter), key=lambda text: counts[text])
+            if counts[rare] <= SELDOM * counts[common] and (not twice or rare == longer):
+                found.append((common, rare))
+    return list(dict.fromkeys(found))
+
+
+SMALL, SELDOM = frozenset({"it", "the", "a", "an"}), 0.2
+"""Words that are left out by mistake without another meaning, and how seldom a text with a mistake is beside the right
+one."""
 
 
 def _one_typo(one: Sequence[str], other: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ from evidence_episodes import changed, clean_set, two_arms, with_claims
 from fwdata.doctor.examine import Examination, examine
 from fwdata.doctor.findings import DoctorFinding
 from fwdata.doctor.remedies import Patient, flags_of
+from fwdata.doctor.rows import largest_shift
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.manifest import Manifest, Normalisation, load_manifest
@@ -82,6 +83,20 @@ def test_a_jump_is_found_with_column_and_row() -> None:
     jump = found(planted(rows_of(jumping)))["jump"]
     assert (jump.severity, jump.subject, jump.row, jump.episodes) == ("note", "left_joint_2", 60, ("episode_5",))
     assert "left_joint_2 by 40" in jump.sentence
+
+
+@pytest.mark.parametrize("rows", [40, 80, 150])
+def test_a_jump_that_stays_is_found_in_short_episodes(rows: int) -> None:
+    """The step itself is among the usual ones there; a gripper that closes in one row is none."""
+    time = np.arange(rows)[:, None]
+    state = np.sin(time / np.array([5.0, 8.0, 11.0]) + np.arange(3))
+    switch = np.where(time > rows // 2, 1.0, 0.0) + 0.001 * np.sin(time)
+    state = np.hstack([state, switch])
+    names = ("a", "b", "c", "mode")
+    assert largest_shift(state, names) is None
+    state[rows // 2 :, 1] += 1.2
+    jump = largest_shift(state, names)
+    assert jump is not None and (jump.column, jump.row) == ("b", rows // 2) and jump.ratio > 6
 
 
 def test_an_outlying_length_is_found() -> None:

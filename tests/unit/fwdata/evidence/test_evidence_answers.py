@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, delayed, pooled, told, two_arms, with_claims
@@ -74,6 +76,20 @@ def test_an_opening_that_stands_still_while_it_is_commanded_is_found(from_row: i
     values[from_row:] = values[from_row]
     verdict = told("gripper_answers", with_columns(episode, state={LEFT: values}))["left_gripper"]
     assert verdict.verdict == "contradicted" and "stands still" in verdict.measured
+
+
+@pytest.mark.parametrize(("still", "told_so"), [(True, True), (False, False)])
+def test_an_opening_that_never_moves_is_found_where_nothing_tells_which_way_is_open(still: bool, told_so: bool) -> None:
+    """A set that names its grippers alone: commanded both ways, one of them would have moved it."""
+    episode = two_arms(4, rows=160, images=False)
+    grippers = tuple(replace(claim, polarity=None) for claim in episode.claims.grippers)
+    values = np.full(160, 0.7) if still else episode.state[:, LEFT]
+    episode = with_claims(with_columns(episode, state={LEFT: values}), grippers=grippers)
+    verdict = told("gripper_answers", episode)["left_gripper"]
+    assert (verdict.verdict == "contradicted") == told_so
+    once = np.where(np.arange(160) < 60, 1.0, 0.0)  # it may hold a thing, whichever way this is
+    verdict = told("gripper_answers", with_columns(episode, action={LEFT: once}))["left_gripper"]
+    assert verdict.verdict != "contradicted"
 
 
 def test_a_gripper_that_holds_a_thing_or_is_not_commanded_stands_still_rightly() -> None:

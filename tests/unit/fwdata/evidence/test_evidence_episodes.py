@@ -81,6 +81,20 @@ def test_a_typo_in_an_instruction_is_found_and_other_instructions_are_not() -> N
     assert near_misses(["open the left drawer", "open the front drawer", "open drawer 10", "open drawer 11"]) == []
 
 
+def test_a_small_word_that_is_missing_or_twice_is_found_where_it_is_rare() -> None:
+    text, free = "pick up the block and put it into the box", "pick up block and put it into the box"
+    episodes = [changed(e, instruction=text, thumbnails={}) for e in clean_set()]
+    for wrong in (free, "pick up the block and and put it into the box"):
+        verdict = pooled("instruction_typos", [*episodes, changed(episodes[0], id="typo", instruction=wrong)])[""]
+        assert (verdict.verdict, verdict.episodes) == ("contradicted", ("typo",)), wrong
+        assert "a word too few or twice" in verdict.measured
+    for meant in ("pick up the red block and put it into the box", "pick up the block and put it into box two"):
+        others = [*episodes, changed(episodes[0], id="other", instruction=meant)]
+        assert pooled("instruction_typos", others)[""].verdict == "confirmed", meant
+    half = [changed(e, instruction=(text, free)[i % 2]) for i, e in enumerate(episodes)]  # worded freely
+    assert pooled("instruction_typos", half)[""].verdict == "confirmed"
+
+
 def by_task(episodes: Sequence[EpisodeInput]) -> dict[str, DatasetVerdict]:
     """What h10 says, whose traces are those of h2."""
     traced = [EpisodeMeasurement(e.id, e.group, (), find_detector("instruction_typos").trace(e)) for e in episodes]
