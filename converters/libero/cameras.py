@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.shared.hdf5 import MAX_FRAME_BYTES, check_written, dataset, naming_file, open_recording
+from converters.shared.hdf5 import (
+    MAX_FRAME_BYTES,
+    check_written,
+    dataset,
+    find,
+    group_keys,
+    naming_file,
+    open_recording,
+)
 from converters.shared.plain_rows import PlainRows, RowsPlace, place_of, plain_rows, rows_at
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE
@@ -175,7 +184,9 @@ def image_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
     """The dataset, if it holds `rows` RGB images; BadEpisode otherwise."""
     node = dataset(file, key)
     if node is None:
-        raise BadEpisode(f"{key} is missing; to convert without it, use a manifest whose cameras do not name it")
+        raise BadEpisode(
+            f"{key} is missing{_others(file, key)}; to convert without it, use a manifest whose cameras do not name it"
+        )
     if node.ndim != 4 or node.dtype != np.uint8 or node.shape[3] != 3:
         raise BadEpisode(f"{key} must be uint8 of shape (frames, H, W, 3), found {node.dtype} of shape {node.shape}")
     if node.shape[0] != rows:
@@ -184,3 +195,12 @@ def image_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
         raise BadEpisode(f"{key} has images of {node.shape[1]} x {node.shape[2]} pixels; 1 to {MAX_SIDE} is plausible")
     check_written(node, key)
     return node
+
+
+def _others(file: h5py.File, key: str) -> str:
+    """The images that lie where a camera's are missing; "" for none."""
+    where, held = key.rpartition("/")[0], []
+    for name in group_keys(file, where):
+        with suppress(BadEpisode):
+            held += [name] if getattr(find(file, f"{where}/{name}"), "ndim", 0) == 4 else []
+    return f" (images there: {', '.join(held[:4])})" if held else ""

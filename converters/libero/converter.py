@@ -23,7 +23,7 @@ from converters.libero.actions import absolute_targets, action_warnings, kept_ac
 from converters.libero.neighbours import kept_of_file
 from converters.libero.options import LiberoOptions
 from converters.libero.orientation import orient, rotation_of
-from converters.libero.outcome import unrewarded
+from converters.libero.outcome import remarks
 from converters.libero.stored import agreeing, effect_row
 from converters.shared import conventions as claims
 from converters.shared.hdf5 import open_recording
@@ -147,11 +147,11 @@ class LiberoConverter:
             turned = orient(file, demo_name, demos, *facing)
             commands, fingers = demo.actions[:, 6], demo.state[:, 6:]
             gripped = gripper.decide(file, demo_name, demos, commands, fingers, self.options.gripper)
-            failing = unrewarded(file, demo_name, demos, self.options.include_failed)
+            noted = remarks(file, demo_name, demos, told.text, self.options.include_failed)
         self._check_meaning(demo_name, demo)
         rows, actions, noops = self._rows(demo)
         warnings = action_warnings(demo.actions) + self._warnings(demo, len(rows), layout_timing)
-        warnings += [text for text in (*turned.warnings, gripped.warning, ticking and ticking.warning, failing) if text]
+        warnings += [text for text in (*turned.warnings, gripped.warning, ticking and ticking.warning, *noted) if text]
         told_by_file = about.about(ref, attributes, demo, told, turned, gripped)
         metadata = told_by_file | {
             "obs_timing": "before_action" if self._repaired(demo) else demo.timing,

@@ -146,8 +146,20 @@ def choose_demos(files: Sequence[OpenedFile], options: LiberoOptions) -> tuple[l
     ]
     if not chosen:
         reasons = "; ".join(f"{left.count} {left.reason}, the first is {left.examples[0]}" for left in left_out)
-        raise UsageError(f"none of the demonstrations found is to be converted: {reasons}")
+        raise UsageError(f"none of the demonstrations found is to be converted: {reasons}{_absent(files, options)}")
     return chosen, left_out
+
+
+def _absent(files: Sequence[OpenedFile], options: LiberoOptions) -> str:
+    """What the filters asked for name that their files do not have; "" for nothing."""
+    absent = {
+        name
+        for file in files
+        for mask in options.mask or ()
+        for name in {*file.masks.get(mask, ())} - {demo.name for demo in file.demos}
+    }
+    listed = ", ".join(sorted(absent)[:3]) + (", .." if len(absent) > 3 else "")
+    return f"; the mask names {listed}, which its file does not have" if absent else ""
 
 
 def _why_not(file: OpenedFile, demo: FoundDemo, taken: int, options: LiberoOptions) -> tuple[str, bool] | None:
@@ -155,7 +167,7 @@ def _why_not(file: OpenedFile, demo: FoundDemo, taken: int, options: LiberoOptio
     if demo.other and not options.other_demos:
         return "groups with actions whose names are not demo_N (option other_demos takes them)", False
     if demo.failed and not options.include_failed:
-        return "demonstrations whose attributes say that they failed (option include_failed takes them)", False
+        return "demonstrations whose names or attributes say that they failed (option include_failed takes them)", False
     if options.mask is not None and not any(demo.name in file.masks.get(name, ()) for name in options.mask):
         return f"demonstrations outside of mask {', '.join(options.mask)}", True
     if options.max_episodes_per_task is not None and taken >= options.max_episodes_per_task:

@@ -119,16 +119,16 @@ def read_attributes(file: h5py.File) -> Attributes:
     names = set(node.attrs) if node is not None else set[str]()
     if node is None or not names:
         return Attributes(present=False)
-    values = parse_json(_text(node, "env_args"))
+    values = parse_json(text_attribute(node, "env_args"))
     arguments = values.get("env_kwargs")
     arguments = arguments if isinstance(arguments, dict) else {}
     rate, robots = arguments.get("control_freq"), arguments.get("robots")
     robot = robots[0] if isinstance(robots, list) and robots else robots
     return Attributes(
         present=True,
-        image_convention=_text(node, "macros_image_convention"),
-        problem_info=language_instruction(_text(node, "problem_info")),
-        bddl=bddl_language(_text(node, "bddl_file_content")),
+        image_convention=text_attribute(node, "macros_image_convention"),
+        problem_info=language_instruction(text_attribute(node, "problem_info")),
+        bddl=bddl_language(text_attribute(node, "bddl_file_content")),
         control_freq=float(rate) if isinstance(rate, int | float) and not isinstance(rate, bool) else None,
         robot=robot if isinstance(robot, str) else None,
         num_demos=integer_attribute(node, "num_demos"),
@@ -151,7 +151,7 @@ def attribute(node: h5py.Group, name: str) -> Any:
     return value
 
 
-def _text(node: h5py.Group, name: str) -> str | None:
+def text_attribute(node: h5py.Group, name: str) -> str | None:
     value = attribute(node, name)
     try:
         if isinstance(value, bytes):

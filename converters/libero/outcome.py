@@ -1,9 +1,10 @@
-"""Whether a demonstration did what it was asked to: what recorders write beside its rows."""
+"""What recorders write beside a demonstration's rows: whether it did what it was asked to, and a text of its own."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _SUCCESS = re.compile(r"(?:(?:is|task|episode|demo)_)*(?:success(?:ful|fully)?|succeeded|solved|completed)")
 _FAILURE = re.compile(r"(?:(?:is|task|episode|demo)_)*(?:fail(?:ed|ure)?|unsuccessful)")
 _VERDICT = re.compile(r"(?:(?:task|episode|demo)_)*(?:outcome|result|status|label)")
+_TEXT = re.compile(r"(?:natural_)?(?:lang|language)(?:_instruction)?|instructions?|task_description|prompt")
 _NO = ("false", "0", "no", "n", "f")
 _FAILED = ("fail", "failed", "failure", "unsuccessful", "not successful")
 MOST_VALUES = 100_000
@@ -28,7 +30,9 @@ OTHER_DEMOS = 5
 
 
 def says_failed(file: h5py.File, name: str) -> bool:
-    """Whether an attribute of the demonstration, or a dataset beside its rows, says that it did not succeed."""
+    """Whether a demonstration's name, an attribute of it or a dataset beside its rows says that it did not succeed."""
+    if any(_FAILURE.fullmatch(word) for word in re.split(r"[^a-z]+", name.lower())):
+        return True
     try:
         node = find(file, f"data/{name}")
         if node is None:
@@ -67,12 +71,40 @@ def _failed(key: str, value: Any) -> bool:
     return bool(value) if _FAILURE.fullmatch(key) else _SUCCESS.fullmatch(key) is not None and not value
 
 
-def unrewarded(file: h5py.File, name: str, demos: Sequence[str], expected: bool) -> str | None:
-    """A warning where a demonstration has no reward in any row while others of the file have one.
+def remarks(file: h5py.File, name: str, demos: Sequence[str], text: str, failed_asked: bool) -> list[str]:
+    """Warnings about what lies beside the rows of a demonstration, whose instruction is `text`.
 
-    expected: whether failed ones are asked for.
+    failed_asked: whether failed demonstrations are asked for.
     """
-    if expected or _rewarded(file, name) is not False:
+    found = _other_text(file, name, text), None if failed_asked else _unrewarded(file, name, demos)
+    return [warning for warning in found if warning]
+
+
+def _other_text(file: h5py.File, name: str, text: str) -> str | None:
+    """A warning where a demonstration has an instruction of its own, which is another one."""
+    node = find(file, f"data/{name}")
+    if node is None:
+        return None
+    said = {key: attribute(node, key) for key in node.attrs if _TEXT.fullmatch(key.lower())}
+    for key in group_keys(file, f"data/{name}"):
+        if _TEXT.fullmatch(key.lower()):
+            with suppress(BadEpisode):
+                said[key] = _value(dataset(file, f"data/{name}/{key}"))
+    for key, value in said.items():
+        own = value.decode(errors="replace") if isinstance(value, bytes) else value
+        if isinstance(own, str) and _plain(own) not in ("", _plain(text)):
+            return f"its {key} says {own[:80]!r}, which is not used: all demonstrations of a file have one instruction"
+    return None
+
+
+def _plain(text: str) -> str:
+    """Its words, however they are written."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+
+
+def _unrewarded(file: h5py.File, name: str, demos: Sequence[str]) -> str | None:
+    """A warning where a demonstration has no reward in any row while others of the file have one."""
+    if _rewarded(file, name) is not False:
         return None
     others = [other for other in demos if other != name][:OTHER_DEMOS]
     if not any(kept_of_file(file, _rewarded, other) for other in others):

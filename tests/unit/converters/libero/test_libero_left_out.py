@@ -128,6 +128,51 @@ def test_datasets_that_say_that_a_demonstration_failed(tmp_path, key, value, fai
     assert len(read_all(tmp_path, include_failed=True)) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "failed"),
+    [("demo_1_failed", True), ("Fail_1", True), ("failure-1", True), ("demo_1_success", False), ("unfailing_1", False)],
+)
+def test_names_that_say_that_a_demonstration_failed(tmp_path, name, failed):
+    write_file(tmp_path / FILE, [0, 1])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file.move("data/demo_1", f"data/{name}")
+    assert len(read_all(tmp_path, other_demos=True)) == 2 - failed
+    assert len(read_all(tmp_path, other_demos=True, include_failed=True)) == 2
+
+
+def test_a_mask_of_demonstrations_that_are_not_there(tmp_path):
+    write_file(tmp_path / FILE, [0, 1])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file["mask/train"] = np.array([b"demo_00", b"demo_99"])
+    with pytest.raises(UsageError, match="the mask names demo_00, demo_99, which its file does not have"):
+        converter(mask=("train",)).discover(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("Kindly turn the stove on", True), ("Turn on the stove.", False), ("turn_on_the_stove", False), ("", False)],
+)
+@pytest.mark.parametrize(("key", "attribute"), [("language_instruction", True), ("instruction", False)])
+def test_a_text_of_one_demonstration_is_named(tmp_path, text, told, key, attribute):
+    write_file(tmp_path / FILE, [0, 1])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        demo = file["data/demo_1"]
+        if attribute:
+            demo.attrs[key] = text
+        else:
+            demo[key] = text
+    warned = [any(f"its {key} says {text!r}" in w for w in episode.warnings) for episode in read_all(tmp_path)]
+    assert warned == [False, told]
+
+
+def test_a_missing_camera_is_answered_with_those_that_are_there(tmp_path):
+    write_file(tmp_path / FILE, [0])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file.move("data/demo_0/obs/agentview_rgb", "data/demo_0/obs/agentview_image")
+        file["data/demo_0/obs/more/x"] = 1
+    assert "agentview_rgb is missing (images there: agentview_image, eye_in_hand_rgb); to convert" in reason(tmp_path)
+
+
 def test_a_demonstration_without_a_reward_beside_others_with_one_is_named(tmp_path):
     write_file(tmp_path / FILE, [0, 1, 2])
 
