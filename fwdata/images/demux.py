@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.images.boxes import count_descriptions
 from fwdata.images.colour import INEXACT, tags_of
 from fwdata.images.streams import recorded, videos
-from fwdata.images.video import DECODERS, Unshown, VideoHeader, VideoPacket, ffmpeg_words, is_entry
+from fwdata.images.video import DECODERS, SetsKnown, Unshown, VideoHeader, VideoPacket, ffmpeg_words, is_entry
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -109,7 +110,7 @@ def packets_from(container: InputContainer, stream: VideoStream, pts: int, seek:
 
 def index_packets(open_file: Opener) -> PacketIndex:
     """Index a file. ValueError with the reason when its packets cannot be kept (times missing or doubled, an unknown
-    codec, no entry at the start).
+    codec, no entry at the start, several descriptions of the stream).
 
     Cost: one pass over the file's bytes and one decoded frame.
     """
@@ -121,20 +122,25 @@ def index_packets(open_file: Opener) -> PacketIndex:
         stream = recorded(container)
         codec = stream.codec_context.codec.canonical_name
         extradata = bytes(stream.codec_context.extradata or b"")
-        unshown = Unshown(extradata, codec)
+        unshown, sets_known = Unshown(extradata, codec), SetsKnown(extradata, codec)
+        described = count_descriptions(container)
         for packet in container.demux(stream) if codec in DECODERS else ():
             if packet.size == 0:
                 continue
             if packet.pts is None or packet.is_corrupt:
                 untimed = len(pts)
                 break
+            data = bytes(packet)
+            known = sets_known(data)
             # containers without a list of keyframes mark every packet as one
-            if packet.is_keyframe and is_entry(bytes(packet), extradata, codec):
+            if packet.is_keyframe and known and is_entry(data, extradata, codec):
                 keys.append(len(pts))
             pts.append(packet.pts)
-            hidden.append(unshown(bytes(packet)) or packet.is_discard)
+            hidden.append(unshown(data) or packet.is_discard)
     if codec not in DECODERS:
         raise ValueError(f"codec {codec!r} is not kept as recorded")
+    if described > 1:
+        raise ValueError(f"the file describes its video in {described} ways, each for a part of the frames")
     if untimed is not None:
         raise ValueError(f"packet {untimed} has no time or is damaged")
     if len(set(pts)) != len(pts):

@@ -28,6 +28,15 @@ UNALIGNED = 1
 """AV_CODEC_FLAG_UNALIGNED: cut a frame exactly where its stream says; else a cut at the left is rounded to 32 bytes."""
 
 
+def without_bit_rate(boxes: bytes) -> bytes:
+    """Boxes of an MP4 with zeros for the bit rate of their stream."""
+    at = boxes.find(_BIT_RATE)
+    if at < 0:
+        return boxes
+    first = at + len(_BIT_RATE)
+    return boxes[:first] + bytes(12) + boxes[first + 12 :]
+
+
 class HeaderJson(TypedDict):
     """A `VideoHeader` as JSON, bytes as base64."""
 
@@ -75,11 +84,7 @@ class VideoHeader:
 
     def stream(self) -> VideoHeader:
         """The header without the bit rate of `init`, which tells videos of one encoder apart by their lengths alone."""
-        at = self.init.find(_BIT_RATE)
-        if at < 0:
-            return self
-        first = at + len(_BIT_RATE)
-        return replace(self, init=self.init[:first] + bytes(12) + self.init[first + 12 :])
+        return replace(self, init=without_bit_rate(self.init))
 
     @classmethod
     def from_json(cls, found: HeaderJson) -> VideoHeader:
@@ -197,21 +202,28 @@ def nal_types(data: bytes, extradata: bytes, codec: str) -> Iterator[int]:
 
 
 def _nal_heads(data: bytes, extradata: bytes, codec: str) -> Iterator[bytes]:
-    """First bytes of every NAL unit, at least one and at most `_HEAD`.
+    """First bytes of every NAL unit, at least one and at most `_HEAD`."""
+    return (data[first : min(first + _HEAD, end)] for first, end in _nal_places(data, extradata, codec))
+
+
+def _nal_places(data: bytes, extradata: bytes, codec: str) -> Iterator[tuple[int, int]]:
+    """(first, end) of every NAL unit, not empty.
 
     Units have start codes, or length prefixes where the extradata are avcC or hvcC (which begin with version 1).
     """
     if extradata[:1] != b"\x01":
         position = data.find(b"\0\0\1")
         while 0 <= position < len(data) - 3:
-            yield data[position + 3 : position + 3 + _HEAD]
-            position = data.find(b"\0\0\1", position + 3)
+            after = data.find(b"\0\0\1", position + 3)
+            yield position + 3, after if after >= 0 else len(data)
+            position = after
         return
     place = 21 if codec == "hevc" else 4  # lengthSizeMinusOne: ISO 14496-15, 8.3.3.1 and 5.3.3.1
     position, width = 0, ((extradata[place] if len(extradata) > place else 3) & 3) + 1
     while position + width < len(data):
-        yield data[position + width : position + width + _HEAD]
-        position += width + int.from_bytes(data[position : position + width])
+        end = position + width + int.from_bytes(data[position : position + width])
+        yield position + width, max(end, position + width + 1)
+        position = end
 
 
 _PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
@@ -230,6 +242,45 @@ def parameter_sets(data: bytes, codec: str) -> bytes:
             found[kind] = found.get(kind, b"") + b"\0\0\0\1" + unit
         start = after
     return b"".join(found.values()) if len(found) == len(_PARAMETER_SETS[codec]) else b""
+
+
+class SetsKnown:
+    """Tells the packets that a decoder can begin at as far as parameter sets go: `SetsKnown(...)(packet)` for each in
+    turn, in decode order.
+
+    Sets that packets carry hold until others come (ITU H.264 7.4.1.2.1, H.265 7.4.2.4.2). A decoder that was opened
+    with the header's lacks them, and one that was fed with them no longer knows the header's.
+    """
+
+    def __init__(self, extradata: bytes, codec: str) -> None:
+        self._extradata, self._codec = extradata, codec
+        self._kinds = _PARAMETER_SETS.get(codec, ())
+        self._other = dict.fromkeys(self._kinds, not extradata)
+        self.ever_other = False
+        """Whether a packet carried sets that the header lacks."""
+
+    def __call__(self, data: bytes) -> bool:
+        """Whether a decoder with the header's sets, given this packet, has all sets that hold."""
+        if not self._kinds:
+            return True
+        own = self._carried(data)
+        for kind, units in own.items():
+            self._other[kind] = any(unit not in self._extradata for unit in units)
+        self.ever_other = self.ever_other or any(self._other[kind] for kind in own)
+        return len(own) == len(self._kinds) or not any(self._other.values())
+
+    def carries_all(self, data: bytes) -> bool:
+        """Whether a packet carries sets of every kind itself."""
+        return len(self._carried(data)) == len(self._kinds)
+
+    def _carried(self, data: bytes) -> dict[int, list[bytes]]:
+        """Kind -> its sets in a packet."""
+        own: dict[int, list[bytes]] = {}
+        for first, end in _nal_places(data, self._extradata, self._codec):
+            kind = data[first] & 0x1F if self._codec == "h264" else (data[first] >> 1) & 0x3F
+            if kind in self._kinds:
+                own.setdefault(kind, []).append(data[first:end].rstrip(b"\0"))
+        return own
 
 
 def _is_intra(head: bytes) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fwdata.errors import StoreDamaged
 from fwdata.images.colour import ToRgb
-from fwdata.images.video import DecodeError, PacketDecoder, VideoHeader, VideoPacket, decoder_version
+from fwdata.images.video import DecodeError, PacketDecoder, SetsKnown, VideoHeader, VideoPacket, decoder_version
 from fwdata.store.array import ChunkedArray
 from fwdata.store.files import Files
 from fwdata.store.layout import BYTES_CHUNK
@@ -136,12 +136,16 @@ class _Position:
 
     def __init__(self, track: VideoTrack, header: int) -> None:
         self.track, self.header = track, header
-        self.decoder, self.to_rgb = PacketDecoder(track.headers[header]), ToRgb()
+        self._open()
         self.packet = self.end = 0  # next packet, and the one behind the run
         self.last = -1  # highest rank that came out
         self.inside = False  # the decoder was fed since it was reset
         self.held: dict[int, VideoFrame] = {}  # came out, not asked for yet
         self.buffer, self.buffer_start = b"", 0
+
+    def _open(self) -> None:
+        header = self.track.headers[self.header]
+        self.decoder, self.to_rgb, self.sets = PacketDecoder(header), ToRgb(), SetsKnown(header.extradata, header.codec)
 
     def frame(self, rank: int) -> VideoFrame:
         """The frame of a rank; decoding goes on where that is nearer than to start anew. DecodeError without it."""
@@ -161,12 +165,14 @@ class _Position:
         return self.held[rank]
 
     def _start(self, entry: int) -> None:
-        header = int(self.track.header_of[entry])
-        if header != self.header:
-            self.header, self.decoder, self.to_rgb = header, PacketDecoder(self.track.headers[header]), ToRgb()
+        header, first = int(self.track.header_of[entry]), int(self.track.entry[entry])
+        self.packet, self.end, self.last = first, self.track.run_end(entry), -1
+        replaced = self.sets.ever_other and not self.sets.carries_all(self._bytes(first))  # kept when it is reset
+        if header != self.header or replaced:
+            self.header = header
+            self._open()
         elif self.inside:
             self.decoder.reset()
-        self.packet, self.end, self.last = int(self.track.entry[entry]), self.track.run_end(entry), -1
         self.held, self.inside = {}, True
 
     def _step(self, rank: int) -> None:
@@ -175,7 +181,9 @@ class _Position:
             raise DecodeError("the frame does not come out of the decoder")
         if self.packet < self.end:
             number = self.packet
-            frames = self.decoder.feed(self._bytes(number), int(self.track.rank[number]), number)
+            data = self._bytes(number)
+            self.sets(data)
+            frames = self.decoder.feed(data, int(self.track.rank[number]), number)
             self.packet += 1
         else:
             frames = self.decoder.drain()

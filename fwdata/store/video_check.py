@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.images.colour import tags_of
-from fwdata.images.video import DecodeError, PacketDecoder, VideoHeader, nal_types, parameter_sets, same_format
+from fwdata.images.video import DecodeError, PacketDecoder, SetsKnown, VideoHeader, nal_types, same_format
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -120,15 +120,15 @@ def _check_same_again(look: _Look, whole: dict[int, int]) -> None:
 
 
 def _check_parameter_sets(packets: Packets) -> None:
-    """DecodeError for an entry without parameter sets where only packets carry them: readers begin at any entry."""
-    header = packets.header
-    if header.codec not in ("h264", "hevc") or header.extradata:
+    """DecodeError for an entry that needs parameter sets which neither the header nor it has: readers begin at any
+    entry."""
+    header, entries = packets.header, frozenset(packets.entries)
+    if header.codec not in ("h264", "hevc"):
         return
-    for entry in packets.entries:
-        if not parameter_sets(packets.data(entry), header.codec):
-            raise DecodeError(
-                f"frame {packets.ranks[entry]} is a keyframe without the parameter sets that decoding needs there"
-            )
+    known = SetsKnown(header.extradata, header.codec)
+    for number, rank in enumerate(packets.ranks):
+        if not known(packets.data(number)) and number in entries:
+            raise DecodeError(f"frame {rank} is a keyframe without the parameter sets that decoding needs there")
 
 
 def _check_fresh(packets: Packets, size: tuple[int, int], digest: int) -> None:

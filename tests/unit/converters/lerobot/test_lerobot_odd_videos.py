@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from clips import ffmpeg_rgb, moving, write_clip
 from fixtures import run_convert
+from joined_clips import clip, with_two_descriptions
 from lerobot_files import V3_VIDEO, Recipe, edit_info, write_dataset, write_video
 from lerobot_reading import manifest, reason
 from PIL import Image
@@ -316,3 +317,17 @@ def test_the_rate_of_a_file_without_times_is_that_of_its_frames(tmp_path: Path) 
     report, store = convert(raw, tmp_path / "s.zarr")
     assert report.quarantined == [] and shows(store, ffmpeg_rgb(tmp_path / "whole.mp4"))
     assert not any("frames/s" in text for text in report.warnings), report.warnings
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_file_that_describes_its_video_twice(codec: str, tmp_path: Path) -> None:
+    """FFmpeg hands out the first description alone: packets of the second part were decoded by it to other images."""
+    raw, paths = shared_set(tmp_path)
+    one, other = (clip(codec, seed, offset, "mp4", COUNT // 2) for seed, offset in ((0, 0), (1, 6)))
+    for path in paths:
+        path.write_bytes(with_two_descriptions(one.getvalue(), other.getvalue()))
+    shown = ffmpeg_rgb(paths[0])
+    assert np.array_equal(shown, np.concatenate([ffmpeg_rgb(one), ffmpeg_rgb(other)]))
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert report.quarantined == [] and shows(store, shown)
+    assert "cannot be kept as recorded (the file describes its video in 2 ways" in " ".join(report.warnings)

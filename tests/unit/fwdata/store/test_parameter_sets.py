@@ -1,0 +1,66 @@
+"""Videos whose parameter sets change inside: every frame is what decoding the whole file gives, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import ffmpeg_rgb
+from joined_clips import FRAMES, clip, joined, with_two_descriptions
+from numpy.typing import NDArray
+from video_stores import video_store
+
+import fwdata
+
+
+def orders(count: int) -> list[NDArray[np.int64]]:
+    """All frames in order, backwards, in two mixed orders, and every second one."""
+    mixed = [np.random.default_rng(seed).permutation(count) for seed in (0, 1)]
+    return [np.arange(count), np.arange(count)[::-1], *mixed, np.arange(0, count, 2)]
+
+
+def check(raw: Path, monkeypatch: pytest.MonkeyPatch, episodes: Sequence[range]) -> tuple[fwdata.Store, list[str]]:
+    """Convert parts of raw/task/clip.mp4; every frame, one by one and in blocks, must be that of the file."""
+    shown, out = ffmpeg_rgb(raw / "task/clip.mp4"), raw.parent / "s.zarr"
+    recordings = {f"e{number}": ("clip.mp4", frames) for number, frames in enumerate(episodes)}
+    report = video_store(raw, out, monkeypatch, recordings)
+    assert report.quarantined == []
+    store = fwdata.open(out)
+    for episode, frames in zip(store.episodes, episodes, strict=True):
+        for order in orders(len(frames)):
+            assert np.array_equal(episode.frames("wrist", order), shown[frames][order])
+            assert all(np.array_equal(episode.frames("wrist", [row])[0], shown[frames[row]]) for row in order.tolist())
+    return store, report.warnings
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [(0, "first"), (6, "first"), (0, "first")],
+        [(0, "first"), (6, "first")],
+        [(0, "first"), (6, "all")],
+        [(0, "all"), (6, "all")],
+    ],
+    ids=["there and back", "once", "once, then at all keyframes", "at all keyframes"],
+)
+def test_sets_that_change_inside_of_the_packets(
+    parts: list[tuple[int, str]], codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Episodes: some of the first part, across all, and the end alone, inside of which decoding must not begin."""
+    (tmp_path / "raw/task").mkdir(parents=True)
+    joined(tmp_path / "raw/task/clip.mp4", codec, parts)
+    end = FRAMES * len(parts)
+    store, warnings = check(tmp_path / "raw", monkeypatch, [range(2), range(1, end - 1), range(end - 3, end)])
+    assert warnings == []
+    headers = store.parts[0].record.cameras["wrist"].headers
+    assert [header.codec for header in headers] == [{"libx264": "h264", "libx265": "hevc"}[codec]]
+
+
+def test_one_description_twice_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raw/task").mkdir(parents=True)
+    one, other = (clip("libx264", seed, 0, "mp4").getvalue() for seed in (0, 1))
+    (tmp_path / "raw/task/clip.mp4").write_bytes(with_two_descriptions(one, other))
+    assert check(tmp_path / "raw", monkeypatch, [range(5), range(3, 14)])[1] == []
