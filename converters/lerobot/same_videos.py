@@ -1,7 +1,7 @@
 """Episodes whose video files are one and the same file, byte for byte: all but one show the images of another episode.
 
 Left by uploads and copies that went wrong. Videos that stand still are alike for a good reason and are not looked at,
-and neither are episodes that are there twice, rows and all.
+and neither are episodes that are there twice, rows and all, or that are in other places of alike files.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ def shown_twice(dataset: Dataset, cameras: Iterable[str]) -> dict[int, str]:
                 episodes.setdefault(entry.videos[key].file, []).append(entry)
         for names in _alike(dataset, {n: sum(e.length for e in held) for n, held in episodes.items()}):
             holders = [entry for name in names for entry in episodes[name]]
+            if _apart(holders, key, dataset.info.fps):
+                continue
             if _is_still(dataset, names[0], holders[0].length) or _same_rows(dataset, [episodes[n][0] for n in names]):
                 continue
             numbers = [str(entry.index) for name in names for entry in episodes[name][:1]]
@@ -49,6 +52,13 @@ def shown_twice(dataset: Dataset, cameras: Iterable[str]) -> dict[int, str]:
             for entry in holders:
                 found.setdefault(entry.index, sentence)
     return found
+
+
+def _apart(entries: Iterable[EpisodeMeta], key: str, fps: float) -> bool:
+    """Whether episodes of alike files are in other places of them, so that none has another's images: what was exported
+    as kept begins at a keyframe, which may be that of two episodes."""
+    places = sorted((round((entry.videos[key].start_s or 0) * fps), entry.length) for entry in entries)
+    return all(first + length <= after for (first, length), (after, _) in pairwise(places))
 
 
 def _alike(dataset: Dataset, rows: Mapping[str, int]) -> list[list[str]]:

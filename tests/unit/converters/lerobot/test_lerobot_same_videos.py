@@ -82,3 +82,20 @@ def test_two_shared_files_of_one_content(tmp_path):
     shutil.copy(first, second)
     with pytest.raises(UsageError, match="the same file, byte for byte"):
         discover(root)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_alike_files_of_which_episodes_have_other_frames(tmp_path, apart):
+    """What was exported as kept: two episodes that are cut out of one group bring the whole group along."""
+    root = write_dataset(tmp_path, replace(RECIPE, version="v3.0", lengths=(6, 6), tasks=(0, 1)))
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    lines = pq.read_table(path).to_pylist()
+    lines[1] |= {f"videos/{KEY}/file_index": 1, f"videos/{KEY}/from_timestamp": (6 if apart else 5) / 30}
+    pq.write_table(pa.Table.from_pylist(lines), path)
+    first, second = (root / V3_VIDEO.format(video_key=KEY, chunk_index=0, file_index=n) for n in (0, 1))
+    shutil.copy(first, second)
+    if apart:
+        assert len(discover(root).episodes) == 2
+        return
+    with pytest.raises(UsageError, match="the same file, byte for byte"):
+        discover(root)
