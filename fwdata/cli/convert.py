@@ -241,9 +241,11 @@ def _names_in(file: Path | None) -> tuple[str, ...]:
     if file is None:
         return ()
     try:
-        lines = (line.partition(" #")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"--exclude-file {file} cannot be read: {error}") from None
+        lines = (line.partition(" #")[0].strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
+    except OSError as error:
+        raise UsageError(f"--exclude-file {file} cannot be read: {error.strerror or error}") from None
+    except UnicodeError:
+        raise UsageError(f"--exclude-file {file} is not text in UTF-8; save it as that, a name a line") from None
     names = tuple(line for line in lines if line and not line.startswith("#"))
     if not names:
         raise UsageError(f"--exclude-file {file} names no recording")

@@ -10,6 +10,8 @@ import pytest
 from libero_files import moving, write_file
 
 import fwdata
+from fwdata.cli.convert import _names_in
+from fwdata.errors import UsageError
 from fwdata.warning_kinds import group_warnings
 
 STOVE, BOWL = "turn_on_the_stove", "put_the_bowl_on_the_plate"
@@ -102,6 +104,20 @@ def test_names_from_a_file(run, raw, tmp_path):
     assert (
         plan.exclude == (f"libero_goal/{STOVE}/demo_0", f"libero_goal/{STOVE}/demo_2") and plan.left_out[0].count == 2
     )
+
+
+def test_a_file_of_names_that_is_none(tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_bytes(b"\xef\xbb\xbfdemo_0\r\n")
+    assert _names_in(names) == ("demo_0",)
+    names.write_bytes("demo_0".encode("utf-16"))
+    for path, told in (
+        (names, "is not text in UTF-8"),
+        (tmp_path, "cannot be read: Is a directory"),
+        (tmp_path / "none", "cannot be read: No such file or directory"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            _names_in(path)
 
 
 @pytest.mark.slow
