@@ -189,8 +189,10 @@ def references(
         if reason is not None:
             left_out[kind] += 1
             absent = [name for name in files if sizes[name] == _missing(name)]
-            if kind == MISSING and absent:
+            images = _unencoded(dataset, entry, absent) if kind == MISSING else None
+            if kind == MISSING and absent and images is None:
                 lacking[entry.index] = absent
+            reason = images or reason
             skipped.append(Skipped(f"{found.place(entry.data_file)}#episode_{entry.index:06d}", reason))
             continue
         shares = [int(sizes[name]) * max(1, entry.length) / rows[name] for name in files]
@@ -253,6 +255,23 @@ def _size(dataset: Dataset, name: str) -> int | str:
     except OSError:
         pass
     return _missing(name)
+
+
+def _unencoded(dataset: Dataset, entry: EpisodeMeta, absent: Sequence[str]) -> str | None:
+    """What to do where the images of a missing video are still there, one by one (lerobot puts them into
+    images/CAMERA/episode_000000/frame_000000.png): the recording was killed before it was encoded."""
+    for key, place in entry.videos.items():
+        if place.file not in absent:
+            continue
+        folder = f"images/{key}/episode_{entry.index:06d}"
+        count = sum(path.startswith(f"{folder}/frame_") for path in tree_of(dataset.folder).paths)
+        if count == entry.length > 0:
+            return (
+                f"{place.file} is missing and its {count} images are in {folder}: the recording was killed before they "
+                f"were encoded; encode them, in the dataset's folder: ffmpeg -framerate {dataset.info.fps:g} -i "
+                f"{folder}/frame_%06d.png -pix_fmt yuv420p {place.file}"
+            )
+    return None
 
 
 def _missing(name: str) -> str:

@@ -252,3 +252,19 @@ def test_the_compact_protocol_round_trips():
     assert encoded(ThriftReader(footer, 0).struct()) == footer
     with pytest.raises(ValueError, match="end inside"):
         ThriftReader(footer[:20], 0).struct()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_images_of_a_video_that_was_never_encoded_are_named(tmp_path, whole):
+    """lerobot v2.1 writes the rows, then encodes the images, and removes them."""
+    root = write_dataset(tmp_path, Recipe(lengths=(5, 7, 6), tasks=(0, 1, 0)))
+    video = f"videos/chunk-000/{HEAD}/episode_000001.mp4"
+    (root / video).unlink()
+    folder = root / f"images/{HEAD}/episode_000001"
+    folder.mkdir(parents=True)
+    for index in range(7 if whole else 4):
+        (folder / f"frame_{index:06d}.png").write_bytes(b"png")
+    (skip,) = converter().discover(root).skipped
+    assert ("its 7 images are in images/" in skip.reason) == whole
+    assert ("ffmpeg -framerate 15 -i images/" in skip.reason) == whole
+    assert skip.reason.startswith(f"{video} is missing")
