@@ -161,7 +161,7 @@ class R1LiteConverter:
             entry = text.read_meta(base / recording.meta)[recording.entry]
             if not text.is_r1_lite(entry.robot):
                 return f"{recording.meta} says robotType {entry.robot!r}, expected R1Lite"
-        failed = "fail" in recording.folder.lower().split("/")
+        failed = not {"fail", "failed", "failure", "failures"}.isdisjoint(recording.folder.lower().split("/"))
         if recording.sidecar is not None:
             sidecar, warning = text.read_sidecar(base / recording.sidecar)
             warnings += [warning] if warning else []
@@ -243,6 +243,7 @@ class R1LiteConverter:
         segments = text.segments(language.annotations, numbers, language.coarse, options.lang, options.strict_lang)
         warnings += report.warn(rows, self.parts, self.period_ns, self.manifest.window.num_frames)
         warnings += report.warn_texts(segments, bool(language.annotations), options.lang, options.strict_lang)
+        warnings += report.warn_annotations(language.annotations, rows.stamps)
         grippers = report.gripper_scale(recording, options.gripper_scale, options.gripper_unit)
         keep = options.video == "keep"
         return Episode(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -160,8 +160,9 @@ def find_recordings(
             joined.add((meta, entry))
         digest = "" if meta is None or entry is None else metas[meta][entry].digest()
         found.append(BagRecording(files, shown_as(files), _sidecar_of(files, listing, base), meta, entry, digest))
+    known = {stem_of(name) for meta, number in joined for name in _names(metas[meta][number])}
     absent = [
-        Skipped(_joined(meta, entry.path or entry.name), f"listed in {meta}, but the file is not there")
+        Skipped(_joined(meta, entry.path or entry.name), _why_absent(meta, entry, known))
         for meta, entries in metas.items()
         if not meta.startswith("../") and not root.is_file()
         for number, entry in enumerate(entries)
@@ -174,6 +175,17 @@ def find_recordings(
             "annotations"
         )
     return found, absent, warnings
+
+
+def _names(entry: text.GalaxeaEntry) -> list[str]:
+    return [name for name in (entry.name, entry.path) if name]
+
+
+def _why_absent(meta: str, entry: text.GalaxeaEntry, known: Collection[str]) -> str:
+    """Why an entry of a json file has no recording of its own. known: names that other entries' recordings have."""
+    if any(stem_of(name) in known for name in _names(entry)):
+        return f"listed in {meta} more than once; its first entry counts"
+    return f"listed in {meta}, but the file is not there"
 
 
 def _name(path: str) -> str:

@@ -101,6 +101,17 @@ def warn_texts(segments: Sequence[text.Segment], annotated: bool, language: text
     return [f"{count} frames have Chinese text only; {used}"]
 
 
+def warn_annotations(annotations: Sequence[text.Annotation], stamps: align.Stamps) -> list[str]:
+    """A sentence about annotations that begin after the last frame: the first one reaches back over all of them."""
+    if not annotations or annotations[0].start_ns <= stamps[-1]:
+        return []
+    late = (annotations[0].start_ns - int(stamps[-1])) / align.SECOND
+    return [
+        f"its first annotation begins {late:.1f} s after the last frame, so they are of another clock, and its text is "
+        "taken for every frame; correct their times in the json file"
+    ]
+
+
 def about(
     recording: RecordedSeries, rows: AlignedRows, segments: Sequence[text.Segment], period_ns: float
 ) -> dict[str, Json]:

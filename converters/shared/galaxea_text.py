@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -146,7 +146,8 @@ def _annotation(item: Any) -> Annotation | None:
     text, label = item.get("text"), item.get("actionQualityLabel")
     return Annotation(
         text.strip() if isinstance(text, str) and text.strip() else NO_TEXT,
-        label != "unqualified",  # anything else counts as qualified: some labels are texts in the wrong place
+        str(label).strip().lower()
+        != "unqualified",  # anything else counts as qualified: some labels are texts in the wrong place
         start * 10**9 + start_ns,
         end * 10**9 + end_ns,
     )
@@ -256,6 +257,9 @@ class Sidecar:
 
 def read_sidecar(path: Path) -> tuple[Sidecar, str | None]:
     """The sidecar, and a warning when it cannot be used."""
+    other = not_content(path, path.name)
+    if other is not None:
+        return Sidecar("", ""), f"{other}; whether it marks the recording as failed is not known"
     try:
         if path.stat().st_size > 1 << 20:
             raise ValueError("more than 1 MiB")
@@ -266,11 +270,22 @@ def read_sidecar(path: Path) -> tuple[Sidecar, str | None]:
         return Sidecar("", ""), f"{path.name} is not used: {error}"
     info, label = data.get("task_info"), data.get("label")
     task = info.get("task_name") if isinstance(info, dict) else None
-    fail = label.get("fail") if isinstance(label, dict) else None
-    return Sidecar(task.strip() if isinstance(task, str) else "", _fail_text(fail)), None
+    told = label if isinstance(label, dict) else {"fail": label} if label in _FAILED else {}
+    fail = next((found for held in (told, data) if (found := _fail_text(held))), "")
+    return Sidecar(task.strip() if isinstance(task, str) else "", fail), None
 
 
-def _fail_text(value: Any) -> str:
-    if value is None or value is False or value == "" or value == []:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+_NO = (None, False, 0, "", "0", "false", "no", "none", "null")
+_FAILED = ("fail", "failed", "failure")
+
+
+def _fail_text(label: Mapping[str, object]) -> str:
+    """What `fail` or `success` says of a failed recording; "" for one that is not."""
+    fail, success = label.get("fail"), label.get("success", True)
+    if not (_is_no(fail) or fail in ([], {})):
+        return fail if isinstance(fail, str) else json.dumps(fail, ensure_ascii=False)
+    return "success is false" if success is not None and success != "" and _is_no(success) else ""
+
+
+def _is_no(value: object) -> bool:
+    return (value.strip().lower() if isinstance(value, str) else value) in _NO

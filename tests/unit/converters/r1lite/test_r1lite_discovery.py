@@ -136,6 +136,40 @@ def test_failed_recordings_are_left_out(tmp_path):
         discover(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("sidecar", "failed"),
+    [
+        *(({"label": {"fail": value}}, False) for value in (0, False, "false", "No", "", [], None)),
+        *(({"label": {"fail": value}}, True) for value in (1, True, "yes", "drops it")),
+        *(({"label": {"success": value}}, value is False) for value in (False, True, None)),
+        ({"label": "failed"}, True),
+        ({"label": "good"}, False),
+        ({"fail": True}, True),
+    ],
+)
+def test_what_a_sidecar_says_of_failure(tmp_path, sidecar, failed):
+    touch(tmp_path / "a.mcap")
+    touch(tmp_path / "b.mcap")
+    (tmp_path / "a.json").write_text(json.dumps(sidecar))
+    found = discover(tmp_path)
+    assert len(found.episodes) == 2 - failed
+    assert [s.reason for s in found.skipped if "a.json marks it as failed" in s.reason] == [
+        s.reason for s in found.skipped
+    ]
+
+
+def test_a_sidecar_that_is_a_pointer_and_an_entry_that_is_there_twice(tmp_path):
+    touch(tmp_path / "a.mcap")
+    (tmp_path / "a.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    r1.write_meta(tmp_path, [{"name": "a.mcap"}, {"name": "a.mcap", "annotations": []}, {"name": "lost.mcap"}])
+    found = discover(tmp_path)
+    assert any("a.json is a Git LFS pointer" in text for text in found.warnings)
+    assert [s.reason.partition("; ")[0] for s in found.skipped] == [
+        "listed in raw_data_meta.json more than once",
+        "listed in raw_data_meta.json, but the file is not there",
+    ]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"rawDataList": 3}', "\xff"])
 def test_a_broken_dataset_json_is_refused(tmp_path, content):
     touch(tmp_path / "a.mcap")
@@ -244,6 +278,9 @@ def test_annotations_without_times_are_left_out(tmp_path, sent):
     assert sum("has no usable times" in w for w in episode.warnings) == 3
     far = annotated(tmp_path, sent, [r1.annotation("Lift.", -99, -98)])
     assert rd.warned(far, "no frame lies inside an annotation")
+    late = annotated(tmp_path, sent, [r1.annotation("Lift.", 28800, 28801), r1.annotation("Drop.", 28801, 28802)])
+    assert set(late.instructions) == {"Lift.", "sort colored blocks"}
+    assert rd.warned(late, "its first annotation begins 2879") and not rd.warned(far, "begins")
 
 
 @pytest.mark.parametrize(
