@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from fwdata.errors import StoreError, UsageError
 from fwdata.normalise import Normaliser
+from fwdata.store.indices import whole_numbers
 from fwdata.store.reader import open_store
 from fwdata.store.row_reader import Verify
 from fwdata.window import build_index
@@ -160,7 +161,7 @@ class WindowDataset(Dataset[WindowSample]):
 
     def __getitems__(self, positions: Sequence[int]) -> list[WindowSample]:
         """Several windows in one read; `DataLoader` calls it with a whole batch. IndexError outside the dataset."""
-        wanted = np.asarray(positions, np.int64)
+        wanted = whole_numbers(positions, "windows")
         if wanted.size and (wanted.min() < -len(self) or wanted.max() >= len(self)):
             raise IndexError(f"the dataset has windows 0..{len(self) - 1}, asked for {wanted.tolist()}")
         samples: dict[int, WindowSample] = {}

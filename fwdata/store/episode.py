@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fwdata.errors import StoreDamaged, StoreError
 from fwdata.store.array import ChunkedArray
 from fwdata.store.files import Files
+from fwdata.store.indices import whole_numbers
 from fwdata.store.metadata import read_document
 from fwdata.store.records import DetailsRecord, EpisodeDecisionsRecord, EpisodeRecord, JsonObject, PartRecord
 
@@ -191,7 +192,7 @@ class StoredEpisode:
     def _wanted(self, indices: Indices) -> NDArray[np.int64]:
         if indices is None:
             return np.arange(self.num_frames)
-        wanted = np.asarray(indices, np.int64).reshape(-1)
+        wanted = whole_numbers(indices, "frames")
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.num_frames):
             raise IndexError(f"episode {self.id} has frames 0..{self.num_frames - 1}, asked for {wanted.tolist()}")
         return wanted
@@ -200,7 +201,7 @@ class StoredEpisode:
         """uint8 [n, H, W, 3], true RGB, upright as the policy sees it; all frames when `indices` is None.
 
         Cost: one decode per frame; of video, a frame elsewhere than behind the last one read costs its group up to it.
-        Raises StoreError for an unknown camera, IndexError outside 0..T-1.
+        Raises StoreError for an unknown camera, IndexError outside 0..T-1 and for a mask.
         """
         info = self._part.record.cameras.get(camera)
         if info is None:

@@ -35,6 +35,7 @@ from fwdata.store.caches.identity import (
 from fwdata.store.caches.refinement import BegunRefinement, folders_of, unfinished_of
 from fwdata.store.caches.window_rows import WindowRows
 from fwdata.store.files import LocalFiles, ensure_groups
+from fwdata.store.indices import whole_numbers
 from fwdata.store.layout import latent_array
 from fwdata.store.metadata import COMPLETE, holds_record, names_dimensions, read_complete, write_record
 from fwdata.store.records import (
@@ -142,7 +143,7 @@ class LatentCache(Cache[LatentCacheRecord]):
 
     def first(self, episode: StoredEpisode, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [n, C, h, w]: normalised first-frame latents of the frames `indices`. About 20 us a row."""
-        wanted: list[int] = np.asarray(indices, np.int64).reshape(-1).tolist()
+        wanted: list[int] = whole_numbers(indices, "frames").tolist()
         if wanted and (min(wanted) < 0 or max(wanted) >= episode.num_frames):
             raise IndexError(f"episode {episode.id} has frames 0..{episode.num_frames - 1}, asked for {wanted}")
         begin = episode.start
@@ -167,7 +168,7 @@ class LatentCache(Cache[LatentCacheRecord]):
 
     def future(self, episode: StoredEpisode, starts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
         """float16 [m, C, f-1, h, w]: normalised future latents. StoreError for a start that has none."""
-        wanted: list[int] = np.asarray(starts, np.int64).reshape(-1).tolist()
+        wanted: list[int] = whole_numbers(starts, "window starts").tolist()
         bad = [start for start in wanted if not 0 <= start < episode.num_frames or start % self.stride]
         if bad:
             raise StoreError(

@@ -124,3 +124,5 @@ def test_a_window_outside_is_refused(path: Path) -> None:
     assert torch.equal(dataset[-1].first, dataset[len(dataset) - 1].first)
     with pytest.raises(IndexError, match=f"windows 0..{len(dataset) - 1}"):
         dataset[len(dataset)]
+    with pytest.raises(IndexError, match="windows are asked for by whole numbers, found float64"):
+        dataset.__getitems__([0.5])

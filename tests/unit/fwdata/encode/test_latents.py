@@ -104,6 +104,9 @@ def test_rows_that_do_not_exist_are_refused(path: Path, vae: FakeVae) -> None:
     for frame in (3, -1):
         with pytest.raises(IndexError, match=r"frames 0\.\.2"):
             cache.first(episode, [0, frame])
+    for read in (cache.first, cache.future):
+        with pytest.raises(IndexError, match=r"by whole numbers, found bool; give np\.flatnonzero\(mask\)"):
+            read(episode, episode.valid())
     for start in (1, 4, -4):
         with pytest.raises(StoreError, match=rf"no future latents at frame {start}: .* 0, 4, \.\. below 3"):
             cache.future(episode, [0, start])

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,15 @@ def test_frames_outside_the_episode_are_refused(store: Store, indices: list[int]
         episode.frames("head_camera", indices)
     with pytest.raises(IndexError, match=r"frames 0\.\.6"):
         episode.stitched(indices)
+
+
+@pytest.mark.parametrize("indices", [np.array([True, False]), [1.5], np.array([1.0])])
+def test_masks_and_fractions_are_no_frames(store: Store, indices: list[float]) -> None:
+    """They were taken for other frames: a mask for the first two."""
+    for read in (partial(store.episodes[0].frames, "head_camera"), store.episodes[0].stitched):
+        with pytest.raises(IndexError, match=r"frames are asked for by whole numbers, found (bool|float)"):
+            read(indices)
+    assert len(store.episodes[0].frames("head_camera", [])) == 0
 
 
 def test_unknown_names_are_named(store: Store) -> None:
