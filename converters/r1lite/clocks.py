@@ -122,7 +122,8 @@ def timings_of(
             own = own + late
         if abs(late) > JUMP_NS:
             own = own + _large_shift(topic, late, shift_clocks, warnings)
-        timings[topic] = _timing(topic, own, delays[topic], warnings)
+        timings[topic] = _timing(topic, own, delays[topic])
+    warnings += _disorder([timing for timing in timings.values() if timing.inversions or timing.duplicates])
     return timings
 
 
@@ -183,16 +184,22 @@ def _large_shift(topic: str, late: int, shift_clocks: bool, warnings: list[str])
     return late
 
 
-def _timing(topic: str, stamps: align.Stamps, delay_ns: int, warnings: list[str]) -> TopicTiming:
-    """Sorted and distinct stamps of one topic; reports how many were not."""
+def _timing(topic: str, stamps: align.Stamps, delay_ns: int) -> TopicTiming:
+    """Sorted and distinct stamps of one topic."""
     order = align.order_of(stamps)
-    if order.inversions or order.duplicates:
-        warnings.append(
-            f"{topic}: {order.inversions} messages out of order were sorted, {order.duplicates} of equal stamps "
-            "were left out"
-        )
     ordered = stamps[order.index]
     return TopicTiming(topic, ordered, order.index, len(stamps), order.inversions, order.duplicates, delay_ns)
+
+
+def _disorder(wrong: Sequence[TopicTiming]) -> list[str]:
+    """One sentence about topics whose messages were not in order, or not all of another stamp."""
+    if not wrong:
+        return []
+    sorted_, left_out = sum(timing.inversions for timing in wrong), sum(timing.duplicates for timing in wrong)
+    return [
+        f"{_several([timing.topic for timing in wrong])}: {sorted_} messages out of order were sorted, {left_out} of "
+        "equal stamps were left out"
+    ]
 
 
 def _drifts(stamps: Mapping[str, align.Stamps], logs: Mapping[str, align.Stamps], head: str) -> list[str]:
