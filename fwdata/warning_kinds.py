@@ -17,9 +17,12 @@ _VARIABLE = re.compile(
 
 _GRAVE = re.compile(
     r"contradict|revers|differently|nothing tells|no switch|forced|clock|out of step|another robot|absolute|colours?\b"
-    r"|gripper|failed|not finite|jump|damaged|truncated|greyscale|shifted|invalid",
+    r"|gripper|failed|not finite|jump|damaged|truncated|greyscale|shifted|(?<!frames are )invalid|source_path says"
+    r"|says '.*' ?, which is not used",
     re.IGNORECASE,
 )
+_TOPIC = re.compile(r"(?<!\S)/[\w/]+")
+"""A name of the recording that says nothing of what is wrong with it."""
 _HARMLESS = re.compile(
     r"fewer than a window|shorter than a training window|task files? found|other than \d+ demonstrations"
     r"|episodes found|is taken from a folder name|not one of|is none of",
@@ -89,4 +92,4 @@ def group_warnings(items: Iterable[tuple[str, str]]) -> list[WarningKind]:
 def _gravity(text: str) -> int:
     if _HARMLESS.search(text):
         return 2
-    return 0 if _GRAVE.search(text) else 1
+    return 0 if _GRAVE.search(_TOPIC.sub("", text)) else 1

@@ -37,3 +37,15 @@ def test_names_of_files_and_of_tasks_do_not_part_a_kind() -> None:
 def test_a_recording_with_two_warnings_of_a_kind_counts_once() -> None:
     (kind,) = group_warnings([("a", "text 1 is dropped"), ("a", "text 2 is dropped"), ("b", "text 1 is dropped")])
     assert (kind.count, kind.examples) == (2, ("a", "b"))
+
+
+def test_clock_skew_is_graver_than_frames_that_no_window_reaches():
+    said = [
+        *((f"r{i}", "1 of 39 frames are invalid: no training window reaches them") for i in range(4)),
+        *((f"r{i}", "/a/gripper_left and 3 more topics: 9 messages out of order were sorted") for i in range(3)),
+        ("r1", "clock skew: the stamps of /a/b lie 0.150 s further before their log times than the head camera's"),
+        ("r2", "its language says 'Push it', which is not used: all demonstrations of a file have one instruction"),
+        ("r3", "its attribute source_path says setting clean, its folders or options say setting randomized and count"),
+        ("r4", "5 rows are fewer than a window of 33; windows are padded"),
+    ]
+    assert [(kind.gravity, kind.count) for kind in group_warnings(said)] == [(0, 1)] * 3 + [(1, 4), (1, 3), (2, 1)]
