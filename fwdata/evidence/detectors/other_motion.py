@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fwdata.evidence.detector import Detector
+from fwdata.evidence.neighbours import NextDoor, next_door
 from fwdata.evidence.own_lags import MOST, reach_of, scores_of, weights_of
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, MotionTrace
 from fwdata.evidence.signals import Floats, correlation, medians, middle
@@ -31,19 +32,25 @@ class OtherMotion(Detector):
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict per camera of at least 5 episodes that show motion."""
         found: dict[str, list[tuple[str, MotionTrace]]] = {}
+        groups = {measurement.episode: measurement.group for measurement in episodes}
         for measurement in episodes:
             for trace in measurement.motion_traces():
                 found.setdefault(trace.camera, []).append((measurement.episode, trace))
-        judged = (self._one(camera, traced) for camera, traced in found.items())
+        judged = (self._one(camera, traced, groups) for camera, traced in found.items())
         return tuple(verdict for verdict in judged if verdict is not None)
 
-    def _one(self, camera: str, traced: Sequence[tuple[str, MotionTrace]]) -> DatasetVerdict | None:
+    def _one(
+        self, camera: str, traced: Sequence[tuple[str, MotionTrace]], groups: Mapping[str, str]
+    ) -> DatasetVerdict | None:
         width = max(trace.speeds.shape[1] for _, trace in traced)
         reach = reach_of([trace for _, trace in traced])
         used = [(n, t) for n, t in traced if t.speeds.shape[1] == width and len(t.energy) > 2 * reach + 8]
         if len(used) < FEWEST:
             return None
         names, traces = [name for name, _ in used], [trace for _, trace in used]
+        beside = next_door([(groups[name], name) for name in names], traces)
+        if beside is not None:
+            return self._beside(camera, names, beside)
         scores = scores_of(traces, reach, np.ones(len(traces), np.bool_))
         for _ in range(2):  # without those that would spoil the weights of others
             lag = int(np.argmax(medians(scores)))
@@ -57,6 +64,23 @@ class OtherMotion(Detector):
         shifted = simulated & (scores.max(axis=1) >= usual - ALIKE)  # d1 reports them with their lag
         places = np.flatnonzero(odd & ~shifted).tolist()
         return self._told(camera, names, places, [_instead(traces, p, usual, names) for p in places], scores[:, lag])
+
+    def _beside(self, camera: str, names: Sequence[str], found: NextDoor) -> DatasetVerdict:
+        odd = [names[place] for place in found.places]
+        whose = "the next episode" if found.step > 0 else "the episode before"
+        return DatasetVerdict(
+            self.name,
+            "contradicted",
+            camera,
+            value=found.other,
+            episodes_for=len(names) - len(odd),
+            against=len(odd),
+            action="warn",
+            decided=OWN,
+            measured=f"images that move with the joints of {whose}",
+            detail=f"r {found.other:.2f}, with their own {found.own:.2f}, from {odd[0]} on",
+            episodes=tuple(odd[:MAX_LISTED]),
+        )
 
     def _told(
         self, camera: str, names: Sequence[str], places: Sequence[int], instead: Sequence[str], scores: Floats
