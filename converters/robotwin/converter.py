@@ -231,7 +231,14 @@ class RobotwinConverter:
             )
         infos: dict[str, cameras.CameraInfo] = {}
         for name, key in keys.items():
-            cameras.checked(dataset(file, key), key, motion.recorded)
+            try:
+                node = dataset(file, key)
+            except BadEpisode as error:
+                if name in self.manifest.cameras:
+                    raise
+                warnings.append(f"{error} (a camera that is not used)")
+                continue
+            cameras.checked(node, key, motion.recorded)
             source = cameras.Hdf5Frames(path, key, name, motion.recorded, len(motion.state), self.options.colour)
             try:
                 infos[name] = cameras.open_camera(file, source)

@@ -198,8 +198,8 @@ def _joint_rows(
         vector = _numbers(file, f"{group}/{names[1]}")
         if len(vector) != len(joined) or vector.shape != joined.shape:
             raise BadEpisode(f"{group}/{names[1]} is {vector.shape}, its parts make {joined.shape}")
-        same = vector.dtype == joined.dtype
-        wrong = vector != joined if same else vector.astype(np.float32) != joined.astype(np.float32)
+        coarser = min(vector.dtype, joined.dtype, key=lambda dtype: dtype.itemsize)  # one may be cast from the other
+        wrong = vector.astype(coarser) != joined.astype(coarser)
         wrong &= ~(np.isnan(vector) & np.isnan(joined))
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
@@ -264,7 +264,7 @@ def camera_keys(file: h5py.File, variant: Variant) -> dict[str, str]:
     keys: dict[str, str] = {}
     group, name = ("observation", "rgb") if variant == "classic" else ("vision", "colors")
     for camera in group_keys(file, group):
-        if dataset(file, f"{group}/{camera}/{name}") is not None:
+        if name in group_keys(file, f"{group}/{camera}"):
             keys[CAMERA_NAMES.get(camera, camera)] = f"{group}/{camera}/{name}"
     return keys
 

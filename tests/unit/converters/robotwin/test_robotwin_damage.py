@@ -290,3 +290,33 @@ def test_arrays_larger_than_their_file_are_refused(tmp_path):
         del file["observation/head_camera/rgb"]
         file.create_dataset("observation/head_camera/rgb", (6,), "S99000000")
     assert "head_camera/rgb claims (6,) of |S99000000, more bytes than the whole file has" in reason(tmp_path)
+
+
+@pytest.mark.parametrize(("camera", "taken"), [("front_camera", True), ("left_camera", False)])
+def test_a_missing_filter_matters_in_cameras_that_are_used(tmp_path, monkeypatch, camera, taken):
+    monkeypatch.setattr("h5py.h5z.filter_avail", lambda code: code != 32015)
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    with recording(folder) as file:
+        stored = file["observation/left_camera/rgb"][()]
+        group = file.require_group(f"observation/{camera}")
+        group.pop("rgb", None)
+        created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        created.set_chunk((len(stored),))
+        created.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
+        space, kind = h5py.h5s.create_simple(stored.shape), h5py.h5t.py_create(stored.dtype)
+        h5py.h5d.create(group.id, b"rgb", kind, space, created).write_direct_chunk((0,), stored.tobytes())
+    if not taken:
+        assert f"{camera}/rgb is not damaged, but packed by HDF5 filter 32015 (zstd)" in reason(tmp_path)
+        return
+    told = [text for text in read_one(tmp_path).warnings if "filter 32015" in text]
+    assert len(told) == 1 and told[0].endswith("(a camera that is not used)")
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4"])
+def test_a_joined_vector_may_be_coarser_than_its_parts(tmp_path, kind):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    with recording(folder) as file:
+        vector = file["joint_action/vector"][()].astype(kind)
+        del file["joint_action/vector"]
+        file["joint_action/vector"] = vector
+    assert np.abs(read_one(tmp_path).state - vector[:-1]).max() < 1e-2
