@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -224,6 +224,9 @@ WORDS: dict[GripperScale, str] = {
 }
 
 
+UNLIKE = {WORDS["unit"], WORDS["percent"]}
+"""Scales of one gripper's command and opening that are one of them times 100; widths in m beside shares are usual."""
+
 BY_SIZE: tuple[GripperScale, ...] = ("metres", "unit", "signed", "percent", "degrees")
 """Scales from the smallest to the largest."""
 
@@ -296,7 +299,30 @@ class GripperScaleDetector(Detector):
         """By agreement, and one more verdict where data sets of one store show different scales."""
         pooled = pooling.by_agreement(episodes, self.name, self.min_episodes)
         known = group_scales(episodes, self.name)
-        return (*pooled, *(self._mixed(s, scales) for s, scales in known.items() if len(set(scales.values())) > 1))
+        mixed = (self._mixed(s, scales) for s, scales in known.items() if len(set(scales.values())) > 1)
+        return (*pooled, *mixed, *self._unlike(known, episodes))
+
+    def _unlike(
+        self, known: Mapping[str, Mapping[str, str]], episodes: Sequence[EpisodeMeasurement]
+    ) -> Iterator[DatasetVerdict]:
+        """A verdict per gripper whose command is on 0 .. 1 and whose opening on 0 .. 100, or the other way round."""
+        for subject, scales in known.items():
+            name, _, kind = subject.rpartition(" ")
+            openings = known.get(f"{name} state", {}) if kind == "command" else {}
+            odd = [group for group, scale in scales.items() if {scale, openings.get(group)} == UNLIKE]
+            if odd:
+                of_these = [each.episode for each in episodes if each.group in odd]
+                yield DatasetVerdict(
+                    self.name,
+                    "contradicted",
+                    f"{name} command and state",
+                    episodes_for=len(episodes) - len(of_these),
+                    against=len(of_these),
+                    action="warn",
+                    decided="one scale",
+                    measured=f"command {scales[odd[0]]}, state {openings[odd[0]]}",
+                    episodes=tuple(of_these[:MAX_LISTED]),
+                )
 
     def _mixed(self, subject: str, scales: Mapping[str, str]) -> DatasetVerdict:
         listed = ", ".join(f"{group} {scale}" for group, scale in sorted(scales.items())[:4])

@@ -82,6 +82,20 @@ def test_data_sets_of_two_scales_do_not_share_a_store_silently() -> None:
     assert mixed.verdict == "contradicted" and "set 0 .. 1" in mixed.measured and "other 0 .. 100" in mixed.measured
 
 
+@pytest.mark.parametrize(("factor", "told_so"), [(100.0, True), (1.0, False), (0.08, False), (1.7, False)])
+def test_a_command_on_another_of_both_scales_than_its_opening_is_found(factor: float, told_so: bool) -> None:
+    """Of a gripper that nothing is decided of; a width in m beside a share, or an angle, is usual."""
+    claim = GripperClaim("left_gripper", 3, (3,))
+    plain = [with_claims(e, grippers=(claim,), layout=None) for e in clean_set()[:3]]
+    for columns in ("state", "action"):
+        scaled = [changed(e, **{columns: getattr(e, columns) * np.where(np.arange(8) == 3, factor, 1)}) for e in plain]
+        found = pooled("gripper_scale", scaled).get("left_gripper command and state")
+        assert (found is not None) == told_so
+        if found is not None:
+            assert (found.action, found.against) == ("warn", 3)
+            assert ("state 0 .. 100" in found.measured) == (columns == "state")
+
+
 @pytest.mark.parametrize("fingers", [(0.12, -0.12), (1.0, 0.0), (0.02, 0.02)])
 def test_a_state_outside_the_domain_of_its_layout_contradicts(fingers: tuple[float, float]) -> None:
     bounds = (
