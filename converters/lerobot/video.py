@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 _ADVICE = "download the video again, or leave the episode out"
+_CONTRADICTS = (
+    "its times contradict the order in which its frames are coded to be shown, so that nothing tells which frame is of "
+    "which row; encode the video again (ffmpeg -i FILE -r RATE OUT), or leave the episode out"
+)
+_REORDERED = 32
+"""Frames behind another that are looked at for one that should have come before it; decoders hold 16 at most."""
+
 BLOCK_FRAMES = 32
 BLOCK_BYTES = 32 << 20
 
@@ -308,18 +316,23 @@ class _Group:
     """Whether the frames since the last keyframe have all come out of the decoder, undamaged.
 
     pts: int64 [N], ascending times of all frames of the file. entry: the frame that decoding begins at, if known.
+    Before the first keyframe they have not: decoders make up what such frames refer to, but for H.264's, which shows
+    none of them and does not mark every frame that it may begin with.
     """
 
-    def __init__(self, pts: NDArray[np.int64], entry: int | None) -> None:
+    def __init__(self, pts: NDArray[np.int64], entry: int | None, codec: str) -> None:
         self._pts = pts
         self._next = entry
-        self._spoilt = False
+        self._spoilt = codec != "h264"
+        self.backwards = False
+        """Whether a frame came out behind one that is shown later."""
 
     def spoilt_by(self, frame: VideoFrame, time: int | None) -> bool:
         """Take the next frame in the order shown; whether it, or one since its keyframe, is missing or damaged."""
         place = -1 if time is None else int(np.searchsorted(self._pts, time))
         if not 0 <= place < len(self._pts) or self._pts[place] != time:
             return self._spoilt or frame.is_corrupt  # hidden by an edit list
+        self.backwards = self.backwards or (self._next is not None and place < self._next - 1)
         lost = not frame.key_frame and (self._spoilt or self._next not in (None, place))
         self._spoilt, self._next = lost or frame.is_corrupt, place + 1
         return self._spoilt
@@ -349,10 +362,12 @@ def _decode(source: VideoPixels, enter: bool) -> Iterator[VideoFrame]:
     wanted = found.pts[source.ranks].tolist()
     done, words, untimed = 0, "", source.untimed
     entry = _entry_time(source, found.codec, wanted[0]) if enter else None
-    group = _Group(found.pts, 0 if not enter else None if entry is None else int(np.searchsorted(found.pts, entry)))
+    begin = 0 if not enter else None if entry is None else int(np.searchsorted(found.pts, entry))
+    group = _Group(found.pts, begin, found.codec)
     with open_video(source.path, source.name) as container:
         decoded = _decoded_from(container, entry, wanted[0]) if enter else container.decode(recorded(container))
-        for number, frame in enumerate(_until_damage(decoded)):
+        shown = _until_damage(decoded)
+        for number, frame in enumerate(shown):
             if isinstance(frame, str):
                 words = f" ({frame})"
                 break
@@ -361,6 +376,9 @@ def _decode(source: VideoPixels, enter: bool) -> Iterator[VideoFrame]:
             if time is not None and time < wanted[done]:
                 continue
             if time != wanted[done] or spoilt:
+                late = islice(() if untimed else shown, _REORDERED)
+                if group.backwards or any(getattr(frame, "pts", None) == wanted[done] for frame in late):
+                    raise BadEpisode(f"{source.name}: {_CONTRADICTS}")
                 break
             if (frame.height, frame.width) != size:
                 raise BadEpisode(

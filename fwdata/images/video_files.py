@@ -212,8 +212,11 @@ class WholeVideo:
         """The frames; BadEpisode for one that is damaged, missing or of another size."""
         done = 0
         with open_file(self.path, self.path.name) as container:
-            for frame in container.decode(recorded(container)):
-                if frame.is_corrupt or done == self.count:
+            stream = recorded(container)
+            made_up = stream.codec_context.codec.canonical_name != "h264"  # what others show before any keyframe
+            for frame in container.decode(stream):
+                made_up = made_up and not frame.key_frame
+                if frame.is_corrupt or made_up or done == self.count:
                     break
                 if (frame.height, frame.width) != (self.height, self.width):
                     found = f"{frame.height}x{frame.width}"

@@ -13,10 +13,11 @@ from clips import ffmpeg_rgb, moving, write_clip
 from fixtures import run_convert
 from joined_clips import clip, with_two_descriptions
 from lerobot_files import V3_VIDEO, Recipe, edit_info, write_dataset, write_video
-from lerobot_reading import manifest, reason
+from lerobot_reading import converter, manifest, pixels, reason
 from PIL import Image
 
 import fwdata
+from fwdata.errors import BadEpisode
 from fwdata.pipeline.results import ConvertReport
 from fwdata.store.reader import Store
 
@@ -331,3 +332,43 @@ def test_a_file_that_describes_its_video_twice(codec: str, tmp_path: Path) -> No
     report, store = convert(raw, tmp_path / "s.zarr")
     assert report.quarantined == [] and shows(store, shown)
     assert "cannot be kept as recorded (the file describes its video in 2 ways" in " ".join(report.warnings)
+
+
+@pytest.mark.parametrize("codec", ["libx265", "mpeg4"])
+def test_frames_before_the_first_keyframe_are_not_what_a_decoder_makes_up(tmp_path: Path, codec: str) -> None:
+    """A file that begins inside a group: HEVC's decoder shows its first frames, and enters it anywhere."""
+    raw, paths = shared_set(tmp_path)
+    params = {"x265-params": "log-level=none:pools=1:frame-threads=1:bframes=0"} if codec == "libx265" else {}
+    whole = io.BytesIO()
+    write_clip(whole, moving(COUNT + 2), codec, gop=8, fps=15, options=params)
+    for path in paths:
+        with av.open(io.BytesIO(whole.getvalue())) as source, av.open(str(path), "w", format="mp4") as out:
+            stream = out.add_stream_from_template(source.streams.video[0])
+            for packet in [p for p in source.demux(video=0) if p.size][2:]:
+                packet.stream = stream
+                out.mux(packet)
+    report, store = convert(raw, tmp_path / "s.zarr")
+    assert [name[-6:] for name, _ in report.quarantined] == ["000000"]
+    assert "frame 0 of the episode cannot be decoded" in report.quarantined[0][1]
+    shown = ffmpeg_rgb(whole)[2:]
+    for episode, first, length in zip(store.episodes, (7, 8), LENGTHS[1:], strict=True):
+        assert np.array_equal(episode.frames(store.cameras[0]), shown[first : first + length])
+
+
+def test_times_that_contradict_the_order_of_the_frames_are_named(tmp_path: Path) -> None:
+    """B-frames whose times count packets, as a copy that loses display times leaves them."""
+    raw, paths = shared_set(tmp_path)
+    whole = io.BytesIO()
+    write_clip(whole, moving(COUNT), gop=10, fps=15, options={"x264-params": "bframes=3:b-adapt=0"})
+    for path in paths:
+        with av.open(io.BytesIO(whole.getvalue())) as source, av.open(str(path), "w", format="mp4") as out:
+            stream = out.add_stream_from_template(source.streams.video[0])
+            for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+                packet.stream, packet.pts, packet.dts = stream, *(2 * [number * packet.duration])
+                out.mux(packet)
+    made = converter()
+    for ref in made.discover(raw).episodes:
+        with pytest.raises(
+            BadEpisode, match="its times contradict the order in which its frames are coded to be shown"
+        ):
+            pixels(made.read(raw, ref).cameras["head_rgb"])

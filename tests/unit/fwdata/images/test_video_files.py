@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from clips import moving, write_clip
 
 from fwdata.api import BadEpisode, VideoCamera
 from fwdata.images.colour import ToRgb
@@ -37,6 +38,20 @@ def test_packets_and_frames_of_a_file(tmp_path: Path) -> None:
 def test_frames_of_files_without_times_are_stored_instead(tmp_path: Path) -> None:
     camera = VideoCamera.from_file(clip(tmp_path / "a.avi", "ffv1", "bgr0"))
     assert camera.unkept == "the file tells no display times" and len(list(camera.frames())) == 7
+
+
+@pytest.mark.parametrize("codec", ["libx265", "mpeg4"])
+def test_a_file_that_begins_inside_a_group(tmp_path: Path, codec: str) -> None:
+    write_clip(tmp_path / "whole.mp4", moving(9), codec, gop=6)
+    with av.open(str(tmp_path / "whole.mp4")) as source, av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in [p for p in source.demux(video=0) if p.size][2:]:
+            packet.stream = stream
+            out.mux(packet)
+    camera = VideoCamera.from_file(tmp_path / "a.mp4")
+    assert "does not begin with a keyframe" in camera.unkept
+    with pytest.raises(BadEpisode, match=r"a\.mp4: frame 0 of \d cannot be decoded, the video is damaged"):
+        list(camera.frames())
 
 
 def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
