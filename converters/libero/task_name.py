@@ -23,7 +23,8 @@ _PERTURBATION = re.compile(
 )
 _NUMBERS = re.compile(r"(?P<rest>.*[a-z])(?:_[0-9]+)+")
 _RENAMED_SUITE = re.compile(
-    r"libero[_-](?:spatial|object|goal|10|90)[_-](?:lan|task|swap|object|env|temp|with_.+|.+_ood)(?:[_-].*)?",
+    r"libero[_-](?:spatial|object|goal|10|90)[_-]"
+    r"(?:lan|lang|language|(?:para|re)phras\w*|rewritten|reworded|semantic|task|swap|object|env|temp|with_.+|.+_ood)(?:[_-].*)?",
     re.IGNORECASE,
 )
 

@@ -25,11 +25,16 @@ _PACKED = {
 }
 """First bytes of compressed files -> (what unpacks them, the ending that it asks for)."""
 
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+"""What editors put before a text."""
+_TAR = b"ustar", 257
+"""A tar archive's mark, and where it stands."""
 _ZIP = b"PK\x03\x04"
 _REPLY = re.compile(
     rb"""(?is) \{\s*"(error|message|detail)"\s*:[\x20-\x7e\s]*\}
     | [\w\x20.,:-]{0,40}
-      (not\ found|access\ denied|unauthorized|forbidden|invalid\ username\ or\ password)
+      (not\ found|access\ denied|unauthorized|forbidden|invalid\ username\ or\ password|too\ many\ requests|rate\ limit
+      |service\ unavailable|bad\ gateway|internal\ server\ error)
       [\w\x20.!]{0,20}""",
     re.VERBOSE,
 )
@@ -61,7 +66,7 @@ def described(head: bytes, name: str) -> str | None:
     """The same of a file's first bytes, all of them where it has fewer than `HEAD_BYTES`."""
     if not head:
         return f"{name} is empty (0 bytes): a download or copy broke off, or its writer was killed; fetch it again"
-    if head.startswith(_LFS):
+    if head.lstrip(_BLANK).startswith(_LFS):
         size = re.search(rb"^size (\d+)", head, re.MULTILINE)
         found = f" of a file of {int(size[1])} bytes" if size else ""
         return (
@@ -80,7 +85,7 @@ def described(head: bytes, name: str) -> str | None:
             "without links left it; copy with `cp -rL`, or download again with `hf download OWNER/NAME --repo-type "
             "dataset --local-dir FOLDER`"
         )
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    text = head.lstrip(_BLANK)
     if _PAGE.match(text):
         return (
             f"{name} is an HTML page{_title(text)}, not its content: a login or error page that was saved by the "
@@ -98,6 +103,8 @@ def described(head: bytes, name: str) -> str | None:
         )
     if head.startswith(_ZIP):
         return f"{name} is a ZIP archive; unpack it: mv '{name}' '{name}.zip' && unzip '{name}.zip'"
+    if head.startswith(*_TAR):
+        return f"{name} is a tar archive; unpack it: mv '{name}' '{name}.tar' && tar xf '{name}.tar'"
     packed = next((packer for magic, packer in _PACKED.items() if head.startswith(magic)), None)
     if packed is not None:
         tool, ending = packed

@@ -31,6 +31,13 @@ DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>no</Mes
         (b"Entry not found", ["is a text of 15 bytes ('Entry not found'), not its content", "hf auth login"]),
         (b'{"error":"Repository not found"}\n', ["is a text of 33 bytes", "a reply of the download's server"]),
         (b"PK\x03\x04" + bytes(2000), ["is a ZIP archive; unpack it: mv 'a/b.mp4' 'a/b.mp4.zip' && unzip"]),
+        (b"\xef\xbb\xbf\r\n" + LFS.replace(b"\n", b"\r\n"), ["is a Git LFS pointer of a file of 132735 bytes"]),
+        (b"429 Too Many Requests\n", ["is a text of 22 bytes ('429 Too Many Requests')", "saved in its place"]),
+        (b"503 Service Unavailable", ["is a text of 23 bytes"]),
+        (
+            b"x.mp4" + bytes(252) + b"ustar\x0000" + bytes(2000),
+            ["is a tar archive; unpack it: mv", "tar xf 'a/b.mp4.tar'"],
+        ),
         (bytes(4096), ["begins with 1024 zero bytes"]),
     ],
 )
