@@ -39,6 +39,9 @@ class VideoPlace:
     """Time at which the episode ends in the file, seconds; None: the file holds this episode alone."""
     unsure: bool = False
     """Whether `start_s` was counted from the rows before, in a video that has fewer frames than its episodes rows."""
+    followed: bool = False
+    """Whether it was recovered and another episode follows it in the last file of a recording that was killed: frames
+    that no row has are behind both, of rows that were lost."""
 
 
 @dataclass(frozen=True)

@@ -213,4 +213,7 @@ def _tiled(
         else:
             found[entry.index] = VideoPlace(files[at], frame / fps)
             frame += entry.length
+    if not reasons:
+        for index in [index for index, place in found.items() if place.file == files[-1]][:-1]:
+            found[index] = replace(found[index], followed=True)
     return found, reasons

@@ -42,6 +42,8 @@ class Slot:
     """Its index."""
     unsure: bool = False
     """See `VideoPlace.unsure`."""
+    followed: bool = False
+    """See `VideoPlace.followed`."""
 
 
 def slots_of(entries: Iterable[EpisodeMeta], fps: float) -> dict[tuple[str, str], tuple[Slot, ...]]:
@@ -51,7 +53,7 @@ def slots_of(entries: Iterable[EpisodeMeta], fps: float) -> dict[tuple[str, str]
         for key, place in entry.videos.items():
             if place.start_s is not None:
                 found.setdefault((key, place.file), []).append(
-                    Slot(place.start_s * fps, entry.length, entry.index, place.unsure)
+                    Slot(place.start_s * fps, entry.length, entry.index, place.unsure, place.followed)
                 )
     return {key: tuple(sorted(slots, key=lambda slot: (slot.start, slot.episode))) for key, slots in found.items()}
 
@@ -199,6 +201,11 @@ def _uncertain(
     unlisted = wrong >= max(lengths[0], lengths[len(lengths) // 2] / 2)  # one very short episode says nothing
     if unlisted and not slot.unsure:
         return replace(span(), warning=f"{what}; the surplus is as long as an episode and taken for unlisted ones")
+    if wrong > 0 and slot.followed:
+        return replace(
+            span(),
+            warning=f"{what}; the recording was killed, so the surplus is taken for rows that were lost at its end",
+        )
     if _on_keyframes(found, [round(slot.start) for slot in slots]):
         return replace(
             span(), warning=f"{what}; every episode begins at a keyframe, so their places are taken as right"

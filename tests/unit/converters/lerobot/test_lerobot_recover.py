@@ -15,7 +15,7 @@ from lerobot_files import Recipe, frames, write_dataset, write_json, write_video
 from lerobot_reading import converter, joined, pixels, refusal
 
 from converters.lerobot.footer import ThriftReader, encoded, footer_of, pages_of
-from fwdata.api import Episode
+from fwdata.api import BadEpisode, Episode
 
 V3 = Recipe(version="v3.0", lengths=(12, 9, 10), tasks=(0, 1, 0))
 TABLE = "data/chunk-000/file-000.parquet"
@@ -268,3 +268,18 @@ def test_images_of_a_video_that_was_never_encoded_are_named(tmp_path, whole):
     assert ("its 7 images are in images/" in skip.reason) == whole
     assert ("ffmpeg -framerate 15 -i images/" in skip.reason) == whole
     assert skip.reason.startswith(f"{video} is missing")
+
+
+def test_rows_that_were_lost_at_the_end_cost_the_last_episode_alone(root):
+    """The table lacks the last rows of the third episode; no cut in the images tells where it begins."""
+    shutil.rmtree(root / "meta/episodes")
+    table = pq.read_table(root / TABLE)
+    pq.write_table(table.slice(0, len(table) - 3), root / TABLE)
+    made = converter(recover=True)
+    refs = made.discover(root).episodes
+    for number, ref in enumerate(refs[:2]):
+        episode = made.read(root, ref)
+        assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(V3, HEAD, number))
+        assert any("the surplus is taken for rows that were lost at its end" in text for text in episode.warnings)
+    with pytest.raises(BadEpisode, match="3 frames are there that no row has"):
+        made.read(root, refs[2])
