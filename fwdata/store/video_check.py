@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 LONG_GROUP = 300
 """Frames between two entries from which a random frame is slow enough to say so (some 100 ms at 640x480)."""
 
+_HOLE = bytes(256)
+"""What a part of a file that was never written reads as. No coded frame of HEVC (ITU H.265 7.4.2: three zeros do not
+follow each other) or VP9 (a coder whose output looks random) holds as many."""
+
 
 @dataclass
 class Packets:
@@ -72,6 +76,7 @@ def check_packets(
     if len(rows) and entry_ranks[0] > rows.min():
         raise DecodeError("a row's frame comes before the first keyframe")
     _check_parameter_sets(packets)
+    _check_holes(packets, rows)
     look, noted = _Look(packets, size), list[int]()
 
     def shown(frame: VideoFrame) -> None:
@@ -129,6 +134,20 @@ def _check_parameter_sets(packets: Packets) -> None:
     for number, rank in enumerate(packets.ranks):
         if not known(packets.data(number)) and number in entries:
             raise DecodeError(f"frame {rank} is a keyframe without the parameter sets that decoding needs there")
+
+
+def _check_holes(packets: Packets, rows: NDArray[np.int64]) -> None:
+    """DamagedVideo for a packet with a hole, DecodeError where it comes behind all rows. HEVC's and VP9's decoders make
+    an image of what is left, without a sign. Encoders that fill up packets with zeros do so in most of them."""
+    if packets.header.codec not in ("hevc", "vp9"):
+        return
+    holes = [number for number in range(len(packets.ranks)) if _HOLE in packets.data(number)]
+    if not holes or 2 * len(holes) > len(packets.ranks):
+        return
+    wanted = frozenset(rows.tolist())
+    last = max((number for number, rank in enumerate(packets.ranks) if rank in wanted), default=0)
+    found = f"the data of frame {packets.ranks[holes[0]]} hold {len(_HOLE)} zeros in a row, as where a file has a hole"
+    raise (DamagedVideo if holes[0] <= last else DecodeError)(found)
 
 
 def _check_fresh(packets: Packets, size: tuple[int, int], digest: int) -> None:
