@@ -25,6 +25,7 @@ VIDEO_HOLE = 1.5
 SMALL_BYTES = 3 << 20
 """Small images of a camera that are kept of looking at it, so that detectors need not decode it again: 50 s."""
 
+_LEAVE = "correct it in the recording, or leave the recording out (--exclude)"
 MAX_DAMAGED = 0.02
 MAX_VALUE = 1e6
 
@@ -211,14 +212,22 @@ def _video_track(
     """
     keys = np.array([look.key for look in collector.looks])
     if not keys.any():
-        raise BadEpisode(f"{camera}: {timing.topic} holds {first.kind} video without a keyframe")
+        raise BadEpisode(
+            f"{camera}: {timing.topic} holds {first.kind} video without a keyframe, or its format names another codec; "
+            f"{_LEAVE}"
+        )
     bad = next((i for i in range(int(keys.argmax()), len(problems)) if problems[i]), None)
     if bad is not None:
         raise BadEpisode(f"{camera}: message {bad} of the {first.kind} video: {problems[bad]}")
     assert first.kind is not None
     order, shown = display_order(bags, camera, timing.topic, first.kind, int(keys.argmax())), None
     if timing.duplicates or (timing.inversions and order is None):
-        raise BadEpisode(f"{camera}: {timing.topic} holds {first.kind} video whose stamps are out of order")
+        what = (
+            f"with {timing.duplicates} messages of another's stamp"
+            if timing.duplicates
+            else "whose stamps are out of order"
+        )
+        raise BadEpisode(f"{camera}: {timing.topic} holds {first.kind} video {what}; {_LEAVE}")
     if order is not None:
         shown = frames_of_stamps(timing.topic, timing.index, order, int(keys.argmax()))
     steps = np.diff(timing.stamps)
@@ -229,7 +238,7 @@ def _video_track(
     if order is not None and holes[1:].any():
         raise BadEpisode(
             f"{camera}: {timing.topic} holds {first.kind} video with B-frames and a pause of "
-            f"{steps.max() / align.SECOND:.2f} s, so that lost messages would shift its images"
+            f"{steps.max() / align.SECOND:.2f} s, so that lost messages would shift its images; {_LEAVE}"
         )
     missing = int((~good).sum())
     problem = f"{missing} frames before the first keyframe, or between a hole and the next one" if missing else ""

@@ -111,7 +111,10 @@ def test_video_that_cannot_be_followed(tmp_path, sent):
     packets = video(36, "h264")
     messages = as_video(sent, r1.HEAD, packets)
     swapped = r1.edit(messages, r1.HEAD, lambda i, s: replace(s, stamp=s.stamp - r1.SECOND // 10) if i == 9 else s)
-    assert "stamps are out of order" in refused(tmp_path, swapped)
+    assert "stamps are out of order; correct it" in refused(tmp_path, swapped)
+    ninth = [message for message in messages if message.topic == r1.HEAD][9]
+    twice = [m for s in messages for m in ((s, replace(s, log=s.log + 1)) if s is ninth else (s,))]
+    assert "with 1 messages of another's stamp; correct it" in refused(tmp_path, twice)
     hole = r1.edit(messages, r1.HEAD, lambda i, s: replace(s, value=r1.compressed(b"", "h264")) if i == 9 else s)
     assert "message 9 of the h264 video: the buffer is empty" in refused(tmp_path, hole)
     start = packets[0].index(b"\0\0\1\x65") + 4
