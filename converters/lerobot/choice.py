@@ -31,6 +31,10 @@ _STATES, _ACTIONS = ("observation.state", "state"), ("action", "actions")
 _HEAD = re.compile(r"(^|_)(head|high|top|front|overhead|ego|main)(_|$)")
 
 
+class Apart(UsageError):
+    """Datasets that differ, so that no mapping of one store would help."""
+
+
 def choose(places: Sequence[DatasetFolder], options: Mapping[str, Any]) -> Manifest:
     """The manifest of these datasets. options: the user's; a mapping among them is taken as it is.
 
@@ -48,11 +52,15 @@ def choose(places: Sequence[DatasetFolder], options: Mapping[str, Any]) -> Manif
             )
     try:
         return plain_manifest(infos, options, _true_rates(places, infos))
+    except Apart as error:
+        root = places[0].folder.parent if len(places) > 1 else places[0].folder
+        raise UsageError(f"{root}: {error}") from None
     except UsageError as error:
         raise UsageError(
             f"{places[0].folder} is a LeRobot {infos[0].version} dataset of robot {infos[0].robot or 'unknown'!r} with "
             f"{infos[0].fps:g} fps that fits no published mapping, and {error}; copy manifests/lerobot.yaml, fill in "
-            f"its options cameras, state and action, and pass it with --manifest ({describe(infos[0])})"
+            f"its options cameras, state and action, and pass it with --manifest, or give --state and --action here "
+            f"({describe(infos[0])})"
         ) from None
 
 
@@ -137,10 +145,16 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any], rates: Seq
     manifest = validate_model(Manifest, data, "the mapping made from meta/info.json")
     for other, rate in zip(infos, rates, strict=True):
         if abs(rate - rates[0]) > 0.01 * rates[0]:
-            raise UsageError(f"its datasets have rates of {rates[0]:g} and {rate:g} fps")
+            raise Apart(
+                f"its datasets have rates of {rates[0]:g} and {rate:g} fps; a store has one rate: convert those of "
+                "each rate apart"
+            )
         lacking = [key for key in cameras.values() if key not in other.image_features()]
         if lacking:
-            raise UsageError(f"one of its datasets has no camera {lacking[0]!r}")
+            raise Apart(
+                f"one of its datasets has no camera {lacking[0]!r}; convert it apart, or name the cameras that all "
+                "have with --cameras"
+            )
     return manifest
 
 

@@ -158,7 +158,7 @@ def test_options_fill_in_a_plain_mapping(tmp_path, monkeypatch):
     root = write_dataset(tmp_path / "set", recipe)
     told = refusal(root)
     assert "fits no published mapping, and it has no feature 'observation.state' of numbers in one row; copy" in told
-    assert "cameras top, wrist; numbers qpos (3), target (2)" in told
+    assert "or give --state and --action here (cameras top, wrist; numbers qpos (3), target (2)" in told
     run(
         monkeypatch,
         root,
@@ -183,9 +183,10 @@ def test_no_or_several_fitting_manifests_are_one_sentence(tmp_path, monkeypatch)
     both = tmp_path / "both"
     write_dataset(both / "a", Recipe(fps=30, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
     write_dataset(both / "b", Recipe(fps=25, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
-    assert "its datasets have rates of 30 and 25 fps" in refusal(both)
+    assert "its datasets have rates of 30 and 25 fps; a store has one rate: convert those" in refusal(both)
     edit_info(both / "b", fps=30, features=json.loads((blind / "meta/info.json").read_text())["features"])
-    assert "one of its datasets has no camera 'c'" in refusal(both)
+    told = refusal(both)
+    assert "one of its datasets has no camera 'c'" in told and "with --cameras" in told and "copy" not in told
     (tmp_path / "plugins").mkdir()
     own = manifest_for("lerobot", "lerobot-r1lite", {}).model_copy(update={"name": "mine"})
     (tmp_path / "plugins/mine.yaml").write_text(own.model_dump_json())
