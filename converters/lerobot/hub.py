@@ -47,3 +47,14 @@ def provenance(folder: Path) -> tuple[str, str] | None:
             if match and place.parent.name == "snapshots":
                 return f"{match['owner']}/{match['name']}", place.name
     return None
+
+
+def is_outdated(folder: Path) -> bool:
+    """Whether a folder is a snapshot in the hub's cache beside the one that its main branch names."""
+    if folder.parent.name != "snapshots":
+        return False
+    try:
+        main = (folder.parent.parent / "refs/main").read_text().strip()
+    except (OSError, UnicodeError):
+        return False
+    return main != folder.name and (folder.parent / main).is_dir()

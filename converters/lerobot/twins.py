@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converters.lerobot import hub
 from converters.lerobot.discovery import DatasetFolder
 from converters.lerobot.meta import Dataset, EpisodeMeta, load_dataset
 from converters.lerobot.parquet import column_names, read_span
@@ -44,9 +45,10 @@ class Twin:
 def twins(places: Sequence[DatasetFolder]) -> list[Twin]:
     """Datasets that are copies of others, each with the one that is kept.
 
-    Kept is the one without "old", "backup" and the like in its name, then the newer version, then the first. Two are
-    the same when episodes of equal number and length have equal rows. Cost: nothing for datasets that share no lengths,
-    the rows of three episodes for others, those of all episodes for copies.
+    Kept is the one without "old", "backup" and the like in its name, then the snapshot of the main branch in the hub's
+    cache, then the newer version, then the first. Two are the same when episodes of equal number and length have equal
+    rows. Cost: nothing for datasets that share no lengths, the rows of three episodes for others, those of all episodes
+    for copies.
     """
     loaded: list[tuple[DatasetFolder, Dataset]] = []
     for place in places:
@@ -54,7 +56,14 @@ def twins(places: Sequence[DatasetFolder]) -> list[Twin]:
             loaded.append((place, load_dataset(place.folder)))
         except UsageError:
             continue
-    loaded.sort(key=lambda pair: (bool(_COPY.search(pair[0].folder.name)), _older(pair[1]), pair[0].relative))
+    loaded.sort(
+        key=lambda pair: (
+            bool(_COPY.search(pair[0].folder.name)),
+            hub.is_outdated(pair[0].folder),
+            _older(pair[1]),
+            pair[0].relative,
+        )
+    )
     found: list[Twin] = []
     kept: list[tuple[DatasetFolder, Dataset]] = []
     for place, dataset in loaded:

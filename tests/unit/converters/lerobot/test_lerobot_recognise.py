@@ -350,6 +350,19 @@ def test_a_dataset_and_its_backup(tmp_path, name):
     assert len(converter(copies="keep").discover(tmp_path / "raw").episodes) == 4
 
 
+def test_of_two_snapshots_in_the_hubs_cache_that_of_the_main_branch_is_kept(tmp_path):
+    cache = tmp_path / "datasets--me--pick"
+    for commit in ("aaa", "bbb"):
+        write_dataset(cache / "snapshots" / commit, Recipe(lengths=(5, 7), tasks=(0, 1)))
+    (cache / "refs").mkdir()
+    for commit in ("bbb", "aaa"):
+        (cache / "refs/main").write_text(f"{commit}\n")
+        found = converter().discover(tmp_path)
+        assert {ref.hints["dataset"] for ref in found.episodes} == {f"datasets--me--pick/snapshots/{commit}"}
+    (cache / "refs/main").write_text("ccc")  # not downloaded
+    assert len(converter().discover(tmp_path).episodes) == 2
+
+
 def test_what_a_backup_has_besides_is_kept(tmp_path):
     """Episodes that only one of the two has are converted; equal lengths alone are not equal recordings."""
     recipe = Recipe(lengths=(5, 7, 6), tasks=(0, 1, 0))
