@@ -63,7 +63,8 @@ class LiberoConverter:
         if self.options.absolute_actions and (manifest.normalisation.delta_actions or self.options.filter_noops):
             raise UsageError(
                 f"manifest {manifest.name!r}: option absolute_actions needs normalisation.delta_actions: [] and "
-                "filter_noops: false, which are of delta commands"
+                "filter_noops: false, which are of delta commands; copy manifests/libero.yaml, set them there, and "
+                "give it with --manifest FILE.yaml"
             )
         for name in self.options.rotation if isinstance(self.options.rotation, dict) else ():
             if name not in manifest.cameras:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from converters.libero import hdf5, paths, published
 from converters.libero.options import LiberoOptions
-from converters.libero.outcome import says_failed
+from converters.libero.outcome import names_failure, says_failed
 from converters.libero.text import Preference, TaskInstruction, choose
 from converters.shared import archives as packed
 from converters.shared.hdf5 import group_keys, open_recording
@@ -88,8 +88,9 @@ def open_files(
             with open_recording(base / place.path) as file:
                 names, others = hdf5.demo_names(file), hdf5.other_names(file)
                 attributes, masks = hdf5.read_attributes(file), hdf5.read_masks(file)
+                failed = names_failure(place.path)
                 demos = tuple(
-                    FoundDemo(name, *hdf5.demo_size(file, name, image_keys), other, says_failed(file, name))
+                    FoundDemo(name, *hdf5.demo_size(file, name, image_keys), other, failed or says_failed(file, name))
                     for name, other in (*((n, False) for n in names), *((n, True) for n in others))
                 )
                 held = _held(file)

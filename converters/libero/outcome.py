@@ -29,6 +29,11 @@ OTHER_DEMOS = 5
 """Demonstrations of a file that are asked whether their rewards tell anything."""
 
 
+def names_failure(path: str) -> bool:
+    """Whether a folder on the way to a file is called after failed demonstrations (`failed`, `failures`)."""
+    return any(_FAILURE.fullmatch(name.lower().rstrip("s")) for name in path.split("/")[:-1])
+
+
 def says_failed(file: h5py.File, name: str) -> bool:
     """Whether a demonstration's name, an attribute of it or a dataset beside its rows says that it did not succeed."""
     if any(_FAILURE.fullmatch(word) for word in re.split(r"[^a-z]+", name.lower())):

@@ -66,6 +66,7 @@ class RobotwinConverter:
         finding.check_embodiments(chosen)
         kept, skipped = finding.drop_duplicates(base, chosen)
         warnings = [*finding.listing_warnings(listing), *finding.place_warnings(chosen)]
+        warnings += finding.failure_warnings(chosen)
         if root.is_dir():
             warnings += finding.numbering_warnings(chosen)
         if stated:

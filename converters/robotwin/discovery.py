@@ -205,6 +205,19 @@ def place_warnings(recordings: Iterable[paths.RecordingFile]) -> list[str]:
     return warnings
 
 
+_FAILED = frozenset(["fail", "fails", "failed", "failure", "failures"])
+
+
+def failure_warnings(recordings: Sequence[paths.RecordingFile]) -> list[str]:
+    """Recordings in folders that are called after failures."""
+    found = [r.path for r in recordings if not _FAILED.isdisjoint(r.path.lower().split("/")[:-1])]
+    if not found:
+        return []
+    return [
+        f"{len(found)} recordings lie in folders named as failed, the first is {found[0]}; --exclude leaves them out"
+    ]
+
+
 def numbering_warnings(recordings: Iterable[paths.RecordingFile]) -> list[str]:
     """Gaps in a folder's numbering, and fewer episodes than an archive's name promises."""
     folders: dict[str, tuple[set[int], int]] = {}

@@ -140,6 +140,13 @@ def test_names_that_say_that_a_demonstration_failed(tmp_path, name, failed):
     assert len(read_all(tmp_path, other_demos=True, include_failed=True)) == 2
 
 
+@pytest.mark.parametrize(("folder", "failed"), [("failed", True), ("Failures", True), ("no_fail", False)])
+def test_folders_named_after_failures(tmp_path, folder, failed):
+    write_file(tmp_path / FILE, [0])
+    write_file(tmp_path / "libero_goal" / folder / "put_the_bowl_on_the_plate_demo.hdf5", [0, 1])
+    assert len(read_all(tmp_path)) == (1 if failed else 3) and len(read_all(tmp_path, include_failed=True)) == 3
+
+
 def test_a_mask_of_demonstrations_that_are_not_there(tmp_path):
     write_file(tmp_path / FILE, [0, 1])
     with h5py.File(tmp_path / FILE, "r+") as file:

@@ -298,3 +298,11 @@ def test_unknown_task_is_a_warning(tmp_path):
 def test_tasks_of_the_sample_world_are_known(tmp_path):
     write_sample("robotwin", tmp_path, episodes=2, seed=0)
     assert converter().discover(tmp_path).warnings == ()
+
+
+def test_recordings_in_folders_named_as_failed_are_named(tmp_path):
+    write_task(tmp_path, "archive", TASK, [0])
+    assert not any("failed" in text for text in converter().discover(tmp_path).warnings)
+    write_task(tmp_path / "failed", "archive", "click_bell", [0, 1])
+    (told,) = [text for text in converter().discover(tmp_path).warnings if "named as failed" in text]
+    assert told.startswith("2 recordings lie in") and "failed/click_bell" in told and "--exclude" in told
