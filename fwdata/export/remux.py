@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fwdata.images.video import VideoHeader, VideoPacket, nal_types
+from fwdata.images.video import SetsKnown, VideoHeader, VideoPacket, nal_types
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.video import VideoTrack, open_track
 
@@ -70,11 +70,12 @@ def plan_videos(episodes: Sequence[StoredEpisode], camera: str) -> CameraVideos 
     """How a camera's packets become files; None where they cannot be copied and frames must be encoded.
 
     They cannot where an episode holds another kind of camera, rows that are not consecutive frames, exchanged colours,
-    or a stream that MP4 does not hold. Cost: metadata, and one packet per episode.
+    or a stream that MP4 does not hold. Cost: metadata, and two packets per episode.
     """
     files: list[tuple[VideoHeader, list[StoredEpisode]]] = []
     places: list[FilePosition] = []
     frames = size = 0
+    others = False  # parameter sets that the header lacks hold at the end of the last episode
     for episode in episodes:
         track = _track(episode, camera)
         shown = None if track is None else track.picture[episode.start : episode.start + episode.num_frames]
@@ -84,7 +85,7 @@ def plan_videos(episodes: Sequence[StoredEpisode], camera: str) -> CameraVideos 
         header = track.headers[int(track.header_of[track.entry_of(int(shown[0]))])]
         count, total = _count(track, low, end), int(track.offset[end] - track.offset[low])
         same = bool(files) and header.stream() == files[-1][0].stream()
-        fits = same and size + total <= FILE_BYTES and _begins_anew(track, header, low)
+        fits = same and size + total <= FILE_BYTES and _begins_anew(track, header, low, others)
         if not header.init and not _in_band(header):
             return None
         if not fits:
@@ -93,6 +94,7 @@ def plan_videos(episodes: Sequence[StoredEpisode], camera: str) -> CameraVideos 
         files[-1][1].append(episode)
         places.append(FilePosition(len(files) - 1, frames + int(shown[0] - track.rank[low]), episode.num_frames))
         frames, size = frames + count, size + total
+        others = _leaves_others(track, header, end)
     return CameraVideos(camera, tuple(VideoFile(h, tuple(e)) for h, e in files), tuple(places))
 
 
@@ -123,9 +125,24 @@ def count_frames(file: VideoFile, camera: str) -> int:
     return total
 
 
-def _begins_anew(track: VideoTrack, header: VideoHeader, low: int) -> bool:
-    """Whether a run can follow another one: not where its first image only allows to tune in."""
-    data = track.data.rows(int(track.offset[low]), int(track.offset[low + 1])).tobytes()
+def _data(track: VideoTrack, number: int) -> bytes:
+    """Bytes of a packet."""
+    return track.data.rows(int(track.offset[number]), int(track.offset[number + 1])).tobytes()
+
+
+def _leaves_others(track: VideoTrack, header: VideoHeader, end: int) -> bool:
+    """Whether parameter sets that the header lacks hold at the end of a run: then its last entry carries them."""
+    known = SetsKnown(header.extradata, header.codec)
+    known(_data(track, int(track.entry[np.searchsorted(track.entry, end) - 1])))
+    return known.ever_other
+
+
+def _begins_anew(track: VideoTrack, header: VideoHeader, low: int, others: bool) -> bool:
+    """Whether a run can follow another one: not where its first image only allows to tune in, nor where it counts on
+    the header's parameter sets when others hold."""
+    data = _data(track, low)
+    if others and not SetsKnown(header.extradata, header.codec).carries_all(data):
+        return False
     kinds = list(nal_types(data, header.extradata, header.codec)) if header.codec in ("h264", "hevc") else []
     if header.codec == "h264":
         return any(first & 0x1F == 5 for first in kinds)

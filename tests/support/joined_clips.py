@@ -25,21 +25,29 @@ def clip(codec: str, seed: int, offset: int, form: str, count: int = FRAMES) -> 
     return made
 
 
-def joined(path: Path, codec: str, parts: Sequence[tuple[int, str]]) -> None:
-    """An MP4 of several parts: (offset, whether parameter sets are sent at its "first" keyframe or at "all")."""
+def joined(path: Path, codec: str, parts: Sequence[tuple[int, str]], bare: bool = False) -> None:
+    """An MP4 of several parts: (offset, whether parameter sets are sent at its "first" keyframe or at "all").
+
+    bare: the file's first packet carries none either.
+    """
     form, packets = {"libx264": "h264", "libx265": "hevc"}[codec], list[bytes]()
     for seed, (offset, sent) in enumerate(parts):
         with av.open(clip(codec, seed, offset, form), format=form) as source:
             for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
-                data = bytes(packet)
-                key = data.find(KEYS[codec]) if number and sent == "first" else -1
-                packets.append(data if key < 0 else b"\0" + data[key:])
+                packets.append(_slices(bytes(packet), codec) if number and sent == "first" else bytes(packet))
     with av.open(io.BytesIO(b"".join(packets)), format=form) as source, av.open(str(path), "w", format="mp4") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+        for number, data in enumerate([bytes(p) for p in source.demux(video=0) if p.size]):
+            packet = av.Packet(_slices(data, codec) if bare else data)
             packet.time_base, packet.pts, packet.dts, packet.duration = Fraction(1, 10), number, number, 1
             packet.stream, packet.is_keyframe = stream, number % GROUP == 0
             out.mux(packet)
+
+
+def _slices(data: bytes, codec: str) -> bytes:
+    """A packet without what comes before the IDR picture; unchanged where it holds none."""
+    key = data.find(KEYS[codec])
+    return data if key < 0 else b"\0" + data[key:]
 
 
 def box(data: bytes, *path: bytes) -> tuple[int, int]:

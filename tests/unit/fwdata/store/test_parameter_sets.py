@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from video_stores import video_store
 
 import fwdata
+from fwdata.export.remux import plan_videos, write_video
 
 
 def orders(count: int) -> list[NDArray[np.int64]]:
@@ -64,3 +65,24 @@ def test_one_description_twice_is_one(tmp_path: Path, monkeypatch: pytest.Monkey
     one, other = (clip("libx264", seed, 0, "mp4").getvalue() for seed in (0, 1))
     (tmp_path / "raw/task/clip.mp4").write_bytes(with_two_descriptions(one, other))
     assert check(tmp_path / "raw", monkeypatch, [range(5), range(3, 14)])[1] == []
+
+
+@pytest.mark.parametrize("sent", ["first", "all"])
+def test_an_export_does_not_carry_sets_on_to_the_next_episode(
+    sent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both begin with the header's sets; those of the first one's second part hold where it ends."""
+    folder = tmp_path / "raw/task"
+    folder.mkdir(parents=True)
+    joined(folder / "a.mp4", "libx264", [(0, "first"), (6, sent)])
+    joined(folder / "b.mp4", "libx264", [(0, "first")], bare=True)
+    recordings = {"a": ("a.mp4", range(2 * FRAMES)), "b": ("b.mp4", range(FRAMES)), "c": ("a.mp4", range(FRAMES))}
+    assert video_store(tmp_path / "raw", tmp_path / "s.zarr", monkeypatch, recordings).quarantined == []
+    store = fwdata.open(tmp_path / "s.zarr")
+    found = plan_videos(tuple(store.episodes), "wrist")
+    assert found is not None and [place.file for place in found.places] == [0, 1, 1]
+    for number, file in enumerate(found.files):
+        write_video(tmp_path / f"{number}.mp4", file, "wrist", 10, lambda rows: None)
+    for episode, place in zip(store.episodes, found.places, strict=True):
+        shown = ffmpeg_rgb(tmp_path / f"{place.file}.mp4")[place.first : place.first + place.rows]
+        assert np.array_equal(shown, episode.frames("wrist"))
