@@ -84,11 +84,11 @@ def kept_actions(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
     return kept
 
 
-def action_warnings(actions: NDArray[np.float64]) -> list[str]:
-    """Values that no published file holds: suspicious, but kept."""
+def action_warnings(actions: NDArray[np.float64], absolute: bool = False) -> list[str]:
+    """Values that no published file holds: suspicious, but kept. absolute: columns 0 to 5 are positions and angles."""
     warnings = []
     low, high = float(actions.min()), float(actions.max())
-    if low < -1 or high > 1:
+    if not absolute and (low < -1 or high > 1):
         warnings.append(f"actions reach {low:.4g} .. {high:.4g}, expected -1 .. 1")
     commands = actions[:, 6]
     other = commands[(commands != 0) & (np.abs(commands) != 1)]

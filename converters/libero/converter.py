@@ -151,7 +151,7 @@ class LiberoConverter:
             noted = remarks(file, demo_name, demos, told.text, self.options.include_failed)
         self._check_meaning(demo_name, demo)
         rows, actions, noops = self._rows(demo)
-        warnings = action_warnings(demo.actions) + self._warnings(demo, len(rows), layout_timing)
+        warnings = self._warnings(demo, len(rows), layout_timing)
         warnings += [text for text in (*turned.warnings, gripped.warning, ticking and ticking.warning, *noted) if text]
         told_by_file = about.about(ref, attributes, demo, told, turned, gripped)
         metadata = told_by_file | {
@@ -259,7 +259,7 @@ class LiberoConverter:
         return cameras.DemoPixels(path, images.key, images.rows, rows, operation, self.options.resize, images.place)
 
     def _warnings(self, demo: hdf5.Demo, rows: int, layout_timing: hdf5.Timing) -> list[str]:
-        warnings = []
+        warnings = action_warnings(demo.actions, self.options.absolute_actions)
         if demo.timing != layout_timing:
             warnings.append(
                 f"observations are {demo.timing} by their content, but the file's attributes look like {layout_timing}"

@@ -67,8 +67,7 @@ def agreeing(manifest: Manifest, options: LiberoOptions, metadata: Mapping[str, 
     found |= claims.order_option("mounts_exchanged", tuple(reversed(cameras))) if len(cameras) == 2 else {}
     opens = metadata.get("gripper_action") != OWN_RULE
     found["gripper_polarity"] = f"--gripper {'plus_closes' if opens else 'plus_opens'}"
-    if not options.absolute_actions:
-        found["action_meaning"] = "--absolute-actions"
+    found["action_meaning"] = "--no-absolute-actions" if options.absolute_actions else "--absolute-actions"
     if (other := _other_text(options, metadata)) is not None:
         found["instruction_ending"] = f"--instruction {other}"
     for name, done in _turned(metadata.get("rotation"), cameras).items():

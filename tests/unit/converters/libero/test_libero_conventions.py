@@ -167,6 +167,8 @@ def test_absolute_actions_as_the_option_says(tmp_path):
     made = Converter(manifest().model_validate(plain))
     episode = made.read(tmp_path, made.discover(tmp_path).episodes[0])
     assert episode.action_names[0] == "target_position_x" and episode.conventions.action == "absolute"
+    assert episode.conventions.options["action_meaning"] == "--no-absolute-actions"
+    assert not any("actions reach" in text for text in episode.warnings)  # positions and angles may
 
 
 # Orientation of each camera
