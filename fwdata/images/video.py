@@ -229,6 +229,9 @@ def _nal_places(data: bytes, extradata: bytes, codec: str) -> Iterator[tuple[int
 _PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 """NAL unit types: sequence and image parameter sets (ITU H.264 table 7-1), for HEVC video ones too (H.265 7-1)."""
 
+_SETS = {**_PARAMETER_SETS, "mpeg4": (0x20,)}
+"""The same, and the start codes 20 to 2F of MPEG-4's video object layer (ISO 14496-2 table 6-3)."""
+
 
 def parameter_sets(data: bytes, codec: str) -> bytes:
     """The parameter sets of an H.264 or HEVC packet with start codes, each behind one; empty where it lacks a kind."""
@@ -248,13 +251,14 @@ class SetsKnown:
     """Tells the packets that a decoder can begin at as far as parameter sets go: `SetsKnown(...)(packet)` for each in
     turn, in decode order.
 
-    Sets that packets carry hold until others come (ITU H.264 7.4.1.2.1, H.265 7.4.2.4.2). A decoder that was opened
-    with the header's lacks them, and one that was fed with them no longer knows the header's.
+    Sets that packets carry hold until others come (ITU H.264 7.4.1.2.1, H.265 7.4.2.4.2); MPEG-4 part 2 has the head of
+    a video object layer instead. A decoder that was opened with the header's lacks them, and one that was fed with them
+    no longer knows the header's.
     """
 
     def __init__(self, extradata: bytes, codec: str) -> None:
         self._extradata, self._codec = extradata, codec
-        self._kinds = _PARAMETER_SETS.get(codec, ())
+        self._kinds = _SETS.get(codec, ())
         self._other = dict.fromkeys(self._kinds, not extradata)
         self.ever_other = False
         """Whether a packet carried sets that the header lacks."""
@@ -273,11 +277,17 @@ class SetsKnown:
         """Whether a packet carries sets of every kind itself."""
         return len(self._carried(data)) == len(self._kinds)
 
+    def _kind(self, first: int) -> int:
+        """What a unit of this first byte is, as in `_SETS`."""
+        if self._codec == "mpeg4":
+            return first & 0xF0
+        return first & 0x1F if self._codec == "h264" else (first >> 1) & 0x3F
+
     def _carried(self, data: bytes) -> dict[int, list[bytes]]:
         """Kind -> its sets in a packet."""
         own: dict[int, list[bytes]] = {}
         for first, end in _nal_places(data, self._extradata, self._codec):
-            kind = data[first] & 0x1F if self._codec == "h264" else (data[first] >> 1) & 0x3F
+            kind = self._kind(data[first])
             if kind in self._kinds:
                 own.setdefault(kind, []).append(data[first:end].rstrip(b"\0"))
         return own

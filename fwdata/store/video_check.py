@@ -128,7 +128,7 @@ def _check_parameter_sets(packets: Packets) -> None:
     """DecodeError for an entry that needs parameter sets which neither the header nor it has: readers begin at any
     entry."""
     header, entries = packets.header, frozenset(packets.entries)
-    if header.codec not in ("h264", "hevc"):
+    if header.codec not in ("h264", "hevc", "mpeg4"):
         return
     known = SetsKnown(header.extradata, header.codec)
     for number, rank in enumerate(packets.ranks):

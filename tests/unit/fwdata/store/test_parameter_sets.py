@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from clips import ffmpeg_rgb
-from joined_clips import FRAMES, clip, joined, with_two_descriptions
+from clips import ffmpeg_rgb, moving, write_clip
+from joined_clips import FRAMES, GROUP, clip, joined, with_two_descriptions
 from numpy.typing import NDArray
 from video_stores import video_store
 
@@ -58,6 +61,26 @@ def test_sets_that_change_inside_of_the_packets(
     assert warnings == []
     headers = store.parts[0].record.cameras["wrist"].headers
     assert [header.codec for header in headers] == [{"libx264": "h264", "libx265": "hevc"}[codec]]
+
+
+def test_mpeg4_whose_layer_changes_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first part's head is in the container alone, the second one's in its keyframes."""
+    (tmp_path / "raw/task").mkdir(parents=True)
+    one, other = io.BytesIO(), io.BytesIO()
+    write_clip(one, moving(FRAMES), "mpeg4", gop=GROUP, fps=10)
+    options = {"mpeg_quant": "1", "flags": "+qpel"}
+    write_clip(other, moving(FRAMES, seed=1), "mpeg4", gop=GROUP, fps=10, form="m4v", options=options)
+    with av.open(io.BytesIO(other.getvalue()), format="m4v") as source:
+        later = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+    with av.open(io.BytesIO(one.getvalue())) as source, av.open(str(tmp_path / "raw/task/clip.mp4"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        first = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+        for number, data in enumerate([*first, *later]):
+            packet = av.Packet(data)
+            packet.time_base, packet.pts, packet.dts, packet.duration = Fraction(1, 10), number, number, 1
+            packet.stream, packet.is_keyframe = stream, number % GROUP == 0
+            out.mux(packet)
+    check(tmp_path / "raw", monkeypatch, [range(2), range(1, 2 * FRAMES - 1), range(2 * FRAMES - 3, 2 * FRAMES)])
 
 
 def test_one_description_twice_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
