@@ -72,10 +72,11 @@ OWN = GripperDecision(False, "default: -1 open, +1 close")
 
 @dataclass(frozen=True)
 class _Measured:
-    """sign: +1 a larger command opens, -1 it closes, 0 nothing tells; detail: the numbers."""
+    """sign: +1 a larger command opens, -1 it closes, 0 nothing tells; detail: the numbers; low: the lowest command."""
 
     sign: int
     detail: str
+    low: float = 0.0
 
 
 def decide(
@@ -107,7 +108,10 @@ def decide(
             f"({where}: {found.detail}); stored as 1 open; option gripper sets it",
         )
     if found.sign < 0:
-        return GripperDecision(False, f"measured in {where}: {found.detail}")
+        unset = found.low < 0 and commands.size and not commands.any()
+        zero = f"the gripper command is 0 in every row, where {where} has -1 and 1: it may never have been recorded; "
+        told = f"{zero}stored as open; --exclude leaves it out" if unset else None
+        return GripperDecision(False, f"measured in {where}: {found.detail}", told)
     if commands.size and commands.min() >= 0:
         return GripperDecision(
             False,
@@ -154,7 +158,7 @@ def _measure(commands: NDArray[np.float64], opening: NDArray[np.float64]) -> _Me
     second = _correlation(commands, opening)
     if sign * second < CORRELATION:
         return _Measured(0, f"{most} of {answered} switches, but correlation {second:+.2f}")
-    return _Measured(sign, f"{most} of {answered} switches, correlation {second:+.2f}")
+    return _Measured(sign, f"{most} of {answered} switches, correlation {second:+.2f}", float(commands.min()))
 
 
 def _switches(commands: NDArray[np.float64]) -> list[tuple[int, int]]:

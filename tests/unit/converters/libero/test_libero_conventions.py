@@ -76,6 +76,8 @@ def test_the_gripper_is_one_when_open_whichever_way_it_was_commanded(tmp_path, t
     told = [text for text in warnings_of(first) if "the reverse of LIBERO's -1 open / +1 close" in text]
     assert bool(told) == opens and (not told or "correlation" in told[0])
     assert "measured in demo_0" in str(second.metadata["gripper_decided_by"])  # its own gripper never moves
+    unset = [text for text in warnings_of(second) if "command is 0 in every row, where demo_0 has -1 and 1" in text]
+    assert bool(unset) == (change(1.0) == 1 and change(-1.0) == -1)
 
 
 def test_gripper_commands_that_are_all_0_are_reported(tmp_path, task):
