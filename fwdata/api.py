@@ -28,6 +28,8 @@ checksums, stitching, statistics, latents) is done by fwdata for every converter
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -90,6 +92,7 @@ __all__ = [
     "VideoHeader",
     "VideoPacket",
     "is_hub_id",
+    "is_wanted",
     "opening",
 ]
 
@@ -140,6 +143,26 @@ class Skipped:
     damaged: bool = True
     """Whether it cannot be converted. False where it is left out on purpose (a duplicate, another robot, marked as
     failed), which does not end a conversion with on_error "fail"."""
+
+
+_wanted: ContextVar[Callable[[EpisodeRef], bool] | None] = ContextVar("wanted", default=None)
+
+
+def is_wanted(ref: EpisodeRef) -> bool:
+    """Whether the user leaves a recording in (`--exclude`, `--only`). `discover` returns all, and may refuse a root
+    for what those show that are wanted."""
+    wanted = _wanted.get()
+    return wanted is None or wanted(ref)
+
+
+@contextmanager
+def wanting(wanted: Callable[[EpisodeRef], bool] | None) -> Iterator[None]:
+    """What `is_wanted` answers inside; None: always True."""
+    token = _wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,18 @@ from converters.lerobot.strays import unlisted_videos
 from converters.lerobot.survey import agreed
 from converters.lerobot.twins import twins
 from converters.shared.galaxea_text import META_NAMES
-from fwdata.api import BadEpisode, Discovery, Episode, EpisodeRef, Json, LeftOut, Skipped, UsageError, is_hub_id
+from fwdata.api import (
+    BadEpisode,
+    Discovery,
+    Episode,
+    EpisodeRef,
+    Json,
+    LeftOut,
+    Skipped,
+    UsageError,
+    is_hub_id,
+    is_wanted,
+)
 from fwdata.manifest import Manifest, load_manifest
 
 
@@ -130,11 +141,12 @@ class LerobotConverter:
         if listing.skipped and not listing.refs:  # nothing to decide on
             collected.skipped += listing.skipped
             return
-        check_rate(dataset, self.options.rate)
         rules = self._grippers(dataset, mapping)
-        scale = gripping.recorded_scale(dataset, mapping)
         name = place.relative or "dataset"
         refs = [ref for ref in listing.refs if ref.hints["episode"] not in twice]
+        wanted = [int(ref.hints["episode"]) for ref in refs if is_wanted(ref)]
+        check_rate(dataset, self.options.rate, wanted)
+        scale = gripping.recorded_scale(dataset, mapping, wanted) if wanted else None
         collected.refs += refs
         left_out: dict[str, Json] = dict(listing.left_out)
         left_out |= {"lines of the metadata": len(dataset.problems)} if dataset.problems else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -120,12 +120,15 @@ def _recorded_sign(folder: Path, stamp: int, place: Columns) -> Action:
     )
 
 
-def _scan(folder: Path, places: Sequence[Columns]) -> Iterator[NDArray[np.float64]]:
-    """These columns of the first episodes that can be read, [T, n] each; UsageError when none can."""
+def _scan(
+    folder: Path, places: Sequence[Columns], chosen: Sequence[int] | None = None
+) -> Iterator[NDArray[np.float64]]:
+    """These columns of the first episodes, or those chosen, that can be read, [T, n] each; UsageError when none can."""
     dataset = load_dataset(folder)
     keys = list(dict.fromkeys(place.key for place in places))
     reasons, read = list[str](), 0
-    for entry in list(dataset.episodes.values())[:SCANNED_EPISODES]:
+    numbers_of = list(dataset.episodes if chosen is None else chosen)[:SCANNED_EPISODES]
+    for entry in (dataset.episodes[number] for number in numbers_of):
         try:
             span = dataset.span(entry)
             table = read_span(span, keys)
@@ -139,19 +142,21 @@ def _scan(folder: Path, places: Sequence[Columns]) -> Iterator[NDArray[np.float6
         raise UsageError(reasons[0] if reasons else "the metadata list no episode")
 
 
-def recorded_scale(dataset: Dataset, mapping: Fit) -> str | None:
+def recorded_scale(dataset: Dataset, mapping: Fit, wanted: Iterable[int] | None = None) -> str | None:
     """On which scale a dataset's gripper commands are, by their largest value; None where none is named or moves.
 
-    UsageError where its episodes are on two scales: some open fully at 1, others at 100.
+    wanted: the episodes that are looked at; None: all. UsageError where they are on two scales: some open fully at 1,
+    others at 100.
     """
     places = _grippers(mapping.action, mapping.action_names)
-    return _recorded_scale(dataset.folder, dataset.stamp, places) if places else None
+    chosen = list(dataset.episodes if wanted is None else wanted)[:SCANNED_EPISODES]
+    return _recorded_scale(dataset.folder, dataset.stamp, places, tuple(chosen)) if places else None
 
 
 @lru_cache(maxsize=256)
-def _recorded_scale(folder: Path, stamp: int, places: tuple[Columns, ...]) -> str | None:
+def _recorded_scale(folder: Path, stamp: int, places: tuple[Columns, ...], chosen: tuple[int, ...]) -> str | None:
     try:
-        episodes = list(_scan(folder, places))
+        episodes = list(_scan(folder, places, chosen))
     except UsageError:
         return None  # the reading of each episode says why
     largest = max(float(np.abs(values).max()) for values in episodes)
@@ -163,7 +168,7 @@ def _recorded_scale(folder: Path, stamp: int, places: tuple[Columns, ...]) -> st
     if others:
         raise UsageError(
             f"grippers of {switching.count(others[0])} of the first {len(episodes)} episodes are on the scale "
-            f"{others[0]}, of the others on {scale}; convert them apart, or bring them to one scale"
+            f"{others[0]}, of the others on {scale}; convert them apart (--exclude, --only), or bring them to one scale"
         )
     return scale
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,12 +19,15 @@ _UNITS = (1.0, 1e3, 1e6, 1e9)
 """Timestamps are seconds; some sets write ms, us or ns."""
 
 
-def check_rate(dataset: Dataset, rate: float | None) -> None:
+def check_rate(dataset: Dataset, rate: float | None, wanted: Iterable[int] | None = None) -> None:
     """UsageError where the timestamps step by another rate than the label says, and option `rate` does not decide.
+
+    wanted: the episodes of which the first are looked at; None: all.
 
     LeRobot's own timestamps are made from the label and prove nothing; others may be measured.
     """
-    label, measured = dataset.info.fps, _measured(dataset.folder, dataset.stamp)
+    chosen = tuple(dataset.episodes if wanted is None else wanted)[:SCANNED_EPISODES]
+    label, measured = dataset.info.fps, _measured(dataset.folder, dataset.stamp, chosen)
     if rate is not None or measured is None or any(_near(measured * unit, label) for unit in _UNITS):
         return
     raise UsageError(
@@ -37,11 +41,11 @@ def _near(one: float, other: float) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _measured(folder: Path, stamp: int) -> float | None:
+def _measured(folder: Path, stamp: int, chosen: tuple[int, ...]) -> float | None:
     """Rows per unit of column timestamp, the median of the first episodes; None where it does not tell."""
     dataset = load_dataset(folder)
     steps = []
-    for entry in list(dataset.episodes.values())[:SCANNED_EPISODES]:
+    for entry in (dataset.episodes[index] for index in chosen):
         try:
             span = dataset.span(entry)
             if "timestamp" in column_names(span) and span.count > 2:

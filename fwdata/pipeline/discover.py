@@ -9,16 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fwdata.api import Discovery
+from fwdata.api import Discovery, wanting
 from fwdata.errors import BadEpisode, UsageError
 from fwdata.manifest import Manifest
 from fwdata.pipeline.guarded_open import Watch, watched
 from fwdata.pipeline.other_source import with_other_source
-from fwdata.pipeline.pick import pick_recordings
+from fwdata.pipeline.pick import is_picked, names_asked, pick_recordings
 from fwdata.pipeline.registry import chooser, load_converter
 from fwdata.pipeline.request import EPISODE_SECONDS, ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, Root, discover, name_roots, together
 from fwdata.pipeline.workers import LeftOut, Link, RetryThenLeaveOut, Task, WorkerPool
+
+type Names = tuple[tuple[str, ...], tuple[str, ...]]
+"""Recordings that are left out, and those that are taken alone."""
 
 NOT_NAMED = frozenset({"", "unknown"})
 """Names of no robot."""
@@ -34,7 +37,8 @@ def find_recordings(request: ConvertRequest, pool: WorkerPool) -> CombinedDiscov
     inside whose `opening` two workers end is skipped with the reason; FwdataError where they end outside of one.
     """
     roots = name_roots(request.roots)
-    tasks: list[Task] = [(request, root, {}) for root in roots]
+    names = names_asked(request)
+    tasks: list[Task] = [(request, root, names, {}) for root in roots]
     found = dict(pool.run(_discover, tasks, lambda: None, _losses(lambda task: str(task[1].path))))
     every = together([(root, found[root]) for root in roots])
     ids = Counter(recording.id for recording in every.recordings)
@@ -89,8 +93,11 @@ def _losses(where: Callable[[Task], str]) -> RetryThenLeaveOut:
     )
 
 
-def _discover(request: ConvertRequest, root: Root, left_out: LeftOut, *, link: Link) -> tuple[Root, Discovery]:
-    with watched(_watch(request.episode_seconds, left_out, link)):
+def _discover(
+    request: ConvertRequest, root: Root, names: Names, left_out: LeftOut, *, link: Link
+) -> tuple[Root, Discovery]:
+    wanted = partial(is_picked, root, *names) if any(names) else None
+    with watched(_watch(request.episode_seconds, left_out, link)), wanting(wanted):
         find = partial(discover, root, load_converter(request.manifest))
         return root, with_other_source(find, request.source, root.path)
 

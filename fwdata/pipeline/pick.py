@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from fwdata.api import LeftOut, Skipped
+from fwdata.api import EpisodeRef, LeftOut, Skipped
 from fwdata.errors import UsageError, did_you_mean
 from fwdata.pipeline.plan import read_plan
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
+from fwdata.pipeline.roots import CombinedDiscovery, Root, RootedRecording
 
 EXAMPLES = 2
 
@@ -23,9 +23,7 @@ def pick_recordings(request: ConvertRequest, found: CombinedDiscovery) -> Combin
     """
     plan = read_plan(request.out)
     given = bool(request.exclude or request.only)
-    exclude, only = request.exclude, request.only
-    if not given and plan is not None:
-        exclude, only = plan.exclude, plan.only
+    exclude, only = names_asked(request)
     if not exclude and not only:
         return found
     if given:
@@ -51,6 +49,20 @@ def pick_recordings(request: ConvertRequest, found: CombinedDiscovery) -> Combin
     return replace(
         found, recordings=kept, skipped=skipped, left_out=(*found.left_out, *left), exclude=exclude, only=only
     )
+
+
+def names_asked(request: ConvertRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(What is left out, what is taken alone), as asked for or else as the store's plan has it."""
+    if request.exclude or request.only:
+        return request.exclude, request.only
+    plan = read_plan(request.out)
+    return (plan.exclude, plan.only) if plan is not None else ((), ())
+
+
+def is_picked(root: Root, exclude: Sequence[str], only: Sequence[str], ref: EpisodeRef) -> bool:
+    """Whether a recording of a root is taken."""
+    recording = RootedRecording(root, ref)
+    return not _named(recording, exclude) and (not only or _named(recording, only))
 
 
 def _named(recording: RootedRecording, names: Sequence[str]) -> bool:

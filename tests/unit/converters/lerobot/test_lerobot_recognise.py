@@ -336,6 +336,22 @@ def test_episodes_of_two_scales_in_one_dataset(tmp_path):
     assert len(Converter(choose_manifest([root], {})).discover(root).episodes) == 2
 
 
+def test_what_is_left_out_by_name_is_no_reason_to_refuse(tmp_path, run):
+    """Episodes and datasets on the other scale or at another rate; the store's own plan is followed, too."""
+    values = {**arms(1.0), **{key: rows for key, rows in arms(100.0).items() if key[1] == 1}}
+    gripper_set(tmp_path / "raw/a", values)
+    gripper_set(tmp_path / "raw/b", {key: rows + np.array([0.2, 0]) for key, rows in arms(255.0).items()})
+    own = ("--out", tmp_path / "s.zarr", "--workers", 0, "--no-evidence")
+    command = ("convert", "lerobot", tmp_path / "raw", *own)
+    alone = run("convert", "lerobot", tmp_path / "raw/a", *own)
+    alone.refused(2, "grippers of 1 of the first 2 episodes", "--exclude, --only")
+    run(*command, "--exclude", "a/episode_000001").refused(2, "grippers are on different scales")
+    assert not (tmp_path / "s.zarr").exists()
+    assert run(*command, "--exclude", "a/episode_000001", "--exclude", "b/*").code == 0
+    assert run(*command).code == 0  # as its plan says
+    assert [episode.id for episode in fwdata.open(tmp_path / "s.zarr").episodes] == ["a/episode_000000"]
+
+
 @pytest.mark.parametrize("name", ["pick_old", "pick_backup", "a_copy", "pick_v2.1"])
 def test_a_dataset_and_its_backup(tmp_path, name):
     """The backup is named and left out, whatever the order of the names; an option keeps both."""
