@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from dataclasses import dataclass
@@ -58,17 +59,32 @@ class TaskInstruction:
 
 
 def parse_json(text: str | None) -> dict[str, object]:
-    """A JSON object from an attribute; empty where it is none."""
+    """A JSON object from an attribute, or one as Python prints it; empty where it is none."""
     try:
         value = json.loads(text) if text else {}
     except (ValueError, RecursionError):
-        return {}
+        value = _as_printed(text or "")
     return value if isinstance(value, dict) else {}
 
 
+MAX_PRINTED = 20_000
+"""Characters of an object as Python prints it that are read."""
+
+
+def _as_printed(text: str) -> object:
+    """The object of `str(dict)`, which some writers store in the place of JSON; None where it is none."""
+    if not text.lstrip().startswith("{") or len(text) > MAX_PRINTED:
+        return None
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
 def language_instruction(problem_info: str | None) -> str | None:
-    """`language_instruction` of a `problem_info` attribute; a list of characters or words is joined."""
-    value = parse_json(problem_info).get("language_instruction")
+    """`language_instruction` of a `problem_info` attribute, or `language`; a list of characters or words is joined."""
+    held = parse_json(problem_info)
+    value = held.get("language_instruction") or held.get("language")
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = ("" if all(len(part) == 1 for part in value) else " ").join(value)
     return _clean(value) if isinstance(value, str) else None

@@ -73,6 +73,27 @@ def test_file_names_that_do_not_follow_the_pattern(tmp_path):
     assert "Recording 7.hdf5 tells no instruction" in reason(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "info",
+    [
+        str({"problem_name": "x", "language_instruction": "push it", "more": (1, None)}),
+        str({"language_instruction": ["push", "it"]}),
+        json.dumps({"language": "push it"}),
+    ],
+)
+def test_problem_info_as_python_prints_it(tmp_path, info):
+    write_file(tmp_path / "mine" / "recording.hdf5", [0], attributes={"problem_info": info})
+    assert read_one(tmp_path).instructions == ("push it",)
+
+
+@pytest.mark.parametrize(
+    "info", ["{" * 9000, "{__import__('os'): 1}", "{'language_instruction': f()}", "{1:[]}", "{[]: 1}"]
+)
+def test_hostile_objects_tell_nothing(tmp_path, info):
+    write_file(tmp_path / FILE, [0], attributes={"problem_info": info})
+    assert read_one(tmp_path).instructions == ("turn on the stove",)
+
+
 def test_hostile_json_tells_nothing(tmp_path):
     deep = "[" * 60_000
     write_file(tmp_path / FILE, [0], attributes={"problem_info": deep, "env_args": '{"env_kwargs": 3}'})
