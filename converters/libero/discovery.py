@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from converters.libero import hdf5, paths, published
 from converters.libero.options import LiberoOptions
 from converters.libero.outcome import names_failure, says_failed
+from converters.libero.task_name import parse_task
 from converters.libero.text import Preference, TaskInstruction, choose
 from converters.shared import archives as packed
 from converters.shared.hdf5 import group_keys, open_recording
@@ -228,7 +229,7 @@ def place_warnings(listing: paths.Hdf5Listing, files: Sequence[paths.TaskFile]) 
     warnings += _about("suite folders without a task file", listing.empty)
     unknown = [file.path for file in files if file.suite == paths.UNKNOWN]
     warnings += _about("neither folder nor file name tells the suite", unknown)
-    homes = [(file, paths.suite_of_task(file.task)) for file in files]
+    homes = [(file, paths.suite_of_task(_without_marks(file.task))) for file in files]
     moved = [f"{file.path} ({home})" for file, home in homes if home not in (None, file.suite)]
     warnings += _about("the folder names another suite than the one the task is from", moved)
     seen: dict[tuple[str, str], str] = {}
@@ -239,6 +240,14 @@ def place_warnings(listing: paths.Hdf5Listing, files: Sequence[paths.TaskFile]) 
             doubles.append(f"{first} and {file.path}")
     warnings += _about("the same task lies there more than once, its demonstrations would count twice", doubles)
     return warnings
+
+
+def _without_marks(task: str) -> str:
+    """A published task without what was added to its name; others as they are."""
+    name = parse_task(task)
+    if not name.published or name.words is None:
+        return task
+    return "_".join([*([name.scene] if name.scene else []), *name.words.split()])
 
 
 def _about(what: str, items: Sequence[str]) -> list[str]:
@@ -283,7 +292,7 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
         *_about(f"recorded at another rate than the manifest's {hz:g} Hz", rates),
         *_about("the file's name ends in a perturbation or number, which is not part of the instruction", named),
         *_about("a text in the file ends in the name of a perturbation, which is not taken for a part of it", cut),
-        *_about("the text goes on after that of a published task, which may be a mark on the file alone", marks),
+        *_about("the text ends in what may be a mark on the file alone", marks),
         *_about("problem_info has another instruction than the file name", texts),
     ]
 

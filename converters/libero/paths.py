@@ -63,8 +63,8 @@ class Hdf5Listing:
 
 def suite_of_task(task: str) -> str | None:
     """The suite a task name belongs to, where the name alone tells."""
-    scene, rest = split_task(task)
-    return SUITE_OF_TASK.get(task if scene is None else f"{scene}_{rest}") or ("libero_90" if scene else None)
+    scene = split_task(task)[0]
+    return SUITE_OF_TASK.get(task) or ("libero_90" if scene and task.startswith(scene) else None)
 
 
 def place(folders: Sequence[str], path: str, num_bytes: int) -> TaskFile:

@@ -18,9 +18,16 @@ _SCENE = re.compile(r"(?P<scene>(?:KITCHEN|LIVING_ROOM|STUDY)_SCENE[0-9]{1,3})_(
 _OTHER_SCENE = re.compile(r"(?P<scene>[A-Z][A-Z_]*_SCENE[0-9]{1,3})_(?P<rest>.+)")
 _WORDS = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
 _LANGUAGE = re.compile(r"(?P<rest>.*)_language_?[0-9]+")
-_PERTURBATION = re.compile(
-    r"(?P<rest>.*?)_(?:(?:table|tb|light|add|noise|initstate|sample|level)_?[0-9]+|view(?:_-?[0-9]+(?:\.[0-9]+)?)+)"
+_PLUS = r"table|tb|light|add|noise|initstate|sample|level"
+_COPY = (
+    r"(?:robot_)?init|init_state|background|bg|texture|camera|cam|seed|episode|ep|traj|trajectory|trial|run|variation"
+    r"|variant|var|version|v|pose|distractors?|config|copy"
 )
+_VIEW = r"view(?:_-?[0-9]+(?:\.[0-9]+)?)+"
+_PERTURBATION = re.compile(rf"(?P<rest>.*?)_(?:(?:{_PLUS})_?[0-9]+|{_VIEW})")
+"""Names of LIBERO-plus, which no text ends in."""
+_MARK = re.compile(rf"(?P<rest>.*?)_(?:(?:{_PLUS}|{_COPY})_?[0-9]+|{_VIEW})")
+"""The same, and those that others give to copies of one task's file."""
 _NUMBERS = re.compile(r"(?P<rest>.*[a-z])(?:_[0-9]+)+")
 _RENAMED_SUITE = re.compile(
     r"libero[_-](?:spatial|object|goal|10|90)[_-]"
@@ -67,7 +74,7 @@ def parse_task(task: str) -> TaskName:
     base, rewritten = rest, False
     while not _is_published(scene, base):
         language = _LANGUAGE.fullmatch(base)
-        shorter = language or _PERTURBATION.fullmatch(base)
+        shorter = language or _MARK.fullmatch(base)
         if shorter is None or shorter["rest"].rpartition("_")[2] in _UNFINISHED:  # put_the_can_on_table_2
             break
         base, rewritten = shorter["rest"], rewritten or language is not None
@@ -133,6 +140,12 @@ def mark_after_published(name: TaskName) -> str | None:
     return None
 
 
+def glued_number(text: str) -> str | None:
+    """The last word of a text where it ends in a number, e.g. `mark7`, which may be one of its objects or a mark."""
+    last = text.split()[-1:]
+    return last[0] if last and re.fullmatch(r"[a-z]+[0-9]+", last[0]) else None
+
+
 _COPIES = frozenset("copy failed success successful backup old new tmp temp final retry demo test".split())  # noqa: SIM905
 """Words that mark a file by themselves, behind a published text."""
 
@@ -142,7 +155,10 @@ _VARIED = frozenset(
 )
 """Words that mark a file where a number is with them; else they may belong to a sentence (`the stove light`)."""
 
-_UNFINISHED = frozenset("a an at for from in into of off on onto out over the to under up with".split())  # noqa: SIM905
+_UNFINISHED = frozenset(
+    """a an and at behind beside between by for from in into near of off on onto out over the to toward towards under up
+    with""".split()  # noqa: SIM905
+)
 """Words that no sentence ends in: what follows them belongs to it."""
 
 

@@ -8,7 +8,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from converters.libero.task_name import TaskName, mark_after_published, parse_file, renames_tasks, unmarked
+from converters.libero.task_name import (
+    TaskName,
+    glued_number,
+    mark_after_published,
+    parse_file,
+    renames_tasks,
+    unmarked,
+)
 from fwdata.errors import BadEpisode
 
 type Preference = Literal["file_name", "problem_info", "file_name_always"]
@@ -53,9 +60,12 @@ class TaskInstruction:
 
     @property
     def mark(self) -> str | None:
-        """What follows a published task's text at the end of one in the file that only spells the file's name."""
+        """What may be a mark at the end of a text that only the file's name tells: a word with a number, or what
+        follows a published task's text where the text in the file spells its name."""
         alone = self.problem_info in (None, self.file_name) and self.bddl in (None, self.file_name)
-        return self.goes_on if alone and self.source != "file name" and self.text == self.file_name else None
+        if not alone or self.text != self.file_name:
+            return None
+        return glued_number(self.text) or (self.goes_on if self.source != "file name" else None)
 
 
 def parse_json(text: str | None) -> dict[str, object]:
