@@ -48,6 +48,6 @@ class LiberoOptions(Model):
     other_demos: bool = False
     """Also take groups with other names than demo_N that hold actions."""
     include_failed: bool = False
-    """Also take demonstrations whose attributes say that they failed."""
+    """Also take demonstrations of which a name, a folder, an attribute or a dataset says that they failed."""
     max_episodes_per_task: int | None = Field(default=None, ge=1)
     """Only the first demonstrations of every task file; null: all."""
