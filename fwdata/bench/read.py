@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fwdata.bench.timing import Timing, best
 from fwdata.errors import UsageError
+from fwdata.store.codec import crc32c
 from fwdata.store.row_reader import OpenShard
 
 if TYPE_CHECKING:
@@ -103,7 +104,6 @@ def _calls(
 
 def _floor(calls: Sequence[_Call], windows: int) -> Callable[[], int]:
     """Only the calls that read and check rows, with every place known beforehand."""
-    from awscrt.checksums import crc32c
 
     def work() -> int:
         for opened, offset, body in calls:

@@ -1,11 +1,10 @@
 """Random rows of latent arrays, read straight into the caller's memory.
 
 A row that a process reads for the first time comes by one `preadv`, so that a file that is cut off or that the system
-cannot read is an error with a name; from then on it is copied from the mapped file, in two thirds of the time. Either
-way one CRC-32C of its bytes is compared with the array's own list of checksums (`fwdata.store.codec`), which covers
-both the bytes and their position. It is awscrt's, which takes half of google-crc32c's time where the processor has
-AVX-512 (2.4 and 4.7 us of 138 kB), and is imported with the first reader: that takes 30 ms. Without locks, so that a
-process may fork at any time.
+cannot read is an error with a name; from then on it is copied from the mapped file, in two thirds of the time. The
+first time one CRC-32C of its bytes is compared with the array's own list of checksums (`fwdata.store.codec`), which
+covers both the bytes and their position; from then on their XXH3 with that of the first time: it tells any change, too,
+in a half to a third of the time. Without locks, so that a process may fork at any time.
 """
 
 from __future__ import annotations
@@ -14,15 +13,18 @@ import contextlib
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterable
+from array import array as Numbers
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from fwdata.errors import StoreDamaged
 from fwdata.store.array import ChunkedArray
+from fwdata.store.codec import crc32c
 from fwdata.store.mounts import on_own_disk
 from fwdata.store.remote_rows import FarRow, RemoteRows
 
@@ -54,12 +56,15 @@ class OpenShard:
     file is cut off while the row is copied (its length is asked for before every batch).
     """
 
+    __slots__ = ("_bytes", "_may_map", "checksums", "copy", "fd", "hashes", "mapped", "offsets", "unread")
+
     def __init__(self, array: ChunkedArray, shard: int, copy: Path | None = None) -> None:
         table = array.row_table(shard, copy)
         self.copy = copy
         self.fd = os.open(table.path, os.O_RDONLY)
         self.offsets, self.checksums = table.offsets, table.checksums
         self.unread = bytearray(b"\1" * len(table.offsets))
+        self.hashes = Numbers("Q", bytes(8 * len(table.offsets)))
         self._bytes = os.fstat(self.fd).st_size
         self.mapped: memoryview | None = None
         self._may_map = on_own_disk(table.path)
@@ -100,9 +105,6 @@ class RowReader:
     """
 
     def __init__(self, verify: Verify = "always") -> None:
-        from awscrt.checksums import crc32c
-
-        self._crc32c: Callable[[memoryview], int] = crc32c
         self._always = verify == "always"
         self._arrays: dict[int, ChunkedArray] = {}
         self._blocks = np.ones(0, np.int64)
@@ -169,26 +171,38 @@ class RowReader:
     def _fill(self, found: Iterable[_Found], out: NDArray[Any]) -> list[int]:
         """Copy rows to their positions in out; the positions of those whose checksum does not hold. Apart from the
         search for them, which the copies push out of the processor's cache."""
-        crc32c, preadv, always = self._crc32c, os.preadv, self._always
+        known, always = xxh3_64_intdigest, self._always
         flat = memoryview(out.reshape(-1).view(np.uint8))
         size, wrong = len(flat) // len(out), []
         for opened, slot, position in found:
             if opened is None:
                 continue
             body = flat[position * size : position * size + size]
-            offset, mapped, unread = opened.offsets[slot], opened.mapped, opened.unread[slot]
-            if mapped is None and not unread:
-                mapped = opened.map()
-            if mapped is None or unread:
-                whole = preadv(opened.fd, (body,), offset) == size
-            else:
+            mapped = opened.mapped
+            if mapped is not None and not opened.unread[slot]:
+                offset = opened.offsets[slot]
                 body[:] = mapped[offset : offset + size]
-                whole = True
-            if whole and not ((always or unread) and crc32c(body) != opened.checksums[slot]):
-                opened.unread[slot] = 0
-            else:
+                if always and known(body) != opened.hashes[slot]:
+                    wrong.append(position)
+            elif not self._fill_one(opened, slot, body):
                 wrong.append(position)
         return wrong
+
+    def _fill_one(self, opened: OpenShard, slot: int, body: memoryview) -> bool:
+        """Read a row that was not read before, or whose file is not mapped. False when its checksum does not hold."""
+        offset, unread = opened.offsets[slot], opened.unread[slot]
+        mapped = None if unread else opened.map()
+        if mapped is not None:
+            body[:] = mapped[offset : offset + len(body)]
+        elif os.preadv(opened.fd, (body,), offset) != len(body):
+            return False
+        if not unread:
+            return not self._always or xxh3_64_intdigest(body) == opened.hashes[slot]
+        if crc32c(np.frombuffer(body, np.uint8)) != opened.checksums[slot]:
+            return False
+        opened.hashes[slot] = xxh3_64_intdigest(body) if self._always else 0
+        opened.unread[slot] = 0
+        return True
 
     def _open(self, key: int, array: ChunkedArray, shard: int) -> OpenShard | None:
         """A shard, from its copy on this machine where it lies elsewhere; None when there is no copy yet."""

@@ -46,7 +46,7 @@ class WindowRows:
                 parts[id(cache), episode.part.name] = len(self._parts)
                 self._parts.append((cache, episode.part))
         self._part = np.array([parts[id(cache), e.part.name] for cache, e in self._owners], np.int64)
-        self._length = np.array([e.num_frames for _, e in self._owners], np.int64)
+        self._length = np.array([e.num_frames for _, e in self._owners], np.uint64)
         self._frame = np.array([e.start for _, e in self._owners], np.int64)
         self._window = np.full(len(self._owners), -1, np.int64)
         self._stride = self._owners[0][0].stride if self._owners else 1
@@ -124,9 +124,9 @@ class WindowRows:
         )
 
 
-def _outside(numbers: NDArray[np.int64], below: int | NDArray[np.int64]) -> int | None:
+def _outside(numbers: NDArray[np.int64], below: int | NDArray[np.uint64]) -> int | None:
     """Position of the first number that is negative or not below its bound."""
-    wrong = (numbers < 0) | (numbers >= below)
+    wrong = numbers.astype(np.int64, copy=False).view(np.uint64) >= below  # negative ones are the largest
     return int(np.flatnonzero(wrong)[0]) if np.count_nonzero(wrong) else None
 
 

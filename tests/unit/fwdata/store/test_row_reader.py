@@ -9,7 +9,6 @@ import pytest
 
 from fwdata.errors import StoreDamaged
 from fwdata.store.array import ArrayWriter, ChunkedArray
-from fwdata.store.codec import crc32c
 from fwdata.store.files import LocalFiles
 from fwdata.store.layout import ArraySpec
 from fwdata.store.row_reader import RowReader
@@ -54,11 +53,3 @@ def test_a_row_whose_checksum_does_not_hold_is_named(tmp_path: Path) -> None:
     out = np.empty((2, 5), np.uint8)
     with pytest.raises(StoreDamaged, match="chunk 3: checksum"):
         reader.read(np.array([0, 0]), np.array([2, 10]), out)
-
-
-@pytest.mark.parametrize("size", [0, 1, 15, 255, 4096, 92_161])
-def test_the_checksum_of_rows_is_that_of_stored_chunks(size: int) -> None:
-    from awscrt.checksums import crc32c as of_rows
-
-    data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
-    assert of_rows(memoryview(data)) == crc32c(data)
