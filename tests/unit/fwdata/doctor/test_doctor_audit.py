@@ -265,6 +265,7 @@ CASES: dict[str, Case] = {
     "duplicate_episodes": Case(CLEAN, lambda: [*clean_set(), changed(clean_set()[2], id="again")], "warn"),
     "instruction_typos": Case(CLEAN, every(said("put the red blocck into the box"), 1), "warn"),
     "instruction_task": Case(tasks, lambda: tasks(wrong=3), "warn"),
+    "instruction_placeholder": Case(CLEAN, every(said("TODO")), "warn"),
     "instruction_ending": Case(CLEAN, every(said("put the red block into the box table 14")), "warn"),
     "unwritten_rows": Case(CLEAN, every(rows(unwritten)), "stop"),
     "start_pose": Case(

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, pooled, told, two_arms, with_claims
 
+from converters.libero.published import TEXTS
+from converters.robotwin.paths import TASKS
 from fwdata.errors import UsageError
 from fwdata.evidence import shared_values
 from fwdata.evidence.detectors.duplicates import digests_of, exact_pairs
+from fwdata.evidence.detectors.placeholders import is_placeholder
 from fwdata.evidence.detectors.text import near_misses
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure, pool
@@ -153,6 +156,35 @@ def test_the_suffix_of_a_perturbed_file_never_ends_an_instruction(ending: str) -
 def test_a_number_that_belongs_to_the_sentence_is_no_suffix(text: str) -> None:
     episode = with_claims(changed(clean_set()[0], instruction=text), layout="libero")
     assert told("instruction_ending", episode)[""].verdict == "confirmed"
+
+
+NOT_WRITTEN = [
+    "TODO",
+    "test",
+    "Test 3",
+    "task_0",
+    "dummy task",
+    "<your task description here>",
+    "None",
+    "N/A",
+    "...",
+    "7",
+]
+NOT_WRITTEN += ["xxx", "TODO: write this", "Insert the instruction", "asdf", "\u6d4b\u8bd5"]
+
+
+@pytest.mark.parametrize("text", NOT_WRITTEN)
+def test_a_placeholder_is_no_instruction(text: str) -> None:
+    episodes = [changed(e, instruction=text, thumbnails={}) for e in clean_set()[:2]]
+    found = pooled("instruction_placeholder", episodes)[""]
+    assert (found.verdict, found.action, found.against) == ("contradicted", "warn", 2)
+
+
+def test_no_published_instruction_is_a_placeholder() -> None:
+    seen = [*TEXTS, *(name.replace("_", " ") for name in TASKS)]
+    others = ["run to the door", "test the switch", "put the sample into the tray", "write the text", "pick", "wave"]
+    others += ["put the label on the box", "open task drawer 2", "empty", "\u62ff\u8d77\u676f\u5b50"]
+    assert len(seen) >= 150 and not [text for text in [*seen, *others] if is_placeholder(text)]
 
 
 def test_unusual_rows_are_noted() -> None:
