@@ -10,7 +10,7 @@ import numpy as np
 from fwdata.doctor.caches import cache_findings
 from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine
 from fwdata.doctor.findings import ORDER, Checkup, CountedShare, DoctorFinding, listed
-from fwdata.doctor.remedies import Patient, flags_of, remedy
+from fwdata.doctor.remedies import Patient, command_in, flags_of, remedy
 from fwdata.evidence import sentences
 from fwdata.evidence.records import Severity
 from fwdata.pipeline.stored_episode import episode_input
@@ -110,10 +110,14 @@ def left_out_finding(
     listing = "; ".join(f"{kind.count} times: {kind.text}{'' if kind.same else ', and the like'}" for kind in kinds[:3])
     sentence = f"{len(items)} of {len(items) + episodes} recordings are left out ({listing})"
     retry = patient.is_store and name == "quarantined"
+    sources = [item.source for item in items]
     command = patient.retry() if retry else ""
-    sources = listed([item.source for item in items])
+    if name == "unreadable":
+        command = command_in(kinds[0].text) or patient.option_in(kinds[0].text)
+        command = command or patient.without(sources, len(items) + episodes)
     shares = tuple(CountedShare(kind.text, kind.count, len(items) + episodes) for kind in kinds)
-    return DoctorFinding(severity, name, sentence, "", float(len(items)), sources, len(items), command, shares=shares)
+    first = listed(sources)
+    return DoctorFinding(severity, name, sentence, "", float(len(items)), first, len(items), command, shares=shares)
 
 
 def _mixed(store: Store, patient: Patient) -> list[DoctorFinding]:

@@ -43,6 +43,7 @@ def add_exhibit(report: Report, finding: DoctorFinding, album: Album) -> None:
     elif finding.detector.startswith("instruction"):
         seen = [shown for name in finding.episodes[:PANELS] if (shown := album.episode(name))]
         report.table(("episode", "instruction"), [(shown.id, shown.instruction) for shown in seen])
+        _strips(report, finding, episode)
     elif finding.detector == "duplicate_episodes":
         _twice(report, finding, album)
     elif finding.detector == "idle_stretch":

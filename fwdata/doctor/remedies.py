@@ -107,6 +107,19 @@ _OPTION = re.compile(
 """An option that a warning names, such as "option clock = shift" or "option task sets another"."""
 
 
+_COMMAND = re.compile(
+    r"git lfs install && git lfs pull(?: --include '[^']*')?|hf download [^;,()`]+|git xet checkout"
+    r"|git annex get '[^']*'|pip install \w+|find \. .+? \{\} \\;"
+)
+"""A command that the reason of a recording left out gives: it fetches or unpacks the content."""
+
+
+def command_in(text: str) -> str:
+    """The command that a reason gives; empty where it gives none."""
+    found = _COMMAND.search(text)
+    return found.group().strip() if found else ""
+
+
 SINGLE = {
     "unwritten_rows",
     "start_pose",
@@ -125,7 +138,7 @@ SINGLE = {
 OF_CAMERA = {"camera_frozen", "camera_content", "camera_delay"}
 """Detectors whose finding is fixed by training without the camera, where most episodes show it."""
 
-TEXTS = {"instruction_typos", "instruction_ending", "instruction_task"}
+TEXTS = {"instruction_typos", "instruction_ending", "instruction_task", "instruction_placeholder"}
 
 PER_EPISODE = SINGLE | OF_CAMERA | TEXTS | {"column_units", "duplicate_episodes"}
 """Detectors whose finding is fixed by leaving the episodes out."""
@@ -146,7 +159,8 @@ def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = 
     if option and (option.startswith("--") or verdict.action == "stop"):
         return patient.convert(option if option.startswith("--") else f"--manifest CORRECTED.yaml  # {option}")
     if verdict.detector in PER_EPISODE:
-        fix = patient.without(verdict.episodes, total, verdict.against)
+        copies = verdict.detector == "duplicate_episodes"  # one of each stays, however many there are
+        fix = patient.without(verdict.episodes, total + verdict.against * copies, verdict.against)
         if fix:
             return fix
     if verdict.detector in OF_CAMERA:

@@ -90,6 +90,7 @@ SEEN = {
     "wrists": ("wrists_exchanged", "", "data:image/webp"),
     "length": ("episode_length", "", "data:image/webp"),
     "text": ("instruction_typos", "", "<td>"),
+    "instruction": ("instruction_placeholder", "", "data:image/webp"),
     "windows": ("unreachable_windows", "", "Frames marked not valid"),
 }
 

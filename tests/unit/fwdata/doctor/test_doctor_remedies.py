@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from fwdata.api import Skipped
+from fwdata.doctor.checkup import left_out_finding
 from fwdata.doctor.remedies import Patient, remedy
 from fwdata.evidence.records import DatasetVerdict
 
@@ -22,3 +26,34 @@ def test_two_kinds_of_episodes_are_converted_apart() -> None:
     assert remedy(patient, many, 60, option).endswith("  # all 40 of them; the others without this, to another store")
     whole = replace(found, verdict="contradicted", episodes_for=0)
     assert remedy(patient, whole, 3, option) == f"fwdata convert libero raw --out NEW.zarr {option}"
+
+
+def test_copies_are_left_out_however_many_they_are() -> None:
+    """One of each stays."""
+    patient = Patient("raw", "libero", False)
+    found = DatasetVerdict(
+        "duplicate_episodes", "contradicted", episodes_for=1, against=3, action="warn", episodes=("b", "c", "d")
+    )
+    assert remedy(patient, found, 4) == ("fwdata convert libero raw --out NEW.zarr --exclude b --exclude c --exclude d")
+    many = replace(found, against=24, episodes=tuple(str(n) for n in range(12)))
+    assert remedy(patient, many, 25).endswith("--exclude 11  # and 12 more: run the doctor again")
+
+
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [
+        ("a.hdf5 is a Git LFS pointer of a file of 9 bytes, not its content; fetch the content: git lfs install && git "
+         "lfs pull --include 'a.hdf5' in the cloned repository (all files: without --include), or download the dataset "
+         "with `hf download`", "git lfs install && git lfs pull --include 'a.hdf5'"),
+        ("incomplete download: 2 of 9 files are missing; fetch them: hf download OWNER/NAME --repo-type dataset "
+         "--local-dir raw", "hf download OWNER/NAME --repo-type dataset --local-dir raw"),
+        ("packed by HDF5 filter 32001 (blosc), which is not installed; pip install hdf5plugin, or set HDF5_PLUGIN_PATH",
+         "pip install hdf5plugin"),
+        ("action row 0 is no state; option actions = recorded keeps such targets as they are",
+         "fwdata convert robotwin raw --out NEW.zarr --set actions=recorded"),
+        ("a.hdf5 is empty (0 bytes)", "fwdata convert robotwin raw --out NEW.zarr --exclude a.hdf5"),
+    ],
+)  # fmt: skip
+def test_recordings_that_cannot_be_read_come_with_a_command(reason: str, command: str) -> None:
+    patient = Patient("raw", "robotwin", False)
+    assert left_out_finding("unreadable", "warn", [Skipped("a.hdf5", reason)], 8, patient).command == command
