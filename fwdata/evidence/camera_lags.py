@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from fwdata.evidence.records import MotionTrace
 from fwdata.evidence.shared_values import drawn
@@ -98,7 +99,9 @@ class Overlaps:
         seen = shown[past + lags] - shown[first + lags]
         self.squares: Floats = powers[past + lags] - powers[first + lags] - seen**2 / self._rows
         """float64 [lags], of the energy."""
-        shifts = np.lib.stride_tricks.sliding_window_view(np.pad(energy, reach), len(energy))
+        padded = np.zeros(len(energy) + 2 * reach)
+        padded[reach : reach + len(energy)] = energy
+        shifts = as_strided(padded, (2 * reach + 1, len(energy)), 2 * padded.strides)
         self.moments: Floats = shifts @ speeds - self._sums * (seen / self._rows)[:, None]
         """float64 [lags, D], of speeds and energy."""
         self._whole = speeds.T @ speeds

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.evidence.signals import Floats
+from fwdata.evidence.signals import Floats, spread_places
 
 FEWEST, SCENE, MARGIN = 5, 0.7, 0.3
 """Episodes with both cameras that are compared; correlation of the first images of both cameras from which two episodes
@@ -40,7 +40,7 @@ def exchanged_views(one: Floats, other: Floats) -> ExchangedViews | None:
     1. None where there are none. Cost: four products of [n, P] with at most 512 of them."""
     if len(one) < FEWEST:
         return None
-    others = np.unique(np.linspace(0, len(one) - 1, OTHERS).round().astype(np.int64))
+    others = spread_places(len(one), OTHERS)
     straight = np.minimum(one @ one[others].T, other @ other[others].T)
     crossed = np.minimum(one @ other[others].T, other @ one[others].T)
     straight[others, np.arange(len(others))] = crossed[others, np.arange(len(others))] = -1.0

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
-from fwdata.evidence.own_lags import scores_of
+from fwdata.evidence.own_lags import scores_in_step
 from fwdata.evidence.records import MotionTrace
 from fwdata.evidence.signals import Floats, middle
 
@@ -75,5 +73,4 @@ def _with_joints(one: MotionTrace, other: MotionTrace) -> MotionTrace:
 
 def _scores(traces: Sequence[MotionTrace]) -> Floats:
     """float64 [n], correlation of each one's images with what its joints explain by the weights of the others."""
-    found: Floats = scores_of(traces, 0, np.ones(len(traces), np.bool_))[:, 0]
-    return found
+    return scores_in_step(traces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -202,19 +203,43 @@ def reach_of(traces: Sequence[MotionTrace]) -> int:
 
 def weights_of(traces: Sequence[MotionTrace]) -> Floats:
     """float64 [D], weights of the joints that explain the images of some episodes without a lag."""
-    cut = [(t.speeds - t.speeds.mean(axis=0), t.energy - t.energy.mean()) for t in traces]
-    zero = np.zeros(traces[0].speeds.shape[1])
-    return non_negative_fit(sum((x.T @ x for x, _ in cut), np.diag(zero)), sum((x.T @ y for x, y in cut), zero))
+    zero, products = np.zeros(traces[0].speeds.shape[1]), [t.products for t in traces]
+    return non_negative_fit(
+        sum((gram for gram, _, _ in products), np.diag(zero)), sum((m for _, m, _ in products), zero)
+    )
 
 
 def scores_of(traces: Sequence[MotionTrace], reach: int, kept: NDArray[np.bool_]) -> Floats:
     """float64 [n, 2 reach + 1]: correlation of each episode at every lag, by the weights of the other kept ones."""
-    cut = [(t.speeds - t.speeds.mean(axis=0), t.energy - t.energy.mean()) for t in traces]
-    grams, moments = np.stack([x.T @ x for x, _ in cut]), np.stack([x.T @ y for x, y in cut])
-    without = ~np.eye(len(traces), dtype=np.bool_) & kept
-    left = np.stack([grams[others].sum(axis=0) for others in without])
-    right = np.stack([moments[others].sum(axis=0) for others in without])
-    weights = non_negative_fits(left, right)
+    if kept.all():
+        return _scores_of_all(tuple(traces), reach)
+    return _lagged_scores(traces, reach, _weights_without(traces, kept))
+
+
+@lru_cache(maxsize=8)
+def _scores_of_all(traces: tuple[MotionTrace, ...], reach: int) -> Floats:
+    """The same where all are kept, as both detectors ask of every camera first."""
+    return _lagged_scores(traces, reach, _weights_without(traces, np.ones(len(traces), np.bool_)))
+
+
+def scores_in_step(traces: Sequence[MotionTrace]) -> Floats:
+    """float64 [n], the same without a lag and of all, from the products alone."""
+    weights = _weights_without(traces, np.ones(len(traces), np.bool_))
+    grams, moments, squares = (np.stack(each) for each in zip(*(t.products for t in traces), strict=True))
+    explained = ((grams @ weights[..., None])[..., 0] * weights).sum(axis=1)
+    return _ratio((moments * weights).sum(axis=1), np.sqrt(np.maximum(explained, 0.0) * squares))
+
+
+def _weights_without(traces: Sequence[MotionTrace], kept: NDArray[np.bool_]) -> Floats:
+    """float64 [n, D], weights of the joints by the other kept ones of n episodes."""
+    grams, moments = (np.stack([t.products[place] for t in traces]) for place in (0, 1))
+    left = grams[kept].sum(axis=0) - grams * kept[:, None, None]
+    right = moments[kept].sum(axis=0) - moments * kept[:, None]
+    return non_negative_fits(left, right)
+
+
+def _lagged_scores(traces: Sequence[MotionTrace], reach: int, weights: Floats) -> Floats:
+    """float64 [n, 2 reach + 1]: correlation of each episode at every lag, by weights [n, D]."""
     pairs = [((t.speeds @ each)[:, None], t.energy[:, None]) for t, each in zip(traces, weights, strict=True)]
     return np.stack([each[:, 0] for each in lagged_each(pairs, [range(-reach, reach + 1)] * len(pairs))])
 

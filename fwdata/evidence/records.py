@@ -116,7 +116,7 @@ class Verdict:
         return _known(cls, data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MotionTrace:
     """What a lag of a camera is pooled from: image energy and joint speeds of one episode."""
 
@@ -140,6 +140,13 @@ class MotionTrace:
         commands = None if self.commands is None else self.commands.astype(float)
         energy, speeds = self.energy.astype(float), self.speeds.astype(float)
         return replace(self, energy=energy, speeds=speeds, commands=commands)
+
+    @cached_property
+    def products(self) -> tuple[NDArray[Any], NDArray[Any], float]:
+        """(X'X [D, D], X'y [D], y'y) of its speeds X and energy y, each less its mean: what all fits without a lag
+        are made from."""
+        speeds, energy = self.speeds - self.speeds.mean(axis=0), self.energy - self.energy.mean()
+        return speeds.T @ speeds, speeds.T @ energy, float(energy @ energy)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,14 @@ def percentile(values: Floats, share: float) -> Floats:
     high = min(low + 1, len(ordered) - 1)
     found: Floats = ordered[low] + (ordered[high] - ordered[low]) * (place - low)
     return np.where(np.isnan(ordered[-1]), np.nan, found)
+
+
+@lru_cache(maxsize=64)
+def spread_places(count: int, most: int) -> NDArray[np.int64]:
+    """int64 [n], at most so many of `count` places, evenly spread, in order; not to be changed."""
+    if count <= most:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
 
 
 def active_columns(rows: Floats) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from fwdata.evidence.claims import ArmClaim
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Verdict
+from fwdata.evidence.signals import spread_places
 
 LOOKED_AT = 32
 """Frames, evenly spread, whose pixels are compared."""
@@ -72,9 +73,11 @@ def _busiest(episode: EpisodeInput) -> ArmClaim | None:
 
 
 def changed_share(images: NDArray[np.uint8]) -> float:
-    """Share of the pixels of uint8 [T, h, w] that change over the episode. Cost: 1 ms for 48x64 pixels."""
-    at = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).round().astype(np.int64))
-    return float((images[at].astype(np.float32).std(axis=0) > CHANGED).mean())
+    """Share of the pixels of uint8 [T, h, w] that change over the episode. Cost: 60 us for 48x64 pixels."""
+    values = images[spread_places(len(images), LOOKED_AT)].astype(np.float32)  # whose sums are below 2^24, so exact
+    count, sums = len(values), values.sum(axis=0).astype(np.float64)
+    squares = np.einsum("tij,tij->ij", values, values).astype(np.float64)
+    return float((count * squares - sums**2 > (CHANGED * count) ** 2).mean())
 
 
 DETECTORS = (ExchangedMount(),)

@@ -13,7 +13,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.exchanged_views import FEWEST as FEWEST_OF_BOTH
 from fwdata.evidence.exchanged_views import exchanged_views
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, LookTrace
-from fwdata.evidence.signals import Floats, medians, middle
+from fwdata.evidence.signals import Floats, medians, middle, spread_places
 
 NEIGHBOURS, FEWEST = 5, 5
 """Other episodes that one is compared with, the nearest, and episodes of a camera that make the comparison."""
@@ -114,7 +114,8 @@ class OneLook(Detector):
 
     def _one(self, camera: str, looks: Sequence[_Look]) -> DatasetVerdict:
         tiles = np.stack([each for _, each in looks]).astype(np.float64)
-        groups = two_groups(tiles)
+        colours = _colours(tiles, np.arange(len(tiles))) if len(tiles) <= OTHERS else None
+        groups = two_groups(tiles, colours)
         if min(map(len, groups)) > MOST * sum(map(len, groups)):
             few, many = ([looks[place][0] for place in group] for group in sorted(groups, key=len))
             return DatasetVerdict(
@@ -130,7 +131,7 @@ class OneLook(Detector):
                 detail=f"{', '.join(few[:2])}, .. against {', '.join(many[:2])}, ..",
                 episodes=tuple(few[:MAX_LISTED]),
             )
-        odd = odd_looks(tiles)
+        odd = odd_looks(tiles, colours)
         names = [looks[each.place][0] for each in odd]
         changes = list(dict.fromkeys(each.change for each in odd))
         detail = "; ".join(
@@ -152,73 +153,86 @@ class OneLook(Detector):
         )
 
 
-def odd_looks(tiles: Floats) -> list[OddLook]:
-    """The exceptions among first images [n, 8, 8, 3]; [] where they are many. Cost: 4 us per episode and other."""
+def odd_looks(tiles: Floats, colours: _Colours | None = None) -> list[OddLook]:
+    """The exceptions among first images [n, 8, 8, 3]; [] where they are many. Cost: 4 us per episode and other.
+
+    colours: of all of them, where that is known.
+    """
     best: dict[int, OddLook] = {}
-    others = np.unique(np.linspace(0, len(tiles) - 1, OTHERS).round().astype(np.int64))
-    as_is = _correlations(tiles, others)
+    others = spread_places(len(tiles), OTHERS)
+    units = _unit(tiles)
+    as_is = _with_others(units, units, others)
     usual = _median_of(as_is, _nearest(as_is))
-    turned = (odd for name, change in CHANGES for odd in _turned(tiles, usual, others, name, change))
-    for each in (*_exchanged(tiles, others), *turned):
+    turned = (odd for name, change in CHANGES for odd in _turned(tiles, units, usual, others, name, change))
+    for each in (*_exchanged(colours or _colours(tiles, others), others), *turned):
         known = best.get(each.place)
         best[each.place] = each if known is None or each.changed > known.changed else known
     return [best[place] for place in sorted(best)] if len(best) <= MOST * len(tiles) else []
 
 
-def two_groups(tiles: Floats) -> tuple[list[int], list[int]]:
+def two_groups(tiles: Floats, colours: _Colours | None = None) -> tuple[list[int], list[int]]:
     """Places of first images [n, 8, 8, 3] of one scene whose red against blue is the opposite of each other's, at least
     3 on both sides and all but a fifth of the scene's; ([], []) where there are none. Of several scenes the first."""
-    others = np.unique(np.linspace(0, len(tiles) - 1, OTHERS).round().astype(np.int64))
-    scene, red, told = _scene_and_red(tiles[others], np.arange(len(others)))
+    others = spread_places(len(tiles), OTHERS)
+    scene, red, told = colours or _colours(tiles[others], np.arange(len(others)))
     left = set(np.flatnonzero(told).tolist())
-    colours = _correlations(red[..., None], np.arange(len(others)))
-    np.fill_diagonal(colours, 1.0)
+    red = red.copy()
+    np.fill_diagonal(red, 1.0)
     while left:
         first = min(left)
         members = np.array([place for place in sorted(left) if place == first or scene[first, place] >= SCENE])
         left -= set(members.tolist())
-        sides = [members[colours[first, members] * sign >= COLOUR] for sign in (1, -1)]
-        among = [middle(colours[np.ix_(side, side)].reshape(-1)) if len(side) >= GROUP else 0.0 for side in sides]
+        sides = [members[red[first, members] * sign >= COLOUR] for sign in (1, -1)]
+        among = [middle(red[np.ix_(side, side)].reshape(-1)) if len(side) >= GROUP else 0.0 for side in sides]
         if min(among) < COLOUR or sum(map(len, sides)) < CLEAR * len(members):
             continue
-        if middle(colours[np.ix_(*sides)].reshape(-1)) <= -COLOUR:
+        if middle(red[np.ix_(*sides)].reshape(-1)) <= -COLOUR:
             return others[sides[0]].tolist(), others[sides[1]].tolist()
     return [], []
 
 
-def _scene_and_red(tiles: Floats, others: Places) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """(correlations of what an exchange leaves as it is [n, m], red against blue [n, 8, 8], where that tells [n])."""
+class _Colours(NamedTuple):
+    """What first images [n, 8, 8, 3] have to do with m of them; -1 with themselves."""
+
+    scene: Floats
+    """float64 [n, m], correlations of what an exchange of red and blue leaves as it is."""
+    red: Floats
+    """float64 [n, m], of red against blue."""
+    told: NDArray[np.bool_]
+    """bool [n], where that tells anything."""
+
+
+def _colours(tiles: Floats, others: Places) -> _Colours:
     scene = _correlations(np.stack([tiles[..., 1], tiles[..., 0] + tiles[..., 2]], axis=-1), others)
     red = (tiles[..., 0] - tiles[..., 2]) / (tiles.sum(axis=-1) + 30.0)
     told = red.reshape(len(red), -1).std(axis=1) > CONTRAST
     red = red - medians(red.reshape(len(red), -1), axis=1)[:, None, None]
     limit = OBJECT * medians(np.abs(red).reshape(len(red), -1), axis=1)[:, None, None]
     limit[limit < CONTRAST] = np.inf
-    return scene, np.clip(red, -limit, limit), told
+    return _Colours(scene, _correlations(np.clip(red, -limit, limit)[..., None], others), told)
 
 
-def _exchanged(tiles: Floats, others: Places) -> list[OddLook]:
+def _exchanged(colours: _Colours, others: Places) -> list[OddLook]:
     """Episodes whose red against blue is the opposite of that of others of the same scene.
 
     The scene is told by green and the sum of red and blue, which the exchange leaves as they are; a tint of the light,
     which moves all tiles alike, counts as nothing.
     """
-    scene, red, told = _scene_and_red(tiles, others)
-    near = _nearest(scene)
-    scores = _median_of(_correlations(red[..., None], others), near)
+    near = _nearest(colours.scene)
+    scores = _median_of(colours.red, near)
     return [
         OddLook(int(place), EXCHANGED, float(scores[place]), -float(scores[place]))
-        for place in np.flatnonzero(told & (scores <= -COLOUR))
+        for place in np.flatnonzero(colours.told & (scores <= -COLOUR))
         if (scores[others[near[place]]] >= COLOUR).mean() >= AGREE
     ]
 
 
-def _turned(tiles: Floats, usual: Floats, others: Places, name: str, change: Change) -> list[OddLook]:
+def _turned(tiles: Floats, units: Floats, usual: Floats, others: Places, name: str, change: Change) -> list[OddLook]:
     """Episodes whose pattern is that of others once it is changed, while these are not like their own changed one.
 
-    usual: float64 [n], the median score as they are.
+    units: float64 [n, P], `_unit` of the tiles. usual: float64 [n], the median score as they are.
     """
-    changed = _correlations(tiles, others, change(tiles))
+    changed = _with_others(_unit(change(tiles)), units, others)
     near = _nearest(changed)
     scores = _median_of(changed, near)
     odd = (scores >= TURNED) & (scores - usual >= MARGIN)
@@ -230,9 +244,16 @@ def _turned(tiles: Floats, usual: Floats, others: Places, name: str, change: Cha
     ]
 
 
-def _correlations(patterns: Floats, others: Places, changed: Floats | None = None) -> Floats:
-    """float64 [n, m], of patterns [n, 8, 8, C], or what they are changed to, with m others; -1 with themselves."""
-    found = _unit(patterns if changed is None else changed) @ _unit(patterns[others]).T
+def _correlations(patterns: Floats, others: Places) -> Floats:
+    """float64 [n, m], of patterns [n, 8, 8, C] with m others of them; -1 with themselves."""
+    units = _unit(patterns)
+    return _with_others(units, units, others)
+
+
+def _with_others(changed: Floats, units: Floats, others: Places) -> Floats:
+    """float64 [n, m], correlations of what patterns are changed to, [n, P], with m others as they are; -1 with
+    themselves."""
+    found: Floats = changed @ units[others].T
     found[others, np.arange(len(others))] = -1.0
     return found
 
