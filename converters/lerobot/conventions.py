@@ -100,7 +100,11 @@ def _layout(
         return replace(found, simulated=True)
     if manifest.name in ("lerobot-r1lite", "lerobot-robocoin"):
         return claims.two_arms("r1lite", "absolute", names, scale, ("left_wrist_rgb", "right_wrist_rgb"))
-    return Conventions(grippers=claims.named_grippers(*names), arms=_named_arms(names[0], manifest.cameras))
+    return Conventions(
+        grippers=claims.named_grippers(*names),
+        arms=_named_arms(names[0], manifest.cameras),
+        colour=claims.UNSHOWN if manifest.cameras else None,
+    )
 
 
 def _named_arms(state_names: Sequence[str], cameras: Sequence[str]) -> tuple[ArmClaim, ...]:

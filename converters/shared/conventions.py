@@ -14,6 +14,7 @@ from fwdata.api import (
     ArmClaim,
     Bound,
     CameraClaim,
+    ColourClaim,
     Conventions,
     GripperClaim,
     GripperScale,
@@ -42,6 +43,9 @@ STEP = (0.004, 0.06)
 
 SIDES = ("left", "right")
 
+UNSHOWN = ColourClaim(reason="no video or marker shows it")
+"""Colours of images that are stored as recorded: whether red and blue were exchanged before is not to be seen."""
+
 
 def libero(
     cameras: Mapping[str, str], quaternions: NDArray[np.float32] | None = None, wrist: str | None = None
@@ -69,6 +73,7 @@ def libero(
             Bound("finger_1 + finger_2 (m)", (6, 7), -FINGERS, FINGERS),
         ),
         step=STEP,
+        colour=UNSHOWN,
         units=(UnitClaim("position", (0, 1, 2), "m", REACH), UnitClaim("rotation", (3, 4, 5), "rad", TURN)),
         simulated=True,
     )
@@ -97,6 +102,7 @@ def two_arms(
         action=action,
         grippers=tuple(replace(g, polarity=1, action_scale=scale, state_scale=scale) for g in grippers),
         arms=arms,
+        colour=UNSHOWN,
         units=tuple(UnitClaim(f"{arm.name} arm", arm.state, "rad", JOINT) for arm in arms),
     )
 

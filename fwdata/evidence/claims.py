@@ -181,7 +181,7 @@ class Conventions:
     rate: RateClaim | None = None
     """Rates that are stated; None: not decided."""
     colour: ColourClaim | None = None
-    """Whether the order of red and blue was shown; None: the source format leaves no doubt about it."""
+    """Whether the order of red and blue was shown; None: there are no images, or their order is not in doubt."""
     one_start: bool = False
     """Whether every recording of the layout begins in the robot's one start pose."""
     simulated: bool = False

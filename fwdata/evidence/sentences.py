@@ -114,7 +114,7 @@ def not_verified(verdicts: Sequence[DatasetVerdict]) -> str | None:
         if not verdict.decided or not (verdict.verdict == "no evidence" or partly):
             continue
         total = verdict.episodes_for + verdict.against + verdict.abstained
-        reason = f", {verdict.detail}" if verdict.detail and not partly else ""
+        reason = f", {verdict.detail}" if verdict.detail else ""
         question = find_detector(verdict.detector).question
         first = f"{question}{subject(verdict)} ({verdict.abstained} of {total} episodes{reason})"
         parts.setdefault(question, [first]).append(verdict.subject)

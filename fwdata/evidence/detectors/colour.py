@@ -6,9 +6,13 @@ of warm pixels is chance in real rooms. A converter that compared with a video o
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.records import Verdict
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 
 
 class ColourOrder(Detector):
@@ -27,6 +31,15 @@ class ColourOrder(Detector):
             return (self.abstain(claim.reason or "nothing shows it", decided="true colours"),)
         words = f"shown by {claim.verified_by}"
         return (self.verdict("confirmed", words, n=1, decided="true colours", measured="true colours"),)
+
+    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """One verdict, which also tells why the other episodes have no evidence."""
+        silent = Counter(v.detail for m in episodes for v in m.of(self.name) if v.verdict == "no evidence")
+        found = super().pool(episodes)
+        if not silent:
+            return found
+        why = silent.most_common(1)[0][0]
+        return tuple(replace(v, detail=f"{v.detail}, others: {why}" if v.episodes_for else why) for v in found)
 
 
 DETECTORS = (ColourOrder(),)

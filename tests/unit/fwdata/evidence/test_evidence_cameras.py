@@ -16,7 +16,7 @@ from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.image_motion import apparent_motion
 from fwdata.evidence.measure import measure, pool
-from fwdata.evidence.sentences import contradiction, line, refusal
+from fwdata.evidence.sentences import contradiction, line, not_verified, refusal
 from fwdata.evidence.thumbnails import Collector, from_rgb
 from fwdata.images.small import small_grey
 from fwdata.manifest import load_manifest
@@ -268,6 +268,12 @@ def test_the_order_of_red_and_blue_is_never_guessed() -> None:
     )
     shown = with_claims(episode, colour=ColourClaim("the episode's video"))
     assert told("colour_order", shown)[""].verdict == "confirmed"
+    (said,) = pooled("colour_order", [shown, *[unknown] * 4]).values()
+    assert not_verified([said]) == (
+        "not verified: red/blue order (4 of 5 episodes, shown by the episode's video, others: no video)"
+    )
+    (said,) = pooled("colour_order", [unknown] * 4).values()
+    assert not_verified([said]) == "not verified: red/blue order (4 of 4 episodes, no video)"
 
 
 @pytest.mark.parametrize("light", [False, True])

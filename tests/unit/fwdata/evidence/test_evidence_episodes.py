@@ -254,7 +254,7 @@ def test_every_detector_is_documented() -> None:
 
 def test_short_episodes_tell_only_what_needs_no_motion() -> None:
     told_by = {v.detector for v in measure(two_arms(0, rows=7, images=False)).verdicts}
-    assert told_by == {"row_rate", "instruction_ending"}
+    assert told_by == {"row_rate", "instruction_ending", "instruction_placeholder"}
     for rows in (8, 9, 13, 21):
         assert not [
             v for v in measure(two_arms(1, rows=rows)).verdicts if v.action == "stop" and v.verdict == "contradicted"
