@@ -135,7 +135,7 @@ SINGLE = {
 }
 """Detectors of faults in the recording of single episodes."""
 
-OF_CAMERA = {"camera_frozen", "camera_content", "camera_delay"}
+OF_CAMERA = {"camera_frozen", "camera_content", "camera_delay", "camera_quarter_turn"}
 """Detectors whose finding is fixed by training without the camera, where most episodes show it."""
 
 TEXTS = {"instruction_typos", "instruction_ending", "instruction_task", "instruction_placeholder"}

@@ -1,4 +1,4 @@
-"""Orientation: apparent motion in the image against the end effector's motion in the world (f1, f2, f3)."""
+"""Orientation: apparent motion in the image against the end effector's motion in the world (f1, f2, f3, f5)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ImageDirection(Detector):
     def _axis(self, claim: CameraClaim) -> Axis | None:
         return claim.up if self.direction == "up" else claim.right
 
-    def _world(self, episode: EpisodeInput, claim: CameraClaim) -> tuple[Floats, str, str]:
+    def world(self, episode: EpisodeInput, claim: CameraClaim) -> tuple[Floats, str, str]:
         """(motion in this direction float64 [T], what is decided, why it tells nothing)."""
         if claim.motion is not None:
             across, down = claim.motion.astype(np.float64).T
@@ -57,7 +57,7 @@ class ImageDirection(Detector):
         return moved, f"{axis} is {self.direction}", silent
 
     def _one(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
-        world, decided, silent = self._world(episode, claim)
+        world, decided, silent = self.world(episode, claim)
         if silent or len(world) < MIN_ROWS:
             return self.abstain(silent or f"{len(world)} rows", subject=claim.name, decided=decided)
         motion = episode.motion[claim.name].translation
@@ -106,4 +106,57 @@ class WristLeftRight(ImageDirection):
     direction, mounted = "right", True
 
 
-DETECTORS = (UpDown(), LeftRight(), WristLeftRight())
+class QuarterTurn(Detector):
+    """f5: a fixed camera is not turned by 90 degrees: what rises goes neither left nor right in its image."""
+
+    name, code, question, action = "camera_quarter_turn", "f5", "camera upright", "stop"
+    advice = "turn the images in the recordings by 90 degrees"
+    word = "expected"
+    needs_images = True
+
+    def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
+        """One verdict per fixed camera of which both directions are known."""
+        found = []
+        for claim in episode.claims.cameras:
+            posed = claim.motion is not None
+            known = claim.up is not None and claim.right is not None and episode.claims.position is not None
+            if claim.mounted or claim.name not in episode.thumbnails or not (posed or known):
+                continue
+            found.append(self._one(episode, claim))
+        return tuple(found)
+
+    def _one(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
+        up, right = (_DIRECTIONS[name].world(episode, claim) for name in ("up", "right"))
+        silent = up[2] or right[2] or (f"{len(up[0])} rows" if len(up[0]) < MIN_ROWS else "")
+        if silent:
+            return self.abstain(silent, subject=claim.name)
+        motion = episode.motion[claim.name].translation
+        shown = smooth(motion[:, 0]), smooth(-motion[:, 1])
+        across, along = ([correlation(s, smooth(w)) for s in shown] for w in (right[0], up[0]))
+        straight, crossed = (across[0], along[1]), (across[1], along[0])
+        words = f"right to up {crossed[0]:+.2f}, up to right {crossed[1]:+.2f}"
+        if max(map(abs, straight)) >= LIMIT:
+            words = f"right {straight[0]:+.2f}, up {straight[1]:+.2f}"
+            return self.verdict("confirmed", words, subject=claim.name, n=len(up[0]), decided=UPRIGHT, measured=UPRIGHT)
+        if min(map(abs, crossed)) < QUARTER_LIMIT:
+            return self.abstain(f"correlations {words}", subject=claim.name)
+        turn = "counterclockwise" if crossed[0] > 0 else "clockwise"
+        turn = turn if crossed[0] * crossed[1] < 0 else "and mirrored"
+        return self.verdict(
+            "contradicted",
+            words,
+            subject=claim.name,
+            value=round(min(map(abs, crossed)), 4),
+            n=len(up[0]),
+            decided=UPRIGHT,
+            measured=f"turned by 90 degrees {turn}",
+            action=self.action if episode.claims.layout else "warn",
+        )
+
+
+UPRIGHT, QUARTER_LIMIT = "an upright image", 0.8
+"""What is expected, and the least correlation of both directions with the other one's motion."""
+
+_DIRECTIONS: dict[Direction, ImageDirection] = {"up": UpDown(), "right": LeftRight()}
+
+DETECTORS = (UpDown(), LeftRight(), WristLeftRight(), QuarterTurn())

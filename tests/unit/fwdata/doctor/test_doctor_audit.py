@@ -280,6 +280,7 @@ CASES: dict[str, Case] = {
     "wrapped_angles": Case(lambda: named([libero_rows()]), lambda: named([wrapped(libero_rows())] * 3), "stop"),
     "camera_up_down": Case(lambda: seen(lambda i: i), lambda: seen(lambda i: i[:, ::-1]), "stop"),
     "camera_left_right": Case(lambda: seen(lambda i: i), lambda: seen(lambda i: i[:, :, ::-1]), "stop"),
+    "camera_quarter_turn": Case(lambda: seen(lambda i: i), lambda: seen(lambda i: np.rot90(i, 1, (1, 2))), "stop"),
     "wrist_left_right": Case(lambda: seen(lambda i: i, True), lambda: seen(lambda i: i[:, :, ::-1], True), "warn"),
 }
 """Detector -> its case."""

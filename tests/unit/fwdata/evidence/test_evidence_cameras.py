@@ -231,6 +231,29 @@ def test_a_turned_camera_is_found_by_the_axis_that_it_turns(fault: str, seed: in
             assert (turned.measured, turned.action) == (fault, "stop")
 
 
+QUARTERS = {
+    "turned by 90 degrees counterclockwise": lambda images: np.rot90(images, 1, (1, 2)),
+    "turned by 90 degrees clockwise": lambda images: np.rot90(images, 3, (1, 2)),
+    "turned by 90 degrees and mirrored": lambda images: images.transpose(0, 2, 1),
+}
+
+
+@pytest.mark.parametrize("fault", QUARTERS)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_camera_that_is_turned_by_90_degrees_is_found(fault: str, seed: int) -> None:
+    episode = fixed_camera(seed)
+    images = episode.thumbnails["image"]
+    for turn in (lambda i: i, lambda i: i[:, ::-1], lambda i: i[:, :, ::-1], lambda i: i[:, ::-1, ::-1]):
+        assert told("camera_quarter_turn", with_camera(episode, "image", turn(images)))["image"].verdict == "confirmed"
+    turned = with_camera(episode, "image", np.ascontiguousarray(QUARTERS[fault](images)))
+    found = told("camera_quarter_turn", turned)["image"]
+    assert (found.verdict, found.measured, found.action) == ("contradicted", fault, "stop")
+    assert {told(name, turned)["image"].verdict for name in ("camera_up_down", "camera_left_right")} == {"no evidence"}
+    still = changed(turned, state=turned.state * np.float32(0.05))
+    assert told("camera_quarter_turn", still)["image"].verdict == "no evidence"
+    assert told("camera_quarter_turn", with_claims(turned, cameras=(CameraClaim("image", mounted=True),))) == {}
+
+
 def test_orientation_needs_travel_motion_and_a_claim() -> None:
     episode = fixed_camera(0)
     state = episode.state.copy()
