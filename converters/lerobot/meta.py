@@ -269,6 +269,8 @@ def _whole(value: object) -> TypeGuard[int]:
 
 def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[EpisodeMeta]:
     name, video_keys = "meta/episodes.jsonl", info.videos()
+    if not (folder / name).stat().st_size:
+        raise UsageError(f"{name} is empty (0 bytes){OR_RECOVER}")
     for number, found in json_lines(folder / name, name):
         if number > MAX_EPISODES:
             raise UsageError(f"{name} lists more than {MAX_EPISODES} episodes")

@@ -20,7 +20,7 @@ from converters.lerobot.images import image_bytes, is_deep
 from converters.lerobot.info import Info, inside
 from converters.lerobot.numbered import numbered_tables, numbered_videos
 from converters.lerobot.tree import Tree, is_video
-from converters.lerobot.video_files import by_frames
+from converters.lerobot.video_files import by_frames, placed_by_frames
 from fwdata.api import BadEpisode
 from fwdata.errors import UsageError
 
@@ -98,14 +98,15 @@ def survey(
     ]
     if info.shared_files:
         located, counted = by_frames(folder, keys, located, tree)
-        warnings += counted
+        located, placed = placed_by_frames(folder, keys, located, tree, info.fps)
+        warnings += counted + placed
     tables = list(dict.fromkeys(e.data_file for e in located if tree.holds(e.data_file)))
     ends = [] if is_agreed() else _ends(tables)
     firsts = _first_images(folder, info, ends)
     absent = _absent_videos(keys, located, tree) | _absent_images(firsts)
     sizes = _sizes(folder, info, ends)
     warnings += doubled.warnings()
-    warnings += [f"camera {key} is listed in meta/info.json and has no images; it is left out" for key in absent]
+    warnings += [_left_out(key, tree) for key in absent]
     warnings += [
         f"{key} has {size} values in a row of {tables[0]}, meta/info.json says {info.features[key].size}; all are kept"
         for key, size in sizes.items()
@@ -190,6 +191,14 @@ def _absent_videos(keys: Iterable[str], entries: Sequence[EpisodeMeta], tree: Tr
     """Cameras of which no episode has a file, where another camera has some: metadata alone say nothing."""
     there = {key for entry in entries for key, place in entry.videos.items() if tree.holds(place.file)}
     return {key: None for key in keys if there and key not in there}
+
+
+def _left_out(key: str, tree: Tree) -> str:
+    """A sentence about a camera that is left out."""
+    files = sum(is_video(path) and key in path.split("/") for path in tree.paths)
+    if files:
+        return f"the metadata give no place of any episode in the {files} videos of camera {key}; it is left out"
+    return f"camera {key} is listed in meta/info.json and has no images; it is left out"
 
 
 def _absent_images(firsts: Sequence[Mapping[str, Any]]) -> dict[str, None]:

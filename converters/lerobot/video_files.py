@@ -1,4 +1,4 @@
-"""Shared videos (v3.0) whose numbers in the metadata are stale: found again by their numbers of frames."""
+"""Shared videos (v3.0) whose places in the metadata are stale or null: found again by their numbers of frames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from converters.lerobot import video
-from converters.lerobot.entry import EpisodeMeta
+from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.info import inside
 from converters.lerobot.tree import Tree, is_video
 from fwdata.errors import BadEpisode, UsageError
@@ -28,7 +28,7 @@ def by_frames(
         named = [run[0].videos[key].file for run in runs]
         if len(set(named)) == len(named) and all(map(tree.holds, named)):
             continue
-        there = sorted(p for p in tree.paths if is_video(p) and key in p.split("/"))
+        there = _files(key, tree)
         rows = [sum(entry.length for entry in run) for run in runs]
         if len(there) != len(runs) or _frames(folder, there) != rows:
             continue
@@ -41,6 +41,54 @@ def by_frames(
             f"found by their numbers of frames (episode {run[0].index}: {found} instead of {said})"
         )
     return [_with(entry, files) for entry in entries], told
+
+
+def placed_by_frames(
+    folder: Path, keys: Iterable[str], entries: Sequence[EpisodeMeta], tree: Tree, fps: float
+) -> tuple[list[EpisodeMeta], list[str]]:
+    """The episodes with the places of videos that are null in the metadata, and a sentence for every such camera.
+
+    A camera's files in order must have exactly the frames of all episodes in order, each episode in one file, and the
+    places that are known must be those; else all is left as it is.
+    """
+    placed = {entry.index: dict(entry.videos) for entry in entries}
+    told = []
+    for key in keys:
+        without = [entry.index for entry in entries if key not in entry.videos and key not in entry.lacking]
+        files = _files(key, tree) if without and len(placed) == len(entries) else []
+        found = _tiled(key, entries, dict(zip(files, _frames(folder, files), strict=True)), fps) if files else {}
+        if not found:
+            continue
+        for index in without:
+            placed[index][key] = found[index]
+        told.append(
+            f"the metadata give no place of camera {key} for {len(without)} episodes; its videos have exactly the "
+            f"frames of all episodes in order, and so were placed (episode {without[0]}: {found[without[0]].file})"
+        )
+    return [replace(entry, videos=placed[entry.index]) if told else entry for entry in entries], told
+
+
+def _files(key: str, tree: Tree) -> list[str]:
+    """The videos of a camera, in order."""
+    return sorted(p for p in tree.paths if is_video(p) and key in p.split("/"))
+
+
+def _tiled(key: str, entries: Sequence[EpisodeMeta], frames: dict[str, int], fps: float) -> dict[int, VideoPlace]:
+    """Episode -> its place, where the episodes fill the files exactly and no known place differs; else {}."""
+    places, left = {}, list(frames.items())
+    at = 0
+    for entry in sorted(entries, key=lambda entry: entry.index):
+        if not left or at + entry.length > left[0][1]:
+            return {}
+        name, count = left[0]
+        known = entry.videos.get(key)
+        if known is not None and (known.file != name or round((known.start_s or 0.0) * fps) != at):
+            return {}
+        places[entry.index] = VideoPlace(name, at / fps, (at + entry.length) / fps)
+        at += entry.length
+        if at == count:
+            left, at = left[1:], 0
+    return {} if left else places
 
 
 def _runs(key: str, entries: Sequence[EpisodeMeta]) -> list[list[EpisodeMeta]]:

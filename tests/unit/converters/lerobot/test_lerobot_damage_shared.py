@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_files import Recipe, frames, write_dataset
+from lerobot_files import Recipe, frames, write_dataset, write_video
 from lerobot_reading import converter, pixels, read_all, refusal
 
 from fwdata.api import BadEpisode
@@ -95,7 +95,6 @@ def test_small_shifts_take_the_nearest_frame(shared):
     ("key", "value", "part"),
     [
         (f"videos/{HEAD}/from_timestamp", -1.0, f"camera {HEAD}: expected chunk_index, file_index and from_timestamp"),
-        (f"videos/{HEAD}/file_index", None, f"the metadata give no video of camera {HEAD} for episode 1"),
         ("length", -5, "expected episode_index and length, found 1 and -5"),
     ],
 )
@@ -104,6 +103,16 @@ def test_shared_metadata_costs_its_episode_alone(shared, key, value, part):
     found = converter().discover(shared)
     assert [ref.hints["episode"] for ref in found.episodes] == [0]
     assert [part in skip.reason for skip in found.skipped] == [True]
+
+
+def test_a_place_that_is_null_costs_its_episode_where_the_video_has_other_frames(shared):
+    write_video(next(shared.rglob(f"{HEAD}/*/file-000.mp4")), frames(Recipe(), HEAD, 0), 15)
+    _edit_episodes(shared, **{f"videos/{HEAD}/file_index": None})
+    found = converter().discover(shared)
+    assert [ref.hints["episode"] for ref in found.episodes] == [0]
+    assert [f"the metadata give no video of camera {HEAD} for episode 1" in skip.reason for skip in found.skipped] == [
+        True
+    ]
 
 
 def test_shared_metadata_files(shared):

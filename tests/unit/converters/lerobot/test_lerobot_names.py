@@ -112,6 +112,13 @@ def test_what_to_do_where_the_metadata_are_missing(tmp_path):
         converter().discover(root)
 
 
+def test_an_empty_list_of_episodes_is_named(tmp_path):
+    root = write_dataset(tmp_path / "set", RECIPE)
+    (root / "meta/episodes.jsonl").write_bytes(b"")
+    assert "meta/episodes.jsonl is empty (0 bytes); download it again, or add --recover" in refusal(root)
+    assert len(read_all(root, recover=True)) == len(RECIPE.lengths)
+
+
 def test_doctor_names_the_source_of_recordings(tmp_path, monkeypatch, capsys):
     root = write_dataset(tmp_path, RECIPE)
     monkeypatch.setattr(sys, "argv", ["fwdata", "doctor", str(root)])

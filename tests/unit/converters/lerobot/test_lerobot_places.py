@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_files import R1LITE_CAMERAS, Recipe, edit_info, edit_table, frames, write_dataset
+from lerobot_files import R1LITE_CAMERAS, Recipe, edit_info, edit_table, frames, write_dataset, write_video
 from lerobot_reading import converter, joined, pixels, read_all, refusal
 from PIL import Image
 
@@ -202,18 +202,44 @@ def test_a_camera_that_only_some_episodes_lack_costs_those(tmp_path):
     assert [ref.hints["episode"] for ref in found.episodes] == [0] and "is missing" in found.skipped[0].reason
 
 
+@pytest.mark.parametrize("files", ["whole", "a frame less", "none"])
 @pytest.mark.parametrize("how", ["null", "no columns"])
-def test_video_columns_without_values(tmp_path, how):
-    """A camera whose places are null for all episodes is one without files."""
+def test_video_columns_without_values(tmp_path, how, files):
+    """A camera without places is there where its videos have the frames of all episodes; else it is left out."""
     recipe = Recipe(version="v3.0", cameras=("side", "top"), **{**PLAIN, "pictures": "video"})
     root = write_dataset(tmp_path, recipe)
     table = pq.read_table(root / EPISODES)
     for name in [n for n in table.schema.names if n.startswith("videos/side/")]:
-        if how == "null":
-            edit_table(root / EPISODES, name, pa.nulls(2, table.schema.field(name).type))
-        else:
-            edit_table(root / EPISODES, name, None)
-    assert choose_manifest([root], {}).cameras == ("top",)
+        edit_table(root / EPISODES, name, pa.nulls(2, table.schema.field(name).type) if how == "null" else None)
+    video = next(root.rglob("videos/side/*/file-000.mp4"))
+    if files == "none":
+        shutil.rmtree(root / "videos/side")
+    elif files == "a frame less":
+        write_video(video, np.concatenate([frames(recipe, "side", e) for e in (0, 1)])[:-1], 30)
+    chosen = choose_manifest([root], {})
+    assert chosen.cameras == (("side", "top") if files == "whole" else ("top",))
+    found = converter_of(chosen).discover(root)
+    assert len(found.episodes) == 2
+    (told,) = [text for text in found.warnings if "side" in text]
+    assert {
+        "whole": "the metadata give no place of camera side for 2 episodes; its videos have exactly the frames",
+        "a frame less": "the metadata give no place of any episode in the 1 videos of camera side; it is left out",
+        "none": "camera side is listed in meta/info.json and has no images; it is left out",
+    }[files] in told
+    if files == "whole":
+        for number, ref in enumerate(found.episodes):
+            shown = pixels(converter_of(chosen).read(root, ref).cameras["side"])
+            assert np.array_equal(shown, frames(recipe, "side", number))
+
+
+def test_the_place_of_one_episode_is_counted_from_the_others(tmp_path):
+    root = write_dataset(tmp_path / "set", SHARED)
+    edit_episodes(root, 1, **{f"videos/{HEAD}/{name}": None for name in ("file_index", "from_timestamp")})
+    check(root, SHARED, f"the metadata give no place of camera {HEAD} for 1 episodes")
+    edit_episodes(root, 2, **{f"videos/{HEAD}/from_timestamp": 11 / 15})  # not where the counts put it
+    assert [skip.source for skip in converter().discover(root).skipped] == [
+        "data/chunk-000/file-000.parquet#episode_000001"
+    ]
 
 
 @pytest.mark.parametrize("key", ["observation.images.depth", "observation.images.head_depth", "cam_depth_0"])
