@@ -84,7 +84,7 @@ def test_info_json(root, changes, parts):
         ("meta/info.json", b"[" * 100_000, "meta/info.json is not valid JSON"),
         ("meta/tasks.jsonl", None, "meta/tasks.jsonl is missing, without which no instruction is known"),
         ("meta/episodes.jsonl", None, "; fetch it: hf download OWNER/NAME --repo-type dataset --local-dir "),
-        ("meta/episodes.jsonl", b"", "no episode"),
+        ("meta/episodes.jsonl", b"", "is empty (0 bytes)"),
         ("meta/episodes.jsonl", b"no json\n", "line 1: not valid JSON"),
     ],
 )
