@@ -20,6 +20,7 @@ from converters.lerobot.parquet import Span
 from converters.lerobot.second_decoder import decord_blocks
 from converters.lerobot.shared_video import assign_shared
 from converters.lerobot.surplus import Surplus, assign_alone, assign_surplus
+from converters.lerobot.timelines import Timeline, timeline
 from converters.lerobot.values import Floats
 from fwdata.api import Camera, EncodedCamera, Json, RawCamera, VideoCamera
 from fwdata.errors import BadEpisode
@@ -130,7 +131,7 @@ def _open_video(
     if place is None:
         raise BadEpisode(f"the metadata give no video of camera {key} for episode {entry.index}")
     path = dataset.path(place.file)
-    found = video.timeline(path, place.file)
+    found = timeline(path, place.file, torn=place.start_s is not None)
     if place.start_s is not None and counted_frames(dataset.folder, place.file) == len(found.times):
         chosen = video.assign_span(found, place.file, entry.length, fps, place.start_s)
     elif place.start_s is not None:
@@ -140,6 +141,7 @@ def _open_video(
         chosen = assign_surplus(found, place.file, entry.length, fps, extra_frames, before, after, seconds)
     else:
         chosen = assign_alone(found, place.file, entry.length, fps, seconds)
+    video.check_whole(found, place.file, chosen.ranks)
     if chosen.warning:
         warnings.append(chosen.warning)
     told: dict[str, Json] = {
@@ -157,14 +159,14 @@ def _open_video(
     return RawCamera(frames, found.height, found.width), told
 
 
-def _beside(dataset: Dataset, index: int, key: str) -> video.Timeline | None:
+def _beside(dataset: Dataset, index: int, key: str) -> Timeline | None:
     """The video of a neighbouring episode, where it can be read."""
     entry = dataset.episodes.get(index)
     place = entry.videos.get(key) if entry else None
     if place is None:
         return None
     try:
-        return video.timeline(dataset.path(place.file), place.file)
+        return timeline(dataset.path(place.file), place.file)
     except BadEpisode:
         return None
 

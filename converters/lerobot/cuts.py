@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.lerobot import video
+from converters.lerobot.timelines import timeline
 from fwdata.errors import BadEpisode
 
 REACH = 32
@@ -55,7 +56,7 @@ def find_cuts(path: Path, name: str, wanted: Sequence[tuple[int, int, int]]) -> 
 
 @lru_cache(maxsize=4096)
 def _find_cut(path: Path, name: str, at: int, reach: int, around: int, mtime_ns: int, size: int) -> int | None:
-    frames = len(video.timeline(path, name).times)
+    frames = len(timeline(path, name, torn=True).times)
     first, last = max(0, at - reach - around), min(frames, at + reach + around)
     if last - first < FEWEST:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from converters.lerobot import video
+from converters.lerobot.timelines import Timeline
 from fwdata.api import VideoCamera
 
 MOST_LEAD = 1000
@@ -14,7 +15,7 @@ LEAD_SHARE = 20
 """The same by its length: coding its frames again takes about as many bytes as so many recorded ones for each."""
 
 
-def keep(pixels: video.VideoPixels, found: video.Timeline) -> VideoCamera:
+def keep(pixels: video.VideoPixels, found: Timeline) -> VideoCamera:
     """The camera of the frames that `pixels` decodes; BadEpisode when the file cannot be read.
 
     Cost: one pass over the file's packets, once per process and file.

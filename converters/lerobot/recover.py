@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.lerobot import parquet, video
+from converters.lerobot import parquet
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.footer import without_footer
 from converters.lerobot.info import MAX_INFO_BYTES, Info, inside, read_json
+from converters.lerobot.timelines import timeline
 from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
 from converters.lerobot.values import integers, numbers
 from fwdata.api import Skipped
@@ -168,7 +169,7 @@ def _lengths(folder: Path, key: str, tree: Tree) -> dict[str, int | str]:
     found: dict[str, int | str] = {}
     for name in sorted(p for p in tree.paths if p.endswith(VIDEO_SUFFIXES) and key in p.split("/")):
         try:
-            found[name] = len(video.timeline(inside(folder, name), name).times)
+            found[name] = len(timeline(inside(folder, name), name).times)
         except (BadEpisode, UsageError) as error:
             found[name] = str(error)
     return found

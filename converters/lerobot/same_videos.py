@@ -18,6 +18,7 @@ import numpy as np
 from converters.lerobot import parquet, video
 from converters.lerobot.entry import EpisodeMeta
 from converters.lerobot.meta import Dataset
+from converters.lerobot.timelines import timeline
 from fwdata.errors import BadEpisode
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _is_still(dataset: Dataset, name: str, rows: int) -> bool:
     """Whether a video's first and last frames are alike, or cannot be seen."""
     path = dataset.path(name)
     try:
-        last = min(rows, len(video.timeline(path, name).times)) - 1
+        last = min(rows, len(timeline(path, name).times)) - 1
         first, *others = (np.asarray(frame.to_ndarray(format="gray"), np.int16) for frame in _frames(path, name, last))
     except (BadEpisode, ValueError):
         return True

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.lerobot.video import BLOCK_BYTES, BLOCK_FRAMES, VideoPixels, indexed, timeline
+from converters.lerobot.timelines import timeline
+from converters.lerobot.video import BLOCK_BYTES, BLOCK_FRAMES, VideoPixels, indexed
 from fwdata.api import BadEpisode
 from fwdata.errors import needed_for
 from fwdata.images.video_files import has_index
@@ -31,7 +32,7 @@ def decord_blocks(source: VideoPixels) -> Iterator[NDArray[np.uint8]]:
     frames than the file's index says, and files that it does not read.
     """
     decord = _library()
-    found = timeline(source.path, source.name)
+    found = timeline(source.path, source.name, torn=True)
     if found.codec not in PLAIN:
         raise BadEpisode(f"{source.name} is {found.codec}; decoder=decord reads {' and '.join(PLAIN)} only")
     why = _shown_wrongly(source, len(found.keys))

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from converters.lerobot.cuts import REACH, find_cuts
 from converters.lerobot.entry import EpisodeMeta
 from converters.lerobot.stamps import at_times
+from converters.lerobot.timelines import Timeline
+from converters.lerobot.torn_video import Wanted, assign_torn
 from converters.lerobot.values import Floats
-from converters.lerobot.video import Assignment, Timeline, assign_run, assign_span
+from converters.lerobot.video import Assignment, assign_run, assign_span
 from fwdata.errors import BadEpisode
 
 MOST_CUTS = 200
@@ -145,6 +147,13 @@ def assign_shared(
         return Assignment(ranks, _COUNTED, offset, _hint(found, name, slot, begin, step, fps))
     end = max(s.start + s.rows for s in slots)
     wrong = round(frames - end)
+    if wrong < 0 or found.damage:
+        begin = int(first[number]) if first is not None and near else round(slot.start)
+        whole = total if first is not None else round(end)
+        place = Wanted(begin, slot.rows, whole, _unlisted(slots), first is not None and near)
+        left = assign_torn(found, path, name, place, fps)
+        if left is not None:
+            return left
     timed = at_times(found, slot.start / fps, seconds) if seconds is not None and wrong >= 0 else None
     if timed is not None:
         what = f"{name} holds {frames} frames, its {len(slots)} episodes have {total} rows"
@@ -152,8 +161,16 @@ def assign_shared(
     grid = round((found.times[-1] - found.times[0]) * fps) + 1
     gaps = not even and grid == round(end)  # every frame that is left is where its time says
     if gaps or (wrong == 0 and abs(step * fps - 1) * frames < 0.5):
-        return assign_span(found, name, slot.rows, fps, slot.start / fps)
+        late = float(found.times[0])  # of files that begin later, such as transport streams, no frame is lost in front
+        start = late if late >= 0.5 / fps and grid == round(end) else 0.0
+        return assign_span(found, name, slot.rows, fps, start + slot.start / fps)
     return _uncertain(found, path, name, slots, number, wrong, fps)
+
+
+def _unlisted(slots: Sequence[Slot]) -> float:
+    """Frames that no row has from which on they are taken for those of unlisted episodes."""
+    lengths = sorted(slot.rows for slot in slots)
+    return max(lengths[0], lengths[len(lengths) // 2] / 2)  # one very short episode says nothing
 
 
 _COUNTED = "counted: the video has as many frames as its episodes have rows"
@@ -197,9 +214,7 @@ def _uncertain(
             chosen, warning=f"{what}; cuts in the images show that all of the difference is in another episode"
         )
     span = partial(assign_span, found, name, slot.rows, fps, slot.start / fps)
-    lengths = sorted(slot.rows for slot in slots)
-    unlisted = wrong >= max(lengths[0], lengths[len(lengths) // 2] / 2)  # one very short episode says nothing
-    if unlisted and not slot.unsure:
+    if wrong >= _unlisted(slots) and not slot.unsure:
         return replace(span(), warning=f"{what}; the surplus is as long as an episode and taken for unlisted ones")
     if wrong > 0 and slot.followed:
         return replace(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converters.lerobot.timelines import Timeline
 from converters.lerobot.values import Floats
-from converters.lerobot.video import Assignment, Timeline
+from converters.lerobot.video import Assignment
 
 _UNITS = (1.0, 1e-3, 1e-6, 1e-9)
 """Timestamps are seconds; some sets write ms, us or ns."""

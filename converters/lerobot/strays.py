@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from converters.lerobot import video
 from converters.lerobot.meta import Dataset
 from converters.lerobot.numbered import number_of
+from converters.lerobot.timelines import timeline
 from converters.lerobot.tree import is_video, tree_of
 from fwdata.api import LeftOut
 from fwdata.errors import BadEpisode
@@ -98,7 +98,7 @@ def _by_frames(dataset: Dataset, key: str) -> bool:
         if not tree_of(dataset.folder).holds(name):
             continue
         try:
-            frames = len(video.timeline(dataset.path(name), name).times)
+            frames = len(timeline(dataset.path(name), name).times)
         except BadEpisode:
             continue
         if frames != lengths[index]:

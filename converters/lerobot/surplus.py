@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.lerobot.stamps import at_times
+from converters.lerobot.timelines import Timeline
 from converters.lerobot.values import Floats
-from converters.lerobot.video import Assignment, Timeline, assign_run, assign_whole
+from converters.lerobot.video import Assignment, assign_run, assign_whole
 from fwdata.errors import BadEpisode
 
 type Surplus = Literal["auto", "reject", "first", "last", "by-time", "ignore"]

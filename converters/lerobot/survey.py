@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from converters.lerobot import parquet, video
+from converters.lerobot import parquet
 from converters.lerobot.doubled import DoubledRows
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.images import image_bytes, is_deep
 from converters.lerobot.info import Info, inside
 from converters.lerobot.numbered import numbered_tables, numbered_videos
+from converters.lerobot.timelines import is_deep as is_deep_video
 from converters.lerobot.tree import Tree, is_video
 from converters.lerobot.video_files import by_frames, placed_by_frames
 from fwdata.api import BadEpisode
@@ -226,7 +227,7 @@ def _deep(
     for key in grey if not is_agreed() else ():
         name = next((e.videos[key].file for e in entries if key in e.videos and tree.holds(e.videos[key].file)), None)
         try:
-            found += [key] if name is not None and video.is_deep(inside(folder, name), name) else []
+            found += [key] if name is not None and is_deep_video(inside(folder, name), name) else []
         except (BadEpisode, UsageError):
             continue  # said where an episode is read
     return found

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -15,50 +13,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.lerobot.info import DEEP
-from converters.shared.content import not_content
+from converters.lerobot.timelines import ADVICE, Timeline, open_video, timeline
 from fwdata.errors import BadEpisode
 from fwdata.images.colour import ToRgb
 from fwdata.images.demux import PacketIndex, first_notes, index_packets, packets_from
 from fwdata.images.streams import recorded
-from fwdata.images.video import Unshown, ffmpeg_words
-from fwdata.images.video_files import is_untimed, open_file
+from fwdata.images.video import ffmpeg_words
+from fwdata.images.video_files import is_untimed
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
 
-_ADVICE = "download the video again, or leave the episode out"
 _CONTRADICTS = (
     "its times contradict the order in which its frames are coded to be shown, so that nothing tells which frame is of "
     "which row; encode the video again (ffmpeg -i FILE -r RATE OUT), or leave the episode out"
 )
+_DAMAGED = "cannot be decoded, the video is damaged there or shortly before"
 _REORDERED = 32
 """Frames behind another that are looked at for one that should have come before it; decoders hold 16 at most."""
 
 BLOCK_FRAMES = 32
 BLOCK_BYTES = 32 << 20
-
-
-@dataclass(frozen=True, eq=False)
-class Timeline:
-    """What a video's index says about its N frames, in order of presentation."""
-
-    pts: NDArray[np.int64]
-    """int64 [N], presentation times in the stream's time base, ascending."""
-    times: NDArray[np.float64]
-    """float64 [N], `pts` in seconds."""
-    height: int
-    """Pixels."""
-    width: int
-    """Pixels."""
-    codec: str
-    """Name of the codec as FFmpeg gives it."""
-    keys: NDArray[np.int64]
-    """int64, ascending positions of the keyframes."""
-    digests: NDArray[np.int64]
-    """int64 [N], a checksum of each frame's packet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,104 +51,11 @@ class Assignment:
     """A sentence for the user; None: nothing unusual."""
 
 
-@contextmanager
-def open_video(path: Path, name: str) -> Iterator[InputContainer]:
-    """Open a local video; BadEpisode where it is none, a pointer to one included."""
-    reason = not_content(path, name)
-    if reason is not None:
-        raise BadEpisode(reason)
-    with open_file(path, name) as container:
-        yield container
-
-
-def is_deep(path: Path, name: str) -> bool:
-    """Whether a video is grey with more than 8 bits, as maps of distances are. BadEpisode when it cannot be opened."""
-    with open_video(path, name) as container:
-        return str(recorded(container).codec_context.pix_fmt).startswith(DEEP)
-
-
-def timeline(path: Path, name: str) -> Timeline:
-    """Times of a video's frames, from the packets alone: nothing is decoded. Kept until the file changes.
-
-    BadEpisode when it is not a video or has frames without times. Cost: one pass over the file's bytes.
-    """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise BadEpisode(f"{name} cannot be read: {error.strerror}") from None
-    return _timeline(path, name, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=16)
-def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
-    with open_video(path, name) as container:
-        stream, untimed = recorded(container), is_untimed(path)
-        found: list[tuple[int, bool, int]] = []
-        dts, codec = _DecodingTimes(), stream.codec_context.codec.canonical_name
-        unshown = Unshown(bytes(stream.codec_context.extradata or b""), codec)
-        packets = container.demux(stream)
-        for packet in packets:
-            if packet.size == 0:  # the flushing one at the end
-                continue
-            time = len(found) if untimed else packet.pts
-            dts.see(packet)
-            if packet.is_corrupt or time is None:
-                dts.see_all(packets)
-                torn = f"{name} is cut short or damaged at frame {len(found)}; {_ADVICE}"
-                raise BadEpisode(dts.restarted(name) or torn)
-            data = bytes(packet)
-            if not (unshown(data) or packet.is_discard):
-                found.append((time, packet.is_keyframe, zlib.crc32(data) ^ packet.size << 32))
-        found.sort()
-        pts = np.unique(np.array([time for time, _, _ in found], np.int64))
-        if len(pts) != len(found):
-            twice = f"{name} shows {len(found) - len(pts)} frames at the time of another"
-            raise BadEpisode(dts.restarted(name) or twice)
-        if not len(pts) or stream.time_base is None:
-            raise BadEpisode(f"{name} holds no frame")
-        tick = float(stream.time_base)
-        if untimed:
-            tick = 1 / float(stream.guessed_rate or stream.average_rate or 30)
-        times = np.asarray(pts * tick, np.float64)
-        keys = np.flatnonzero([key for _, key, _ in found])
-        digests = np.array([digest for _, _, digest in found], np.int64)
-        return Timeline(pts, times, stream.height, stream.width, codec, keys, digests)
-
-
-@dataclass
-class _DecodingTimes:
-    """Whether the decoding times of a file begin again inside of it, as those of recordings that were joined do."""
-
-    seen: int = 0
-    last: int | None = None
-    again: int | None = None
-
-    def see(self, packet: Packet) -> None:
-        """Take one packet, in the file's order."""
-        if packet.dts is not None:
-            if self.last is not None and packet.dts < self.last and self.again is None:
-                self.again = self.seen
-            self.last = packet.dts
-        self.seen += 1
-
-    def see_all(self, packets: Iterator[Packet]) -> None:
-        """Take what else can be read."""
-        import av
-
-        with contextlib.suppress(av.FFmpegError):
-            for packet in packets:
-                if packet.size:
-                    self.see(packet)
-
-    def restarted(self, name: str) -> str | None:
-        """A sentence about it; None where they do not."""
-        if self.again is None:
-            return None
-        return (
-            f"{name}: its times begin again after {self.again} of {self.seen} frames: recordings were joined byte by "
-            "byte, so that nothing tells which of them a time is of; join their videos anew (ffmpeg -f concat -c "
-            "copy), or leave the episodes out"
-        )
+def check_whole(found: Timeline, name: str, ranks: NDArray[np.int64]) -> None:
+    """BadEpisode for a row whose frame is damaged, or may be decoded from a damaged one. ranks: of `Assignment`."""
+    bad = np.flatnonzero(np.isin(ranks, found.spoilt))
+    if len(bad):
+        raise BadEpisode(f"{name}: frame {bad[0]} of the episode {_DAMAGED}; {ADVICE}")
 
 
 def indexed(path: Path, name: str) -> PacketIndex:
@@ -242,7 +125,7 @@ def assign_run(found: Timeline, name: str, rows: int, fps: float, first: int, ru
         row = int(offset.argmax())
         raise BadEpisode(
             f"{name}: frame {row} is shown at {times[row] - times[0]:.3f} s, an even rate puts it at {row * step:.3f} "
-            f"s; frames are missing or doubled; {_ADVICE}"
+            f"s; frames are missing or doubled; {ADVICE}"
         )
     warning = None
     if abs(step * fps - 1) > 0.01:
@@ -267,7 +150,7 @@ def assign_span(found: Timeline, name: str, rows: int, fps: float, start_s: floa
         row = int((offset >= 0.5 / fps).argmax())
         raise BadEpisode(
             f"{name}: row {row} is at {wanted[row]:.3f} s, the closest frame left for it at {times[row]:.3f} s; "
-            f"frames are missing or doubled; {_ADVICE}"
+            f"frames are missing or doubled; {ADVICE}"
         )
     if len(times) < rows:
         raise BadEpisode(f"{name} has {len(times)} frames from {start_s:.3f} s on, the episode has {rows} rows")
@@ -292,7 +175,7 @@ class VideoPixels:
     """Whether red and blue are exchanged after decoding."""
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
-        found = timeline(self.path, self.name)
+        found = timeline(self.path, self.name, torn=True)
         size = found.height, found.width
         limit = max(1, min(BLOCK_FRAMES, BLOCK_BYTES // (size[0] * size[1] * 3)))
         block: list[NDArray[np.uint8]] = []
@@ -357,7 +240,7 @@ def decode(source: VideoPixels) -> Iterator[VideoFrame]:
 def _decode(source: VideoPixels, enter: bool) -> Iterator[VideoFrame]:
     """`decode` from the start of the file, or to `enter` it from a keyframe: then nothing where the first frame does
     not come out and only the container tells keyframes."""
-    found = timeline(source.path, source.name)
+    found = timeline(source.path, source.name, torn=True)
     size = found.height, found.width
     wanted = found.pts[source.ranks].tolist()
     done, words, untimed = 0, "", source.untimed
@@ -392,10 +275,7 @@ def _decode(source: VideoPixels, enter: bool) -> Iterator[VideoFrame]:
                 return
     if enter and entry is None and not done:
         return
-    raise BadEpisode(
-        f"{source.name}: frame {done} of the episode cannot be decoded, the video is damaged there or shortly before"
-        f"{words}; download the video again, or leave the episode out"
-    )
+    raise BadEpisode(f"{source.name}: frame {done} of the episode {_DAMAGED}{words}; {ADVICE}")
 
 
 def _until_damage(decoded: Iterator[VideoFrame]) -> Iterator[VideoFrame | str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from converters.lerobot import video
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.info import inside
+from converters.lerobot.timelines import timeline
 from converters.lerobot.tree import Tree, is_video
 from fwdata.errors import BadEpisode, UsageError
 
@@ -111,7 +111,7 @@ def _frames(folder: Path, names: Sequence[str]) -> list[int]:
     found = []
     for name in names:
         try:
-            found.append(len(video.timeline(inside(folder, name), name).times))
+            found.append(len(timeline(inside(folder, name), name).times))
         except (BadEpisode, UsageError):
             found.append(-1)
     return found

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import numpy as np
+
 from fwdata.images.video import without_bit_rate
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def count_descriptions(container: InputContainer) -> int:
 
 def _descriptions(file: IO[bytes], start: int, stop: int, path: tuple[bytes, ...]) -> Iterator[list[bytes]]:
     """The descriptions of every stream."""
-    for kind, first, end in _boxes(file, start, stop):
+    for kind, first, end in boxes(file, start, stop):
         if kind != path[0]:
             continue
         if len(path) > 1:
@@ -47,8 +49,9 @@ def _descriptions(file: IO[bytes], start: int, stop: int, path: tuple[bytes, ...
         yield [without_bit_rate(data[low:high]) for low, high in _entries(data)]
 
 
-def _boxes(file: IO[bytes], start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, first byte of the content, end) of the boxes between two places; stops at damage."""
+def boxes(file: IO[bytes], start: int, stop: int, beyond: bool = False) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, first byte of the content, end) of the boxes between two places; stops at damage. beyond: last of all the
+    one that ends behind `stop` too."""
     place = start
     while place + 8 <= stop:
         file.seek(place)
@@ -57,10 +60,30 @@ def _boxes(file: IO[bytes], start: int, stop: int) -> Iterator[tuple[bytes, int,
         if length == 1:
             length, content = int.from_bytes(head[8:16], "big"), 16
         end = stop if length == 0 else place + length
-        if end < place + content or end > stop:
+        if end < place + content or (end > stop and not beyond):
             return
         yield head[4:8], place + content, end
         place = end
+
+
+_TO_TABLES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+_MOST_OFFSETS = 64 << 20
+"""Bytes of a list of places that are read."""
+
+
+def last_chunk(file: IO[bytes], start: int, stop: int, path: tuple[bytes, ...] = _TO_TABLES) -> int:
+    """The furthest place in the file where an MP4's index says that data begin (`stco`, `co64` 8.7.5); -1: none."""
+    found = -1
+    for kind, first, end in boxes(file, start, stop):
+        if path and kind == path[0]:
+            found = max(found, last_chunk(file, first, end, path[1:]))
+        elif not path and kind in (b"stco", b"co64"):
+            file.seek(first + 8)  # version, flags and number of entries come first
+            data = file.read(min(end - first - 8, _MOST_OFFSETS))
+            wide = 4 if kind == b"stco" else 8
+            places = np.frombuffer(data[: len(data) // wide * wide], f">u{wide}")
+            found = max(found, int(places.max(initial=0)))
+    return found
 
 
 def _entries(data: bytes) -> Iterator[tuple[int, int]]:

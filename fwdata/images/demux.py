@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,16 @@ from numpy.typing import NDArray
 from fwdata.images.boxes import count_descriptions
 from fwdata.images.colour import INEXACT, tags_of
 from fwdata.images.streams import recorded, videos
-from fwdata.images.video import DECODERS, SetsKnown, Unshown, VideoHeader, VideoPacket, ffmpeg_words, is_entry
+from fwdata.images.video import (
+    DECODERS,
+    DecodeError,
+    SetsKnown,
+    Unshown,
+    VideoHeader,
+    VideoPacket,
+    ffmpeg_words,
+    is_entry,
+)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -47,6 +57,8 @@ class PacketIndex:
     """Opens the file again."""
     notes: tuple[str, ...] = ()
     """Of `notes_of` its first frame."""
+    torn: frozenset[int] = frozenset()
+    """Packets that the container marks as damaged, as that in which a file is cut."""
 
     @cached_property
     def by_time(self) -> NDArray[np.int64]:
@@ -68,8 +80,9 @@ class PacketIndex:
     def span(self, ranks: NDArray[np.int64]) -> tuple[int, int]:
         """(first, end) of the packets in decode order that hold frames of these display positions in whole groups.
 
-        A frame that is shown before its group's keyframe is decoded from the group before. ValueError when no entry
-        comes before the first one.
+        A frame that is shown before its group's keyframe is decoded from the group before. A group ends in front of a
+        damaged packet behind all of the frames. ValueError when no entry comes before the first one, or a damaged
+        packet before the last.
         """
         entry_ranks = self.rank[self.entries]
         group = int(np.searchsorted(entry_ranks, ranks.min(), side="right")) - 1
@@ -78,7 +91,11 @@ class PacketIndex:
         last = int(self.by_time[ranks].max())
         after = int(np.searchsorted(self.entries, last, side="right"))
         end = int(self.entries[after]) if after < len(self.entries) else len(self.pts)
-        return int(self.entries[group]), end
+        first = int(self.entries[group])
+        end = min([end, *(number for number in self.torn if first <= number < end)])
+        if end <= last:
+            raise ValueError(f"packet {end} is damaged")
+        return first, end
 
     def packets(self, first: int, end: int) -> Iterator[VideoPacket]:
         """The packets first..end, ranks counted from 0 over them alone."""
@@ -91,6 +108,8 @@ class PacketIndex:
             for number, packet in enumerate(packets_from(container, stream, int(self.pts[first]), first > 0)):
                 if first + number >= end:
                     return
+                if packet.pts != self.pts[first + number]:
+                    raise DecodeError("the file holds other packets where it is entered in its middle")
                 yield VideoPacket(bytes(packet), int(rank[number]), first + number in entries)
 
 
@@ -108,15 +127,25 @@ def packets_from(container: InputContainer, stream: VideoStream, pts: int, seek:
         yield from packets_from(container, stream, pts, False)
 
 
+def readable(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """Packets of a stream as far as a file can be read; those that are damaged are marked."""
+    import av
+
+    with contextlib.suppress(av.FFmpegError):
+        yield from container.demux(stream)
+
+
 def index_packets(open_file: Opener) -> PacketIndex:
     """Index a file. ValueError with the reason when its packets cannot be kept (times missing or doubled, an unknown
-    codec, no entry at the start, several descriptions of the stream).
+    codec, no entry, several descriptions of the stream).
 
-    Cost: one pass over the file's bytes and one decoded frame.
+    Of a file that is cut or damaged, what is left is indexed. Cost: one pass over the file's bytes and one decoded
+    frame.
     """
     pts: list[int] = []
     hidden: list[bool] = []
     keys: list[int] = []
+    torn: list[int] = []
     untimed: int | None = None
     with open_file() as container:  # what is raised inside of it reads as an error of the file
         stream = recorded(container)
@@ -124,16 +153,24 @@ def index_packets(open_file: Opener) -> PacketIndex:
         extradata = bytes(stream.codec_context.extradata or b"")
         unshown, sets_known = Unshown(extradata, codec), SetsKnown(extradata, codec)
         described = count_descriptions(container)
-        for packet in container.demux(stream) if codec in DECODERS else ():
+        for packet in readable(container, stream) if codec in DECODERS else ():
             if packet.size == 0:
                 continue
-            if packet.pts is None or packet.is_corrupt:
+            if packet.pts is None:
                 untimed = len(pts)
                 break
+            if packet.is_corrupt:
+                torn.append(len(pts))
             data = bytes(packet)
             known = sets_known(data)
             # containers without a list of keyframes mark every packet as one
-            if packet.is_keyframe and known and is_entry(data, extradata, codec):
+            if (
+                packet.is_keyframe
+                and known
+                and not packet.is_corrupt
+                and any(data[:64])
+                and is_entry(data, extradata, codec)
+            ):
                 keys.append(len(pts))
             pts.append(packet.pts)
             hidden.append(unshown(data) or packet.is_discard)
@@ -142,18 +179,18 @@ def index_packets(open_file: Opener) -> PacketIndex:
     if described > 1:
         raise ValueError(f"the file describes its video in {described} ways, each for a part of the frames")
     if untimed is not None:
-        raise ValueError(f"packet {untimed} has no time or is damaged")
+        raise ValueError(f"packet {untimed} has no time")
     if len(set(pts)) != len(pts):
         raise ValueError("two packets are shown at the same time")
-    if keys[:1] != [0]:
-        raise ValueError("it does not begin with a keyframe")
-    header, notes = _header(open_file)
+    if not keys:
+        raise ValueError("it does not begin with a keyframe, nor holds one")
+    header, notes = _header(open_file, keys[0])
     times, shown = np.asarray(pts, np.int64), ~np.asarray(hidden, np.bool_)
-    return PacketIndex(times, shown, np.asarray(keys, np.int64), header, open_file, notes)
+    return PacketIndex(times, shown, np.asarray(keys, np.int64), header, open_file, notes, frozenset(torn))
 
 
-def _header(open_file: Opener) -> tuple[VideoHeader, tuple[str, ...]]:
-    """What decoding needs, and `notes_of` the first frame."""
+def _header(open_file: Opener, first: int) -> tuple[VideoHeader, tuple[str, ...]]:
+    """What decoding needs, and `notes_of` the first frame. first: packet that decoding begins at."""
     import av
 
     words, frame = "", None
@@ -162,7 +199,8 @@ def _header(open_file: Opener) -> tuple[VideoHeader, tuple[str, ...]]:
         context = stream.codec_context
         codec, extradata = context.codec.canonical_name, bytes(context.extradata or b"")
         try:
-            frame = next(container.decode(stream), None)
+            packets = islice(container.demux(stream), first, None)
+            frame = next((frame for packet in packets for frame in stream.decode(packet)), None)
         except av.FFmpegError as error:
             words = ffmpeg_words(error)
         init = init_segment(stream) if frame is not None else b""

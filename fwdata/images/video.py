@@ -293,6 +293,36 @@ class SetsKnown:
         return own
 
 
+_HOLE, _SHORT_HOLE = bytes(256), bytes(16)
+"""What a part of a file that was never written reads as. No coded frame of HEVC (ITU H.265 7.4.2: three zeros do not
+follow each other) or VP9 (a coder whose output looks random) holds as many as the long one; a slice of H.264 (ITU H.264
+7.4.1) or HEVC not even the short one."""
+
+
+def hole_in(data: bytes, extradata: bytes, codec: str) -> int:
+    """How many zeros, at least, follow each other in a packet as no encoder writes them; 0: none do. Decoders make an
+    image of what is left, without a sign.
+
+    Some encoders fill up packets with zeros at their end; these do so in most of them.
+    """
+    if not any(data[:64]) and not any(data) and len(data) >= len(_SHORT_HOLE):
+        return len(data)
+    if codec not in ("h264", "hevc", "vp9"):
+        return 0
+    if codec != "h264" and _HOLE in data:
+        return len(_HOLE)
+    if codec == "vp9" or _SHORT_HOLE not in data:
+        return 0
+    prefixed = extradata[:1] == b"\x01"
+    for first, end in _nal_places(data, extradata, codec):
+        kind = data[first] & 0x1F if codec == "h264" else (data[first] >> 1) & 0x3F
+        is_slice = 1 <= kind <= 5 if codec == "h264" else kind < 32
+        unit = data[first:end] if prefixed else data[first:end].rstrip(b"\0")
+        if is_slice and _SHORT_HOLE in unit:
+            return len(_SHORT_HOLE)
+    return 0
+
+
 def _is_intra(head: bytes) -> bool:
     """Whether an H.264 NAL unit is no slice, or one of an IDR picture, or of I or SI macroblocks alone."""
     if head[0] & 0x1F not in (1, 2):

@@ -14,6 +14,7 @@ import numpy as np
 
 from fwdata.errors import BadEpisode, needed_for
 from fwdata.images.demux import PacketIndex, first_notes, index_packets
+from fwdata.images.forms import FORMATS, form_of
 from fwdata.images.jpeg import MAX_SIDE
 from fwdata.images.streams import recorded
 from fwdata.images.video import UNALIGNED, Unshown
@@ -22,16 +23,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
 
-FORMATS = {
-    **dict.fromkeys((".mp4", ".m4v", ".mov"), "mp4"),
-    **dict.fromkeys((".mkv", ".webm"), "matroska"),
-    ".avi": "avi",
-    ".ts": "mpegts",
-    **dict.fromkeys((".mpg", ".mpeg"), "mpeg"),
-}
 _UNTIMED = frozenset({"avi", "mpeg"})
-_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"sidx"})
-_TS_PACKET = 188
 
 
 def is_video(path: Path) -> bool:
@@ -44,32 +36,12 @@ def is_untimed(path: Path) -> bool:
 
     Frames are then counted as they are decoded, at an even rate. Reads the first bytes.
     """
-    return _form(path) in _UNTIMED
+    return form_of(path) in _UNTIMED
 
 
 def has_index(path: Path) -> bool:
     """Whether a file's container (MP4, MKV) lists where its keyframes are. Reads the first bytes."""
-    return _form(path) in {"mp4", "matroska"}
-
-
-def _form(path: Path) -> str | None:
-    """The container of a file as FFmpeg calls it: by its first bytes, where these tell, as datasets hold MKV and AVI
-    called .mp4; else by its ending; None for an ending that no video has."""
-    named = FORMATS.get(path.suffix.lower())
-    try:
-        with path.open("rb") as file:
-            head = file.read(_TS_PACKET + 1)
-    except OSError:
-        return named
-    if named is None or head[4:8] in _BOXES:
-        return named and "mp4"
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "matroska"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head[:4] == b"\0\0\1\xba":
-        return "mpeg"
-    return "mpegts" if head[:1] == head[_TS_PACKET:] == b"G" else named
+    return form_of(path) in {"mp4", "matroska"}
 
 
 @contextmanager
@@ -80,7 +52,7 @@ def open_file(path: Path, name: str) -> Iterator[InputContainer]:
     """
     import av
 
-    form = _form(path)
+    form = form_of(path)
     if form is None:
         raise BadEpisode(f"{name} has the ending {path.suffix!r}; known are {', '.join(FORMATS)}")
     try:

@@ -11,17 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.images.colour import tags_of
-from fwdata.images.video import DecodeError, PacketDecoder, SetsKnown, VideoHeader, nal_types, same_format
+from fwdata.images.video import DecodeError, PacketDecoder, SetsKnown, VideoHeader, hole_in, nal_types, same_format
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 LONG_GROUP = 300
 """Frames between two entries from which a random frame is slow enough to say so (some 100 ms at 640x480)."""
-
-_HOLE = bytes(256)
-"""What a part of a file that was never written reads as. No coded frame of HEVC (ITU H.265 7.4.2: three zeros do not
-follow each other) or VP9 (a coder whose output looks random) holds as many."""
 
 
 @dataclass
@@ -137,16 +133,17 @@ def _check_parameter_sets(packets: Packets) -> None:
 
 
 def _check_holes(packets: Packets, rows: NDArray[np.int64]) -> None:
-    """DamagedVideo for a packet with a hole, DecodeError where it comes behind all rows. HEVC's and VP9's decoders make
-    an image of what is left, without a sign. Encoders that fill up packets with zeros do so in most of them."""
-    if packets.header.codec not in ("hevc", "vp9"):
-        return
-    holes = [number for number in range(len(packets.ranks)) if _HOLE in packets.data(number)]
+    """DamagedVideo for a packet with a hole, DecodeError where it comes behind all rows. Decoders make an image of
+    what is left, without a sign. Encoders that fill up packets with zeros do so in most of them."""
+    extradata, codec = packets.header.extradata, packets.header.codec
+    zeros = [hole_in(packets.data(number), extradata, codec) for number in range(len(packets.ranks))]
+    holes = [number for number, count in enumerate(zeros) if count]
     if not holes or 2 * len(holes) > len(packets.ranks):
         return
     wanted = frozenset(rows.tolist())
     last = max((number for number, rank in enumerate(packets.ranks) if rank in wanted), default=0)
-    found = f"the data of frame {packets.ranks[holes[0]]} hold {len(_HOLE)} zeros in a row, as where a file has a hole"
+    first, count = packets.ranks[holes[0]], zeros[holes[0]]
+    found = f"the data of frame {first} hold {count} zeros in a row, as where a file has a hole"
     raise (DamagedVideo if holes[0] <= last else DecodeError)(found)
 
 

@@ -363,12 +363,15 @@ def test_parameter_sets_that_change_and_are_not_sent_again_are_found(tmp_path: P
         check_packets(packets, np.arange(24), (64, 96))
 
 
-@pytest.mark.parametrize(("codec", "number"), [("libx265", 0), ("libx265", 8), ("libvpx-vp9", 8), ("libx265", 16)])
+@pytest.mark.parametrize(
+    ("codec", "number"), [("libx264", 8), ("libx265", 0), ("libx265", 8), ("libvpx-vp9", 8), ("libx265", 16)]
+)
 def test_a_hole_in_a_packet_is_no_image(
     codec: str, number: int, tmp_path: Path, camera_of: Callable[[Path], VideoCamera]
 ) -> None:
     """The decoders show what is left of the frame, and mark nothing. Behind the last row it does no harm."""
-    options = {"x265-params": "log-level=none:pools=1:frame-threads=1:bframes=0"} if codec == "libx265" else {}
+    params = {"libx265": "log-level=none:pools=1:frame-threads=1:bframes=0", "libx264": "bframes=0"}
+    options = {f"{codec[3:]}-params": params[codec]} if codec in params else {}
     noise = np.random.default_rng(0).integers(0, 256, (FRAMES, 64, 96, 3), np.uint8)
     write_clip(tmp_path / "c.mp4", noise, codec, gop=8, options=options)
     camera = camera_of(tmp_path / "c.mp4")
@@ -378,7 +381,7 @@ def test_a_hole_in_a_packet_is_no_image(
         rows = dataclasses.replace(holed, rows=camera.rows[:16], frames=lambda: iter(shown[:16]))
         assert "the data of frame 16 hold 256 zeros in a row" in spool(rows, tmp_path).warnings[0]
         return
-    with pytest.raises(BadEpisode, match=f"the video is damaged: the data of frame {number} hold 256 zeros in a row"):
+    with pytest.raises(BadEpisode, match=rf"the video is damaged: the data of frame {number} hold \d+ zeros in a row"):
         spool(holed, tmp_path)
     everywhere = changed(camera, lambda n, p: dataclasses.replace(p, data=p.data + bytes(300)))
     assert not any("zeros" in warning for warning in spool(everywhere, tmp_path).warnings)

@@ -1,0 +1,266 @@
+"""Times of a video's frames, from the file's index alone: nothing is decoded."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.lerobot.info import DEEP
+from converters.shared.content import not_content
+from fwdata.errors import BadEpisode
+from fwdata.images.forms import form_of
+from fwdata.images.streams import recorded
+from fwdata.images.tears import tear_of
+from fwdata.images.video import Unshown, hole_in, is_entry
+from fwdata.images.video_files import is_untimed, open_file
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+ADVICE = "download the video again, or leave the episode out"
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """What a video's index says about its N frames, in order of presentation."""
+
+    pts: NDArray[np.int64]
+    """int64 [N], presentation times in the stream's time base, ascending."""
+    times: NDArray[np.float64]
+    """float64 [N], `pts` in seconds."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    codec: str
+    """Name of the codec as FFmpeg gives it."""
+    keys: NDArray[np.int64]
+    """int64, ascending positions of the keyframes."""
+    digests: NDArray[np.int64]
+    """int64 [N], a checksum of each frame's packet."""
+    spoilt: NDArray[np.int64]
+    """int64, ascending positions of the frames whose packets are damaged, or that may be decoded from such a one."""
+    damage: str = ""
+    """What is said behind the file's name where the container marks a packet as damaged; empty: it does not."""
+    listed: int | None = None
+    """Frames that the file's index lists, in an MP4 that is not in fragments; more than N where the end is lost."""
+    place: int = -1
+    """First byte of the first packet in the file; -1: not known."""
+    last: int = -1
+    """Position of the frame whose packet comes last in the file."""
+
+
+@contextmanager
+def open_video(path: Path, name: str) -> Iterator[InputContainer]:
+    """Open a local video; BadEpisode where it is none, a pointer to one included."""
+    reason = not_content(path, name)
+    if reason is not None:
+        raise BadEpisode(reason)
+    with open_file(path, name) as container:
+        yield container
+
+
+def is_deep(path: Path, name: str) -> bool:
+    """Whether a video is grey with more than 8 bits, as maps of distances are. BadEpisode when it cannot be opened."""
+    with open_video(path, name) as container:
+        return str(recorded(container).codec_context.pix_fmt).startswith(DEEP)
+
+
+def timeline(path: Path, name: str, torn: bool = False) -> Timeline:
+    """Times of a video's frames, from the packets alone: nothing is decoded. Kept until the file changes.
+
+    torn: also of a file with damaged packets, such as one that is cut. BadEpisode when it is not a video or has frames
+    without times. Cost: one pass over the file's bytes.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BadEpisode(f"{name} cannot be read: {error.strerror}") from None
+    found = _timeline(path, name, status.st_mtime_ns, status.st_size)
+    if found.damage and not torn:
+        raise BadEpisode(f"{name} {found.damage}; {ADVICE}")
+    return found
+
+
+@lru_cache(maxsize=16)
+def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
+    with open_video(path, name) as container:
+        stream, untimed = recorded(container), is_untimed(path)
+        tick = float(stream.time_base) if stream.time_base is not None else 0.0
+        if untimed:
+            tick = 1 / float(stream.guessed_rate or stream.average_rate or 30)
+        codec = stream.codec_context.codec.canonical_name
+        seen = _Packets(codec, bytes(stream.codec_context.extradata or b""))
+        seen.take(container, stream, untimed)
+        dts = seen.dts.restarted(name)
+        if seen.damage and dts:
+            raise BadEpisode(dts)
+        pts, order, twice = seen.in_order()
+        if twice:
+            raise BadEpisode(dts or f"{name} shows {twice} frames at the time of another")
+        if not len(pts) or not tick:
+            raise BadEpisode(_holds_none(path, name))
+        keys = np.flatnonzero([seen.coded[k].key for k in order])
+        digests = np.array([seen.coded[k].digest for k in order], np.int64)
+        spoilt = np.flatnonzero(np.array(seen.spoilt())[order])
+        times = np.asarray(pts * tick, np.float64)
+        return Timeline(
+            pts,
+            times,
+            stream.height,
+            stream.width,
+            codec,
+            keys,
+            digests,
+            spoilt,
+            seen.damage,
+            _listed(path, stream, seen),
+            seen.place,
+            int(np.argmax(order)),
+        )
+
+
+def _listed(path: Path, stream: VideoStream, seen: _Packets) -> int | None:
+    """`Timeline.listed`."""
+    found = stream.frames - seen.unshown
+    return found if form_of(path) == "mp4" and found >= len(seen.coded) else None
+
+
+def _holds_none(path: Path, name: str) -> str:
+    """A sentence for a file without a frame."""
+    tear = tear_of(path)
+    return f"{name} holds no frame" if tear is None else f"{name} {tear.words}; it holds no frame; {ADVICE}"
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """What is remembered of a packet."""
+
+    time: int
+    """Ticks."""
+    key: bool
+    """Whether the container marks it as a keyframe."""
+    digest: int
+    """Checksum."""
+    torn: bool
+    """Whether the container marks it as damaged, or packets in front of it are lost."""
+    hole: bool
+    """Whether its data have a hole."""
+    entry: bool
+    """Whether decoding may start at it, as far as that was asked: of keyframes behind a damaged packet."""
+
+
+@dataclass
+class _Packets:
+    """The packets of a file that show a frame, in its order."""
+
+    codec: str
+    """Name of the codec."""
+    extradata: bytes
+    """Its parameter sets."""
+    coded: list[_Coded] = field(default_factory=list)
+    """Those that show a frame."""
+    unshown: int = 0
+    """How many show none."""
+    damage: str = ""
+    """`Timeline.damage`."""
+    place: int = -1
+    """`Timeline.place`."""
+
+    def take(self, container: InputContainer, stream: VideoStream, untimed: bool) -> None:
+        """Read the file to its end, or as far as it can be."""
+        import av
+
+        self.dts = _DecodingTimes()
+        unshown, lost = Unshown(self.extradata, self.codec), False
+        with contextlib.suppress(av.FFmpegError):
+            for packet in container.demux(stream):
+                if packet.size == 0:  # the flushing one at the end
+                    continue
+                time = len(self.coded) if untimed else packet.pts
+                self.dts.see(packet)
+                if (packet.is_corrupt or time is None) and not self.damage:
+                    self.damage = f"is cut short or damaged at frame {len(self.coded)}"
+                if self.place < 0 and packet.pos is not None:
+                    self.place = packet.pos
+                data = bytes(packet)
+                if unshown(data) or packet.is_discard:
+                    self.unshown += 1
+                elif time is None:
+                    lost = True
+                else:
+                    self.coded.append(self._coded(packet, data, time, lost))
+                    lost = False
+            return
+        self.damage = self.damage or f"is cut short or damaged at frame {len(self.coded)}"
+
+    def _coded(self, packet: Packet, data: bytes, time: int, lost: bool) -> _Coded:
+        hole = hole_in(data, self.extradata, self.codec) > 0
+        digest = zlib.crc32(data) ^ packet.size << 32
+        self._any = self._any or hole or lost or packet.is_corrupt
+        entry = packet.is_keyframe and self._any and is_entry(data, self.extradata, self.codec)
+        return _Coded(time, packet.is_keyframe, digest, lost or packet.is_corrupt, hole, entry)
+
+    _any: bool = False
+
+    def spoilt(self) -> list[bool]:
+        """Of every packet, whether it is damaged, or comes behind such a one and before decoding begins afresh.
+
+        Encoders that fill up packets with zeros do so in most of them.
+        """
+        holes = 2 * sum(one.hole for one in self.coded) <= len(self.coded)
+        found, spoils, since = [], False, None
+        for one in self.coded:
+            if one.torn or (one.hole and holes):
+                spoils = True
+            elif spoils and one.entry:
+                spoils, since = False, one.time
+            found.append(spoils or (since is not None and one.time < since))
+        return found
+
+    def in_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """(times in ascending order, their packets, how many have the time of another); of two with one time a damaged
+        one is left out."""
+        whole = {one.time for one in self.coded if not one.torn}
+        kept = [k for k, one in enumerate(self.coded) if not (one.torn and one.time in whole)]
+        order = np.array(sorted(kept, key=lambda k: self.coded[k].time), np.int64)
+        times = np.array([self.coded[k].time for k in order], np.int64)
+        return np.unique(times), order, len(times) - len(np.unique(times))
+
+
+@dataclass
+class _DecodingTimes:
+    """Whether the decoding times of a file begin again inside of it, as those of recordings that were joined do."""
+
+    seen: int = 0
+    last: int | None = None
+    again: int | None = None
+
+    def see(self, packet: Packet) -> None:
+        """Take one packet, in the file's order."""
+        if packet.dts is not None:
+            if self.last is not None and packet.dts < self.last and self.again is None:
+                self.again = self.seen
+            self.last = packet.dts
+        self.seen += 1
+
+    def restarted(self, name: str) -> str | None:
+        """A sentence about it; None where they do not."""
+        if self.again is None:
+            return None
+        return (
+            f"{name}: its times begin again after {self.again} of {self.seen} frames: recordings were joined byte by "
+            "byte, so that nothing tells which of them a time is of; join their videos anew (ffmpeg -f concat -c "
+            "copy), or leave the episodes out"
+        )

@@ -1,0 +1,121 @@
+"""Shared videos (v3.0) of which a part is lost: episodes that are all there are read, each other is one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import ffmpeg_rgb
+from fixtures import run_convert
+from lerobot_reading import converter, manifest, pixels
+from torn_videos import overwrite, packet_places, write_set
+
+import fwdata
+from fwdata.errors import BadEpisode
+
+LENGTHS = (7, 6, 9, 8)
+STARTS = np.cumsum([0, *LENGTHS])
+
+
+def read(raw: Path, shown: np.ndarray) -> tuple[list[int], list[str], set[str]]:
+    """(episodes that are read, what is said of the others, warnings of those that are about the video); the frames of
+    the first camera are those of the whole file."""
+    made = converter()
+    whole, said, warnings = [], [], set[str]()
+    for number, ref in enumerate(made.discover(raw).episodes):
+        try:
+            episode = made.read(raw, ref)
+            found = pixels(episode.cameras["head_rgb"])
+        except BadEpisode as error:
+            said.append(str(error))
+            continue
+        assert np.array_equal(found, shown[STARTS[number] : STARTS[number + 1]]), number
+        whole.append(number)
+        warnings |= {text for text in episode.warnings if "head_rgb" in text}
+    assert not any("\n" in text for text in said)
+    return whole, said, warnings
+
+
+@pytest.mark.parametrize(
+    ("form", "codec"),
+    [("faststart", "h264"), ("faststart", "av1"), ("fragments", "hevc"), ("mkv", "mpeg4"), ("ts", "h264")],
+)
+def test_a_file_that_is_cut_loses_the_episodes_behind_the_cut(tmp_path: Path, form: str, codec: str) -> None:
+    raw, path = write_set(tmp_path, LENGTHS, form, codec)
+    shown, places, data = ffmpeg_rgb(path), packet_places(path), path.read_bytes()
+    for frame, left in ((27, [0, 1, 2]), (15, [0, 1]), (3, [])):
+        place, size = places[frame]
+        path.write_bytes(data[: place + size // 2])
+        whole, said, warnings = read(raw, shown)
+        assert whole == left and len(said) == 4 - len(left), said
+        assert all("is cut off at its end: " in text for text in said), said
+        assert "frames of the episode are lost" in said[-1]
+        assert [text.count("is cut off at its end") for text in warnings] == [1] * bool(left)
+
+
+@pytest.mark.slow
+def test_what_is_left_of_a_file_is_kept_as_recorded(tmp_path: Path) -> None:
+    raw, path = write_set(tmp_path, LENGTHS, "faststart", "h264")
+    shown, data = ffmpeg_rgb(path), path.read_bytes()
+    path.write_bytes(data[: packet_places(path)[24][0] + 20])
+    report = run_convert(raw, tmp_path / "s.zarr", manifest())
+    assert [source[-1] for source, _ in report.quarantined] == ["3"]
+    assert not any("losslessly" in text for text in report.warnings)
+    for episode, start, length in zip(fwdata.open(tmp_path / "s.zarr").episodes, STARTS, LENGTHS, strict=False):
+        assert np.array_equal(episode.frames("head_rgb"), shown[start : start + length])
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "mpeg4"])
+@pytest.mark.parametrize("lost", ["first", "hole"])
+def test_a_damaged_packet_costs_the_episodes_that_are_decoded_from_it(tmp_path: Path, codec: str, lost: str) -> None:
+    """The decoders of H.264 and HEVC show what is left of a packet with a hole, without a sign."""
+    raw, path = write_set(tmp_path, LENGTHS, "faststart", codec)
+    shown, places = ffmpeg_rgb(path), packet_places(path)
+    place, size = places[0 if lost == "first" else 15]
+    overwrite(path, place if lost == "first" else place + size // 2, bytes(size if lost == "first" else 64))
+    whole, said, _ = read(raw, shown)
+    number = 0 if lost == "first" else 2
+    assert whole == [k for k in range(4) if k != number]
+    assert f"frame {'0' if lost == 'first' else '2'} of the episode cannot be decoded, the video is damaged" in said[0]
+
+
+@pytest.mark.parametrize("lost", ["first", "middle", "last"])
+def test_frames_that_are_lost_in_a_transport_stream_shift_no_other(tmp_path: Path, lost: str) -> None:
+    """It begins at a time of its own, here that of B-frames, and nothing is left of a frame that is lost."""
+    raw, path = write_set(tmp_path, LENGTHS, "ts", "h264")
+    shown, places = ffmpeg_rgb(path), packet_places(path)
+    number = {"first": 0, "middle": 17, "last": len(places) - 1}[lost]
+    end = path.stat().st_size if lost == "last" else places[number + 1][0]
+    overwrite(path, places[number][0], bytes(end - places[number][0]))
+    whole, said, _ = read(raw, shown)
+    bad = {"first": 0, "middle": 2, "last": 3}[lost]
+    assert whole == [k for k in range(4) if k != bad] and len(said) == 1, said
+
+
+def test_a_block_of_a_matroska_file_without_its_track_is_lost_alone(tmp_path: Path) -> None:
+    raw, path = write_set(tmp_path, LENGTHS, "mkv", "mpeg4")
+    shown = ffmpeg_rgb(path)
+    overwrite(path, packet_places(path)[-1][0], bytes(1))
+    whole, said, _ = read(raw, shown)
+    assert whole == [0, 1, 2] and "frame 7 of the episode is lost" in said[0]
+
+
+def test_the_index_of_a_file_that_is_cut_still_tells_that_its_count_was_wrong(tmp_path: Path) -> None:
+    raw, path = write_set(tmp_path, LENGTHS, "faststart", "h264", frames=sum(LENGTHS) - 1)
+    path.write_bytes(path.read_bytes()[: packet_places(path)[20][0]])
+    whole, said, _ = read(raw, ffmpeg_rgb(path))
+    assert whole == [] and all("it had 29 frames, its episodes have 30 rows" in text for text in said)
+
+
+def test_an_index_that_points_past_the_end_is_said(tmp_path: Path) -> None:
+    raw, path = write_set(tmp_path, LENGTHS, "faststart", "h264")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stco") + 8
+    for entry in range(int.from_bytes(data[at : at + 4])):
+        place = at + 4 + 4 * entry
+        data[place : place + 4] = (int.from_bytes(data[place : place + 4]) + 1_000_000).to_bytes(4)
+    path.write_bytes(data)
+    whole, said, _ = read(raw, np.empty(0))
+    assert whole == [] and "has an index that points past its end: to byte 100" in said[0]
+    assert f"the file has {len(data)} bytes; it holds no frame; download the video again" in said[0]
