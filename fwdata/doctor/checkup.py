@@ -14,9 +14,8 @@ from fwdata.doctor.remedies import Patient, command_in, flags_of, remedy
 from fwdata.evidence import sentences
 from fwdata.evidence.records import Severity
 from fwdata.pipeline.stored_episode import episode_input
-from fwdata.store.evidence import read_evidence
+from fwdata.store.evidence import DatasetEvidence, read_evidence
 from fwdata.store.reader import Store
-from fwdata.store.records.evidence import EvidenceRecord
 from fwdata.warning_kinds import group_warnings
 
 
@@ -77,7 +76,7 @@ def in_order(findings: Sequence[DoctorFinding]) -> tuple[DoctorFinding, ...]:
     return tuple(sorted(findings, key=lambda finding: ORDER.index(finding.severity)))
 
 
-def _recorded(record: EvidenceRecord | None, found: Sequence[DoctorFinding], patient: Patient) -> list[DoctorFinding]:
+def _recorded(record: DatasetEvidence | None, found: Sequence[DoctorFinding], patient: Patient) -> list[DoctorFinding]:
     """Contradictions that the conversion recorded and that the store itself does not show any more."""
     seen = {(finding.detector, finding.subject) for finding in found}
     again = []

@@ -103,7 +103,8 @@ def _without_outliers(
     """What the conversion keeps of the episodes: those that it leaves out as exceptions are not pooled with the others;
     all where these stop it. Without `first`, exceptions are those that are left out whatever others show."""
     begun = {recording.id for recording in first}
-    gate = gate_of(pool_verdicts([m for m in measured if m.episode in begun]), request.accept, first)
+    some = [m for m in measured if m.episode in begun]
+    gate = gate_of(pool_verdicts(some) if some else (), request.accept, first)
     kept = [measurement for measurement in measured if gate.reason(measurement) is None]
     few = bool(kept) and len(measured) - len(kept) <= max(1.0, MAX_OUTLIERS * len(measured))
     return kept if few else measured

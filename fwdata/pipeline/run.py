@@ -142,7 +142,7 @@ def convert(
             if units is None or not units.left:
                 record_touched(request, check)
                 if request.gate is not None:
-                    _settle(request, request.gate, look, new, made_here=made_here and job is None, job=job)
+                    _settle(request, request.gate, plan, look, new, made_here=made_here and job is None, job=job)
                 notes = _take_view(request, asked)
                 end_job(request.out, "convert")
     report = store_report(request.out, found.warnings, new, time.monotonic() - began)
@@ -208,6 +208,7 @@ def _convert_share(
 def _settle(
     request: ConvertRequest,
     gate: EvidenceGate,
+    plan: ConversionPlan,
     look: FirstLook | None,
     new: Mapping[str, RecordingOutcome],
     *,
@@ -219,7 +220,8 @@ def _settle(
     made_here: this run began the store, and may remove it again. job: where others work on the store, too.
     """
     measured = {m.episode: m for outcome in new.values() if (m := outcome.measurement)}
-    measured |= handed_over(request.out, measured)
+    if job is not None or len(plan.pending) < len(plan.parts):  # else this run measured all of them
+        measured |= handed_over(request.out, measured)
     pool_store(request.out, gate.accepted, measured)
     if job is None:
         end_handing_over(request.out)

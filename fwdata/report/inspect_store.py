@@ -11,7 +11,7 @@ from typing import Any, TypedDict, cast
 import numpy as np
 
 from fwdata.errors import UsageError
-from fwdata.evidence.records import DatasetVerdictJson
+from fwdata.evidence.records import DatasetVerdict, DatasetVerdictJson
 from fwdata.io import Json
 from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
 from fwdata.store.caches.latents import LatentCache
@@ -23,7 +23,6 @@ from fwdata.store.files import LocalFiles
 from fwdata.store.metadata import has_record
 from fwdata.store.reader import Store
 from fwdata.store.records import CountRecord, LatentCacheRecord, OriginRecord, TextCacheRecord
-from fwdata.store.records.evidence import DatasetVerdictRecord
 from fwdata.store.sources import read_sources
 from fwdata.warning_kinds import WarningKind, WarningKindJson, group_warnings
 
@@ -184,14 +183,14 @@ def describe(store: Store) -> StoreDescription:
         "decided_per_episode": _per_episode(
             looked_at, [*store.record.per_episode, *(f"camera_sizes.{name}" for name in store.cameras)]
         ),
-        "evidence": _sorted_verdicts(evidence.detectors) if evidence else [],
+        "evidence": _sorted_verdicts(evidence.now) if evidence else [],
         "warning_kinds": [kind.to_json() for kind in _warning_kinds(looked_at)],
         "left_out": list(store.plan.left_out),
         "quarantined": store.quarantined,
     }
 
 
-def _sorted_verdicts(verdicts: Iterable[DatasetVerdictRecord]) -> list[DatasetVerdictJson]:
+def _sorted_verdicts(verdicts: Iterable[DatasetVerdict]) -> list[DatasetVerdictJson]:
     """As they are printed, keys in order."""
     return [cast(DatasetVerdictJson, dict(sorted(verdict.to_json().items()))) for verdict in verdicts]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
+from fwdata.evidence.records import EpisodeMeasurement
 from fwdata.store.records.base import Count, Record
 
 
@@ -97,23 +97,6 @@ class EvidenceRecord(Record):
     """Parts whose episodes are pooled in `detectors`; () before the first part is written."""
     overrides: tuple[OverrideRecord, ...]
     """Contradictions that the user accepted."""
-
-    def first_verdicts(self) -> tuple[DatasetVerdict, ...]:
-        """The verdicts of the first episodes."""
-        return _verdicts(self.first)
-
-    def verdicts(self) -> tuple[DatasetVerdict, ...]:
-        """The verdicts of all episodes."""
-        return _verdicts(self.detectors)
-
-    def accepted(self) -> dict[str, str]:
-        """Detector -> why its contradiction was accepted."""
-        return {override.detector: override.reason for override in self.overrides}
-
-
-def _verdicts(records: Iterable[DatasetVerdictRecord]) -> tuple[DatasetVerdict, ...]:
-    """As detectors use them. Of the fields as they are: that needs no serializer, whose making takes milliseconds."""
-    return tuple(DatasetVerdict.from_json(vars(record)) for record in records)
 
 
 class PartEvidenceRecord(Record):

@@ -102,9 +102,17 @@ def test_verdicts_of_a_data_set_are_written_as_their_record_is(path: Path) -> No
     good = DatasetVerdict("row_rate", "confirmed", episodes_for=5)
     write_evidence(path, 3, [good], [late, good], {"camera_delay": "known"}, ["p00000"])
     record = read_evidence(LocalFiles(path))
-    assert record is not None and record.to_json() == read_attributes(path / "evidence")
+    stored = read_attributes(path / "evidence")
+    assert EvidenceRecord.model_validate(stored).to_json() == stored
+    assert record is not None and (record.measured_first, record.parts) == (3, ("p00000",))
     assert (record.first_verdicts(), record.verdicts()) == ((good,), (late, good))
     assert record.accepted() == {"camera_delay": "known"}
+    write_evidence(path / "other", 1, [], [], {})  # so that the first is not what was written last
+    assert read_evidence(LocalFiles(path)) == record
+    changed = {**stored, "detectors": [{**stored["detectors"][0], "verdict": "maybe"}]}
+    write_attributes(path / "evidence", changed)
+    with pytest.raises(StoreDamaged, match=r"evidence/zarr.json.*detectors\.0\.verdict.*'maybe'"):
+        read_evidence(LocalFiles(path))
 
 
 def test_a_verdict_that_steers_is_checked(path: Path) -> None:
