@@ -58,6 +58,7 @@ class LookTaker:
     def __init__(self) -> None:
         self._tiles: NDArray[np.uint8] | None = None
         self._seen = set[int]()
+        self._printed: list[NDArray[np.uint32]] = []
         self._lines: list[NDArray[np.uint64]] = []
         self._held = 0
 
@@ -78,7 +79,7 @@ class LookTaker:
     def _print(self) -> None:
         """Make the prints of the raw frames whose lines are held."""
         if self._lines:
-            self._seen.update(_digests(np.concatenate(self._lines)))
+            self._printed.append(_digests(self._lines[0] if len(self._lines) == 1 else np.concatenate(self._lines)))
             self._lines, self._held = [], 0
 
     def add_jpeg(self, data: bytes, swapped: bool = False) -> None:
@@ -108,7 +109,10 @@ class LookTaker:
         if self._tiles is None:
             return None
         self._print()
-        return CameraLook(self._tiles[..., ::-1] if swapped else self._tiles, smallest(self._seen))
+        prints = smallest(self._seen)
+        if self._printed:
+            prints = distinct(np.concatenate([prints, *self._printed]))[:PRINTS]
+        return CameraLook(self._tiles[..., ::-1] if swapped else self._tiles, prints)
 
 
 def packet_print(data: bytes) -> int:
@@ -117,10 +121,10 @@ def packet_print(data: bytes) -> int:
     return zlib.crc32(data) if len(data) >= TELLING else 0
 
 
-def _digests(words: NDArray[np.uint64]) -> list[int]:
-    """32 bits for each of [n, k]: the upper half of the sum of its words times random odd ones."""
+def _digests(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """uint32 [n] of uint64 [n, k]: the upper half of the sum of its words times random odd ones."""
     sums: NDArray[np.uint64] = np.einsum("nk,k->n", words, odd_factors(words.shape[1]))  # twice as fast as @
-    found: list[int] = (sums >> np.uint64(32)).tolist()
+    found: NDArray[np.uint32] = (sums >> np.uint64(32)).astype(np.uint32)
     return found
 
 
@@ -138,6 +142,13 @@ def _scaler(width: int, height: int, source: str, form: str, thread: int) -> tup
     from av.video.reformatter import Interpolation, VideoReformatter
 
     return VideoReformatter(), int(Interpolation.AREA.value)
+
+
+def distinct(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """uint32 [n], the different ones of at least one value, in order: `np.unique` in a third of its time."""
+    ordered = np.sort(values)
+    found: NDArray[np.uint32] = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+    return found
 
 
 def smallest(prints: Iterable[int]) -> NDArray[np.uint32]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +75,8 @@ def look_first(
     )
     tasks: list[Task] = [(request, some, {}) for some in _shared_out(chosen, min(parts, pool.workers))]
     order = {recording.source: number for number, (recording, _) in enumerate(chosen)}
-    outcomes = [
-        outcome for some in pool.run(measure_recordings, tasks, _ignore, losses, most=parts) for outcome in some
-    ]
+    done = pool.run(measure_recordings, tasks, _ignore, losses, most=parts, keeps=_names)
+    outcomes = [outcome for some in done for outcome in some]
     outcomes.sort(key=lambda outcome: order[outcome.source])
     measured = [outcome.measurement for outcome in outcomes if outcome.measurement]
     options = {name: option for m in measured for name, option in m.options.items()}
@@ -93,7 +93,8 @@ def look_first(
 def _shared_out(chosen: Chosen, workers: int) -> list[Chosen]:
     """What a worker measures at once: one recording with its images, or its share of those without."""
     rows, count = [each for each in chosen if not each[1]], max(1, workers)
-    shares = [rows[place::count] for place in range(count)]
+    cuts = [len(rows) * place // count for place in range(count + 1)]
+    shares = [rows[low:high] for low, high in pairwise(cuts)]  # neighbours are in one part, and read once
     return [*([each] for each in chosen if each[1]), *(share for share in shares if share)]
 
 
@@ -133,6 +134,10 @@ def _stored_sizes(out: Path) -> list[EpisodeMeasurement]:
     some = np.unique(np.linspace(0, len(store.episodes) - 1, COMPARED).round().astype(int)).tolist()
     inputs = (episode_input(store, store.episodes[index], images=False) for index in some if store.episodes)
     return [EpisodeMeasurement(e.id, e.group, (), ColumnUnits().trace(e)) for e in inputs]
+
+
+def _names(task: Task) -> Iterable[str]:
+    return (recording.id for recording, _ in task[1])
 
 
 def _ignore(*_: object) -> None:

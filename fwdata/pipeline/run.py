@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -329,10 +329,15 @@ def _convert_parts(
     _ensure_shared_groups(request)
     tasks = [(request, part, dict(losses.reasons)) for part in plan.pending]
     outliers, new = Outliers(sum(len(part.recordings) for part in plan.pending)), dict[str, RecordingOutcome]()
-    for outcomes in pool.run(convert_part, tasks, _Progress(on_episode), losses, _first_file):
+    for outcomes in pool.run(convert_part, tasks, _Progress(on_episode), losses, _first_file, takes=_names):
         outliers.add(outcomes)
         new |= {outcome.source: outcome for outcome in outcomes}
     return new
+
+
+def _names(task: Task) -> Iterable[str]:
+    part: PlannedPart = task[1]
+    return (recording.id for recording in part.recordings)
 
 
 def _first_file(task: Task) -> object:
@@ -356,7 +361,7 @@ def sample(
     for part in plan.parts:
         task = (request, part, dict(losses.reasons))
         found: SampledRecording | None
-        [(found, unread)] = pool.run(find_readable, [task], lambda: None, losses)
+        [(found, unread)] = pool.run(find_readable, [task], lambda: None, losses, takes=_names)
         reasons += unread
         if found is not None:
             return found

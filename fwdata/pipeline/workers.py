@@ -81,6 +81,13 @@ type Near = Callable[[Task], object]
 """Which file a task reads: a worker goes on with its own, and begins one that no other is at while there is any."""
 
 
+type Named = Callable[[Task], Iterable[str]]
+"""Names of what a task reads, of which its worker keeps some for the tasks that read it again."""
+
+type Held = Mapping[int, Collection[str]]
+"""By `id` of a task: what it reads of what workers keep."""
+
+
 class RetryOnce:
     """The default of `WorkerPool.run`: every task is done again once; FwdataError when its worker ends again."""
 
@@ -122,14 +129,15 @@ class RetryThenLeaveOut:
 
 @dataclass
 class _Worker:
-    """One worker process, as its parent sees it. place: its number among those that run; near: of its last task; at,
-    deadline: of the last announcement."""
+    """One worker process, as its parent sees it. place: its number among those that run; near: of its last task; kept:
+    what it keeps of what it has read; at, deadline: of the last announcement."""
 
     process: WorkerProcess
     connection: Connection
     memory: int | None
     place: int = 0
     near: object = None
+    kept: set[str] = field(default_factory=set)
     at: str | None = None
     limit: float | None = None
     deadline: float | None = None
@@ -225,13 +233,16 @@ class WorkerPool:
         retry: Retry | None = None,
         near: Near | None = None,
         most: int | None = None,
+        keeps: Named | None = None,
+        takes: Named | None = None,
     ) -> Iterator[Any]:
         """Call `function(*task, link=..)` for every task; yields the results as they come.
 
         on_report: called here with what tasks pass to `link.report`. retry: says what to do when a worker ended inside
         a task; default: do it again once. near: None takes the tasks in order. most: processes that share them where
-        there is little to do, as each imports what it needs. The first error of a task ends the others and is raised.
-        Cost: starting a worker 10 ms after the first one, a message 20 us.
+        there is little to do, as each imports what it needs. keeps, takes: what of its reading a task leaves in its
+        worker, and what of such a task does not read again in the same worker. The first error of a task ends the
+        others and is raised. Cost: starting a worker 10 ms after the first one, a message 20 us.
         """
         if not self.workers:
             for task in tasks:
@@ -239,10 +250,14 @@ class WorkerPool:
             return
         retry = retry or RetryOnce()
         waiting = deque(tasks)
+        held = {} if takes is None else self._held(tasks, takes)
         try:
             while waiting or self._busy:
                 while waiting and len(self._busy) < min(self.workers, max(1, most or self.workers)):
-                    self._give(function, waiting, near)
+                    worker, task = self._chosen(waiting, near, held)
+                    if keeps is not None:
+                        worker.kept.update(keeps(task))
+                    worker.give(function, task)
                 for worker, task in self._ready():
                     kind, value = worker.receive()
                     if kind == "report":
@@ -259,16 +274,27 @@ class WorkerPool:
             self._end(worker for worker, _ in self._busy.values())
             self._busy = {}
 
-    def _give(self, function: Callable[..., Any], waiting: deque[Task], near: Near | None) -> None:
-        worker = self._idle.pop() if self._idle else self._start()
-        place = (
-            0 if near is None else _nearest(map(near, waiting), worker.near, {w.near for w, _ in self._busy.values()})
-        )
+    def _held(self, tasks: Sequence[Task], takes: Named) -> Held:
+        known: set[str] = set().union(*(worker.kept for worker in self._idle))
+        return {id(task): names for task in tasks if (names := known.intersection(takes(task)))} if known else {}
+
+    def _chosen(self, waiting: deque[Task], near: Near | None, held: Held) -> tuple[_Worker, Task]:
+        """The next task and who does it: of tasks as near as another, one that reads what its worker keeps."""
+        wanted: set[str] = set().union(*(held[id(task)] for task in waiting if id(task) in held)) if held else set()
+        keeper = next((worker for worker in self._idle if not wanted.isdisjoint(worker.kept)), None)
+        if keeper is not None:
+            self._idle.remove(keeper)
+        worker = keeper or (self._idle.pop() if self._idle else self._start())
+        place = 0
+        if near is not None or held:
+            others = {other.near for other, _ in self._busy.values()}
+            files = map(near, waiting) if near is not None else [None] * len(waiting)
+            place = _nearest(files, worker.near, others, [_of_whom(held.get(id(task)), worker) for task in waiting])
         task = waiting[place]
         del waiting[place]
         worker.near = None if near is None else near(task)
         self._busy[id(worker)] = worker, task
-        worker.give(function, task)
+        return worker, task
 
     def _start(self) -> _Worker:
         taken = {worker.place for worker, _ in self._busy.values()}
@@ -291,12 +317,17 @@ class WorkerPool:
         return [(w, task) for w, task in self._busy.values() if w.connection in spoke or w.overran]
 
 
-def _nearest(files: Iterable[object], own: object, others: Collection[object]) -> int:
-    """Which of the waiting tasks a worker takes, by the file of each: its own, else one of nobody, else the first."""
-    free: int | None = None
-    for place, file in enumerate(files):
-        if file == own:
-            return place
-        if free is None and file not in others:
-            free = place
-    return free or 0
+def _of_whom(names: Collection[str] | None, worker: _Worker) -> int:
+    """0 for what the worker keeps, 1 for what nobody does, 2 for what another one does."""
+    return 1 if not names else 2 if worker.kept.isdisjoint(names) else 0
+
+
+def _nearest(
+    files: Iterable[object], own: object, others: Collection[object], kept: Iterable[int] = itertools.repeat(1)
+) -> int:
+    """Which of the waiting tasks a worker takes, by the file of each: its own, else one of nobody, else any; of those
+    the first of the lowest `kept`, see `_of_whom`."""
+    ranks = (
+        (0 if file == own else 1 if file not in others else 2, whose) for file, whose in zip(files, kept, strict=False)
+    )
+    return min(enumerate(ranks), key=lambda item: item[1])[0]

@@ -165,6 +165,21 @@ def test_workers_share_a_file_only_when_no_other_is_left() -> None:
     assert min(len({number for file, number in done if file == name}) for name in "ab") == 1  # the slower is helped
 
 
+def test_tasks_go_to_the_worker_that_keeps_what_they_read() -> None:
+    """The second worker measured the first recordings: it gets the task that reads them, and the only one that does."""
+    names = {"first": ["a", "b"], "second": ["c"], "other": ["d"]}
+    with WorkerPool(2) as pool:
+        kept = dict(pool.run(process_of, [("first",), ("second",)], lambda: None, keeps=lambda task: names[task[0]]))
+        assert len(set(kept.values())) == 2
+        for order in (["first", "second"], ["second", "first"], ["other", "second", "first"]):
+            found = pool.run(process_of, [(name,) for name in order], lambda: None, takes=lambda task: names[task[0]])
+            assert {name: number for name, number in found if name in kept} == kept
+        for name in ("first", "second"):
+            assert list(pool.run(process_of, [(name,)], lambda: None, takes=lambda task: names[task[0]])) == [
+                (name, kept[name])
+            ]
+
+
 def test_a_task_that_always_ends_its_worker_is_an_error() -> None:
     with WorkerPool(1) as pool, pytest.raises(FwdataError, match=r"crashed \(SIGABRT\) twice"):
         list(pool.run(double, [(3,)], lambda value: None))
