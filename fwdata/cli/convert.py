@@ -164,9 +164,11 @@ def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> Worke
     """
     from fwdata.evidence.registry import all_detectors
     from fwdata.pipeline.fork_server import fork_command
+    from fwdata.pipeline.worker import COLLECT_AFTER
     from fwdata.pipeline.workers import WorkerPool
     from fwdata.store.codec import load_compressor
 
+    gc.set_threshold(COLLECT_AFTER)
     if measures:
         all_detectors()
     if writes:
