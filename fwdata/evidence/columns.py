@@ -17,6 +17,10 @@ RESTING = 0.015
 noise of its encoder, which otherwise would pass for motion that no camera shows."""
 
 
+OF_CLAIMS = ("_alike", "resting", "active")
+"""What a `ColumnValues` computes of anything but its values."""
+
+
 class ColumnValues:
     """D columns of T rows, at least one, as float64 [D, T]: numpy sorts and sums along memory several times as fast."""
 
@@ -26,6 +30,12 @@ class ColumnValues:
         self._alike = alike
         self._percentiles: dict[float, Floats] = {}
         self._step_percentiles: dict[float, Floats] = {}
+
+    def unclaimed(self) -> ColumnValues:
+        """The same where nothing is claimed of the columns, with what was computed of their values."""
+        found = ColumnValues(self.values)
+        found.__dict__.update({name: value for name, value in vars(self).items() if name not in OF_CLAIMS})
+        return found
 
     @cached_property
     def ordered(self) -> Floats:

@@ -75,6 +75,15 @@ class EpisodeInput:
         found.__dict__.update({name: self.__dict__[name] for name in OF_ROWS if name in self.__dict__})
         return found
 
+    def unclaimed(self) -> EpisodeInput:
+        """The rows and the instruction alone, as a store holds them; what was computed of the values stays known."""
+        names = self.state_names, self.action_names
+        found = EpisodeInput(
+            *(self.id, self.group, self.state, self.action), *names, self.timestamp_s, self.hz, self.instruction
+        )
+        found.__dict__["columns"] = self.columns.unclaimed()
+        return found
+
     @cached_property
     def kept(self) -> dict[str, object]:
         """Function -> what it made of this episode; see `once` and `Together`."""

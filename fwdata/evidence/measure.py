@@ -57,6 +57,19 @@ def measure_rows(episodes: Sequence[EpisodeInput], traced: bool = False) -> list
     ]
 
 
+def compared_traces(episodes: Sequence[EpisodeInput]) -> list[tuple[Trace, ...]]:
+    """What detectors compare of all episodes of a store with each other, of each of these; see `unclaimed`.
+
+    One detector after the other sees all: its code stays in the processor's caches.
+    """
+    traces: list[list[Trace]] = [[] for _ in episodes]
+    for detector in all_detectors():
+        if detector.compares:
+            for episode, told in zip(episodes, traces, strict=True):
+                told += detector.trace(episode)
+    return [tuple(told) for told in traces]
+
+
 def pool(episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
     """The verdicts of a data set, detectors in order."""
     return tuple(verdict for detector in all_detectors() for verdict in detector.pool(episodes))

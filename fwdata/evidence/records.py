@@ -250,6 +250,10 @@ class EpisodeMeasurement:
         """The verdicts of some detectors."""
         return tuple(verdict for name in detectors for verdict in self.of(name))
 
+    def compared(self) -> tuple[Trace, ...]:
+        """The traces that all episodes are compared by, as far as they are known."""
+        return tuple(trace for trace in self.traces if not isinstance(trace, MotionTrace | LookTrace))
+
     def motion_traces(self) -> list[MotionTrace]:
         """Those of cameras that keep recording: a frozen one is neither late nor of other joints."""
         frozen = {verdict.subject for verdict in self.of(FROZEN) if verdict.verdict == "contradicted"}

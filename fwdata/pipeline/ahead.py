@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from fwdata.api import Converter, Episode
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.measure import measure_rows
-from fwdata.evidence.records import EpisodeMeasurement
+from fwdata.evidence.measure import compared_traces, measure_rows
+from fwdata.evidence.records import EpisodeMeasurement, Trace
 from fwdata.pipeline.evidence import episode_as_seen
 from fwdata.pipeline.reading import kept_measurement, read_recording
 from fwdata.pipeline.request import ConvertRequest
@@ -41,6 +41,8 @@ class ReadAhead:
     """What its rows show, or what was known of it before."""
     complete: bool
     """Whether the images of all its cameras are measured in it, too."""
+    compared: tuple[Trace, ...] = ()
+    """What it is compared with all others by, see `EvidenceGate.compares`."""
 
 
 def in_turn(
@@ -114,7 +116,10 @@ def _measured(
         }
         new = [place for place, kept in before.items() if kept is None]
         rows = dict(zip(new, measure_rows([seen[place] for place in new]), strict=True))
+        compares = request.gate is not None and request.gate.compares
+        traces = compared_traces([each.unclaimed() for each in seen.values()]) if compares else [()] * len(seen)
     except Exception:  # noqa: BLE001 - each is measured in its turn, where the reason is recorded
         return {}
     found = {place: (kept.found, kept.images) if kept else (rows[place], False) for place, kept in before.items()}
-    return {place: ReadAhead(read[place], seen[place], *found[place]) for place in seen}
+    both = zip(seen.items(), traces, strict=True)
+    return {place: ReadAhead(read[place], each, *found[place], told) for (place, each), told in both}

@@ -35,6 +35,10 @@ SHOWN_SHARE, MIN_SHOWN, MAX_SHOWN = 10, 10, 20
 EVERY_FRAME = 4
 """Of those, the recordings whose videos of a real robot are looked at frame by frame; of others every second one."""
 
+MOST_COMPARED = 2_000
+"""Recordings up to which what all of them are compared by, some 4 kB of each, is kept while they are converted: that
+saves reading their rows again at the end."""
+
 DRY_SHARE, DRY_IMAGES = 10, 5
 """A dry run, which writes nothing later, looks at the images of one recording in ten, at least 5."""
 
@@ -54,6 +58,8 @@ class EvidenceGate:
     """Ids of the recordings whose images all detectors see; those of others only the light ones."""
     closely: frozenset[str] = frozenset()
     """Ids of those of them whose videos are looked at frame by frame."""
+    compares: bool = True
+    """Whether what all episodes are compared by is made of their rows as they are converted; else of the store."""
 
     def every(self, recording: str, episode: Episode) -> int:
         """Of how many frames of a recording one has a thumbnail; more of rendered ones, which show single rows."""
@@ -90,7 +96,8 @@ def gate_of(
     sure = ((v.detector, v.subject) for v in verdicts if v.verdict == "confirmed" and v.episodes_for >= 3)
     shown = shown_recordings(recordings)
     closely = frozenset(recording.id for recording in spread(shown, EVERY_FRAME))
-    return EvidenceGate(dict(accepted), frozenset(sure), frozenset(recording.id for recording in shown), closely)
+    ids = frozenset(recording.id for recording in shown)
+    return EvidenceGate(dict(accepted), frozenset(sure), ids, closely, len(recordings) <= MOST_COMPARED)
 
 
 def spread(items: Sequence[RootedRecording], count: int) -> list[RootedRecording]:

@@ -302,4 +302,4 @@ class _MeasuredOnTheWay:
         if reason is not None:
             raise BadEpisode(reason)
         traces = tuple(trace for trace in found.traces if isinstance(trace, MotionTrace | LookTrace))
-        self.measurement = replace(found, traces=traces)
+        self.measurement = replace(found, traces=(*traces, *(self._ahead.compared if self._ahead else ())))

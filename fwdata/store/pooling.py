@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.measure import compared_traces
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Trace
 from fwdata.evidence.registry import all_detectors
 from fwdata.store.episode import Part
@@ -47,7 +47,7 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
             measurements += [measured.get(m.episode, m) for m in found]
     verdicts: list[DatasetVerdict] = []
     comparing = [detector for detector in all_detectors() if detector.compares]
-    traced = _traced(store, comparing, {m.episode: m for m in measurements})
+    traced = _traced(store, [detector.name for detector in comparing], {m.episode: m for m in measurements})
     known = (*first, *record.verdicts())
     for detector in all_detectors():
         before = [v for v in known if v.detector == detector.name]
@@ -59,24 +59,26 @@ def pool_store(out: Path, accepted: Mapping[str, str], measured: Mapping[str, Ep
 
 
 def _traced(
-    store: Store, detectors: Sequence[Detector], measured: Mapping[str, EpisodeMeasurement]
+    store: Store, detectors: Sequence[str], measured: Mapping[str, EpisodeMeasurement]
 ) -> list[EpisodeMeasurement]:
-    """What detectors compare of all episodes of a store with each other; [] for a store that is too large."""
+    """What detectors compare of all episodes of a store with each other; [] for a store that is too large. Rows are
+    read of parts that this run has not compared as it wrote them."""
     if store.num_frames > MAX_COMPARED_ROWS:
         return []
-    none, found = EpisodeMeasurement("", "", ()), list[EpisodeMeasurement]()
-    names = [detector.name for detector in detectors]
-    each = (episode for part in store.parts if part.record.episodes for episode in _rows_of(store, part))
+    none, told = EpisodeMeasurement("", "", ()), dict[str, tuple[Trace, ...]]()
+    parts = [part for part in store.parts if part.record.episodes]
+    for part in parts:
+        traces = {e.id: measured[e.id].compared() for e in part.record.episodes if e.id in measured}
+        if len(traces) == len(part.record.episodes) and all(traces.values()):
+            told |= traces
+    each = (e for part in parts if part.record.episodes[0].id not in told for e in _rows_of(store, part))
     for inputs in batched(each, AT_ONCE):
-        traces: list[list[Trace]] = [[] for _ in inputs]
-        for detector in detectors:  # one after the other sees all: its code stays in the processor's caches
-            for episode, told in zip(inputs, traces, strict=True):
-                told += detector.trace(episode)
-        found += [
-            EpisodeMeasurement(e.id, e.group, measured.get(e.id, none).of_all(names), tuple(told))
-            for e, told in zip(inputs, traces, strict=True)
-        ]
-    return found
+        told |= zip((e.id for e in inputs), compared_traces(inputs), strict=True)
+    return [
+        EpisodeMeasurement(e.id, part.record.group, measured.get(e.id, none).of_all(detectors), told[e.id])
+        for part in parts
+        for e in part.record.episodes
+    ]
 
 
 def _rows_of(store: Store, part: Part) -> Iterator[EpisodeInput]:

@@ -16,7 +16,8 @@ from fwdata.errors import BadEpisode
 from fwdata.evidence.measure import measure, measure_rows
 from fwdata.evidence.registry import all_detectors
 from fwdata.manifest import load_manifest
-from fwdata.pipeline import ahead
+from fwdata.pipeline import ahead, evidence
+from fwdata.store import pooling
 
 EPISODES = 5
 ACCEPTED = {detector.name: "made" for detector in all_detectors()}
@@ -95,3 +96,15 @@ def test_one_that_cannot_be_read_is_left_out_alone(raw: Path, tmp_path: Path, mo
     assert "demo_1" in where and "stove" in where and why == "the file ends early"
     left, before = (b"".join(v for k, v in each.items() if k.startswith("evidence/p")) for each in (stored, whole[1]))
     assert before.count(b'"id"') == EPISODES and left.count(b'"id"') == EPISODES - 1
+
+
+def test_what_all_are_compared_by_is_that_of_the_stored_rows(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    rows_of = pooling._rows_of
+    monkeypatch.setattr(pooling, "_rows_of", lambda *given: read.append(given) or rows_of(*given))
+    quick = convert(raw, tmp_path / "quick.zarr")
+    assert not read and any(path.startswith("evidence") for path in quick[1])
+    monkeypatch.setattr(evidence, "MOST_COMPARED", 0)
+    assert convert(raw, tmp_path / "slow.zarr") == quick and read
