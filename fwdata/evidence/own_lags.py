@@ -190,6 +190,26 @@ def odd_lags(lags: Floats) -> NDArray[np.int64]:
     return found if len(found) <= MOST * len(lags) else np.empty(0, np.int64)
 
 
+def two_parts(lags: Floats) -> NDArray[np.int64]:
+    """Which of the lags [n] in s, one per episode, are the smaller part of two that lie far apart, each close together;
+    the later lags of two equal parts, none where there are no such parts of at least three episodes."""
+    order = np.argsort(lags, kind="stable")
+    values, last = lags[order], len(lags) - PART
+    if last < PART:
+        return np.empty(0, np.int64)
+    gaps = np.diff(values)[PART - 1 : last]
+    place = PART + int(np.argmax(gaps))
+    spread = max(values[place - 1] - values[0], values[-1] - values[place])
+    if gaps.max() < max(PART_GAP, PART_SPREADS * spread):
+        return np.empty(0, np.int64)
+    return np.sort(order[place:] if 2 * place >= len(lags) else order[:place])
+
+
+PART, PART_GAP, PART_SPREADS = 3, 0.05, 5.0
+"""Episodes of a part, seconds between two parts, and how many times the spread within one that is at least: of 120,000
+draws of 7 to 20 lags of one distribution (normal, Laplace, t, even) 11 have two parts."""
+
+
 def typical(found: Sequence[OwnLag]) -> float:
     """Their median lag in rows."""
     return middle(np.asarray([each.lag for each in found], np.float64))

@@ -126,19 +126,21 @@ class StateDelay(Detector):
         found = [(m.episode, v.value) for m in episodes for v in m.of(self.name) if v.value is not None]
         values = np.asarray([value for _, value in found], np.float64)
         odd = own_lags.odd_lags(values)
+        parted = not len(odd)
+        odd = own_lags.two_parts(values) if parted else odd
         if not len(odd):
             return ()
-        usual = middle(values)
+        usual = middle(np.delete(values, odd)) if parted else middle(values)
         return (
             DatasetVerdict(
                 self.name,
-                "confirmed",
-                "in single episodes",
+                "mixed" if parted else "confirmed",
+                "in a part of the episodes" if parted else "in single episodes",
                 value=middle(values[odd]),
                 episodes_for=len(found) - len(odd),
                 against=len(odd),
                 action="warn",
-                decided=f"the state follows the action after {usual:.2f} s, as in most episodes",
+                decided=f"the state follows the action after {usual:.2f} s, as in {'the others' if parted else MOST}",
                 measured=f"after {middle(values[odd]):.2f} s",
                 episodes=tuple(found[place][0] for place in odd[:MAX_LISTED]),
             ),
@@ -152,7 +154,7 @@ def _agree(lags: Floats, rows: float, hz: float, columns: int) -> bool:
     return 2 * alike >= columns or (alike >= fewest and alike >= MOST_TOGETHER * len(lags))
 
 
-DECIDED = "state and action of one row belong together"
+DECIDED, MOST = "state and action of one row belong together", "most episodes"
 DECIDED_IMAGE = "image and state of one row belong together"
 
 

@@ -24,6 +24,7 @@ from evidence_episodes import (
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.detectors import delay
 from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, to_axis_angle
+from fwdata.evidence.own_lags import two_parts
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace
 from fwdata.evidence.registry import find_detector
 
@@ -295,6 +296,36 @@ def test_rows_of_action_that_are_shifted_in_one_episode_are_found(delay: int) ->
         assert (found.action, found.against, found.episodes) == ("warn", 1, ("episode_3",))
         assert found.decided.endswith("as in most episodes")
     assert "in single episodes" not in pooled("state_delay", episodes[:4])
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 4), (2, 5), (0, 2)])
+def test_a_part_of_a_set_with_another_lag_is_found(one: int, other: int) -> None:
+    """Half of 8, and 3 of 8 episodes; each lag alone is usual."""
+    sets = {rows: [two_arms(seed, delay=rows, images=False) for seed in range(8)] for rows in (one, other)}
+    for episodes in sets.values():
+        assert list(pooled("state_delay", episodes)) == [""]
+    for odd in ({1, 3, 5, 7}, {0, 1, 2}):
+        planted = [sets[other if number in odd else one][number] for number in range(8)]
+        found = pooled("state_delay", planted)["in a part of the episodes"]
+        assert (found.verdict, found.action, found.against) == ("mixed", "warn", len(odd))
+        assert found.episodes == tuple(f"episode_{number}" for number in sorted(odd))
+        assert found.value == pytest.approx(other / HZ, abs=0.02)
+
+
+REAL_LAGS = {
+    "G1": (30, [8.31, 8.58, 8.6, 8.71, 8.91, 9.68]),
+    "two-arm robot": (30, [25.4, 25.53, 26.3, 26.54, 26.76, 27.16, 28.04, 28.13, 28.34, 28.47]),
+    "GR-1": (20, [4.02, 4.11, 4.13, 4.26, 4.29]),
+}
+"""Rate and lags in rows of single episodes, measured on public sets."""
+
+
+@pytest.mark.parametrize("robot", REAL_LAGS)
+def test_the_lags_of_real_episodes_are_of_one_part(robot: str) -> None:
+    hz, rows = REAL_LAGS[robot]
+    assert not len(two_parts(np.array(rows) / hz))
+    rng = np.random.default_rng(0)
+    assert not sum(len(two_parts(rng.normal(0.15, 0.04, 8))) for _ in range(2000))
 
 
 @pytest.mark.parametrize(("share", "other", "action"), [(9, 3.5, "warn"), (6, 1.2, "note")])
