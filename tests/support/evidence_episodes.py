@@ -244,3 +244,40 @@ def twice(episode: EpisodeInput) -> EpisodeInput:
     """Twenty rows are there again, in place of those that follow."""
     order = np.concatenate([np.arange(60), np.arange(40, 60), np.arange(80, 120)])
     return changed(episode, state=episode.state[order], action=episode.action[order])
+
+
+def one_motion(count: int = 8, reverse: Sequence[int] = (), cycles: Sequence[str] = ("OCO",)) -> list[EpisodeInput]:
+    """Episodes of one text, of an arm that takes one way each time, a little otherwise and at another pace: its gripper
+    is open (O) and closed (C) in turn. reverse: episodes whose gripper counts the other way round in state and action;
+    cycles: of the first episode, the second one, .. and again, each with a way of its own.
+    """
+    found = []
+    for number in range(count):
+        kind = number % len(cycles)
+        rng, rows = np.random.default_rng(50 + number), 90 + 7 * number
+        corners = np.random.default_rng(kind).normal(size=(7, 6)) + rng.normal(0, 0.15, (7, 6))
+        times = np.concatenate([[0.0], np.cumsum(rng.uniform(0.6, 1.4, 6))])
+        times, x = times / times[-1], np.linspace(0, 1, rows)
+        arm = np.stack([np.interp(x, times, corner) for corner in corners.T], axis=1)
+        grip = np.zeros(rows)
+        for sign, at in zip(cycles[kind], (0.0, times[2], times[4]), strict=False):
+            grip[x >= at] = float(sign == "O")
+        both = 1 - grip if number in reverse else grip
+        state = np.hstack([arm, np.convolve(np.pad(both, (6, 0), mode="edge"), np.ones(7) / 7, "valid")[:, None]])
+        action = np.hstack([np.vstack([arm[2:], arm[-1:], arm[-1:]]), both[:, None]])
+        names = (*(f"joint_{i}" for i in range(6)), "gripper")
+        found.append(
+            EpisodeInput(
+                f"episode_{number}",
+                "set",
+                state.astype(np.float32),
+                action.astype(np.float32),
+                names,
+                names,
+                np.arange(rows) / HZ,
+                HZ,
+                "put the red block into the box",
+                Conventions(rate=RateClaim(HZ, label=HZ)),
+            )
+        )
+    return found

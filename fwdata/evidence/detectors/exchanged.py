@@ -34,7 +34,7 @@ class ExchangedColumns(Detector):
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict for at least 8 episodes with the same columns."""
-        found = [(m.episode, _named(m)) for m in episodes]
+        found = [(m.episode, named_path(m)) for m in episodes]
         known = [(name, *trace) for name, trace in found if trace is not None]
         known = [each for each in known if each[1] == known[0][1]]
         if len(known) < FEWEST:
@@ -59,7 +59,7 @@ class ExchangedColumns(Detector):
         )
 
 
-def _named(measurement: EpisodeMeasurement) -> tuple[tuple[str, ...], NDArray[np.float32]] | None:
+def named_path(measurement: EpisodeMeasurement) -> tuple[tuple[str, ...], NDArray[np.float32]] | None:
     """(names, path [32, D]) of an episode; None without traces."""
     path = next((t.path for t in measurement.traces if isinstance(t, RowTrace)), None)
     names = next((t.names for t in measurement.traces if isinstance(t, SizeTrace)), None)

@@ -21,6 +21,7 @@ from evidence_episodes import (
     glued,
     libero_rows,
     looked_at,
+    one_motion,
     rounded,
     scene,
     turning,
@@ -239,6 +240,7 @@ CASES: dict[str, Case] = {
     "state_delay": Case(CLEAN, lambda: [two_arms(seed, delay=14, images=False) for seed in range(8)], "stop"),
     "command_timing": Case(lambda: named([timed(0)]), lambda: named([timed(1)] * 3), "warn"),
     "column_names": Case(CLEAN, every(lambda e: changed(e, action=e.action[:, [4, 5, 6, 7, 0, 1, 2, 3]])), "stop"),
+    "gripper_sense": Case(lambda: one_motion(), lambda: one_motion(reverse=(1, 4, 6)), "warn"),
     "exchanged_columns": Case(
         lambda: [begun(seed, 0.02, home=True) for seed in range(9)],
         lambda: [begun(seed, 0.02, home=True, exchanged=seed == 4) for seed in range(9)],

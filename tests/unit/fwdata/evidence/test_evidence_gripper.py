@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_episodes import changed, clean_set, libero_rows, pooled, told, two_arms, with_claims
+from evidence_episodes import changed, clean_set, libero_rows, one_motion, pooled, told, two_arms, with_claims
 
 from fwdata.evidence.claims import Bound, GripperClaim
+from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.measure import measure
+from fwdata.evidence.records import DatasetVerdict
+from fwdata.evidence.registry import find_detector
 from fwdata.evidence.sentences import refusal
 
 
@@ -126,3 +131,26 @@ def test_a_direction_that_nobody_decided_is_one_in_all_episodes() -> None:
         assert one.decided.endswith(", as in most episodes") and one.decided[:20] != one.measured[:20]
         if count == 1:
             assert (one.measured, one.episodes) == ("larger command closes", ("episode_0",))
+
+
+def sensed(episodes: Sequence[EpisodeInput]) -> dict[str, DatasetVerdict]:
+    """What a8 says, whose traces are those of other detectors."""
+    return {v.subject: v for v in find_detector("gripper_sense").pool([measure(e) for e in episodes])}
+
+
+def test_grippers_of_a_part_that_count_the_other_way_round_are_found() -> None:
+    """In command and opening alike, as in two sets that were merged: nothing within an episode tells it."""
+    for reverse in ((1, 4, 6), (0, 1, 2), (4, 5, 6, 7)):
+        found = sensed(one_motion(reverse=reverse))[""]
+        assert (found.verdict, found.action, found.against) == ("mixed", "warn", len(reverse))
+        assert found.episodes == tuple(f"episode_{number}" for number in reverse)
+    few = sensed(one_motion(reverse=(1, 4)))[""]
+    assert few.verdict == "confirmed"
+
+
+def test_other_tasks_and_motions_are_no_reversed_grippers() -> None:
+    for cycles in (("OCO",), ("OC", "CO"), ("OCO", "CO"), ("COC", "OCO")):  # each with a motion of its own
+        assert sensed(one_motion(12, cycles=cycles))[""].verdict == "confirmed", cycles
+    texts = [changed(e, instruction=f"put block {i % 2} away") for i, e in enumerate(one_motion(12, range(1, 12, 2)))]
+    assert sensed(texts)[""].verdict == "confirmed"
+    assert sensed([changed(e, instruction=str(e.id)) for e in one_motion()]) == {}

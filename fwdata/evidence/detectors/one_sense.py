@@ -1,0 +1,131 @@
+"""Grippers that count the other way round in a part of the episodes, in command and opening alike (a8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fwdata.evidence.detector import Detector
+from fwdata.evidence.detectors.exchanged import named_path
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, SizeTrace, TextTrace
+from fwdata.evidence.signals import Floats
+
+FEWEST, MOST = 3, 200
+"""Episodes that each of two parts needs, and of one text that are compared; beyond, evenly spread ones."""
+ALIKE, OPPOSITE, ALL = 0.5, -0.5, 0.9
+"""Least median cosine within a part, largest between two, and the share of pairs that have its sign."""
+SAME_MOTION, SAME_COLUMNS = 0.8, 0.7
+"""Correlation of both parts' mean paths that columns of the arm need, and how many of those that move."""
+
+ONE = "one sense in all episodes of a text"
+
+
+class OneSense(Detector):
+    """a8: where episodes of one text make the same motion, their grippers do not count the reverse of each other."""
+
+    name, code, question, action = "gripper_sense", "a8", "sense of grippers", "warn"
+    advice = "turn commands and openings of these recordings round, or convert both kinds apart (--exclude, --only)"
+    word = "expected"
+    compares = True
+
+    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """One verdict for at least six episodes of one text; its traces are those of h1, h2 and a5."""
+        texts: dict[tuple[str, tuple[str, ...]], list[_OneGrip]] = {}
+        for measurement in episodes:
+            known = _known(measurement)
+            if known is not None:
+                texts.setdefault((known.text, known.names), []).append(known)
+        compared = [each for each in texts.values() if len(each) >= 2 * FEWEST]
+        if not compared:
+            return ()
+        found = {place: name for known in compared for place, name in _reversed(_spread(known)).items()}
+        first = next(iter(found), "")
+        return (
+            DatasetVerdict(
+                self.name,
+                "mixed" if found else "confirmed",
+                value=float(len(found)),
+                episodes_for=sum(map(len, compared)) - len(found),
+                against=len(found),
+                action="warn" if found else "note",
+                decided=ONE,
+                measured="the reverse of the others' while the arm moves as in them" if found else ONE,
+                detail=f"{found[first]} of {first}" if found else "",
+                episodes=tuple(found)[:MAX_LISTED],
+            ),
+        )
+
+
+class _OneGrip(NamedTuple):
+    """What is compared of one episode."""
+
+    episode: str
+    text: str
+    names: tuple[str, ...]
+    path: NDArray[np.float32]
+    ends: NDArray[np.bool_]
+    """Columns that go from end to end, as grippers do."""
+
+
+def _known(measurement: EpisodeMeasurement) -> _OneGrip | None:
+    named = named_path(measurement)
+    text = next((t.text for t in measurement.traces if isinstance(t, TextTrace)), "")
+    tops = next((t.tops for t in measurement.traces if isinstance(t, SizeTrace)), None)
+    if named is None or not text or tops is None:
+        return None
+    return _OneGrip(measurement.episode, text, *named, np.isfinite(tops))
+
+
+def _spread(known: Sequence[_OneGrip]) -> list[_OneGrip]:
+    places = np.unique(np.linspace(0, len(known) - 1, MOST).astype(np.int64))
+    return [known[place] for place in places]
+
+
+def _reversed(known: Sequence[_OneGrip]) -> dict[str, str]:
+    """Episode of the smaller of two parts, the later one of two equal ones -> the first column that is reversed."""
+    paths = np.stack([each.path for each in known]).astype(np.float64)
+    ends = np.stack([each.ends for each in known]).all(axis=0)
+    for column in np.flatnonzero(ends):
+        other = _other_part(paths[:, :, column])
+        if other is not None and _moves_alike(paths[:, :, ~ends], other):
+            return {each.episode: known[0].names[column] for each, odd in zip(known, other, strict=True) if odd}
+    return {}
+
+
+def _other_part(values: Floats) -> NDArray[np.bool_] | None:
+    """bool [n], the smaller of two parts whose paths [n, 32] are each other's reverse; None where there are none."""
+    level = values - (values.min() + values.max()) / 2
+    size = np.linalg.norm(level, axis=1, keepdims=True)
+    if not size.all():
+        return None
+    cosine = (level / size) @ (level / size).T
+    odd: NDArray[np.bool_] = cosine[0] < 0
+    if not FEWEST <= int(odd.sum()) <= len(odd) - FEWEST:
+        return None
+    between = cosine[np.ix_(odd, ~odd)].ravel()
+    if np.median(between) > OPPOSITE or (between < 0).mean() < ALL:
+        return None
+    for part in (odd, ~odd):
+        within = cosine[np.ix_(part, part)][np.triu_indices(int(part.sum()), 1)]
+        if np.median(within) < ALIKE or (within > 0).mean() < ALL:
+            return None
+    return odd if 2 * int(odd.sum()) <= len(odd) else np.logical_not(odd)
+
+
+def _moves_alike(paths: Floats, other: NDArray[np.bool_]) -> bool:
+    """Whether the other columns [n, 32, D] follow the same mean path in both parts: those that move, most of them."""
+    one, two = (paths[part].mean(axis=0) for part in (~other, other))
+    one, two = one - one.mean(axis=0), two - two.mean(axis=0)
+    reach = paths.max(axis=(0, 1)) - paths.min(axis=(0, 1))
+    moving = (np.ptp(one, axis=0) > 0.2 * reach) & (reach > 0)
+    if not moving.any():
+        return False
+    size = np.linalg.norm(one, axis=0) * np.linalg.norm(two, axis=0)
+    alike = (one * two).sum(axis=0)[moving] >= SAME_MOTION * size[moving]
+    return bool(alike.mean() >= SAME_COLUMNS)
+
+
+DETECTORS = (OneSense(),)
