@@ -20,6 +20,10 @@ HELD_PIXELS = 1 << 16
 """Pixels that are compared at once: memory for more is fetched from the system anew each time, which takes longer."""
 
 MOVING_PIXEL, LEAST_MOVING = 4, 4
+FEW_MOVING, FRAMES_OF_FEW, FRAMES_OF_MANY = 0.1, 64, 16
+"""Share of the pixels up to which those that change are looked at one by one, and frames that are looked at at once:
+more where few of their pixels change, as calls of numpy cost as much then as what they do."""
+
 RIDGE = 1.0
 
 
@@ -127,27 +131,72 @@ def apparent_motion(images: NDArray[np.uint8]) -> Floats:
     pixels of the border, which have one neighbour less, are left out. Cost: 20 to 40 us per frame of 64x64.
     """
     found = np.zeros((len(images), 2))
-    for low, high in _blocks(len(images) - 1, 16):
-        frames = images[low : high + 1].astype(np.int16)
-        change = frames[1:, 1:-1, 1:-1] - frames[:-1, 1:-1, 1:-1]
-        middle = frames[1:] + frames[:-1]  # twice the mean of both, and its differences four times the gradient
-        down, across = middle[:, 2:, 1:-1] - middle[:, :-2, 1:-1], middle[:, 1:-1, 2:] - middle[:, 1:-1, :-2]
-        moving = np.flatnonzero(np.abs(change) > MOVING_PIXEL)
-        ends = np.searchsorted(moving, np.arange(len(change) + 1) * change[0].size)
-        counts = np.diff(ends)
-        some = np.flatnonzero(counts)
-        if not len(some):
+    for low, high in _blocks(len(images) - 1, FRAMES_OF_FEW):
+        frames = images[low : high + 1]
+        moving = _moving_pixels(frames)
+        if len(moving) < FEW_MOVING * frames.size:
+            found[low + 1 : high + 1] = _motion(_few(frames, moving), moving, frames)
             continue
-        first = ends[some]
-        x, y, t = (values.reshape(-1).take(moving).astype(np.int32) for values in (across, down, change))
-        xx, xy, yy = (_sums(product, first) / 16 for product in (x * x, x * y, y * y))
-        xt, yt = (_sums(product, first) / 4 for product in (x * t, y * t))
-        xx, yy = xx + RIDGE, yy + RIDGE
-        motion = np.stack([xy * yt - yy * xt, xy * xt - xx * yt], axis=1) / (xx * yy - xy * xy)[:, None]
-        found[low + 1 + some] = np.where((counts[some] >= LEAST_MOVING)[:, None], motion, 0.0)
+        size, starts = frames[0].size, np.arange(0, len(frames) - 1, FRAMES_OF_MANY)
+        for start, some in zip(
+            starts.tolist(), np.split(moving, np.searchsorted(moving, starts[1:] * size)), strict=True
+        ):
+            part, places = frames[start : start + FRAMES_OF_MANY + 1], some - start * size
+            found[low + 1 + start : low + start + len(part)] = _motion(_many(part, places), places, part)
     if len(found) > 1:
         found[0] = found[1]
     return found
+
+
+def _motion(slopes: _Slopes, moving: NDArray[np.int64], frames: NDArray[np.uint8]) -> Floats:
+    """float64 [n - 1, 2], of frames [n, h, w] whose pixels at these places have these slopes."""
+    found = np.zeros((len(frames) - 1, 2))
+    ends = np.searchsorted(moving, np.arange(len(frames)) * frames[0].size)
+    counts = ends[1:] - ends[:-1]
+    some = np.flatnonzero(counts)
+    if not len(some):
+        return found
+    (x, y, t), first = slopes, ends[some]
+    xx, xy, yy = (_sums(product, first) / 16 for product in (x * x, x * y, y * y))
+    xt, yt = (_sums(product, first) / 4 for product in (x * t, y * t))
+    xx, yy = xx + RIDGE, yy + RIDGE
+    motion = np.stack([xy * yt - yy * xt, xy * xt - xx * yt], axis=1) / (xx * yy - xy * xy)[:, None]
+    found[some] = np.where((counts[some] >= LEAST_MOVING)[:, None], motion, 0.0)
+    return found
+
+
+def _moving_pixels(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """int64 [k], flat indices in [n - 1, h, w] of the pixels that change to the next frame, in order; none of the
+    border."""
+    later, earlier = frames[1:], frames[:-1]
+    changing = np.maximum(later, earlier) - np.minimum(later, earlier) > MOVING_PIXEL
+    changing[:, [0, -1]] = False
+    changing[:, :, [0, -1]] = False
+    return np.flatnonzero(changing)
+
+
+type _Slopes = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+"""int32 [k] each of some pixels, four times their gradient across and down, and their change to the next frame."""
+
+
+def _few(frames: NDArray[np.uint8], places: NDArray[np.int64]) -> _Slopes:
+    """Of few pixels: by their neighbours alone."""
+    flat, width = frames.reshape(-1), frames.shape[2]
+    steps = np.array([[0], [1], [-1], [width], [-width]])
+    before, after = (flat[first:].take(places + steps).astype(np.int32) for first in (0, frames[0].size))
+    both = before + after
+    return both[1] - both[2], both[3] - both[4], after[0] - before[0]
+
+
+def _many(frames: NDArray[np.uint8], places: NDArray[np.int64]) -> _Slopes:
+    """Of many pixels: of all, by whole frames."""
+    whole = frames.astype(np.int16)
+    flat = (whole[1:] + whole[:-1]).reshape(-1)
+    slopes = np.zeros((2, len(flat)), np.int16)
+    for values, step in zip(slopes, (1, frames.shape[2]), strict=True):
+        values[step:-step] = flat[2 * step :] - flat[: -2 * step]
+    x, y, t = (values.take(places).astype(np.int32) for values in (*slopes, (whole[1:] - whole[:-1]).reshape(-1)))
+    return x, y, t
 
 
 def _sums(values: NDArray[np.int32], first: NDArray[np.int64]) -> Floats:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from fwdata.evidence.records import ENGINE_VERSION, DatasetVerdict, EpisodeMeasurement
@@ -65,9 +66,15 @@ def read_evidence(files: Files) -> DatasetEvidence | None:
     found = read_raw(files, EVIDENCE)
     if found is None:
         return None
-    if found[0] != _written:
-        checked_record(EvidenceRecord, found[0], f"{files.location}/{EVIDENCE}/zarr.json")
+    if found[0] == _written:
+        return _as_written()
+    checked_record(EvidenceRecord, found[0], f"{files.location}/{EVIDENCE}/zarr.json")
     return DatasetEvidence.of(found[0])
+
+
+@cache
+def _as_written() -> DatasetEvidence:
+    return DatasetEvidence.of(_written)
 
 
 def write_evidence(
@@ -94,6 +101,7 @@ def write_evidence(
         "parts": list(parts),
         "overrides": [{"detector": name, "by": "--accept", "reason": why} for name, why in accepted.items()],
     }
+    _as_written.cache_clear()
     write_raw(store / EVIDENCE, _written)
 
 

@@ -245,6 +245,12 @@ def test_every_detector_has_a_name_a_code_and_a_question() -> None:
         find_detector("gripper_polarty")
 
 
+def test_a_verdict_of_a_detector_is_whole() -> None:
+    found = find_detector("row_rate").verdict("confirmed", "as labelled", value=1.0, decided="20 Hz")
+    same = Verdict("row_rate", "confirmed", value=1.0, detail="as labelled", action="stop", decided="20 Hz")
+    assert found == same and list(vars(found)) == list(vars(same))
+
+
 def test_every_detector_is_documented() -> None:
     from pathlib import Path
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, scene, smooth_motion, told
 
-from fwdata.evidence import own_lags, signals
+from fwdata.evidence import image_motion, own_lags, signals
 from fwdata.evidence.camera_lags import Overlaps
 from fwdata.evidence.detectors.rotation import (
     READ,
@@ -157,6 +157,18 @@ def test_apparent_motion_is_the_least_squares_translation() -> None:
         np.testing.assert_allclose(found[row], expected, atol=1e-9)
     assert not found[11].any()
     np.testing.assert_array_equal(ImageMotion(images).translation, found)  # each row of a short episode counts
+
+
+def test_pixels_looked_at_one_by_one_and_together_have_one_motion(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = scene(np.cumsum(smooth_motion(150, 2, np.random.default_rng(1)) * 2, axis=0), 0)
+    images[70] = images[69]
+    found = []
+    for share in (0.0, 0.1, 1.1):
+        monkeypatch.setattr(image_motion, "FEW_MOVING", share)
+        found.append(apparent_motion(images))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    assert not found[0][70].any() and found[0][1:].any(axis=1).sum() > 140
 
 
 @pytest.mark.parametrize("size", [(480, 640), (240, 320), (128, 128), (64, 64), (37, 51)])
