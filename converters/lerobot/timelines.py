@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,7 +19,7 @@ from converters.shared.content import not_content
 from fwdata.errors import BadEpisode
 from fwdata.images.forms import form_of
 from fwdata.images.streams import recorded
-from fwdata.images.tears import tear_of
+from fwdata.images.tears import Tear, tears_of
 from fwdata.images.video import Unshown, hole_in, is_entry
 from fwdata.images.video_files import is_untimed, open_file
 
@@ -57,8 +57,8 @@ class Timeline:
     """Frames that the file's index lists, in an MP4 that is not in fragments; more than N where the end is lost."""
     place: int = -1
     """First byte of the first packet in the file; -1: not known."""
-    last: int = -1
-    """Position of the frame whose packet comes last in the file."""
+    tears: tuple[Tear, ...] = ()
+    """Where the container is cut or torn."""
 
 
 @contextmanager
@@ -113,7 +113,9 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
             raise BadEpisode(_holds_none(path, name))
         keys = np.flatnonzero([seen.coded[k].key for k in order])
         digests = np.array([seen.coded[k].digest for k in order], np.int64)
-        spoilt = np.flatnonzero(np.array(seen.spoilt())[order])
+        listed, tears = _listed(path, stream, seen), tears_of(path)
+        torn = seen.at_tears(tears, form_of(path)) if listed is None else set()
+        spoilt = np.flatnonzero(np.array(seen.spoilt(torn))[order])
         times = np.asarray(pts * tick, np.float64)
         return Timeline(
             pts,
@@ -125,9 +127,9 @@ def _timeline(path: Path, name: str, mtime_ns: int, size: int) -> Timeline:
             digests,
             spoilt,
             seen.damage,
-            _listed(path, stream, seen),
+            listed,
             seen.place,
-            int(np.argmax(order)),
+            tears,
         )
 
 
@@ -139,8 +141,8 @@ def _listed(path: Path, stream: VideoStream, seen: _Packets) -> int | None:
 
 def _holds_none(path: Path, name: str) -> str:
     """A sentence for a file without a frame."""
-    tear = tear_of(path)
-    return f"{name} holds no frame" if tear is None else f"{name} {tear.words}; it holds no frame; {ADVICE}"
+    tears = tears_of(path)
+    return f"{name} {tears[0].words}; it holds no frame; {ADVICE}" if tears else f"{name} holds no frame"
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class _Coded:
 
     time: int
     """Ticks."""
+    place: int
+    """First byte in the file; -1: not known."""
     key: bool
     """Whether the container marks it as a keyframe."""
     digest: int
@@ -158,7 +162,7 @@ class _Coded:
     hole: bool
     """Whether its data have a hole."""
     entry: bool
-    """Whether decoding may start at it, as far as that was asked: of keyframes behind a damaged packet."""
+    """Whether decoding may start at it."""
 
 
 @dataclass
@@ -208,21 +212,44 @@ class _Packets:
     def _coded(self, packet: Packet, data: bytes, time: int, lost: bool) -> _Coded:
         hole = hole_in(data, self.extradata, self.codec) > 0
         digest = zlib.crc32(data) ^ packet.size << 32
-        self._any = self._any or hole or lost or packet.is_corrupt
-        entry = packet.is_keyframe and self._any and is_entry(data, self.extradata, self.codec)
-        return _Coded(time, packet.is_keyframe, digest, lost or packet.is_corrupt, hole, entry)
+        key, place = packet.is_keyframe, -1 if packet.pos is None else packet.pos
+        entry = key and not hole and is_entry(data, self.extradata, self.codec)
+        return _Coded(time, place, key, digest, lost or packet.is_corrupt, hole, entry)
 
-    _any: bool = False
+    def at_tears(self, tears: tuple[Tear, ...], form: str | None) -> set[int]:
+        """Packets that may be wrong by where the container is torn."""
+        found = {k for k, one in enumerate(self.coded) for tear in tears if tear.since <= one.place < tear.place}
+        if form == "mpegts":
+            for tear in tears:  # where a packet ends is not told
+                found |= {max((k for k, one in enumerate(self.coded) if one.place < tear.place), default=0)}
+            found |= self._at_gaps(found | {k for k, one in enumerate(self.coded) if one.torn or one.hole})
+        return found
 
-    def spoilt(self) -> list[bool]:
+    def _at_gaps(self, torn: Set[int]) -> set[int]:
+        """Packets behind which others may be lost, by gaps in the times, of groups without a damaged one: the first of
+        a group with B-frames, as nothing tells which of them were decoded before the lost one."""
+        times = np.array([one.time for one in self.coded], np.int64)
+        order = np.argsort(times, kind="stable")
+        steps = np.diff(times[order])
+        gaps = np.flatnonzero(steps > 1.5 * np.median(steps)) if len(steps) else np.array([], np.int64)
+        entries = np.array([0, *(k for k, one in enumerate(self.coded) if one.entry), len(times)])
+        found = set[int]()
+        for before, behind in zip(order[gaps].tolist(), order[gaps + 1].tolist(), strict=True):
+            group = int(np.searchsorted(entries, before, side="right"))
+            first, end = int(entries[group - 1]) + 1, int(entries[group])
+            if not any(first <= k < end for k in torn):
+                found.add(first if (np.diff(times[first:end]) < 0).any() else behind)
+        return found
+
+    def spoilt(self, torn: Set[int]) -> list[bool]:
         """Of every packet, whether it is damaged, or comes behind such a one and before decoding begins afresh.
 
-        Encoders that fill up packets with zeros do so in most of them.
+        torn: further ones that are damaged. Encoders that fill up packets with zeros do so in most of them.
         """
         holes = 2 * sum(one.hole for one in self.coded) <= len(self.coded)
         found, spoils, since = [], False, None
-        for one in self.coded:
-            if one.torn or (one.hole and holes):
+        for number, one in enumerate(self.coded):
+            if one.torn or number in torn or (one.hole and holes):
                 spoils = True
             elif spoils and one.entry:
                 spoils, since = False, one.time

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from converters.lerobot.timelines import ADVICE, Timeline
 from converters.lerobot.video import Assignment
 from fwdata.errors import BadEpisode
-from fwdata.images.forms import form_of
-from fwdata.images.tears import Tear, begins_whole, tear_of
+from fwdata.images.tears import begins_whole
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ class Wanted:
 def assign_torn(found: Timeline, path: Path, name: str, wanted: Wanted, fps: float) -> Assignment | None:
     """The frames of an episode; None where no part of the file is known to be lost, or nothing tells frames' numbers.
 
-    BadEpisode where one of its frames is lost, or nothing tells which they are. Cost: `tear_of`.
+    BadEpisode where one of its frames is lost, or nothing tells which they are.
     """
-    tear = tear_of(path)
+    tear = found.tears[0] if found.tears else None
     if tear is None and not found.damage:
         return None
     said = f"{name} {tear.words if tear else found.damage}"
@@ -50,7 +49,7 @@ def assign_torn(found: Timeline, path: Path, name: str, wanted: Wanted, fps: flo
     if told is None:
         return None
     numbers, step = told
-    front = _lost_in_front(found, path, tear, wanted.total - int(numbers[-1]) - 1, step)
+    front = _lost_in_front(found, path, wanted.total - int(numbers[-1]) - 1, step)
     if front is None:
         raise BadEpisode(f"{said}, and nothing tells how many frames are lost at its start; {ADVICE}")
     numbers = numbers + front
@@ -63,8 +62,6 @@ def assign_torn(found: Timeline, path: Path, name: str, wanted: Wanted, fps: flo
             f"{said}, and it had {whole} frames, its episodes have {wanted.total} rows, so nothing tells which are "
             f"whose; {ADVICE}"
         )
-    if tear is not None and tear.cut and form_of(path) == "mpegts":  # where its last packet ends is not told
-        numbers = np.where(np.arange(len(numbers)) == found.last, -1, numbers)
     need = np.arange(wanted.begin, wanted.begin + wanted.rows)
     there = np.isin(need, numbers)
     if not there.all():
@@ -99,7 +96,7 @@ def _numbers(times: NDArray[np.float64]) -> tuple[NDArray[np.int64], float] | No
     return (numbers, float(slope)) if off.max() < slope / 4 and np.diff(numbers).min() > 0 else None
 
 
-def _lost_in_front(found: Timeline, path: Path, tear: Tear | None, missing: int, step: float) -> int | None:
+def _lost_in_front(found: Timeline, path: Path, missing: int, step: float) -> int | None:
     """How many frames are lost before the first that is left; None where nothing tells. missing: in front and behind.
 
     Times of files that were cut out of a longer one, and of transport streams, begin anywhere.
@@ -107,9 +104,9 @@ def _lost_in_front(found: Timeline, path: Path, tear: Tear | None, missing: int,
     if found.listed is not None or found.times[0] < 0.5 * step:
         return 0
     begins = found.keys[:1].tolist() == [0] and 0 not in found.spoilt
-    if begins and begins_whole(path, found.place):
+    if begins and begins_whole(path, found.place, found.tears):
         return 0
-    if tear is not None and tear.cut:
+    if any(tear.cut for tear in found.tears):
         return None
-    in_front = tear is not None and tear.stop <= found.place
+    in_front = len(found.tears) > 0 and all(tear.stop <= found.place for tear in found.tears)
     return missing if missing == 0 or in_front or missing == round(float(found.times[0]) / step) else None

@@ -25,6 +25,7 @@ from fwdata.images.video import (
     VideoHeader,
     VideoPacket,
     ffmpeg_words,
+    hole_in,
     is_entry,
 )
 
@@ -120,7 +121,7 @@ def packets_from(container: InputContainer, stream: VideoStream, pts: int, seek:
     found = False
     for packet in container.demux(stream):
         found = found or (packet.size > 0 and packet.pts == pts)
-        if found and packet.size:
+        if found and packet.size and packet.pts is not None:
             yield packet
     if not found and seek:
         container.seek(0, stream=stream, backward=True)
@@ -146,7 +147,7 @@ def index_packets(open_file: Opener) -> PacketIndex:
     hidden: list[bool] = []
     keys: list[int] = []
     torn: list[int] = []
-    untimed: int | None = None
+    untimed = lost = 0
     with open_file() as container:  # what is raised inside of it reads as an error of the file
         stream = recorded(container)
         codec = stream.codec_context.codec.canonical_name
@@ -157,20 +158,16 @@ def index_packets(open_file: Opener) -> PacketIndex:
             if packet.size == 0:
                 continue
             if packet.pts is None:
-                untimed = len(pts)
-                break
-            if packet.is_corrupt:
+                untimed += 1
+                continue
+            if packet.is_corrupt or untimed > lost:
                 torn.append(len(pts))
+            lost = untimed
             data = bytes(packet)
-            known = sets_known(data)
+            whole = not packet.is_corrupt and not hole_in(data, extradata, codec)
+            known = whole and sets_known(data)  # of a damaged packet anything may look like sets
             # containers without a list of keyframes mark every packet as one
-            if (
-                packet.is_keyframe
-                and known
-                and not packet.is_corrupt
-                and any(data[:64])
-                and is_entry(data, extradata, codec)
-            ):
+            if packet.is_keyframe and known and is_entry(data, extradata, codec):
                 keys.append(len(pts))
             pts.append(packet.pts)
             hidden.append(unshown(data) or packet.is_discard)
@@ -178,8 +175,8 @@ def index_packets(open_file: Opener) -> PacketIndex:
         raise ValueError(f"codec {codec!r} is not kept as recorded")
     if described > 1:
         raise ValueError(f"the file describes its video in {described} ways, each for a part of the frames")
-    if untimed is not None:
-        raise ValueError(f"packet {untimed} has no time")
+    if 2 * untimed > len(pts):
+        raise ValueError(f"{untimed} packets have no time")
     if len(set(pts)) != len(pts):
         raise ValueError("two packets are shown at the same time")
     if not keys:

@@ -26,7 +26,7 @@ CODECS = {
 
 
 def write_set(
-    folder: Path, lengths: Sequence[int], form: str, codec: str, frames: int | None = None
+    folder: Path, lengths: Sequence[int], form: str, codec: str, frames: int | None = None, gop: int = 5
 ) -> tuple[Path, Path]:
     """A set of episodes of these lengths in one file, and that file. frames: of the file, where not as many as rows."""
     recipe = Recipe(version="v3.0", lengths=tuple(lengths), tasks=(0,) * len(lengths), size=(64, 96))
@@ -37,7 +37,7 @@ def write_set(
     pictures = moving(frames or sum(lengths))
     noise = np.random.default_rng(3).integers(-20, 20, pictures.shape)  # so that packets are not tiny
     pictures = np.clip(pictures + noise, 0, 255).astype(np.uint8)
-    write_clip(whole, pictures, encoder[0], gop=5, fps=15, form=container, options=encoder[1])
+    write_clip(whole, pictures, encoder[0], gop=gop, fps=15, form=container, options=encoder[1])
     written = []
     for old in sorted(raw.rglob("*.mp4")):
         old.unlink()

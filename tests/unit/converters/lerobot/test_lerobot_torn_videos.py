@@ -108,6 +108,53 @@ def test_the_index_of_a_file_that_is_cut_still_tells_that_its_count_was_wrong(tm
     assert whole == [] and all("it had 29 frames, its episodes have 30 rows" in text for text in said)
 
 
+@pytest.mark.parametrize(("form", "codec"), [("mkv", "h264"), ("mkv", "hevc"), ("ts", "hevc"), ("ts", "mpeg4")])
+def test_frames_that_are_decoded_from_one_of_which_nothing_is_left_are_lost(
+    tmp_path: Path, form: str, codec: str
+) -> None:
+    """The start of a packet is lost, so that none of it is handed out and nothing marks those behind it."""
+    raw, path = write_set(tmp_path, LENGTHS, form, codec, gop=60)
+    shown, places = ffmpeg_rgb(path), packet_places(path)
+    overwrite(path, places[8][0] + (4 if form == "ts" else 0), bytes(40 if form == "ts" else 1))
+    whole, said, _ = read(raw, shown)
+    assert whole in ([0], []) and len(said) == 4 - len(whole), said
+
+
+def test_bytes_that_were_left_out_of_a_block_spoil_its_frame(tmp_path: Path) -> None:
+    raw, path = write_set(tmp_path, LENGTHS, "mkv", "av1")
+    shown, places, data = ffmpeg_rgb(path), packet_places(path), path.read_bytes()
+    for frame in (8, 16, 23):
+        place = places[frame][0] + places[frame][1] // 2
+        path.write_bytes(data[:place] + data[place + 60 :])
+        whole, said, _ = read(raw, shown)
+        assert 0 in whole and len(said) >= 1
+
+
+def test_packets_of_which_a_transport_stream_has_lost_some_bytes_cost_no_other_episode(tmp_path: Path) -> None:
+    raw, path = write_set(tmp_path, LENGTHS, "ts", "h264")
+    shown, data = ffmpeg_rgb(path), path.read_bytes()
+    place = packet_places(path)[17][0]
+    path.write_bytes(data[: place + 500] + data[place + 590 :])
+    whole, said, _ = read(raw, shown)
+    assert whole == [0, 1, 3] and len(said) == 1, said
+
+
+@pytest.mark.slow
+def test_what_comes_behind_a_hole_is_kept_as_recorded(tmp_path: Path) -> None:
+    """What is left of a packet may look like parameter sets, which no later packet would bring back."""
+    raw, path = write_set(tmp_path, LENGTHS, "faststart", "h264")
+    shown, places = ffmpeg_rgb(path), packet_places(path)
+    first, end = places[8][0] + 20, sum(places[9]) - 9
+    overwrite(path, first, bytes(end - first))
+    report = run_convert(raw, tmp_path / "s.zarr", manifest())
+    assert [source[-1] for source, _ in report.quarantined] == ["1"]
+    recoded = [text for text in report.warnings if "losslessly" in text]
+    assert all("#episode_000000" in text for text in recoded), recoded  # the hole is in its last group
+    for episode in fwdata.open(tmp_path / "s.zarr").episodes:
+        start = STARTS[int(episode.id[-1])]
+        assert np.array_equal(episode.frames("head_rgb"), shown[start : start + episode.num_frames])
+
+
 def test_an_index_that_points_past_the_end_is_said(tmp_path: Path) -> None:
     raw, path = write_set(tmp_path, LENGTHS, "faststart", "h264")
     data = bytearray(path.read_bytes())
