@@ -134,6 +134,8 @@ class MotionTrace:
     """[T, Da], as `speeds` of the action, where that is an absolute target; None where it is not."""
     state_lag: float = 0.0
     """Rows by which the state follows the action, where `commands` are there."""
+    mounted: bool = False
+    """Whether the camera rides on an arm: what it is near changes its image more than the arm's speed does."""
 
     def whole(self) -> MotionTrace:
         """The same in float64, for sums."""

@@ -60,7 +60,14 @@ def hand_over(store: Path, part: str, measured: Sequence[EpisodeMeasurement]) ->
             "group": m.group,
             "verdicts": [vars(verdict) for verdict in m.verdicts],
             "traces": [
-                [t.camera, t.hz, t.simulated, t.state_lag, *map(numbers.put, (t.energy, t.speeds, t.commands))]
+                [
+                    t.camera,
+                    t.hz,
+                    t.simulated,
+                    t.state_lag,
+                    *map(numbers.put, (t.energy, t.speeds, t.commands)),
+                    t.mounted,
+                ]
                 for t in m.traces
                 if isinstance(t, MotionTrace)
             ],
@@ -130,8 +137,17 @@ def _measured(file: Any) -> list[EpisodeMeasurement]:
     found = []
     for entry in json.loads(file["episodes"].tobytes()):
         traces: list[Trace] = [
-            MotionTrace(camera, hz, numbers.take(energy), numbers.take(speeds), simulated, numbers.take(commands), lag)
-            for camera, hz, simulated, lag, energy, speeds, commands in entry["traces"]
+            MotionTrace(
+                camera,
+                hz,
+                numbers.take(energy),
+                numbers.take(speeds),
+                simulated,
+                numbers.take(commands),
+                lag,
+                any(mounted),
+            )
+            for camera, hz, simulated, lag, energy, speeds, commands, *mounted in entry["traces"]
         ]
         traces += [
             LookTrace(camera, tiles.take(shown), prints.take(images), prints.take(rows))

@@ -15,6 +15,7 @@ from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.doctor.findings import Checkup, DoctorFinding
 from fwdata.doctor.recordings import check_recordings
+from fwdata.envs.sample import write_sample
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.request import ConvertRequest
 
@@ -45,6 +46,15 @@ def test_clean_recordings_have_notes_at_most(source: str) -> None:
     assert found.kind == "recordings" and found.frames and found.looked_at
     serious = {f.detector for f in found.findings if f.severity != "note"}
     assert serious == ({"unreadable"} if source == "r1lite" else set())  # its list names a recording that is not there
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 9])
+def test_clean_recordings_of_the_sample_world_are_silent(seed: int, tmp_path: Path) -> None:
+    write_sample("robotwin", tmp_path / "raw", 20, seed)
+    found = check(tmp_path / "raw", load_manifest("robotwin"))
+    assert set(found.looked_at.values()) == {20}
+    assert not [f.sentence for f in found.findings if f.severity != "note"]
 
 
 def test_planted_faults_are_found_before_anything_is_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

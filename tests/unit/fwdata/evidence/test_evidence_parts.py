@@ -40,6 +40,25 @@ def test_an_episode_between_both_parts_is_of_one_of_them(monkeypatch: pytest.Mon
     assert len(near) + len(far) == 7
 
 
+@pytest.mark.parametrize(
+    ("lags", "fixed", "mounted"),
+    [([0, 0, -1, -1, 2, 1, 1, 2, 1, 2], True, False), ([0, 0, 0, 1, 0, 4, 4, 5, 4, 4], True, True)],
+)
+def test_cameras_on_arms_part_by_more_rows(
+    monkeypatch: pytest.MonkeyPatch, lags: list[int], fixed: bool, mounted: bool
+) -> None:
+    """The first are the own lags of ten clean episodes of the sample world's left wrist camera."""
+
+    class Shown(SimpleNamespace):
+        most = staticmethod(lambda: np.ones(10))
+        settled = staticmethod(lambda starts: _peaks(lags))
+
+    monkeypatch.setattr(own_lags, "_AtLags", lambda traces, reach: Shown())
+    monkeypatch.setattr(own_lags, "reach_of", lambda traces: REACH)
+    on_arm = [dataclasses.replace(trace, mounted=True) for trace in _traces(10)]
+    assert (bool(own_lags.parted(_traces(10))[1]), bool(own_lags.parted(on_arm)[1])) == (fixed, mounted)
+
+
 @pytest.mark.parametrize(("together", "told"), [(5.2, "5.2 rows behind"), (1.0, "3 of 10"), (-1.0, "3 of 10")])
 def test_parts_whose_lags_are_not_that_of_all_together_tell_nothing(
     monkeypatch: pytest.MonkeyPatch, together: float, told: str
