@@ -66,12 +66,14 @@ def tears_of(path: Path) -> tuple[Tear, ...]:
 def begins_whole(path: Path, place: int, tears: tuple[Tear, ...]) -> bool:
     """Whether no frame can have been lost in front of the one whose data begin at this byte. tears: of `tears_of`."""
     form, size = form_of(path), path.stat().st_size
+    if any(tear.place <= place for tear in tears if not tear.cut):
+        return False
     with path.open("rb") as file:
         if form == "mp4":
             return place == next((first for kind, first, _ in boxes(file, 0, size, True) if kind == b"mdat"), -1)
         if form == "matroska":
             return 0 <= place - file.read(1 << 16).find(_CLUSTER.to_bytes(4)) <= _CLUSTER_HEAD
-    return form == "mpegts" and place <= _TABLES * TS_PACKET and all(tear.place > place for tear in tears)
+    return form == "mpegts" and place <= _TABLES * TS_PACKET
 
 
 def _cut(size: int, written: int) -> Tear:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,22 @@ def test_what_comes_behind_a_hole_is_kept_as_recorded(tmp_path: Path) -> None:
     for episode in fwdata.open(tmp_path / "s.zarr").episodes:
         start = STARTS[int(episode.id[-1])]
         assert np.array_equal(episode.frames("head_rgb"), shown[start : start + episode.num_frames])
+
+
+@pytest.mark.parametrize("form", ["mkv", "fragments", "ts"])
+def test_what_is_lost_in_front_of_what_is_left_shifts_no_frame(tmp_path: Path, form: str) -> None:
+    """The first group is lost with the head of its cluster or fragment, and the end is cut."""
+    raw, path = write_set(tmp_path, (40, 90, 30), form, "h264", gop=20)
+    shown, places, data = ffmpeg_rgb(path), packet_places(path), path.read_bytes()
+    clusters = [at for at in range(len(data)) if data.startswith(b"\x1fC\xb6u", at)]
+    first = clusters[0] if form == "mkv" else places[0][0] - (0 if form == "ts" else 300)
+    end = clusters[1] if form == "mkv" else places[19][0]
+    path.write_bytes((data[:first] + bytes(end - first) + data[end:])[: places[150][0] + 9])
+    made, starts = converter(), (0, 40, 130)
+    for start, ref in zip(starts, made.discover(raw).episodes, strict=True):
+        with suppress(BadEpisode):
+            found = pixels(made.read(raw, ref).cameras["head_rgb"])
+            assert np.array_equal(found, shown[start : start + len(found)]), start
 
 
 def test_an_index_that_points_past_the_end_is_said(tmp_path: Path) -> None:
