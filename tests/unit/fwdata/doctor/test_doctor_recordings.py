@@ -11,6 +11,7 @@ import pytest
 from fixtures import PLUGINS, save, stamps, toy_arrays, toy_manifest, write_toy
 from paths import DATA
 
+from converters.lerobot import choose_manifest
 from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.doctor.findings import Checkup, DoctorFinding
@@ -49,10 +50,11 @@ def test_clean_recordings_have_notes_at_most(source: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 9])
-def test_clean_recordings_of_the_sample_world_are_silent(seed: int, tmp_path: Path) -> None:
-    write_sample("robotwin", tmp_path / "raw", 20, seed)
-    found = check(tmp_path / "raw", load_manifest("robotwin"))
+@pytest.mark.parametrize(("kind", "seed"), [("robotwin", 1), ("robotwin", 2), ("robotwin", 9), ("lerobot", 2)])
+def test_clean_recordings_of_the_sample_world_are_silent(kind: str, seed: int, tmp_path: Path) -> None:
+    write_sample(kind, tmp_path / "raw", 20, seed)
+    manifest = load_manifest(kind) if kind == "robotwin" else choose_manifest([tmp_path / "raw"], {})
+    found = check(tmp_path / "raw", manifest)
     assert set(found.looked_at.values()) == {20}
     assert not [f.sentence for f in found.findings if f.severity != "note"]
 
