@@ -220,6 +220,8 @@ class _Packets:
         """Packets that may be wrong by where the container is torn."""
         found = {k for k, one in enumerate(self.coded) for tear in tears if tear.since <= one.place < tear.place}
         if form == "mpegts":
+            # FFmpeg's parser marks the packet that it hands out while it reads the damaged one: that before
+            found |= {k + 1 for k, one in enumerate(self.coded[:-1]) if one.torn}
             for tear in tears:  # where a packet ends is not told
                 found |= {max((k for k, one in enumerate(self.coded) if one.place < tear.place), default=0)}
             found |= self._at_gaps(found | {k for k, one in enumerate(self.coded) if one.torn or one.hole})

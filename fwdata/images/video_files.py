@@ -174,8 +174,11 @@ class WholeVideo:
                 unshown = Unshown(
                     bytes(stream.codec_context.extradata or b""), stream.codec_context.codec.canonical_name
                 )
-                packets = (packet for packet in container.demux(stream) if packet.size)
-                count = sum(1 for packet in packets if not (unshown(bytes(packet)) or packet.is_discard))
+                count = 0
+                for packet in container.demux(stream):
+                    if packet.is_corrupt:
+                        raise BadEpisode(f"{path.name} is cut short or damaged at frame {count}; fetch it again")
+                    count += packet.size > 0 and not (unshown(bytes(packet)) or packet.is_discard)
         if not count:
             raise BadEpisode(f"{path.name} holds no frame")
         return cls(path, count, height, width)

@@ -140,6 +140,16 @@ def test_packets_of_which_a_transport_stream_has_lost_some_bytes_cost_no_other_e
     assert whole == [0, 1, 3] and len(said) == 1, said
 
 
+def test_a_keyframe_that_lost_bytes_in_a_transport_stream_shows_no_frame(tmp_path: Path) -> None:
+    """As many bytes as a packet of it has, so that all others stay where they are; FFmpeg marks the frame before."""
+    raw, path = write_set(tmp_path, LENGTHS, "ts", "hevc", gop=10)
+    shown, places, data = ffmpeg_rgb(path), packet_places(path), path.read_bytes()
+    place = next(place for place, size in places[12:] if size > 1200) + 500
+    path.write_bytes(data[:place] + data[place + 188 :])
+    whole, said, _ = read(raw, shown)
+    assert 0 in whole and 3 not in whole and len(said) == 4 - len(whole), said
+
+
 @pytest.mark.slow
 def test_what_comes_behind_a_hole_is_kept_as_recorded(tmp_path: Path) -> None:
     """What is left of a packet may look like parameter sets, which no later packet would bring back."""

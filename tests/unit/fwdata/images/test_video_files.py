@@ -71,6 +71,22 @@ def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
         list(camera.frames())
 
 
+def test_a_file_that_is_cut_in_a_packet_is_said(tmp_path: Path) -> None:
+    write_clip(tmp_path / "whole.mp4", FRAMES, form="mp4")
+    with (
+        av.open(str(tmp_path / "whole.mp4")) as source,
+        av.open(str(tmp_path / "a.mp4"), "w", options={"movflags": "faststart"}) as out,
+    ):
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in [p for p in source.demux(video=0) if p.size]:
+            packet.stream = stream
+            out.mux(packet)
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data[:-20])
+    with pytest.raises(BadEpisode, match=r"a\.mp4 is cut short or damaged at frame 6; fetch it again"):
+        VideoCamera.from_file(tmp_path / "a.mp4")
+
+
 @pytest.mark.parametrize(
     ("head", "said"),
     [
