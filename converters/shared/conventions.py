@@ -43,7 +43,7 @@ STEP = (0.004, 0.06)
 
 SIDES = ("left", "right")
 
-UNSHOWN = ColourClaim(reason="no video or marker shows it")
+UNSHOWN = ColourClaim(reason="there is nothing to compare them with")
 """Colours of images that are stored as recorded: whether red and blue were exchanged before is not to be seen."""
 
 
