@@ -20,7 +20,7 @@ from converters.lerobot.parquet import Span
 from converters.lerobot.second_decoder import decord_blocks
 from converters.lerobot.shared_video import assign_shared
 from converters.lerobot.surplus import Surplus, assign_alone, assign_surplus
-from converters.lerobot.timelines import Timeline, timeline
+from converters.lerobot.timelines import ADVICE, Timeline, timeline
 from converters.lerobot.values import Floats
 from fwdata.api import Camera, EncodedCamera, Json, RawCamera, VideoCamera
 from fwdata.errors import BadEpisode
@@ -136,6 +136,9 @@ def _open_video(
         chosen = video.assign_span(found, place.file, entry.length, fps, place.start_s)
     elif place.start_s is not None:
         chosen = assign_shared(found, path, place.file, dataset.shared[key, place.file], entry.index, fps, seconds)
+    elif len(found.times) < entry.length and found.tears:
+        left = f"{len(found.times)} frames are left for the {entry.length} rows of the episode"
+        raise BadEpisode(f"{place.file} {found.tears[0].words}; {left}; {ADVICE}")
     elif len(found.times) > entry.length:
         before, after = (_beside(dataset, entry.index + step, key) for step in (-1, 1))
         chosen = assign_surplus(found, place.file, entry.length, fps, extra_frames, before, after, seconds)

@@ -187,6 +187,7 @@ def _read_info(folder: Path, mtime_ns: int, size: int) -> Info:
     features = data.get("features")
     if not isinstance(features, dict) or not features:
         raise UsageError(f"{INFO}: features must be an object that names the columns; download it again")
+    own = (folder / EXPORTED).is_file()
     return Info(
         version=version,
         fps=_fps(data.get("fps")),
@@ -194,7 +195,7 @@ def _read_info(folder: Path, mtime_ns: int, size: int) -> Info:
         chunks_size=_count(data, "chunks_size") or 1000,
         data_path=_template(data.get("data_path") or _DATA[generation], "data_path", generation),
         video_path=_template(data.get("video_path") or _VIDEO[generation], "video_path", generation),
-        features={key: _feature(key, value) for key, value in features.items()},
+        features={key: _feature(key, value, own) for key, value in features.items()},
         total_episodes=_count(data, "total_episodes"),
         total_frames=_count(data, "total_frames"),
         discarded=_indices(data.get("discarded_episode_indices")),
@@ -276,8 +277,9 @@ def _check_path(path: str, what: str) -> None:
         raise UsageError(f"{INFO}: {what} leads out of the dataset's folder; refused")
 
 
-def _feature(key: str, value: object) -> Feature:
-    """A feature; one that is not understood gets the dtype "unknown", so that only its use is an error."""
+def _feature(key: str, value: object, own: bool = False) -> Feature:
+    """A feature; one that is not understood gets the dtype "unknown", so that only its use is an error. own: of an
+    export of a store, which holds cameras alone."""
     _check_path(key, f"feature {key!r}")
     told: Mapping[str, Any] = value if isinstance(value, dict) else {}
     shape, dtype = told.get("shape"), told.get("dtype")
@@ -286,7 +288,7 @@ def _feature(key: str, value: object) -> Feature:
     sound = isinstance(shape, list) and all(isinstance(n, int) and 0 <= n <= 10**6 for n in shape)
     if not sound or not isinstance(dtype, str):
         return Feature(key, "unknown", ())
-    return Feature(key, dtype, tuple(shape or ()), _flat_names(told.get("names")), _is_depth(key, told))
+    return Feature(key, dtype, tuple(shape or ()), _flat_names(told.get("names")), not own and _is_depth(key, told))
 
 
 def _plain_type(dtype: str) -> str:
@@ -332,6 +334,9 @@ def _leaves(found: object) -> Iterator[object]:
         elif isinstance(found, list):
             yield item
 
+
+EXPORTED = "meta/fwdata.json"
+"""What `fwdata export lerobot` says of the store."""
 
 DEEP = ("gray10", "gray12", "gray14", "gray16")
 """Pixel formats of videos of distances begin with one of these."""

@@ -12,10 +12,10 @@ from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 
-from converters.lerobot.info import Info, inside, read_json
+from converters.lerobot.info import EXPORTED, Info, inside, read_json
 from fwdata.errors import UsageError
 
-ORIGIN, VIDEOS = "meta/fwdata.json", "meta/fwdata_videos.json"
+VIDEOS = "meta/fwdata_videos.json"
 _MAX_BYTES = 64 << 20
 
 
@@ -28,7 +28,7 @@ def counted_frames(folder: Path, name: str) -> int | None:
 def true_rate(folder: Path, info: Info) -> float | None:
     """Rows per second (Hz) of the store that was exported; None for a dataset of another writer, and for one whose
     info.json was given another rate since."""
-    said = _said(folder, ORIGIN)
+    said = _said(folder, EXPORTED)
     rate = said.get("fps")
     if said.get("fps_label") != info.fps or not isinstance(rate, int | float) or not isfinite(rate):
         return None

@@ -260,6 +260,17 @@ def test_depth_by_its_flag_or_format(tmp_path, info):
     assert choose_manifest([root], {}).cameras == (("top", "side") if colour else ("top",))
 
 
+def test_cameras_of_an_export_are_cameras_whatever_their_format(tmp_path):
+    """A store holds no distances; LeRobot's writer says the format of a grey camera of 10 bits that was copied."""
+    root = write_dataset(tmp_path, Recipe(cameras=("top", "side"), **PLAIN))
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    for key in ("top", "side"):
+        features[key]["info"] = {"video.pix_fmt": "gray10le"}
+    (root / "meta/fwdata.json").write_text("{}")
+    edit_info(root, features=features)
+    assert choose_manifest([root], {}).cameras == ("top", "side")
+
+
 @pytest.mark.parametrize(("form", "mode", "colour"), [("png", "I;16", False), ("tiff", "F", False), ("png", "L", True)])
 def test_images_of_more_than_8_bits_in_grey_are_distances(tmp_path, form, mode, colour):
     """Called and sized as a camera's; an 8-bit grey image may be one of light."""

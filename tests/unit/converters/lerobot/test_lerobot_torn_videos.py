@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from clips import ffmpeg_rgb
 from fixtures import run_convert
+from lerobot_files import V2_VIDEO, Recipe, write_dataset
 from lerobot_reading import converter, manifest, pixels
 from torn_videos import overwrite, packet_places, write_set
 
@@ -193,3 +194,19 @@ def test_an_index_that_points_past_the_end_is_said(tmp_path: Path) -> None:
     whole, said, _ = read(raw, np.empty(0))
     assert whole == [] and "has an index that points past its end: to byte 100" in said[0]
     assert f"the file has {len(data)} bytes; it holds no frame; download the video again" in said[0]
+
+
+def test_a_video_of_one_episode_that_is_cut_between_two_packets_is_said(tmp_path: Path) -> None:
+    _, path = write_set(tmp_path / "v3", (30,), "faststart", "h264")
+    recipe = Recipe(lengths=(30, 8), tasks=(0, 0), size=(64, 96))
+    root = write_dataset(tmp_path / "set", recipe)
+    target = root / V2_VIDEO.format(video_key=recipe.cameras[0], episode_chunk=0, episode_index=0)
+    end = packet_places(path)[18][0]
+    target.write_bytes(path.read_bytes()[:end])
+    made = converter()
+    first, second = made.discover(root).episodes
+    with pytest.raises(
+        BadEpisode, match=r"is cut off at its end: .*; 18 frames are left for the 30 rows of the episode"
+    ):
+        made.read(root, first)
+    assert len(pixels(made.read(root, second).cameras["head_rgb"])) == 8
