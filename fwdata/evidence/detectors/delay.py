@@ -260,7 +260,10 @@ class CameraDelay(Detector):
                 camera, traces, f"the lag is {found.lag:+.1f} rows, {low:+.1f} .. {high:+.1f}: too wide"
             )
         wrong = doubtful or (abs(found.lag) >= CAMERA_LAG and (low > 0.5 or high < -0.5))
-        right = low > -1 and high < 1
+        if not wrong and not (low > -1 and high < 1):
+            return self._silent(
+                camera, traces, f"the lag is {found.lag:+.1f} rows, {low:+.1f} .. {high:+.1f}: hardly told from none"
+            )
         small = SMALL_MOUNTED if traces[0].mounted else SMALL_LAG if len(traces) < FEW else 0.0
         if wrong and abs(found.lag) < small and found.gain < MIN_GAIN:
             few = f"{_words(found.lag, low, high, hz)}, which {len(traces)} episodes hardly tell from none"
@@ -270,7 +273,7 @@ class CameraDelay(Detector):
             return self._silent(camera, traces, f"{_words(found.lag, low, high, hz)}, but {closing.words}")
         return DatasetVerdict(
             self.name,
-            "contradicted" if wrong else "confirmed" if right else "no evidence",
+            "contradicted" if wrong else "confirmed",
             camera,
             value=found.lag,
             interval=found.interval,

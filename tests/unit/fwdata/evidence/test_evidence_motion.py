@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, to_a
 from fwdata.evidence.own_lags import two_parts
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace
 from fwdata.evidence.registry import find_detector
+from fwdata.evidence.sentences import not_verified
 
 OTHERS = {"absolute": "next_state", "next_state": "delta", "delta": "absolute"}
 
@@ -198,6 +200,19 @@ def test_few_episodes_tell_a_small_lag_only_where_it_explains_much(gain: float, 
             [verdict] = find_detector("camera_delay").pool(measured)
         assert verdict.verdict == ("contradicted" if count in told_by else "no evidence")
         assert count in told_by or "6 episodes hardly tell from none" in verdict.detail
+
+
+def test_a_lag_that_is_neither_told_nor_excluded_counts_all_episodes_as_not_verified() -> None:
+    traces = [t for e in clean_set() for t in find_detector("camera_delay").trace(e) if isinstance(t, MotionTrace)]
+    used = [replace(t, commands=None) for t in traces if t.camera == "head"]
+    found = SimpleNamespace(lag=0.4, interval=(-0.3, 1.2), score=0.9, interior=True, gain=0.01, near=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delay, "estimate_lag", lambda traces, reach: found)
+        [verdict] = find_detector("camera_delay").pool(
+            [EpisodeMeasurement(f"e{n}", "", (), (t,)) for n, t in enumerate(used)]
+        )
+    why = "8 of 8 episodes, the lag is +0.4 rows, -0.3 .. +1.2: hardly told from none"
+    assert not_verified([verdict]) == f"not verified: camera against joints in time head ({why})"
 
 
 def test_few_episodes_or_images_without_motion_tell_no_lag() -> None:
