@@ -27,18 +27,22 @@ class OneSense(Detector):
     """a8: where episodes of one text make the same motion, their grippers do not count the reverse of each other."""
 
     name, code, question, action = "gripper_sense", "a8", "sense of grippers", "warn"
-    advice = "turn commands and openings of these recordings round, or convert both kinds apart (--exclude, --only)"
+    advice = (
+        "where they count otherwise turn commands and openings round; where one opens on the way on which another "
+        "closes, as in a task and its undoing, give each a text of its own"
+    )
     word = "expected"
     compares = True
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
-        """One verdict for at least six episodes of one text; its traces are those of h1, h2 and a5."""
+        """One verdict for at least six episodes of one text that have grippers; its traces are those of h1, h2 and
+        a5."""
         texts: dict[tuple[str, tuple[str, ...]], list[_OneGrip]] = {}
         for measurement in episodes:
             known = _known(measurement)
             if known is not None:
                 texts.setdefault((known.text, known.names), []).append(known)
-        compared = [each for each in texts.values() if len(each) >= 2 * FEWEST]
+        compared = [each for each in texts.values() if len(each) >= 2 * FEWEST and _ends(each).any()]
         if not compared:
             return ()
         found = {place: name for known in compared for place, name in _reversed(_spread(known)).items()}
@@ -52,7 +56,9 @@ class OneSense(Detector):
                 against=len(found),
                 action="warn" if found else "note",
                 decided=ONE,
-                measured="the reverse of the others' while the arm moves as in them" if found else ONE,
+                measured="the reverse along the same way of the arm (or they open where others close)"
+                if found
+                else ONE,
                 detail=f"{found[first]} of {first}" if found else "",
                 episodes=tuple(found)[:MAX_LISTED],
             ),
@@ -80,17 +86,31 @@ def _known(measurement: EpisodeMeasurement) -> _OneGrip | None:
 
 
 def _spread(known: Sequence[_OneGrip]) -> list[_OneGrip]:
-    places = np.unique(np.linspace(0, len(known) - 1, MOST).astype(np.int64))
-    return [known[place] for place in places]
+    """Evenly spread ones, in pairs of neighbours."""
+    if len(known) <= MOST:
+        return list(known)
+    first = np.linspace(0, len(known) - 2, MOST // 2).astype(np.int64) // 2 * 2
+    return [known[place] for place in np.stack([first, first + 1], axis=1).ravel().tolist()]
+
+
+def _ends(known: Sequence[_OneGrip]) -> NDArray[np.bool_]:
+    return np.asarray(np.stack([each.ends for each in known]).all(axis=0), np.bool_)
+
+
+def _in_turns(odd: NDArray[np.bool_]) -> bool:
+    """Whether every other episode is of the other part, as where a task and its undoing are recorded in turns; merged
+    sets lie one behind the other."""
+    pairs = odd[: len(odd) // 2 * 2].reshape(-1, 2)
+    return bool((pairs == [pairs[0, 0], not pairs[0, 0]]).all())
 
 
 def _reversed(known: Sequence[_OneGrip]) -> dict[str, str]:
     """Episode of the smaller of two parts, the later one of two equal ones -> the first column that is reversed."""
     paths = np.stack([each.path for each in known]).astype(np.float64)
-    ends = np.stack([each.ends for each in known]).all(axis=0)
+    ends = _ends(known)
     for column in np.flatnonzero(ends):
         other = _other_part(paths[:, :, column])
-        if other is not None and _moves_alike(paths[:, :, ~ends], other):
+        if other is not None and not _in_turns(other) and _moves_alike(paths[:, :, ~ends], other):
             return {each.episode: known[0].names[column] for each, odd in zip(known, other, strict=True) if odd}
     return {}
 

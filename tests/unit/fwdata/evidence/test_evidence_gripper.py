@@ -151,6 +151,11 @@ def test_grippers_of_a_part_that_count_the_other_way_round_are_found() -> None:
 def test_other_tasks_and_motions_are_no_reversed_grippers() -> None:
     for cycles in (("OCO",), ("OC", "CO"), ("OCO", "CO"), ("COC", "OCO")):  # each with a motion of its own
         assert sensed(one_motion(12, cycles=cycles))[""].verdict == "confirmed", cycles
+    for count in (8, 9, 301):  # a task and its undoing, recorded in turns
+        assert sensed(one_motion(count, range(1, count, 2)))[""].verdict == "confirmed", count
+    assert sensed(one_motion(12, range(6, 12)))[""].verdict == "mixed"
     texts = [changed(e, instruction=f"put block {i % 2} away") for i, e in enumerate(one_motion(12, range(1, 12, 2)))]
     assert sensed(texts)[""].verdict == "confirmed"
     assert sensed([changed(e, instruction=str(e.id)) for e in one_motion()]) == {}
+    arms = np.array([1, 1, 1, 1, 1, 1, 0], np.float32)
+    assert sensed([changed(e, state=e.state * arms, action=e.action * arms) for e in one_motion()]) == {}, "no gripper"
