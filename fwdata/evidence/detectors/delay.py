@@ -109,19 +109,24 @@ class StateDelay(Detector):
         verdict = found[0]
         late = interval[0] > LATE_WARN and verdict.against > 0
         action: Severity = "note" if not late else "stop" if interval[0] > LATE_STOP else "warn"
+        measured = f"the state follows the action after {median:.2f} s ({interval[0]:.2f} .. {interval[1]:.2f})"
+        against = {m.episode: v for m in episodes for v in m.of(self.name) if v.verdict == "contradicted"}
+        if not late:  # of a set that is usual, those a little beyond the limit are as the others
+            against = {name: v for name, v in against.items() if abs((v.value or 0.0) - median) > own_lags.OFF}
+            measured = next((v.measured for v in against.values()), measured)
         return (
             DatasetVerdict(
                 self.name,
                 "confirmed" if action == "note" else "contradicted",
                 value=median,
                 interval=interval,
-                episodes_for=verdict.episodes_for,
-                against=verdict.against,
+                episodes_for=verdict.episodes_for + verdict.against - len(against),
+                against=len(against),
                 abstained=verdict.abstained,
                 action=action,
                 decided=DECIDED,
-                measured=f"the state follows the action after {median:.2f} s ({interval[0]:.2f} .. {interval[1]:.2f})",
-                episodes=verdict.episodes,
+                measured=measured,
+                episodes=tuple(against)[:MAX_LISTED],
             ),
         )
 

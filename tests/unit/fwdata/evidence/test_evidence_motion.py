@@ -215,6 +215,22 @@ def test_a_lag_that_is_neither_told_nor_excluded_counts_all_episodes_as_not_veri
     assert not_verified([verdict]) == f"not verified: camera against joints in time head ({why})"
 
 
+def test_an_episode_a_little_beyond_the_limit_is_none_of_a_usual_set() -> None:
+    def found(*seconds: float) -> DatasetVerdict:
+        detector, measured = find_detector("state_delay"), []
+        for n, value in enumerate(seconds):
+            outcome = "contradicted" if value > delay.LATE_WARN else "confirmed"
+            told = detector.verdict(outcome, "", value=value, decided="one", measured=f"after {value:.2f} s")
+            measured.append(EpisodeMeasurement(f"e{n}", "", (told,), ()))
+        return detector.pool(measured)[0]
+
+    near = found(0.28, 0.29, 0.29, 0.31, 0.29)
+    assert (near.verdict, near.episodes_for, near.against, near.episodes) == ("confirmed", 5, 0, ())
+    assert near.measured == "the state follows the action after 0.29 s (0.28 .. 0.31)"
+    far = found(0.1, 0.1, 0.12, 0.6)
+    assert (far.action, far.episodes_for, far.episodes, far.measured) == ("note", 3, ("e3",), "after 0.60 s")
+
+
 def test_few_episodes_or_images_without_motion_tell_no_lag() -> None:
     clean = clean_set()
     assert {v.verdict for v in pooled("camera_delay", clean[:4]).values()} == {"no evidence"}
