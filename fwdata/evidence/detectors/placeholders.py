@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from unicodedata import category
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
@@ -38,8 +39,8 @@ _FEW_SIGNS = re.compile(r"\d*|[a-z]|([a-z])\1+")
 def is_placeholder(text: str) -> bool:
     """Whether a whole text stands for an instruction that nobody wrote; a sentence with such a word in it does not."""
     words = " ".join(re.findall(r"[^\W_]+", text.lower()))
-    if not text.strip():
-        return False  # a converter says that there is none
+    if not text.strip() or (not words and any(category(sign) == "So" for sign in text)):
+        return False  # a converter says that there is none; pictures say something
     patterns = (_COUNTED, _ASKED, _FEW_SIGNS)
     return words in _WORDS or bool(_BEGUN.match(text.strip())) or any(p.fullmatch(words) for p in patterns)
 

@@ -15,7 +15,7 @@ from converters.libero.published import TEXTS
 from converters.robotwin.paths import TASKS
 from fwdata.errors import UsageError
 from fwdata.evidence import shared_values
-from fwdata.evidence.detectors.duplicates import digests_of, exact_pairs
+from fwdata.evidence.detectors.duplicates import digests_of, exact_pairs, near_pairs, path_of
 from fwdata.evidence.detectors.placeholders import is_placeholder
 from fwdata.evidence.detectors.text import near_misses
 from fwdata.evidence.episode import EpisodeInput
@@ -38,6 +38,21 @@ def test_duplicated_episodes_are_found(kind: str) -> None:
     }[kind]
     verdict = pooled("duplicate_episodes", [*clean, twin])[""]
     assert (verdict.verdict, verdict.action, verdict.episodes) == ("contradicted", "warn", ("twin",))
+
+
+@pytest.mark.parametrize("kind", ["take", "cut", "noise"])
+def test_two_takes_of_one_motion_are_no_copies(kind: str) -> None:
+    """Both differ as much as a copy with noise, or one cut in time, may."""
+    rows = np.linspace(0, 1, 200)[:, None]
+    rng = np.random.default_rng(0)
+    paths = [np.sin(rows * rng.uniform(2, 6, 6) + rng.uniform(0, 6, 6)) for _ in range(6)]
+    other = {
+        "take": paths[2] + 0.06 * np.sin(rows * rng.uniform(3, 9, 6) + rng.uniform(0, 6, 6)),
+        "cut": paths[2][3:],
+        "noise": paths[2] + rng.normal(0, 0.045, (200, 6)),
+    }[kind]
+    found = near_pairs([path_of(each.T) for each in (*paths, other)], ["one"] * 7)
+    assert found == (set() if kind == "take" else {(2, 6)})
 
 
 def test_episodes_that_share_most_rows_are_pairs_and_those_that_share_some_are_not() -> None:
@@ -184,6 +199,7 @@ def test_no_published_instruction_is_a_placeholder() -> None:
     seen = [*TEXTS, *(name.replace("_", " ") for name in TASKS)]
     others = ["run to the door", "test the switch", "put the sample into the tray", "write the text", "pick", "wave"]
     others += ["put the label on the box", "open task drawer 2", "empty", "\u62ff\u8d77\u676f\u5b50"]
+    others.append("\U0001f34e \U0001f963")
     assert len(seen) >= 150 and not [text for text in [*seen, *others] if is_placeholder(text)]
 
 
