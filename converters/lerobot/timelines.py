@@ -6,7 +6,7 @@ import contextlib
 import zlib
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,10 @@ from converters.lerobot.info import DEEP
 from converters.shared.content import not_content
 from fwdata.errors import BadEpisode
 from fwdata.images.forms import form_of
+from fwdata.images.holes import Holes
 from fwdata.images.streams import recorded
 from fwdata.images.tears import Tear, tears_of
-from fwdata.images.video import Unshown, hole_in, is_entry
+from fwdata.images.video import Unshown, is_entry
 from fwdata.images.video_files import is_untimed, open_file
 
 if TYPE_CHECKING:
@@ -184,6 +185,12 @@ class _Packets:
 
     def take(self, container: InputContainer, stream: VideoStream, untimed: bool) -> None:
         """Read the file to its end, or as far as it can be."""
+        holes = Holes(self.extradata, self.codec)
+        self._read(container, stream, untimed, holes)
+        for number in holes.real():
+            self.coded[number] = replace(self.coded[number], hole=True, entry=False)
+
+    def _read(self, container: InputContainer, stream: VideoStream, untimed: bool, holes: Holes) -> None:
         import av
 
         self.dts = _DecodingTimes()
@@ -204,17 +211,17 @@ class _Packets:
                 elif time is None:
                     lost = True
                 else:
+                    holes.see(data)
                     self.coded.append(self._coded(packet, data, time, lost))
                     lost = False
             return
         self.damage = self.damage or f"is cut short or damaged at frame {len(self.coded)}"
 
     def _coded(self, packet: Packet, data: bytes, time: int, lost: bool) -> _Coded:
-        hole = hole_in(data, self.extradata, self.codec) > 0
         digest = zlib.crc32(data) ^ packet.size << 32
         key, place = packet.is_keyframe, -1 if packet.pos is None else packet.pos
-        entry = key and not hole and is_entry(data, self.extradata, self.codec)
-        return _Coded(time, place, key, digest, lost or packet.is_corrupt, hole, entry)
+        entry = key and is_entry(data, self.extradata, self.codec)
+        return _Coded(time, place, key, digest, lost or packet.is_corrupt, False, entry)
 
     def at_tears(self, tears: tuple[Tear, ...], form: str | None) -> set[int]:
         """Packets that may be wrong by where the container is torn."""
@@ -222,10 +229,15 @@ class _Packets:
         if form == "mpegts":
             # FFmpeg's parser marks the packet that it hands out while it reads the damaged one: that before
             found |= {k + 1 for k, one in enumerate(self.coded[:-1]) if one.torn}
-            for tear in tears:  # where a packet ends is not told
-                found |= {max((k for k, one in enumerate(self.coded) if one.place < tear.place), default=0)}
-            found |= self._at_gaps(found | {k for k, one in enumerate(self.coded) if one.torn or one.hole})
+            fronts = [(self._in_front(tear), tear) for tear in tears]  # where a packet ends is not told
+            found |= {front for front, tear in fronts if not tear.whole_in_front}
+            known = found | {front for front, _ in fronts}
+            found |= self._at_gaps(known | {k for k, one in enumerate(self.coded) if one.torn or one.hole})
         return found
+
+    def _in_front(self, tear: Tear) -> int:
+        """The packet in front of a tear; the first where none is."""
+        return max((k for k, one in enumerate(self.coded) if one.place < tear.place), default=0)
 
     def _at_gaps(self, torn: Set[int]) -> set[int]:
         """Packets behind which others may be lost, by gaps in the times, of groups without a damaged one: the first of
@@ -246,12 +258,11 @@ class _Packets:
     def spoilt(self, torn: Set[int]) -> list[bool]:
         """Of every packet, whether it is damaged, or comes behind such a one and before decoding begins afresh.
 
-        torn: further ones that are damaged. Encoders that fill up packets with zeros do so in most of them.
+        torn: further ones that are damaged.
         """
-        holes = 2 * sum(one.hole for one in self.coded) <= len(self.coded)
         found, spoils, since = [], False, None
         for number, one in enumerate(self.coded):
-            if one.torn or number in torn or (one.hole and holes):
+            if one.torn or number in torn or one.hole:
                 spoils = True
             elif spoils and one.entry:
                 spoils, since = False, one.time

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fwdata.images.boxes import count_descriptions
 from fwdata.images.colour import INEXACT, tags_of
+from fwdata.images.holes import Holes
 from fwdata.images.streams import recorded, videos
 from fwdata.images.video import (
     DECODERS,
@@ -25,7 +26,6 @@ from fwdata.images.video import (
     VideoHeader,
     VideoPacket,
     ffmpeg_words,
-    hole_in,
     is_entry,
 )
 
@@ -152,7 +152,7 @@ def index_packets(open_file: Opener) -> PacketIndex:
         stream = recorded(container)
         codec = stream.codec_context.codec.canonical_name
         extradata = bytes(stream.codec_context.extradata or b"")
-        unshown, sets_known = Unshown(extradata, codec), SetsKnown(extradata, codec)
+        unshown, sets_known, holes = Unshown(extradata, codec), SetsKnown(extradata, codec), Holes(extradata, codec)
         described = count_descriptions(container)
         for packet in readable(container, stream) if codec in DECODERS else ():
             if packet.size == 0:
@@ -164,13 +164,14 @@ def index_packets(open_file: Opener) -> PacketIndex:
                 torn.append(len(pts))
             lost = untimed
             data = bytes(packet)
-            whole = not packet.is_corrupt and not hole_in(data, extradata, codec)
+            whole = not holes.see(data) and not packet.is_corrupt
             known = whole and sets_known(data)  # of a damaged packet anything may look like sets
             # containers without a list of keyframes mark every packet as one
             if packet.is_keyframe and known and is_entry(data, extradata, codec):
                 keys.append(len(pts))
             pts.append(packet.pts)
             hidden.append(unshown(data) or packet.is_discard)
+    keys = [number for number in keys if number not in holes.real()]
     if codec not in DECODERS:
         raise ValueError(f"codec {codec!r} is not kept as recorded")
     if described > 1:

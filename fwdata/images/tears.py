@@ -4,7 +4,7 @@ transport stream."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -23,10 +23,15 @@ _ANYWHERE = frozenset({0xEC, 0xBF})
 """Void and CRC-32."""
 _KNOWN = frozenset({_HEADER, _SEGMENT, _CLUSTER, _GROUP}) | _TOP | _IN_CLUSTER | _ANYWHERE
 
+_HEAD, _TEXT = 24, bytes([9, 10, 13, *range(32, 127)])
+"""Bytes that tell text from coded data, and those of text."""
 _TABLES = 8
 """Packets of a transport stream that may come before the first of the video: its tables."""
 _SYNC, _IN_SYNC = 0x47, 5
 """What a packet of a transport stream begins with, and how many of them follow each other by more than chance."""
+_PITCHES, _LOOK = {TS_PACKET: 0, 192: 4, 204: 0}, 1 << 20
+"""Bytes from one packet to the next, in M2TS and with parity behind each too -> bytes in front of the first (the time
+stamp of M2TS); how far a file is looked at to tell which."""
 _CLUSTER_HEAD = 64
 """Bytes of a cluster before its first block, at most."""
 
@@ -44,8 +49,10 @@ class Tear:
     words: str
     """What is said behind the file's name."""
     since: int
-    """First byte whose frames may be wrong: bytes that were left out shift what comes behind them; of a transport
-    stream the frame in front of `place` may be too, as nothing tells where it ends."""
+    """First byte whose frames may be wrong: bytes that were left out shift what comes behind them."""
+    whole_in_front: bool = False
+    """Of a transport stream, whether the frame in front of `place` is known to be whole; most often nothing tells where
+    it ends."""
 
 
 def tears_of(path: Path) -> tuple[Tear, ...]:
@@ -81,9 +88,14 @@ def _cut(size: int, written: int) -> Tear:
 
 
 def _torn(file: IO[bytes], place: int, stop: int, last: int) -> Tear:
-    """last: where what seemed to end at `place` begins. Where zeros follow, it did end there."""
-    file.seek(place)
-    return Tear(place, stop, False, f"is damaged at byte {place}", last if any(file.read(8)) else place)
+    """last: where what seemed to end at `place` begins. Where filling or text follows, it did end there."""
+    file.seek(max(place - 8, 0))
+    before, behind = file.read(min(place, 8)), file.read(_HEAD)
+    fill = not any(behind[:8])
+    if len(behind) == _HEAD:
+        fill |= len(set(behind)) == 1 and len(before[-4:].strip(behind[:1])) > 0
+        fill |= not behind.translate(None, _TEXT) and len(before.translate(None, _TEXT)) > 0
+    return Tear(place, stop, False, f"is damaged at byte {place}", place if fill else last)
 
 
 def _of_boxes(file: IO[bytes], size: int) -> Iterator[Tear]:
@@ -96,7 +108,8 @@ def _of_boxes(file: IO[bytes], size: int) -> Iterator[Tear]:
             return
         place, last = end, first
     if place < size:
-        yield _torn(file, place, size, last)
+        others = {end: min(kind) >= 0x20 for kind, _, end in boxes(file, place, size)}  # kinds of a writer's own
+        yield _torn(file, place, size, place if size in others and all(others.values()) else last)
         return
     reach = last_chunk(file, 0, size)
     if reach >= size:
@@ -118,6 +131,9 @@ def _of_elements(file: IO[bytes], size: int) -> Iterator[Tear]:
             if number < 0 and size - place < 12:
                 yield _cut(size, size + 1)
                 return
+            if number > 0xFFFF and length >= 0 and _is_followed(file, place + content + length, size):
+                place += content + length  # of another version, or of the writer's own
+                continue
             stop = _next_cluster(file, place + 1, size)
             yield _torn(file, place, stop, last)
             place = last = stop
@@ -128,6 +144,12 @@ def _of_elements(file: IO[bytes], size: int) -> Iterator[Tear]:
                 return
         last = place
         place += content if inside else content + length
+
+
+def _is_followed(file: IO[bytes], place: int, size: int) -> bool:
+    """Whether an element of a segment, or the end of the file, is at a place."""
+    file.seek(min(place, size))
+    return place == size or int.from_bytes(file.read(4)) in _TOP | {_CLUSTER}
 
 
 def _next_cluster(file: IO[bytes], place: int, size: int) -> int:
@@ -158,27 +180,64 @@ def _element(head: bytes) -> tuple[int, int, int]:
 
 
 def _of_packets(file: IO[bytes], size: int) -> Iterator[Tear]:
-    """Packets of 188 bytes that begin with 47 (ISO 13818-1 2.4.3.2); behind damage from where several do again."""
+    """Packets that begin with 47 (ISO 13818-1 2.4.3.2); behind damage from where several do again."""
     data = np.fromfile(file, np.uint8, size)
-    place = 0
+    wide = max(_PITCHES, key=lambda pitch: _in_sync(data[:_LOOK], pitch))
+    place = stamp = _PITCHES[wide]
     while size - place >= TS_PACKET:
-        whole = (size - place) // TS_PACKET * TS_PACKET
-        wrong = np.flatnonzero(data[place : place + whole : TS_PACKET] != _SYNC)
+        count = (size - place + stamp) // wide
+        wrong = np.flatnonzero(data[place : place + count * wide : wide] != _SYNC)
         if not len(wrong):
             break
-        torn = place + int(wrong[0]) * TS_PACKET
-        place = _next_packets(data, torn + 1)
-        yield Tear(torn, place, False, f"is damaged at byte {torn}", torn)
-    if (size - place) % TS_PACKET:
-        yield _cut(size, place + ((size - place) // TS_PACKET + 1) * TS_PACKET)
+        torn = place + int(wrong[0]) * wide
+        place = _next_packets(data, torn + 1, wide)
+        if size - place < TS_PACKET:
+            place = size
+        whole = torn == stamp and place - torn < wide  # it begins inside of a packet
+        if place == size and (data[torn:] == data[torn]).all():
+            whole = _ended(data, torn, wide, int(data[torn]))
+        yield Tear(torn, place, False, f"is damaged at byte {torn}", torn, whole)
+    if place < size and (size - place + stamp) % wide:
+        last = place + (size - place + stamp) // wide * wide
+        yield replace(_cut(size, last + wide - stamp), whole_in_front=_ended(data, last, wide))
 
 
-def _next_packets(data: NDArray[np.uint8], place: int) -> int:
+def _in_sync(data: NDArray[np.uint8], pitch: int) -> int:
+    """How often a packet seems to follow another one at this distance."""
+    return int(np.count_nonzero((data[:-pitch] == _SYNC) & (data[pitch:] == _SYNC)))
+
+
+def _next_packets(data: NDArray[np.uint8], place: int, wide: int) -> int:
     """First byte from which packets follow each other again, as many as are left but at most `_IN_SYNC`."""
     while place < len(data):
         begins = place + np.flatnonzero(data[place : place + (1 << 16)] == _SYNC)
         for begin in begins.tolist():
-            if (data[begin : begin + _IN_SYNC * TS_PACKET : TS_PACKET] == _SYNC).all():
+            if (data[begin : begin + _IN_SYNC * wide : wide] == _SYNC).all():
                 return int(begin)
         place += 1 << 16
     return len(data)
+
+
+def _ended(data: NDArray[np.uint8], stop: int, wide: int, fill: int = -1) -> bool:
+    """Whether the last frame in front of a place is whole: the last packet of every stream of video is filled up, as
+    only that at the end of a frame's data is (ISO 13818-1 2.4.3.5). fill: what the file goes on with, and a packet that
+    was not written to its end ends with."""
+    begins = np.arange(stop % wide, stop - TS_PACKET + 1, wide)
+    begins = begins[(data[begins] == _SYNC) & (data[begins + 3] & 0x10 > 0)]  # those with data
+    numbers = (data[begins + 1] & 0x1F).astype(np.int64) << 8 | data[begins + 2]
+    extra = np.where(data[begins + 3] & 0x20, data[begins + 4].astype(np.int64) + 1, 0)
+    heads = begins + 4 + np.minimum(extra, TS_PACKET - 8)
+    starts = (data[begins + 1] & 0x40 > 0) & (data[heads] == 0) & (data[heads + 1] == 0) & (data[heads + 2] == 1)
+    streams = np.unique(numbers[starts & (data[heads + 3] & 0xF0 == 0xE0)])
+    lasts = [int(np.flatnonzero(numbers == number)[-1]) for number in streams]
+    heads = [data[begins[last] : begins[last] + 4 + extra[last]] for last in lasts]
+    return len(lasts) > 0 and all(map(_filled, heads)) and fill not in data[begins[lasts] + TS_PACKET - 1]
+
+
+def _filled(head: NDArray[np.uint8]) -> bool:
+    """Whether a packet's head, with its adaptation field, ends in bytes that only fill it up (ISO 13818-1 2.4.3.4)."""
+    if len(head) < 6:
+        return len(head) == 5
+    flags = int(head[5])
+    needed = 6 + 6 * (flags >> 4 & 1) + 6 * (flags >> 3 & 1) + (flags >> 2 & 1)
+    return not flags & 3 and len(head) > needed and int(head[-1]) == 0xFF

@@ -304,9 +304,9 @@ def hole_in(data: bytes, extradata: bytes, codec: str) -> int:
     """How many zeros, at least, follow each other in a packet as no encoder writes them; 0: none do. Decoders make an
     image of what is left, without a sign.
 
-    Some encoders fill up packets with zeros at their end; these do so in most of them.
+    Some encoders fill up packets with zeros at their end, see `Holes`; black frames of raw video are nothing else.
     """
-    if not any(data[:64]) and not any(data) and len(data) >= len(_SHORT_HOLE):
+    if not any(data[:64]) and not any(data) and len(data) >= len(_SHORT_HOLE) and codec != "rawvideo":
         return len(data)
     if codec not in ("h264", "hevc", "vp9", "av1") or _SHORT_HOLE not in data:
         return 0

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.images.colour import tags_of
-from fwdata.images.video import DecodeError, PacketDecoder, SetsKnown, VideoHeader, hole_in, nal_types, same_format
+from fwdata.images.holes import Holes
+from fwdata.images.video import DecodeError, PacketDecoder, SetsKnown, VideoHeader, nal_types, same_format
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -134,17 +135,20 @@ def _check_parameter_sets(packets: Packets) -> None:
 
 def _check_holes(packets: Packets, rows: NDArray[np.int64]) -> None:
     """DamagedVideo for a packet with a hole, DecodeError where it comes behind all rows. Decoders make an image of
-    what is left, without a sign. Encoders that fill up packets with zeros do so in most of them."""
+    what is left, without a sign."""
     extradata, codec = packets.header.extradata, packets.header.codec
-    zeros = [hole_in(packets.data(number), extradata, codec) for number in range(len(packets.ranks))]
-    holes = [number for number, count in enumerate(zeros) if count]
-    if not holes or 2 * len(holes) > len(packets.ranks):
+    seen = Holes(extradata, codec)
+    for number in range(len(packets.ranks)):
+        seen.see(packets.data(number))
+    holes = seen.real()
+    if not holes:
         return
     wanted = frozenset(rows.tolist())
     last = max((number for number, rank in enumerate(packets.ranks) if rank in wanted), default=0)
-    first, count = packets.ranks[holes[0]], zeros[holes[0]]
+    number, count = next(iter(holes.items()))
+    first = packets.ranks[number]
     found = f"the data of frame {first} hold {count} zeros in a row, as where a file has a hole"
-    raise (DamagedVideo if holes[0] <= last else DecodeError)(found)
+    raise (DamagedVideo if number <= last else DecodeError)(found)
 
 
 def _check_fresh(packets: Packets, size: tuple[int, int], digest: int) -> None:
