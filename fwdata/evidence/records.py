@@ -256,6 +256,10 @@ class EpisodeMeasurement:
         """The traces that all episodes are compared by, as far as they are known."""
         return tuple(trace for trace in self.traces if not isinstance(trace, MotionTrace | LookTrace))
 
+    def uncompared(self) -> EpisodeMeasurement:
+        """The same without those: short episodes lack some, and what is claimed counts in them."""
+        return replace(self, traces=tuple(trace for trace in self.traces if isinstance(trace, MotionTrace | LookTrace)))
+
     def motion_traces(self) -> list[MotionTrace]:
         """Those of cameras that keep recording: a frozen one is neither late nor of other joints."""
         frozen = {verdict.subject for verdict in self.of(FROZEN) if verdict.verdict == "contradicted"}

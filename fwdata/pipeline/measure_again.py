@@ -33,11 +33,11 @@ def measure_again(path: Path, parts: Collection[str], *, pooled_lost: bool) -> N
     if record is None:
         verdicts = pool(list(measured.values()))
         write_evidence(path, len(measured), verdicts, verdicts, {})
-        pool_store(path, {}, measured)
+        pool_store(path, {}, {name: found.uncompared() for name, found in measured.items()})
         return
     kept = record.measured_first, record.first_verdicts(), record.verdicts(), record.accepted()
     write_evidence(path, *kept)
-    pool_store(path, record.accepted(), measured)
+    pool_store(path, record.accepted(), {name: found.uncompared() for name, found in measured.items()})
 
 
 def _measured(store: Store, parts: Collection[str]) -> Mapping[str, EpisodeMeasurement]:

@@ -11,7 +11,7 @@ from fwdata.api import Converter, Episode
 from fwdata.errors import BadEpisode, FwdataError, MissingLibrary, UsageError, one_line
 from fwdata.evidence.image_memory import ImageMemory
 from fwdata.evidence.measure import measure
-from fwdata.evidence.records import EpisodeMeasurement, LookTrace, MotionTrace
+from fwdata.evidence.records import EpisodeMeasurement
 from fwdata.evidence.thumbnails import Collector
 from fwdata.pipeline.ahead import ReadAhead, in_turn
 from fwdata.pipeline.evidence import EvidenceGate, episode_with, with_images
@@ -301,5 +301,5 @@ class _MeasuredOnTheWay:
         reason = self._gate.reason(found)
         if reason is not None:
             raise BadEpisode(reason)
-        traces = tuple(trace for trace in found.traces if isinstance(trace, MotionTrace | LookTrace))
-        self.measurement = replace(found, traces=(*traces, *(self._ahead.compared if self._ahead else ())))
+        traces = (*found.uncompared().traces, *(self._ahead.compared if self._ahead else ()))
+        self.measurement = replace(found, traces=traces)
