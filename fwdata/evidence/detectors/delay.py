@@ -266,9 +266,8 @@ class CameraDelay(Detector):
             )
         wrong = doubtful or (abs(found.lag) >= CAMERA_LAG and (low > 0.5 or high < -0.5))
         if not wrong and not (low > -1 and high < 1):
-            return self._silent(
-                camera, traces, f"the lag is {found.lag:+.1f} rows, {low:+.1f} .. {high:+.1f}: hardly told from none"
-            )
+            lag = f"the lag is {found.lag:+.1f} rows, {low:+.1f} .. {high:+.1f}"
+            return self._silent(camera, traces, f"{lag}: hardly distinguishable from zero")
         small = SMALL_MOUNTED if traces[0].mounted else SMALL_LAG if len(traces) < FEW else 0.0
         if wrong and abs(found.lag) < small and found.gain < MIN_GAIN:
             few = f"{_words(found.lag, low, high, hz)}, which {len(traces)} episodes hardly tell from none"
