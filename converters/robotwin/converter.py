@@ -168,6 +168,8 @@ class RobotwinConverter:
             infos = self._cameras(file, path, variant, motion, warnings)
             stored = _stored_texts(file, variant, warnings)
             warnings += finding.stated_otherwise(hdf5.made_from(file), ref)
+            for name in self.manifest.cameras:
+                camera_motion.check_upright(file, name, infos[name].height, infos[name].width)
             moving = camera_motion.camera_claims(file, self.manifest.cameras, len(motion.state))
         task, index, rows = str(ref.hints["task"]), int(ref.hints["index"]), len(motion.state)
         about = _about(infos, motion, variant)
@@ -208,6 +210,12 @@ class RobotwinConverter:
         grey = [name for name, info in used.items() if info.grey]
         warnings = [f"{name} is greyscale; stored as three equal channels" for name in grey]
         for name, info in used.items():
+            if info.height > info.width:
+                warnings.append(
+                    f"{name} has images of {info.width}x{info.height} pixels (width x height), higher than wide, as "
+                    "RoboTwin renders none; if they were turned by 90 degrees, turn them back"
+                )
+                continue
             stretched = (width / height) / (info.width / info.height)
             if abs(stretched - 1) > ASPECT:
                 warnings.append(

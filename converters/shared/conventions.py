@@ -25,6 +25,9 @@ from fwdata.api import (
 FINGER = 0.045
 """Largest opening of one Panda finger in m, some millimetres above the joint's 0.04."""
 
+OPENING = 0.08
+"""Sum of both fingers' openings in m when they are open."""
+
 FINGERS = 0.03
 """Largest difference of both fingers' openings in m: they move together."""
 
@@ -42,6 +45,9 @@ STEP = (0.004, 0.06)
 0.05 where the controller reaches its target within the row."""
 
 SIDES = ("left", "right")
+
+_FULL = {"unit": 1.0, "percent": 100.0}
+"""Scale -> what an open gripper reads."""
 
 UNSHOWN = ColourClaim(reason="there is nothing to compare them with")
 """Colours of images that are stored as recorded: whether red and blue were exchanged before is not to be seen."""
@@ -62,7 +68,7 @@ def libero(
         layout="libero",
         action="delta",
         pairs=((0, 0), (1, 1), (2, 2)),
-        grippers=(GripperClaim("gripper", 6, (6, 7), (1.0, -1.0), 1, "unit"),),
+        grippers=(GripperClaim("gripper", 6, (6, 7), (1.0, -1.0), 1, "unit", full=OPENING),),
         rotations=(RotationClaim((3, 4, 5), "axis_angle", True, (3, 4, 5), quaternions),),
         arms=(ArmClaim("arm", (0, 1, 2, 3, 4, 5), wrist),),
         position=(0, 1, 2),
@@ -96,11 +102,15 @@ def two_arms(
         side: tuple(i for i, name in enumerate(state_names) if name.startswith(f"{side}_joint")) for side in SIDES
     }
     arms = tuple(ArmClaim(side, columns, cameras.get(side)) for side, columns in joints.items() if columns)
-    grippers = named_grippers(state_names, action_names)
+    full = _FULL.get(scale or "")
+    known = (
+        replace(each, polarity=1, action_scale=scale, state_scale=scale, full=full)
+        for each in named_grippers(state_names, action_names)
+    )
     return Conventions(
         layout=layout,
         action=action,
-        grippers=tuple(replace(g, polarity=1, action_scale=scale, state_scale=scale) for g in grippers),
+        grippers=tuple(known),
         arms=arms,
         colour=UNSHOWN,
         units=tuple(UnitClaim(f"{arm.name} arm", arm.state, "rad", JOINT) for arm in arms),

@@ -138,12 +138,18 @@ SINGLE = {
 OF_CAMERA = {"camera_frozen", "camera_content", "camera_delay", "camera_quarter_turn"}
 """Detectors whose finding is fixed by training without the camera, where most episodes show it."""
 
-TEXTS = {"instruction_typos", "instruction_ending", "instruction_task", "instruction_placeholder"}
+TEXTS = {
+    "instruction_typos",
+    "instruction_ending",
+    "instruction_task",
+    "instruction_placeholder",
+    "instruction_garbled",
+}
 
 PER_EPISODE = SINGLE | OF_CAMERA | TEXTS | {"column_units", "duplicate_episodes"}
 """Detectors whose finding is fixed by leaving the episodes out."""
 
-IN_THE_RECORDING = SINGLE | {"state_delay", "camera_delay"}
+IN_THE_RECORDING = SINGLE | {"state_delay", "camera_delay", "gripper_open_end"}
 """Detectors whose finding no manifest can correct; what was decided is kept, or the data are recorded again."""
 
 

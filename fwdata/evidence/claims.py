@@ -44,6 +44,8 @@ class GripperClaim:
     """Scale of the command; None: not decided."""
     state_scale: GripperScale | None = None
     """Scale of the state columns; None: not decided."""
+    full: float | None = None
+    """What the measured opening reads when it is fully open, 0 when it is closed; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class CameraClaim:
     motion: NDArray[np.float32] | None = field(default=None, compare=False)
     """float32 [T, 2], motion right and down from the row before, in any unit, of what the image shows, as recorded
     camera poses predict it; used instead of up and right. None: the recording has no poses."""
+    place: NDArray[np.float32] | None = field(default=None, compare=False)
+    """float32 [T, 2], where in the image what moves since the row before is expected by camera poses, from -1 (left,
+    top) to 1 (right, bottom); NaN where nothing tells. None: the recording has no poses."""
 
 
 @dataclass(frozen=True)

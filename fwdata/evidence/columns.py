@@ -84,11 +84,15 @@ class ColumnValues:
     @cached_property
     def resting(self) -> Mask:
         """bool [D], the columns of groups that rest while others of their kind move."""
-        found = np.zeros(len(self.values), np.bool_)
+        found, each = np.zeros(len(self.values), np.bool_), self.reach.tolist()
         for sides in self._alike:
-            reaches = [max(self.reach[list(side)], default=0.0) for side in sides]
+            if len(sides) < 2:
+                continue
+            reaches = [max((each[column] for column in side), default=0.0) for side in sides]
+            least = RESTING * max(reaches)
             for side, reach in zip(sides, reaches, strict=True):
-                found[list(side)] |= bool(reach < RESTING * max(reaches))
+                if reach < least:
+                    found[list(side)] = True
         return found
 
     def percentile(self, share: float) -> Floats:

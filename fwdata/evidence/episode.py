@@ -195,11 +195,14 @@ class EpisodeInput:
 
     @cached_property
     def _arm_speed(self) -> Mapping[str, Floats]:
-        """The speed of every arm."""
+        """The speed of every arm; that of all columns where no others move."""
         active = set(self.active.tolist())
         arms = (*self.claims.arms, *self.likely_arms)
         moving = {arm.name: [column for column in arm.state if column in active] for arm in arms}
-        return {name: self.columns.speed(np.array(columns, np.int64)) for name, columns in moving.items()}
+        return {
+            name: self.speed if len(columns) == len(active) else self.columns.speed(np.array(columns, np.int64))
+            for name, columns in moving.items()
+        }
 
     @cached_property
     def _moving(self) -> Mask:
@@ -207,7 +210,10 @@ class EpisodeInput:
 
     @cached_property
     def _arm_moving(self) -> Mapping[str, Mask]:
-        return {name: moving_rows(speeds) for name, speeds in self._arm_speed.items()}
+        whole = self.speed
+        return {
+            name: self._moving if speeds is whole else moving_rows(speeds) for name, speeds in self._arm_speed.items()
+        }
 
 
 def once[R](function: Callable[[EpisodeInput], R]) -> Callable[[EpisodeInput], R]:

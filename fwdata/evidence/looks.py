@@ -157,17 +157,18 @@ def smallest(prints: Iterable[int]) -> NDArray[np.uint32]:
 
 
 def tiles_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] -> uint8 [8, 8, 3], averages; a smaller image is sampled. Cost: 10 us for 64x48."""
+    """uint8 [H, W, 3] -> uint8 [8, 8, 3], averages; a smaller image is sampled. Cost: 12 us for 128x128."""
     height, width = image.shape[:2]
     step = max(1, min(height, width) // (8 * TILES))
-    thin = image[::step, ::step].astype(np.float32)
-    high, wide = thin.shape[:2]
+    high, wide = -(-height // step), -(-width // step)
     if min(high, wide) < TILES:
         down, across = (np.linspace(0, n - 1, TILES).astype(np.int64) for n in (height, width))
         sampled: NDArray[np.uint8] = image[down][:, across]
         return sampled
     rows, columns = _tiling(high), _tiling(wide)
-    sums = columns @ (rows @ thin.reshape(high, -1)).reshape(TILES, wide, 3)  # whole numbers, in any order the same
+    thin = image[::step] if step < 3 else image[::step, ::step]  # skipping single pixels takes longer than adding them
+    lines = (rows @ thin.astype(np.float32).reshape(high, -1)).reshape(TILES, -1, 3)
+    sums = columns @ (lines[:, ::step] if step < 3 else lines)  # whole numbers, in any order the same
     counts = rows.sum(axis=1)[:, None] * columns.sum(axis=1)[None]
     found: NDArray[np.uint8] = (sums / counts[..., None]).astype(np.uint8)
     return found

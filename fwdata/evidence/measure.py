@@ -8,6 +8,9 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Trace, Verdict
 from fwdata.evidence.registry import all_detectors
 
+BY_MOTION = ("camera_up_down", "camera_left_right", "wrist_left_right", "camera_quarter_turn")
+"""Detectors that compare what an image shows of motion with that of the joints in the same row."""
+
 
 def measure(
     episode: EpisodeInput, light: bool = False, rows: EpisodeMeasurement | None = None, compared: bool = True
@@ -72,4 +75,23 @@ def compared_traces(episodes: Sequence[EpisodeInput]) -> list[tuple[Trace, ...]]
 
 def pool(episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
     """The verdicts of a data set, detectors in order."""
-    return tuple(verdict for detector in all_detectors() for verdict in detector.pool(episodes))
+    return in_step(tuple(verdict for detector in all_detectors() for verdict in detector.pool(episodes)))
+
+
+def in_step(verdicts: tuple[DatasetVerdict, ...]) -> tuple[DatasetVerdict, ...]:
+    """The same, but no evidence of how a camera lies by motion that it shows some rows late: what it would be turned to
+    for is the delay."""
+    late = {v.subject: v.measured for v in verdicts if v.detector == "camera_delay" and v.action == "stop"}
+    return tuple(
+        DatasetVerdict(
+            v.detector,
+            "no evidence",
+            v.subject,
+            abstained=v.episodes_for + v.against + v.abstained,
+            decided=v.decided,
+            detail=f"{late[v.subject]}, by which motion shows no direction",
+        )
+        if v.detector in BY_MOTION and v.subject in late and v.against
+        else v
+        for v in verdicts
+    )

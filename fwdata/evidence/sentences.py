@@ -8,9 +8,9 @@ from fwdata.evidence.detectors.colour import ColourOrder
 from fwdata.evidence.records import DatasetVerdict, Verdict
 from fwdata.evidence.registry import find_detector
 
-CAUSES = ("unwritten_rows", "wrists_exchanged", "mounts_exchanged")
+CAUSES = ("unwritten_rows", "wrists_exchanged", "mounts_exchanged", "camera_quarter_turn")
 """Detectors named first: rows of zeros also look like another scale, exchanged cameras frozen, or out of step with the
-arm they are taken for."""
+arm they are taken for, and a quarter turn partly upside down or mirrored."""
 
 
 def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], options: Mapping[str, str]) -> str | None:
@@ -76,11 +76,15 @@ def agreement(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> 
 def contradiction(verdict: DatasetVerdict) -> str:
     """What was decided, what was measured, and in how many episodes."""
     seen = verdict.episodes_for + verdict.against
-    number = f" ({verdict.detail})" if verdict.detail else ""
     where = f"{verdict.against} of {seen} episodes with evidence" if seen else "the data"
     detector = find_detector(verdict.detector)
     lead = f"{detector.question}{subject(verdict)}: {detector.word} {verdict.decided!r}"
-    return f"{lead}, but {where} measure {verdict.measured!r}{number}"
+    return f"{lead}, but {where} measure {measured(verdict)}"
+
+
+def measured(verdict: Verdict | DatasetVerdict) -> str:
+    """What was measured, with its numbers where there are some."""
+    return f"{verdict.measured!r} ({verdict.detail})" if verdict.detail else repr(verdict.measured)
 
 
 def subject(verdict: DatasetVerdict) -> str:
@@ -127,7 +131,7 @@ def episode_line(verdict: Verdict) -> str:
     name = f"{find_detector(verdict.detector).question}{f' {verdict.subject}' if verdict.subject else ''}"
     value = f" ({verdict.value:.4g})" if verdict.value is not None else ""
     if verdict.verdict == "contradicted":
-        return f"{name}: decided {verdict.decided!r}, measured {verdict.measured!r} ({verdict.detail}) - contradicted"
+        return f"{name}: decided {verdict.decided!r}, measured {measured(verdict)} - contradicted"
     return f"{name}: {verdict.verdict}{value}{f', {verdict.detail}' if verdict.detail else ''}"
 
 

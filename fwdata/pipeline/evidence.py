@@ -15,7 +15,7 @@ from fwdata.api import Episode
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
-from fwdata.evidence.sentences import CAUSES, agreement, together
+from fwdata.evidence.sentences import CAUSES, agreement, measured, together
 from fwdata.evidence.thumbnails import LIGHT_EVERY, LIGHT_VIDEO_EVERY, Collector, looked_through
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.store.evidence import read_evidence
@@ -79,7 +79,7 @@ class EvidenceGate:
                 advice = agreement(verdict, together(measurement.options, measurement.verdicts))
                 return (
                     f"{REFUSED} {detector.question}{subject}: {detector.word} {verdict.decided!r}, measured "
-                    f"{verdict.measured!r} ({verdict.detail}); {advice}, or "
+                    f"{measured(verdict)}; {advice}, or "
                     f'--accept {detector.name}="why" keeps it'
                 )
         return None

@@ -281,3 +281,16 @@ def one_motion(count: int = 8, reverse: Sequence[int] = (), cycles: Sequence[str
             )
         )
     return found
+
+
+def grasping(seed: int, turned: bool = False, held: float = 0.3, **claims: Any) -> EpisodeInput:
+    """An episode of two arms whose grippers begin open and close on a thing, which stops them `held` off their end.
+    turned: commands and openings count the other way round. claims: what else is claimed."""
+    episode = two_arms(seed, images=False)
+    state, action, rows = episode.state.copy(), episode.action.copy(), np.arange(120)
+    for column, first in ((3, 20 + seed), (7, 40 + seed)):
+        command = 1.0 - ((rows >= first) & (rows < first + 40))
+        opened = held + (1 - held) * np.convolve(np.pad(command, (6, 0), mode="edge"), np.ones(7) / 7, "valid")
+        action[:, column], state[:, column] = (1 - command, 1 - opened) if turned else (command, opened)
+    grippers = tuple(replace(claim, full=1.0) for claim in episode.claims.grippers)
+    return with_claims(changed(episode, state=state, action=action), grippers=grippers, **claims)

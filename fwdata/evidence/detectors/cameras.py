@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.image_motion import ImageMotion
+from fwdata.evidence.image_motion import NOISE_LEVELS, ImageMotion
 from fwdata.evidence.records import FROZEN, Verdict
 from fwdata.evidence.sides import ON_AN_ARM
 from fwdata.evidence.signals import Floats, correlation, lagged, percentile
@@ -59,9 +59,11 @@ class FrozenCamera(Detector):
         still = (episode.motion[camera].energy < STILL)[moving]
         longest, share, dead, frozen = 0, 0.0, False, False
         if still.any():
-            longest, share = _longest_run(still), float(still.mean())
-            dead = longest >= limit or share >= WHOLE
-            frozen = dead or _ends(still)
+            (first, last), share = _longest(still), float(still.mean())
+            longest = last - first + 1
+            rows, motion = np.flatnonzero(moving), episode.motion[camera]
+            dead = (longest >= limit or share >= WHOLE) and not _creeps(motion, rows[first : last + 1])
+            frozen = dead or ((ends := _ends(still)) > 0 and not _creeps(motion, rows[-ends:]))
         return self.verdict(
             "contradicted" if frozen else "confirmed",
             f"longest run of {longest} moving rows without change, {share:.0%} of them in all",
@@ -74,11 +76,19 @@ class FrozenCamera(Detector):
         )
 
 
-def _ends(still: NDArray[np.bool_]) -> bool:
-    """Whether the image never changes again, in so many of the moving rows that they are not a last small step."""
+def _ends(still: NDArray[np.bool_]) -> int:
+    """The last of the moving rows, in which the image never changes again; 0 where they may be a last small step."""
     changing = np.flatnonzero(~still)
     last = len(still) - 1 - int(changing[-1]) if len(changing) else len(still)
-    return last >= max(FROZEN_RUN, FROZEN_SHARE * len(still))
+    return last if last >= max(FROZEN_RUN, FROZEN_SHARE * len(still)) else 0
+
+
+def _creeps(motion: ImageMotion, rows: NDArray[np.int64]) -> bool:
+    """Whether the image changes over rows [n] without a change from one to the next, before their middle and behind it:
+    a slow arm, or one in a dark room, changes less in a row than what counts as noise."""
+    images = motion.images[rows[[0, len(rows) // 2, -1]] // motion.every].astype(np.int16)
+    change = np.maximum(np.abs(images[[0, 2]] - images[1]) - NOISE_LEVELS, 0).mean(axis=(1, 2))
+    return bool(change.min() >= STILL)
 
 
 def _rides_unknown(episode: EpisodeInput, camera: str) -> bool:
@@ -90,10 +100,11 @@ def _rides_unknown(episode: EpisodeInput, camera: str) -> bool:
 DECIDED = "the image changes while the robot moves"
 
 
-def _longest_run(flags: NDArray[np.bool_]) -> int:
-    """Length of the longest run of True."""
+def _longest(flags: NDArray[np.bool_]) -> tuple[int, int]:
+    """The first and the last place of the longest run of True, of which there is one."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+    run = int((edges[1::2] - edges[::2]).argmax())
+    return int(edges[2 * run]), int(edges[2 * run + 1]) - 1
 
 
 class DeadCamera(Detector):

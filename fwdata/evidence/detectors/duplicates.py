@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, RowTrace
-from fwdata.evidence.shared_values import odd_factors, shared_values
+from fwdata.evidence.shared_values import Pairs, odd_factors, shared_values
 from fwdata.evidence.signals import Floats
 
 POINTS, NEAR, SHARED, ROUNDING = 32, 0.08, 0.5, 1e-4
@@ -19,6 +19,10 @@ NEAREST, SMOOTH = 0.025, 0.5
 """From the first distance on a difference that goes on from point to point, by its correlation with the next one, is
 that of two takes of one motion: noise on a copy is new at every point, and what cuts and other rates make of one is
 taken off first. Of 140 sets of made recordings three of 40 had a pair at 0.049 to 0.075, with 0.8 to 0.95."""
+
+CERTAIN, AROUND, MANY = 0.012, 0.16, 4
+"""A pair of which one has so many episodes around it, none of them so near that it is a copy for certain, is two of
+many takes of one motion, as a robot that replays it makes them, unless it is as near itself."""
 
 UNITS, IN_UNITS = 8.0, 0.6
 """Groups of episodes of which one spreads so many times further than another, in such a share of the columns that move,
@@ -49,20 +53,22 @@ class DuplicateEpisodes(Detector):
         if len(found) < 2:
             return ()
         names, traced = [m.episode for m, _ in found], [trace for _, trace in found]
-        pairs = exact_pairs([t.rows for t in traced])
-        pairs |= near_pairs([t.path for t in traced], [m.group for m, _ in found])
-        later = sorted({max(pair) for pair in pairs})
-        examples = ", ".join(f"{names[max(p)]} repeats {names[min(p)]}" for p in sorted(pairs)[:2])
+        exact = exact_pairs([t.rows for t in traced])
+        near = near_pairs([t.path for t in traced], [m.group for m, _ in found], exact)
+        keys = np.sort(np.concatenate([exact, near]) @ np.array([len(found), 1]))  # no pair is in both
+        pairs = np.stack(np.divmod(keys, len(found)), axis=1)
+        later = np.unique(pairs[:, 1]).tolist()
+        examples = ", ".join(f"{names[second]} repeats {names[first]}" for first, second in pairs[:2].tolist())
         return (
             DatasetVerdict(
                 self.name,
-                "contradicted" if pairs else "confirmed",
+                "contradicted" if later else "confirmed",
                 value=float(len(later)),
                 episodes_for=len(traced) - len(later),
                 against=len(later),
-                action="warn" if pairs else "note",
+                action="warn" if later else "note",
                 decided="every episode once",
-                measured=f"{len(later)} of {len(traced)} repeat another" if pairs else "every episode once",
+                measured=f"{len(later)} of {len(traced)} repeat another" if later else "every episode once",
                 detail=examples,
                 episodes=tuple(names[index] for index in later[:MAX_LISTED]),
             ),
@@ -97,33 +103,51 @@ def digests_of(columns: Floats) -> NDArray[np.uint64]:
     return different
 
 
-def exact_pairs(rows: Sequence[NDArray[np.uint64]]) -> set[tuple[int, int]]:
-    """Pairs of episodes that share more than half of the shorter one's distinct rows."""
+def exact_pairs(rows: Sequence[NDArray[np.uint64]]) -> Pairs:
+    """int64 [m, 2], the first before the second: episodes that share more than half of the fewer distinct rows."""
     pairs, counts = shared_values(rows, BLOCK)
     lengths = np.array([len(each) for each in rows])
-    many = pairs[counts > SHARED * lengths[pairs].min(axis=1)]
-    return {(one, other) for one, other in many.tolist()}
+    many: Pairs = pairs[counts > SHARED * lengths[pairs].min(axis=1)]
+    return many
 
 
-def near_pairs(paths: Sequence[NDArray[np.float32]], groups: Sequence[str]) -> set[tuple[int, int]]:
-    """Pairs of episodes whose paths differ by less than 0.08 of the data set's spread (root mean square), not smoothly
-    where by more than 0.025."""
+def near_pairs(paths: Sequence[NDArray[np.float32]], groups: Sequence[str], known: Pairs) -> Pairs:
+    """int64 [m, 2], the first before the second: episodes whose paths differ by less than 0.08 of the data set's spread
+    (root mean square), not smoothly where by more than 0.025; without those that are known to be copies."""
+    found: list[Pairs] = [np.empty((0, 2), np.int64)]
     if len(paths) < MIN_EPISODES or len({path.shape for path in paths}) != 1:
-        return set()
+        return found[0]
     stacked = np.stack(paths).astype(np.float64)
     spread = _spread(stacked, groups)
     moving = spread > 1e-6
     if not moving.any():
-        return set()
+        return found[0]
     flat = (stacked[:, :, moving] / spread[moving]).reshape(len(paths), -1)
     squares = (flat**2).sum(axis=1)
-    found = set()
     for low in range(0, len(flat), BLOCK):
         block = flat[low : low + BLOCK]
-        distance = squares[low : low + BLOCK, None] + squares[None] - 2 * block @ flat.T
-        near = np.argwhere(distance < NEAR**2 * flat.shape[1])
-        pairs = [(int(a) + low, int(b)) for a, b in near if int(a) + low < int(b)]
-        found |= {pair for pair in pairs if _copied(*(flat[place].reshape(POINTS, -1) for place in pair))}
+        distance = squares[low : low + BLOCK, None] + squares[None, low:] - 2 * block @ flat[low:].T
+        near = np.triu(distance < NEAR**2 * flat.shape[1], 1)
+        own = known[(known[:, 0] >= low) & (known[:, 0] < low + BLOCK)] - low
+        near[own[:, 0], own[:, 1]] = False
+        pairs = np.argwhere(near) + low
+        copied = [_copied(*(flat[place].reshape(POINTS, -1) for place in pair)) for pair in pairs.tolist()]
+        found.append(pairs[np.array(copied, np.bool_)])
+    pairs = np.concatenate(found)
+    return pairs[~_one_of_many(flat, squares, pairs)]
+
+
+def _one_of_many(flat: Floats, squares: Floats, pairs: Pairs) -> NDArray[np.bool_]:
+    """bool [m], pairs of paths [n, size], with sums of squares [n], that are two of many takes of one motion."""
+    many, size = np.zeros(len(flat), np.bool_), flat.shape[1]
+    places = np.unique(pairs)
+    for low in range(0, len(places), BLOCK):
+        block = places[low : low + BLOCK]
+        distance = squares[block, None] + squares[None] - 2 * flat[block] @ flat.T
+        around = (distance > CERTAIN**2 * size) & (distance < AROUND**2 * size)
+        many[block] = around.sum(axis=1) >= MANY
+    apart = ((flat[pairs[:, 0]] - flat[pairs[:, 1]]) ** 2).mean(axis=1) > CERTAIN**2
+    found: NDArray[np.bool_] = many[pairs].any(axis=1) & apart
     return found
 
 

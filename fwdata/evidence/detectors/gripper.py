@@ -224,11 +224,16 @@ WORDS: dict[GripperScale, str] = {
 }
 
 
+IN_MM, FULL = "a width in mm", 95.0
+"""What an opening that stays below so much is beside a command of two values, as grippers of 85 mm have it."""
+
 UNLIKE = {WORDS["unit"], WORDS["percent"]}
 """Scales of one gripper's command and opening that are one of them times 100; widths in m beside shares are usual."""
 
 BY_SIZE: tuple[GripperScale, ...] = ("metres", "unit", "signed", "percent", "degrees")
 """Scales from the smallest to the largest."""
+
+SCALES = [*(WORDS[scale] for scale in BY_SIZE[:3]), IN_MM, *(WORDS[scale] for scale in BY_SIZE[3:])]
 
 
 def scale_of(low: float, high: float) -> GripperScale | None:
@@ -254,11 +259,13 @@ class GripperScaleDetector(Detector):
                 found.append(self._scale(episode, f"{claim.name} command", column, claim.action_scale))
             for column in claim.state if claim.state_scale else claim.state[:1]:
                 name = f"{claim.name} state" if len(claim.state) < 2 else f"{claim.name} {episode.state_names[column]}"
-                found.append(self._scale(episode, name, column, claim.state_scale))
+                found.append(self._scale(episode, name, column, claim.state_scale, _is_switch(episode, claim)))
         stated = [verdict for verdict in found if verdict.decided or verdict.measured]
         return (*stated, *(self._bound(episode, bound) for bound in episode.claims.bounds))
 
-    def _scale(self, episode: EpisodeInput, subject: str, column: int, claimed: GripperScale | None) -> Verdict:
+    def _scale(
+        self, episode: EpisodeInput, subject: str, column: int, claimed: GripperScale | None, switched: bool = False
+    ) -> Verdict:
         low, high = (float(episode.columns.percentile(share)[column]) for share in (1, 99))
         seen = scale_of(low, high)
         decided, measured = (WORDS[claimed] if claimed else ""), (WORDS[seen] if seen else "")
@@ -267,6 +274,7 @@ class GripperScaleDetector(Detector):
         smaller = claimed in ("unit", "percent", "signed") and seen == "metres"
         smaller = smaller or (claimed == "percent" and seen == "unit")
         if claimed is None or (seen is None and not outside):
+            measured = IN_MM if claimed is None and switched and seen == "percent" and high < FULL else measured
             reason = detail if seen else f"{detail}: too little motion to tell the scale"
             return self.verdict("no evidence", reason, subject=subject, decided=decided, value=high, measured=measured)
         wrong = outside or smaller
@@ -348,6 +356,16 @@ def group_scales(episodes: Sequence[EpisodeMeasurement], detector: str) -> dict[
     return scales
 
 
+def _is_switch(episode: EpisodeInput, claim: GripperClaim) -> bool:
+    """Whether a gripper's command has two values, which tell nothing of the scale of its opening."""
+    if claim.action is None:
+        return False
+    column = episode.state.shape[1] + claim.action
+    values = episode.columns.values[column]
+    ends = (values == episode.columns.low[column]) | (values == episode.columns.high[column])
+    return bool(ends.all())
+
+
 def _ends(episode: EpisodeInput, bound: Bound) -> tuple[float, float]:
     """Smallest and largest value of what is bounded; NaN where a value is."""
     if len(bound.columns) == 1 and not bound.weights:
@@ -360,7 +378,7 @@ def _ends(episode: EpisodeInput, bound: Bound) -> tuple[float, float]:
 
 def _scale_words(verdict: Verdict) -> str:
     """The scale that a verdict tells in words; one that a store keeps has its value alone, or the words as detail."""
-    stated = (text for text in (verdict.measured, verdict.decided, verdict.detail) if text in WORDS.values())
+    stated = (text for text in (verdict.measured, verdict.decided, verdict.detail) if text in SCALES)
     known = next(stated, "")
     if known or verdict.verdict != "confirmed" or verdict.value is None or not verdict.subject.endswith(KINDS):
         return known
@@ -373,7 +391,7 @@ KINDS = ("command", "state")
 
 
 def _rank(scale: str) -> int:
-    return [WORDS[r] for r in BY_SIZE].index(scale)
+    return SCALES.index(scale)
 
 
 DETECTORS = (GripperPolarity(), GripperScaleDetector())

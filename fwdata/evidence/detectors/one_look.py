@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -160,11 +160,7 @@ def odd_looks(tiles: Floats, colours: _Colours | None = None) -> list[OddLook]:
     """
     best: dict[int, OddLook] = {}
     others = spread_places(len(tiles), OTHERS)
-    units = _unit(tiles)
-    as_is = _with_others(units, units, others)
-    usual = _median_of(as_is, _nearest(as_is))
-    turned = (odd for name, change in CHANGES for odd in _turned(tiles, units, usual, others, name, change))
-    for each in (*_exchanged(colours or _colours(tiles, others), others), *turned):
+    for each in (*_exchanged(colours or _colours(tiles, others), others), *_turned(tiles, others)):
         known = best.get(each.place)
         best[each.place] = each if known is None or each.changed > known.changed else known
     return [best[place] for place in sorted(best)] if len(best) <= MOST * len(tiles) else []
@@ -218,6 +214,8 @@ def _exchanged(colours: _Colours, others: Places) -> list[OddLook]:
     The scene is told by green and the sum of red and blue, which the exchange leaves as they are; a tint of the light,
     which moves all tiles alike, counts as nothing.
     """
+    if not (colours.told & (colours.red.min(axis=1) <= -COLOUR)).any():
+        return []
     near = _nearest(colours.scene)
     scores = _median_of(colours.red, near)
     return [
@@ -227,21 +225,23 @@ def _exchanged(colours: _Colours, others: Places) -> list[OddLook]:
     ]
 
 
-def _turned(tiles: Floats, units: Floats, usual: Floats, others: Places, name: str, change: Change) -> list[OddLook]:
-    """Episodes whose pattern is that of others once it is changed, while these are not like their own changed one.
-
-    units: float64 [n, P], `_unit` of the tiles. usual: float64 [n], the median score as they are.
-    """
-    changed = _with_others(_unit(change(tiles)), units, others)
-    near = _nearest(changed)
-    scores = _median_of(changed, near)
-    odd = (scores >= TURNED) & (scores - usual >= MARGIN)
-    plain = (usual >= TURNED) & (usual - scores >= MARGIN)
-    return [
-        OddLook(int(place), name, float(usual[place]), float(scores[place]))
-        for place in np.flatnonzero(odd)
-        if plain[others[near[place]]].mean() >= AGREE
-    ]
+def _turned(tiles: Floats, others: Places) -> Iterator[OddLook]:
+    """Episodes whose pattern is that of others once it is changed, while these are not like their own changed one."""
+    units = _unit(tiles)
+    changed = {name: _with_others(_unit(change(tiles)), units, others) for name, change in CHANGES}
+    like = {name: scores for name, scores in changed.items() if scores.max() >= TURNED}
+    if not like:
+        return
+    as_is = _with_others(units, units, others)
+    usual = _median_of(as_is, _nearest(as_is))
+    for name, each in like.items():
+        near = _nearest(each)
+        scores = _median_of(each, near)
+        odd = (scores >= TURNED) & (scores - usual >= MARGIN)
+        plain = (usual >= TURNED) & (usual - scores >= MARGIN)
+        for place in np.flatnonzero(odd):
+            if plain[others[near[place]]].mean() >= AGREE:
+                yield OddLook(int(place), name, float(usual[place]), float(scores[place]))
 
 
 def _correlations(patterns: Floats, others: Places) -> Floats:

@@ -20,7 +20,16 @@ ALIKE, OPPOSITE, ALL = 0.5, -0.5, 0.9
 SAME_MOTION, SAME_COLUMNS = 0.8, 0.7
 """Correlation of both parts' mean paths that columns of the arm need, and how many of those that move."""
 
+BEYOND, SPREAD = 0.1, 0.03
+"""How much further off one end of its scale than off the other a gripper stays, which shows where it is closed: on an
+object it stops short of the end; on a scale that is not known, how much larger its ends' deviation is there. As a share
+of the way from end to end."""
+NEAR, TOPS = 0.05, (1.0, 100.0, 255.0)
+"""Scales from 0 that are known by the value that is reached, within a share of it."""
+
 ONE = "one sense in all episodes of a text"
+REVERSED = "the reverse along the same way of the arm"
+UNDONE = f"{REVERSED}, or the task undone (picked, put back) under its own text: played backwards they are alike"
 
 
 class OneSense(Detector):
@@ -29,7 +38,7 @@ class OneSense(Detector):
     name, code, question, action = "gripper_sense", "a8", "sense of grippers", "warn"
     advice = (
         "where they count otherwise turn commands and openings round; where one opens on the way on which another "
-        "closes, as in a task and its undoing, give each a text of its own"
+        "closes, as in a task and its undoing (pick, put back), only their text is wrong: give each its own"
     )
     word = "expected"
     compares = True
@@ -45,8 +54,9 @@ class OneSense(Detector):
         compared = [each for each in texts.values() if len(each) >= 2 * FEWEST and _ends(each).any()]
         if not compared:
             return ()
-        found = {place: name for known in compared for place, name in _reversed(_spread(known)).items()}
+        found = {place: told for known in compared for place, told in _reversed(_spread(known)).items()}
         first = next(iter(found), "")
+        column, measured = found.get(first, ("", ONE))
         return (
             DatasetVerdict(
                 self.name,
@@ -56,10 +66,8 @@ class OneSense(Detector):
                 against=len(found),
                 action="warn" if found else "note",
                 decided=ONE,
-                measured="the reverse along the same way of the arm (or they open where others close)"
-                if found
-                else ONE,
-                detail=f"{found[first]} of {first}" if found else "",
+                measured=measured,
+                detail=f"{column} of {first}" if found else "",
                 episodes=tuple(found)[:MAX_LISTED],
             ),
         )
@@ -104,15 +112,44 @@ def _in_turns(odd: NDArray[np.bool_]) -> bool:
     return bool((pairs == [pairs[0, 0], not pairs[0, 0]]).all())
 
 
-def _reversed(known: Sequence[_OneGrip]) -> dict[str, str]:
-    """Episode of the smaller of two parts, the later one of two equal ones -> the first column that is reversed."""
+def _reversed(known: Sequence[_OneGrip]) -> dict[str, tuple[str, str]]:
+    """Episode of the smaller of two parts, the later one of two equal ones -> (the first column that is reversed, what
+    that is)."""
     paths = np.stack([each.path for each in known]).astype(np.float64)
     ends = _ends(known)
-    for column in np.flatnonzero(ends):
-        other = _other_part(paths[:, :, column])
-        if other is not None and not _in_turns(other) and _moves_alike(paths[:, :, ~ends], other):
-            return {each.episode: known[0].names[column] for each, odd in zip(known, other, strict=True) if odd}
+    parts = {int(c): _other_part(paths[:, :, c]) for c in np.flatnonzero(ends)}
+    for column, other in parts.items():
+        if other is None or _in_turns(other) or not _moves_alike(paths[:, :, ~ends], other):
+            continue
+        if any(_closes_alike(paths[:, :, c], other) for c in _with(paths, other, known)):
+            continue
+        undone = _moves_alike(paths[:, :, ~ends], other, back=True) and _moves_alike(
+            paths[:, :, [column]], other, back=True
+        )
+        told = (known[0].names[column], UNDONE if undone else REVERSED)
+        return {each.episode: told for each, odd in zip(known, other, strict=True) if odd}
     return {}
+
+
+def _with(paths: Floats, other: NDArray[np.bool_], known: Sequence[_OneGrip]) -> list[int]:
+    """Columns that fall into the same two parts, and go from end to end in some episodes: openings that stop at what is
+    held do not in all."""
+    some = np.flatnonzero(np.stack([each.ends for each in known]).any(axis=0)).tolist()
+    parts = {column: _other_part(paths[:, :, column]) for column in some}
+    return [column for column, part in parts.items() if part is not None and bool((part == other).all())]
+
+
+def _closes_alike(values: Floats, other: NDArray[np.bool_]) -> bool:
+    """Whether both parts of paths [n, 32] stay off the same end of their scale, as grippers do that close on an object:
+    they count alike. Where the scale is not known, that end is the one which differs more between episodes."""
+    low, high = values.min(axis=1), values.max(axis=1)
+    top = next((top for top in TOPS if abs(high.max() - top) <= NEAR * top and low.min() >= -NEAR * top), None)
+    skews = []
+    for part in (other, ~other):
+        ends = low[part], high[part]
+        off = float(np.median(ends[0]) - np.median(top - ends[1])) if top else float(ends[0].std() - ends[1].std())
+        skews.append(off / float(high.max() - low.min()))
+    return min(map(abs, skews)) >= (BEYOND if top else SPREAD) and skews[0] * skews[1] > 0
 
 
 def _other_part(values: Floats) -> NDArray[np.bool_] | None:
@@ -135,10 +172,11 @@ def _other_part(values: Floats) -> NDArray[np.bool_] | None:
     return odd if 2 * int(odd.sum()) <= len(odd) else np.logical_not(odd)
 
 
-def _moves_alike(paths: Floats, other: NDArray[np.bool_]) -> bool:
-    """Whether the other columns [n, 32, D] follow the same mean path in both parts: those that move, most of them."""
+def _moves_alike(paths: Floats, other: NDArray[np.bool_], back: bool = False) -> bool:
+    """Whether columns [n, 32, D] follow the same mean path in both parts: those that move, most of them. back: the
+    other part's played backwards."""
     one, two = (paths[part].mean(axis=0) for part in (~other, other))
-    one, two = one - one.mean(axis=0), two - two.mean(axis=0)
+    one, two = one - one.mean(axis=0), (two[::-1] if back else two) - two.mean(axis=0)
     reach = paths.max(axis=(0, 1)) - paths.min(axis=(0, 1))
     moving = (np.ptp(one, axis=0) > 0.2 * reach) & (reach > 0)
     if not moving.any():

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from fwdata.evidence import image_places
 from fwdata.evidence.claims import Axis, CameraClaim
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
@@ -107,25 +108,64 @@ class WristLeftRight(ImageDirection):
 
 
 class QuarterTurn(Detector):
-    """f5: a fixed camera is not turned by 90 degrees: what rises goes neither left nor right in its image."""
+    """f5: a fixed camera is not turned by 90 degrees: what rises goes neither left nor right in its image, and things
+    move where camera poses say that the end effector does."""
 
     name, code, question, action = "camera_quarter_turn", "f5", "camera upright", "stop"
-    advice = "turn the images in the recordings by 90 degrees"
+    advice = "turn the images in the recordings back"
     word = "expected"
     needs_images = True
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict per fixed camera of which both directions are known."""
+        """One verdict per fixed camera of which both directions are known, or where things move in it; no evidence for
+        others that neither a layout nor a pose tells anything about."""
+        claims = {claim.name: claim for claim in episode.claims.cameras}
         found = []
-        for claim in episode.claims.cameras:
-            posed = claim.motion is not None
+        for name in episode.thumbnails:
+            claim = claims.get(name, CameraClaim(name))
+            told = any(each is not None for each in (claim.motion, claim.place, claim.up, claim.right))
+            posed = claim.motion is not None or claim.place is not None
             known = claim.up is not None and claim.right is not None and episode.claims.position is not None
-            if claim.mounted or claim.name not in episode.thumbnails or not (posed or known):
-                continue
-            found.append(self._one(episode, claim))
+            if not told:
+                found.append(self.abstain("no layout or camera pose tells it", subject=name, decided=UPRIGHT))
+            elif not claim.mounted and (posed or known):
+                found.append(self._one(episode, claim))
         return tuple(found)
 
     def _one(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
+        placed = self._placed(episode, claim)
+        if placed is not None:
+            return placed
+        if claim.motion is None and claim.place is not None:
+            return self.abstain("no place of what moves tells it", subject=claim.name, decided=UPRIGHT)
+        return self._moved(episode, claim)
+
+    def _placed(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict | None:
+        """By where things change and are expected to; None where that does not tell."""
+        if claim.place is None:
+            return None
+        motion = episode.motion[claim.name]
+        found = image_places.distances(motion.images, motion.every, claim.place)
+        if found is None:
+            return None
+        straight = found.pop(UPRIGHT)
+        turn = min(found, key=lambda name: found[name])
+        words = f"{straight:.2f} half images off where the end effector moves, {found[turn]:.2f} if {turn}"
+        right = straight <= image_places.BETTER * found[turn]
+        if not right and found[turn] > min(image_places.NEAR, image_places.BETTER * straight):
+            return None
+        return self.verdict(
+            "confirmed" if right else "contradicted",
+            words,
+            subject=claim.name,
+            value=round(straight, 4),
+            n=len(episode.state),
+            decided=UPRIGHT,
+            measured=UPRIGHT if right else turn,
+            action=self.action if episode.claims.layout else "warn",
+        )
+
+    def _moved(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
         up, right = (_DIRECTIONS[name].world(episode, claim) for name in ("up", "right"))
         silent = up[2] or right[2] or (f"{len(up[0])} rows" if len(up[0]) < MIN_ROWS else "")
         if silent:
@@ -154,7 +194,7 @@ class QuarterTurn(Detector):
         )
 
 
-UPRIGHT, QUARTER_LIMIT = "an upright image", 0.8
+UPRIGHT, QUARTER_LIMIT = image_places.AS_IT_IS, 0.8
 """What is expected, and the least correlation of both directions with the other one's motion."""
 
 _DIRECTIONS: dict[Direction, ImageDirection] = {"up": UpDown(), "right": LeftRight()}

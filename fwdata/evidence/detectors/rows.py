@@ -19,9 +19,9 @@ IDLE_SECONDS = 3.0
 UNWRITTEN_ROWS, DEAD_ROWS, FALL = 3, 20, 3.0
 DEAD_REACH = 0.1
 """Range (rad, or a command) of an action column which a working arm would have followed."""
-STILL_SECONDS, SETTLE_SECONDS, TRAVEL = 1.5, 1.0, 0.1
+STILL_SECONDS, SETTLE_SECONDS, ANSWER_SECONDS, TRAVEL = 1.5, 1.0, 0.5, 0.1
 """How long all of a state, or all of an action, is exactly the same in every row, without the time that a robot settles
-for, and the share of their range that two columns of the other travel meanwhile."""
+for, or takes to answer, and the share of their range that two columns of the other travel meanwhile."""
 SPIKE = 3.0
 """How far one value is off all others of its column, in their range or that of the usual column."""
 LENGTH_LIMIT, MIN_LENGTHS = 4.0, 8
@@ -207,11 +207,12 @@ def _odd_rows(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:
     limit = max(DEAD_ROWS, round(STILL_SECONDS * episode.hz))
     settled = round(SETTLE_SECONDS * episode.hz)
     steps, sides = episode.columns.steps, (slice(0, first), slice(first, None))
-    for what, own, other, wait in (("a state", *sides, 0), ("an action", *sides[::-1], settled)):
+    answered = round(ANSWER_SECONDS * episode.hz)
+    for what, own, other, wait, left in (("a state", *sides, 0, answered), ("an action", *sides[::-1], settled, 0)):
         longest, last = longest_run(np.asarray(steps[own].any(axis=0)) == 0)
         if longest < limit + wait:
             continue
-        rows = slice(last + 2 - longest + wait, last + 2)
+        rows = slice(last + 2 - longest + wait, last + 2 - left)
         values, reach = episode.columns.values[other], episode.columns.reach[other]
         travel = np.ptp(values[:, rows], axis=1)
         if ((travel > TRAVEL * reach) & (reach > CONSTANT)).sum() > 1:
@@ -223,8 +224,8 @@ def _odd_rows(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:
 def _spikes(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:
     """The value of one row, neither the first nor the last, that is far from all others of its column."""
     ordered, values = episode.columns.ordered, episode.columns.values
-    rest = np.stack([ordered[:, -2] - ordered[:, 0], ordered[:, -1] - ordered[:, 1]])
-    gaps = np.stack([ordered[:, -1] - ordered[:, -2], ordered[:, 1] - ordered[:, 0]])
+    ends = ordered[:, [0, 1, -2, -1]].T
+    rest, gaps = ends[2:] - ends[:2], ends[[3, 1]] - ends[[2, 0]]
     if not (gaps > SPIKE * rest).any():
         return
     usual = middle(episode.columns.reach[episode.columns.active]) if episode.columns.active.any() else 0.0
@@ -258,6 +259,8 @@ def _dead(episode: EpisodeInput) -> tuple[str, int] | None:
         return ("an action", len(moving)) if (reach[:width] > DEAD_REACH / 2).sum() > 1 else None
     if still.all():
         return ("a state", len(still)) if (moving > CONSTANT).sum() > 1 else None
+    if silent := _silent(episode):
+        return "an action of the arm", silent
     for arm in episode.claims.arms:
         commands = [action for action, column in episode.pairs if column in arm.state]
         if still[list(arm.state)].all() and (moving[commands] > DEAD_REACH).sum() > 1:
@@ -265,6 +268,20 @@ def _dead(episode: EpisodeInput) -> tuple[str, int] | None:
         if len(commands) > 1 and (moving[commands] <= CONSTANT).all() and _leaves(episode, arm.state):
             return f"an action of the {arm.name} arm", len(commands)
     return None
+
+
+def _silent(episode: EpisodeInput) -> int:
+    """How many columns beside those of grippers the action has, if all are 0 in every row while the robot travels
+    (targets: away from them); else 0."""
+    width, grippers = episode.state.shape[1], episode.claims.grippers
+    commands = np.setdiff1d(np.arange(episode.action.shape[1]), [g.action for g in grippers if g.action is not None])
+    if len(commands) < 2 or episode.action[:, commands].any():
+        return 0
+    fingers = [column for gripper in grippers for column in gripper.state]
+    arm: list[int] = np.setdiff1d(np.arange(width), fingers).tolist()
+    if episode.claims.action == "delta":
+        return len(commands) if (episode.columns.reach[arm] > DEAD_REACH / 2).sum() > 1 else 0
+    return len(commands) if _leaves(episode, arm) else 0
 
 
 def _leaves(episode: EpisodeInput, columns: Sequence[int]) -> bool:

@@ -73,6 +73,9 @@ def _pairs(found: Sequence[tuple[str, LookTrace]]) -> set[tuple[int, int]]:
     own = np.array([number[name] for name, _ in found])
     pairs = pairs[(counts > SHARED * lengths[pairs].min(axis=1)) & (own[pairs[:, 0]] != own[pairs[:, 1]])]
     rows = [trace.rows for _, trace in found]
+    known = dict[bytes, int]()
+    kinds = np.array([known.setdefault(each.tobytes(), len(known)) for each in rows])
+    pairs = pairs[kinds[pairs[:, 0]] != kinds[pairs[:, 1]]]  # else copies, of which there may be many
     limits = SHARED * np.array([len(each) for each in rows])[pairs].min(axis=1)
     return {(one, other) for one, other in pairs[_both(rows, pairs) <= limits].tolist()}  # else h1 finds them
 

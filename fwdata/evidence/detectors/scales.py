@@ -147,14 +147,15 @@ def switches(columns: ColumnValues) -> Mask:
     found = np.zeros(len(columns.values), np.bool_)
     if columns.values.shape[1] < FEW_ROWS:
         return found
-    low, high, reach = columns.low, columns.high, columns.reach
-    wide = np.flatnonzero(
-        (reach > CONSTANT) & ~columns.resting & (reach >= 0.8 * np.maximum(np.abs(low), np.abs(high)))
-    )
+    low, high, reach, ordered = columns.low, columns.high, columns.reach, columns.ordered
+    rows, near = ordered.shape[1], AT_ENDS * reach
+    fewest = int(EACH_END * rows)  # rows but one that are at each end at least
+    ends = (ordered[:, fewest] - low < near) & (high - ordered[:, -1 - fewest] < near)
+    wide = np.flatnonzero(ends & (reach > CONSTANT) & (reach >= 0.8 * np.maximum(np.abs(low), np.abs(high))))
+    wide = wide[~columns.resting[wide]]
     if not len(wide):
         return found
-    values, near = columns.values[wide], (AT_ENDS * reach[wide])[:, None]
-    rows = values.shape[1]
+    values, near = columns.values[wide], near[wide, None]
     lower = (values - low[wide, None] < near).sum(axis=1) / rows
     upper = (high[wide, None] - values < near).sum(axis=1) / rows
     found[wide] = (lower + upper > ENDS) & (np.minimum(lower, upper) > EACH_END)

@@ -16,10 +16,7 @@ SIMILAR, MIN_LETTERS = 0.8, 3
 MAX_TEXTS = 2000
 """Distinct texts that are compared pairwise; beyond, only the most frequent ones."""
 
-_ENDING = re.compile(
-    r"[ _](?:(?:table|light|noise|add|language|level\w*|sample|initstate)[ _]?\d+|view(?:[ _]\d+)+|\d+)\s*$",
-    re.IGNORECASE,
-)
+_ENDING = r"[ _](?:(?:table|light|noise|add|language|level\w*|sample|initstate)[ _]?\d+|view(?:[ _]\d+)+|\d+)\s*$"
 
 
 _GOES_ON = frozenset("a an at for from in into of off on onto out over the to under up with".split())  # noqa: SIM905
@@ -159,7 +156,7 @@ class InstructionEnding(Detector):
 def _added(text: str) -> str:
     """The ending of a text that no sentence has; "" for one without, and where the sentence would not be one without
     it (`put the cup on table 2`, `put block 1 on block 2`)."""
-    found = _ENDING.search(text)
+    found = re.search(_ENDING, text, re.IGNORECASE) if text.rstrip()[-1:].isdecimal() else None
     if found is None:
         return ""
     before, ending = text[: found.start()].replace("_", " "), found.group().strip(" _")

@@ -12,6 +12,7 @@ from paths import DATA
 from robotwin_files import write_task
 from robotwin_reading import TASK, manifest, read_one, reason, recording, replace
 
+from fwdata.errors import BadEpisode
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
 from fwdata.evidence.thumbnails import of_camera
@@ -20,10 +21,26 @@ PLACE = f"{TASK}/aloha-agilex_clean_50"
 TURNS = {"as recorded": (1, 1), "mirrored": (1, -1), "upside down": (-1, 1)}
 
 
+QUARTERS = {
+    "turned by 90 degrees counterclockwise": 1,
+    "turned by 180 degrees": 2,
+    "turned by 90 degrees clockwise": 3,
+}
+
+
 def _turn(file, camera, turn):
+    """turn: steps along rows and columns, or quarter turns of an image that keeps its size, below 0 of one that does
+    not."""
     key = f"observation/{camera}/rgb"
-    images = (simplejpeg.decode_jpeg(bytes(data).rstrip(b"\0")) for data in file[key][()])
-    stored = [simplejpeg.encode_jpeg(np.ascontiguousarray(i[:: turn[0], :: turn[1]]), quality=95) for i in images]
+    images = [simplejpeg.decode_jpeg(bytes(data).rstrip(b"\0")) for data in file[key][()]]
+    if isinstance(turn, int):
+        turned = [np.rot90(image, turn) for image in images]
+        height, width = images[0].shape[:2] if turn > 0 else turned[0].shape[:2]
+        down, across = (np.arange(n) * m // n for n, m in zip((height, width), turned[0].shape[:2], strict=True))
+        shown = [image[down][:, across] for image in turned]
+    else:
+        shown = [image[:: turn[0], :: turn[1]] for image in images]
+    stored = [simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=95) for image in shown]
     replace(file, key, np.array(stored, dtype=f"S{max(map(len, stored))}"))
 
 
@@ -46,7 +63,7 @@ def _verdicts(episode, camera):
     times, hz = episode.timestamp_ns / 1e9, manifest().fps.hz
     rows = (episode.state, episode.action, *names, times, hz, "", episode.conventions)
     found = measure(EpisodeInput("e", "g", *rows, shown))
-    kinds = ("camera_up_down", "camera_left_right", "wrist_left_right")
+    kinds = ("camera_up_down", "camera_left_right", "wrist_left_right", "camera_quarter_turn")
     return {v.detector: v for v in found.verdicts if v.detector in kinds and v.subject == camera}
 
 
@@ -64,6 +81,31 @@ def test_a_turned_head_camera_contradicts_its_pose(tmp_path, turn):
     found = _verdicts(_genuine(tmp_path, 0, "head_camera", TURNS[turn]), "head_camera")
     assert found["camera_up_down"].verdict == ("contradicted" if turn == "upside down" else "confirmed")
     assert found["camera_left_right"].verdict == ("contradicted" if turn == "mirrored" else "confirmed")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_head_camera_that_is_turned_by_90_degrees_is_found_by_where_things_move(tmp_path, number):
+    for turn in ((1, 1), *QUARTERS.values()):
+        root = tmp_path / str(turn)
+        found = _verdicts(_genuine(root, number, "head_camera", turn), "head_camera")["camera_quarter_turn"]
+        said = next((name for name, quarter in QUARTERS.items() if quarter == turn), "an upright image")
+        assert found.measured == said and found.action == "stop"
+        assert found.verdict == ("confirmed" if turn == (1, 1) else "contradicted")
+
+
+@pytest.mark.parametrize("camera", ["head_camera", "left_camera"])
+def test_images_of_swapped_sides_are_named(tmp_path, camera):
+    key = f"observation/{camera}/intrinsic_cv"
+    with pytest.raises(BadEpisode, match=r"320 x 240 pixels .height x width., its camera matrix .* is of 240 x 320"):
+        _genuine(tmp_path / "a", 0, camera, -1)
+    plain = _genuine(tmp_path / "b", 0, camera, -1, [key, f"observation/{camera}/extrinsic_cv"])
+    assert any(f"{camera} has images of 240x320 pixels" in text and "turned by 90" in text for text in plain.warnings)
+    verdict = _verdicts(plain, camera)["camera_quarter_turn"]
+    assert (verdict.verdict, verdict.detail, verdict.decided) == (
+        "no evidence",
+        "no layout or camera pose tells it",
+        "an upright image",
+    )
 
 
 @pytest.mark.parametrize("lost", ["observation/left_camera/extrinsic_cv", "observation/left_camera"])

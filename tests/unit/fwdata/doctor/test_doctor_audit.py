@@ -19,6 +19,7 @@ from evidence_episodes import (
     euler_angles,
     fixed_camera,
     glued,
+    grasping,
     libero_rows,
     looked_at,
     one_motion,
@@ -241,6 +242,11 @@ CASES: dict[str, Case] = {
     "command_timing": Case(lambda: named([timed(0)]), lambda: named([timed(1)] * 3), "warn"),
     "column_names": Case(CLEAN, every(lambda e: changed(e, action=e.action[:, [4, 5, 6, 7, 0, 1, 2, 3]])), "stop"),
     "gripper_sense": Case(lambda: one_motion(), lambda: one_motion(reverse=(1, 4, 6)), "warn"),
+    "gripper_open_end": Case(
+        lambda: [grasping(seed) for seed in range(8)],
+        lambda: [grasping(seed, turned=True) for seed in range(8)],
+        "warn",
+    ),
     "exchanged_columns": Case(
         lambda: [begun(seed, 0.02, home=True) for seed in range(9)],
         lambda: [begun(seed, 0.02, home=True, exchanged=seed == 4) for seed in range(9)],
@@ -268,6 +274,7 @@ CASES: dict[str, Case] = {
     "instruction_typos": Case(CLEAN, every(said("put the red blocck into the box"), 1), "warn"),
     "instruction_task": Case(tasks, lambda: tasks(wrong=3), "warn"),
     "instruction_placeholder": Case(CLEAN, every(said("TODO")), "warn"),
+    "instruction_garbled": Case(CLEAN, every(said("put the r\u00c3\u00b6d block away")), "warn"),
     "instruction_ending": Case(CLEAN, every(said("put the red block into the box table 14")), "warn"),
     "unwritten_rows": Case(CLEAN, every(rows(unwritten)), "stop"),
     "start_pose": Case(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_episodes import changed, clean_set, delayed, pooled, told, two_arms, with_claims
+from evidence_episodes import changed, clean_set, delayed, pooled, scene, told, two_arms, with_claims
 
 from fwdata.evidence.claims import UnitClaim
 from fwdata.evidence.episode import EpisodeInput
@@ -133,6 +133,24 @@ def test_images_that_come_and_go_by_themselves_are_not_called_exchanged() -> Non
     for images in (flicker.astype(np.uint8), counted):
         shown = changed(episode, thumbnails={"head": images})
         assert told("image_order", shown)["head"].verdict != "contradicted"
+
+
+def test_coarse_steps_and_a_trembling_hand_are_not_called_exchanged() -> None:
+    clean = clean_set()[0]
+    short = named = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        steps = np.cumsum(rng.normal(0, 9, (9, 2)), axis=0)  # at 2 images a second: farther than the texture is alike
+        few = changed(clean, state=clean.state[:9], action=clean.action[:9], timestamp_s=clean.timestamp_s[:9])
+        verdict = told("image_order", changed(few, thumbnails={"head": scene(steps, seed)}))["head"]
+        short += verdict.verdict == "contradicted"
+        way = np.cumsum(np.full((120, 2), 0.8), axis=0) + rng.normal(0, 0.35, (120, 2))
+        shown = changed(clean, thumbnails={"head": scene(way, seed)})
+        named += told("image_order", shown)["head"].verdict == "contradicted"
+    assert (short, named) == (0, 0), (short, named)
+    stripes = np.sin((np.arange(64) - np.cumsum(np.tile([2.0, 3, 6, 7, 7, 6, 3, 2, 1, 1], 12))[:, None]) * np.pi / 7)
+    passing = np.repeat((120 + 60 * stripes).astype(np.uint8)[:, None], 32, axis=1)
+    assert told("image_order", changed(clean, thumbnails={"head": passing}))["head"].verdict != "contradicted"
 
 
 def test_cameras_that_change_places_on_the_way_are_found() -> None:

@@ -15,7 +15,8 @@ from converters.libero.stored import agreeing
 from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.image_motion import apparent_motion
-from fwdata.evidence.measure import measure, pool
+from fwdata.evidence.measure import in_step, measure, pool
+from fwdata.evidence.records import DatasetVerdict
 from fwdata.evidence.sentences import contradiction, line, not_verified, refusal
 from fwdata.evidence.thumbnails import Collector, from_rgb
 from fwdata.images.small import small_grey
@@ -60,6 +61,18 @@ def test_a_camera_that_ends_on_the_way_is_found_in_a_short_episode() -> None:
     back = episode.thumbnails["head"].copy()
     back[14:26] = back[14]
     assert told("camera_frozen", with_camera(episode, "head", back))["head"].verdict == "confirmed"
+
+
+def test_a_slow_arm_in_a_dark_room_does_not_freeze_its_camera() -> None:
+    episode = two_arms(2, rows=900)
+    dark = {name: (images * 0.12).astype(np.uint8) for name, images in episode.thumbnails.items()}
+    for every in (1, 3):
+        shown = changed(episode, thumbnails={n: images[::every] for n, images in dark.items()}, every=every)
+        assert {v.verdict for v in told("camera_frozen", shown).values()} == {"confirmed"}
+        held = dark["head"].copy()
+        held[500:] = held[500]
+        stuck = changed(shown, thumbnails={**shown.thumbnails, "head": held[::every]})
+        assert told("camera_frozen", stuck)["head"].verdict == "contradicted"
 
 
 @pytest.mark.parametrize(("value", "words"), [(0, "black in some rows"), (255, "saturated in some rows")])
@@ -231,6 +244,17 @@ def test_a_turned_camera_is_found_by_the_axis_that_it_turns(fault: str, seed: in
             assert (turned.measured, turned.action) == (fault, "stop")
 
 
+def test_a_camera_that_is_late_is_not_called_turned() -> None:
+    turned = DatasetVerdict("camera_up_down", "contradicted", "image", against=4, action="stop", measured="upside down")
+    other = replace(turned, subject="side")
+    late = DatasetVerdict("camera_delay", "contradicted", "image", against=9, action="stop", measured="5.6 rows behind")
+    found = in_step((late, turned, other))
+    assert found[0] is late and found[2] is other
+    assert (found[1].verdict, found[1].against, found[1].abstained) == ("no evidence", 0, 4)
+    assert found[1].detail.startswith("5.6 rows behind")
+    assert in_step((replace(late, action="warn"), turned))[1] is turned
+
+
 QUARTERS = {
     "turned by 90 degrees counterclockwise": lambda images: np.rot90(images, 1, (1, 2)),
     "turned by 90 degrees clockwise": lambda images: np.rot90(images, 3, (1, 2)),
@@ -251,7 +275,10 @@ def test_a_camera_that_is_turned_by_90_degrees_is_found(fault: str, seed: int) -
     assert {told(name, turned)["image"].verdict for name in ("camera_up_down", "camera_left_right")} == {"no evidence"}
     still = changed(turned, state=turned.state * np.float32(0.05))
     assert told("camera_quarter_turn", still)["image"].verdict == "no evidence"
-    assert told("camera_quarter_turn", with_claims(turned, cameras=(CameraClaim("image", mounted=True),))) == {}
+    wrist = with_claims(turned, cameras=(CameraClaim("image", right="y-", mounted=True),))
+    assert told("camera_quarter_turn", wrist) == {}, "left to wrist_left_right"
+    unknown = told("camera_quarter_turn", with_claims(turned, cameras=()))["image"]
+    assert (unknown.verdict, unknown.detail) == ("no evidence", "no layout or camera pose tells it")
 
 
 def test_orientation_needs_travel_motion_and_a_claim() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from fwdata.cli.converter_options import flags_of
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
-from fwdata.evidence.records import DatasetVerdict, Verdict
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.registry import all_detectors, find_detector
-from fwdata.evidence.sentences import agreement, line, not_verified
+from fwdata.evidence.sentences import agreement, episode_line, line, not_verified
 from fwdata.manifest import Manifest, load_manifest
+from fwdata.pipeline.evidence import EvidenceGate
 from fwdata.pipeline.registry import load_converter, options_model, stored_conventions
 
 SOURCES = ("libero", "robotwin", "r1lite", "lerobot_v21")
@@ -164,3 +166,11 @@ def test_every_subject_that_was_not_verified_is_named():
     assert said is not None and "cam0 (2 of 2 episodes), also cam1, cam2" in said and "nominal)" in said
     assert "also" not in (not_verified(unknown[:2]) or "")
     assert line(unknown[0]) == "rate: 20 Hz - no evidence (nominal)"
+
+
+def test_a_verdict_without_numbers_has_no_empty_brackets() -> None:
+    rate = Verdict("row_rate", "contradicted", decided="20 Hz", measured="the simulator's clock 58.095 Hz")
+    assert episode_line(rate).endswith("""measured "the simulator's clock 58.095 Hz" - contradicted""")
+    gate = EvidenceGate(confirmed=frozenset({("row_rate", "")}))
+    reason = gate.reason(EpisodeMeasurement("e", "", (replace(rate, action="stop"),)))
+    assert reason is not None and "()" not in reason

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from evidence_episodes import HZ, changed, clean_set, pooled, told, two_arms, with_claims
 
+from fwdata.evidence.claims import GripperClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict
 
@@ -58,6 +59,34 @@ def test_a_stream_that_stands_still_while_the_other_moves_is_found(kind: str, fi
     state, action = both.state.copy(), both.action.copy()
     state[60:], action[60:] = state[60], action[60]
     assert told("unwritten_rows", changed(both, state=state, action=action))[""].verdict == "confirmed"
+
+
+def test_a_robot_that_rests_and_answers_a_quick_command_late_is_recorded() -> None:
+    episode = clean_set()[0]
+    targets = np.repeat(episode.action[:1], 120, axis=0)
+    targets[90:] += np.minimum(np.arange(30), 3)[:, None] / 3 * np.float32(0.8)
+    late = changed(episode, state=np.concatenate([targets[:1].repeat(6, axis=0), targets[:-6]]), action=targets)
+    assert told("unwritten_rows", late)[""].verdict == "confirmed"
+    targets[20:90] += 0.4
+    stuck = changed(late, state=np.concatenate([late.state[:1].repeat(96, axis=0), late.state[96:]]), action=targets)
+    assert told("unwritten_rows", stuck)[""].verdict == "contradicted"
+
+
+def test_an_arm_without_commands_that_travels_is_found() -> None:
+    """Of changes, beside a gripper that is commanded; commands that go on, or an arm that stays, are as they should."""
+    episode = clean_set()[0]
+    episode = with_claims(episode, action="delta", arms=(), grippers=(GripperClaim("gripper", 3, (3,)),))
+    action = np.zeros_like(episode.action)
+    action[60:, 3] = 1
+    silent = changed(episode, action=action)
+    found = told("unwritten_rows", silent)[""]
+    assert (found.verdict, found.action) == ("contradicted", "warn")
+    assert found.measured == "an action of the arm that never changes"
+    moved, still = action.copy(), episode.state.copy()
+    moved[:, 0] = np.linspace(-1, 1, len(moved))
+    still[:, :] = still[0]
+    for same in (changed(silent, action=moved), changed(silent, state=still)):
+        assert told("unwritten_rows", same)[""].verdict == "confirmed"
 
 
 def test_a_value_far_from_all_others_is_found_in_the_middle_of_an_episode() -> None:

@@ -171,7 +171,7 @@ def test_verdicts_are_recorded_beside_the_parts_and_shown(tmp_path: Path, capsys
     assert report.quarantined == []
     stored = json.loads((out / "evidence" / "p00001" / "zarr.json").read_text())["attributes"]["fwdata"]["episodes"]
     assert [len(episode["confirmed"]) > 5 for episode in stored] == [True, True]
-    assert len(json.dumps(stored[0])) < 2000
+    assert len(json.dumps(stored[0])) < 2200
     shown = {item["detector"]: item for item in describe(fwdata.open(out))["evidence"]}
     assert shown["rotation_form"]["verdict"] == shown["action_meaning"]["verdict"] == "confirmed"
     assert shown["camera_up_down"]["verdict"] == "confirmed" and shown["camera_up_down"]["episodes_for"] == 4

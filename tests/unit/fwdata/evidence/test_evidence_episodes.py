@@ -16,6 +16,7 @@ from converters.robotwin.paths import TASKS
 from fwdata.errors import UsageError
 from fwdata.evidence import shared_values
 from fwdata.evidence.detectors.duplicates import digests_of, exact_pairs, near_pairs, path_of
+from fwdata.evidence.detectors.garbled import garbled
 from fwdata.evidence.detectors.placeholders import is_placeholder
 from fwdata.evidence.detectors.text import near_misses
 from fwdata.evidence.episode import EpisodeInput
@@ -51,8 +52,23 @@ def test_two_takes_of_one_motion_are_no_copies(kind: str) -> None:
         "cut": paths[2][3:],
         "noise": paths[2] + rng.normal(0, 0.045, (200, 6)),
     }[kind]
-    found = near_pairs([path_of(each.T) for each in (*paths, other)], ["one"] * 7)
-    assert found == (set() if kind == "take" else {(2, 6)})
+    seen = [path_of(each.T) for each in (*paths, other)]
+    none, same = np.empty((0, 2), np.int64), np.array([[2, 6]])
+    found = near_pairs(seen, ["one"] * 7, none)
+    assert found.tolist() == ([] if kind == "take" else [[2, 6]])
+    assert near_pairs(seen, ["one"] * 7, same).tolist() == []  # what is known is not looked at again
+
+
+def test_replays_of_one_motion_are_no_copies_and_copies_among_them_are() -> None:
+    """Each differs by an offset and by noise, some by as little as noise on a copy."""
+    rng, rows = np.random.default_rng(0), np.linspace(0, 1, 200)[:, None]
+    motion = np.sin(rows * rng.uniform(2, 6, 6) + rng.uniform(0, 6, 6))
+    takes = [motion + rng.normal(0, 0.012, 6) + rng.normal(0, 0.004, (200, 6)) for _ in range(12)]
+    seen, none = [path_of(each.T) for each in takes], np.empty((0, 2), np.int64)
+    assert near_pairs(seen, ["one"] * 12, none).tolist() == []
+    copied = [*seen, path_of((takes[3] + rng.normal(0, 0.002, (200, 6))).T)]
+    assert near_pairs(copied, ["one"] * 13, none).tolist() == [[3, 12]]
+    assert near_pairs(seen[:3], ["one"] * 3, none).tolist() != []  # three alone may be one take
 
 
 def test_episodes_that_share_most_rows_are_pairs_and_those_that_share_some_are_not() -> None:
@@ -60,8 +76,8 @@ def test_episodes_that_share_most_rows_are_pairs_and_those_that_share_some_are_n
     fresh = np.random.default_rng(1).normal(size=(100, 3))
     mostly, partly = np.concatenate([rows[:70], fresh[:30]]), np.concatenate([rows[:30], fresh[:70]])
     digests = [digests_of(each.T) for each in (rows, mostly, partly)]
-    assert exact_pairs(digests[:2]) == {(0, 1)}
-    assert exact_pairs([digests[0], digests[2]]) == set()
+    assert exact_pairs(digests[:2]).tolist() == [[0, 1]]
+    assert exact_pairs([digests[0], digests[2]]).tolist() == []
 
 
 def test_shared_values_are_counted_for_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +219,63 @@ def test_no_published_instruction_is_a_placeholder() -> None:
     assert len(seen) >= 150 and not [text for text in [*seen, *others] if is_placeholder(text)]
 
 
+GARBLED = {
+    "put the r\u00c3\u00b6d bowl on the plate": "read as cp1252: it is 'put the r\u00f6d bowl",
+    "lift it \u00e2\u20ac\u201d slowly": "read as cp1252",
+    "\u93b6\u5b2e\u6363\u6d93": "",  # cut inside of a character: nothing tells
+    "put the bowl\x00 on": "control characters",
+    "\ufeffput the bowl on": "control characters",
+    "put the \ufffd bowl": "U+FFFD",
+    "put the &quot;red&quot; bowl": "an entity of HTML",
+    "<p>put the bowl</p>": "a tag of HTML",
+    "put%20the%20bowl": "an escape of a URL",
+    "put the r\\u00f6d bowl": "an escape that was not read",
+    "b'put the bowl'": "an object as a program prints it",
+    "['put the bowl']": "an object as a program prints it",
+    '{"task": "put the bowl"}': "an object as a program prints it",
+    "????? ???": "question marks",
+}
+
+
+@pytest.mark.parametrize("text", GARBLED)
+def test_a_garbled_instruction_is_named(text: str) -> None:
+    assert GARBLED[text] in garbled(text) and bool(GARBLED[text]) == bool(garbled(text))
+    found = pooled("instruction_garbled", [changed(e, instruction=text, thumbnails={}) for e in clean_set()[:2]])[""]
+    assert found.verdict == ("contradicted" if GARBLED[text] else "confirmed")
+    assert found.action == ("warn" if GARBLED[text] else "note")
+
+
+def test_texts_of_any_language_are_not_garbled() -> None:
+    seen = [*TEXTS, *(name.replace("_", " ") for name in TASKS)]
+    others = [
+        "Prends la tasse \u00e0 caf\u00e9 \u00ab rouge \u00bb, s'il te pla\u00eet",
+        "\u00d6ffne die T\u00fcr um 45\u00b0",
+        "na\u00efve",
+    ]
+    others += [
+        "\u628a\u676f\u5b50\u653e\u5230\u76d8\u5b50\u4e0a",
+        "\u8054\u901a",
+        "\u30d6\u30ed\u30c3\u30af\u3092\u6301\u3061\u4e0a\u3052\u308b",
+        "\u043f\u043e\u0434\u043d\u0438\u043c\u0438",
+    ]
+    others += [
+        'put "a" next to "b"',
+        "fill it by 50%",
+        "R&D box; salt & pepper",
+        "is it open? then close it",
+        "move x<y to (b)",
+    ]
+    others += [
+        "pick 'a' or 'b'",
+        "C:\\new",
+        "what is this???",
+        "\U0001f34e \U0001f963",
+        "[left] pick, [right] place",
+        "step 1:\nlift\tit",
+    ]
+    assert not [text for text in [*seen, *others] if garbled(text)]
+
+
 def test_unusual_rows_are_noted() -> None:
     episode = two_arms(0, images=False)
     assert told("row_quality", episode)[""].verdict == "confirmed"
@@ -276,7 +349,7 @@ def test_every_detector_is_documented() -> None:
 
 def test_short_episodes_tell_only_what_needs_no_motion() -> None:
     told_by = {v.detector for v in measure(two_arms(0, rows=7, images=False)).verdicts}
-    assert told_by == {"row_rate", "instruction_ending", "instruction_placeholder"}
+    assert told_by == {"row_rate", "instruction_ending", "instruction_placeholder", "instruction_garbled"}
     for rows in (8, 9, 13, 21):
         assert not [
             v for v in measure(two_arms(1, rows=rows)).verdicts if v.action == "stop" and v.verdict == "contradicted"

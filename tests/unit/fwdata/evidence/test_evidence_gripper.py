@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_episodes import changed, clean_set, libero_rows, one_motion, pooled, told, two_arms, with_claims
+from evidence_episodes import changed, clean_set, grasping, libero_rows, one_motion, pooled, told, two_arms, with_claims
 
 from fwdata.evidence.claims import Bound, GripperClaim
 from fwdata.evidence.episode import EpisodeInput
@@ -101,6 +101,19 @@ def test_a_command_on_another_of_both_scales_than_its_opening_is_found(factor: f
             assert ("state 0 .. 100" in found.measured) == (columns == "state")
 
 
+def test_a_switch_beside_an_opening_in_mm_is_usual() -> None:
+    claim, where = GripperClaim("left_gripper", 3, (3,)), np.arange(8) == 3
+    plain = [with_claims(e, grippers=(claim,), layout=None) for e in clean_set()[:3]]
+    for reach, share, told_so in ((85.0, 1.0, False), (100.0, 1.0, True), (85.0, 0.5, True)):
+        scaled = []
+        for episode in plain:
+            action = np.where(where, np.maximum(episode.action, 1 - share), episode.action)
+            action[::7, 3] *= share  # two values, or more
+            scaled.append(changed(episode, action=action, state=episode.state * np.where(where, reach, 1)))
+        assert ("left_gripper command and state" in pooled("gripper_scale", scaled)) == told_so, (reach, share)
+        assert not [s for s in pooled("gripper_scale", scaled) if "across" in s]
+
+
 @pytest.mark.parametrize("fingers", [(0.12, -0.12), (1.0, 0.0), (0.02, 0.02)])
 def test_a_state_outside_the_domain_of_its_layout_contradicts(fingers: tuple[float, float]) -> None:
     bounds = (
@@ -159,3 +172,74 @@ def test_other_tasks_and_motions_are_no_reversed_grippers() -> None:
     assert sensed([changed(e, instruction=str(e.id)) for e in one_motion()]) == {}
     arms = np.array([1, 1, 1, 1, 1, 1, 0], np.float32)
     assert sensed([changed(e, state=e.state * arms, action=e.action * arms) for e in one_motion()]) == {}, "no gripper"
+
+
+def there_and_back(count: int, undo: Sequence[int] = (), reverse: Sequence[int] = (), stops: float = 0.0):
+    """Episodes of `one_motion` whose arm goes to one place and back, where its gripper closes, or opens in those of
+    `undo`. stops: about how far from its end a gripper stops at what it holds; the command does not."""
+    found = []
+    for number, episode in enumerate(one_motion(count, cycles=("OC",))):
+        rng, rows = np.random.default_rng(number), len(episode.state)
+        way = np.abs(np.linspace(-1, 1, rows) ** 2 - 1 + 0.05 * np.sin(np.linspace(0, 6, rows) + number))
+        arm = np.outer(way, rng.uniform(0.9, 1.1, 6))
+        at = int(rows * rng.uniform(0.45, 0.55))
+        grip = (np.arange(rows) < at) == (number not in undo)
+        opening = np.convolve(np.pad(grip * 1.0, (6, 0), mode="edge"), np.ones(7) / 7, "valid")
+        held = stops * rng.uniform(0.7, 1.3)
+        columns = [np.hstack([arm, v[:, None]]) for v in (held + (1 - held) * opening, grip * 1.0)]
+        if number in reverse:
+            columns = [np.hstack([arm, 1 - v[:, 6:]]) for v in columns]
+        found.append(changed(episode, state=columns[0].astype(np.float32), action=columns[1].astype(np.float32)))
+    return found
+
+
+def test_a_task_and_its_undoing_in_blocks_are_named_as_what_they_may_be() -> None:
+    later = range(6, 12)
+    for plain in (there_and_back(12, undo=later), there_and_back(12, reverse=later)):  # the same numbers
+        found = sensed(plain)[""]
+        assert (found.action, found.against) == ("warn", 6)
+        assert "or the task undone (picked, put back) under its own text" in found.measured
+    other = sensed(one_motion(12, later))[""]  # opened, closed, opened: played backwards it is no other
+    assert other.measured == "the reverse along the same way of the arm"
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.08, 100.0, -1.0])
+def test_grippers_that_stop_at_what_they_hold_tell_a_task_undone(scale: float) -> None:
+    """A closed gripper stops short of its end, in picking as in putting back: the same end is never reached."""
+    later = range(6, 12)
+
+    def scaled(episodes: Sequence[EpisodeInput]) -> dict[str, DatasetVerdict]:
+        by = np.where(np.arange(7) == 6, 2 if scale < 0 else scale, 1).astype(np.float32)
+        less = (np.arange(7) == 6).astype(np.float32) * (scale < 0)
+        return sensed([changed(e, state=e.state * by - less, action=e.action * by - less) for e in episodes])
+
+    assert scaled(there_and_back(12, undo=later, stops=0.25))[""].verdict == "confirmed"
+    assert scaled(there_and_back(12, reverse=later, stops=0.25))[""].against == 6
+    assert scaled(there_and_back(12, reverse=(1, 4, 6), stops=0.25))[""].against == 3
+
+
+def test_grippers_that_are_turned_round_in_command_and_opening_are_found_by_what_they_hold() -> None:
+    """Command and opening agree, which `gripper_polarity` confirms; a gripper that holds a thing is not closed."""
+    for turned, verdict in ((False, "confirmed"), (True, "contradicted")):
+        episodes = [grasping(seed, turned) for seed in range(4)]
+        for found in pooled("gripper_open_end", episodes).values():
+            assert (found.verdict, found.decided) == (verdict, "the larger value is open")
+            assert found.action == ("warn" if turned else "note")
+        assert {v.verdict for v in pooled("gripper_polarity", episodes).values()} == {"confirmed"}
+
+
+def test_which_end_is_open_stays_unknown_where_nothing_shows_it() -> None:
+    for turned in (False, True):  # closed on nothing
+        for verdict in told("gripper_open_end", grasping(0, turned, held=0.0)).values():
+            assert verdict.verdict == "no evidence" and "nothing stops it short of an end" in verdict.detail
+    for verdict in told("gripper_open_end", grasping(0, held=0.0, one_start=True)).values():
+        assert verdict.verdict == "confirmed" and verdict.detail == "begins open"
+    for verdict in told("gripper_open_end", grasping(0, True, held=0.0, one_start=True)).values():
+        assert verdict.verdict == "contradicted"
+    begun_closed = changed(grasping(3), state=grasping(3).state[30:], action=grasping(3).action[30:])
+    assert told("gripper_open_end", begun_closed)["left_gripper"].verdict == "confirmed"
+    state, action = grasping(0).state.copy(), grasping(0).action.copy()
+    state[:, 3], action[:, 3] = (1 - state[:, 3]) * 0.6, (1 - action[:, 3]) * 0.6  # begins closed, opened in part
+    half = told("gripper_open_end", changed(grasping(0), state=state, action=action))["left_gripper"]
+    assert half.verdict == "no evidence"
+    assert told("gripper_open_end", two_arms(0, images=False)) == {}, "no scale is claimed"

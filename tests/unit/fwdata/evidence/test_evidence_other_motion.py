@@ -10,6 +10,7 @@ from evidence_episodes import delayed, two_arms
 
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace
 from fwdata.evidence.registry import find_detector
+from fwdata.evidence.signals import smooth
 
 
 def traces(count: int, simulated: bool = False) -> list[MotionTrace]:
@@ -52,3 +53,29 @@ def test_few_episodes_noise_and_sets_of_several_kinds_tell_nothing() -> None:
     late = [*traces(7, True), replace(traces(8, True)[7], energy=delayed(traces(8, True)[7].energy, 4))]
     found = judged(late)
     assert found is not None and not found.against  # d1 names its lag
+
+
+def made(seed: int, near: int, rows: int = 120) -> MotionTrace:
+    """A trace of six joints, of which three in a row from `near` on move its images."""
+    rng = np.random.default_rng(seed)
+    speeds = smooth(rng.random((rows, 6)), 5)
+    energy = speeds[:, near : near + 3].sum(axis=1) + rng.normal(0, 0.05, rows)
+    return MotionTrace("head", 20.0, energy, speeds, False)
+
+
+def test_joints_that_explain_images_by_other_weights_are_their_own() -> None:
+    good = [made(seed, 0) for seed in range(8)]
+    near_another = made(8, 3)
+    found = judged([*good, near_another])
+    assert found is not None and (found.verdict, found.episodes_for) == ("confirmed", 9)
+    for energy in (near_another.energy[::-1].copy(), good[2].energy):
+        found = judged([*good, replace(near_another, energy=energy)])
+        assert found is not None and found.episodes == ("episode_8",)
+
+
+def test_an_episode_of_few_rows_is_not_reported() -> None:
+    good = [made(seed, 0, 40) for seed in range(8)]
+    for rows, verdict in ((26, "confirmed"), (40, "contradicted")):
+        reverse = replace(good[5], energy=good[5].energy[:rows][::-1].copy(), speeds=good[5].speeds[:rows])
+        found = judged([*good[:5], reverse, *good[6:]])
+        assert found is not None and found.verdict == verdict
