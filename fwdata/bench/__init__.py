@@ -6,6 +6,7 @@ convert      conversion against only reading and decoding, lerobot's own writer,
 floor        only reading and decoding, in the worker processes that conversions are measured in
 codecs       whole conversions with other codecs of pixels
 whole        whole conversions and the command's start, in processes of their own
+evidence     the whole command with and without measuring conventions, in turns (not imported here)
 video        frames of kept video, at random and in order, by group length
 storage      shards and rows behind a URL against the bare client (not imported here)
 read         random training windows against memory-mapped bytes and zarr-python

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     group.command(name="convert")(convert)
+    group.command(name="evidence")(evidence)
     group.command(name="read")(read)
     group.command(name="storage")(storage)
     group.command(name="video")(video)
@@ -132,6 +133,36 @@ def _row(item: ConvertBench) -> tuple[str, ...]:
         peak,
         f"{item.load:.1f}",
     )
+
+
+def evidence(
+    source: Annotated[str, typer.Argument(help="Source format.")],
+    raw: Annotated[Path | None, typer.Argument(help="Folder of recordings; default: made for the purpose.")] = None,
+    manifest: Annotated[str | None, typer.Option(help="Manifest name or path.")] = None,
+    episodes: Annotated[int, typer.Option(min=2, help="Recordings to make.")] = 20,
+    rows: Annotated[int, typer.Option(min=16, help="Frames of each.")] = 120,
+    runs: Annotated[int, typer.Option(min=1, help="Conversions with, and as many without.")] = 5,
+    workers: Annotated[int | None, typer.Option(min=0, help="As of `fwdata convert`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What measuring conventions adds to a conversion: the whole command with and without it, in turns.
+
+    Example: fwdata bench evidence libero RAW_DIR --runs 10
+    """
+    from fwdata.bench import write_recordings
+    from fwdata.bench.evidence import bench_evidence
+
+    with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
+        say(f"{source}: {'measuring' if raw else 'recording, then measuring'}")
+        place = raw or write_recordings(source, Path(folder) / "raw", episodes, rows)
+        chosen = {"manifest": manifest, "workers": workers}
+        options = [f"--{name}={value}" for name, value in chosen.items() if value is not None]
+        found = bench_evidence(source, place, runs, options)
+    if as_json:
+        emit_json(found.to_json())
+        return
+    title = f"seconds of {runs} conversions each, start to end, all processes"
+    print_table(title, (source, "without", "measured", "adds"), found.rows())
 
 
 def video(

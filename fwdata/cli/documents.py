@@ -38,6 +38,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "export lerobot": (f"{_ANSWERS}ExportLerobotJson",),
     "export fastwam-text": (f"{_ANSWERS}ExportTextJson",),
     "bench convert": ("fwdata.bench.convert:BenchConvertJson",),
+    "bench evidence": ("fwdata.bench.evidence:BenchEvidenceJson",),
     "bench read": (f"{_ANSWERS}BenchReadJson",),
     "bench storage": ("fwdata.bench.storage:BenchStorageJson",),
     "bench video": ("fwdata.bench.video:BenchVideoJson",),

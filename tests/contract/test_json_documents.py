@@ -26,6 +26,7 @@ ELSEWHERE = {
     "fwdata export lerobot": "needs lerobot, in unit/fwdata/export",
     "fwdata export fastwam-text": "needs embeddings of UMT5, in unit/fwdata/export",
     "fwdata bench convert": "takes a minute, in unit/fwdata/bench",
+    "fwdata bench evidence": "takes half a minute, in unit/fwdata/bench",
     "fwdata bench video": "takes a minute, in unit/fwdata/bench",
     "fwdata bench encode": "needs diffusers, in unit/fwdata/bench",
     "fwdata bench storage": "needs a server, in unit/fwdata/store/test_remote_rows",

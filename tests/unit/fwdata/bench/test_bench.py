@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from latent_caches import random_latents
 import fwdata
 from fwdata.bench import SOURCES, Timing, bench_convert, bench_read, write_recordings
 from fwdata.bench.codecs import CODECS
+from fwdata.bench.evidence import bench_evidence
 from fwdata.bench.floor import in_worker
 from fwdata.bench.recordings import EPISODES, _images
 from fwdata.bench.timing import timed
@@ -178,6 +180,33 @@ def test_the_command_prints_a_table(run: Command, tmp_path: Path, monkeypatch: p
     shown = run("bench", "convert", "libero", *flags).out
     assert "2 x 128x128 raw" in shown and "of it" in shown
     run("bench", "convert", "robotvin").refused(2, "robotvin")
+
+
+@pytest.mark.slow
+def test_conventions_are_timed_in_turns(run: Command, tmp_path: Path) -> None:
+    shown = run(
+        "bench", "evidence", "libero", "--episodes", 2, "--rows", 16, "--runs", 3, "--workers", 1, "--json"
+    ).json
+    assert shown["source"] == "libero" and len(shown["without"]["wall"]) == len(shown["measured"]["wall"]) == 3
+    lowest = min(shown["measured"]["cpu_seconds"]) / min(shown["without"]["cpu_seconds"]) - 1
+    assert shown["adds_lowest"] == pytest.approx(lowest, abs=1e-3)
+    run("bench", "evidence", "libero", tmp_path / "none").refused(1, "there is no folder")
+
+
+def test_the_ways_are_timed_in_turns_that_begin_with_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = list[bool]()
+
+    def timed(arguments: Sequence[str], some_left_out: bool) -> tuple[float, float]:
+        assert some_left_out
+        asked.append("--no-evidence" in arguments)
+        return (2.0, 1.0 + len(asked)) if asked[-1] else (3.0, 10.0 + len(asked))
+
+    monkeypatch.setattr("fwdata.bench.evidence.command_seconds", timed)
+    found = bench_evidence("libero", tmp_path, 3)
+    assert asked == [True, False, False, True, True, False, False, True]
+    assert found.without == ((2.0, 5.0), (2.0, 6.0), (2.0, 9.0)) and [cpu for _, cpu in found.measured] == [13, 16, 17]
+    assert found.adds(min) == pytest.approx(13 / 5 - 1) and found.adds(max, 0) == pytest.approx(0.5)
+    assert found.rows()[0] == ("CPU, lowest", "5.00", "13.00", "+160%")
 
 
 @pytest.mark.slow
