@@ -25,7 +25,7 @@ from fwdata.pipeline.run import part_losses
 from fwdata.pipeline.same_content import shared_files
 from fwdata.pipeline.workers import Task, WorkerPool
 from fwdata.store.caches.identity import differences
-from fwdata.store.files import LocalFiles, file_sha256, write_lock
+from fwdata.store.files import LocalFiles, ensure_groups, file_sha256, write_lock
 from fwdata.store.metadata import read_part, read_record, write_record
 from fwdata.store.records import CameraRecord, FileRecord, MadeFromRecord, PartRecord, PlanRecord, Record
 from fwdata.store.sources import SOURCES, read_sources, source_files, write_sources
@@ -118,8 +118,9 @@ def survey(request: ConvertRequest, names: Collection[str], *, plan_lost: bool) 
     UsageError for folders without recordings, or with none of the store's. Cost: parts of files that changed and that
     others share are converted once into a temporary folder.
     """
+    asked = replace(request, out=request.out / STAGING) if plan_lost else request  # a damaged plan asks for nothing
     with WorkerPool(request.workers, request.memory) as pool:
-        found = find_recordings(request, pool)
+        found = find_recordings(asked, pool)
     parts = parts_again(request, found, cut_anew=plan_lost)
     misfits: list[str] = []
     grown: dict[str, tuple[str, ...]] = {}
@@ -134,7 +135,7 @@ def survey(request: ConvertRequest, names: Collection[str], *, plan_lost: bool) 
         if part.name in compared:
             differ = list(_part_misfits(request.out, part, _planned_bytes(request.out, part, plan_lost), shared))
             misfits += (item.text for item in differ if item.file not in shared)
-            if part.name in names and differ and all(item.file in shared for item in differ):
+            if differ and all(item.file in shared for item in differ):
                 grown[part.name] = tuple(dict.fromkeys(item.file for item in differ))
     result = Survey(request, found, parts, frozenset(names), tuple(misfits), grown)
     return result if misfits or not grown else replace(result, misfits=tuple(_content_misfits(result)))
@@ -144,13 +145,30 @@ def _content_misfits(found: Survey) -> Iterator[str]:
     """A sentence for each part of files that changed which is not made again as it was recorded."""
     with tempfile.TemporaryDirectory(prefix="fwdata-repair-") as folder:
         staging = Path(folder)
-        wanted = [part for part in found.wanted() if part.name in found.grown]
+        wanted = [part for part in found.parts if part.name in found.grown]
         _convert_again(found, staging, wanted)
         for part in wanted:
             differ = _differs(found, staging, part)
             if differ:
                 files = ", ".join(found.grown[part.name][:2])
                 yield f"{part.name}: {files} changed, and so did what was converted of it ({differ[0]})"
+
+
+def lost_misfits(found: Survey) -> Iterator[str]:
+    """A sentence for each part that lost its metadata and of which what is left is not what the recordings make.
+
+    Cost: these parts are converted once into a temporary folder.
+    """
+    wanted = [part for part in found.wanted() if recorded_part(found.request.out, part) is None]
+    if not wanted:
+        return
+    with tempfile.TemporaryDirectory(prefix="fwdata-repair-") as folder:
+        _convert_again(found, Path(folder), wanted)
+        for part in wanted:
+            try:
+                _compare(found, Path(folder), part)
+            except StoreDamaged as error:
+                yield str(error)
 
 
 def _plan_misfits(store: Path, parts: tuple[PlannedPart, ...], damaged: Collection[str]) -> Iterator[str]:
@@ -261,6 +279,7 @@ def rebuild(found: Survey, aside: Aside, *, plan_lost: bool) -> None:
 def _convert_again(found: Survey, staging: Path, wanted: Sequence[PlannedPart]) -> None:
     """Convert parts into a folder of their own. Those of files that changed keep what was recorded of these files."""
     (staging / "parts").mkdir(parents=True)
+    ensure_groups(staging, staging / SOURCES)  # two workers that make it at once get in each other's way
     shutil.copyfile(found.request.out / "zarr.json", staging / "zarr.json")
     request = replace(found.request, out=staging)
     with WorkerPool(request.workers, request.memory) as pool:

@@ -18,7 +18,7 @@ from fwdata.io import check_free
 from fwdata.manifest import Manifest, validate_model
 from fwdata.pipeline.measure_again import measure_again
 from fwdata.pipeline.plan import check_output
-from fwdata.pipeline.rebuild import STAGING, Aside, Survey, kept_aside, rebuild, survey
+from fwdata.pipeline.rebuild import STAGING, Aside, Survey, kept_aside, lost_misfits, rebuild, survey
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.store.evidence import EVIDENCE
 from fwdata.store.files import write_group, write_lock
@@ -193,7 +193,8 @@ def misfits(request: RepairRequest, damage: RebuildList) -> tuple[str, ...]:
     """Why the recordings given are not those of a store, a sentence each; writes nothing. Errors as of `repair`."""
     if not request.roots:
         return ()
-    return _recordings(request, _opened(request.store), damage).misfits
+    found = _recordings(request, _opened(request.store), damage)
+    return found.misfits or tuple(lost_misfits(found))
 
 
 def _refusal(store: Path, found: tuple[str, ...], *, damaged: bool) -> str:

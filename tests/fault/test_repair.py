@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from fault.damage import Kind, damaged
 from fault.stores import full_store, quick
 from fwdata.cli import main
 from fwdata.errors import EXIT_DAMAGED, StoreDamaged, StoreError, UsageError
+from fwdata.pipeline import rebuild as rebuilding
 from fwdata.pipeline.repair import RepairRequest, assess, repair
+from fwdata.pipeline.request import ConvertRequest
 from fwdata.store.caches.stitched import materialise
 from fwdata.store.evidence import read_evidence
 from fwdata.store.files import LocalFiles
@@ -106,6 +109,27 @@ def test_a_lost_folder_of_any_kind_is_rebuilt(store: Path, folder: Path) -> None
             shutil.rmtree(path)
         fixed(store, folder)
         assert tree(store) == whole, pattern
+
+
+@pytest.mark.parametrize("text", ["", '{"attributes": {', "[]", "\0" * 4096])
+def test_a_plan_that_is_no_record_is_made_again(store: Path, folder: Path, text: str) -> None:
+    whole = tree(store)
+    (store / "plan" / "zarr.json").write_text(text)
+    fixed(store, folder)
+    assert tree(store) == whole
+
+
+def test_workers_find_the_groups_that_they_share(store: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose(store, "parts/p00000/lowdim", "parts/p00002/lowdim")
+    found, convert = [], rebuilding.convert_part
+
+    def look(request: ConvertRequest, *arguments: Any, **named: Any) -> object:
+        found.append((request.out / "sources" / "zarr.json").is_file())
+        return convert(request, *arguments, **named)
+
+    monkeypatch.setattr(rebuilding, "convert_part", look)
+    fixed(store, folder)
+    assert found == [True, True], "two workers that write it at once take each other's temporary file away"
 
 
 @pytest.mark.slow

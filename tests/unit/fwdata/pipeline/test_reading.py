@@ -11,6 +11,7 @@ import pytest
 from fixtures import run_convert
 from paths import DATA
 
+from converters.lerobot.converter import LerobotConverter
 from converters.r1lite import Converter
 from fwdata.evidence.registry import find_detector
 from fwdata.manifest import load_manifest
@@ -45,6 +46,26 @@ def test_a_recording_is_read_once_and_stored_the_same(
     monkeypatch.setattr(Converter, "slow_reading", False)
     assert convert(tmp_path / "again.zarr") == stored
     assert max(reads.values()) >= 3
+
+
+def test_a_lerobot_episode_is_read_once_and_stored_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, read = Counter[str](), LerobotConverter.read
+
+    def counted(self, root, ref):
+        count[ref.id] += 1
+        return read(self, root, ref)
+
+    def stored(name: str) -> dict[str, bytes]:
+        out = tmp_path / name
+        assert run_convert(DATA / "lerobot_v21", out, load_manifest("lerobot-r1lite")).episodes == 1
+        return {p.relative_to(out).as_posix(): p.read_bytes() for p in (out / "parts").rglob("*") if p.is_file()}
+
+    monkeypatch.setattr(LerobotConverter, "read", counted)
+    monkeypatch.setattr(reading, "_kept", {})
+    once = stored("once.zarr")
+    assert count and set(count.values()) == {1} and not reading._kept
+    monkeypatch.setattr(LerobotConverter, "slow_reading", False)
+    assert stored("again.zarr") == once and max(count.values()) >= 3
 
 
 def test_rows_are_measured_once_and_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
