@@ -262,7 +262,7 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
 
     masked: whether option mask is set.
     """
-    counts, rates, texts, named, masks, cut, marks = [], [], [], [], [], [], []
+    counts, rates, texts, named, masks, cut, marks, unreadable = [], [], [], [], [], [], [], []
     unread = [f"{file.place.path} ({', '.join(file.unread_masks)})" for file in files if file.unread_masks]
     for file in files:
         found, claimed = len(file.demos), file.attributes
@@ -277,6 +277,8 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
         if claimed.control_freq not in (None, hz):
             rates.append(f"{file.place.path} ({claimed.control_freq:g} Hz)")
         told = file.instruction
+        if told is not None and claimed.unread:
+            unreadable.append(f"{file.place.path}; its instruction is the {told.source}'s {told.text!r}")
         if told is not None and told.dropped:
             named.append(f"{file.place.path} ({told.dropped}); its instruction is the {told.source}'s {told.text!r}")
         if told is not None and told.mark is not None:
@@ -294,6 +296,7 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
         *_about("a text in the file ends in the name of a perturbation, which is not taken for a part of it", cut),
         *_about("the text ends in what may be a mark on the file alone", marks),
         *_about("problem_info has another instruction than the file name", texts),
+        *_about("problem_info cannot be read, or tells no instruction", unreadable),
     ]
 
 

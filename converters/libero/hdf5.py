@@ -9,6 +9,7 @@ Layout: LIBERO scripts/create_dataset.py, and the no-ops regeneration of openvla
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Attributes:
     """Declared row order of the images: "opengl" (bottom row first), "opencv" or another word."""
     problem_info: str | None = None
     """Instruction text of the benchmark's problem."""
+    unread: bool = False
+    """Whether there is a problem_info that cannot be read, or tells no instruction."""
     bddl: str | None = None
     """Instruction text of the BDDL problem definition."""
     control_freq: float | None = None
@@ -124,10 +127,12 @@ def read_attributes(file: h5py.File) -> Attributes:
     arguments = arguments if isinstance(arguments, dict) else {}
     rate, robots = arguments.get("control_freq"), arguments.get("robots")
     robot = robots[0] if isinstance(robots, list) and robots else robots
+    told = language_instruction(text_attribute(node, "problem_info"))
     return Attributes(
         present=True,
         image_convention=text_attribute(node, "macros_image_convention"),
-        problem_info=language_instruction(text_attribute(node, "problem_info")),
+        problem_info=told,
+        unread="problem_info" in names and told is None,
         bddl=bddl_language(text_attribute(node, "bddl_file_content")),
         control_freq=float(rate) if isinstance(rate, int | float) and not isinstance(rate, bool) else None,
         robot=robot if isinstance(robot, str) else None,
@@ -138,25 +143,37 @@ def read_attributes(file: h5py.File) -> Attributes:
 
 def attribute(node: h5py.Group, name: str) -> Any:
     """An attribute as a plain scalar; None where it is absent, unreadable, implausibly large or no scalar."""
-    if name not in node.attrs:
-        return None
-    try:
-        if node.attrs.get_id(name).get_storage_size() > MAX_ATTRIBUTE_BYTES:
-            return None
-        value = node.attrs[name]
-    except (OSError, TypeError, ValueError, RuntimeError):
-        return None
+    value = _attribute(node, name)
     if isinstance(value, np.ndarray):
         return value.reshape(-1)[0] if value.size == 1 else None
     return value
 
 
-def text_attribute(node: h5py.Group, name: str) -> str | None:
-    value = attribute(node, name)
+def _attribute(node: h5py.Group, name: str) -> Any:
+    """The same as h5py gives it, arrays too."""
+    if name not in node.attrs:
+        return None
     try:
+        if node.attrs.get_id(name).get_storage_size() > MAX_ATTRIBUTE_BYTES:
+            return None
+        return node.attrs[name]
+    except (OSError, TypeError, ValueError, RuntimeError):
+        return None
+
+
+def text_attribute(node: h5py.Group, name: str) -> str | None:
+    """An attribute as text, from text or bytes of UTF-8, or UTF-16 with its mark; None where it is none."""
+    value = _attribute(node, name)
+    if isinstance(value, np.ndarray):
+        bytes_in_turn = value.ndim == 1 and value.size > 1 and value.dtype in (np.uint8, np.int8)
+        value = value.tobytes() if bytes_in_turn else attribute(node, name)
+    try:
+        if isinstance(value, np.void):
+            value = value.tobytes()
         if isinstance(value, bytes):
-            return value.decode()
-        return value.encode().decode() if isinstance(value, str) else None
+            marked = value.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            return value.decode("utf-16" if marked else "utf-8-sig").rstrip("\0")
+        return value.encode().decode("utf-8-sig") if isinstance(value, str) else None
     except UnicodeError:
         return None
 

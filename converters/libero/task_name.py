@@ -140,6 +140,18 @@ def mark_after_published(name: TaskName) -> str | None:
     return None
 
 
+def mark_of_odd_name(name: str, text: str) -> str | None:
+    """What a text has behind that of a published task, where it only spells the file's name, which has capitals or
+    signs that names of tasks have not, e.g. ` texture A`."""
+    spelt, stem = (" ".join(re.findall(r"[a-z0-9]+", each.lower())) for each in (text, name.removesuffix(".hdf5")))
+    if spelt != stem.removesuffix(" demo"):
+        return None
+    ends = [place for place in range(len(text), 0, -1) if text[:place].lower() in TEXTS]
+    rest = text[ends[0] :] if ends else ""
+    first = re.findall(r"[a-z0-9]+", rest.lower())[:1]
+    return rest if first and first[0] not in _GOES_ON and not rest[0].isalnum() else None
+
+
 def glued_number(text: str) -> str | None:
     """The last word of a text where it ends in a number, e.g. `mark7`, which may be one of its objects or a mark."""
     last = text.split()[-1:]

@@ -12,6 +12,7 @@ from converters.libero.task_name import (
     TaskName,
     glued_number,
     mark_after_published,
+    mark_of_odd_name,
     parse_file,
     renames_tasks,
     unmarked,
@@ -40,6 +41,8 @@ class TaskInstruction:
     """`(:language ..)` of the task's BDDL text; None: nothing."""
     dropped: str = ""
     """End of the file's name that is not part of the instruction, e.g. `_table_14`."""
+    odd_mark: str | None = None
+    """End of a text that spells a name of capitals or signs, behind a published task's text; None where it has none."""
     goes_on: str | None = None
     """What the file's name has after the text of a published task, e.g. `_camera_far`; None where it has none."""
 
@@ -62,6 +65,8 @@ class TaskInstruction:
     def mark(self) -> str | None:
         """What may be a mark at the end of a text that only the file's name tells: a word with a number, or what
         follows a published task's text where the text in the file spells its name."""
+        if self.odd_mark is not None:
+            return self.odd_mark
         alone = self.problem_info in (None, self.file_name) and self.bddl in (None, self.file_name)
         if not alone or self.text != self.file_name:
             return None
@@ -72,6 +77,7 @@ def parse_json(text: str | None) -> dict[str, object]:
     """A JSON object from an attribute, or one as Python prints it; empty where it is none."""
     try:
         value = json.loads(text) if text else {}
+        value = json.loads(value) if isinstance(value, str) else value  # written as JSON twice
     except (ValueError, RecursionError):
         value = _as_printed(text or "")
     return value if isinstance(value, dict) else {}
@@ -94,10 +100,13 @@ def _as_printed(text: str) -> object:
 def language_instruction(problem_info: str | None) -> str | None:
     """`language_instruction` of a `problem_info` attribute, or `language`; a list of characters or words is joined."""
     held = parse_json(problem_info)
+    inner = held.get("problem_info")
+    held = inner if isinstance(inner, dict) else held
     value = held.get("language_instruction") or held.get("language")
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = ("" if all(len(part) == 1 for part in value) else " ").join(value)
-    return _clean(value) if isinstance(value, str) else None
+    half = isinstance(value, str) and re.search("[\ud800-\udfff]", value)  # of a character, which is no text
+    return _clean(value) if isinstance(value, str) and not half else None
 
 
 def bddl_language(content: str | None) -> str | None:
@@ -165,13 +174,15 @@ def choose(
             _check_certain(name, found, preference)
         if text:
             mark = mark_after_published(found)
-            return TaskInstruction(text, source, spelt, problem_info, bddl, found.dropped, mark)
+            odd = mark_of_odd_name(name, text) if spelt is None else None
+            return TaskInstruction(text, source, spelt, problem_info, bddl, found.dropped, odd, mark)
     if found.rewritten and found.words:
         raise BadEpisode(
             f"{name} tells no instruction: {found.dropped} says that the text of {found.words!r} was rewritten, and "
-            "the file has neither problem_info nor BDDL text with the new one; add problem_info to its group data"
+            "the file has neither problem_info nor BDDL text with the new one that can be read; add problem_info to "
+            "its group data"
         )
     raise BadEpisode(
         f"{name} tells no instruction: its name is not <task>_demo.hdf5 in lower-case words, and it has neither "
-        "problem_info nor BDDL text; rename the file after its task"
+        "problem_info nor BDDL text that can be read; rename the file after its task"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from libero_files import write_file
 from libero_reading import FILE, TASK, converter, read_one, reason
@@ -315,3 +316,49 @@ def test_a_text_made_from_a_name_that_goes_on_after_a_published_task_is_named(tm
     ]
     write_file(path, [0], text="Move the bowl")
     assert not [text for text in converter().discover(tmp_path).warnings if "may be a mark" in text]
+
+
+INFO = json.dumps({"language_instruction": "push the röd bowl"}, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        np.void(INFO.encode()),
+        np.void(INFO.encode("utf-16")),
+        np.frombuffer(INFO.encode(), np.uint8),
+        "\ufeff" + INFO,
+        json.dumps(INFO),
+        json.dumps({"problem_info": json.loads(INFO)}),
+    ],
+)
+def test_problem_info_in_any_form(tmp_path, info):
+    write_file(tmp_path / "mine" / "recording.hdf5", [0], attributes={"problem_info": info})
+    assert read_one(tmp_path).instructions == ("push the röd bowl",)
+
+
+@pytest.mark.parametrize(
+    "info", [INFO[:-4], np.void(INFO.encode("latin-1")), '{"language_instruction": "push \\ud83d"}']
+)
+def test_problem_info_that_cannot_be_read_is_named(tmp_path, info):
+    write_file(tmp_path / FILE, [0], attributes={"problem_info": info})
+    (said,) = (text for text in converter().discover(tmp_path).warnings if "problem_info" in text)
+    assert "cannot be read, or tells no instruction" in said and "the file name's 'turn on the stove'" in said
+    assert read_one(tmp_path).instructions == ("turn on the stove",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mark"),
+    [
+        ("turn_on_the_stove_texture_A", "turn on the stove texture A", " texture A"),
+        ("turn_on_the_stove-view-3", "turn on the stove-view-3", "-view-3"),
+        ("turn_on_the_stove_and_Wait", "turn on the stove and Wait", None),
+        ("turn_on_the_stove_B", "turn on the left stove", None),
+        ("Recording_7", "turn on the stove slowly", None),
+    ],
+)
+def test_a_text_that_spells_a_name_of_other_signs_is_named(tmp_path, name, text, mark):
+    info = json.dumps({"language_instruction": text})
+    write_file(tmp_path / f"{name}_demo.hdf5", [0], attributes={"problem_info": info})
+    said = [each for each in converter().discover(tmp_path).warnings if "may be a mark on the file alone" in each]
+    assert len(said) == bool(mark) and all(f"({mark})" in each for each in said)
