@@ -70,6 +70,7 @@ class LerobotConverter:
 
     version = 1
     """See `fwdata.api.Converter`."""
+    slow_reading = True  # what is measured first is read once; its images stay in the files
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest

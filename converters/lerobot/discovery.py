@@ -17,6 +17,7 @@ from converters.lerobot.strays import NUMBERED, numbered_otherwise
 from converters.lerobot.tree import tree_of
 from converters.shared import archives as packed
 from converters.shared.content import HEAD_BYTES, not_content
+from converters.shared.links import odd_name, shown_name
 from fwdata.api import EpisodeRef, LeftOut, Skipped
 from fwdata.errors import BadEpisode, UsageError
 
@@ -50,6 +51,9 @@ def list_datasets(root: Path) -> list[DatasetFolder]:
         path = Path(folder)
         if (path / INFO).exists():
             relative = path.relative_to(root).as_posix()
+            odd = odd_name(relative)
+            if odd is not None:
+                raise UsageError(f"{shown_name(folder)}: {odd}")
             found.append(DatasetFolder(path, "" if relative == "." else relative))
             subfolders.clear()
             continue

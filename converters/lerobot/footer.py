@@ -10,6 +10,7 @@ Source: github.com/apache/parquet-format, parquet.thrift; thrift-compact-protoco
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,8 @@ class Page:
     """Values of a data page; None for a dictionary page."""
     plain: int
     """Bytes of header and uncompressed content."""
+    content: int
+    """Byte behind the header."""
 
 
 def pages_of(data: bytes | memoryview) -> list[Page]:
@@ -201,7 +204,7 @@ def pages_of(data: bytes | memoryview) -> list[Page]:
         stop = reader.at + packed
         if not (packed >= 0 and plain >= 0 and stop <= len(data)):
             break
-        found.append(Page(at, stop, count, reader.at - at + plain))
+        found.append(Page(at, stop, count, reader.at - at + plain, reader.at))
         at = stop
     return found
 
@@ -214,6 +217,7 @@ def footer_of(data: bytes | memoryview, schema: pa.Schema) -> bytes | None:
     """
     template, widths, boolean = _template(schema)
     pages, at = pages_of(data), 0
+    codec = _codec(data, pages)
     groups: list[dict[int, Value]] = []
     while True:
         chunks, rows = [], None
@@ -226,7 +230,7 @@ def footer_of(data: bytes | memoryview, schema: pa.Schema) -> bytes | None:
             chunks.append(taken)
         if len(chunks) < len(widths) or not rows:
             break
-        groups.append(_group(template[4][1][1][0], chunks, rows, len(groups)))
+        groups.append(_group(template[4][1][1][0], chunks, rows, len(groups), codec))
     if not groups:
         return None
     template[3] = (_I64, sum(group[3][1] for group in groups))
@@ -289,7 +293,29 @@ _LEFT_OUT = frozenset({8, 10, 11, *range(12, 18)})
 """Fields of a column that describe the template's own values: statistics, indices, bloom filters."""
 
 
-def _group(template: dict[int, Value], chunks: Sequence[Sequence[Page]], rows: int, number: int) -> dict[int, Value]:
+_CODECS = {b"\x1f\x8b": 2, b"\x28\xb5\x2f\xfd": 6}
+"""What compressed content begins with -> codec: gzip and zstd. Snappy (1) begins with its size, of the others no sign
+is left."""
+
+
+def _codec(data: bytes | memoryview, pages: Sequence[Page]) -> int:
+    """How most pages are compressed, by those of dictionaries, whose whole content is. ValueError where nothing of
+    them shows it."""
+    found = Counter[int]()
+    for page in (page for page in pages if page.values is None):
+        size, packed = page.plain - (page.content - page.start), page.stop - page.content
+        begin = bytes(data[page.content : page.content + 5])
+        said = 1 if begin.startswith(_varint(size)) else 0 if packed == size else None
+        said = next((codec for sign, codec in _CODECS.items() if begin.startswith(sign)), said)
+        found.update([] if said is None else [said])
+    if any(page.values is None for page in pages) and not found:
+        raise ValueError("it has no footer, and its pages are neither plain nor packed by snappy, gzip or zstd")
+    return found.most_common(1)[0][0] if found else 1
+
+
+def _group(
+    template: dict[int, Value], chunks: Sequence[Sequence[Page]], rows: int, number: int, codec: int
+) -> dict[int, Value]:
     """A row group of these chunks."""
     columns: list[dict[int, Value]] = []
     size = whole = 0
@@ -298,7 +324,7 @@ def _group(template: dict[int, Value], chunks: Sequence[Sequence[Page]], rows: i
         begin = next(page.start for page in pages if page.values is not None)
         meta = {key: value for key, value in column[3][1].items() if key not in _LEFT_OUT}
         packed, plain = last.stop - first.start, sum(page.plain for page in pages)
-        meta[5] = (_I64, sum(page.values or 0 for page in pages))
+        meta[4], meta[5] = (_I32, codec), (_I64, sum(page.values or 0 for page in pages))
         meta[6], meta[7], meta[9] = (_I64, plain), (_I64, packed), (_I64, begin)
         if first.values is None:
             meta[11] = (_I64, first.start)

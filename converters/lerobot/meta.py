@@ -34,6 +34,7 @@ from fwdata.errors import BadEpisode, UsageError
 
 MAX_META_BYTES = 1 << 30
 MAX_EPISODES = 5_000_000
+_EPISODES_V2 = "meta/episodes.jsonl"
 _TASKS = {True: "meta/tasks.parquet", False: "meta/tasks.jsonl"}
 
 
@@ -114,7 +115,7 @@ def _stamps(folder: Path, info: Info) -> Iterator[tuple[str, int, int]]:
     if info.shared_files:
         names += [p.relative_to(folder).as_posix() for p in sorted((folder / "meta/episodes").glob("*/*.parquet"))]
     else:
-        names.append("meta/episodes.jsonl")
+        names.append(_EPISODES_V2)
     for name in names:
         try:
             status = inside(folder, name).stat()
@@ -216,7 +217,8 @@ def _what_is_left(
         else:
             entries = list(_episodes_v2(folder, info, problems))
     except (BadEpisode, UsageError, OSError) as error:
-        told = str(error).replace(OR_RECOVER, "")
+        lost = not info.shared_files and not (folder / _EPISODES_V2).exists()
+        told = f"{_EPISODES_V2} is missing" if lost else str(error).replace(OR_RECOVER, "")
         warnings.append(f"{told}; its episodes are looked for in the tables")
     return tasks, entries
 
@@ -268,7 +270,7 @@ def _whole(value: object) -> TypeGuard[int]:
 
 
 def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[EpisodeMeta]:
-    name, video_keys = "meta/episodes.jsonl", info.videos()
+    name, video_keys = _EPISODES_V2, info.videos()
     if not (folder / name).stat().st_size:
         raise UsageError(f"{name} is empty (0 bytes){OR_RECOVER}")
     for number, found in json_lines(folder / name, name):

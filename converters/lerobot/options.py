@@ -55,7 +55,7 @@ class LerobotOptions(Model):
     lang: Literal["en", "zh"] = "en"
     """Which half of a text `Chinese@English` is used."""
     strict_lang: bool = False
-    """Replace text that exists in Chinese only by the coarse task."""
+    """Replace text that has no English half (Chinese, Japanese, Korean, ..) by the coarse task."""
     task: str | None = None
     """The coarse task of all episodes; null: the dataset's own."""
     unqualified: Literal["keep", "invalid"] = "keep"

@@ -21,10 +21,10 @@ from converters.shared.galaxea_text import (
     Segment,
     changes,
     instructions_of,
-    is_chinese_only,
     read_meta,
     segments,
     training_text,
+    warn_foreign,
 )
 from fwdata.api import Json
 from fwdata.errors import BadEpisode, UsageError
@@ -84,7 +84,7 @@ class LanguageOptions:
     language: Language
     """Which half of a text `Chinese@English` is used (option lang)."""
     strict: bool
-    """Whether the coarse task replaces text that exists in Chinese only (option strict_lang)."""
+    """Whether the coarse task replaces text that has no English half (option strict_lang)."""
     task: str | None
     """Coarse task of all episodes; None takes the dataset's own (option task)."""
 
@@ -109,10 +109,8 @@ def tell(
     if not coarse:
         raise BadEpisode("no row has an instruction text; set option task (--task TEXT)")
     parts = segments(annotations, numbers, coarse, rules.language, rules.strict)
-    chinese = sum(part.last - part.first + 1 for part in parts if is_chinese_only(part.text))
-    if chinese and rules.language == "en":
-        used = "the coarse task is used" if rules.strict else "option strict_lang uses the coarse task"
-        warnings.append(f"{chinese} frames have Chinese text only; {used}")
+    if rules.language == "en":
+        warnings += warn_foreign(parts, rules.strict)
     return EpisodeLanguage(
         instructions_of(parts, coarse, rules.fine),
         coarse,

@@ -61,7 +61,7 @@ class R1LiteOptions(Model):
     lang: text.Language = "en"
     """Which half of a bilingual text is used."""
     strict_lang: bool = False
-    """Replace text that exists in Chinese only by the coarse task."""
+    """Replace text that has no English half (Chinese, Japanese, Korean, ..) by the coarse task."""
     task: str | None = None
     """The coarse task of all recordings; null: that of the JSON files beside them, else the folder's name."""
     drop_unqualified: bool = False

@@ -249,15 +249,10 @@ def folder_task(base: Path, folder: str) -> str:
 
 def nothing_found(root: Path, listing: BagListing) -> str:
     """One sentence: what was searched for, what lay there instead."""
-    parts = [f"{count} {ending}" for ending, count in listing.endings.most_common(3)]
-    found = f"files found instead: {', '.join(parts)}" if parts else "the folder holds no files"
-    if listing.skipped:
-        found = f"{listing.skipped[0].source}: {listing.skipped[0].reason}"
+    skipped = [f"{each.source}: {each.reason}" for each in listing.skipped]
     advice = "give the folder that holds the recordings"
-    archives = [path for path in listing.archives if packed.is_archive(path)]
-    if archives:
-        advice = f"unpack the archives first, in that folder: {packed.command(archives)}"
-    return f"no {', '.join(SUFFIXES)} file below {root} ({found}); {advice}"
+    found = packed.instead(listing.endings, listing.archives, listing.ignored, advice, skipped)
+    return f"no {', '.join(SUFFIXES)} file below {root} {found}"
 
 
 def references(listing: BagListing, found: Sequence[BagRecording], group: Sequence[str]) -> tuple[EpisodeRef, ...]:

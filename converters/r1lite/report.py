@@ -94,11 +94,7 @@ def warn_texts(segments: Sequence[text.Segment], annotated: bool, language: text
     """Sentences about the language of the rows. annotated: the recording has annotations."""
     if annotated and all(s.text == text.NO_TEXT for s in segments):
         return ["no frame lies inside an annotation with a text"]
-    count = sum(s.last - s.first + 1 for s in segments if text.is_chinese_only(s.text))
-    if not count or language == "zh":
-        return []
-    used = "the coarse task is used" if strict else "option strict_lang uses the coarse task"
-    return [f"{count} frames have Chinese text only; {used}"]
+    return text.warn_foreign(segments, strict) if language == "en" else []
 
 
 def warn_annotations(annotations: Sequence[text.Annotation], stamps: align.Stamps) -> list[str]:

@@ -68,12 +68,16 @@ NO_ENDING = "no ending"
 """How converters count files whose name has none."""
 
 
-def instead(endings: Counter[str], archives: Sequence[str], ignored: Sequence[str], advice: str) -> str:
-    """`(what lay in a folder without recordings); what to do`. endings: of its files; ignored: what was not entered."""
+def instead(
+    endings: Counter[str], archives: Sequence[str], ignored: Sequence[str], advice: str, skipped: Sequence[str] = ()
+) -> str:
+    """`(what lay in a folder without recordings); what to do`. endings: of its files; ignored: what was not entered;
+    skipped: recordings that cannot be used, with the reason, which say more than endings."""
     parts = [
         f"{count} {'without an ending' if ending == NO_ENDING else ending}" for ending, count in endings.most_common(3)
     ]
     found = f"files found instead: {', '.join(parts)}" if parts else "the folder holds no files"
+    found = skipped[0] if skipped else found
     archives = [path for path in archives if is_archive(path)]
     if archives:
         advice = f"unpack the archives first, in that folder: {command(archives)}"

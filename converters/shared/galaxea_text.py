@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -24,7 +25,15 @@ MAX_JSON = 256 << 20
 
 _NO_TEXTS = frozenset({"", "null", "none"})
 _LATIN = re.compile("[A-Za-z]")
-_CHINESE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_EAST_ASIAN = {
+    "Japanese": re.compile("[\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d]"),
+    "Korean": re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]"),
+    "Chinese": re.compile(
+        "[\u2e80-\u2fff\u3005-\u3007\u3100-\u312f\u31a0-\u31ef\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+    ),
+}
+"""Letters that show a language, the first that fits: Japanese texts have Chinese characters too. Punctuation shows
+none, as annotators type it in English texts as well."""
 
 type Language = Literal["en", "zh"]
 
@@ -170,16 +179,39 @@ def frame_annotations(annotations: Sequence[Annotation], stamps: NDArray[np.int6
     return found
 
 
-def is_chinese_only(text: str) -> bool:
-    """Whether a text has Chinese characters and no English half."""
-    return _english_half(text) is None and bool(_CHINESE.search(text))
+def foreign_only(text: str) -> str:
+    """The language, or script, of a text without an English half; "" where it has one, or is of Latin letters."""
+    return "" if _english_half(text) is not None else _foreign(text)
+
+
+def _foreign(text: str) -> str:
+    """What a text shows not to be English: Chinese, Japanese or Korean characters, or letters of which none is Latin;
+    "" for others."""
+    found = next((name for name, signs in _EAST_ASIAN.items() if signs.search(text)), "")
+    letters = [sign for sign in text if sign.isalpha()]
+    if found or not letters or any("LATIN" in unicodedata.name(sign, "") for sign in letters):
+        return found
+    return unicodedata.name(letters[0], "other").split()[0].title()
+
+
+def warn_foreign(parts: Sequence[Segment], strict: bool) -> list[str]:
+    """A sentence for each language in which alone rows have their text."""
+    counts: dict[str, int] = {}
+    for part in parts:
+        if language := foreign_only(part.text):
+            counts[language] = counts.get(language, 0) + part.last - part.first + 1
+    used = "the coarse task is used" if strict else "option strict_lang uses the coarse task"
+    return [f"{count} frames have {language} text only; {used}" for language, count in counts.items()]
 
 
 def _halves(text: str) -> tuple[str, str]:
-    """(Chinese half, English half) of `Chinese@English`; (text, "") where "@" belongs to a text of Latin letters."""
+    """(Chinese half, English half) of `Chinese@English`, in either order; (text, "") where "@" belongs to a text of
+    Latin letters."""
     first, at, second = text.partition("@")
-    if at and (_CHINESE.search(first) or first.strip().lower() in _NO_TEXTS or not _LATIN.search(first)):
+    if at and (_foreign(first) or first.strip().lower() in _NO_TEXTS or not _LATIN.search(first)):
         return first.strip(), second.strip()
+    if at and _foreign(second):
+        return second.strip(), first.strip()
     return text.strip(), ""
 
 
@@ -189,24 +221,24 @@ def _english_half(text: str) -> str | None:
 
 
 def english(text: str) -> str | None:
-    """The English half, or the whole text where it is not Chinese; None without either."""
+    """The English half, or the whole text where it is of no other language; None without either."""
     if text.lower() in _NO_TEXTS:
         return None
-    return _english_half(text) or (None if _CHINESE.search(text) else text.strip("@ "))
+    return _english_half(text) or (None if _foreign(text) else text.strip("@ "))
 
 
 def training_text(text: str, coarse: str, language: Language, strict: bool) -> str:
     """The instruction of an annotated text.
 
-    en: English half, else the whole text, else the coarse task (strict: also for Chinese-only text). zh: the part
-    before `@`, else as for en.
+    en: English half, else the whole text, else the coarse task (strict: also for text of another language alone). zh:
+    the part before `@`, else as for en.
     """
     if text.lower() in _NO_TEXTS:
         return coarse
     first = _halves(text)[0]
     if language == "zh":
         return first or _english_half(text) or coarse
-    if strict and is_chinese_only(text):
+    if strict and foreign_only(text):
         return coarse
     return _english_half(text) or first or coarse
 

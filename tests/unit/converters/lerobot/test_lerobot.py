@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,13 @@ def test_dataset_that_does_not_fit_is_left_out_and_another_rate_refused(tmp_path
     told = refusal(tmp_path)
     assert "/c: meta/info.json says 30 fps (others: 15)" in told and "lerobot-r1lite' 15" in told
     assert len(converter(fps_labels=[30]).discover(tmp_path).episodes) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+def test_a_dataset_whose_name_is_not_utf8_is_named(tmp_path):
+    write_dataset(tmp_path / "made", Recipe())
+    (tmp_path / "made").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert refusal(tmp_path).endswith("/caf\\udce9: its name is not UTF-8; rename it")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

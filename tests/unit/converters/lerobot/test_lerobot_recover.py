@@ -202,11 +202,11 @@ def schema() -> pa.Schema:
     )
 
 
-def written(lengths: tuple[int, ...]) -> tuple[bytes, pa.Table]:
+def written(lengths: tuple[int, ...], codec: str = "snappy", pages: str = "1.0") -> tuple[bytes, pa.Table]:
     """Bytes of a table without its footer, and the table."""
     rng, tables = np.random.default_rng(0), []
     buffer = io.BytesIO()
-    writer = pq.ParquetWriter(buffer, schema(), compression="snappy", use_dictionary=True)
+    writer = pq.ParquetWriter(buffer, schema(), compression=codec, use_dictionary=True, data_page_version=pages)
     for length in lengths:
         state = pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=6 * length).astype(np.float32)), 6)
         image = pa.array([{"bytes": rng.bytes(50), "path": "p"} for _ in range(length)], schema().field("image").type)
@@ -227,6 +227,29 @@ def test_a_footer_is_made_from_the_pages():
         footer = footer_of(data[:cut], schema())
         assert footer is not None and pq.read_table(io.BytesIO(data[:cut] + footer)).num_rows == rows
     assert footer_of(data[:40], schema()) is None and footer_of(data[:4], schema()) is None
+
+
+@pytest.mark.parametrize("codec", ["snappy", "gzip", "zstd", "none"])
+@pytest.mark.parametrize("pages", ["1.0", "2.0"])
+def test_a_footer_names_how_pages_are_packed(codec, pages):
+    data, table = written((30, 5, 40), codec, pages)
+    footer = footer_of(data[:-9], schema())
+    assert footer is not None
+    assert pq.read_table(io.BytesIO(data[:-9] + footer)).equals(table.slice(0, 35))
+
+
+@pytest.mark.parametrize("codec", ["lz4", "brotli"])
+def test_pages_that_show_no_codec_are_named(codec):
+    data, _ = written((30, 5), codec)
+    with pytest.raises(ValueError, match="neither plain nor packed by snappy, gzip or zstd"):
+        footer_of(data, schema())
+
+
+def test_a_missing_list_of_episodes_is_named(tmp_path):
+    root = write_dataset(tmp_path / "set", Recipe(version="v2.1", lengths=(12, 9), tasks=(0, 1)))
+    (root / "meta/episodes.jsonl").unlink()
+    told = " ".join(converter(recover=True).discover(root).warnings)
+    assert "meta/episodes.jsonl is missing; its episodes are looked for in the tables" in told and "Errno" not in told
 
 
 def test_damaged_pages_end_the_list_without_harm():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +303,10 @@ def test_annotations_without_times_are_left_out(tmp_path, sent):
         ("@", {}, "sort colored blocks"),
         ("@Lift it.", {}, "Lift it."),
         ("Lift it @ home.", {"lang": "zh"}, "Lift it @ home."),
+        ("Lift the block。", {"strict_lang": True}, "Lift the block。"),
+        ("Подними@Lift it.", {}, "Lift it."),
+        ("Lift it.@抬起", {}, "Lift it."),
+        ("Lift it.@抬起", {"lang": "zh"}, "抬起"),
     ],
 )
 def test_training_text(tmp_path, sent, written, options, instruction):
@@ -308,6 +314,38 @@ def test_training_text(tmp_path, sent, written, options, instruction):
     assert episode.instructions[0] == instruction
     chinese = written.startswith("抬起") and "Lift" not in written and options.get("lang", "en") == "en"
     assert rd.warned(episode, "34 frames have Chinese text only") == chinese
+
+
+@pytest.mark.parametrize(
+    ("written", "language"),
+    [
+        ("ブロックを持ち上げる", "Japanese"),
+        ("赤い箱に入れる", "Japanese"),
+        ("블록을 들어 올리기", "Korean"),
+        ("Подними блок", "Cyrillic"),
+        ("抬起・放下", "Chinese"),
+    ],
+)
+def test_a_text_of_another_language_is_called_by_it(tmp_path, sent, written, language):
+    told = annotated(tmp_path, sent, [r1.annotation(written, 0, 9)])
+    assert (
+        rd.warned(told, f"34 frames have {language} text only; option strict_lang") and told.instructions[0] == written
+    )
+    strict = annotated(tmp_path, sent, [r1.annotation(written, 0, 9)], strict_lang=True)
+    assert rd.warned(strict, f"34 frames have {language} text only; the coarse task")
+    assert strict.instructions == ("sort colored blocks",)
+    both = annotated(tmp_path, sent, [r1.annotation(f"{written}@Lift it.", 0, 9)])
+    assert both.instructions[0] == "Lift it." and not rd.warned(both, "text only")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+def test_a_folder_whose_name_is_not_utf8_is_named(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)  # noqa: PTH102 (bytes)
+    with open(folder + b"/take.mcap", "wb"):  # noqa: PTH123 (bytes)
+        pass
+    with pytest.raises(UsageError, match=r"not entered: caf\\udce9 \(its name is not UTF-8; rename it\)"):
+        discover(tmp_path)
 
 
 def test_archives_beside_recordings_are_named(tmp_path):
