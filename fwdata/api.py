@@ -54,7 +54,7 @@ from fwdata.evidence.claims import (
     UnitClaim,
 )
 from fwdata.images.video import VideoHeader, VideoPacket
-from fwdata.io import Json, json_fault, shortened
+from fwdata.io import Json, json_fault, shortened, text_fault
 from fwdata.manifest import Manifest
 from fwdata.pipeline.guarded_open import opening
 
@@ -322,6 +322,10 @@ class Episode:
     def _texts(self) -> Iterator[str]:
         if not self.instructions or not all(text.strip() for text in self.instructions):
             yield "the recording has no instruction text"
+        for text in (self.task, *self.instructions, *(part.instruction for part in self.segments or ())):
+            if fault := text_fault(text):
+                yield f"the task or an instruction has {fault}"
+                break
         longest = max(len(text) for text in (self.task, *self.instructions))
         if longest > MAX_TEXT:
             yield f"the task or an instruction has {longest} characters; at most {MAX_TEXT} are taken"

@@ -26,6 +26,7 @@ from fwdata.errors import (
     INTERRUPTED,
     FwdataError,
     MissingLibrary,
+    UsageError,
 )
 from fwdata.io import plain_json, refuse_url
 
@@ -146,6 +147,8 @@ def _with_local_paths(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, value in options.items():
             for path in value if isinstance(value, list) else [value]:
                 in_memory |= isinstance(path, str | Path) and str(path).startswith("memory:/")
+                if (isinstance(path, Path) and path == Path()) or (path == "" and name in (*WRITTEN, "target")):
+                    _refuse_empty(name)
                 if isinstance(path, Path) and name != "store":
                     refuse_url(path, f"{name.upper().replace('_', '-')} takes a path of this machine")
                     if name in WRITTEN:
@@ -158,6 +161,15 @@ def _with_local_paths(function: Callable[..., Any]) -> Callable[..., Any]:
         return done
 
     return checked
+
+
+def _refuse_empty(name: str) -> None:
+    """UsageError where an empty text was typed for a path, which would mean the current folder."""
+    if any(typed == "" or (typed.startswith("--") and typed.endswith("=")) for typed in sys.argv[1:]):
+        raise UsageError(
+            f"{name.upper().replace('_', '-')} is an empty path, as of a shell variable that is not set; give `.` for "
+            "the current folder"
+        )
 
 
 def usage_errors() -> tuple[type[Exception], type[Exception]]:

@@ -114,6 +114,8 @@ def json_fault(value: object, where: str) -> str | None:
         for key, below in value.items():
             if not isinstance(key, str):
                 return f"{where} has the key {key!r}, which is not text"
+            if fault := text_fault(key):
+                return f"{where} has a key with {fault}"
             if fault := json_fault(below, f"{where}.{key}"):
                 return fault
         return None
@@ -121,9 +123,20 @@ def json_fault(value: object, where: str) -> str | None:
         return next((fault for i, v in enumerate(value) if (fault := json_fault(v, f"{where}[{i}]"))), None)
     if isinstance(value, float) and not math.isfinite(value):
         return f"{where} is {value}, which JSON does not have"
+    if isinstance(value, str) and (fault := text_fault(value)):
+        return f"{where} has {fault}"
     if value is None or isinstance(value, bool | int | float | str):
         return None
     return f"{where} is {shortened(repr(value))} of type {type(value).__name__}"
+
+
+def text_fault(text: str) -> str | None:
+    """What of a text UTF-8 does not have; None where it has all."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half of a character (U+{ord(text[error.start]):04X}), which is no text: {shortened(ascii(text))}"
+    return None
 
 
 def shortened(text: str, most: int = 60) -> str:

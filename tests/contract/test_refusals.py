@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -101,6 +102,12 @@ DATA = [
     Refused("convert toy empty --out new.zarr", "holds no .npz recording", before=lambda f: (f / "empty").mkdir()),
     Refused("convert toy bad --out new.zarr", "none of the 1 recordings", before=text("bad/task/take0.npz")),
     Refused("convert toy bad --out new.zarr --on-error fail", "take0.npz", before=text("bad/task/take0.npz")),
+    Refused("convert toy '' --out new.zarr", "RAW is an empty path"),
+    Refused("convert toy raw '' --out new.zarr", "RAW is an empty path"),
+    Refused("convert toy raw --out ''", "OUT is an empty path, as of a shell variable that is not set"),
+    Refused("convert toy raw --out=", "OUT is an empty path"),
+    Refused("copy toy.zarr ''", "TARGET is an empty path"),
+    Refused("merge toy.zarr merged.zarr --out ''", "OUT is an empty path"),
     Refused("convert toy raw --out notes.txt", "is a file", before=text("notes.txt")),
     Refused("convert toy raw --out mine", "is no", before=text("mine/notes.txt")),
     Refused("convert toy raw --out toy.zarr --set prefix=x", "options.prefix is", EXIT_DAMAGED),
@@ -289,7 +296,7 @@ def assert_refused(
     before = as_made if case.before is unchanged else everything(world)
     workers = ["--workers", "0"] if case.line.startswith(("convert", "repair")) else []
     json = [] if "--json" in case.line else ["--json"]
-    monkeypatch.setattr(sys, "argv", [program, *case.line.split(), *workers, *json])
+    monkeypatch.setattr(sys, "argv", [program, *shlex.split(case.line), *workers, *json])
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fwdata.api import BadEpisode, Discovery, Episode, UsageError
+from fwdata.api import BadEpisode, Discovery, Episode, EpisodeSegment, UsageError
 
 
 def episode(**changes: Any) -> Episode:
@@ -51,6 +51,19 @@ def test_a_cast_that_would_lose_something_is_refused(changes: dict[str, Any], sa
         episode(**changes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"instructions": ("lift it", "lift \ud83d")},
+        {"task": "lift\udce9"},
+        {"segments": (EpisodeSegment(0, 3, "lift \ud83d", {}),)},
+    ],
+)
+def test_half_of_a_character_is_no_text(changes: dict[str, Any]) -> None:
+    with pytest.raises(BadEpisode, match="the task or an instruction has half of a character"):
+        episode(**changes)
+
+
 def test_all_faults_are_in_one_message() -> None:
     with pytest.raises(BadEpisode) as refused:
         episode(state=np.zeros(4), action=np.zeros((4, 2), complex), valid=np.array([3, 1, 1, 1]), instructions=())
@@ -72,6 +85,8 @@ def test_all_faults_are_in_one_message() -> None:
         ({"a": {1: "x"}}, "metadata.a has the key 1, which is not text"),
         ({"a": [0.5, float("nan")]}, r"metadata.a\[1\] is nan, which JSON does not have"),
         ({"warnings": ["dark"]}, "metadata must not hold 'warnings': it is a field of Episode of that name"),
+        ({"told": ["put \ud83d"]}, r"metadata.told\[0\] has half of a character \(U\+D83D\), which is no text: 'put"),
+        ({"\udcff": 1}, r"metadata has a key with half of a character \(U\+DCFF\)"),
         ({"camera_sizes": {}}, "metadata must not hold 'camera_sizes': fwdata stores them from `cameras`"),
     ],
 )
