@@ -32,8 +32,9 @@ are converted."""
 SHOWN_SHARE, MIN_SHOWN, MAX_SHOWN = 10, 10, 20
 """All detectors see the images of one recording in ten that is converted, at least 10 and at most 20."""
 
-EVERY_FRAME = 4
-"""Of those, the recordings whose videos of a real robot are looked at frame by frame; of others every second one."""
+EVERY_FRAME, EVERY_FRAME_LONG, LONG = 4, 2, 300
+"""Of those, the recordings whose videos of a real robot are looked at frame by frame, and of how many where they have
+at least so many rows; of others every second frame."""
 
 MOST_COMPARED = 2_000
 """Recordings up to which what all of them are compared by, some 4 kB of each, is kept while they are converted: that
@@ -56,8 +57,8 @@ class EvidenceGate:
     """(detector, subject) that the first episodes confirmed."""
     shown: frozenset[str] = frozenset()
     """Ids of the recordings whose images all detectors see; those of others only the light ones."""
-    closely: frozenset[str] = frozenset()
-    """Ids of those of them whose videos are looked at frame by frame."""
+    closely: tuple[str, ...] = ()
+    """Ids of those of them whose videos are looked at frame by frame; where they are long, of the first of these."""
     compares: bool = True
     """Whether what all episodes are compared by is made of their rows as they are converted; else of the store."""
 
@@ -66,7 +67,10 @@ class EvidenceGate:
         video = any(camera.encoding == "video" for camera in episode.cameras.values())
         if recording not in self.shown:
             return LIGHT_VIDEO_EVERY if video else LIGHT_EVERY
-        return 2 if video and not episode.conventions.simulated and recording not in self.closely else 1
+        if not video or episode.conventions.simulated:
+            return 1
+        most = EVERY_FRAME_LONG if len(episode.state) >= LONG else EVERY_FRAME
+        return 1 if recording in self.closely[:most] else 2
 
     def reason(self, measurement: EpisodeMeasurement) -> str | None:
         """Why a recording must be left out, or None."""
@@ -95,7 +99,7 @@ def gate_of(
     """What workers need of the verdicts of the first episodes. recordings: all that are converted."""
     sure = ((v.detector, v.subject) for v in verdicts if v.verdict == "confirmed" and v.episodes_for >= 3)
     shown = shown_recordings(recordings)
-    closely = frozenset(recording.id for recording in spread(shown, EVERY_FRAME))
+    closely = tuple(dict.fromkeys(each.id for most in (EVERY_FRAME_LONG, EVERY_FRAME) for each in spread(shown, most)))
     ids = frozenset(recording.id for recording in shown)
     return EvidenceGate(dict(accepted), frozenset(sure), ids, closely, len(recordings) <= MOST_COMPARED)
 
