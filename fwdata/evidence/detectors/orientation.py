@@ -108,8 +108,8 @@ class WristLeftRight(ImageDirection):
 
 
 class QuarterTurn(Detector):
-    """f5: a fixed camera is not turned by 90 degrees: what rises goes neither left nor right in its image, and things
-    move where camera poses say that the end effector does."""
+    """f5: a camera is not turned by 90 degrees: what rises goes neither left nor right in a fixed one's image, things
+    move where camera poses say that the end effector does, and to the side where a pose says so of one on an arm."""
 
     name, code, question, action = "camera_quarter_turn", "f5", "camera upright", "stop"
     advice = "turn the images in the recordings back"
@@ -117,8 +117,8 @@ class QuarterTurn(Detector):
     needs_images = True
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
-        """One verdict per fixed camera of which both directions are known, or where things move in it; no evidence for
-        others that neither a layout nor a pose tells anything about."""
+        """One verdict per fixed camera of which both directions are known, or where things move in it, and per camera
+        on an arm whose pose is known; no evidence for others that neither a layout nor a pose tells anything about."""
         claims = {claim.name: claim for claim in episode.claims.cameras}
         found = []
         for name in episode.thumbnails:
@@ -128,6 +128,8 @@ class QuarterTurn(Detector):
             known = claim.up is not None and claim.right is not None and episode.claims.position is not None
             if not told:
                 found.append(self.abstain("no layout or camera pose tells it", subject=name, decided=UPRIGHT))
+            elif claim.mounted and claim.motion is not None:
+                found.append(self._mounted(episode, claim))
             elif not claim.mounted and (posed or known):
                 found.append(self._one(episode, claim))
         return tuple(found)
@@ -165,6 +167,29 @@ class QuarterTurn(Detector):
             action=self.action if episode.claims.layout else "warn",
         )
 
+    def _mounted(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
+        """By the motion to its side, as a pose says little of that up and down."""
+        assert claim.motion is not None
+        right = smooth(claim.motion[:, 0].astype(np.float64))
+        if len(right) < MIN_ROWS or not right.any():
+            reason = "nothing moves" if len(right) >= MIN_ROWS else f"{len(right)} rows"
+            return self.abstain(reason, subject=claim.name, decided=UPRIGHT)
+        motion = episode.motion[claim.name].translation
+        across, along = (correlation(smooth(motion[:, axis]), right) for axis in (0, 1))
+        words, more, less = f"to the side {across:+.2f}, up or down {along:+.2f}", abs(across), abs(along)
+        if max(more, less) < POSE_LIMIT or min(more, less) > CROSSED:
+            return self.abstain(f"correlation {words}", subject=claim.name, decided=UPRIGHT)
+        return self.verdict(
+            "confirmed" if more > less else "contradicted",
+            words,
+            subject=claim.name,
+            value=round(more, 4),
+            n=len(right),
+            decided=UPRIGHT,
+            measured=UPRIGHT if more > less else "turned by 90 degrees",
+            action="warn",
+        )
+
     def _moved(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
         up, right = (_DIRECTIONS[name].world(episode, claim) for name in ("up", "right"))
         silent = up[2] or right[2] or (f"{len(up[0])} rows" if len(up[0]) < MIN_ROWS else "")
@@ -194,8 +219,9 @@ class QuarterTurn(Detector):
         )
 
 
-UPRIGHT, QUARTER_LIMIT = image_places.AS_IT_IS, 0.8
-"""What is expected, and the least correlation of both directions with the other one's motion."""
+UPRIGHT, QUARTER_LIMIT, CROSSED = image_places.AS_IT_IS, 0.8, 0.5
+"""What is expected, the least correlation of both directions with the other one's motion, and the largest of a camera
+on an arm in the direction that it is not told by: 0.31 in genuine recordings."""
 
 _DIRECTIONS: dict[Direction, ImageDirection] = {"up": UpDown(), "right": LeftRight()}
 

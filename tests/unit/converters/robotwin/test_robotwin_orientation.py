@@ -76,6 +76,15 @@ def test_a_mirrored_wrist_camera_contradicts_its_poses(tmp_path, number, camera,
     assert turn == "as recorded" or verdict.measured == "mirrored"
 
 
+@pytest.mark.parametrize(("number", "camera"), [(0, "left_camera"), (1, "right_camera")])
+@pytest.mark.parametrize("turn", [(1, 1), (1, -1), 1, 2, 3])
+def test_a_wrist_camera_turned_by_90_degrees_contradicts_its_poses(tmp_path, number, camera, turn):
+    verdict = _verdicts(_genuine(tmp_path, number, camera, turn), camera)["camera_quarter_turn"]
+    quarter = isinstance(turn, int) and turn != 2
+    assert verdict.measured == ("turned by 90 degrees" if quarter else "an upright image")
+    assert verdict.verdict == ("contradicted" if quarter else "confirmed") and verdict.action == "warn"
+
+
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turned_head_camera_contradicts_its_pose(tmp_path, turn):
     found = _verdicts(_genuine(tmp_path, 0, "head_camera", TURNS[turn]), "head_camera")
