@@ -24,7 +24,7 @@ from converters.libero.neighbours import kept_of_file
 from converters.libero.options import LiberoOptions
 from converters.libero.orientation import orient, rotation_of
 from converters.libero.outcome import remarks
-from converters.libero.stored import agreeing, effect_row
+from converters.libero.stored import agreeing, effect_row, reordered
 from converters.shared import conventions as claims
 from converters.shared.hdf5 import open_recording
 from fwdata.api import (
@@ -215,9 +215,8 @@ class LiberoConverter:
         if self.options.absolute_actions:
             turning = tuple(replace(claim, command=()) for claim in found.rotations)
             found = replace(found, action="absolute", rotations=turning)
-        return replace(
-            found, rate=RateClaim(self.manifest.fps.hz, attributes.control_freq, clock=ticking.hz if ticking else None)
-        )
+        rate = RateClaim(self.manifest.fps.hz, attributes.control_freq, clock=ticking.hz if ticking else None)
+        return replace(found, rate=rate, reordered=reordered(self.manifest))
 
     def _check_meaning(self, name: str, demo: hdf5.Demo) -> None:
         """BadEpisode where the actions are absolute targets and the option does not say so, or the reverse."""

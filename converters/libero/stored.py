@@ -29,7 +29,14 @@ def stored_conventions(
     if options.absolute_actions:
         found = replace(found, action="absolute", rotations=tuple(replace(c, command=()) for c in found.rotations))
     rate = RateClaim(manifest.fps.hz, _number(metadata, "fps_label"), clock=_number(metadata, "fps_clock"))
-    return replace(found, rate=rate, effect_row=effect_row(metadata), options=agreeing(manifest, options, metadata))
+    found = replace(found, rate=rate, effect_row=effect_row(metadata), reordered=reordered(manifest))
+    return replace(found, options=agreeing(manifest, options, metadata))
+
+
+def reordered(manifest: Manifest) -> bool:
+    """`Conventions.reordered`: whether the view stitches the manifest's two cameras the other way round."""
+    cameras = manifest.cameras
+    return len(cameras) == 2 and manifest.stitch.cameras == tuple(reversed(cameras))
 
 
 def _number(metadata: Mapping[str, Json], key: str) -> float | None:

@@ -381,8 +381,8 @@ def _claims(
     manifest: Manifest, names: tuple[tuple[str, ...], tuple[str, ...]], scale: GripperScale, check_rate: bool
 ) -> Conventions:
     wrists = ("left_wrist_rgb", "right_wrist_rgb")
-    found = claims.two_arms("r1lite", "absolute", names, scale, wrists)
-    options = claims.swapped_wrists(manifest.cameras, wrists)
+    found = claims.two_arms("r1lite", "absolute", names, scale, claims.as_stitched(manifest, wrists))
+    options = claims.swapped_wrists(manifest, wrists)
     options |= claims.scale_option(scale)
     if not manifest.options.get("gripper_unit"):
         kinds = zip(("state", "action"), names, strict=True)

@@ -19,7 +19,7 @@ def conventions(manifest: Manifest, names: Names, label: float | None, about: Ma
     known = (fps.nominal,) if fps.nominal else ()
     recorded = manifest.options.get("actions", "next_state") == "recorded"
     meaning: ActionMeaning = "absolute" if recorded else "next_state"
-    found = claims.two_arms("robotwin", meaning, names, "unit", wrists)
+    found = claims.two_arms("robotwin", meaning, names, "unit", claims.as_stitched(manifest, wrists))
     rate = RateClaim(fps.hz, label, known)
     options = agreeing(manifest, label, about)
     return replace(found, rate=rate, colour=_shown_colours(about), one_start=True, simulated=True, options=options)
@@ -28,7 +28,7 @@ def conventions(manifest: Manifest, names: Names, label: float | None, about: Ma
 def agreeing(manifest: Manifest, label: float | None, about: Mapping[str, Json]) -> dict[str, str]:
     """`Conventions.options`: what would agree with the opposite of each decision. about: metadata of the episode."""
     recorded = manifest.options.get("actions", "next_state") == "recorded"
-    found = claims.rate_option(label) | claims.swapped_wrists(manifest.cameras, ("left_camera", "right_camera"))
+    found = claims.rate_option(label) | claims.swapped_wrists(manifest, ("left_camera", "right_camera"))
     found["action_meaning"] = f"--actions {'next_state' if recorded else 'recorded'}"
     orders = about.get("colour_order")
     stored = set(orders.values()) if isinstance(orders, dict) else set()

@@ -21,6 +21,7 @@ from fwdata.api import (
     RotationClaim,
     UnitClaim,
 )
+from fwdata.manifest import Manifest
 
 FINGER = 0.045
 """Largest opening of one Panda finger in m, some millimetres above the joint's 0.04."""
@@ -134,12 +135,25 @@ def order_option(detector: str, cameras: Sequence[str]) -> dict[str, str]:
     return {detector: f"stitch.cameras: [{', '.join(cameras)}]"}
 
 
-def swapped_wrists(cameras: Sequence[str], wrists: tuple[str, str]) -> dict[str, str]:
-    """The manifest key that stitches both wrist cameras the other way round; {} where the manifest has not both."""
-    if not set(wrists) <= set(cameras):
-        return {}
-    other = {wrists[0]: wrists[1], wrists[1]: wrists[0]}
-    return order_option("wrists_exchanged", [other.get(name, name) for name in cameras])
+def as_stitched(manifest: Manifest, wrists: tuple[str, str]) -> tuple[str, str]:
+    """The cameras that are taken for the left and the right arm's.
+
+    Where a view stitches nothing but these two the other way round, the right one is taken for the left arm's.
+    """
+    exchanged = manifest.stitch.cameras == _exchanged(manifest.cameras, wrists) != manifest.cameras
+    return (wrists[1], wrists[0]) if exchanged else wrists
+
+
+def swapped_wrists(manifest: Manifest, wrists: tuple[str, str]) -> dict[str, str]:
+    """The manifest key that stitches both wrist cameras the other way round; {} where the view has not both."""
+    stitched = manifest.stitch.cameras
+    return order_option("wrists_exchanged", _exchanged(stitched, wrists)) if set(wrists) <= set(stitched) else {}
+
+
+def _exchanged(cameras: Sequence[str], pair: tuple[str, str]) -> tuple[str, ...]:
+    """The cameras with two of them exchanged."""
+    other = {pair[0]: pair[1], pair[1]: pair[0]}
+    return tuple(other.get(name, name) for name in cameras)
 
 
 def is_gripper(name: str) -> bool:

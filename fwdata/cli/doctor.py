@@ -161,5 +161,7 @@ def _print_group(group: FindingGroup) -> None:
             print(f"    episodes: {', '.join(finding.episodes[:EXAMPLES])}{more}")
         if finding.command:
             print(f"    fix: {finding.command}")
+        elif finding.severity != "note":
+            print("    fix: no option of fwdata; mend the recordings, or leave them out")
     if len(group.findings) > EXAMPLES:
         print(f"  and {len(group.findings) - EXAMPLES} more (--json lists them)")

@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from fwdata.doctor.caches import cache_findings
+from fwdata.doctor.conventions import beside_the_view
 from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine
 from fwdata.doctor.findings import ORDER, Checkup, CountedShare, DoctorFinding, listed
-from fwdata.doctor.remedies import Patient, command_in, flags_of, remedy
+from fwdata.doctor.remedies import Patient, flags_of, remedy
 from fwdata.evidence import sentences
 from fwdata.evidence.records import Severity
 from fwdata.pipeline.stored_episode import episode_input
@@ -37,8 +38,8 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
 
     Memory: one episode at a time, and some 2 kB of each (1.6 measured). StoreDamaged where a checksum does not hold.
     """
-    cameras, given = store.manifest.stitch.cameras, flags_of(store.manifest)
-    patient = Patient(store.location, store.source, is_store=True, cameras=cameras, given=given)
+    stitch, given = store.manifest.stitch, flags_of(store.manifest)
+    patient = Patient(store.location, store.source, True, stitch.cameras, given, stitch.camera_size, store.cameras)
     record = read_evidence(store.files)
     accepted = record.accepted() if record else {}
     examination = Examination(patient, store.manifest, len(store.episodes), accepted)
@@ -86,7 +87,7 @@ def _recorded(record: DatasetEvidence | None, found: Sequence[DoctorFinding], pa
         reason = record.accepted().get(verdict.detector) if record else None
         sentence = f"recorded when it was converted: {sentences.contradiction(verdict)}"
         command = remedy(patient, verdict, verdict.episodes_for + verdict.against)
-        again.append(DoctorFinding.of_verdict(verdict, sentence, reason, command))
+        again.append(beside_the_view(DoctorFinding.of_verdict(verdict, sentence, reason, command), patient))
     return again
 
 
@@ -108,12 +109,12 @@ def left_out_finding(
     kinds = sorted(group_warnings((item.source, item.reason) for item in items), key=lambda kind: -kind.count)
     listing = "; ".join(f"{kind.count} times: {kind.text}{'' if kind.same else ', and the like'}" for kind in kinds[:3])
     sentence = f"{len(items)} of {len(items) + episodes} recordings are left out ({listing})"
-    retry = patient.is_store and name == "quarantined"
     sources = [item.source for item in items]
-    command = patient.retry() if retry else ""
-    if name == "unreadable":
-        command = command_in(kinds[0].text) or patient.option_in(kinds[0].text)
-        command = command or patient.without(sources, len(items) + episodes)
+    command, fetch = "", patient.fetching(kinds[0].text)
+    if patient.is_store and name == "quarantined":
+        command = f"{fetch} && {patient.retry()}" if fetch else f"{patient.retry()}  # once they can be read"
+    elif name == "unreadable":
+        command = fetch or patient.option_in(kinds[0].text) or patient.without(sources, len(items) + episodes)
     shares = tuple(CountedShare(kind.text, kind.count, len(items) + episodes) for kind in kinds)
     first = listed(sources)
     return DoctorFinding(severity, name, sentence, "", float(len(items)), first, len(items), command, shares=shares)

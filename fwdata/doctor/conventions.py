@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fwdata.doctor.findings import DoctorFinding
-from fwdata.doctor.remedies import Patient, remedy
+from fwdata.doctor.remedies import OF_CAMERA, Patient, remedy
 from fwdata.evidence import sentences
 from fwdata.evidence.detectors.duplicates import DuplicateEpisodes
 from fwdata.evidence.detectors.rows import RowQuality
 from fwdata.evidence.detectors.text import InstructionNearMisses
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, RowTrace, Verdict
+from fwdata.evidence.records import FROZEN, DatasetVerdict, EpisodeMeasurement, RowTrace, Verdict
 
 OWN_WORDS = {DuplicateEpisodes.name, InstructionNearMisses.name}
 """Detectors whose verdict is a sentence by itself."""
@@ -30,14 +30,28 @@ def convention_findings(
     reason to keep what was decided; such a contradiction is a note.
     """
     found = []
+    dead = {v.subject for v in verdicts if v.detector in OF_CAMERA and v.action == "stop"}
+    mended = (
+        replace(patient, cameras=()) if dead and dead.issuperset(patient.cameras) else patient
+    )  # none would be left
+    frozen = [v.detector for v in verdicts if v.detector == FROZEN and v.action == "stop"]
     for verdict in verdicts:
         if not verdict.against or verdict.detector == RowQuality.name:
             continue
         reason = accepted.get(verdict.detector)
         known = sentences.suiting(verdict, verdicts, options)
-        command = remedy(patient, verdict, total, sentences.option_for(verdict, known))
-        found.append(DoctorFinding.of_verdict(verdict, _sentence(verdict), reason, command))
+        command = remedy(mended, verdict, total, sentences.option_for(verdict, known), frozen)
+        found.append(beside_the_view(DoctorFinding.of_verdict(verdict, _sentence(verdict), reason, command), patient))
     return found
+
+
+def beside_the_view(finding: DoctorFinding, patient: Patient) -> DoctorFinding:
+    """The finding; a note where it is about a camera that the view leaves out, so that training never sees it."""
+    unseen = patient.leaves_out(finding.subject)
+    if not unseen:
+        return finding
+    sentence = f"{finding.sentence}; the view does not stitch {' and '.join(unseen)}"
+    return replace(finding, severity="note", sentence=sentence, command="")
 
 
 def _sentence(verdict: DatasetVerdict) -> str:

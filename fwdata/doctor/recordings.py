@@ -43,8 +43,16 @@ def check_recordings(
     Reads every recording once, and the images of at most 20. Raises what `fwdata.pipeline.run.convert` raises for roots
     that hold nothing.
     """
-    cameras = request.manifest.stitch.cameras
-    patient = Patient(request.where(), request.source, is_store=False, cameras=cameras, given=tuple(given))
+    stitch = request.manifest.stitch
+    patient = Patient(
+        request.where(),
+        request.source,
+        False,
+        stitch.cameras,
+        tuple(given),
+        stitch.camera_size,
+        request.manifest.cameras,
+    )
     losses = RetryThenLeaveOut(lambda task: f"examining {task[1].source}", "examine fewer folders", "reading this file")
     unread: list[Unreadable] = []
     with WorkerPool(request.workers, request.memory) as pool:

@@ -7,10 +7,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from json import dumps
+from pathlib import Path
 
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict
 from fwdata.evidence.registry import find_detector
-from fwdata.manifest import Manifest, load_manifest, manifest_names
+from fwdata.images.layouts import nearest_size
+from fwdata.manifest import IMAGE_STEP, Manifest, load_manifest, manifest_names
 from fwdata.pipeline.registry import filled_options
 
 
@@ -28,6 +30,25 @@ class Patient:
     """Cameras that are stitched."""
     given: tuple[str, ...] = ()
     """Flags of the conversion that the user gave already, as typed; of a store those that give its manifest again."""
+    camera_size: tuple[int, int] = (IMAGE_STEP, IMAGE_STEP)
+    """(height, width) in pixels that every camera is resized to before it is stitched."""
+    stored: tuple[str, ...] = ()
+    """All cameras, those too that are not stitched."""
+
+    @property
+    def raw(self) -> str:
+        """The recordings as the command line takes them, quoted; RAW where only the store is known."""
+        return "RAW" if self.is_store else shlex.quote(self.where)
+
+    def fetching(self, text: str) -> str:
+        """The command that a reason gives, done in the folder of the recordings; empty where it gives none."""
+        is_file = not self.is_store and Path(self.where).is_file()
+        return command_in(text, shlex.quote(str(Path(self.where).parent)) if is_file else self.raw)
+
+    def leaves_out(self, subject: str) -> tuple[str, ...]:
+        """Cameras of a subject such as "image and wrist_image" that the store holds and the view does not stitch."""
+        names = subject.split(" and ")
+        return tuple(name for name in names if name in self.stored and name not in self.cameras)
 
     def convert(self, *options: str) -> str:
         """`fwdata convert` of the recordings with further options."""
@@ -35,8 +56,7 @@ class Patient:
         if any(option.startswith("--manifest") for option in options) and "--manifest" in given:
             at = given.index("--manifest")
             given = given[:at] + given[at + 2 :]
-        raw = "RAW" if self.is_store else shlex.quote(self.where)
-        return " ".join(["fwdata convert", self.source, raw, "--out NEW.zarr", *map(shlex.quote, given), *options])
+        return " ".join(["fwdata convert", self.source, self.raw, "--out NEW.zarr", *map(shlex.quote, given), *options])
 
     def retry(self) -> str:
         """A conversion to the same store that tries what was quarantined again."""
@@ -49,10 +69,27 @@ class Patient:
         ]
         return " ".join([*again, "--retry-quarantined"])
 
-    def view(self, *settings: str) -> str:
-        """`fwdata view --set` on the store; on one that is still to be made for recordings."""
+    def view(self, *settings: str, accept: Sequence[str] = ()) -> str:
+        """`fwdata view --set` on the store; for recordings after a conversion to a new one.
+
+        accept: detectors that stop that conversion although the view makes their findings good.
+        """
         store = shlex.quote(self.where) if self.is_store else "NEW.zarr"
-        return " ".join(["fwdata view", store, *(f"--set {shlex.quote(setting)}" for setting in settings)])
+        change = " ".join(["fwdata view", store, *(f"--set {shlex.quote(setting)}" for setting in settings)])
+        if self.is_store:
+            return change
+        kept = (f"--accept {name}={shlex.quote('the view makes it good')}" for name in dict.fromkeys(accept))
+        return f"{self.convert(*kept)} && {change}"
+
+    def stitching(self, cameras: Sequence[str]) -> tuple[str, ...]:
+        """Settings of a view that stitches these cameras side by side, in the nearest size that can be encoded."""
+        settings = ("stitch.layout=horizontal", f"stitch.cameras=[{', '.join(cameras)}]")
+        height, width = self.camera_size
+        joined = height, width * len(cameras)
+        if not any(side % IMAGE_STEP for side in joined):
+            return settings
+        size = nearest_size("horizontal", len(cameras), self.camera_size, joined, IMAGE_STEP)
+        return (*settings, f"stitch.size=[{size[0]}, {size[1]}]") if size else settings
 
     def without(self, episodes: Sequence[str], total: int, count: int | None = None) -> str:
         """A conversion that leaves episodes out; nothing where they are more than half of all `total`.
@@ -77,6 +114,9 @@ class Patient:
 
     def option_in(self, text: str) -> str:
         """A conversion with the option that a warning of the converter names; empty where it names none."""
+        flag = _FLAG.search(text)
+        if flag is not None:
+            return self.convert(flag.group(1))
         found = _OPTION.search(text)
         if found is None:
             return ""
@@ -107,6 +147,9 @@ _OPTION = re.compile(
 """An option that a warning names, such as "option clock = shift" or "option task sets another"."""
 
 
+_FLAG = re.compile(r"(--[a-z][a-z-]* [\w.=-]+) (?:reads|takes|gives|keeps|converts)\b")
+"""A flag that a reason names, such as "--colour rgb reads it as the video"."""
+
 _COMMAND = re.compile(
     r"git lfs install && git lfs pull(?: --include '[^']*')?|hf download [^;,()`]+|git xet checkout"
     r"|git annex get '[^']*'|pip install \w+|find \. .+? \{\} \\;"
@@ -114,10 +157,22 @@ _COMMAND = re.compile(
 """A command that the reason of a recording left out gives: it fetches or unpacks the content."""
 
 
-def command_in(text: str) -> str:
-    """The command that a reason gives; empty where it gives none."""
+_BEGINS = re.compile(r"(?:^|(?<=&& ))(?:(git )|find \. )")
+"""Where a command begins that works in the folder of the recordings."""
+
+
+def command_in(text: str, where: str = "") -> str:
+    """The command that a reason gives; empty where it gives none.
+
+    where: the folder of the recordings, quoted, for the commands that work in it; empty: it is not known.
+    """
     found = _COMMAND.search(text)
-    return found.group().strip() if found else ""
+    if found is None:
+        return ""
+    command = found.group().strip()
+    if not where:
+        return command
+    return _BEGINS.sub(lambda begun: f"git -C {where} " if begun[1] else f"find {where} ", command)
 
 
 SINGLE = {
@@ -146,15 +201,24 @@ TEXTS = {
     "instruction_garbled",
 }
 
-PER_EPISODE = SINGLE | OF_CAMERA | TEXTS | {"column_units", "duplicate_episodes"}
+PER_EPISODE = SINGLE | OF_CAMERA | TEXTS | {"column_units", "duplicate_episodes", "one_scale"}
 """Detectors whose finding is fixed by leaving the episodes out."""
 
 IN_THE_RECORDING = SINGLE | {"state_delay", "camera_delay", "gripper_open_end"}
 """Detectors whose finding no manifest can correct; what was decided is kept, or the data are recorded again."""
 
+_ORDER = "stitch.cameras: "
+"""How an option begins that stitches the cameras in another order."""
 
-def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = "") -> str:
-    """The command for what a verdict found. total: episodes; option: flag or manifest key that agrees with the data."""
+
+def remedy(
+    patient: Patient, verdict: DatasetVerdict, total: int, option: str = "", stopping: Sequence[str] = ()
+) -> str:
+    """The command for what a verdict found.
+
+    total: episodes; option: flag or manifest key that agrees with the data; stopping: other detectors that stop, too,
+    for exchanged cameras alone.
+    """
     if verdict.verdict in ("confirmed", "mixed"):  # what would suit the exceptions would be wrong for the others
         fix = patient.without(verdict.episodes, total, verdict.against)
         kinds = bool(option) or verdict.detector not in PER_EPISODE | IN_THE_RECORDING  # of recordings, both right
@@ -162,6 +226,11 @@ def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = 
             fix = patient.apart(verdict.episodes, verdict.against, option if option.startswith("--") else "")
         if fix:
             return fix
+    if verdict.detector == "one_scale" and 2 * verdict.against >= verdict.episodes_for + verdict.against:
+        return patient.apart(verdict.episodes, verdict.against, "")  # either kind may be the right one
+    if option.startswith(_ORDER) and verdict.action != "note":
+        order = f"stitch.cameras={option.removeprefix(_ORDER)}"
+        return patient.view(order, accept=[verdict.detector, *stopping] if verdict.action == "stop" else ())
     if option and (option.startswith("--") or verdict.action == "stop"):
         return patient.convert(option if option.startswith("--") else f"--manifest CORRECTED.yaml  # {option}")
     if verdict.detector in PER_EPISODE:
@@ -173,9 +242,9 @@ def remedy(patient: Patient, verdict: DatasetVerdict, total: int, option: str = 
         dropped = verdict.subject.split(" and ")[-1]
         others = [name for name in patient.cameras if name != dropped]
         if dropped in patient.cameras and others:
-            return patient.view("stitch.layout=horizontal", f"stitch.cameras=[{', '.join(others)}]")
+            return patient.view(*patient.stitching(others), accept=[verdict.detector] * (verdict.action == "stop"))
     if verdict.action == "note":
         return ""
-    if verdict.detector in IN_THE_RECORDING:
-        return patient.convert(f"--accept {verdict.detector}=WHY")
-    return patient.convert(f"--manifest CORRECTED.yaml  # {find_detector(verdict.detector).advice}")
+    return patient.convert(
+        f"--accept {verdict.detector}=WHY  # keeps it as it is; to correct it: {find_detector(verdict.detector).advice}"
+    )

@@ -187,6 +187,9 @@ class Conventions:
     """Rates that are stated; None: not decided."""
     colour: ColourClaim | None = None
     """Whether the order of red and blue was shown; None: there are no images, or their order is not in doubt."""
+    reordered: bool = False
+    """Whether the view stitches the fixed and the wrist camera the other way round, which makes it good where their
+    images are exchanged in the recordings."""
     one_start: bool = False
     """Whether every recording of the layout begins in the robot's one start pose."""
     simulated: bool = False

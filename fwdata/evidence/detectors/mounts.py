@@ -48,7 +48,7 @@ class ExchangedMount(Detector):
         low, high = min(still, moved), max(still, moved)
         if low < NOTHING or high < LEAST or high < RATIO * low:
             return self.abstain(detail, subject=subject, decided=EACH)
-        outcome: Outcome = "confirmed" if moved > still else "contradicted"
+        outcome: Outcome = "confirmed" if moved > still or episode.claims.reordered else "contradicted"
         return self.verdict(
             outcome,
             detail,

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, two_arms, with_claims
 
+from fwdata.doctor.conventions import convention_findings
 from fwdata.doctor.examine import Examination, examine
 from fwdata.doctor.findings import DoctorFinding
 from fwdata.doctor.remedies import Patient, flags_of
 from fwdata.doctor.rows import largest_shift
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.episode import EpisodeInput
+from fwdata.evidence.records import DatasetVerdict
 from fwdata.manifest import Manifest, Normalisation, load_manifest
 
 type Change = Callable[[EpisodeInput], EpisodeInput]
@@ -221,13 +223,23 @@ def test_commands_leave_out_cameras_and_episodes_or_say_what_holds() -> None:
     few = found(planted(STOPS["camera_content"]))["camera_content"]
     assert few.severity == "warn" and few.command.endswith("--exclude episode_5")
     action = found(planted(STOPS["action_meaning"], range(8)))["action_meaning"]
-    assert action.command.startswith("fwdata convert robotwin RAW --out NEW.zarr --manifest CORRECTED.yaml  # name the")
+    assert "NEW.zarr --accept action_meaning=WHY  # keeps it as it is; to correct it: name the" in action.command
     option = found(
         planted(lambda e: with_claims(inverted(e), options={"gripper_polarity": "--gripper closes"}), range(8))
     )
     assert option["gripper_polarity"].command == "fwdata convert robotwin RAW --out NEW.zarr --gripper closes"
     one = found(planted(lambda e: with_claims(inverted(e), options={"gripper_polarity": "--gripper closes"})))
     assert one["gripper_polarity"].command == "fwdata convert robotwin RAW --out NEW.zarr --exclude episode_5"
+
+
+def test_a_camera_that_the_view_leaves_out_is_a_note_and_of_all_cameras_none_is_left_out() -> None:
+    stop = DatasetVerdict("camera_delay", "contradicted", "head", against=8, action="stop", episodes=tuple("abcdefgh"))
+    stored = Patient("s.zarr", "libero", True, ("wrist",), stored=("head", "wrist"))
+    [one] = convention_findings([stop], stored, 8, {}, {})
+    assert one.severity == "note" and one.sentence.endswith("; the view does not stitch head") and not one.command
+    both = [stop, replace(stop, subject="wrist")]
+    for finding in convention_findings(both, replace(stored, cameras=("head", "wrist")), 8, {}, {}):
+        assert finding.severity == "stop" and "--accept camera_delay=WHY  # keeps it as it is; to" in finding.command
 
 
 def test_commands_on_a_store_give_its_manifest_again() -> None:

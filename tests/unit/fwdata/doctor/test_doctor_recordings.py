@@ -70,7 +70,10 @@ def test_planted_faults_are_found_before_anything_is_converted(tmp_path: Path, m
     found = by_detector(check(raw, toy_manifest(monkeypatch)))
     black = found["camera_content"]
     assert black.severity == "stop" and black.subject == "wrist" and black.count == 4
-    assert black.command == "fwdata view NEW.zarr --set stitch.layout=horizontal --set 'stitch.cameras=[overhead]'"
+    assert black.command == (
+        f"fwdata convert toy {raw} --out NEW.zarr --accept camera_content='the view makes it good' && "
+        "fwdata view NEW.zarr --set stitch.layout=horizontal --set 'stitch.cameras=[overhead]'"
+    )
     twice = found["duplicate_episodes"]
     assert (
         twice.episodes == ("a/take4",) and twice.command == f"fwdata convert toy {raw} --out NEW.zarr --exclude a/take4"
