@@ -16,6 +16,7 @@ from converters.r1lite.bags import SUFFIXES
 from converters.r1lite.splits import Joining, SplitFiles, plain_stem, shown_as, stem_of
 from converters.shared import archives as packed
 from converters.shared import galaxea_text as text
+from converters.shared.content import not_content
 from converters.shared.links import is_file_inside, odd_name, shown_name
 from fwdata.api import EpisodeRef, Skipped, UsageError
 
@@ -122,13 +123,24 @@ def _take(entry: os.DirEntry[str], path: str, listing: BagListing) -> None:
         listing.jsons.add(path)
     elif path.endswith(".bag.active"):
         reason = f"its recording was cut off; run `rosbag reindex {entry.name}` and rename it to .bag"
-        listing.skipped.append(Skipped(path, reason))
+        listing.skipped.append(Skipped(path, not_content(Path(entry.path), entry.name) or reason))
     elif path.endswith(_COMPRESSED):
-        listing.skipped.append(Skipped(path, "the whole file is compressed; unpack it with zstd -d first"))
+        reason = "the whole file is compressed; unpack it with zstd -d first"
+        other = None if _is_zstd(entry) else not_content(Path(entry.path), entry.name)
+        listing.skipped.append(Skipped(path, other or reason))
     elif suffix.lower() in SUFFIXES:
         listing.skipped.append(Skipped(path, f"its ending is in capitals; rename it to {suffix.lower()}"))
     elif packed.is_set_aside(entry.name):
         listing.archives.append(path)
+
+
+def _is_zstd(entry: os.DirEntry[str]) -> bool:
+    """Whether a file is packed as its ending says, or empty; a pointer or a web page is not."""
+    try:
+        with Path(entry.path).open("rb") as file:
+            return file.read(4) in (b"\x28\xb5\x2f\xfd", b"")
+    except OSError:
+        return True
 
 
 def _look_above(base: Path, listing: BagListing) -> None:

@@ -165,6 +165,9 @@ def _read_json(path: Path) -> tuple[Any, str | None]:
         return None, not_content(path, _name(path)) or f"no valid JSON ({str(error)[:80]})"
 
 
+_SEED = re.compile(rb"-?[0-9]{1,18}")
+
+
 def read_seed(path: Path | None, index: int) -> tuple[int | None, str | None]:
     """(seed, warning) of an episode: token i of seed.txt belongs to episode i, gaps in the numbering included."""
     if path is None:
@@ -173,9 +176,13 @@ def read_seed(path: Path | None, index: int) -> tuple[int | None, str | None]:
         tokens = path.read_bytes()[:MAX_FILE_BYTES].split()
     except OSError as error:
         return None, f"seed.txt cannot be read: {error.strerror}"
+    if not all(map(_SEED.fullmatch, tokens[: index + 1])) or not tokens:
+        other = not_content(path, path.name)
+        if other is not None:
+            return None, f"seed.txt is not used: {other}"
     if index >= len(tokens):
         return None, f"seed.txt holds {len(tokens)} seeds, none for episode {index}"
-    if not re.fullmatch(rb"-?[0-9]{1,18}", tokens[index]):
+    if not _SEED.fullmatch(tokens[index]):
         return None, f"seed.txt: token {index} is not a number: {tokens[index][:20]!r}"
     return int(tokens[index]), None
 

@@ -77,7 +77,8 @@ def described(head: bytes, name: str) -> str | None:
     if head.startswith(_XET):
         return f"{name} is a Git Xet pointer, not its content; fetch the content: git xet checkout, or `hf download`"
     if len(head) < HEAD_BYTES and head.startswith(_ANNEX):
-        return f"{name} is a git-annex pointer, not its content; fetch the content: git annex get '{name}'"
+        which = f"'{name}'" if "/" in name else f"--include='*{name}'"  # which lies in any folder
+        return f"{name} is a git-annex pointer, not its content; fetch the content: git annex get {which}"
     link = _LINK.fullmatch(head) if len(head) < HEAD_BYTES else None
     if link is not None:
         return (

@@ -28,10 +28,13 @@ MAX_FRAME_BYTES = 256 << 20
 MAX_CHUNK_BYTES = 512 << 20
 
 _PLUGIN_FILTERS = {
-    307: "bzip2", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd",
-    32017: "sz", 32018: "fcidecomp", 32026: "blosc2",
+    307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz",
+    32018: "fcidecomp", 32024: "sz3", 32026: "blosc2", 32028: "sperr",
 }  # fmt: skip
-"""Registered HDF5 filters that HDF5 itself does not bring (https://github.com/HDFGroup/hdf5_plugins)."""
+"""Registered HDF5 filters that hdf5plugin brings (https://pypi.org/project/hdf5plugin)."""
+
+_OTHER_FILTERS = {305: "lzo", 32000: "lzf", 32014: "fpzip", 32019: "jpeg", 32020: "vbz", 32023: "granular bitround"}
+"""Registered HDF5 filters that neither HDF5 nor hdf5plugin brings (https://github.com/HDFGroup/hdf5_plugins)."""
 
 
 @contextmanager
@@ -248,10 +251,15 @@ def _check_filters(node: h5py.Dataset, key: str) -> None:
         code, _, _, name = created.get_filter(number)
         if h5py.h5z.filter_avail(code):
             continue
-        called = _PLUGIN_FILTERS.get(code) or name.decode(errors="replace") or "unknown"
+        called = (_PLUGIN_FILTERS | _OTHER_FILTERS).get(code) or name.decode(errors="replace") or "unknown"
+        cure = "set HDF5_PLUGIN_PATH to the folder of the filter's library"
+        if code not in _OTHER_FILTERS:
+            doubt = "" if code in _PLUGIN_FILTERS else " (which may bring it)"
+            cure = f"pip install hdf5plugin{doubt}, or {cure}"
+        else:
+            cure += ", which hdf5plugin does not bring, or unpack it where it can be read: h5repack -f NONE OLD NEW"
         raise BadEpisode(
-            f"{key} is not damaged, but packed by HDF5 filter {code} ({called}), which is not installed; pip install "
-            "hdf5plugin, or set HDF5_PLUGIN_PATH to the folder of the filter's library"
+            f"{key} is not damaged, but packed by HDF5 filter {code} ({called}), which is not installed; {cure}"
         )
 
 

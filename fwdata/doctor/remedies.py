@@ -152,7 +152,7 @@ _FLAG = re.compile(r"(--[a-z][a-z-]* [\w.=-]+) (?:reads|takes|gives|keeps|conver
 
 _COMMAND = re.compile(
     r"git lfs install && git lfs pull(?: --include '[^']*')?|hf download [^;,()`]+|git xet checkout"
-    r"|git annex get '[^']*'|pip install \w+|find \. .+? \{\} \\;"
+    r"|git annex get (?:--include=)?'[^']*'|pip install \w+|find \. .+? \{\} \\;"
 )
 """A command that the reason of a recording left out gives: it fetches or unpacks the content."""
 

@@ -164,6 +164,11 @@ def test_active_bags_are_left_out_with_advice(tmp_path, sent):
     skipped = {s.source: s.reason for s in rd.converter(task="t").discover(tmp_path).skipped}
     assert "rosbag reindex y.bag.active" in skipped["y.bag.active"]
     assert "unpack it" in skipped["z.db3.zstd"]
+    (tmp_path / "y.bag.active").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (tmp_path / "z.db3.zstd").write_bytes(b"<!doctype html><title>Sign in</title>")
+    skipped = {s.source: s.reason for s in rd.converter(task="t").discover(tmp_path).skipped}
+    assert "git lfs pull --include 'y.bag.active'" in skipped["y.bag.active"]
+    assert 'z.db3.zstd is an HTML page ("Sign in")' in skipped["z.db3.zstd"]
 
 
 @pytest.mark.parametrize("metadata", [None, "relative_file_paths: [other.mcap]", ": no yaml ["])

@@ -252,6 +252,22 @@ def test_links_out_of_the_root_are_not_followed(tmp_path):
     assert any("4 entries were not followed" in w for w in found.warnings)
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "seed.txt is empty (0 bytes)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "git lfs pull --include 'seed.txt'"),
+        (b"/annex/objects/SHA256E-s1--ab\n", "git annex get --include='*seed.txt'"),
+        (b"<!doctype html><title>Sign in</title>", "an HTML page"),
+    ],
+)
+def test_seeds_that_are_not_there_are_named_as_what_is(tmp_path, data, told):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    (folder / "seed.txt").write_bytes(data)
+    [said] = [w for w in read_one(tmp_path).warnings if "seed" in w]
+    assert said.startswith("seed.txt is not used: ") and told in said
+
+
 def test_side_files_that_link_out_of_the_root_are_not_read(tmp_path):
     folder = write_task(tmp_path / "root", "archive", TASK, [0])
     (tmp_path / "secret.json").write_text('{"seen": ["secret"]}')

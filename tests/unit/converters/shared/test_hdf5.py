@@ -39,6 +39,14 @@ def test_a_missing_filter_is_named_with_its_package(tmp_path, monkeypatch, code,
     assert "pip install hdf5plugin" in found and "HDF5_PLUGIN_PATH" in found and "truncated" not in found
 
 
+def test_a_filter_that_no_package_brings_comes_with_another_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr("h5py.h5z.filter_avail", lambda found: found != 305)
+    write_file(tmp_path / FILE, [0])
+    _filtered(tmp_path / FILE, 305)
+    found = reason(tmp_path)
+    assert "filter 305 (lzo)" in found and "h5repack -f NONE" in found and "pip install" not in found
+
+
 def test_filters_of_hdf5_itself_are_read(tmp_path):
     written = write_file(tmp_path / FILE, [0])
     with h5py.File(tmp_path / FILE, "r+") as file:
