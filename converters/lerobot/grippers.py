@@ -16,6 +16,7 @@ from converters.lerobot.meta import Dataset, load_dataset
 from converters.lerobot.parquet import read_span
 from converters.lerobot.values import Floats, numbers
 from converters.shared.conventions import is_gripper
+from converters.shared.gripper_unit import to_unit
 from fwdata.api import Json
 from fwdata.errors import BadEpisode, UsageError
 
@@ -241,7 +242,7 @@ def _scaled(rows: Floats, names: Sequence[str], rules: GripperRules, warnings: l
     if not rules.unit:
         return rows
     rows = rows.copy()
-    rows[:, columns] = np.clip(values / rules.top, 0.0, 1.0)
+    rows[:, columns] = to_unit(values, rules.top)
     return rows
 
 

@@ -25,6 +25,7 @@ from converters.r1lite.splits import SplitFiles
 from converters.shared import archives as packed
 from converters.shared import conventions as claims
 from converters.shared import galaxea_text as text
+from converters.shared.gripper_unit import to_unit
 from fwdata.api import (
     BadEpisode,
     Camera,
@@ -346,7 +347,7 @@ class R1LiteConverter:
         if self.options.gripper_unit:
             columns = report.arm_columns(self.parts, role, "gripper")
             values = values.copy()
-            values[:, columns] = np.clip(values[:, columns] / grippers.top, 0.0, 1.0)
+            values[:, columns] = to_unit(values[:, columns], grippers.top)
         return values.astype(np.float32)
 
 
