@@ -18,7 +18,7 @@ from pathlib import Path
 from converters.libero.published import SUITE_OF_TASK, SUITE_TASKS
 from converters.libero.task_name import split_task
 from converters.shared.archives import instead_of_root, is_set_aside
-from converters.shared.links import is_file_inside, odd_name, shown_name
+from converters.shared.links import is_file_inside, not_followed, odd_name, shown_name
 from fwdata.errors import UsageError
 
 UNKNOWN = "unknown"
@@ -114,7 +114,7 @@ def list_files(root: Path) -> Hdf5Listing:
             if entry.name.startswith("."):  # hidden, .cache, ._* of macOS
                 continue
             path = relative + entry.name
-            reason = _not_followed(entry, real)
+            reason = _unused(entry, path, real)
             if reason:
                 ignored.append(f"{shown_name(path)} ({reason})")
             elif entry.is_dir(follow_symlinks=False):
@@ -137,10 +137,10 @@ def _order(file: TaskFile) -> tuple[int, str, str]:
     return suites.index(file.suite), file.folder, file.path
 
 
-def _not_followed(entry: os.DirEntry[str], real: Path) -> str | None:
+def _unused(entry: os.DirEntry[str], path: str, real: Path) -> str | None:
     odd = odd_name(entry.name)
     if odd:
         return odd
     if entry.is_symlink():
-        return None if is_file_inside(entry.path, real) else "a symbolic link"
+        return None if is_file_inside(entry.path, real) else not_followed(entry.path, path)
     return None if entry.is_file() or entry.is_dir() else "neither a file nor a folder"

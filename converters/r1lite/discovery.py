@@ -17,7 +17,7 @@ from converters.r1lite.splits import Joining, SplitFiles, plain_stem, shown_as, 
 from converters.shared import archives as packed
 from converters.shared import galaxea_text as text
 from converters.shared.content import not_content
-from converters.shared.links import is_file_inside, odd_name, shown_name
+from converters.shared.links import is_file_inside, not_followed, odd_name, shown_name
 from fwdata.api import EpisodeRef, Skipped, UsageError
 
 _VENDOR_NAME = re.compile(r"[A-Za-z0-9]+_[0-9]{17}(_RAW)?(_[0-9]{1,4})?")
@@ -105,7 +105,7 @@ def _walk(base: Path, relative: str, real: Path, listing: BagListing) -> None:
         if (odd := odd_name(entry.name)) is not None:
             listing.ignored.append(f"{shown_name(path)} ({odd})")
         elif entry.is_symlink() and not is_file_inside(entry.path, real):
-            listing.ignored.append(f"{path} (a symbolic link)")
+            listing.ignored.append(f"{path} ({not_followed(entry.path, path)})")
         elif entry.is_dir():
             _walk(base, f"{path}/", real, listing)
         elif entry.is_file():

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from converters.shared.archives import instead_of_root, is_set_aside
-from converters.shared.links import is_file_inside, leads_inside, odd_name, shown_name, store_of
+from converters.shared.links import is_file_inside, leads_inside, not_followed, odd_name, shown_name, store_of
 from fwdata.errors import UsageError
 
 type Setting = Literal["clean", "randomized", "unknown"]
@@ -233,7 +233,7 @@ class _Walk:
             if (odd := odd_name(entry.name)) is not None:
                 self.ignored.append(f"{relative}{shown_name(entry.name)} ({odd})")
             elif entry.is_symlink() and not is_file_inside(entry.path, self.real):
-                self.ignored.append(f"{relative}{entry.name} (a symbolic link)")
+                self.ignored.append(f"{relative}{entry.name} ({not_followed(entry.path, relative + entry.name)})")
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name not in _NO_RECORDINGS:
                     self._folder(entry.path, f"{relative}{entry.name}/", (*names, entry.name))

@@ -52,6 +52,23 @@ def store_of(folder: Path) -> Path | None:
     return None
 
 
+def not_followed(path: str, name: str) -> str:
+    """Why a symbolic link is not followed, with what fetches a file that it should lead to. name: for the command."""
+    place = Path(path)
+    try:
+        if place.exists():
+            return LINK
+        target = str(place.readlink())
+    except (OSError, RuntimeError):  # a loop
+        return LINK
+    if "annex/objects/" in target:
+        return f"a link of git-annex to content that is not here; fetch it: git annex get '{name}'"
+    return "a link to a file that is not here; download or copy it again"
+
+
+LINK = "a symbolic link"
+
+
 def is_file_inside(path: str | os.PathLike[str], folder: Path) -> bool:
     """Whether a link leads to a file inside the (resolved) folder, or from a snapshot in the hub's cache into the cache
     of the same dataset; False for a loop of links, pipes and devices."""

@@ -43,6 +43,25 @@ def test_a_snapshot_does_not_link_elsewhere(tmp_path, place):
         converter().discover(root)
 
 
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("../../../blobs/absent", "a link to a file that is not here; download or copy it again"),
+        ("../../.git/annex/objects/Xx/Yy/SHA256E-s1--ab.hdf5", "fetch it: git annex get '"),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_link_to_content_that_was_not_fetched_says_so(tmp_path, target, told, beside):
+    root = _snapshot(tmp_path / "datasets--owner--name", Path(target))
+    if beside:
+        write_file(root / "libero_goal" / "put_the_bowl_on_the_plate_demo.hdf5", [0])
+        assert any(told in warning for warning in converter().discover(root).warnings)
+    else:
+        with pytest.raises(UsageError) as caught:
+            converter().discover(root)
+        assert told in str(caught.value)
+
+
 def test_files_without_an_ending_are_called_so(tmp_path):
     (tmp_path / "task_demo").write_bytes(b"x")
     with pytest.raises(UsageError, match=r"\(files found instead: 1 without an ending\)"):
