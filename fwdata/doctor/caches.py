@@ -20,7 +20,7 @@ from fwdata.store.reader import Store
 from fwdata.store.records import LatentCacheRecord, TextCacheRecord
 from fwdata.store.records.statistics import StatsRecord
 
-COMMANDS = {"latents": "encode-latents", "text": "encode-text", "statistics": "stats", "stitched": "stitch"}
+COMMANDS = {"statistics": "stats", "stitched": "stitch"}
 
 
 def cache_findings(store: Store) -> list[DoctorFinding]:
@@ -39,8 +39,7 @@ def _unfit(store: Store, fit: CacheFit, usable: set[str]) -> DoctorFinding:
     """It warns where no other cache of the kind fits, as training then refuses the store."""
     other = fit.kind in usable
     severity: Severity = "note" if other or fit.kind == "stitched" else "warn"
-    name = "" if fit.kind in ("statistics", "stitched") else " --name NEW"
-    command = "" if other else f"fwdata {COMMANDS[fit.kind]} {_where(store)}{name}"
+    command = "" if other else fit.command or f"fwdata {COMMANDS[fit.kind]} {_where(store)}"
     label = fit.kind if fit.kind in ("statistics", "stitched") else f"{fit.kind} {fit.name}"
     sentence = f"{label} do not fit the current view: {'; '.join(fit.differs)}" + (
         "; another cache fits" if other else ""

@@ -12,7 +12,7 @@ from fwdata.store.caches.stats import statistics_settings
 from fwdata.store.episode import Part
 from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store
-from fwdata.store.records import CacheRecord, StitchedRecord
+from fwdata.store.records import CacheRecord, JsonObject, LatentCacheRecord, StitchedRecord, TextCacheRecord
 from fwdata.store.records.statistics import StatsRecord
 
 
@@ -28,23 +28,33 @@ class CacheFit:
     """What differs, a phrase for each setting; empty where it fits."""
     advice: str
     """What to run where it does not."""
+    command: str = ""
+    """The command in it, which makes another cache with the same encoder; empty where `advice` is one of its own."""
 
 
 def cache_fits(store: Store, manifest: Manifest) -> list[CacheFit]:
     """Every cache of a store held against `manifest`. Reads metadata only."""
-    where, found = store.location, []
-    for group, command, settings in (
-        ("latents", "encode-latents", latent_settings(manifest)),
-        ("text", "encode-text", text_settings(manifest)),
-    ):
-        advice = f"make one beside it with `fwdata {command} {where} --name NEW`"
-        for name, record in find_caches(store.files, group, CacheRecord).items():
-            found.append(CacheFit(group, name, unlike(record.identity, settings), advice))
+    where, found = store.location, list[CacheFit]()
+    for latents in find_caches(store.files, "latents", LatentCacheRecord).values():
+        again = (
+            f"fwdata encode-latents {quoted(where)} --name NEW --vae {quoted(latents.vae)} --stride {latents.stride}"
+        )
+        found.append(_beside("latents", latents, latent_settings(manifest), again))
+    for text in find_caches(store.files, "text", TextCacheRecord).values():
+        again = f"fwdata encode-text {quoted(where)} --name NEW --encoder {quoted(text.encoder)}"
+        found.append(_beside("text", text, text_settings(manifest), again))
     statistics = read_complete(store.files, "stats", StatsRecord)
     if statistics is not None:
         differs = unlike(statistics.identity, statistics_settings(manifest))
         found.append(CacheFit("statistics", "stats", differs, f"make them again with `fwdata stats {quoted(where)}`"))
     return found + _stitched(store, manifest)
+
+
+def _beside(kind: str, record: CacheRecord, settings: JsonObject, command: str) -> CacheFit:
+    """A cache that stays where it does not fit; `command` makes one beside it."""
+    return CacheFit(
+        kind, record.name, unlike(record.identity, settings), f"make one beside it with `{command}`", command
+    )
 
 
 def stitched_hash(store: Store, part: Part) -> str | None:

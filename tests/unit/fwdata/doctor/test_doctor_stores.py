@@ -73,6 +73,7 @@ def test_conventions_of_a_store_are_measured_again_from_its_names(tmp_path: Path
 
 def test_caches_that_do_not_fit_the_view(tmp_path: Path) -> None:
     path = unpack("v1-jpeg", tmp_path)
+    latents, text = fwdata.open(path).latents(), fwdata.open(path).text()
     change_view(path, {"stitch.size": [192, 128], "prompt": "do: {task}", "split.seed": 7})
     found = by_detector(check(path))
     for detector, command in (
@@ -85,6 +86,8 @@ def test_caches_that_do_not_fit_the_view(tmp_path: Path) -> None:
         assert other.count == found[detector].value and alike.count + other.count == alike.total
         assert found[detector].count == len(fwdata.open(path).episodes) and found[detector].episodes
     assert "do: {task}" in found["text_fit"].sentence
+    assert found["latents_fit"].command.endswith(f"--name NEW --vae {latents.vae} --stride {latents.stride}")
+    assert found["text_fit"].command.endswith(f"--name NEW --encoder {text.encoder}")
 
 
 def test_statistics_of_other_episodes_show_how_many_they_are_of(
