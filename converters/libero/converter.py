@@ -89,6 +89,7 @@ class LiberoConverter:
         warnings += finding.content_warnings(files, self.manifest.fps.hz, self.options.mask is not None)
         if root.is_dir() and not (self.options.suites or self.options.tasks):
             warnings += finding.count_warnings(files, chosen)
+        warnings += finding.absent_warnings(files, self.options)
         files, left_out = finding.choose_demos(files, self.options)
         left_out += self._not_asked(listing.files, chosen)
         return Discovery(

@@ -148,20 +148,27 @@ def choose_demos(files: Sequence[OpenedFile], options: LiberoOptions) -> tuple[l
     ]
     if not chosen:
         reasons = "; ".join(f"{left.count} {left.reason}, the first is {left.examples[0]}" for left in left_out)
-        raise UsageError(f"none of the demonstrations found is to be converted: {reasons}{_absent(files, options)}")
+        absent = sorted({name for file in files for name in _absent(file, options)})
+        told = f"; the mask names {_first(absent)}, which its file does not have" if absent else ""
+        raise UsageError(f"none of the demonstrations found is to be converted: {reasons}{told}")
     return chosen, left_out
 
 
-def _absent(files: Sequence[OpenedFile], options: LiberoOptions) -> str:
-    """What the filters asked for name that their files do not have; "" for nothing."""
-    absent = {
-        name
-        for file in files
-        for mask in options.mask or ()
-        for name in {*file.masks.get(mask, ())} - {demo.name for demo in file.demos}
-    }
-    listed = ", ".join(sorted(absent)[:3]) + (", .." if len(absent) > 3 else "")
-    return f"; the mask names {listed}, which its file does not have" if absent else ""
+def absent_warnings(files: Sequence[OpenedFile], options: LiberoOptions) -> list[str]:
+    """One sentence on the demonstrations that the filters asked for name and their files do not have."""
+    absent = [f"{file.place.path} ({_first(names)})" for file in files if (names := _absent(file, options))]
+    return _about("option mask names demonstrations that its file does not have", absent)
+
+
+def _absent(file: OpenedFile, options: LiberoOptions) -> list[str]:
+    """What the filters asked for name that a file does not have, sorted."""
+    named = {name for mask in options.mask or () for name in file.masks.get(mask, ())}
+    return sorted(named - {demo.name for demo in file.demos})
+
+
+def _first(names: Sequence[str]) -> str:
+    """Three names at most."""
+    return ", ".join(names[:3]) + (", .." if len(names) > 3 else "")
 
 
 def _why_not(file: OpenedFile, demo: FoundDemo, taken: int, options: LiberoOptions) -> tuple[str, bool] | None:

@@ -155,6 +155,17 @@ def test_a_mask_of_demonstrations_that_are_not_there(tmp_path):
         converter(mask=("train",)).discover(tmp_path)
 
 
+def test_a_mask_that_names_some_demonstrations_that_are_not_there(tmp_path):
+    write_file(tmp_path / FILE, [0, 1])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file["mask/train"] = np.array([b"demo_0", b"demo_9"])
+        file["mask/valid"] = np.array([b"demo_1"])
+    for mask, told in ((("train",), True), (("train", "valid"), True), (("valid",), False), (None, False)):
+        warnings = converter(mask=mask).discover(tmp_path).warnings
+        found = f"option mask names demonstrations that its file does not have: {FILE} (demo_9)"
+        assert (found in warnings) == told
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [("Kindly turn the stove on", True), ("Turn on the stove.", False), ("turn_on_the_stove", False), ("", False)],
