@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, ModelWrapValidatorHandler, StrictInt, model_validator
 
 from fwdata.errors import ManifestError, UsageError, did_you_mean
-from fwdata.images.layouts import BUILT_IN, Size, checked_tiles, find_layout, is_layout, nearest_size
+from fwdata.images.layouts import BUILT_IN, checked_tiles, find_layout, fitting_advice, is_layout, nearest_advice
 from fwdata.plugins import plugin_dir
 from fwdata.validation import Model, load_yaml, parse_model, validate_model
 from fwdata.window import Window
@@ -112,7 +112,9 @@ class StitchSpec(Model):
         try:
             checked_tiles(self.layout, n, self.camera_size, self.size)
         except ValueError as error:
-            raise ValueError(f"{error}{_nearest(self.layout, n, self.camera_size, self.size)}") from None
+            raise ValueError(
+                f"{error}{fitting_advice(self.layout, n, self.camera_size, self.size, IMAGE_STEP)}"
+            ) from None
         return self
 
 
@@ -137,7 +139,7 @@ def _following_size(data: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     try:
         each = arrangement.camera_size_of(n, known)
     except ValueError as error:
-        raise ValueError(f"{error}{_nearest(layout, n, known, known)}") from None
+        raise ValueError(f"{error}{nearest_advice(layout, n, known, known, IMAGE_STEP)}") from None
     return {} if each is None else {"camera_size": each}
 
 
@@ -159,14 +161,6 @@ def following_sizes(stitch: Mapping[str, Any], decided: Collection[str]) -> list
 
 def _is_size(value: object) -> bool:
     return isinstance(value, list | tuple) and [type(v) for v in value] == [int, int]
-
-
-def _nearest(layout: str, cameras: int, camera_size: Size, size: Size) -> str:
-    """The nearest size that can be stitched and encoded, as the end of a message; empty where none is near."""
-    found = nearest_size(layout, cameras, camera_size, size, IMAGE_STEP)
-    if found is None:
-        return ""
-    return f"; the nearest size that layout {layout!r} takes for its cameras is [{found[0]},{found[1]}]"
 
 
 class Split(Model):
@@ -361,7 +355,7 @@ def check_stitched_size(stitch: StitchSpec, where: str) -> None:
     """ManifestError unless the stitched image can be encoded: both sides a multiple of IMAGE_STEP."""
     height, width = stitch.size
     if height % IMAGE_STEP or width % IMAGE_STEP:
-        near = _nearest(stitch.layout, len(stitch.cameras), stitch.camera_size, stitch.size)
+        near = nearest_advice(stitch.layout, len(stitch.cameras), stitch.camera_size, stitch.size, IMAGE_STEP)
         raise ManifestError(
             f"{where}: stitch.size: the stitched image of {height}x{width} must be a multiple of {IMAGE_STEP} on both "
             f"sides (VAE stride 16, patch 2){near}"

@@ -20,8 +20,9 @@ from converters.lerobot.options import MAPPING, options_of
 from converters.lerobot.own_exports import true_rate
 from converters.lerobot.recognise import broken_promise, detect, near_misses, readable
 from converters.lerobot.twins import twins
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, quoted
 from fwdata.manifest import Manifest, load_manifest, validate_model
+from fwdata.plugins import built_in_path
 
 TEMPLATE, PLAIN = "lerobot", "lerobot-plain"
 PLAIN_SIDE = 224
@@ -58,8 +59,9 @@ def choose(places: Sequence[DatasetFolder], options: Mapping[str, Any]) -> Manif
     except UsageError as error:
         raise UsageError(
             f"{places[0].folder} is a LeRobot {infos[0].version} dataset of robot {infos[0].robot or 'unknown'!r} with "
-            f"{infos[0].fps:g} fps that fits no published mapping, and {error}; copy manifests/lerobot.yaml, fill in "
-            f"its options cameras, state and action, and pass it with --manifest, or give --state and --action here "
+            f"{infos[0].fps:g} fps that fits no published mapping, and {error}; copy "
+            f"{quoted(built_in_path(TEMPLATE))}, fill in its options cameras, state and action, and pass it with "
+            "--manifest, or give --state and --action here "
             f"({describe(infos[0])})"
         ) from None
 

@@ -39,8 +39,9 @@ from fwdata.api import (
     UsageError,
     converter_options,
 )
-from fwdata.errors import did_you_mean
+from fwdata.errors import did_you_mean, quoted
 from fwdata.manifest import Manifest, validate_model
+from fwdata.plugins import built_in_path
 
 if TYPE_CHECKING:
     import h5py
@@ -63,8 +64,8 @@ class LiberoConverter:
         if self.options.absolute_actions and (manifest.normalisation.delta_actions or self.options.filter_noops):
             raise UsageError(
                 f"manifest {manifest.name!r}: option absolute_actions needs normalisation.delta_actions: [] and "
-                "filter_noops: false, which are of delta commands; copy manifests/libero.yaml, set them there, and "
-                "give it with --manifest FILE.yaml"
+                f"options.filter_noops: false, which are of delta commands; copy {quoted(built_in_path('libero'))}, "
+                "set them there, and give it with --manifest FILE.yaml"
             )
         for name in self.options.rotation if isinstance(self.options.rotation, dict) else ():
             if name not in manifest.cameras:

@@ -107,7 +107,9 @@ def _print_description(store: str, found: StoreDescription) -> None:
             text = "; ".join(f"{plain.get(value, value)} ({count})" for value, count in counts.items())
         print(f"  per episode, {key}: {text}")
     for verdict in found["evidence"]:
-        print(f"  evidence {line(DatasetVerdict.from_json(verdict))}")
+        reason = found["accepted"].get(verdict["detector"])
+        accepted = f"; accepted: {reason}" if reason and verdict["verdict"] in ("contradicted", "mixed") else ""
+        print(f"  evidence {line(DatasetVerdict.from_json(verdict))}{accepted}")
     if not found["evidence"]:
         print("  evidence: no convention was measured (fwdata convert measures them)")
     for kind in found["warning_kinds"]:

@@ -11,7 +11,7 @@ from fwdata.errors import StoreError, quoted
 from fwdata.evidence.records import Severity
 from fwdata.images.stitch import stitch_hash
 from fwdata.report.view_store import CacheFit, cache_fits, stitched_hash
-from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
+from fwdata.store.caches.identity import encode_command, find_caches, latent_settings, text_settings, unlike
 from fwdata.store.caches.latents import LatentCache
 from fwdata.store.caches.stats import load_statistics, statistics_settings
 from fwdata.store.caches.texts import TextCache
@@ -19,8 +19,6 @@ from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store
 from fwdata.store.records import LatentCacheRecord, TextCacheRecord
 from fwdata.store.records.statistics import StatsRecord
-
-COMMANDS = {"statistics": "stats", "stitched": "stitch"}
 
 
 def cache_findings(store: Store) -> list[DoctorFinding]:
@@ -39,7 +37,7 @@ def _unfit(store: Store, fit: CacheFit, usable: set[str]) -> DoctorFinding:
     """It warns where no other cache of the kind fits, as training then refuses the store."""
     other = fit.kind in usable
     severity: Severity = "note" if other or fit.kind == "stitched" else "warn"
-    command = "" if other else fit.command or f"fwdata {COMMANDS[fit.kind]} {_where(store)}"
+    command = "" if other else fit.command
     label = fit.kind if fit.kind in ("statistics", "stitched") else f"{fit.kind} {fit.name}"
     sentence = f"{label} do not fit the current view: {'; '.join(fit.differs)}" + (
         "; another cache fits" if other else ""
@@ -89,7 +87,7 @@ def _latents(store: Store) -> list[DoctorFinding]:
         if unlike(record.identity, latent_settings(store.manifest)) or cache.complete:
             continue
         sentence = f"latents {cache.name} hold {cache.num_frames} of {store.num_frames} frames of the store's episodes"
-        command = f"fwdata encode-latents {_where(store)} --name {cache.name} --vae {quoted(cache.vae)}"
+        command = encode_command(store.location, record, cache.name)
         shares = tuple(
             CountedShare(part.name, cache.frames_of(part), part.record.frames)
             for part in store.parts
@@ -121,7 +119,7 @@ def _texts(store: Store) -> list[DoctorFinding]:
         if record.identity.get("prompt") != store.manifest.prompt or not missing:
             continue
         sentence = f"text {cache.name} lacks {len(missing)} of {len(wanted)} prompts, e.g. {missing[0]!r}"
-        command = f"fwdata encode-text {_where(store)} --name {cache.name} --encoder {quoted(cache.encoder)}"
+        command = encode_command(store.location, record, cache.name)
         ids = list(dict.fromkeys(name for prompt in missing for name in wanted[prompt]))
         value, held = float(len(missing)), len(wanted) - len(missing)
         shares = (

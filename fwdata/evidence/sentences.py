@@ -27,7 +27,8 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     more = f" (also contradicted: {', '.join(others)})" if others else ""
     accept = " ".join(f'--accept {name}="why"' for name in (first.detector, *others))
     if first.verdict == "mixed":  # no option suits both kinds
-        advice = f"the other {first.episodes_for} agree with it: convert both kinds apart (--exclude, --only)"
+        named = f", as of {', '.join(first.episodes[:3])}" if first.episodes else ""
+        advice = f"the other {first.episodes_for} agree with it: convert both kinds apart (--exclude, --only{named})"
     else:
         advice = agreement(first, suiting(first, verdicts, options))
     return f"{contradiction(first)}{more}; {advice}, or {accept} keeps what was decided"

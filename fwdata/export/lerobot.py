@@ -96,7 +96,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     """Check what an export will write; reads metadata only.
 
     UsageError for episodes that are not there, images whose size changes between episodes or is too small for video,
-    an unfinished store, and an output that exists.
+    an unfinished store, and an output that exists or is where lerobot cannot join videos.
     """
     store = request.store
     if not store.complete:
@@ -117,6 +117,11 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     videos = tuple(found for found in planned if found is not None)
     encoded = [name for name in store.cameras if name not in {found.camera for found in videos}]
     sizes = _sizes(store, episodes, encoded if request.storage == "video" else [])
+    if encoded and request.storage == "video" and "'" in str(request.out.resolve()):
+        raise UsageError(
+            f"{request.out.resolve()}: lerobot's writer joins no videos in a folder with ' in its path; choose "
+            "another one, or use --image"
+        )
     fps = max(1, round(store.fps))
     invalid = sum(int((~episode.valid()).sum()) for episode in episodes)
     decisions = [

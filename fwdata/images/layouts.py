@@ -76,7 +76,10 @@ class RoboTwin(StitchLayout):
     def tiles(self, cameras: int, camera_size: Size, size: Size) -> list[Tile]:
         """See StitchLayout."""
         if cameras != 3:
-            raise ValueError(f"layout 'robotwin' needs exactly 3 cameras (head, left, right), found {cameras}")
+            raise ValueError(
+                f"layout 'robotwin' needs exactly 3 cameras (head, left, right), found {cameras}; 'horizontal' and "
+                "'vertical' take any number"
+            )
         height, width = size
         if height % 3 or width % 2:
             raise ValueError(f"layout 'robotwin' needs a height divisible by 3 and an even width, found {size}")
@@ -122,6 +125,25 @@ def nearest_size(name: str, cameras: int, camera_size: Size, size: Size, step: i
     found = [(h * step, w * step) for h in near[0] for w in near[1]]
     found.sort(key=lambda one: (abs(one[0] - size[0]) + abs(one[1] - size[1]), one))
     return next((one for one in found if _takes(name, cameras, camera_size, one)), None)
+
+
+def nearest_advice(layout: str, cameras: int, camera_size: Size, size: Size, step: int) -> str:
+    """The nearest size that can be stitched and encoded, as the end of a message; empty where none is near."""
+    found = nearest_size(layout, cameras, camera_size, size, step)
+    if found is None:
+        return ""
+    return f"; the nearest size that layout {layout!r} takes for its cameras is [{found[0]},{found[1]}]"
+
+
+def fitting_advice(layout: str, cameras: int, camera_size: Size, size: Size, step: int) -> str:
+    """What to give where a stitched size and that of the cameras do not fit together, as the end of a message."""
+    joined = find_layout(layout).size_of(cameras, camera_size)
+    near = nearest_advice(layout, cameras, camera_size, size, step)
+    if joined is None or joined == size:
+        return near
+    if not any(side % step for side in joined):
+        return f"; give size as [{joined[0]},{joined[1]}], or one of both alone"
+    return near and f"{near}; give it without camera_size, which follows from it"
 
 
 def _takes(name: str, cameras: int, camera_size: Size, size: Size) -> bool:

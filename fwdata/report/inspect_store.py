@@ -144,6 +144,8 @@ class StoreDescription(TypedDict):
     """Key of the episodes' metadata -> min, median, max of numbers, or episodes by value."""
     evidence: list[DatasetVerdictJson]
     """Verdicts of the detectors."""
+    accepted: dict[str, str]
+    """Detector -> why its contradiction was accepted (`--accept`)."""
     warning_kinds: list[WarningKindJson]
     """Warnings of the episodes by kind."""
     left_out: list[CountRecord]
@@ -184,6 +186,7 @@ def describe(store: Store) -> StoreDescription:
             looked_at, [*store.record.per_episode, *(f"camera_sizes.{name}" for name in store.cameras)]
         ),
         "evidence": _sorted_verdicts(evidence.now) if evidence else [],
+        "accepted": evidence.accepted() if evidence else {},
         "warning_kinds": [kind.to_json() for kind in _warning_kinds(looked_at)],
         "left_out": list(store.plan.left_out),
         "quarantined": store.quarantined,

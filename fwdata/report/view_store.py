@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from fwdata.errors import quoted
 from fwdata.images.stitch import stitch_hash
 from fwdata.manifest import Manifest
-from fwdata.store.caches.identity import find_caches, latent_settings, text_settings, unlike
+from fwdata.store.caches.identity import encode_command, find_caches, latent_settings, text_settings, unlike
 from fwdata.store.caches.stats import statistics_settings
 from fwdata.store.episode import Part
 from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store
-from fwdata.store.records import CacheRecord, JsonObject, LatentCacheRecord, StitchedRecord, TextCacheRecord
+from fwdata.store.records import LatentCacheRecord, StitchedRecord, TextCacheRecord
 from fwdata.store.records.statistics import StatsRecord
 
 
@@ -26,35 +26,35 @@ class CacheFit:
     """The cache's name; a part's for stitched frames."""
     differs: list[str]
     """What differs, a phrase for each setting; empty where it fits."""
-    advice: str
-    """What to run where it does not."""
-    command: str = ""
-    """The command in it, which makes another cache with the same encoder; empty where `advice` is one of its own."""
+    command: str
+    """What makes one that fits: beside it, or in its place for statistics and stitched frames."""
+
+    @property
+    def advice(self) -> str:
+        """What to run where it does not fit."""
+        if self.kind == "stitched":
+            return f"they are stitched when read; `{self.command}` replaces them"
+        how = "make them again" if self.kind == "statistics" else "make one beside it"
+        return f"{how} with `{self.command}`"
 
 
 def cache_fits(store: Store, manifest: Manifest) -> list[CacheFit]:
     """Every cache of a store held against `manifest`. Reads metadata only."""
-    where, found = store.location, list[CacheFit]()
-    for latents in find_caches(store.files, "latents", LatentCacheRecord).values():
-        again = (
-            f"fwdata encode-latents {quoted(where)} --name NEW --vae {quoted(latents.vae)} --stride {latents.stride}"
-        )
-        found.append(_beside("latents", latents, latent_settings(manifest), again))
-    for text in find_caches(store.files, "text", TextCacheRecord).values():
-        again = f"fwdata encode-text {quoted(where)} --name NEW --encoder {quoted(text.encoder)}"
-        found.append(_beside("text", text, text_settings(manifest), again))
+    where, found = store.location, []
+    latents = find_caches(store.files, "latents", LatentCacheRecord)
+    texts = find_caches(store.files, "text", TextCacheRecord)
+    for group, settings, records in (
+        ("latents", latent_settings(manifest), latents.values()),
+        ("text", text_settings(manifest), texts.values()),
+    ):
+        for record in records:
+            beside = encode_command(where, record, "NEW")
+            found.append(CacheFit(group, record.name, unlike(record.identity, settings), beside))
     statistics = read_complete(store.files, "stats", StatsRecord)
     if statistics is not None:
         differs = unlike(statistics.identity, statistics_settings(manifest))
-        found.append(CacheFit("statistics", "stats", differs, f"make them again with `fwdata stats {quoted(where)}`"))
+        found.append(CacheFit("statistics", "stats", differs, f"fwdata stats {quoted(where)}"))
     return found + _stitched(store, manifest)
-
-
-def _beside(kind: str, record: CacheRecord, settings: JsonObject, command: str) -> CacheFit:
-    """A cache that stays where it does not fit; `command` makes one beside it."""
-    return CacheFit(
-        kind, record.name, unlike(record.identity, settings), f"make one beside it with `{command}`", command
-    )
 
 
 def stitched_hash(store: Store, part: Part) -> str | None:
@@ -71,5 +71,4 @@ def _stitched(store: Store, manifest: Manifest) -> list[CacheFit]:
     now = stitch_hash(manifest.stitch)
     others = sum(value != now for value in hashes)
     differs = [f"stitching of {others} of {len(hashes)} parts is not {now}"] if others else []
-    advice = f"they are stitched when read; `fwdata stitch {quoted(store.location)}` replaces them"
-    return [CacheFit("stitched", "frames", differs, advice)]
+    return [CacheFit("stitched", "frames", differs, f"fwdata stitch {quoted(store.location)}")]

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError, did_you_mean
+from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError, did_you_mean, quoted
 from fwdata.store.files import Files, json_digest
 from fwdata.store.metadata import read_record
-from fwdata.store.records import CacheRecord, JsonObject
+from fwdata.store.records import CacheRecord, JsonObject, LatentCacheRecord, TextCacheRecord
 
 LISTED = 5
 """Differences that a message names; the others are counted."""
@@ -43,9 +43,22 @@ def text_settings(manifest: Manifest) -> JsonObject:
     return {"prompt": manifest.prompt, "storage_dtype": "float16"}
 
 
-def refuse_stale(kind: str, name: str, identity: Mapping[str, Any], settings: Mapping[str, Any], command: str) -> None:
+def encode_command(store: str, record: CacheRecord, name: str) -> str:
+    """The command that makes a cache as this one under a name: with its encoder and stride. store: path or URL."""
+    if isinstance(record, LatentCacheRecord):
+        encoder = f"--vae {quoted(record.vae)} --stride {record.stride}"
+        return f"fwdata encode-latents {quoted(store)} --name {quoted(name)} {encoder}"
+    assert isinstance(record, TextCacheRecord)
+    return f"fwdata encode-text {quoted(store)} --name {quoted(name)} --encoder {quoted(record.encoder)}"
+
+
+def refuse_stale(
+    kind: str, store: str, record: CacheRecord, identity: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
     """StaleCache with the differences named, unless a cache's identity holds what this store and version make now."""
-    advice = f"make it again with `fwdata {command} --replace`, or one beside it with `fwdata {command} --name NEW`"
+    name = record.name
+    again, beside = encode_command(store, record, name), encode_command(store, record, "NEW")
+    advice = f"make it again with `{again} --replace`, or one beside it with `{beside}`"
     refuse_if_different(kind, name, {key: identity.get(key) for key in settings}, settings, advice)
 
 
@@ -135,7 +148,7 @@ def choose_cache[R: CacheRecord](
     kind, small = ("latent", "--vae tiny") if group == "latents" else ("text", "--encoder tiny")
     if not caches:
         raise StoreError(
-            f"{files.location} has no {kind} cache; make one with `fwdata {command} {files.location}`, "
+            f"{files.location} has no {kind} cache; make one with `fwdata {command} {quoted(files.location)}`, "
             f"with {small} for recipe tiny"
         )
     if name is None:

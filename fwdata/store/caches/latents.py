@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StaleCache, StoreDamaged, StoreError, quoted
+from fwdata.errors import StaleCache, StoreDamaged, StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_table
 from fwdata.store.attempts import UnitAttempt, remove_folder, whole_digests
 from fwdata.store.caches.identity import (
     Cache,
     check_cache_name,
     choose_cache,
+    encode_command,
     find_caches,
     fingerprint,
     latent_settings,
@@ -90,12 +91,12 @@ class LatentCache(Cache[LatentCacheRecord]):
             if record is None:
                 raise StoreError(
                     f"{where} lacks {part.name} ({part.record.group}); "
-                    f"complete it with `fwdata encode-latents {quoted(self._store.location)} --name {self.name} "
-                    f"--vae {quoted(self.vae)} --stride {self.record.stride}`"
+                    f"complete it with `{encode_command(self._store.location, self.record, self.name)}`"
                 )
             if record.source != part.digest:
                 raise StaleCache(
-                    f"{where} was made from other episodes than {part.name} holds now; encode it again with --replace"
+                    f"{where} was made from other episodes than {part.name} holds now; make it again with "
+                    f"`{encode_command(self._store.location, self.record, self.name)} --replace`"
                 )
             found = self._parts[part.name] = record
         return found
@@ -198,7 +199,7 @@ def open_latents(store: StoreContents, name: str | None) -> LatentCache:
     """The latent cache called `name`; see `Store.latents`. StaleCache when this version would make another."""
     settings = latent_settings(store.manifest)
     record = choose_cache(store.files, "latents", LatentCacheRecord, name, "encode-latents", settings)
-    refuse_stale("latent cache", record.name, record.identity, settings, "encode-latents")
+    refuse_stale("latent cache", store.location, record, record.identity, settings)
     return LatentCache(store, record)
 
 

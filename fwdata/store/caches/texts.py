@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StoreError, quoted
+from fwdata.errors import StoreError
 from fwdata.store.array import ArrayWriter, ChunkedArray, write_documents, write_table
 from fwdata.store.attempts import UnitAttempt, remove_folder, whole_digests
 from fwdata.store.caches.identity import (
@@ -28,6 +28,7 @@ from fwdata.store.caches.identity import (
     Cache,
     check_cache_name,
     choose_cache,
+    encode_command,
     find_caches,
     fingerprint,
     refuse_if_different,
@@ -116,8 +117,8 @@ class TextCache(Cache[TextCacheRecord]):
         if found is None:
             raise StoreError(
                 f"text cache {self.name!r} of {self._store.location} has no embedding of {prompt!r}; "
-                f"add it with `fwdata encode-text {quoted(self._store.location)} --name {self.name} "
-                f"--encoder {quoted(self.encoder)}` (--instructions all for every wording)"
+                f"add it with `{encode_command(self._store.location, self.record, self.name)}` (--instructions all "
+                "for every wording)"
             )
         part, position = found
         low, high = self._array(part, "offset").rows(position, position + 2)
@@ -147,10 +148,10 @@ def open_texts(store: StoreContents, name: str | None) -> TextCache:
     """The text cache called `name`; see `Store.text`. StaleCache when it was made for another prompt template."""
     settings = text_settings(store.manifest)
     record = choose_cache(store.files, "text", TextCacheRecord, name, "encode-text", settings)
-    refuse_stale("text cache", record.name, record.identity, settings, "encode-text")
+    refuse_stale("text cache", store.location, record, record.identity, settings)
     encoder = record.identity.get("encoder")
     code = encoder.get("code", TEXT_CODE_VERSION) if isinstance(encoder, dict) else None
-    refuse_stale("text cache", record.name, {"code": code}, {"code": TEXT_CODE_VERSION}, "encode-text")
+    refuse_stale("text cache", store.location, record, {"code": code}, {"code": TEXT_CODE_VERSION})
     return TextCache(store, record)
 
 
@@ -212,7 +213,7 @@ def missing_texts(
     store: StoreContents, record: TextCacheRecord, prompts: Sequence[str]
 ) -> list[tuple[str, tuple[str, ...]]]:
     """(part, prompts) of the parts that a cache lacks, in order."""
-    refuse_stale("text cache", record.name, record.identity, text_settings(store.manifest), "encode-text")
+    refuse_stale("text cache", store.location, record, record.identity, text_settings(store.manifest))
     cache = TextCache(store, record)
     known = set(cache.prompts)
     missing = [p for p in dict.fromkeys(prompts) if p not in known]

@@ -206,6 +206,26 @@ def test_a_suggested_size_is_accepted(layout: str, size: tuple[int, int]):
     check_stitched_size(_stitch(layout, cameras, (int(found[1]), int(found[2]))), "here")
 
 
+@pytest.mark.parametrize(
+    ("given", "change"),
+    [
+        ({"layout": "horizontal", "cameras": ["a"], "camera_size": [224, 224], "size": [224, 448]}, "size"),
+        ({"layout": "vertical", "cameras": ["a", "b"], "camera_size": [50, 50], "size": [96, 64]}, "camera_size"),
+        ({"layout": "horizontal", "cameras": ["a", "b"], "camera_size": [48, 64], "size": [96, 64]}, "camera_size"),
+        ({"layout": "vertical", "cameras": ["a", "b"], "camera_size": [50, 50], "size": [97, 64]}, "camera_size"),
+    ],
+)
+def test_advice_on_two_sizes_that_do_not_fit_is_not_what_was_given(given: dict[str, object], change: str) -> None:
+    """As where a camera is left out of `cameras` alone: what is asked for must not be what is there."""
+    with pytest.raises(ValueError, match="joined size") as refused:
+        StitchSpec.model_validate(given)
+    found = re.search(r"(?:is|as) \[(\d+),(\d+)\]", str(refused.value))
+    assert found is not None, refused.value
+    assert ("give it without camera_size" in str(refused.value)) == (change == "camera_size")
+    kept = {key: value for key, value in given.items() if change == "size" or key != change}
+    check_stitched_size(StitchSpec.model_validate({**kept, "size": [int(found[1]), int(found[2])]}), "here")
+
+
 def _stitch(layout: str, cameras: tuple[str, ...], size: tuple[int, int]) -> StitchSpec:
     given = {"layout": layout, "cameras": cameras, "size": size}
     return StitchSpec.model_validate(given | ({"camera_size": (48, 64)} if layout == "robotwin" else {}))

@@ -34,6 +34,7 @@ from fwdata.errors import UsageError
 from fwdata.pipeline.choose import manifest_for
 from fwdata.pipeline.estimate import dry_run
 from fwdata.pipeline.request import ConvertRequest
+from fwdata.plugins import built_in_path
 
 STATE, ACTION = "observation.state", "action"
 ROBOTWIN_KEYS = {"cameras": ROBOTWIN_CAMERAS, "vectors": {STATE: 14, ACTION: 14}}
@@ -179,7 +180,7 @@ def test_options_fill_in_a_plain_mapping(tmp_path, monkeypatch):
 
 def test_no_or_several_fitting_manifests_are_one_sentence(tmp_path, monkeypatch):
     blind = write_dataset(tmp_path / "blind", Recipe(fps=30, cameras=(), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
-    assert "and it has no images; copy manifests/lerobot.yaml" in refusal(blind)
+    assert f"and it has no images; copy {built_in_path('lerobot')}, fill in" in refusal(blind)
     both = tmp_path / "both"
     write_dataset(both / "a", Recipe(fps=30, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
     write_dataset(both / "b", Recipe(fps=25, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.doctor.checkup import check_store
 from fwdata.doctor.findings import Checkup, DoctorFinding
+from fwdata.errors import StaleCache
 from fwdata.manifest import load_manifest
 from fwdata.store.change_view import change_view
 
@@ -88,6 +91,22 @@ def test_caches_that_do_not_fit_the_view(tmp_path: Path) -> None:
     assert "do: {task}" in found["text_fit"].sentence
     assert found["latents_fit"].command.endswith(f"--name NEW --vae {latents.vae} --stride {latents.stride}")
     assert found["text_fit"].command.endswith(f"--name NEW --encoder {text.encoder}")
+
+
+def test_a_refused_cache_names_the_commands_that_make_it_again(tmp_path: Path) -> None:
+    """Copied from any folder, with the encoder and stride that it had; the path needs quotes."""
+    (folder := tmp_path / "it's a set").mkdir()
+    path = unpack("v1-jpeg", folder)
+    change_view(path, {"stitch.size": [192, 128], "prompt": "do: {task}"})
+    for kind in ("text", "latents"):
+        with pytest.raises(StaleCache) as refused:
+            getattr(fwdata.open(path), kind)()
+        again, beside = re.findall(r"`(fwdata [^`]*)`", str(refused.value))
+        found = by_detector(check(path))[f"{kind}_fit"]
+        assert shlex.split(again)[2] == str(path) and again.endswith(" --replace") and "--name default" in again
+        assert beside == found.command and "--name NEW" in beside
+        assert main(shlex.split(again)[1:]) == 0
+        getattr(fwdata.open(path), kind)()
 
 
 def test_statistics_of_other_episodes_show_how_many_they_are_of(

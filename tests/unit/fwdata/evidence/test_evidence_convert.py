@@ -121,6 +121,12 @@ def test_an_accepted_contradiction_converts_and_is_recorded(tmp_path: Path, caps
     assert record.accepted() == {"gripper_polarity": "the fingers are mounted the other way"}
     assert len(store.episodes) == 3
     assert main(command) == 0  # goes on with what was accepted
+    capsys.readouterr()
+    assert main(["inspect", str(out)]) == 0
+    [shown] = [line for line in capsys.readouterr().out.splitlines() if "larger command opens" in line]
+    assert "contradicted by 3" in shown and shown.endswith("; accepted: the fingers are mounted the other way")
+    assert main(["inspect", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accepted"] == record.accepted()
 
 
 @pytest.mark.slow

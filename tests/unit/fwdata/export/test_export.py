@@ -192,6 +192,10 @@ def test_one_dataset_has_one_picture_size(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is 64x80 in episode 1, 48x64 in episode 0; .*--episodes"):
         plan_export(ExportRequest(store, tmp_path / "out", storage="image"))
     assert plan_export(ExportRequest(store, tmp_path / "out", (1,), "image")).sizes["head_camera"] == (64, 80)
+    assert plan_export(ExportRequest(store, tmp_path / "out", (1,))).fps
+    with pytest.raises(UsageError, match="joins no videos in a folder with ' in its path"):  # not after all encoding
+        plan_export(ExportRequest(store, tmp_path / "it's/out", (1,)))
+    assert plan_export(ExportRequest(store, tmp_path / "it's/out", (1,), "image")).fps
 
 
 def test_segments_give_their_frames_their_own_task(store: fwdata.Store, tmp_path: Path) -> None:
