@@ -6,8 +6,9 @@ by every later run; so a store's bytes do not depend on workers or interruptions
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fwdata.errors import StaleCache, UsageError
@@ -157,7 +158,26 @@ def make_plan(request: ConvertRequest, found: CombinedDiscovery) -> ConversionPl
     for members in _cut(new, request.part_episodes or PART_EPISODES):
         digest = plan_digest({r.id: r.ref.num_bytes for r in members})
         parts.append(PlannedPart(part_name(len(parts)), members[0].group, tuple(members), (), digest))
-    return ConversionPlan(found, tuple(parts), tuple(p for p in parts if not _is_written(request.out, p)))
+    return ConversionPlan(found, tuple(parts), _once(request.out, parts))
+
+
+def _once(out: Path, parts: Sequence[PlannedPart]) -> tuple[PlannedPart, ...]:
+    """The parts that are not written yet, each recording in one of them alone.
+
+    One that was left out and tried again is planned twice. Where the part that left it out is lost and made anew, it
+    would be read now, and stood in the store beside the one of the later part.
+    """
+    from fwdata.store.reader import open_store
+
+    pending = [part for part in parts if not _is_written(out, part)]
+    planned = Counter(recording.id for part in parts for recording in part.recordings)
+    if not any(planned[recording.id] > 1 for part in pending for recording in part.recordings):
+        return tuple(pending)
+    held = {episode.id for part in open_store(out).parts for episode in part.record.episodes}
+    for position, part in reversed([*enumerate(pending)]):
+        pending[position] = replace(part, recordings=tuple(r for r in part.recordings if r.id not in held))
+        held |= {recording.id for recording in part.recordings}
+    return tuple(pending)
 
 
 def _check_stored(out: Path, planned: Sequence[PlannedPartRecord], new: Sequence[RootedRecording]) -> None:

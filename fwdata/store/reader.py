@@ -193,7 +193,10 @@ class Store:
         with many_records():
             plan = read_record(self._files, "plan", PlanRecord)
         if plan is None:
-            raise StoreDamaged(f"{self.location}/plan/zarr.json is missing; run the same `fwdata convert` again")
+            raise StoreDamaged(
+                f"{self.location}/plan/zarr.json is missing; run `fwdata repair {quoted(self.location)} --from RAW` "
+                "with the recordings it was converted from"
+            )
         return plan
 
     @property

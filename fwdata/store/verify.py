@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fwdata.errors import StoreDamaged
+from fwdata.errors import StoreDamaged, quoted
 from fwdata.store.attempts import attempted
 from fwdata.store.caches.identity import find_caches
 from fwdata.store.evidence import EVIDENCE, read_evidence, read_part_evidence
@@ -176,7 +176,7 @@ def _missing(store: Store, listing: Listing) -> Iterator[tuple[str, str]]:
         caches = [(kind, record.key()) for kind, records in found.items() for record in records.values()]
     except StoreDamaged:
         if "plan/zarr.json" not in sizes:
-            yield "plan/zarr.json", "is missing; run the same `fwdata convert` again"
+            yield "plan/zarr.json", f"is missing; run `fwdata repair {quoted(store.location)} --from RAW`"
         return  # else it was found already
     for name in planned:
         if f"parts/{name}" not in folders:

@@ -233,6 +233,26 @@ def test_mended_recordings_are_converted_when_asked_for(tmp_path: Path, raw: Pat
     assert len(report.rows) == 6
 
 
+def test_a_part_made_anew_leaves_a_second_try_where_it_is(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
+    """`fwdata verify` says of a lost part to convert again: a mended recording of it stood in the store twice then."""
+    out = tmp_path / "s.zarr"
+    whole = (raw / "a" / "take1.npz").read_bytes()
+    (raw / "a" / "take1.npz").write_bytes(b"")
+    run_convert(raw, out, manifest)
+    (raw / "a" / "take1.npz").write_bytes(whole)
+    run_convert(raw, out, manifest, retry=True)
+    names = ["a/take0", "b/take0", "c/take0", "c/take1", "c/take2", "a/take1"]
+    files = {name: digest for name, digest in tree(out).items() if name.startswith("parts/") and "/c/" in name}
+    for lost in (["p00000"], ["p00003"], ["p00000", "p00003"]):
+        for name in lost:
+            shutil.rmtree(out / "parts" / name)
+        run_convert(raw, out, manifest)
+        assert [e.id for e in fwdata.open(out).episodes] == names and verify_store(out).damaged == []
+        assert files.items() <= tree(out).items() and fwdata.open(out).quarantined == []
+        run_convert(raw, out, manifest, retry=True)
+        assert [e.id for e in fwdata.open(out).episodes] == names
+
+
 @pytest.mark.slow
 def test_a_killed_second_try_is_continued_not_planned_twice(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
     out = tmp_path / "s.zarr"

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ from reading import sum_pixels
 from robotwin_files import SEEN, joint_rows
 
 import fwdata
+from fwdata.cli import app
+from fwdata.console import run_app
 from fwdata.errors import StoreBusy, StoreDamaged, StoreError, UsageError
 from fwdata.io import write_atomic
 from fwdata.manifest import Manifest, Split
@@ -371,6 +374,24 @@ def test_verify_names_strange_and_unfinished_things(tmp_path: Path, monkeypatch:
     assert [line for line in verify_store(path).damaged if "p00001 is not finished" in line]
     (path / "plan" / "zarr.json").unlink()
     assert [f.key for f in verify_store(path).findings if "is missing" in f.problem] == ["plan/zarr.json"]
+
+
+def test_a_lost_plan_is_made_anew_by_the_printed_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversion, which was advised, cannot: it said so of itself."""
+    path = toy_store(tmp_path, monkeypatch, {"a": [3], "b": [2]})
+    plan = (path / "plan" / "zarr.json").read_bytes()
+    (path / "plan" / "zarr.json").unlink()
+    [finding] = [f for f in verify_store(path).findings if "is missing" in f.problem]
+    with pytest.raises(StoreDamaged) as refused:
+        _ = fwdata.open(path).plan
+    for said in (finding.problem, str(refused.value)):
+        [command] = re.findall(r"`fwdata (repair [^`]*)`", said)
+        assert command == f"repair {path} --from RAW"
+    monkeypatch.setattr("sys.argv", ["fwdata", *command.split()[:-1], str(tmp_path / "raw")])
+    with pytest.raises(SystemExit) as ended:
+        run_app(app)
+    assert not ended.value.code
+    assert (path / "plan" / "zarr.json").read_bytes() == plan and verify_store(path).damaged == []
 
 
 def test_inspect_describes_the_store(shared: Path, store: Store) -> None:
