@@ -46,6 +46,8 @@ class ViewJson(TypedDict):
 
     store: str
     """The store."""
+    name: str
+    """Name of the manifest; with the keys of `view` and `source` it is a whole one, for `--manifest FILE.yaml`."""
     view: View
     """How the stored bytes are used."""
     origin: dict[str, str]
@@ -107,6 +109,7 @@ def view_json(store: Store, before: StoreView, after: StoreView, fits: list[Cach
     manifest = after.manifest
     return {
         "store": store.location,
+        "name": manifest.name,
         "view": manifest.view,
         "origin": {setting.key: setting.origin for setting in after.settings},
         "source": manifest.source_keys,

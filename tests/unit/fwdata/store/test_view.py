@@ -149,7 +149,7 @@ def test_caches_of_another_view_are_refused_by_name_and_live_beside_those_of_thi
     change_view(store, {"stitch.size": [64, 128]})
     with pytest.raises(StaleCache, match=r"stitch\.size is \[32, 64\], asked for \[64, 128\]") as caught:
         fwdata.open(store).latents()
-    assert "fwdata encode-latents --name NEW" in str(caught.value)
+    assert f"fwdata encode-latents {store} --name NEW" in str(caught.value)
     with pytest.raises(StaleCache, match="use --name NEW to keep both"):
         encode(store)
     encode(store, "large")
@@ -285,3 +285,11 @@ def test_a_merged_store_has_the_view_that_its_inputs_share(tmp_path: Path, monke
     merge(MergeRequest(tuple(stores), tmp_path / "out.zarr"))
     assert fwdata.open(tmp_path / "out.zarr").manifest.split.val == 0.5
     assert verify_store(tmp_path / "out.zarr").damaged == []
+
+
+def test_a_printed_view_is_a_manifest_that_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = toy_store(tmp_path, monkeypatch, {"a": [3]})
+    change_view(store, {"split.val": 0.5})
+    said = json.loads(CliRunner().invoke(app, ["view", str(store), "--json"]).stdout)
+    (path := tmp_path / "mine.yaml").write_text(json.dumps({"name": said["name"], **said["source"], **said["view"]}))
+    assert load_manifest(str(path)).model_dump() == fwdata.open(store).manifest.model_dump()
