@@ -127,7 +127,7 @@ def _open_video(
     video_as: VideoAs,
     warnings: list[str],
 ) -> tuple[RawCamera | VideoCamera, dict[str, Json]]:
-    place, fps = entry.videos.get(key), dataset.info.fps
+    place, fps = entry.videos.get(key), dataset.video_hz
     if place is None:
         raise BadEpisode(f"the metadata give no video of camera {key} for episode {entry.index}")
     path = dataset.path(place.file)

@@ -228,7 +228,7 @@ def _overlaps(dataset: Dataset, cameras: Iterable[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for (key, name), slots in dataset.shared.items():
         if key in cameras:
-            for episode, sentence in overlaps(slots, name, dataset.info.fps).items():
+            for episode, sentence in overlaps(slots, name, dataset.video_hz).items():
                 found.setdefault(episode, sentence)
     return found
 

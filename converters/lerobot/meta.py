@@ -26,7 +26,7 @@ from converters.lerobot.parquet import (
     read_columns,
 )
 from converters.lerobot.recover import is_recovering, is_told, recover
-from converters.lerobot.shared_video import Slot, slots_of
+from converters.lerobot.shared_video import Slot, rate_of_places, slots_of
 from converters.lerobot.survey import is_agreed, survey
 from converters.lerobot.tree import Tree, tree_of
 from fwdata.api import Skipped
@@ -64,6 +64,8 @@ class Dataset:
     """Columns of tables whose Parquet footer is missing (option recover); None: every file has its footer."""
     unlisted: tuple[str, ...] = ()
     """See `DatasetSurvey.unlisted`."""
+    video_hz: float = 0.0
+    """Frames per second that places in shared videos are counted with, see `rate_of_places`; else the label."""
 
     def path(self, name: str) -> Path:
         """A file of the dataset; BadEpisode where a link leads out of it."""
@@ -170,7 +172,8 @@ def _load(
     found = survey(folder, info, tree, entries, columns)
     episodes = _by_index(found.entries, problems)
     warnings += [*_totals(info, entries), *found.warnings]
-    shared = slots_of(episodes.values(), found.info.fps) if info.shared_files else {}
+    video_hz = rate_of_places(tuple(episodes.values()), found.info.fps) if info.shared_files else found.info.fps
+    shared = slots_of(episodes.values(), video_hz) if info.shared_files else {}
     stamp = hash((stamps, tables, recovering))
     return Dataset(
         folder,
@@ -184,6 +187,7 @@ def _load(
         found.ambiguous,
         columns,
         found.unlisted,
+        video_hz,
     )
 
 

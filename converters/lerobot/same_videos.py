@@ -40,7 +40,7 @@ def shown_twice(dataset: Dataset, cameras: Iterable[str]) -> dict[int, str]:
                 episodes.setdefault(entry.videos[key].file, []).append(entry)
         for names in _alike(dataset, {n: sum(e.length for e in held) for n, held in episodes.items()}):
             holders = [entry for name in names for entry in episodes[name]]
-            if _apart(holders, key, dataset.info.fps):
+            if _apart(holders, key, dataset.video_hz):
                 continue
             if _is_still(dataset, names[0], holders[0].length) or _same_rows(dataset, [episodes[n][0] for n in names]):
                 continue

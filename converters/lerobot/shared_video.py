@@ -28,6 +28,9 @@ from fwdata.errors import BadEpisode
 MOST_CUTS = 200
 """Episodes of a file up to which all joints are looked at."""
 
+TELLING = 2
+"""First times above 0 in shared videos that tell at what rate frames were counted, at least."""
+
 CHANCE = 0.05
 """Episodes whose first frames are keyframes are where the metadata say, unless chance alone would do it so often."""
 
@@ -37,7 +40,7 @@ class Slot:
     """An episode's place in a shared video."""
 
     start: float
-    """First frame by from_timestamp, in frames of the dataset's rate."""
+    """First frame by from_timestamp, in frames of `Dataset.video_hz`."""
     rows: int
     """Rows, and so frames, of the episode."""
     episode: int
@@ -58,6 +61,27 @@ def slots_of(entries: Iterable[EpisodeMeta], fps: float) -> dict[tuple[str, str]
                     Slot(place.start_s * fps, entry.length, entry.index, place.unsure, place.followed)
                 )
     return {key: tuple(sorted(slots, key=lambda slot: (slot.start, slot.episode))) for key, slots in found.items()}
+
+
+def rate_of_places(entries: Sequence[EpisodeMeta], label: float) -> float:
+    """Frames per second that the episodes' first times in shared videos are counted with: the label of info.json, or,
+    where it does not let them follow each other in some file, the one rate that does in all."""
+    files = {key: slots for key, slots in slots_of(entries, 1.0).items() if len(slots) > 1}
+    if sum(len(slots) - 1 for slots in files.values()) < TELLING or all(
+        tiling(slots) is not None for key, slots in slots_of(entries, label).items() if key in files
+    ):
+        return label
+    first, *_ = files.values()
+    before = float(sum(slot.rows for slot in first[:-1]))
+    rate = before / first[-1].start if first[-1].start > 0 else label
+    fits = all(_counted(slots, rate) for slots in files.values())
+    return rate if fits else label
+
+
+def _counted(slots: Sequence[Slot], rate: float) -> bool:
+    """Whether the times in s of slots are those of counted frames, at so many a second."""
+    first = np.concatenate([[0], np.cumsum([slot.rows for slot in slots])[:-1]])
+    return bool((np.abs(np.array([slot.start for slot in slots]) * rate - first) < 0.5).all())
 
 
 def tiling(slots: Sequence[Slot]) -> NDArray[np.int64] | None:

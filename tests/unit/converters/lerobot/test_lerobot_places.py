@@ -43,6 +43,19 @@ def check(root: Path, recipe: Recipe, warning: str = "") -> None:
     assert any(warning in text for text in warnings) if warning else not warnings, warnings
 
 
+@pytest.mark.parametrize("label", [8, 11.25, 25, 30])
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+@pytest.mark.parametrize("lengths", [(5, 7, 6), (24, 4, 40, 9), (12, 12, 12, 12)])
+def test_places_in_a_video_do_not_depend_on_a_wrong_label(tmp_path, label, lengths, version):
+    """The rate of info.json alone was changed, which option rate overrules: times of places are as they were."""
+    recipe = Recipe(version=version, lengths=lengths, tasks=(0,) * len(lengths))
+    root = write_dataset(tmp_path, recipe)
+    edit_info(root, fps=label)
+    for number, episode in enumerate(read_all(root, rate=15.0)):
+        assert np.array_equal(episode.state, joined(recipe, number, "observation.state"))
+        assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(recipe, HEAD, number))
+
+
 def split_tables(root: Path) -> None:
     """Move the rows of the second and third episode to another table, and leave the metadata as they are."""
     first = root / "data/chunk-000/file-000.parquet"
