@@ -134,8 +134,12 @@ class WindowDataset(Dataset[WindowSample]):
         self._manifest = opened.manifest
         cache, self._text = opened.latents(latents), opened.text(text)
         mode, statistics = self._manifest.normalisation.mode, opened.stats()
-        self.state = Normaliser.from_statistics(statistics.state, mode, opened.state_names, "state")
-        self.action = Normaliser.from_statistics(statistics.action, mode, opened.action_names, "action")
+        self.state = Normaliser.from_statistics(
+            statistics.state, mode, opened.state_names, "state", where=opened.location
+        )
+        self.action = Normaliser.from_statistics(
+            statistics.action, mode, opened.action_names, "action", where=opened.location
+        )
         self._manifest.normalisation.check_actions(len(opened.action_names), f"the view of {opened.location}")
         self.index = build_index(self._episodes, cache, cache.window)
         if future_only:

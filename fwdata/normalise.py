@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fwdata.errors import StoreError
+from fwdata.errors import StoreError, quoted
 
 type Mode = Literal["zscore", "minmax", "quantile"]
 type Float32 = NDArray[np.float32]
@@ -43,23 +43,32 @@ class Normaliser:
 
     @classmethod
     def from_statistics(
-        cls, statistics: object, mode: Mode, names: Sequence[str], what: str = "action", *, guard: bool = True
+        cls,
+        statistics: object,
+        mode: Mode,
+        names: Sequence[str],
+        what: str = "action",
+        *,
+        guard: bool = True,
+        where: str = "",
     ) -> Normaliser:
         """The map of one vector's statistics: an object with float [D] `min`, `max`, `mean`, `std`, `q01`, `q99`.
 
-        Raises StoreError naming the first dimension whose statistics are not finite, or a width other than `names`.
+        Raises StoreError naming the first dimension whose statistics are not finite, or a width other than `names`;
+        where: the store that is to compute them again, if it is known.
         """
+        advice = f"; run `fwdata stats {quoted(where)}` again" if where else ""
 
         def column(key: str) -> Float32:
             values = np.asarray(getattr(statistics, key), dtype=np.float32)
             if values.shape != (len(names),):
                 raise StoreError(
-                    f"statistics {what}.{key} have shape {values.shape}, the store has {len(names)} {what} dimensions; "
-                    "run fwdata stats again"
+                    f"statistics {what}.{key} have shape {values.shape}, the store has {len(names)} {what} "
+                    f"dimensions{advice}"
                 )
             if not np.isfinite(values).all():
                 name = names[int(np.flatnonzero(~np.isfinite(values))[0])]
-                raise StoreError(f"statistics {what}.{key} of dimension {name} are not finite; run fwdata stats again")
+                raise StoreError(f"statistics {what}.{key} of dimension {name} are not finite{advice}")
             return values
 
         if mode == "zscore":

@@ -100,7 +100,7 @@ def bench_encode(
         loaded.submit([clip] * batch).result()  # what is slow the first time only
     alone = _time_vae(loaded, clips, batch, windows)
     with tempfile.TemporaryDirectory(prefix="fwdata-bench-") as folder:
-        shape = latent_shape(store.manifest, loaded)
+        shape = latent_shape(store, loaded)
         job = PartJob(store, part.name, "bench", shape, stride, batch, decoders, out=Path(folder))
         spent = [0.0]
         began, cpu = time.perf_counter(), time.process_time()

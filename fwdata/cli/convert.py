@@ -130,7 +130,7 @@ def convert(
     copy = reading_copy if dry_run else working_copy
     with _worker_pool(count, memory << 20, measures=not no_evidence, writes=not dry_run) as pool, copy(out) as path:
         gc.enable()  # the readers are forked, see `fwdata.cli.main`
-        chosen = _choose_manifest(source, manifest, given, roots, pool)
+        chosen = _choose_manifest(source, manifest, given, roots, pool, out)
         request = ConvertRequest(
             *(source, roots, path, chosen, count, on_error, episode_seconds, memory << 20),
             retry=retry,
@@ -177,7 +177,7 @@ def _worker_pool(count: int, memory: int, measures: bool, writes: bool) -> Worke
 
 
 def _choose_manifest(
-    source: str, named: str | None, given: Mapping[str, Any], roots: tuple[Path, ...], pool: WorkerPool
+    source: str, named: str | None, given: Mapping[str, Any], roots: tuple[Path, ...], pool: WorkerPool, out: object
 ) -> Manifest:
     """The manifest; said where the command named none and it is not the source's usual one."""
     from fwdata.pipeline.choose import manifest_for
@@ -185,12 +185,12 @@ def _choose_manifest(
     chosen = manifest_for(source, named, given, roots, pool)
     if named is None and chosen.name != source:
         say(f"manifest {chosen.name}: {chosen.description}")
-        _say_unstitched(chosen)
+        _say_unstitched(chosen, out)
     return chosen
 
 
-def _say_unstitched(manifest: Manifest) -> None:
-    """Name the cameras that are stored, but that no policy would see."""
+def _say_unstitched(manifest: Manifest, out: object) -> None:
+    """Name the cameras that are stored, but that no policy would see; out: the store, path or URL."""
     stitch = manifest.stitch
     left = [name for name in manifest.cameras if name not in stitch.cameras]
     if left:
@@ -198,7 +198,7 @@ def _say_unstitched(manifest: Manifest) -> None:
         every = ",".join(manifest.cameras)
         say(
             f"not stitched: {', '.join(left)}: stored, but not in the image that a policy sees, which layout "
-            f"{stitch.layout} makes of {', '.join(stitch.cameras)}; for all of them: fwdata view STORE --set "
+            f"{stitch.layout} makes of {', '.join(stitch.cameras)}; for all of them: fwdata view {quoted(out)} --set "
             f"stitch.layout=horizontal --set 'stitch.cameras=[{every}]' --set 'stitch.size=[{height},"
             f"{width * len(manifest.cameras)}]'"
         )

@@ -104,7 +104,9 @@ class _Field:
         """All findings of this field."""
         low, high = np.asarray(self.statistics.min), np.asarray(self.statistics.max)
         constant = high - low <= CONSTANT
-        normaliser = Normaliser.from_statistics(self.statistics, self.mode, self.names, self.what)
+        normaliser = Normaliser.from_statistics(
+            self.statistics, self.mode, self.names, self.what, where=self.patient.where
+        )
         wanted = self.rows * normaliser.scale + normaliser.offset
         found = self._constant(np.flatnonzero(constant))
         flat = self._nearly_constant(high - low) & ~constant

@@ -131,7 +131,7 @@ def _measured(store: Path, vae: str, device: str, dtype: str, devices: int | Non
         raise UsageError(f"{store} holds no episode; there is nothing to encode")
     names = compute_devices(device)
     loaded = load_vae(vae, device=names[0], dtype=default_dtype(dtype, names[0]))
-    latent_shape(opened.manifest, loaded)
+    latent_shape(opened, loaded)
     torch.set_num_threads(1)  # as when it encodes
     episode = opened.episodes[0]
     window = _seconds(loaded, episode, opened.manifest.window.video_indices(0, episode.num_frames))

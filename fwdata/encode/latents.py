@@ -22,11 +22,11 @@ from fwdata.encode.latent_part import OnFrame, PartJob, encode_part
 from fwdata.encode.vae.base import Vae
 from fwdata.encode.vae.net import PATCH
 from fwdata.encode.vae.wan import Dtype, LatentFormat, distance_to_float32, latent_format, load_vae
-from fwdata.errors import UsageError
+from fwdata.errors import UsageError, quoted
 from fwdata.images.colour import colour_version
+from fwdata.images.layouts import nearest_size
 from fwdata.images.video import decoder_version
 from fwdata.io import check_free
-from fwdata.manifest import Manifest
 from fwdata.pipeline.jobs import end_job
 from fwdata.pipeline.units import ALONE, Spread, UnitsReport
 from fwdata.pipeline.workers import Link, WorkerPool
@@ -119,7 +119,7 @@ def plan_latents(request: EncodeRequest) -> LatentPlan:
     found = None if request.replace else find_caches(store.files, "latents", LatentCacheRecord).get(request.name)
     stride = request.stride or (found.stride if found is not None else 1)
     windows = sum(len(window.starts(e.num_frames, stride)) for e in store.episodes)
-    channels, height, width = latent_shape(store.manifest, latent_format(request.vae))
+    channels, height, width = latent_shape(store, latent_format(request.vae))
     latent_bytes = channels * height * width * np.dtype(np.float16).itemsize
     total = latent_bytes * (store.num_frames + windows * (window.latent_frames - 1))
     return LatentPlan(store.num_frames, windows, total)
@@ -140,14 +140,17 @@ def latent_identity(store: Store, vae: JsonObject, stride: int, batch: int = 1) 
     return {**settings, "video": {"colour": colour, "decoder": decoder_version()}}
 
 
-def latent_shape(manifest: Manifest, vae: Vae | LatentFormat) -> tuple[int, int, int]:
-    """(channels, h, w) of one latent frame of the stitched image. UsageError when the image does not fit."""
-    height, width = manifest.stitch.size
+def latent_shape(store: Store, vae: Vae | LatentFormat) -> tuple[int, int, int]:
+    """(channels, h, w) of one latent frame of a store's stitched image. UsageError when the image does not fit."""
+    stitch = store.manifest.stitch
+    height, width = stitch.size
     step = vae.spatial_stride * PATCH
     if height % step or width % step:
+        near = nearest_size(stitch.layout, len(stitch.cameras), stitch.camera_size, stitch.size, step)
+        size = f"stitch.size=[{near[0]},{near[1]}]" if near else "stitch.size=[H,W]"
         raise UsageError(
             f"the stitched size {height}x{width} must be a multiple of {step} (VAE stride {vae.spatial_stride}, model "
-            f"patch {PATCH}); change it with `fwdata view STORE --set stitch.size=[H,W]`"
+            f"patch {PATCH}); change it with `fwdata view {quoted(store.location)} --set {quoted(size)}`"
         )
     return vae.channels, height // vae.spatial_stride, width // vae.spatial_stride
 
@@ -188,13 +191,13 @@ def encode_latents(request: EncodeRequest, on_plan: Callable[[int], None], on_fr
     found = None if request.replace else find_caches(store.files, "latents", LatentCacheRecord).get(request.name)
     dtype = default_dtype(request.dtype, devices[0], found)
     vae = load_vae(request.vae, device=devices[0], dtype=dtype)
-    latent_shape(store.manifest, vae)
+    latent_shape(store, vae)
     own_identity = vae_identity(vae, devices, found)
     with write_lock(request.store):
         store = open_writable(request.store)  # again: the view may have changed until now
         stride = request.stride or (found.stride if found is not None else 1)
         identity = latent_identity(store, own_identity, stride, request.batch)
-        shape = latent_shape(store.manifest, vae)
+        shape = latent_shape(store, vae)
         target = create_latents(store, request.name, identity, request.vae, shape, request.replace)
         known = target.known(store)
         parts = pending_parts(store, target.key)

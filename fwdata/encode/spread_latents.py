@@ -55,7 +55,7 @@ def look_at_vae(request: EncodeRequest, *, link: Link) -> VaeFacts:
     found = find_caches(store.files, "latents", LatentCacheRecord).get(request.name)
     dtype = default_dtype(request.dtype, devices[0], found)
     vae = loaded_vae(request.vae, devices[0], dtype)
-    return VaeFacts(latent_shape(store.manifest, vae), vae_identity(vae, devices, found), devices, dtype)
+    return VaeFacts(latent_shape(store, vae), vae_identity(vae, devices, found), devices, dtype)
 
 
 def encode_share(request: EncodeRequest, on_frame: OnFrame) -> EncodeReport:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fwdata.errors import quoted
 from fwdata.evidence import sentences
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, PooledOutcome
 from fwdata.store.evidence import EVIDENCE, read_evidence, read_part_evidence, write_evidence
@@ -66,7 +67,9 @@ def merged_verdicts(parts: Sequence[MovedVerdicts]) -> tuple[MergedVerdicts | No
     if not measured:
         return None, []
     lacking = [stores[name].store.location for name in records if name not in measured]
-    notes = [f"conventions of {location} were not measured; `fwdata doctor` does" for location in lacking]
+    notes = [
+        f"conventions of {location} were not measured; `fwdata doctor {quoted(location)}` does" for location in lacking
+    ]
     before: dict[tuple[str, str], DatasetVerdict] = {}
     accepted: dict[str, str] = {}
     for name, record in measured.items():

@@ -110,6 +110,11 @@ def _whole_folders(here: Place, there: Place, keys: list[str], place: Target) ->
     return done - half  # a part's own mark does not cover its stitched frames
 
 
+def _mending(here: Place) -> str:
+    """The command for a damaged file; a repair is made in folders alone."""
+    return f"`fwdata {'repair' if isinstance(here, LocalFiles) else 'verify'} {quoted(here.location)}`"
+
+
 def _copy(here: Place, there: Place, key: str, digests: dict[str, str], place: Target) -> int | None:
     """Bytes that were written; None for a file that is there already."""
     data = here.read(key)
@@ -117,7 +122,7 @@ def _copy(here: Place, there: Place, key: str, digests: dict[str, str], place: T
         raise StoreDamaged(f"{here.location}/{key} is missing; run `fwdata verify {quoted(here.location)}`")
     digest = hashlib.sha256(data).hexdigest()
     if digests.get(key, digest) != digest:
-        raise StoreDamaged(f"{here.location}/{key} is damaged: its sha256 does not match; run `fwdata repair`")
+        raise StoreDamaged(f"{here.location}/{key} is damaged: its sha256 does not match; run {_mending(here)}")
     if place.have.sizes.get(key) == len(data) and there.sha256(key) == (digest, len(data)):
         return None
     place.write(key, data)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fwdata.errors import StoreDamaged
+from fwdata.errors import StoreDamaged, quoted
 from fwdata.io import write_atomic
 from fwdata.store.files import FileHandle, LocalFiles
 from fwdata.store.layout import sealed_above
@@ -87,7 +87,7 @@ class MirrorFiles(LocalFiles):
                 raise StoreDamaged(
                     f"{self.remote.location}/{key} is damaged: {len(data)} bytes with sha256 {found[:12]}.., expected "
                     f"{expected[:12] + '..' if expected else 'no such file'}; run `fwdata verify "
-                    f"{self.remote.location}` to see what else is"
+                    f"{quoted(self.remote.location)}` to see what else is"
                 )
             with contextlib.suppress(FileNotFoundError):  # its unit was removed meanwhile
                 write_atomic(self.root / key, data)

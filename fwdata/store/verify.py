@@ -189,7 +189,10 @@ def _missing(store: Store, listing: Listing) -> Iterator[tuple[str, str]]:
     if any(f"parts/{name}/frames" in folders for name in parts):
         for name in parts:
             if f"parts/{name}/frames" not in folders:
-                yield f"parts/{name}/frames", "is missing, other parts have it; run `fwdata stitch` again"
+                yield (
+                    f"parts/{name}/frames",
+                    f"is missing, other parts have it; run `fwdata stitch {quoted(store.location)}`",
+                )
     for kind, key in caches:
         for name in parts if kind == "latents" else []:
             if f"{kind}/{key}/{name}" not in folders:
@@ -201,7 +204,10 @@ def _missing(store: Store, listing: Listing) -> Iterator[tuple[str, str]]:
 def _missing_evidence(store: Store, listing: Listing) -> Iterator[tuple[str, str]]:
     """Verdicts that were recorded and are absent."""
     if f"{EVIDENCE}/zarr.json" not in listing.sizes:
-        yield f"{EVIDENCE}/zarr.json", "is missing; `fwdata doctor` measures the conventions again"
+        yield (
+            f"{EVIDENCE}/zarr.json",
+            f"is missing; `fwdata doctor {quoted(store.location)}` measures the conventions again",
+        )
         return
     try:
         record = read_evidence(store.files)
@@ -212,7 +218,7 @@ def _missing_evidence(store: Store, listing: Listing) -> Iterator[tuple[str, str
     for name in record.parts if record is not None else ():
         key = f"{EVIDENCE}/{name}/zarr.json"
         if key not in listing.sizes:
-            yield key, "is missing; `fwdata doctor` measures the conventions again"
+            yield key, f"is missing; `fwdata doctor {quoted(store.location)}` measures the conventions again"
             continue
         try:
             measured = {item.episode for item in read_part_evidence(store.files, name)}

@@ -81,6 +81,7 @@ def open_source(store: StoreLike, recipe: Recipe) -> StoreSource:
     manifest = validate_model(Manifest, store.metadata["manifest"], "the store's manifest")
     cache, text, statistics = store.latents(recipe.data.latents), store.text(recipe.data.text), store.stats()
     mode, guard = manifest.normalisation.mode, recipe.data.guard_constant
+    where = store.location if len(members_of(store)) == 1 else ""
     train = [episode for episode in store.episodes if episode.split == "train"]
     val = [episode for episode in store.episodes if episode.split == "val"]
     if not train:
@@ -90,8 +91,10 @@ def open_source(store: StoreLike, recipe: Recipe) -> StoreSource:
         manifest=manifest,
         cache=cache,
         text=text,
-        state=Normaliser.from_statistics(statistics.state, mode, store.state_names, "state", guard=guard),
-        action=Normaliser.from_statistics(statistics.action, mode, store.action_names, "action", guard=guard),
+        state=Normaliser.from_statistics(statistics.state, mode, store.state_names, "state", guard=guard, where=where),
+        action=Normaliser.from_statistics(
+            statistics.action, mode, store.action_names, "action", guard=guard, where=where
+        ),
         train=train,
         val=val,
         latent_shape=cache.shape,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata import Statistics, check_joinable, difference, differing, merge_statistics, recording_key
-from fwdata.errors import StaleCache, StoreError, UsageError
+from fwdata.errors import StaleCache, StoreError, UsageError, quoted
 from fwdata.window import Window
 from fwdata.window_batches import RowsLike
 from fwtrain.data.contract import CacheLike, EpisodeLike, StoreLike, TextLike
@@ -180,6 +180,11 @@ def _check_splits(stores: Sequence[StoreLike]) -> None:
 def members_of(store: StoreLike) -> tuple[StoreLike, ...]:
     """The stores that were joined, or the store itself."""
     return store.members if isinstance(store, JointStores) else (store,)
+
+
+def command_word(store: StoreLike) -> str:
+    """A store as a word of a command to copy; STORE where it stands for several."""
+    return quoted(store.location) if len(members_of(store)) == 1 else "STORE"
 
 
 def store_name(store: StoreLike) -> str:

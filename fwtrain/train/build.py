@@ -14,6 +14,7 @@ from fwdata.errors import UsageError
 from fwdata.manifest import Manifest, load_manifest, validate_model
 from fwdata.window import Window
 from fwtrain.data import StoreSource, Stream, derived_seed, open_source
+from fwtrain.data.stores import command_word
 from fwtrain.model import FastWAM, ModelConfig
 from fwtrain.recipe import Recipe
 from fwtrain.train.lora import add_adapters, add_counted_adapters
@@ -43,12 +44,21 @@ class Sizes:
     """(C, h, w) of one latent frame."""
     text_shape: tuple[int, int]
     """(L, Dt): text tokens, width of an embedding."""
+    store: str = "STORE"
+    """The word that names the store in a command."""
 
     @classmethod
     def of(cls, source: StoreSource) -> Sizes:
         """Sizes of an opened store."""
         names = source.store.state_names, source.store.action_names
-        return cls(len(names[0]), len(names[1]), source.window, source.latent_shape, source.text_shape)
+        return cls(
+            len(names[0]),
+            len(names[1]),
+            source.window,
+            source.latent_shape,
+            source.text_shape,
+            command_word(source.store),
+        )
 
     @classmethod
     def planned(cls, store: Store, recipe: Recipe) -> Sizes:
@@ -115,7 +125,8 @@ def sized_config(recipe: Recipe, sizes: Sizes) -> ModelConfig:
         if text_dim != WAN_TEXT_WIDTH:
             raise UsageError(
                 f"preset {wanted.preset} reads text of width {WAN_TEXT_WIDTH}, the store's text cache has {text_dim}; "
-                "replace it with `fwdata encode-text STORE --encoder umt5-xxl --replace`, or train recipe tiny on it"
+                f"replace it with `fwdata encode-text {sizes.store} --encoder umt5-xxl --replace`, or train recipe "
+                "tiny on it"
             )
         return ModelConfig.wan22_5b(action_dim, sizes.state, **common)
     shared = {

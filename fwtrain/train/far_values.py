@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fwtrain.data.source import StoreSource
+from fwtrain.data.stores import command_word
 from fwtrain.data.usual import UsualValues
 
 LOOKED_AT = 64
@@ -31,6 +32,7 @@ def far_values(source: StoreSource) -> list[str]:
             first = far[0]
             found.append(
                 f"{what} rows of {len(far)} of {len(episodes)} episodes are far outside the statistics, such as "
-                f"{first[0]}, which {first[1]}; compute them again with `fwdata stats`"
+                f"{first[0]}, which {first[1]}; compute them again with `fwdata stats "
+                f"{command_word(source.store)}`"
             )
     return found

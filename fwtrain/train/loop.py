@@ -257,7 +257,7 @@ class Trainer:
         values: dict[str, float] = {}
         result: ValidationResult | None = None
         if self.validator is None:
-            note(why_no_validation(self.recipe))
+            note(why_no_validation(self.recipe, self.source.store))
 
         def stop() -> bool:
             return self.step < self.total and self.team.agree(should_stop() or self.saver.failed)

@@ -20,6 +20,7 @@ from fwdata.errors import UsageError
 from fwtrain.data import join_stores, open_source
 from fwtrain.data.contract import StoreLike
 from fwtrain.data.source import StoreSource, training_order, training_reader, validation_plans
+from fwtrain.data.stores import command_word
 from fwtrain.model import FastWAM
 from fwtrain.recipe import Recipe
 from fwtrain.train.build import model_config
@@ -209,7 +210,7 @@ def notes_of(source: StoreSource, trainer: Trainer, finished: int | None) -> lis
 
     finished: the step at which a finished run is continued.
     """
-    notes = [text] if (text := horizon_warning(source.window, source.store.fps)) else []
+    notes = [text] if (text := horizon_warning(source.window, source.store.fps, command_word(source.store))) else []
     if finished is not None:
         optim, total = trainer.recipe.optim, trainer.total
         notes.append(

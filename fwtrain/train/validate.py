@@ -16,6 +16,8 @@ from torch import Tensor
 from fwdata.normalise import Float32, Normaliser
 from fwtrain.batch import Batch
 from fwtrain.data import BatchPlan, StoreSource, Stream, WindowReader, derived_seed, validation_plans
+from fwtrain.data.contract import StoreLike
+from fwtrain.data.stores import command_word
 from fwtrain.model import Denoising, Draws, FastWAM, Noise, Sample, Terms, draw, loss_terms, sample
 from fwtrain.recipe import Recipe
 
@@ -85,13 +87,13 @@ class ValidationResult:
         }
 
 
-def why_no_validation(recipe: Recipe) -> str:
-    """Why a run has no validator, and what to do."""
+def why_no_validation(recipe: Recipe, store: StoreLike) -> str:
+    """Why a run of a store has no validator, and what to do."""
     if not recipe.validation.windows:
         return "no validation: validation.windows is 0"
     return (
-        "no validation: the store holds out no episode with a window that this run can use; `fwdata view STORE --set "
-        "split.val=0.25` holds out a quarter of the episodes, for a new run"
+        "no validation: the store holds out no episode with a window that this run can use; "
+        f"`fwdata view {command_word(store)} --set split.val=0.25` holds out a quarter of the episodes, for a new run"
     )
 
 

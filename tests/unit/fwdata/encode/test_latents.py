@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +21,12 @@ from fixtures import (
     write_toy,
 )
 from paths import SUPPORT
+from typer.testing import CliRunner
 
 import fwdata
+from fwdata.cli import app
 from fwdata.encode.estimate import at_hand
-from fwdata.encode.latents import EncodeReport, EncodeRequest, encode_latents, plan_latents
+from fwdata.encode.latents import EncodeReport, EncodeRequest, encode_latents, latent_shape, plan_latents
 from fwdata.encode.vae.wan import LatentFormat, latent_format
 from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError
 from fwdata.store.verify import verify_store
@@ -49,6 +53,19 @@ def vae(monkeypatch: pytest.MonkeyPatch) -> FakeVae:
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return toy_store(tmp_path, monkeypatch, TASKS)
+
+
+def test_a_size_that_does_not_suit_a_vae_is_refused_with_the_view_that_does(path: Path) -> None:
+    moved = path.rename(path.with_name("my store.zarr"))
+    coarse = LatentFormat(3, 32)
+    with pytest.raises(UsageError, match="must be a multiple of 64") as refused:
+        latent_shape(fwdata.open(moved), coarse)
+    words = shlex.split(re.search("`fwdata (.*)`", str(refused.value))[1])
+    assert words[1] == str(moved)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    height, width = fwdata.open(moved).manifest.stitch.size
+    assert latent_shape(fwdata.open(moved), coarse) == (3, height // 32, width // 32)
 
 
 @pytest.mark.parametrize("stride", [1, 4])

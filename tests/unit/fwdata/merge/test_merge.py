@@ -356,7 +356,9 @@ def test_verdicts_and_the_view_come_along(made: Made, tmp_path: Path, monkeypatc
 def test_an_input_that_was_not_measured_is_named(made: Made, tmp_path: Path) -> None:
     shutil.rmtree(made[0] / "evidence")
     notes = run(made, tmp_path / "m.zarr").notes
-    assert [f"conventions of {made[0]} were not measured; `fwdata doctor` does"] == [n for n in notes if "conv" in n]
+    assert [f"conventions of {made[0]} were not measured; `fwdata doctor {made[0]}` does"] == [
+        n for n in notes if "conv" in n
+    ]
     assert verify_store(tmp_path / "m.zarr").damaged == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,8 +83,13 @@ def test_damage_and_other_targets_are_refused(store: Path, bucket: str, tmp_path
     files = objects(bucket)
     chunk = next(key for key in files.listing().keys if "/state/c/" in key)
     files.write(chunk, (files.read(chunk) or b"")[:-1] + b"?")
-    with pytest.raises(StoreDamaged, match="sha256 does not match"):
+    with pytest.raises(StoreDamaged, match=f"sha256 does not match; run `fwdata verify {bucket}`"):
         copy_store(bucket, str(tmp_path / "back.zarr"))
+    named = tmp_path / "named store"
+    copy_store(str(store), str(named))
+    (named / chunk).write_bytes(files.read(chunk) or b"")
+    with pytest.raises(StoreDamaged, match=re.escape(f"does not match; run `fwdata repair '{named}'`")):
+        copy_store(str(named), str(tmp_path / "back.zarr"))
     files.delete([chunk])
     with pytest.raises(StoreDamaged, match="is missing"):
         copy_store(bucket, str(tmp_path / "back.zarr"))

@@ -302,8 +302,10 @@ class TestNormaliser:
     def test_statistics_that_are_not_finite_name_the_dimension(self):
         statistics = vector_statistics(self.rows)
         statistics.std[1] = np.nan
-        with pytest.raises(StoreError, match="dimension b are not finite"):
+        with pytest.raises(StoreError, match=r"dimension b are not finite$"):
             Normaliser.from_statistics(statistics, "zscore", ("a", "b", "c"))
+        with pytest.raises(StoreError, match=r"not finite; run `fwdata stats 'my store.zarr'` again"):
+            Normaliser.from_statistics(statistics, "zscore", ("a", "b", "c"), where="my store.zarr")
 
     def test_json_keeps_every_bit(self):
         normaliser = self.make("zscore")

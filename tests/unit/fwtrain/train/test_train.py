@@ -283,7 +283,10 @@ def test_without_validation_episodes_training_says_so(tmp_path: Path):
     notes: list[str] = []
     outcome = run(tmp_path, store=FakeStore(val=0), note=notes.append)
     assert outcome.validation is None
-    assert any("holds out no episode" in note and "split.val=0.25" in note for note in notes)
+    assert any(
+        "holds out no episode" in note and f"fwdata view {FakeStore().location} --set split.val=0.25" in note
+        for note in notes
+    )
     run(tmp_path / "off", "validation.windows=0", note=notes.append)
     assert notes.pop() == "no validation: validation.windows is 0"
 
