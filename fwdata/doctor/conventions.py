@@ -41,7 +41,8 @@ def convention_findings(
         reason = accepted.get(verdict.detector)
         known = sentences.suiting(verdict, verdicts, options)
         command = remedy(mended, verdict, total, sentences.option_for(verdict, known), frozen)
-        found.append(beside_the_view(DoctorFinding.of_verdict(verdict, _sentence(verdict), reason, command), patient))
+        sentence = _sentence(verdict, verdicts)
+        found.append(beside_the_view(DoctorFinding.of_verdict(verdict, sentence, reason, command), patient))
     return found
 
 
@@ -54,10 +55,11 @@ def beside_the_view(finding: DoctorFinding, patient: Patient) -> DoctorFinding:
     return replace(finding, severity="note", sentence=sentence, command="")
 
 
-def _sentence(verdict: DatasetVerdict) -> str:
+def _sentence(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict]) -> str:
     if verdict.detector in OWN_WORDS:
         return f"{verdict.measured}: {verdict.detail}"
-    return sentences.contradiction(verdict)
+    left_open = sentences.unmeasured(verdict, verdicts)
+    return f"{sentences.contradiction(verdict)}{f'; {left_open}' if left_open else ''}"
 
 
 def not_verified(verdicts: Sequence[DatasetVerdict]) -> tuple[str, ...]:

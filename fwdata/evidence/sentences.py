@@ -30,7 +30,8 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
         named = f", as of {', '.join(first.episodes[:3])}" if first.episodes else ""
         advice = f"the other {first.episodes_for} agree with it: convert both kinds apart (--exclude, --only{named})"
     else:
-        advice = agreement(first, suiting(first, verdicts, options))
+        left_open = unmeasured(first, verdicts)
+        advice = agreement(first, suiting(first, verdicts, options)) + f" ({left_open})" * bool(left_open)
     return f"{contradiction(first)}{more}; {advice}, or {accept} keeps what was decided"
 
 
@@ -72,6 +73,24 @@ def agreement(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> 
     if not option:
         return find_detector(verdict.detector).advice
     return f"{option} would agree" if option.startswith("--") else f"`{option}` in a manifest (--manifest) would agree"
+
+
+_UP_DOWN, _SIDEWAYS = ("camera_up_down",), ("camera_left_right", "wrist_left_right")
+"""Detectors of the two directions of an image."""
+
+
+def unmeasured(verdict: Verdict | DatasetVerdict, verdicts: Iterable[Verdict | DatasetVerdict]) -> str:
+    """What stays open where a camera is turned for a verdict about one direction of its image: the other direction, of
+    which there is no evidence. A camera that is turned by 180 degrees would only be mirrored. Empty where none is."""
+    if verdict.detector not in (*_UP_DOWN, *_SIDEWAYS) or verdict.verdict not in ("contradicted", "mixed"):
+        return ""
+    other, name = (_UP_DOWN, "up/down") if verdict.detector in _SIDEWAYS else (_SIDEWAYS, "left/right")
+    told = (v for v in verdicts if v.detector in other and v.subject == verdict.subject)
+    if any(v.verdict != "no evidence" for v in told):
+        return ""
+    return (
+        f"{name} of {verdict.subject} is not measured and may be wrong too: look at it in `fwdata preview` after that"
+    )
 
 
 def contradiction(verdict: DatasetVerdict) -> str:

@@ -15,7 +15,7 @@ from fwdata.api import Episode
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.registry import find_detector
-from fwdata.evidence.sentences import CAUSES, agreement, measured, together
+from fwdata.evidence.sentences import CAUSES, agreement, measured, together, unmeasured
 from fwdata.evidence.thumbnails import LIGHT_EVERY, LIGHT_VIDEO_EVERY, Collector, looked_through
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.store.evidence import read_evidence
@@ -81,6 +81,8 @@ class EvidenceGate:
             if (verdict.detector, verdict.subject) in self.confirmed or detector.min_episodes == 1:
                 subject = f" {verdict.subject}" if verdict.subject else ""
                 advice = agreement(verdict, together(measurement.options, measurement.verdicts))
+                left_open = unmeasured(verdict, measurement.verdicts)
+                advice += f" ({left_open})" * bool(left_open)
                 return (
                     f"{REFUSED} {detector.question}{subject}: {detector.word} {verdict.decided!r}, measured "
                     f"{measured(verdict)}; {advice}, or "

@@ -12,6 +12,8 @@ from paths import DATA
 
 from converters.libero.options import LiberoOptions
 from converters.libero.stored import agreeing
+from fwdata.doctor.conventions import convention_findings
+from fwdata.doctor.remedies import Patient
 from fwdata.evidence.claims import ArmClaim, CameraClaim, ColourClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.image_motion import apparent_motion
@@ -197,6 +199,26 @@ def test_a_camera_that_is_turned_by_180_degrees_is_answered_with_one_rotation() 
         verdicts = [v for v in pool([measure(e) for e in episodes]) if v.subject == "image"]
         why = refusal(verdicts, {}, options)
         assert why is not None and f"--rotation image={wanted} would agree" in why
+
+
+def test_advice_to_turn_a_camera_says_which_direction_was_not_measured() -> None:
+    told = {"rotation": "rot180"}
+    options = agreeing(load_manifest("libero"), LiberoOptions(), told)
+    claim = CameraClaim("image", up="z+", right="y-")
+    episodes = [with_claims(fixed_camera(seed), cameras=(claim,), options=options) for seed in range(4)]
+    whole = [changed(e, thumbnails={"image": e.thumbnails["image"][:, :, ::-1]}) for e in episodes]
+    level = np.array([1, 1, 0.01], np.float32)  # the arm neither rises nor sinks
+    turned = [changed(e, thumbnails={"image": e.thumbnails["image"][:, ::-1, ::-1]}) for e in episodes]
+    flat = [changed(e, state=np.hstack([e.state[:, :3] * level, e.state[:, 3:]])) for e in turned]
+    open_words = "up/down of image is not measured and may be wrong too: look at it in `fwdata preview`"
+    for data, is_open in ((whole, False), (flat, True)):
+        verdicts = [v for v in pool([measure(e) for e in data]) if v.detector.startswith("camera_") and v.against]
+        silent = [v for v in pool([measure(e) for e in data]) if v.detector == "camera_up_down"]
+        why = refusal([*verdicts, *silent], {}, options)
+        assert why is not None and "--rotation image=flip_vertical would agree" in why
+        assert (f"would agree ({open_words}" in why) == is_open
+        findings = convention_findings([*verdicts, *silent], Patient("raw", "libero", False), 4, options, {})
+        assert any(open_words in f.sentence for f in findings if f.detector == "camera_left_right") == is_open
 
 
 def test_a_fixed_and_a_wrist_camera_that_are_exchanged_are_found() -> None:
