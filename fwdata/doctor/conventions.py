@@ -41,6 +41,8 @@ def convention_findings(
         reason = accepted.get(verdict.detector)
         known = sentences.suiting(verdict, verdicts, options)
         command = remedy(mended, verdict, total, sentences.option_for(verdict, known), frozen)
+        if sentences.may_be_turned(verdict, verdicts):
+            command = patient.looking(verdict.detector)
         sentence = _sentence(verdict, verdicts)
         found.append(beside_the_view(DoctorFinding.of_verdict(verdict, sentence, reason, command), patient))
     return found
@@ -58,7 +60,7 @@ def beside_the_view(finding: DoctorFinding, patient: Patient) -> DoctorFinding:
 def _sentence(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict]) -> str:
     if verdict.detector in OWN_WORDS:
         return f"{verdict.measured}: {verdict.detail}"
-    left_open = sentences.unmeasured(verdict, verdicts)
+    left_open = sentences.may_be_turned(verdict, verdicts) or sentences.unmeasured(verdict, verdicts)
     return f"{sentences.contradiction(verdict)}{f'; {left_open}' if left_open else ''}"
 
 

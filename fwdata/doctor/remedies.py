@@ -81,6 +81,12 @@ class Patient:
         kept = (f"--accept {name}={shlex.quote('the view makes it good')}" for name in dict.fromkeys(accept))
         return f"{self.convert(*kept)} && {change}"
 
+    def looking(self, detector: str) -> str:
+        """`fwdata preview` of the store; for recordings after a conversion that keeps what the detector stops."""
+        if self.is_store:
+            return f"fwdata preview {shlex.quote(self.where)}"
+        return f"{self.convert(f'--accept {detector}={shlex.quote("to look at it")}')} && fwdata preview NEW.zarr"
+
     def stitching(self, cameras: Sequence[str]) -> tuple[str, ...]:
         """Settings of a view that stitches these cameras side by side, in the nearest size that can be encoded."""
         settings = ("stitch.layout=horizontal", f"stitch.cameras=[{', '.join(cameras)}]")

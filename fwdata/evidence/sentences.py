@@ -13,6 +13,15 @@ CAUSES = ("unwritten_rows", "wrists_exchanged", "mounts_exchanged", "camera_quar
 arm they are taken for, and a quarter turn partly upside down or mirrored."""
 
 
+_UP_DOWN, _SIDEWAYS, _QUARTER_TURN = (
+    ("camera_up_down",),
+    ("camera_left_right", "wrist_left_right"),
+    "camera_quarter_turn",
+)
+DIRECTIONS = (*_UP_DOWN, *_SIDEWAYS)
+"""Detectors of the two directions of an image."""
+
+
 def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], options: Mapping[str, str]) -> str | None:
     """Why a conversion must not begin: the first contradiction that stops, and the names of others; None for none.
 
@@ -22,17 +31,48 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     if not stopping:
         return None
     stopping.sort(key=lambda verdict: verdict.detector not in CAUSES)
-    first, others = stopping[0], list(dict.fromkeys(v.detector for v in stopping[1:]))
-    others = [name for name in others if name != first.detector]
+    first, names = _cause(stopping[0], verdicts, accepted), list(dict.fromkeys(v.detector for v in stopping))
+    others = [name for name in names if name != first.detector]
     more = f" (also contradicted: {', '.join(others)})" if others else ""
-    accept = " ".join(f'--accept {name}="why"' for name in (first.detector, *others))
+    accept = " ".join(f'--accept {name}="why"' for name in names)
     if first.verdict == "mixed":  # no option suits both kinds
         named = f", as of {', '.join(first.episodes[:3])}" if first.episodes else ""
-        advice = f"the other {first.episodes_for} agree with it: convert both kinds apart (--exclude, --only{named})"
+        apart = f"convert both kinds apart (--exclude, --only{named})"
+        turned = may_be_turned(first, verdicts)
+        advice = f"{turned} where they are, else {apart}" if turned else f"{_agree(first)}: {apart}"
     else:
         left_open = unmeasured(first, verdicts)
         advice = agreement(first, suiting(first, verdicts, options)) + f" ({left_open})" * bool(left_open)
     return f"{contradiction(first)}{more}; {advice}, or {accept} keeps what was decided"
+
+
+def _cause(first: DatasetVerdict, verdicts: Sequence[DatasetVerdict], accepted: Collection[str]) -> DatasetVerdict:
+    """The verdict to name first: that a camera is turned by 90 degrees, though it only warns, before a direction."""
+    if first.detector not in DIRECTIONS or _QUARTER_TURN in accepted:
+        return first
+    turned = (v for v in verdicts if v.detector == _QUARTER_TURN and v.subject == first.subject)
+    return next((v for v in turned if v.verdict in ("contradicted", "mixed")), first)
+
+
+def _agree(verdict: DatasetVerdict) -> str:
+    return f"the other {verdict.episodes_for} agree with it"
+
+
+def may_be_turned(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict]) -> str:
+    """What to do where episodes that disagree about a camera may all be turned by 90 degrees; empty where not.
+
+    Where motion to the right and up go together within an episode, either shows as the other one's in a turned image,
+    with a sign of chance: only a direction that is confirmed, or a place that a camera matrix tells, denies it.
+    """
+    if verdict.verdict != "mixed" or verdict.detector not in (*DIRECTIONS, _QUARTER_TURN):
+        return ""
+    own = [v for v in verdicts if v.subject == verdict.subject and v.verdict == "confirmed"]
+    if any(v.detector in DIRECTIONS or (v.detector == _QUARTER_TURN and v.value is not None) for v in own):
+        return ""
+    return (
+        f"{_agree(verdict)}, which may be chance: camera {verdict.subject} may be turned by 90 degrees; look at its "
+        "images, and turn them back in the recordings"
+    )
 
 
 def suiting(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict], options: Mapping[str, str]) -> dict[str, str]:
@@ -75,14 +115,10 @@ def agreement(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> 
     return f"{option} would agree" if option.startswith("--") else f"`{option}` in a manifest (--manifest) would agree"
 
 
-_UP_DOWN, _SIDEWAYS = ("camera_up_down",), ("camera_left_right", "wrist_left_right")
-"""Detectors of the two directions of an image."""
-
-
 def unmeasured(verdict: Verdict | DatasetVerdict, verdicts: Iterable[Verdict | DatasetVerdict]) -> str:
     """What stays open where a camera is turned for a verdict about one direction of its image: the other direction, of
     which there is no evidence. A camera that is turned by 180 degrees would only be mirrored. Empty where none is."""
-    if verdict.detector not in (*_UP_DOWN, *_SIDEWAYS) or verdict.verdict not in ("contradicted", "mixed"):
+    if verdict.detector not in DIRECTIONS or verdict.verdict not in ("contradicted", "mixed"):
         return ""
     other, name = (_UP_DOWN, "up/down") if verdict.detector in _SIDEWAYS else (_SIDEWAYS, "left/right")
     told = (v for v in verdicts if v.detector in other and v.subject == verdict.subject)

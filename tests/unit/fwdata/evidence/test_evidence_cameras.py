@@ -221,6 +221,35 @@ def test_advice_to_turn_a_camera_says_which_direction_was_not_measured() -> None
         assert any(open_words in f.sentence for f in findings if f.detector == "camera_left_right") == is_open
 
 
+def test_a_quarter_turn_that_looks_mirrored_by_chance_is_not_to_be_converted_in_two_kinds() -> None:
+    """The arm goes right and up, or left and up, so that a turned image shows either direction in the other."""
+    claim, episodes = CameraClaim("image", up="z+", right="y-"), []
+    for seed in range(8):
+        episode = with_claims(fixed_camera(seed), cameras=(claim,))
+        state = episode.state.copy()
+        state[:, 2] = state[:, 1] * (1 if seed % 2 else -1) * 0.05  # too little to be measured
+        images = scene(np.stack([-state[:, 1], -20 * state[:, 2]], axis=1) * 60, seed)
+        episodes.append(changed(episode, state=state, thumbnails={"image": np.rot90(images, 1, (1, 2)).copy()}))
+    verdicts = [v for v in pool([measure(e) for e in episodes]) if v.subject == "image"]
+    torn = next(v for v in verdicts if v.detector == "camera_left_right")
+    assert torn.verdict == "mixed"
+    verdicts = [v for v in verdicts if v.detector in ("camera_left_right", "camera_up_down", "camera_quarter_turn")]
+    why = refusal(verdicts, {}, {})
+    wanted = "chance: camera image may be turned by 90 degrees; look at its images, and turn them back"
+    assert why is not None and wanted in why and why.index(wanted) < why.index("else convert both kinds apart")
+    for is_store, command in ((True, "fwdata preview 'my raw'"), (False, "&& fwdata preview NEW.zarr")):
+        patient = Patient("my raw", "libero", is_store)
+        found = [f for f in convention_findings(verdicts, patient, 8, {}, {}) if f.detector == "camera_left_right"]
+        assert wanted in found[0].sentence and found[0].command.endswith(command)
+    upright = replace(torn, detector="camera_up_down", verdict="confirmed", against=0, action="note")
+    plain = refusal([torn, upright], {}, {})
+    assert plain is not None and "the other 4 agree with it: convert both kinds apart" in plain
+    turned = DatasetVerdict("camera_quarter_turn", "contradicted", "image", against=2, action="warn", measured="turned")
+    first = refusal([torn, turned], {}, {})
+    assert first is not None and first.startswith("camera upright image") and "apart" not in first
+    assert '--accept camera_left_right="why"' in first and "--accept camera_quarter_turn" not in first
+
+
 def test_a_fixed_and_a_wrist_camera_that_are_exchanged_are_found() -> None:
     true, swapped = [], []
     for seed in range(4):
