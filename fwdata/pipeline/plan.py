@@ -7,7 +7,7 @@ by every later run; so a store's bytes do not depend on workers or interruptions
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,11 +173,16 @@ def _once(out: Path, parts: Sequence[PlannedPart]) -> tuple[PlannedPart, ...]:
     planned = Counter(recording.id for part in parts for recording in part.recordings)
     if not any(planned[recording.id] > 1 for part in pending for recording in part.recordings):
         return tuple(pending)
-    held = {episode.id for part in open_store(out).parts for episode in part.record.episodes}
-    for position, part in reversed([*enumerate(pending)]):
-        pending[position] = replace(part, recordings=tuple(r for r in part.recordings if r.id not in held))
-        held |= {recording.id for recording in part.recordings}
-    return tuple(pending)
+    return once(pending, {episode.id for part in open_store(out).parts for episode in part.record.episodes})
+
+
+def once(parts: Iterable[PlannedPart], held: Collection[str]) -> tuple[PlannedPart, ...]:
+    """The parts with each recording in the last of them alone, and in none where another part of the store holds it."""
+    found, there = list[PlannedPart](), set(held)
+    for part in reversed(tuple(parts)):
+        found.append(replace(part, recordings=tuple(r for r in part.recordings if r.id not in there)))
+        there |= {recording.id for recording in part.recordings}
+    return tuple(reversed(found))
 
 
 def _check_stored(out: Path, planned: Sequence[PlannedPartRecord], new: Sequence[RootedRecording]) -> None:

@@ -64,7 +64,7 @@ def convert_units(
     on_report: Callable[..., None],
 ) -> tuple[dict[str, RecordingOutcome], UnitsReport]:
     """Write the parts of this process's share; outcomes by source, and what is left. losses: a partial, picklable."""
-    parts = {part.name: part for part in plan.parts}
+    parts = {part.name: part for part in (*plan.parts, *plan.pending)}  # what is pending, as it is to be written
 
     def task(name: str) -> Task:
         return request, parts[name], {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 from fault.stores import quick
 from fixtures import run_convert, toy_manifest, tree, write_toy
 
+import fwdata
 from fwdata.encode.latents import EncodeRequest, encode_latents
 from fwdata.encode.prompts import encode_text
 from fwdata.encode.spread_latents import encode_share
@@ -297,3 +299,21 @@ def test_an_address_where_no_cluster_answers_is_refused_at_once(monkeypatch: pyt
         with pytest.raises(UsageError, match=rf"there is no Ray cluster at {address}: .*refused; start one with"):
             ray_cluster.RayPool(address, None, False, None, None).__enter__()
     ray_cluster._reach("auto")
+
+
+def test_shards_make_a_lost_part_anew_without_a_second_try_of_another(tmp_path: Path, manifest: Manifest) -> None:
+    """What one process does: a mended recording that a later part holds stood in the store twice."""
+    raw, out = write_toy(tmp_path / "raw", {"a": [3, 4], "b": [5], "c": [2, 2]}), tmp_path / "s.zarr"
+    whole = (raw / "a" / "take1.npz").read_bytes()
+    (raw / "a" / "take1.npz").write_bytes(b"")
+    run_convert(raw, out, manifest)
+    (raw / "a" / "take1.npz").write_bytes(whole)
+    run_convert(raw, out, manifest, retry=True)
+    names = [episode.id for episode in fwdata.open(out).episodes]
+    for lost in (["p00000"], ["p00003"], ["p00000", "p00003"]):
+        for order in (1, -1):
+            for name in lost:
+                shutil.rmtree(out / "parts" / name)
+            for spread in shards(2)[::order]:
+                run_convert(raw, out, manifest, spread=spread)
+            assert [episode.id for episode in fwdata.open(out).episodes] == names, (lost, order)
