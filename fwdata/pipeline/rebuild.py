@@ -18,7 +18,7 @@ from fwdata.io import remove
 from fwdata.pipeline.discover import find_recordings
 from fwdata.pipeline.lost_plan import part_folders, parts_by_records
 from fwdata.pipeline.part import convert_part
-from fwdata.pipeline.plan import PlannedPart, parts_again, plan_record
+from fwdata.pipeline.plan import PlannedPart, once, parts_again, plan_record
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
 from fwdata.pipeline.run import part_losses
@@ -283,10 +283,14 @@ def _convert_again(found: Survey, staging: Path, wanted: Sequence[PlannedPart]) 
     shutil.copyfile(found.request.out / "zarr.json", staging / "zarr.json")
     request = replace(found.request, out=staging)
     with WorkerPool(request.workers, request.memory) as pool:
-        tasks: list[Task] = [(request, part, {}) for part in wanted]
+        tasks: list[Task] = [(request, part, {}) for part in _as_held(found, wanted)]
         list(pool.run(convert_part, tasks, lambda *_: None, part_losses(staging)))
     for part in wanted:
         made, recorded = read_part(LocalFiles(staging), part.name), recorded_part(found.request.out, part)
+        if made is not None and recorded is not None and recorded.quarantined:
+            left_out = made[0].model_copy(update={"quarantined": recorded.quarantined})
+            write_record(staging / "parts" / part.name, left_out)
+            made = left_out, made[1]
         if part.name not in found.grown or made is None:
             continue
         if recorded is None:
@@ -301,6 +305,22 @@ def _convert_again(found: Survey, staging: Path, wanted: Sequence[PlannedPart]) 
         )
         sources = read_sources(LocalFiles(staging), part.name)
         write_sources(staging, sources.model_copy(update={"bytes": sizes}))
+
+
+def _as_held(found: Survey, wanted: Sequence[PlannedPart]) -> list[PlannedPart]:
+    """The parts with the recordings that they hold, and not those that were left out and may have been mended since.
+
+    A part that lost its metadata is not to hold what a later part took by a second try.
+    """
+    recorded = {part.name: recorded_part(found.request.out, part) for part in found.parts}
+    held = {name: {e.id for e in record.episodes} for name, record in recorded.items() if record is not None}
+    lost = once([part for part in wanted if part.name not in held], frozenset[str]().union(*held.values()))
+    anew = {part.name: part for part in lost}
+    for part in wanted:
+        if part.name in held:
+            taken = tuple(r for r in part.recordings if r.id in held[part.name])
+            anew[part.name] = replace(part, recordings=taken, missing=())
+    return [anew[part.name] for part in wanted]
 
 
 def _keep_files_of_others(found: Survey, staging: Path, part: PlannedPart, made: PartRecord) -> None:

@@ -376,3 +376,34 @@ def test_a_folder_that_does_not_fit_an_undamaged_store_is_named(
         assert said.code == EXIT_DAMAGED and stamps(store) == before
         assert "differs: it has" in said.output or "is missing from the recordings given" in said.output
         assert "differs: it is missing" not in said.output
+
+
+STATE_OF_PART = "/lowdim/state/c/0/0"
+
+
+@pytest.mark.parametrize(
+    ("lost", "retried"), [(STATE_OF_PART, False), (STATE_OF_PART, True), ("/zarr.json", True), ("", True)]
+)
+def test_a_recording_mended_since_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, retried: bool
+) -> None:
+    """Converted again with its part it was there twice, or the repair was refused for it: as another version's work."""
+    raw, manifest, path = (
+        write_toy(tmp_path / "raw", {"a": [3, 4], "b": [2]}),
+        toy_manifest(monkeypatch),
+        tmp_path / "s",
+    )
+    whole = (raw / "a" / "take1.npz").read_bytes()
+    (raw / "a" / "take1.npz").write_bytes(b"?" * len(whole))
+    run_convert(raw, path, manifest)
+    (raw / "a" / "take1.npz").write_bytes(whole)
+    if retried:
+        run_convert(raw, path, manifest, retry=True)
+    before, names = tree(path), [episode.id for episode in fwdata.open(path).episodes]
+    for name in ("p00000", "p00002") if retried else ("p00000",):
+        lose(path, f"parts/{name}{lost}")
+        assert repair(RepairRequest(path, (raw,), workers=0)).left.findings == []
+        assert [episode.id for episode in fwdata.open(path).episodes] == names and fwdata.open(path).complete
+        if lost == STATE_OF_PART:
+            assert tree(path) == before
+        assert len(fwdata.open(path).quarantined) == (not retried)
