@@ -21,11 +21,11 @@ from fwdata.pipeline.plan import check_output
 from fwdata.pipeline.rebuild import STAGING, Aside, Survey, kept_aside, lost_misfits, rebuild, survey
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.store.evidence import EVIDENCE
-from fwdata.store.files import write_group, write_lock
+from fwdata.store.files import LocalFiles, write_group, write_lock
 from fwdata.store.metadata import read_record
 from fwdata.store.reader import Store, open_store
-from fwdata.store.records import LatentCacheRecord, PartSources, TextCacheRecord, ViewRecord
-from fwdata.store.sources import SOURCES, write_sources
+from fwdata.store.records import LatentCacheRecord, TextCacheRecord, ViewRecord
+from fwdata.store.sources import SOURCES, read_sources, write_sources
 from fwdata.store.verify import Finding, VerifyReport, verify_store
 from fwdata.store.view import VIEW, write_view
 
@@ -66,7 +66,7 @@ class RebuildList:
     groups: set[str] = field(default_factory=set)
     """Folders whose plain group metadata are damaged."""
     records: set[str] = field(default_factory=set)
-    """Parts whose record of what they were made from is damaged; it is written anew, its times and version are lost."""
+    """Parts whose record of what they were made from is damaged; it is written anew, its times are lost."""
     verdicts: set[str] = field(default_factory=set)
     """Parts whose verdicts on conventions are damaged."""
     pooled: bool = False
@@ -255,7 +255,7 @@ def _set_aside(store: Path, damage: RebuildList, aside: Aside) -> None:
         write_group(store / key)
     for name in sorted(damage.records):
         aside.take(store / SOURCES / name)
-        write_sources(store, PartSources(part=name))
+        write_sources(store, read_sources(LocalFiles(store), name))
     if damage.stats:
         aside.copy(store / "stats")
 

@@ -62,8 +62,8 @@ from fwdata.store.layout import new_layout
 from fwdata.store.metadata import has_record, write_record
 from fwdata.store.pooling import pool_store
 from fwdata.store.reader import open_store
-from fwdata.store.records import DecisionsRecord, PartSources, StoreRecord, ViewRecord
-from fwdata.store.sources import SOURCES, write_sources
+from fwdata.store.records import DecisionsRecord, StoreRecord, ViewRecord
+from fwdata.store.sources import SOURCES, read_sources, write_sources
 from fwdata.store.view import VIEW, changes, flat, given_keys, write_view
 from fwdata.warning_kinds import group_warnings
 
@@ -288,7 +288,7 @@ def _ensure_records(request: ConvertRequest, asked: Manifest, plan: ConversionPl
     pending = {part.name for part in plan.pending}
     for part in plan.parts:
         if part.name not in pending and not has_record(files, f"{SOURCES}/{part.name}"):
-            write_sources(request.out, PartSources(part=part.name))
+            write_sources(request.out, read_sources(files, part.name))
 
 
 CACHES = ("latents", "text", "stats")

@@ -9,6 +9,7 @@ store of an earlier release has no such group; its parts were made by version 1,
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from fwdata.api import EpisodeRef
 from fwdata.errors import StoreDamaged
 from fwdata.store.files import Files, ensure_groups, file_sha256
 from fwdata.store.metadata import read_record, write_record
-from fwdata.store.records import PartSources
+from fwdata.store.records import FIRST_VERSION, PartSources
 
 SOURCES = "sources"
 """Group that holds one record for every part."""
@@ -69,11 +70,30 @@ def write_sources(store: Path, record: PartSources) -> None:
 
 
 def read_sources(files: Files, part: str) -> PartSources:
-    """The record of a part; an empty one where there is none. StoreDamaged for one that is not a record."""
+    """The record of a part; where there is none, one with no more than the version of the converter.
+
+    StoreDamaged for one that is not a record.
+    """
     record = read_record(files, f"{SOURCES}/{part}", PartSources)
     if record is None:
-        return PartSources(part=part)
+        return PartSources(part=part, version=_version_of_others(files))
     if record.part != part:
         where = f"{files.location}/{SOURCES}/{part}/zarr.json"
         raise StoreDamaged(f"{where} holds the record of {record.part}; the file is damaged")
     return record
+
+
+def _version_of_others(files: Files) -> int:
+    """The version that read a part without a record: that of the others, since a store grows by one version alone.
+
+    The lowest, as next generations of parts that an update did not put in place yet may lie beside those in use.
+    FIRST_VERSION where no part has a record.
+    """
+    found = list[int]()
+    for name in files.names(SOURCES):
+        with suppress(StoreDamaged):
+            record = read_record(files, f"{SOURCES}/{name}", PartSources)
+            found += [] if record is None else [record.version]
+        if FIRST_VERSION in found:
+            break
+    return min(found, default=FIRST_VERSION)

@@ -33,9 +33,11 @@ from fwdata.errors import StaleCache, StoreError, UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import plan as plan_module
 from fwdata.pipeline.estimate import dry_run
+from fwdata.pipeline.repair import RepairRequest, repair
 from fwdata.pipeline.request import ConvertRequest
 from fwdata.report.inspect_store import describe
 from fwdata.store.caches.stats import compute_statistics, save_statistics
+from fwdata.store.files import LocalFiles
 from fwdata.store.sources import read_sources
 from fwdata.store.verify import verify_store
 
@@ -344,3 +346,22 @@ def test_a_new_conversion_imports_the_converter_in_its_workers_alone(
     (tmp_path / "plugins/toy.py").write_text(text)
     monkeypatch.setenv("FWDATA_PLUGINS", str(tmp_path / "plugins"))
     assert run_convert(raw, tmp_path / "s.zarr", manifest, workers=1).new_episodes == 4
+
+
+@pytest.mark.parametrize("mended_by", ["convert", "repair"])
+def test_a_lost_record_of_a_part_leaves_the_version_of_the_others(
+    tmp_path: Path, raw: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, mended_by: str
+) -> None:
+    """The store was said to be of version 1, grew no more, and `fwdata verify` advised the conversion that said so."""
+    converter(tmp_path / "plugins", monkeypatch, 2)
+    out = tmp_path / "s.zarr"
+    run_convert(raw, out, manifest)
+    if mended_by == "convert":
+        shutil.rmtree(out / "sources" / "p00000")
+    else:
+        (out / "sources" / "p00000" / "zarr.json").write_text("{")
+        repair(RepairRequest(out))
+    save(raw / "b" / "take1.npz", toy_arrays(3, 5))
+    report = run_convert(raw, out, manifest)
+    assert (report.outdated, report.new_episodes) == ("", 1)
+    assert verify_store(out).damaged == [] and read_sources(LocalFiles(out), "p00000").version == 2
