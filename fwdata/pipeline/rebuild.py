@@ -138,10 +138,10 @@ def survey(request: ConvertRequest, names: Collection[str], *, plan_lost: bool) 
             if differ and all(item.file in shared for item in differ):
                 grown[part.name] = tuple(dict.fromkeys(item.file for item in differ))
     result = Survey(request, found, parts, frozenset(names), tuple(misfits), grown)
-    return result if misfits or not grown else replace(result, misfits=tuple(_content_misfits(result)))
+    return result if misfits or not grown else replace(result, misfits=tuple(content_misfits(result)))
 
 
-def _content_misfits(found: Survey) -> Iterator[str]:
+def content_misfits(found: Survey) -> Iterator[str]:
     """A sentence for each part of files that changed which is not made again as it was recorded."""
     with tempfile.TemporaryDirectory(prefix="fwdata-repair-") as folder:
         staging = Path(folder)
@@ -212,7 +212,7 @@ def _part_misfits(
         if recording is None:
             yield _Misfit(f"{part.name}: recording {record.source} is missing from the recordings given")
         else:
-            yield from _file_misfits(part, recording, record.files)
+            yield from file_misfits(part, recording, record.files)
     if recorded is None:
         lost = (source for source in part.missing if source not in by_source)
         yield from (_Misfit(f"{part.name}: recording {source} is missing from the recordings given") for source in lost)
@@ -226,7 +226,8 @@ def _part_misfits(
                 )
 
 
-def _file_misfits(part: PlannedPart, recording: RootedRecording, files: Sequence[FileRecord]) -> Iterator[_Misfit]:
+def file_misfits(part: PlannedPart, recording: RootedRecording, files: Sequence[FileRecord]) -> Iterator[_Misfit]:
+    """What is wrong with the files of a recording, by what was recorded of them. Cost: they are read once."""
     try:
         given = {f.path: f.sha256 for f in source_files(recording.root.path, recording.ref, recording.root.prefix)}
     except OSError as error:

@@ -9,7 +9,7 @@ that fails puts everything back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from fwdata.pipeline.measure_again import measure_again
 from fwdata.pipeline.plan import check_output
 from fwdata.pipeline.rebuild import STAGING, Aside, Survey, kept_aside, lost_misfits, rebuild, survey
 from fwdata.pipeline.request import ConvertRequest
+from fwdata.pipeline.strangers import strangers
 from fwdata.store.evidence import EVIDENCE
 from fwdata.store.files import LocalFiles, write_group, write_lock
 from fwdata.store.metadata import read_record
@@ -235,7 +236,8 @@ def _recordings(request: RepairRequest, store: Store, damage: RebuildList) -> Su
     check_output(again)
     check_free(request.store)
     compared = damage.parts if damage.parts or damage.plan else {part.name for part in store.plan.parts}
-    return survey(again, compared, plan_lost=damage.plan)
+    found = survey(again, compared, plan_lost=damage.plan)
+    return replace(found, misfits=found.misfits or strangers(found))
 
 
 def _set_aside(store: Path, damage: RebuildList, aside: Aside) -> None:

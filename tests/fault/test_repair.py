@@ -233,6 +233,33 @@ def test_other_recordings_change_no_byte(
         assert tree(store) == whole
 
 
+def test_other_recordings_are_not_taken_for_a_part_of_which_nothing_is_left(
+    store: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Names and sizes are all that is known of it: what other parts recorded of theirs decides."""
+    whole = tree(store)
+    lose(store, "parts/p00002", "latents", "parts/p00000/frames", "parts/p00001/frames", "evidence/p00002")
+    before, other = tree(store), tmp_path / "other"
+    shutil.copytree(folder / "raw", other)
+    takes = sorted(other.rglob("*.npz"))
+    for number, path in enumerate(takes):
+        rows = len(np.load(path)["state"])
+        size = path.stat().st_size
+        save(path, toy_arrays(rows, 100 + number))
+        assert path.stat().st_size == size
+    argv = ["fwdata", "repair", store, "--workers", "0", "--from", other]
+    for more in (["--dry-run"], []):
+        said = run_command(main, [*argv, *more])
+        assert said.code == EXIT_DAMAGED and "differs: it has sha256" in said.output
+        assert tree(store) == before and not list(store.glob(".*"))
+    one = next(path for path in takes if path.parent.name != "push")
+    shutil.copy(folder / "raw" / one.relative_to(other), one)  # one that is as it was tells that it is the collection
+    assert run_command(main, [*argv, "--dry-run"]).code == 0
+    said = run_command(main, ["fwdata", "repair", store, "--workers", "0", "--from", folder / "raw"])
+    kept = [key for key in whole if key.startswith("parts/p00002/") and not key.startswith("parts/p00002/frames")]
+    assert [tree(store).get(key) for key in kept] == [whole[key] for key in kept], said.output
+
+
 @pytest.mark.slow
 def test_a_dry_run_names_the_recordings_that_do_not_fit(store: Path, folder: Path, tmp_path: Path) -> None:
     lose(store, STATE)
