@@ -43,6 +43,7 @@ __all__ = [
     "StitchSpec",
     "View",
     "Window",
+    "built_in_path",
     "check_stitched_size",
     "load_manifest",
     "load_yaml",
@@ -369,6 +370,11 @@ def manifest_names() -> list[str]:
     if plugins is not None and plugins.is_dir():
         names |= {p.stem for p in plugins.glob("*.yaml")}
     return sorted(names)
+
+
+def built_in_path(name: str) -> str:
+    """Where the file of a built-in manifest lies, to copy it from any folder."""
+    return str(importlib.resources.files("manifests") / f"{name}.yaml")
 
 
 def load_manifest(name_or_path: str) -> Manifest:

@@ -17,7 +17,6 @@ options, manifests and recipes take. A file of FWDATA_PLUGINS comes before an in
 
 from __future__ import annotations
 
-import importlib.resources
 import importlib.util
 import os
 import sys
@@ -33,11 +32,6 @@ from fwdata.errors import FwdataError, UsageError, one_line
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-
-def built_in_path(name: str) -> str:
-    """Where the file of a built-in manifest lies, to copy it from any folder."""
-    return str(importlib.resources.files("manifests") / f"{name}.yaml")
 
 
 def plugin_dir() -> Path | None:

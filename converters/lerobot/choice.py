@@ -21,8 +21,7 @@ from converters.lerobot.own_exports import true_rate
 from converters.lerobot.recognise import broken_promise, detect, near_misses, readable
 from converters.lerobot.twins import twins
 from fwdata.errors import UsageError, quoted
-from fwdata.manifest import Manifest, load_manifest, validate_model
-from fwdata.plugins import built_in_path
+from fwdata.manifest import Manifest, built_in_path, load_manifest, validate_model
 
 TEMPLATE, PLAIN = "lerobot", "lerobot-plain"
 PLAIN_SIDE = 224

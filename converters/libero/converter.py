@@ -40,8 +40,7 @@ from fwdata.api import (
     converter_options,
 )
 from fwdata.errors import did_you_mean, quoted
-from fwdata.manifest import Manifest, validate_model
-from fwdata.plugins import built_in_path
+from fwdata.manifest import Manifest, built_in_path, validate_model
 
 if TYPE_CHECKING:
     import h5py

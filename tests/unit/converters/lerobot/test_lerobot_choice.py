@@ -31,10 +31,10 @@ import fwdata
 from converters.lerobot import choose_manifest
 from fwdata.cli import app, main
 from fwdata.errors import UsageError
+from fwdata.manifest import built_in_path
 from fwdata.pipeline.choose import manifest_for
 from fwdata.pipeline.estimate import dry_run
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.plugins import built_in_path
 
 STATE, ACTION = "observation.state", "action"
 ROBOTWIN_KEYS = {"cameras": ROBOTWIN_CAMERAS, "vectors": {STATE: 14, ACTION: 14}}
