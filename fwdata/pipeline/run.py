@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -56,7 +56,7 @@ from fwdata.pipeline.update import (
 )
 from fwdata.pipeline.workers import RetryThenLeaveOut, Task, WorkerPool
 from fwdata.store.change_view import adopt_manifest
-from fwdata.store.evidence import EVIDENCE, write_evidence
+from fwdata.store.evidence import EVIDENCE, read_part_evidence, write_evidence
 from fwdata.store.files import LocalFiles, ensure_groups
 from fwdata.store.layout import new_layout
 from fwdata.store.metadata import has_record, write_record
@@ -127,6 +127,8 @@ def convert(
             request = _as_begun(request)  # again: another process may have written until now
             plan = make_plan(request, found)
             check, update = _changes(request, plan, pool)
+            if plan.pending or update:
+                _check_verdicts(request, {part.name for part in plan.pending})
             plan = replace(plan, again=sum(len(item.again) for item in update))
             on_plan(own_share(request, plan))
             request, made_here, job = _begin(request, asked, plan, look, pool)
@@ -161,6 +163,15 @@ def _first_look(request: ConvertRequest, found: CombinedDiscovery, pool: WorkerP
         return None
     parts = number_of_parts(request, found.recordings)
     return look_first(request, first_recordings(found.recordings), pool, parts)
+
+
+def _check_verdicts(request: ConvertRequest, pending: Collection[str]) -> None:
+    """StoreDamaged for recorded verdicts that cannot be read, but those of parts that are made anew: they are pooled
+    once everything else is written."""
+    files = LocalFiles(request.out)
+    for name in files.names(EVIDENCE) if request.evidence else ():
+        if name not in pending:
+            read_part_evidence(files, name)
 
 
 def _refuse_damaged(request: ConvertRequest, found: CombinedDiscovery) -> None:

@@ -365,3 +365,22 @@ def test_a_lost_record_of_a_part_leaves_the_version_of_the_others(
     report = run_convert(raw, out, manifest)
     assert (report.outdated, report.new_episodes) == ("", 1)
     assert verify_store(out).damaged == [] and read_sources(LocalFiles(out), "p00000").version == 2
+
+
+@pytest.mark.parametrize("update", [True, False])
+def test_verdicts_that_cannot_be_read_refuse_before_anything_is_written(
+    store: Path, raw: Path, manifest: Manifest, update: bool
+) -> None:
+    """They are pooled at the end: parts were replaced, or added, by then."""
+    record = store / "evidence" / "p00000" / "zarr.json"
+    damaged = bytearray(record.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    record.write_bytes(damaged)
+    save(raw / "b" / ("take0.npz" if update else "take9.npz"), toy_arrays(6, 77))
+    before = tree(store)
+    with pytest.raises(StoreError, match="evidence/p00000"):
+        run_convert(raw, store, manifest, update=update)
+    assert tree(store) == before
+    record.unlink()  # as lost: what it held is not pooled any more
+    run_convert(raw, store, manifest, update=update)
+    assert len(fwdata.open(store).episodes) == (4 if update else 5)
