@@ -127,8 +127,6 @@ def convert(
             request = _as_begun(request)  # again: another process may have written until now
             plan = make_plan(request, found)
             check, update = _changes(request, plan, pool)
-            if plan.pending or update:
-                _check_verdicts(request, {part.name for part in plan.pending})
             plan = replace(plan, again=sum(len(item.again) for item in update))
             on_plan(own_share(request, plan))
             request, made_here, job = _begin(request, asked, plan, look, pool)
@@ -248,7 +246,10 @@ def _changes(
     check = check_sources(request, plan.found, thorough=request.update)
     drop_unchanged(request, plan.found, check, pool)
     check_collection(request, plan.found, check, pool, grows=bool(plan.pending))
-    if not request.update or not (older or check.changed):
+    replaces = request.update and bool(older or check.changed)
+    if plan.pending or replaces:
+        _check_verdicts(request, {part.name for part in plan.pending})
+    if not replaces:
         return check, ()
     update = plan_update(request, plan.found, check.changed, older)
     if older:
