@@ -69,7 +69,6 @@ def within(imported: str, package: str) -> bool:
     return imported == package or imported.startswith(f"{package}.")
 
 
-@pytest.mark.slow
 def test_converters_know_the_contract_and_their_format_only() -> None:
     for name, imported in edges().items():
         if within(name, "converters"):
