@@ -309,7 +309,7 @@ def _convert_again(found: Survey, staging: Path, wanted: Sequence[PlannedPart]) 
 
 
 def _as_held(found: Survey, wanted: Sequence[PlannedPart]) -> list[PlannedPart]:
-    """The parts with the recordings that they hold, and not those that were left out and may have been mended since.
+    """The parts with the recordings that they hold, and not those that were left out and may have been fixed since.
 
     A part that lost its metadata is not to hold what a later part took by a second try.
     """

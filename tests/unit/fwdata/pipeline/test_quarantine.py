@@ -234,7 +234,7 @@ def test_mended_recordings_are_converted_when_asked_for(tmp_path: Path, raw: Pat
 
 
 def test_a_part_made_anew_leaves_a_second_try_where_it_is(tmp_path: Path, raw: Path, manifest: Manifest) -> None:
-    """`fwdata verify` says of a lost part to convert again: a mended recording of it stood in the store twice then."""
+    """`fwdata verify` says of a lost part to convert again: a fixed recording of it stood in the store twice then."""
     out = tmp_path / "s.zarr"
     whole = (raw / "a" / "take1.npz").read_bytes()
     (raw / "a" / "take1.npz").write_bytes(b"")
