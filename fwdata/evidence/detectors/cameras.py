@@ -1,4 +1,4 @@
-"""Cameras: frozen, black, saturated, alike, exchanged, slower than the rows (e1 to e4)."""
+"""Cameras: frozen, black, saturated, noise, alike, exchanged, slower than the rows (e1 to e4)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ BLACK_MEAN, BLACK_STD = 8.0, 4.0
 SATURATED_VALUE, SATURATED_SHARE = 254, 0.5
 BLANK_ROWS = 3
 """Rows without an image, black or saturated, from which an episode whose other images are good is reported."""
+NOISY_CHANGE, NOISY_CONTRAST, NOISY_NEIGHBOURS = 0.45, 2.0, 0.3
+"""Change from an image to the next over their contrast, contrast, and correlation of neighbouring pixels from which
+images are noise: 0.57 to 1.12 and 0.02 at most for random pixels of any size and coding; genuine and made cameras reach
+0.35 and have 0.70 at least."""
 ALIKE = 2.0
 MIN_FRAMES = 5
 EXCHANGED, EXCHANGED_DEAD, EXCHANGED_LAGS = 0.2, 0.6, range(-3, 4)
@@ -108,7 +112,7 @@ def _longest(flags: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 class DeadCamera(Detector):
-    """e2: black or saturated cameras, and two cameras that show the same."""
+    """e2: cameras that are black, saturated or noise, and two that show the same."""
 
     name, code, question, action = "camera_content", "e2", "camera content", "stop"
     advice = "leave the camera out (`cameras` and `stitch.cameras` of a manifest), or the episodes (--exclude)"
@@ -129,6 +133,8 @@ class DeadCamera(Detector):
         detail = f"mean {mean:.0f}, contrast {std:.0f} of 255, {full:.0%} saturated"
         if black or full > SATURATED_SHARE:
             measured = "black" if black else "saturated"
+        elif _is_noise(motion):
+            measured = "noise"
         elif lost := _blank_rows(motion):
             measured, detail = f"{lost[0]} in some rows", lost[1]
         return self.verdict(
@@ -165,6 +171,17 @@ def is_black(motion: ImageMotion) -> bool:
     """Whether the images, as far as they are compared, show nothing."""
     mean, std = motion.brightness
     return mean < BLACK_MEAN and std < BLACK_STD
+
+
+def _is_noise(motion: ImageMotion) -> bool:
+    """Whether no pixel tells anything of its neighbours, nor of itself in the next image."""
+    contrast = motion.brightness[1]
+    if contrast < NOISY_CONTRAST or float(motion.changes.mean()) < NOISY_CHANGE * contrast:
+        return False
+    pixels = motion.spread.astype(np.float64)
+    pixels -= pixels.mean(axis=(1, 2), keepdims=True)
+    across, down = (pixels[..., 1:] * pixels[..., :-1]).mean(), (pixels[:, 1:] * pixels[:, :-1]).mean()
+    return bool(max(abs(across), abs(down)) < NOISY_NEIGHBOURS * (pixels**2).mean())
 
 
 def _blank_rows(motion: ImageMotion) -> tuple[str, str] | None:

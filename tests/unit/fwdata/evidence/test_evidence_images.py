@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import simplejpeg
 from commands import Command
+from evidence_episodes import changed, clean_set, told
 from paths import DATA
 
 from fwdata.api import EncodedFrame, Episode, EpisodeRef
 from fwdata.evidence.claims import Conventions
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.thumbnails import Collector
+from fwdata.evidence.thumbnails import Collector, from_rgb
 from fwdata.pipeline import evidence, part
 from fwdata.pipeline.evidence import first_recordings, gate_of
 from fwdata.pipeline.roots import Root, RootedRecording
@@ -95,3 +96,16 @@ def test_videos_of_real_robots_are_looked_at_frame_by_frame_in_a_few_recordings(
             state=np.zeros((rows, 7)),
         )
         assert tuple(gate.every(name, cast(Episode, episode)) for name in (first, last, half, other)) == every
+
+
+@pytest.mark.parametrize("light", [False, True])
+@pytest.mark.parametrize("side", [64, 128, 480])
+def test_random_pixels_are_noise_and_a_textured_scene_is_none(side: int, light: bool) -> None:
+    random = np.random.default_rng(side)
+    episode = clean_set()[0]
+    count = len(episode.state)
+    noise = random.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    texture = np.repeat(random.integers(0, 256, (1, side, side, 3), dtype=np.uint8), count, axis=0)
+    shown = {"head": from_rgb(noise, light), "left": from_rgb(texture, light)}
+    found = told("camera_content", changed(episode, thumbnails=shown))
+    assert (found["head"].measured, found["head"].action, found["left"].verdict) == ("noise", "warn", "confirmed")
