@@ -48,8 +48,9 @@ def test_other_pixel_formats_are_converted_as_by_ffmpeg(codec: str, pix_fmt: str
 
 @pytest.mark.parametrize("color_range", [0, 1, 2])
 def test_deep_gray_is_of_full_range_whatever_its_tag(color_range: int) -> None:
+    """By FFV1: x265 leaves parts of monochrome video unset, which then cannot be muxed."""
     data = io.BytesIO()
-    write_clip(data, moving(2), "libx265", pix_fmt="gray10le", color_range=color_range)
+    write_clip(data, moving(2), "ffv1", pix_fmt="gray10le", color_range=color_range, form="matroska")
     ours, _, _ = shown(data)
     assert np.array_equal(ours, ffmpeg_rgb(data))
 
