@@ -25,6 +25,12 @@ start, for joints that are not those of its images.
 Of 1,160 clean camera episodes whose objects and ways differ, 14 are so much worse: 5 are shorter, and in the other 9
 their own joints, with weights of their own, explain the images best. Of 201 in reverse, or of others, none is so."""
 
+OWN_ENOUGH = 0.65
+"""Correlation of the images with their own joints, by weights of their own, from which on only the joints in reverse
+count against them: where all joints start and stop together, as a script moves them, those of any episode have humps
+that fit. Of 66 cameras of such made sets, 11 were reported; their own joints reach 0.68 to 0.98, those in reverse less.
+"""
+
 OWN = "images that move with the joints"
 
 
@@ -111,16 +117,21 @@ class OtherMotion(Detector):
 
 def _has_its_own(traces: Sequence[MotionTrace], place: int, lag: int) -> bool:
     """Whether the images of an episode are too few to tell, or move with its own joints better than with these in
-    reverse, shifted in time or of another episode, each with the weights that fit best: an arm that moves in another
-    part of what a camera sees, or a thing that comes near to it, has other weights than most."""
+    reverse, and well enough, or better than with them shifted in time or those of another episode, each with the
+    weights that fit best: an arm that moves in another part of what a camera sees, or a thing that comes near to it,
+    has other weights than most."""
     energy, speeds = traces[place].energy, traces[place].speeds
     if len(energy) < SHORTEST:
         return True
     lags = range(-abs(lag) - 1, abs(lag) + 2)
     own = _own_fit(speeds, energy, lags)
+    if own <= _own_fit(speeds[::-1], energy, lags):
+        return False
+    if own >= OWN_ENOUGH:
+        return True
     others = [traces[other].speeds for other in range(len(traces)) if other != place]
     turned = [np.roll(speeds, len(speeds) * turn // TURNS, axis=0) for turn in range(1, TURNS)]
-    return all(own > _own_fit(each, energy, lags) for each in (speeds[::-1], *turned, *others))
+    return all(own > _own_fit(each, energy, lags) for each in (*turned, *others))
 
 
 def _own_fit(speeds: Floats, energy: Floats, lags: range) -> float:

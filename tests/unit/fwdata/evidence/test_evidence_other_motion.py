@@ -79,3 +79,19 @@ def test_an_episode_of_few_rows_is_not_reported() -> None:
         reverse = replace(good[5], energy=good[5].energy[:rows][::-1].copy(), speeds=good[5].speeds[:rows])
         found = judged([*good[:5], reverse, *good[6:]])
         assert found is not None and found.verdict == verdict
+
+
+def scripted(seed: int, rows: int = 120) -> MotionTrace:
+    """A trace of twelve joints that start and stop together three times; what a camera sees of them adds or cancels."""
+    rng = np.random.default_rng(seed)
+    steps = np.repeat(rng.uniform(-1, 1, (3, 12)), rows // 3, axis=0)
+    velocities = steps * np.sin(np.linspace(0, 3 * np.pi, rows))[:, None] ** 2
+    seen = np.sqrt(np.abs(velocities @ np.random.default_rng(99).normal(0, 1, (2, 12)).T).sum(axis=1))
+    energy = seen + rng.normal(0, 0.02 * seen.max(), rows)
+    return MotionTrace("head", 30.0, energy, np.sqrt(np.abs(velocities)), False)
+
+
+def test_joints_that_start_and_stop_together_are_seldom_taken_for_those_of_another_episode() -> None:
+    found = [judged([scripted(seed) for seed in range(first, first + 10)]) for first in range(0, 300, 10)]
+    assert all(found)
+    assert sum(verdict.against > 0 for verdict in found if verdict) <= 1  # of 30
