@@ -94,7 +94,7 @@ def _layout(
     manifest: Manifest, names: tuple[tuple[str, ...], tuple[str, ...]], scale: GripperScale | None
 ) -> Conventions:
     if manifest.name == "lerobot-libero":
-        return claims.libero({"fixed": "image", "wrist": "wrist_image"}, wrist="wrist_image")
+        return claims.libero({"fixed": "image", "wrist": "wrist_image"})
     if manifest.name == "lerobot-robotwin":
         found = claims.two_arms("robotwin", "next_state", names, "unit", ("left_camera", "right_camera"))
         return replace(found, simulated=True)

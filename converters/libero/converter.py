@@ -22,9 +22,9 @@ from converters.libero import discovery as finding
 from converters.libero.actions import absolute_targets, action_warnings, kept_actions, policy_actions
 from converters.libero.neighbours import kept_of_file
 from converters.libero.options import LiberoOptions
-from converters.libero.orientation import orient, rotation_of
+from converters.libero.orientation import orient
 from converters.libero.outcome import remarks
-from converters.libero.stored import agreeing, effect_row, reordered
+from converters.libero.stored import agreeing, effect_row, placed, reordered, turned_by_option
 from converters.shared import conventions as claims
 from converters.shared.hdf5 import open_recording
 from fwdata.api import (
@@ -204,15 +204,8 @@ class LiberoConverter:
         rows: NDArray[np.int64],
         ticking: clock.SimulatorClock | None,
     ) -> Conventions:
-        """What is decided here; images that an option turns are as the user wants them, and claim nothing."""
-        known = {"image": "fixed", "wrist_image": "wrist"}
-        shown = {
-            kind: name
-            for name, kind in known.items()
-            if name in self.image_keys and rotation_of(self.options.rotation, name) == "auto"
-        }
         reference = None if quaternions is None else quaternions[rows]
-        found = claims.libero(shown, reference, next((name for name in self.image_keys if name == "wrist_image"), None))
+        found = claims.libero(placed(self.image_keys), reference, turned_by_option(self.options, self.image_keys))
         if self.options.absolute_actions:
             turning = tuple(replace(claim, command=()) for claim in found.rotations)
             found = replace(found, action="absolute", rotations=turning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -20,17 +20,25 @@ PLACES = {"image": "fixed", "wrist_image": "wrist"}
 def stored_conventions(
     manifest: Manifest, names: tuple[tuple[str, ...], tuple[str, ...]], metadata: Mapping[str, Json]
 ) -> Conventions:
-    """See `fwdata.api.StoredConventions`; images that an option turned claim nothing."""
+    """See `fwdata.api.StoredConventions`."""
     merged = converter_options(manifest.options, LiberoOptions().model_dump(), "libero")
     options = validate_model(LiberoOptions, merged, f"options of manifest {manifest.name!r}")
-    decided = [name for name in manifest.cameras if rotation_of(options.rotation, name) == "auto"]
-    wrist = next((name for name in manifest.cameras if PLACES.get(name) == "wrist"), None)
-    found = claims.libero({PLACES[name]: name for name in decided if name in PLACES}, wrist=wrist)
+    found = claims.libero(placed(manifest.cameras), chosen=turned_by_option(options, manifest.cameras))
     if options.absolute_actions:
         found = replace(found, action="absolute", rotations=tuple(replace(c, command=()) for c in found.rotations))
     rate = RateClaim(manifest.fps.hz, _number(metadata, "fps_label"), clock=_number(metadata, "fps_clock"))
     found = replace(found, rate=rate, effect_row=effect_row(metadata), reordered=reordered(manifest))
     return replace(found, options=agreeing(manifest, options, metadata))
+
+
+def placed(cameras: Iterable[str]) -> dict[str, str]:
+    """ "fixed" and "wrist" -> the camera that is there, of those known."""
+    return {PLACES[name]: name for name in cameras if name in PLACES}
+
+
+def turned_by_option(options: LiberoOptions, cameras: Iterable[str]) -> list[str]:
+    """Cameras that an option turns, whatever the recordings say."""
+    return [name for name in cameras if rotation_of(options.rotation, name) != "auto"]
 
 
 def reordered(manifest: Manifest) -> bool:

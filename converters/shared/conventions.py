@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -55,23 +55,26 @@ UNSHOWN = ColourClaim(reason="there is nothing to compare them with")
 
 
 def libero(
-    cameras: Mapping[str, str], quaternions: NDArray[np.float32] | None = None, wrist: str | None = None
+    cameras: Mapping[str, str],
+    quaternions: NDArray[np.float32] | None = None,
+    chosen: Collection[str] = (),
 ) -> Conventions:
     """LIBERO's 8 state and 7 action numbers as they are stored (gripper 1 open, 0 closed).
 
-    cameras: names of the "fixed" and the "wrist" camera, where their images are turned as published (180 degrees).
-    quaternions: float32 [T, 4], x y z w, of the end effector from the same file. wrist: the camera on the arm, however
-    its images are turned.
+    cameras: names of the "fixed" and the "wrist" camera, where their images are turned as published (180 degrees), or
+    by an option (those in `chosen`).
+    quaternions: float32 [T, 4], x y z w, of the end effector from the same file.
     """
     claims = [CameraClaim(cameras["fixed"], up="z+", right="y-")] if "fixed" in cameras else []
     claims += [CameraClaim(cameras["wrist"], right="y-", mounted=True)] if "wrist" in cameras else []
+    claims = [replace(claim, chosen=claim.name in chosen) for claim in claims]
     return Conventions(
         layout="libero",
         action="delta",
         pairs=((0, 0), (1, 1), (2, 2)),
         grippers=(GripperClaim("gripper", 6, (6, 7), (1.0, -1.0), 1, "unit", full=OPENING),),
         rotations=(RotationClaim((3, 4, 5), "axis_angle", True, (3, 4, 5), quaternions),),
-        arms=(ArmClaim("arm", (0, 1, 2, 3, 4, 5), wrist),),
+        arms=(ArmClaim("arm", (0, 1, 2, 3, 4, 5), cameras.get("wrist")),),
         position=(0, 1, 2),
         cameras=tuple(claims),
         bounds=(

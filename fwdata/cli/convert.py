@@ -309,6 +309,8 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
     if report.outdated:
         say(f"outdated: {report.outdated}")
     _say_evidence(report.evidence, report.accepted)
+    if any(v.action == "warn" and v.against and v.detector not in report.accepted for v in report.evidence):
+        say(f"what corrects contradicted conventions: fwdata doctor {quoted(report.out)}")
     if as_json:
         emit_json({**report_json(report), **shard_json(report.units)})
         return

@@ -94,6 +94,8 @@ class CameraClaim:
     place: NDArray[np.float32] | None = field(default=None, compare=False)
     """float32 [T, 2], where in the image what moves since the row before is expected by camera poses, from -1 (left,
     top) to 1 (right, bottom); NaN where nothing tells. None: the recording has no poses."""
+    chosen: bool = False
+    """Whether the user's own option says how it is turned: a direction that contradicts the layout then only warns."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class ImageDirection(Detector):
         outcome: Outcome = "confirmed" if score > 0 else "contradicted"
         other = {"up": "upside down", "right": "mirrored"}[self.direction]
         own: Severity = self.action if not posed else "warn" if claim.mounted else "stop"
-        severity: Severity = own if episode.claims.layout else "warn"
+        severity: Severity = own if episode.claims.layout and not claim.chosen else "warn"
         return self.verdict(
             outcome,
             f"correlation {score:+.2f}",

@@ -18,6 +18,8 @@ MIN_SCORE, MARGIN = 0.3, 0.1
 COMMAND_LAGS = range(4)
 MIN_COMMAND, MIN_ROWS = 0.02, 20
 NORM_LIMIT = 1e-3
+PART_LENGTHS = 0.8, 1.001
+"""Lengths of x, y, z of the quaternion of a gripper that points down, within a radian."""
 
 
 def from_axis_angle(vectors: Floats) -> Floats:
@@ -92,11 +94,22 @@ def angles_between(left: Floats, right: Floats) -> Floats:
     return found
 
 
+def _form_of(columns: Floats, reference: Floats) -> str:
+    """What numbers are that are another rotation than the quaternions [T, 4] when read as was decided."""
+    known: list[tuple[str, Callable[[Floats], Floats]]] = [
+        *((name, read) for name, read in READ.items() if name.startswith("quaternion") == (columns.shape[1] == 4)),
+        *([("euler_XYZ", lambda angles: from_euler(angles, moving=True))] if columns.shape[1] == 3 else []),
+    ]
+    fitting = (name for name, read in known if middle(angles_between(read(columns), reference)) <= ANGLE_LIMIT)
+    return next(fitting, "another rotation than the file's quaternion")
+
+
 class RotationForms(Detector):
     """b4: the written rotation and the quaternion of the same file are one rotation."""
 
     name, code, question, action = "rotation_form", "b4", "rotation", "stop"
     advice = "write the rotation in the layout's form, or give its form as `form` of the converter's RotationClaim"
+    min_episodes = 1
 
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per rotation; without a quaternion in the file there is no evidence."""
@@ -104,19 +117,37 @@ class RotationForms(Detector):
 
     def _one(self, episode: EpisodeInput, claim: RotationClaim) -> Verdict:
         subject = episode.state_names[claim.columns[0]]
+        columns = episode.state64[:, list(claim.columns)]
         if claim.reference is None or len(claim.reference) != len(episode.state):
-            return self.abstain("the file holds no quaternion to compare with", subject=subject, decided=claim.form)
-        written = READ[claim.form](episode.state64[:, list(claim.columns)])
+            return self._by_length(columns, claim, subject)
         reference = READ["quaternion_xyzw"](claim.reference.astype(np.float64))
-        angle = middle(angles_between(written, reference))
+        angle = middle(angles_between(READ[claim.form](columns), reference))
         return self.verdict(
             "confirmed" if angle <= ANGLE_LIMIT else "contradicted",
             f"median angle to the quaternion {angle:.4f} rad",
             subject=subject,
             value=angle,
-            n=len(written),
+            n=len(columns),
             decided=claim.form,
-            measured=claim.form if angle <= ANGLE_LIMIT else "another rotation than the file's quaternion",
+            measured=claim.form if angle <= ANGLE_LIMIT else _form_of(columns, reference),
+        )
+
+    def _by_length(self, columns: Floats, claim: RotationClaim, subject: str) -> Verdict:
+        """Without a quaternion, the lengths of what a layout calls rotation vectors of a gripper that points down: they
+        are near pi, and those of a quaternion's x, y, z near 1."""
+        lengths = np.linalg.norm(columns, axis=1)
+        low, high = float(lengths.min(initial=np.inf)), float(lengths.max(initial=0.0))
+        if not claim.unwrapped or claim.form != "axis_angle" or low < PART_LENGTHS[0] or high > PART_LENGTHS[1]:
+            return self.abstain("the file holds no quaternion to compare with", subject=subject, decided=claim.form)
+        return self.verdict(
+            "contradicted",
+            f"length {low:.3f} .. {high:.3f}, a gripper that points down has some 3.1",
+            subject=subject,
+            value=high,
+            n=len(columns),
+            decided=claim.form,
+            measured="x, y, z of a quaternion, by their length",
+            action="warn",
         )
 
 

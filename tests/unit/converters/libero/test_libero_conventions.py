@@ -14,7 +14,10 @@ from paths import DATA
 
 import fwdata
 from fwdata.api import UsageError
+from fwdata.cli import app
+from fwdata.console import run_app
 from fwdata.manifest import ManifestError
+from fwdata.store.evidence import read_evidence
 
 NAME = "pick_up_the_tomato_sauce_and_place_it_in_the_basket"
 SAMPLE = DATA / "libero" / "libero_object" / f"{NAME}_demo.hdf5"
@@ -258,10 +261,34 @@ def test_a_rotation_for_each_camera(tmp_path, option):
     episode = read_one(tmp_path, rotation=option)
     assert np.array_equal(pixels(episode, "image"), stored["agentview_rgb"][:, :, ::-1])
     assert np.array_equal(pixels(episode, "wrist_image"), stored["eye_in_hand_rgb"])
-    assert episode.metadata["rotation"] == "image=mirror,wrist_image=none" and episode.conventions.cameras == ()
+    assert episode.metadata["rotation"] == "image=mirror,wrist_image=none"
+    assert [claim.chosen for claim in episode.conventions.cameras] == [True, True]
     one = read_one(tmp_path, rotation={"image": "mirror"})
     assert one.metadata["rotation"] == "image=mirror,wrist_image=rot180"
-    assert [claim.name for claim in one.conventions.cameras] == ["wrist_image"]
+    assert [claim.name for claim in one.conventions.cameras if claim.chosen] == ["image"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [("rot180", ()), ("none", ("up_down", "left_right")), ("image=mirror", ("up_down",))],
+)
+def test_a_rotation_that_an_option_forces_is_measured_too(tmp_path, capsys, monkeypatch, option, wrong):
+    _scene(tmp_path / "raw" / FILE)
+    made = manifest().model_copy(update={"options": {"rotation": option}})
+    run_convert(tmp_path / "raw", tmp_path / "s.zarr", made)
+    record = read_evidence(fwdata.open(tmp_path / "s.zarr").files)
+    told = {v.detector: v for v in record.verdicts() if v.subject == "image"}
+    for direction in ("up_down", "left_right"):
+        verdict = told[f"camera_{direction}"]
+        expected = ("contradicted", "warn") if direction in wrong else ("confirmed", "note")
+        assert (verdict.verdict, verdict.action) == expected
+    monkeypatch.setattr("sys.argv", ["fwdata", "doctor", str(tmp_path / "s.zarr")])
+    with pytest.raises(SystemExit) as ended:
+        run_app(app)
+    assert not ended.value.code  # the user's choice stops nothing
+    printed = capsys.readouterr().out
+    assert ("--rotation image=rot180" in printed) == bool(wrong)
 
 
 def test_rotations_that_do_not_exist(tmp_path):

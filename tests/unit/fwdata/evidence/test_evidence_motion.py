@@ -249,9 +249,15 @@ def test_rotation_is_compared_with_the_quaternion_of_the_file() -> None:
     written = episode.state.copy()
     written[:, 3:6] = euler_angles(claim.reference.astype(np.float64))
     wrong = told("rotation_form", changed(episode, state=written))["eef_rx"]
-    assert (wrong.verdict, wrong.action) == ("contradicted", "stop")
+    assert (wrong.verdict, wrong.action, wrong.measured) == ("contradicted", "stop", "euler_xyz")
+    [alone] = pooled("rotation_form", [changed(episode, state=written)]).values()
+    assert alone.action == "stop"  # two numbers of one file need no statistics
     without = with_claims(episode, rotations=(replace(claim, reference=None),))
     assert told("rotation_form", without)["eef_rx"].verdict == "no evidence"
+    part = episode.state.copy()
+    part[:, 3:6] = claim.reference[:, :3]
+    short = told("rotation_form", changed(without, state=part))["eef_rx"]
+    assert (short.verdict, short.action) == ("contradicted", "warn") and "quaternion" in short.measured
 
 
 def test_quaternion_conventions_agree_with_each_other() -> None:
