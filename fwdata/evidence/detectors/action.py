@@ -21,9 +21,10 @@ UNIT_RATIO = (0.4, 2.5)
 FOLLOWS, COPIED = 0.9, 0.9999
 """Correlation above which a state column follows its action, and above which it is a copy of the command."""
 MIN_ROWS = 20
-CLEARLY, FEWEST, SURE = 0.15, 2, 0.8
-"""Where nothing was decided: by how much one meaning must fit an episode better than the other, the episodes of either
-that make a data set mixed, and the share that must tell: columns that have nothing to do with each other rarely do."""
+CLEARLY, CLOSELY, FEWEST, SURE = 0.15, 0.97, 2, 0.8
+"""Where nothing was decided: by how much one meaning must fit an episode better than the other, or how well (a smooth
+motion fits the other one by 0.9 too), the episodes of either that make a data set mixed, and the share that must tell:
+columns that have nothing to do with each other rarely do."""
 
 type Meaning = ActionMeaning | Literal["copy", "past"]
 
@@ -201,6 +202,8 @@ class ActionMeaningDetector(Detector):
         if found.meaning is None:
             reason = detail if found.columns else "no paired column moves"
             return (self.abstain(reason, decided=decided),)
+        if claimed is None and not _is_sure(found):
+            return (self.abstain(detail, value=round(found.absolute - found.delta, 4)),)
         unclaimed = claimed is None and found.meaning in ("past", "copy")  # none can be told to be where it is, or was
         return (
             self.verdict(
@@ -217,10 +220,10 @@ class ActionMeaningDetector(Detector):
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """By agreement; where nothing was decided, changes in some episodes beside targets in others warn."""
         found = super().pool(episodes)
-        told = [(m.episode, v) for m in episodes for v in m.of(self.name) if not v.decided and v.value is not None]
-        sure = [(episode, verdict) for episode, verdict in told if abs(verdict.value or 0.0) >= CLEARLY]
-        changes = [each for each in sure if each[1].measured == WORDS["delta"]]
-        targets = [each for each in sure if each[1].measured != WORDS["delta"]]
+        told = [(m.episode, v, v.measured or v.detail) for m in episodes for v in m.of(self.name) if not v.decided]
+        sure = [each for each in told if each[2] in WORDS.values()]  # kept verdicts have these words as their detail
+        changes = [each for each in sure if each[2] == WORDS["delta"]]
+        targets = [each for each in sure if each[2] != WORDS["delta"]]
         if min(len(changes), len(targets)) < FEWEST or len(sure) < SURE * len(episodes):
             return found
         fewer, more = sorted((changes, targets), key=len)
@@ -232,12 +235,18 @@ class ActionMeaningDetector(Detector):
                 against=len(fewer),
                 abstained=len(episodes) - len(sure),
                 action="warn",
-                decided=f"{more[0][1].measured}, as in the other {len(more)}",
-                measured=fewer[0][1].measured,
-                detail=f"{fewer[0][1].detail} in {fewer[0][0]}",
-                episodes=tuple(episode for episode, _ in fewer[:MAX_LISTED]),
+                decided=f"{more[0][2]}, as in the other {len(more)}",
+                measured=fewer[0][2],
+                detail=f"{fewer[0][1].detail} in {fewer[0][0]}" if fewer[0][1].measured else "",
+                episodes=tuple(each[0] for each in fewer[:MAX_LISTED]),
             ),
         )
+
+
+def _is_sure(found: ActionFit) -> bool:
+    """Whether one meaning fits clearly better than the other, or as closely as only the right one does."""
+    best = max(found.absolute, found.delta)
+    return found.meaning in EXACT or abs(found.absolute - found.delta) >= CLEARLY or best >= CLOSELY
 
 
 def _agrees(claimed: ActionMeaning | None, measured: Meaning) -> Outcome:

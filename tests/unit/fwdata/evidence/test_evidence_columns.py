@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence_episodes import HZ, changed, clean_set, pooled, told, two_arms, with_claims
+from evidence_episodes import HZ, changed, clean_set, pooled, smooth_motion, told, two_arms, with_claims
 
 from fwdata.evidence.claims import GripperClaim
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.records import DatasetVerdict
+from fwdata.evidence.measure import measure
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
+from fwdata.evidence.registry import find_detector
 
 
 def plain(episode: EpisodeInput, named: bool = False) -> EpisodeInput:
@@ -149,3 +151,19 @@ def test_changes_in_some_episodes_beside_targets_in_others_warn() -> None:
     assert (found.verdict, found.action, found.measured) == ("mixed", "warn", "changes (delta)")
     assert (found.episodes, found.episodes_for) == (("episode_0", "episode_1"), 4)
     assert found.decided == "absolute targets, as in the other 4"
+
+
+def test_changes_in_some_episodes_warn_where_the_motion_is_smooth_and_verdicts_were_kept() -> None:
+    episodes = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        at, coarse = np.linspace(0, 59, 120), smooth_motion(60, 8, rng)
+        targets = np.stack([np.interp(at, range(60), column) for column in coarse.T], axis=1)
+        state = np.concatenate([targets[:1], targets[:-1]])
+        action = np.gradient(targets, axis=0) if seed < 2 else targets
+        noise = rng.normal(0, 1e-3, action.shape)
+        episodes.append(plain(changed(two_arms(seed, images=False), state=state, action=action + noise)))
+    kept = [EpisodeMeasurement.from_json(measure(episode).to_json()) for episode in episodes]
+    for found in (pooled("action_meaning", episodes)[""], find_detector("action_meaning").pool(kept)[0]):
+        assert (found.verdict, found.action, found.measured) == ("mixed", "warn", "changes (delta)")
+        assert (found.against, found.episodes) == (2, ("episode_0", "episode_1"))
