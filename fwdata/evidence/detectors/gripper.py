@@ -14,6 +14,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput, Together
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
 from fwdata.evidence.signals import Floats, lagged_each
+from fwdata.evidence.two_grippers import opposite_ways
 
 RESPONSE_SECONDS = 0.75
 RESPONSE_SHARE = 0.15
@@ -76,9 +77,11 @@ class GripperPolarity(Detector):
         )
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
-        """By agreement; where no direction was decided, that of most episodes is expected of the others."""
+        """By agreement; where no direction was decided, that of most episodes is expected of the others, and one of
+        both grippers of a data set."""
         pooled = super().pool(episodes)
-        return tuple(self._of_most(verdict, episodes) if not verdict.decided else verdict for verdict in pooled)
+        found = (self._of_most(verdict, episodes) if not verdict.decided else verdict for verdict in pooled)
+        return (*found, *opposite_ways(episodes, self.name, (OPENS, CLOSES)))
 
     def _of_most(self, pooled: DatasetVerdict, episodes: Sequence[EpisodeMeasurement]) -> DatasetVerdict:
         """Not verified where all count one way; a warning where a few count the other way."""

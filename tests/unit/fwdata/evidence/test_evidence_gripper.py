@@ -246,3 +246,22 @@ def test_which_end_is_open_stays_unknown_where_nothing_shows_it() -> None:
     half = told("gripper_open_end", changed(grasping(0), state=state, action=action))["left_gripper"]
     assert half.verdict == "no evidence"
     assert told("gripper_open_end", two_arms(0, images=False)) == {}, "no scale is claimed"
+
+
+def test_two_grippers_that_count_opposite_ways_warn() -> None:
+    def one_turned(episode: EpisodeInput) -> EpisodeInput:
+        action = episode.action.copy()
+        action[:, 3] = 1 - action[:, 3]
+        return changed(episode, action=action)
+
+    free = [
+        with_claims(e, grippers=tuple(replace(claim, polarity=None) for claim in e.claims.grippers))
+        for e in (two_arms(seed, images=False) for seed in range(5))
+    ]
+    both = "left_gripper and right_gripper"
+    assert both not in pooled("gripper_polarity", free)
+    assert both not in pooled("gripper_polarity", [inverted(e) for e in free])
+    assert both not in pooled("gripper_polarity", [*map(one_turned, free[:2]), *free[2:]])  # said of the two alone
+    found = pooled("gripper_polarity", [one_turned(e) for e in free])[both]
+    assert (found.verdict, found.action, found.against) == ("contradicted", "warn", 5)
+    assert found.measured == "larger command closes in left_gripper, larger command opens in right_gripper"
