@@ -47,8 +47,8 @@ class InstructionNearMisses(Detector):
         pairs = near_misses([text for text, _ in counts.most_common(MAX_TEXTS)])
         missing = lost_words(dict(counts.most_common(MAX_TEXTS)))
         kinds = ["differ in one similar word"] * bool(pairs) + ["differ in a word too few or twice"] * bool(missing)
+        rare = {min(pair, key=lambda text: counts[text]) for pair in pairs} | {text for _, text in missing}
         pairs += missing
-        rare = {min(pair, key=lambda text: counts[text]) for pair in pairs}
         examples = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:2])
         affected = [episode for episode, text in read if text in rare]
         return (
@@ -84,7 +84,8 @@ def near_misses(texts: Sequence[str]) -> list[tuple[str, str]]:
 def lost_words(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """Pairs of a common text and a rare one without one of its small words, or with one of its words twice.
 
-    Only rare ones: where texts are worded freely, both are meant.
+    Only rare ones: where texts are worded freely, both are meant. What no sentence has twice in a row (`the the`) is a
+    mistake however often it is there.
     """
     words = {text: tuple(text.lower().split()) for text in counts}
     by_words: dict[tuple[str, ...], str] = {}
@@ -95,6 +96,8 @@ def lost_words(counts: Mapping[str, int]) -> list[tuple[str, str]]:
         for place, word in enumerate(those):
             shorter = by_words.get(those[:place] + those[place + 1 :])
             twice = place > 0 and those[place - 1] == word
+            if twice and word in NEVER_TWICE:
+                found.append((shorter or " ".join(those[:place] + those[place + 1 :]), longer))
             if shorter is None or not (word in SMALL or twice):
                 continue
             rare, common = sorted((longer, shorter), key=lambda text: counts[text])
@@ -107,16 +110,18 @@ SMALL, SELDOM = frozenset({"it", "the", "a", "an"}), 0.2
 """Words that are left out by mistake without another meaning, and how seldom a text with a mistake is beside the right
 one."""
 
+NEVER_TWICE = frozenset({"the", "a", "an", "and", "of", "to", "with", "into", "from", "at"})
+"""Words that no sentence has twice in a row."""
+
 
 def _one_typo(one: Sequence[str], other: Sequence[str]) -> bool:
     different = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
-    if (
-        len(different) != 1
-        or min(map(len, different[0])) <= MIN_LETTERS
-        or any(c.isdigit() for c in "".join(different[0]))
-    ):
+    if len(different) != 1 or any(c.isdigit() for c in "".join(different[0])):
         return False
-    return _letters_exchanged(*different[0]) or SequenceMatcher(None, *different[0]).ratio() > SIMILAR
+    shorter = min(map(len, different[0]))
+    if shorter >= MIN_LETTERS and _letters_exchanged(*different[0]):
+        return True
+    return shorter > MIN_LETTERS and SequenceMatcher(None, *different[0]).ratio() > SIMILAR
 
 
 def _letters_exchanged(one: str, other: str) -> bool:

@@ -108,8 +108,12 @@ def test_a_typo_in_an_instruction_is_found_and_other_instructions_are_not() -> N
     texts = ["put the red block into the box", "put the red block into the bag", "open the top drawer of the cabinet"]
     episodes = [changed(e, instruction=texts[i % 3], thumbnails={}) for i, e in enumerate(clean_set())]
     assert pooled("instruction_typos", episodes)[""].verdict == "confirmed"
-    for wrong in ("blockk", "blcok"):
-        typo = changed(episodes[0], id="typo", instruction=f"put the red {wrong} into the box")
+    for wrong in (
+        "put the red blockk into the box",
+        "put the red blcok into the box",
+        "put the red block into the bxo",
+    ):
+        typo = changed(episodes[0], id="typo", instruction=wrong)
         verdict = pooled("instruction_typos", [*episodes, typo])[""]
         assert (verdict.verdict, verdict.episodes) == ("contradicted", ("typo",)), wrong
     assert near_misses(["open the left drawer", "open the front drawer", "open drawer 10", "open drawer 11"]) == []
@@ -125,6 +129,12 @@ def test_a_small_word_that_is_missing_or_twice_is_found_where_it_is_rare() -> No
     for meant in ("pick up the red block and put it into the box", "pick up the block and put it into box two"):
         others = [*episodes, changed(episodes[0], id="other", instruction=meant)]
         assert pooled("instruction_typos", others)[""].verdict == "confirmed", meant
+    for count in (1, len(episodes)):  # however often, and without a text that has it once
+        wrong = "put the cup on the the tray"
+        typos = [changed(e, id=f"typo_{i}", instruction=wrong) for i, e in enumerate(episodes[:count])]
+        verdict = pooled("instruction_typos", [*episodes[count:], *typos])[""]
+        assert (verdict.verdict, verdict.against) == ("contradicted", count)
+        assert verdict.detail == "'put the cup on the tray' and 'put the cup on the the tray'"
     half = [changed(e, instruction=(text, free)[i % 2]) for i, e in enumerate(episodes)]  # worded freely
     assert pooled("instruction_typos", half)[""].verdict == "confirmed"
 
