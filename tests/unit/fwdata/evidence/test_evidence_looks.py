@@ -70,6 +70,19 @@ def test_an_episode_that_is_changed_against_the_others_is_found(change: str) -> 
             assert [(odd.place, odd.change) for odd in odd_looks(planted)] == [(place, change)]
 
 
+@pytest.mark.parametrize("change", ["mirrored", "upside down", "turned by 180 degrees"])
+def test_episodes_that_were_changed_together_are_found(change: str) -> None:
+    for scenes, places in (([1] * 40, range(10, 20)), ([1] * 12, range(4)), ([2] * 12 + [3] * 12, range(9, 15))):
+        looks = tiles(scenes)
+        looks[list(places)] = CHANGES[change](looks[list(places)])
+        found = odd_looks(looks)
+        assert [(odd.place, odd.change, odd.halves) for odd in found] == [(place, change, False) for place in places]
+    half = tiles([1] * 10)
+    half[:5] = CHANGES[change](half[:5])
+    found = odd_looks(half)
+    assert [odd.halves for odd in found] == ([] if change == "mirrored" else [True] * 5)
+
+
 def test_scenes_of_their_own_and_sets_of_both_kinds_are_no_exceptions() -> None:
     assert odd_looks(tiles(list(range(20)))) == []  # every episode in another room
     assert odd_looks(tiles([1] * 9 + [2])) == []  # one in another room
