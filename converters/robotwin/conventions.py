@@ -9,6 +9,9 @@ from converters.shared import conventions as claims
 from fwdata.api import ActionMeaning, ColourClaim, Conventions, Json, RateClaim
 from fwdata.manifest import Manifest
 
+NEXT_OR_SAME = ("exactly the next row's state", "exactly the state of the same row")
+"""What recorded actions measure of which the next row's state can be made."""
+
 type Names = tuple[tuple[str, ...], tuple[str, ...]]
 """Of the state and of the action columns."""
 
@@ -29,7 +32,10 @@ def agreeing(manifest: Manifest, label: float | None, about: Mapping[str, Json])
     """`Conventions.options`: what would agree with the opposite of each decision. about: metadata of the episode."""
     recorded = manifest.options.get("actions", "next_state") == "recorded"
     found = claims.rate_option(label) | claims.swapped_wrists(manifest, ("left_camera", "right_camera"))
-    found["action_meaning"] = f"--actions {'next_state' if recorded else 'recorded'}"
+    if recorded:  # nothing else that targets may be is read as the next state
+        found |= {f"action_meaning -> {what}": "--actions next_state" for what in NEXT_OR_SAME}
+    else:
+        found["action_meaning"] = "--actions recorded"
     orders = about.get("colour_order")
     stored = set(orders.values()) if isinstance(orders, dict) else set()
     found["colour_order"] = f"--colour {'rgb' if stored == {'swapped'} else 'swapped'}"

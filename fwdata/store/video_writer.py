@@ -181,7 +181,8 @@ class VideoCameraWriter:
     def check(self, name: str, camera: Camera) -> None:
         """BadEpisode when the camera cannot be appended to this part."""
         if not isinstance(camera, VideoCamera):
-            raise BadEpisode(f"camera {name}: holds {camera.encoding} frames, the part holds video")
+            found = f"camera {name}: holds {camera.encoding} frames, the part holds video"
+            raise BadEpisode(f"{found}; convert each kind to a store of its own (--only, --exclude)")
         if camera.swapped != self.swapped:
             raise BadEpisode(f"camera {name}: red and blue are exchanged in some episodes of the part only")
 

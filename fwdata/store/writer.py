@@ -61,7 +61,8 @@ class _CameraWriter:
     def check(self, name: str, camera: Camera) -> None:
         """BadEpisode when the camera cannot be appended to this part."""
         if camera.encoding != self.encoding:
-            raise BadEpisode(f"camera {name}: holds {camera.encoding} frames, the part holds {self.encoding}")
+            found = f"camera {name}: holds {camera.encoding} frames, the part holds {self.encoding}"
+            raise BadEpisode(f"{found}; convert each kind to a store of its own (--only, --exclude)")
         if camera.encoding == "raw" and (camera.height, camera.width) != self.size:
             raise BadEpisode(
                 f"camera {name}: frames are {camera.height}x{camera.width}, the part holds "

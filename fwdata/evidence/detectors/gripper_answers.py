@@ -23,6 +23,9 @@ it."""
 STANDING_SECONDS = 1.0
 """So long after its command a gripper has begun to move, unless it holds something."""
 
+RESTING_COMMAND = {"signed": 0.1, "unit": 0.05, "percent": 5.0}
+"""Scale of a command -> the range below which it rests, noisy as it may be."""
+
 OPEN, WIDER = 0.9, 0.2
 """Share of its range from which a gripper is open, so that nothing holds it when it is to close; share of the range of
 its command by which this must be more than what is open, so that nothing else does when it is to open."""
@@ -54,7 +57,7 @@ class GripperAnswers(Detector):
 
     def _one(self, episode: EpisodeInput, motion: GripperMotion) -> Verdict:
         claim, command, opened = motion.claim, motion.command, motion.opened
-        if np.ptp(command) <= CONSTANT:
+        if np.ptp(command) <= RESTING_COMMAND.get(claim.action_scale or "", CONSTANT):
             return self.abstain("the command rests", subject=claim.name)
         if rows := standing(episode, claim, command, opened):
             return self._contradicted(claim.name, "an opening that stands still", f"rows {rows[0]} to {rows[1]}")

@@ -12,6 +12,7 @@ from robotwin_reading import TASK, colours, converter, read_all, read_one, reaso
 
 from converters.robotwin.paths import ARM_JOINTS, canonical_embodiment
 from fwdata.api import UsageError
+from fwdata.evidence.detectors.action import WORDS
 
 
 @pytest.mark.parametrize("name", ARM_JOINTS)
@@ -122,6 +123,8 @@ def test_without_the_option_the_next_state_is_the_action(tmp_path):
     write_task(tmp_path, "v1", TASK, [0])
     episode, kept = read_one(tmp_path), read_one(tmp_path, actions="recorded")
     assert np.array_equal(episode.action, kept.action) and episode.conventions.action == "next_state"
+    known = {key: flag for key, flag in kept.conventions.options.items() if key.startswith("action_meaning")}
+    assert known == {f"action_meaning -> {WORDS[what]}": "--actions next_state" for what in ("next_state", "copy")}
     write_task(tmp_path / "classic", "archive", TASK, [0])
     assert "classic files hold no actions besides their joint targets" in reason(
         tmp_path / "classic", actions="recorded"

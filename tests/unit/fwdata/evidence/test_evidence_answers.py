@@ -92,6 +92,13 @@ def test_an_opening_that_never_moves_is_found_where_nothing_tells_which_way_is_o
     assert verdict.verdict != "contradicted"
 
 
+def test_a_command_that_is_noisy_at_rest_is_none() -> None:
+    episode = two_arms(4, rows=160, images=False)
+    noise = 1 + np.random.default_rng(0).normal(0, 4e-3, 160)
+    resting = with_columns(episode, state={LEFT: np.ones(160)}, action={LEFT: noise})
+    assert told("gripper_answers", resting)["left_gripper"].verdict == "no evidence"
+
+
 def test_a_gripper_that_holds_a_thing_or_is_not_commanded_stands_still_rightly() -> None:
     episode = two_arms(4, rows=160, images=False)
     command = np.where(np.arange(160) < 40, 1.0, 0.0)
