@@ -27,6 +27,10 @@ REAL_TIME = 0.02
 OTHER_UNIT = 50.0
 """No simulation runs so many times faster or slower than its log times."""
 
+SAME_CLOCK = 0.9
+"""Share of the largest skew that the topic named for it has at least: the first one, which is the same in recordings of
+the same clocks, whose sentences are then said once."""
+
 FEW = 3
 """Messages above which stamps that are all the same are a clock that stands still."""
 
@@ -282,7 +286,8 @@ def _trusted_stamps(
 
 def _skew_warning(skewed: Mapping[str, int], delays: Mapping[str, int], head: str, shifted: bool) -> str:
     """One sentence about topics whose stamps are further from their log times than the head camera's."""
-    topic = max(skewed, key=lambda name: abs(skewed[name]))
+    largest = max(map(abs, skewed.values()))
+    topic = next(name for name, late in skewed.items() if abs(late) >= SAME_CLOCK * largest)
     named = [topic, *(name for name in skewed if name != topic)]
     ends = "corrected by it" if shifted else "option clock = shift corrects every such topic by its own median"
     return (

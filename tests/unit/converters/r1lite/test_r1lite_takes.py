@@ -201,6 +201,16 @@ def test_clock_skew_above_a_frame_is_measured_and_corrected_on_request(tmp_path,
         assert rd.warned(shifted, "clock skew", "corrected by it")
 
 
+def test_the_topic_named_for_a_skew_is_the_first_of_its_clock(tmp_path, sent):
+    arms = (r1.ARM["left"], r1.ARM_TARGET["left"])
+    said = []
+    for each in arms:  # whichever is a millisecond further off
+        messages = _earlier(_earlier(sent, 0.2, arms), 0.001, [each])
+        (told,) = [text for text in read_sent(tmp_path, messages).warnings if text.startswith("clock skew")]
+        said.append(told.partition(" and 1 more")[0])
+    assert said[0] == said[1]
+
+
 def _at_speed(sent, speed, topics):
     """Stamps of some topics from a clock of another speed."""
     for topic in topics:
