@@ -336,8 +336,9 @@ def _numbers(file: h5py.File, key: str, width: int | None) -> NDArray[np.float64
     """Numbers [T, width] as float64; BadEpisode when missing, misshapen or cast to integers."""
     node = dataset(file, key)
     if node is None:
+        found = ", ".join(group_keys(file, key.rpartition("/")[0])[:12]) or "nothing"
         replay = f"; files with states can be replayed: {REPLAY}" if "/obs/" in key else ""
-        raise BadEpisode(f"{key} is missing{replay}")
+        raise BadEpisode(f"{key} is missing (found {found}){replay or '; give its dataset that name'}")
     shape = node.shape
     plausible = len(shape) == 2 and shape[0] <= MAX_ROWS and 0 < shape[1] <= MAX_WIDTH
     if node.dtype.kind != "f" or not plausible or (width and shape[1] != width):

@@ -142,6 +142,11 @@ def _check_certain(name: str, found: TaskName, preference: Preference) -> None:
         )
 
 
+def _same(text: str | None, other: str | None) -> bool:
+    """Whether two texts have the same words."""
+    return text is not None and other is not None and re.findall(r"\w+", text.lower()) == other.split()
+
+
 def choose(
     name: str, problem_info: str | None, bddl: str | None, preference: Preference, folder: str = ""
 ) -> TaskInstruction:
@@ -161,6 +166,8 @@ def choose(
         "problem_info": problem_info and unmarked(problem_info),
         "bddl": bddl and unmarked(bddl),
     }
+    if found.rewritten and found.published and preference != "problem_info":  # the text from before is not the new one
+        inside = {place: None if _same(text, found.words) else text for place, text in inside.items()}
     places: dict[Source, str | None] = {**inside, "file name": spelt}
     by_name = (
         found.published and not renames_tasks(folder) if preference == "file_name" else preference != "problem_info"
@@ -177,10 +184,11 @@ def choose(
             odd = mark_of_odd_name(name, text) if spelt is None else None
             return TaskInstruction(text, source, spelt, problem_info, bddl, found.dropped, odd, mark)
     if found.rewritten and found.words:
+        kept = ", or take the one that it has (--instruction problem_info)" if problem_info else ""
         raise BadEpisode(
             f"{name} tells no instruction: {found.dropped} says that the text of {found.words!r} was rewritten, and "
             "the file has neither problem_info nor BDDL text with the new one that can be read; add problem_info to "
-            "its group data"
+            f"its group data{kept}"
         )
     raise BadEpisode(
         f"{name} tells no instruction: its name is not <task>_demo.hdf5 in lower-case words, and it has neither "

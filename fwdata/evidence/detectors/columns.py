@@ -55,7 +55,7 @@ class ColumnNames(Detector):
         enough, other = (DELTA_OWN, DELTA_OTHER) if episode.claims.action == "delta" else (OWN, OTHER)
         columns, own = np.array([s for _, s in pairs]), own_scores(episode, pairs)
         first, wrong, against = columns.copy(), np.zeros(len(pairs), np.bool_), np.zeros(len(pairs), np.bool_)
-        delays = np.zeros(len(pairs))
+        delays, clear = np.zeros(len(pairs)), np.zeros((2, len(pairs)))
         lost = np.flatnonzero(~(own >= enough))
         if len(lost):  # few, in most episodes: only these are compared with all columns of the state
             best, least, lags = follows(episode, [pairs[row][0] for row in lost])
@@ -65,11 +65,15 @@ class ColumnNames(Detector):
             still = own[lost] < enough
             wrong[lost] = still & (best.max(axis=1) > other) & moving[first[lost]]
             against[lost] = still & (least[rows, columns_lost] < -other) & moving[columns_lost]
+            clear[:, lost] = best.max(axis=1), -least[rows, columns_lost]
         crossed = wrong & _crossed(first, columns)
         decided = "an action column is followed by the state column of its name"
         action = self.action if episode.claims.layout else "warn"
         one_to_one = len(set(first[wrong].tolist())) >= ONE_TO_ONE * wrong.sum()
-        opposite = bool(against.any() and against.sum() >= wrong.sum())
+        each = [
+            (int(rows.sum()), float(score[rows].sum())) for rows, score in zip((wrong, against), clear, strict=True)
+        ]
+        opposite = bool(against.any()) and each[1] >= each[0]  # of exchanged axes, each may go against its own as well
         others = bool((wrong & ~crossed).any())
         if opposite or (2 * wrong.sum() > len(pairs) and one_to_one) or (crossed.any() and not others):
             chosen, followers = (against, columns) if opposite else (wrong, first)

@@ -278,4 +278,4 @@ def test_damaged_demonstrations_are_still_listed(tmp_path):
         del file["data/demo_0/actions"]
     refs = converter().discover(tmp_path).episodes
     assert [ref.hints["frames"] for ref in refs] == [0, 8]
-    assert "data/demo_0/actions is missing" in reason(tmp_path)
+    assert "data/demo_0/actions is missing (found dones, obs, " in reason(tmp_path)

@@ -147,6 +147,10 @@ def test_a_rewritten_instruction_is_taken_from_the_file_or_refused(tmp_path, suf
     for kind, spelt in (("openvla", None), ("raw", f"{BOWL}{suffix}".replace("_", " "))):
         write_file(path, [0], kind, text=spelt)
         assert "was rewritten, and the file has neither problem_info nor BDDL" in reason(tmp_path)
+    write_file(path, [0], text=f"{BOWL.replace('_', ' ').capitalize()}.")  # what was said before it was rewritten
+    assert "take the one that it has (--instruction problem_info)" in reason(tmp_path)
+    [text] = read_one(tmp_path, instruction="problem_info").instructions
+    assert text.lower() == f"{BOWL.replace('_', ' ')}."
 
 
 @pytest.mark.parametrize(

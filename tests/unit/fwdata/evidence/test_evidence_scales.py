@@ -120,6 +120,19 @@ def test_columns_under_other_names_contradict(change: Callable[[EpisodeInput], E
     assert (plain.verdict, plain.action) == ("contradicted", "warn")
 
 
+def test_exchanged_axes_are_not_taken_for_reversed_ones() -> None:
+    """Where an arm goes back as it goes right, a command for the other axis also goes against its own."""
+    episode = libero_rows()
+    action, state = episode.action.copy(), episode.state.copy()
+    for values in (action, state):
+        values[:, 1] = -0.8 * values[:, 0] - 0.4 * values[:, 1]
+    for columns, measured in (([1, 0], "another name"), ([0, 1], "opposite")):
+        turned = action.copy()
+        turned[:, :2] = action[:, columns] * (1 if measured == "another name" else -1)
+        verdict = told("column_names", changed(episode, action=turned, state=state))[""]
+        assert verdict.verdict == "contradicted" and measured in verdict.measured
+
+
 def test_columns_in_another_order_with_their_names_agree() -> None:
     order = [7, 6, 5, 4, 3, 2, 1, 0]
     for episode in clean_set():
