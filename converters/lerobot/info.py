@@ -14,7 +14,7 @@ from stat import S_ISREG
 from typing import Any
 
 from converters.shared.content import not_content
-from converters.shared.links import leads_inside, store_of
+from converters.shared.links import ANNEX, leads_inside, not_followed, store_of
 from fwdata.errors import UsageError
 
 INFO = "meta/info.json"
@@ -131,11 +131,22 @@ def _fill(template: str, key: str, episode: int, chunks_size: int, chunk: int, f
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a dataset's file; UsageError where a link leads out of its folder (the hub's cache is fine)."""
+    """The path of a dataset's file; UsageError where a link leads out of its folder (the hub's cache is fine), or to
+    content of git-annex that was not fetched."""
     path = folder / name
-    if _stays(path.parent, folder) and (not path.is_symlink() or stays_inside(path, folder)):
-        return path
-    raise UsageError(f"{name} is a link that leads out of the dataset's folder or nowhere; put the file itself there")
+    linked = path.is_symlink()
+    if linked and not path.exists() and (words := not_followed(str(path), name)).startswith(ANNEX):
+        raise UsageError(f"{name} is {words}")
+    if not _stays(path.parent, folder):
+        parents = [parent.as_posix() for parent in reversed(Path(name).parents)]
+        link = next((parent for parent in parents if (folder / parent).is_symlink()), "its folder")
+        raise UsageError(f"{name}: {link} {_LEADS_OUT}; put the folder itself there, or mount it there")
+    if linked and not stays_inside(path, folder):
+        raise UsageError(f"{name} {_LEADS_OUT}; put the file itself there")
+    return path
+
+
+_LEADS_OUT = "is a link that leads out of the dataset's folder or nowhere"
 
 
 def stays_inside(path: Path, folder: Path) -> bool:

@@ -189,9 +189,11 @@ def _video(place: VideoPlace, key: str, keys: Sequence[str], tree: Tree) -> str:
 
 
 def _absent_videos(keys: Iterable[str], entries: Sequence[EpisodeMeta], tree: Tree) -> dict[str, None]:
-    """Cameras of which no episode has a file, where another camera has some: metadata alone say nothing."""
+    """Cameras of which no episode has a file, or a link to one that is not here, where another camera has some:
+    metadata alone say nothing."""
     there = {key for entry in entries for key, place in entry.videos.items() if tree.holds(place.file)}
-    return {key: None for key in keys if there and key not in there}
+    files = {key: [entry.videos[key].file for entry in entries if key in entry.videos] for key in keys}
+    return {key: None for key in keys if there and key not in there and not any(map(tree.links, files[key]))}
 
 
 def _left_out(key: str, tree: Tree) -> str:

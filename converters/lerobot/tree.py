@@ -49,6 +49,11 @@ class Tree:
             return True
         return any(path.startswith(f"{alias}/") for alias in self.aliases) and (self.folder / path).is_file()
 
+    def links(self, path: str) -> bool:
+        """Whether there is a link instead of such a file, or of a folder above it."""
+        parts = [path, *map(str, PurePosixPath(path).parents)][:-1]  # without the dataset's folder itself
+        return any((self.folder / part).is_symlink() for part in parts)
+
     def fresh(self) -> bool:
         """Whether no file was added, removed or renamed since."""
         return all(_changed(folder) == stamp for folder, stamp in self.folders)

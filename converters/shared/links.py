@@ -62,11 +62,11 @@ def not_followed(path: str, name: str) -> str:
     except (OSError, RuntimeError):  # a loop
         return LINK
     if "annex/objects/" in target:
-        return f"a link of git-annex to content that is not here; fetch it: git annex get '{name}'"
+        return f"{ANNEX} to content that is not here; fetch it: git annex get '{name}'"
     return "a link to a file that is not here; download or copy it again"
 
 
-LINK = "a symbolic link"
+LINK, ANNEX = "a symbolic link", "a link of git-annex"
 
 
 def is_file_inside(path: str | os.PathLike[str], folder: Path) -> bool:

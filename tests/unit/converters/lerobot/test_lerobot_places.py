@@ -164,7 +164,27 @@ def test_a_linked_folder_of_videos(tmp_path):
     root = write_dataset(tmp_path / "other", Recipe())
     (root / "videos").rename(tmp_path / "real")
     (root / "videos").symlink_to(tmp_path / "real")
-    assert "is a link that leads out of the dataset's folder" in refusal(root)
+    assert ": videos is a link that leads out of the dataset's folder" in refusal(root)
+    (root / "videos").unlink()
+    (tmp_path / "real").rename(root / "videos")
+    place = Path(VIDEO).parent  # of one camera, which is not one without images
+    (root / place).rename(tmp_path / "camera")
+    (root / place).symlink_to(tmp_path / "camera")
+    assert f": {place} is a link that leads out of the dataset's folder" in refusal(root)
+
+
+VIDEO = "videos/chunk-000/observation.images.head_rgb/episode_000000.mp4"
+
+
+@pytest.mark.parametrize("name", ["meta/tasks.jsonl", "data/chunk-000/episode_000000.parquet", VIDEO])
+@pytest.mark.parametrize("up", [3, 5])
+def test_content_of_git_annex_that_was_not_fetched(tmp_path, name, up):
+    """Links into the repository's own folder, which may lie above the dataset's."""
+    root = write_dataset(tmp_path / "set", Recipe(lengths=(5,)))
+    (root / name).unlink()
+    (root / name).symlink_to("../" * up + ".git/annex/objects/Xx/Yy/SHA256E-s1--ab")
+    told = refusal(root)
+    assert f"{name} is a link of git-annex to content that is not here; fetch it: git annex get '{name}'" in told
 
 
 @pytest.mark.slow
