@@ -193,13 +193,19 @@ def _absent_videos(keys: Iterable[str], entries: Sequence[EpisodeMeta], tree: Tr
     metadata alone say nothing."""
     there = {key for entry in entries for key, place in entry.videos.items() if tree.holds(place.file)}
     files = {key: [entry.videos[key].file for entry in entries if key in entry.videos] for key in keys}
+    lacking = dict.fromkeys(key for entry in entries for key in entry.lacking)  # of recovered ones, which say why
+    there |= {key for key in lacking if there and _videos_of(key, tree)}
     return {key: None for key in keys if there and key not in there and not any(map(tree.links, files[key]))}
+
+
+def _videos_of(key: str, tree: Tree) -> int:
+    """Number of videos in folders of a camera's name."""
+    return sum(is_video(path) and key in path.split("/") for path in tree.paths)
 
 
 def _left_out(key: str, tree: Tree) -> str:
     """A sentence about a camera that is left out."""
-    files = sum(is_video(path) and key in path.split("/") for path in tree.paths)
-    if files:
+    if files := _videos_of(key, tree):
         return f"the metadata give no place of any episode in the {files} videos of camera {key}; it is left out"
     return f"camera {key} is listed in meta/info.json and has no images; it is left out"
 
