@@ -388,7 +388,10 @@ def _embodiment(stated: str, motion: hdf5.Motion) -> str:
     """The path's embodiment, checked against the joint counts; without one, 7 joints are franka-panda's alone."""
     joints, expected = {motion.left, motion.right}, paths.ARM_JOINTS.get(stated)
     if expected is not None and joints != {expected}:
-        raise BadEpisode(f"the arms have {motion.left} and {motion.right} joints, but {stated} has {expected} per arm")
+        raise BadEpisode(
+            f"the arms have {motion.left} and {motion.right} joints, but {stated} has {expected} per arm; name the "
+            "folder after the robot that it is, or give that one with --embodiment where no folder tells it"
+        )
     return "franka-panda" if stated == paths.UNKNOWN and joints == {7} else stated
 
 

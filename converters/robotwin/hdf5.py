@@ -134,7 +134,10 @@ def read_motion(file: h5py.File, variant: Variant, recorded_targets: bool = Fals
     state throughout are turned into the same form. recorded_targets: keep the actions of v1.0 files as they are.
     """
     if recorded_targets and variant == "classic":
-        raise BadEpisode("option actions is recorded, but classic files hold no actions besides their joint targets")
+        raise BadEpisode(
+            "option actions is recorded, but classic files hold no actions besides their joint targets; leave the "
+            "option out, or convert them to a store of their own (--exclude, --only)"
+        )
     if variant == "classic":
         rows, left, right = _joint_rows(file, "joint_action", _CLASSIC)
         _check_lengths(file, ("endpose/left_endpose", "endpose/right_endpose"), len(rows), "joint_action")

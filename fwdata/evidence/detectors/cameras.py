@@ -23,6 +23,8 @@ FROZEN_RUN, FROZEN_SHARE = 8, 0.3
 episode. The longest true run is 11 of 333 rows."""
 
 BLACK_MEAN, BLACK_STD = 8.0, 4.0
+DARK_MEAN, DARK_STD = 16.0, 8.0
+"""Mean and contrast below which an image shows hardly anything; the darkest true camera has 32 and 13."""
 SATURATED_VALUE, SATURATED_SHARE = 254, 0.5
 BLANK_ROWS = 3
 """Rows without an image, black or saturated, from which an episode whose other images are good is reported."""
@@ -135,6 +137,8 @@ class DeadCamera(Detector):
             measured = "black" if black else "saturated"
         elif _is_noise(motion):
             measured = "noise"
+        elif mean < DARK_MEAN and std < DARK_STD:
+            measured = "nearly black"
         elif lost := _blank_rows(motion):
             measured, detail = f"{lost[0]} in some rows", lost[1]
         return self.verdict(

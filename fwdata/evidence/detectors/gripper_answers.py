@@ -26,6 +26,12 @@ STANDING_SECONDS = 1.0
 RESTING_COMMAND = {"signed": 0.1, "unit": 0.05, "percent": 5.0}
 """Scale of a command -> the range below which it rests, noisy as it may be."""
 
+OPEN_COMMAND = {"signed": (-1.0, 1.0), "unit": (0.0, 1.0), "percent": (0.0, 100.0)}
+"""Scale of a command -> its two ends."""
+
+AT_END, MOVES = 0.1, 0.2
+"""Share of the scale within which a command is at an end, and of the opening that nothing but the gripper moves."""
+
 OPEN, WIDER = 0.9, 0.2
 """Share of its range from which a gripper is open, so that nothing holds it when it is to close; share of the range of
 its command by which this must be more than what is open, so that nothing else does when it is to open."""
@@ -58,6 +64,8 @@ class GripperAnswers(Detector):
     def _one(self, episode: EpisodeInput, motion: GripperMotion) -> Verdict:
         claim, command, opened = motion.claim, motion.command, motion.opened
         if np.ptp(command) <= RESTING_COMMAND.get(claim.action_scale or "", CONSTANT):
+            if row := uncommanded(claim, command, opened, round(STANDING_SECONDS * episode.hz)):
+                return self._contradicted(claim.name, "an opening that moves without a command", f"by row {row}")
             return self.abstain("the command rests", subject=claim.name)
         if rows := standing(episode, claim, command, opened):
             return self._contradicted(claim.name, "an opening that stands still", f"rows {rows[0]} to {rows[1]}")
@@ -111,6 +119,22 @@ def exchanged(episode: EpisodeInput, left: GripperMotion, right: GripperMotion) 
     limit = RESTING * max(float(np.ptp(left.opened)), float(np.ptp(right.opened)))  # the opening at rest is noisy
     rest = [np.ptp(command) <= CONSTANT and np.ptp(opened) <= limit for command, opened in crossed]
     return max(found) > FOLLOWS and all(score > FOLLOWS or idle for score, idle in zip(found, rest, strict=True))
+
+
+def uncommanded(claim: GripperClaim, command: Floats, opened: Floats, wait: int) -> int | None:
+    """Row by which an opening has gone MOVES of all it can, away from the end at which its command rests throughout,
+    or back from there after it had gone that way; None where it does not, or the scale of either is not known."""
+    scale, open_end = OPEN_COMMAND.get(claim.action_scale or ""), claim.polarity
+    if scale is None or open_end is None or claim.full is None or len(command) <= wait:
+        return None
+    wanted = (float(command.mean()) - scale[0]) / (scale[1] - scale[0])
+    wanted = wanted if open_end == 1 else 1 - wanted
+    if AT_END < wanted < 1 - AT_END:
+        return None
+    way = opened if wanted > 0.5 else -opened  # it grows towards the end, and is to stay there
+    back = np.maximum.accumulate(way) - way
+    row = int(back.argmax())
+    return row if back[row] > MOVES * claim.full else None
 
 
 def standing(episode: EpisodeInput, claim: GripperClaim, command: Floats, opened: Floats) -> tuple[int, int] | None:

@@ -208,7 +208,12 @@ def _odd_rows(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:
     settled = round(SETTLE_SECONDS * episode.hz)
     steps, sides = episode.columns.steps, (slice(0, first), slice(first, None))
     answered = round(ANSWER_SECONDS * episode.hz)
-    for what, own, other, wait, left in (("a state", *sides, 0, answered), ("an action", *sides[::-1], settled, 0)):
+    looked_at: list[tuple[str, slice | list[int], slice | list[int], int, int]] = [
+        ("a state", *sides, 0, answered),
+        ("an action", *sides[::-1], settled, 0),
+        *((f"a state of the {name}", *columns, 0, answered) for name, columns in _arms(episode)),
+    ]
+    for what, own, other, wait, left in looked_at:
         longest, last = longest_run(np.asarray(steps[own].any(axis=0)) == 0)
         if longest < limit + wait:
             continue
@@ -219,6 +224,16 @@ def _odd_rows(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:
             where = f"rows {last + 1 - longest} to {last + 1}"
             yield f"{what} that stands still while the other moves", where, float(longest)
     yield from _spikes(episode)
+
+
+def _arms(episode: EpisodeInput) -> list[tuple[str, tuple[list[int], list[int]]]]:
+    """(name, (its state columns, those of its commands)) of every arm; grippers are none of either."""
+    first = episode.state.shape[1]
+    found = []
+    for arm in episode.claims.arms:
+        commands = [first + action for action, column in episode.pairs if column in arm.state]
+        found.append((arm.name if arm.name == "arm" else f"{arm.name} arm", (list(arm.state), commands)))
+    return [each for each in found if len(each[1][0]) > 1 and len(each[1][1]) > 1]
 
 
 def _spikes(episode: EpisodeInput) -> Iterator[tuple[str, str, float]]:

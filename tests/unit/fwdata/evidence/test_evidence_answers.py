@@ -92,6 +92,19 @@ def test_an_opening_that_never_moves_is_found_where_nothing_tells_which_way_is_o
     assert verdict.verdict != "contradicted"
 
 
+@pytest.mark.parametrize("at", [1.0, 0.0])
+def test_an_opening_that_moves_while_its_command_rests_is_found(at: float) -> None:
+    episode = two_arms(4, rows=160, images=False)
+    grippers = tuple(replace(claim, full=1.0) for claim in episode.claims.grippers)
+    episode = with_claims(episode, grippers=grippers)
+    rests = {"action": {LEFT: np.full(160, at)}}
+    moves = told("gripper_answers", with_columns(episode, **rests))["left_gripper"]
+    assert moves.verdict == "contradicted" and "without a command" in moves.measured
+    opening = np.linspace(1 - at, at, 160) + np.random.default_rng(0).normal(0, 0.02, 160)
+    goes = told("gripper_answers", with_columns(episode, state={LEFT: opening}, **rests))["left_gripper"]
+    assert goes.verdict == "no evidence"  # as it is told to
+
+
 def test_a_command_that_is_noisy_at_rest_is_none() -> None:
     episode = two_arms(4, rows=160, images=False)
     noise = 1 + np.random.default_rng(0).normal(0, 4e-3, 160)

@@ -114,7 +114,11 @@ def test_black_saturated_and_equal_cameras_are_found() -> None:
     episode = clean_set()[0]
     assert {v.verdict for v in told("camera_content", episode).values()} == {"confirmed"}
     head = episode.thumbnails["head"]
-    for images, action, words in ((head // 200, "stop", "black"), (np.full_like(head, 255), "warn", "saturated")):
+    for images, action, words in (
+        (head // 200, "stop", "black"),
+        (head // 20, "warn", "nearly black"),
+        (np.full_like(head, 255), "warn", "saturated"),
+    ):
         verdict = told("camera_content", with_camera(episode, "head", images))["head"]
         assert (verdict.verdict, verdict.action, verdict.measured) == ("contradicted", action, words)
     twice = told("camera_content", with_camera(episode, "right", episode.thumbnails["left"]))

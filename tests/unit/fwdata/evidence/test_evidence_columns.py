@@ -110,6 +110,18 @@ def test_a_value_far_from_all_others_is_found_in_the_middle_of_an_episode() -> N
         assert told("unwritten_rows", changed(episode, action=action))[""].verdict == "confirmed"
 
 
+def test_an_arm_that_stands_still_beside_a_gripper_that_moves_is_found() -> None:
+    for episode in clean_set():
+        assert told("unwritten_rows", episode)[""].verdict == "confirmed"
+    episode = clean_set()[0]
+    state = episode.state.copy()
+    arm = list(episode.claims.arms[0].state)
+    state[40:, arm] = state[40, arm]
+    found = told("unwritten_rows", changed(episode, state=state))[""]
+    assert (found.verdict, found.action) == ("contradicted", "warn")
+    assert "a state of the left arm that stands still" in found.measured and "rows 40 to 119" in found.detail
+
+
 @pytest.mark.parametrize(("turn", "scale"), [(2 * np.pi, 1.0), (360.0, 180 / np.pi)])
 def test_a_column_that_jumps_by_a_full_turn_is_found(turn: float, scale: float) -> None:
     for episode in clean_set():
