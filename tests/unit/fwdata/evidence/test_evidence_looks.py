@@ -110,7 +110,11 @@ def test_the_verdict_names_camera_episode_and_change() -> None:
     assert (
         found.measured == "red and blue exchanged against the others" and "episode_5 correlates by -0." in found.detail
     )
-    assert looked("one_look", episodes[:4]) == {}
+    for few in range(2, 5):  # fewer than five tell red and blue by themselves, in one scene
+        assert looked("one_look", episodes[:few]) == {}
+        told = looked("one_look", [*episodes[: few - 1], episodes[5]])["head"]
+        assert (told.action, told.against, told.episodes) == ("warn", 1, ("episode_5",))
+        assert "nothing tells the right one" in told.measured
     for number in (1, 3, 7):
         other = CameraLook(episodes[number].looks["head"].tiles[..., ::-1], np.array([number], np.uint32))
         episodes[number] = changed(episodes[number], looks={"head": other})
