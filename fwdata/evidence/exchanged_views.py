@@ -44,12 +44,6 @@ def exchanged_views(one: Floats, other: Floats) -> ExchangedViews | None:
     straight = np.minimum(one @ one[others].T, other @ other[others].T)
     crossed = np.minimum(one @ other[others].T, other @ one[others].T)
     straight[others, np.arange(len(others))] = crossed[others, np.arange(len(others))] = -1.0
-    return against_others(straight, crossed, others)
-
-
-def against_others(straight: Floats, crossed: Floats, others: NDArray[np.int64]) -> ExchangedViews | None:
-    """Episodes of n that are like most others of their scene only once they are changed, by correlations with m others,
-    float64 [n, m], as they are and changed; -1 with themselves. None where there are none."""
     alike = (straight >= SCENE) & (straight - crossed >= MARGIN)
     against = (crossed >= SCENE) & (crossed - straight >= MARGIN)
     if not against.any():

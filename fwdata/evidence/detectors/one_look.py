@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.exchanged_views import FEWEST as FEWEST_OF_BOTH
-from fwdata.evidence.exchanged_views import ExchangedViews, against_others, exchanged_views
+from fwdata.evidence.exchanged_views import exchanged_views
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, LookTrace
 from fwdata.evidence.signals import Floats, medians, middle, spread_places
+from fwdata.evidence.turned_groups import turned_groups
 
 NEIGHBOURS, FEWEST = 5, 5
 """Other episodes that one is compared with, the nearest, and episodes of a camera that make the comparison."""
@@ -40,10 +41,6 @@ AGREE, MOST = 0.6, 1 / 3
 SCENE, GROUP, CLEAR = 0.9, 3, 0.8
 """Correlation of green and of red + blue from which two episodes show one scene, episodes of each of two groups, and
 the share of the scene's episodes that must be in one of them."""
-
-COVERED = 0.3
-"""Share of all episodes that several must look like once they are turned: of 300 made sets of a bare table seen
-from above, 16 were reported without that."""
 
 EXCHANGED = "red and blue exchanged"
 
@@ -283,18 +280,11 @@ def _turned(tiles: Floats, others: Places) -> Iterator[OddLook]:
         for place in np.flatnonzero(odd):
             if plain[others[near[place]]].mean() >= AGREE:
                 yield OddLook(int(place), name, float(usual[place]), float(scores[place]))
-        groups = against_others(as_is, each, others)
-        if groups is not None and _is_group(as_is, each, groups) and not (name == MEANT and groups.halves):
-            for place in groups.places:  # each other's neighbours, as they are
-                yield OddLook(place, name, groups.as_is, groups.changed, groups.halves)
-
-
-def _is_group(as_is: Floats, changed: Floats, groups: ExchangedViews) -> bool:
-    """Whether the odd ones are several, and most of the other episodes look like them once they are changed:
-    things that lie on a bare table happen to be turned against those of a few other episodes."""
-    places = list(groups.places)
-    like = (changed[places] >= TURNED) & (changed[places] - as_is[places] >= MARGIN)
-    return len(places) >= GROUP and float(like.mean()) >= COVERED
+        for group in turned_groups(as_is, each, others):
+            if name == MEANT and group.halves:
+                continue
+            for place in group.places:  # each other's neighbours, as they are
+                yield OddLook(place, name, group.as_is, group.changed, group.halves)
 
 
 def _correlations(patterns: Floats, others: Places) -> Floats:
