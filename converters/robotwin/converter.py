@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.robotwin import camera_motion, cameras, hdf5, paths, text
+from converters.robotwin import camera_motion, cameras, hdf5, paths, stamps, text
 from converters.robotwin import discovery as finding
 from converters.robotwin.conventions import conventions
 from converters.robotwin.options import RobotwinOptions
@@ -165,6 +165,7 @@ class RobotwinConverter:
             variant = hdf5.detect_variant(file)
             motion = hdf5.read_motion(file, variant, self.options.actions == "recorded")
             label = hdf5.frequency(file)
+            warnings += stamps.remarks(file, motion.recorded, (self.manifest.fps.hz, self.manifest.fps.nominal, label))
             infos = self._cameras(file, path, variant, motion, warnings)
             stored = _stored_texts(file, variant, warnings)
             warnings += finding.stated_otherwise(hdf5.made_from(file), ref)

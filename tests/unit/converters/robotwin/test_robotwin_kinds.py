@@ -119,6 +119,26 @@ def test_recorded_targets_are_kept_on_request(tmp_path):
     assert "recorded targets" in str(episode.metadata["rows"])
 
 
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (lambda row: row / 30, "show 30 Hz, where 16.667 Hz is stored"),
+        (lambda row: row / 15, None),
+        (lambda row: row * 60_000_000 + 1_754_400_852 * 10**9, None),
+        (lambda row: row, None),
+        (lambda row: row * 0.06 + (row > 9) * 0.5, "jump by 0.56 s to row 10"),
+        (lambda row: np.where(row == 7, 0.0, row * 0.06), "do not grow at row 7"),
+    ],
+    ids=["30 Hz", "label", "ns", "row numbers", "hole", "back"],
+)
+def test_stamps_that_the_layout_has_not_are_compared_with_the_rate(tmp_path, times, told):
+    folder = write_task(tmp_path, "archive", TASK, [0], num_frames=20)
+    with recording(folder) as file:
+        file["timestamps"] = times(np.arange(len(file["joint_action/vector"])))
+    found = [text for text in read_one(tmp_path).warnings if text.startswith("timestamps is not used")]
+    assert len(found) == (told is not None) and (told is None or told in found[0])
+
+
 def test_without_the_option_the_next_state_is_the_action(tmp_path):
     write_task(tmp_path, "v1", TASK, [0])
     episode, kept = read_one(tmp_path), read_one(tmp_path, actions="recorded")
