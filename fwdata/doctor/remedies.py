@@ -193,6 +193,7 @@ SINGLE = {
     "coarse_values",
     "repeated_rows",
     "unit_within",
+    "quaternion_length",
 }
 """Detectors of faults in the recording of single episodes."""
 
