@@ -471,3 +471,14 @@ def test_halves_of_unnamed_columns_are_the_arms_that_wrist_cameras_name() -> Non
     assert (dead.verdict, dead.action) == ("contradicted", "warn")
     named = [changed(e, state_names=tuple(f"left_{i}" for i in range(14))) for e in exchanged]
     assert "" not in pooled("wrists_exchanged", named)
+
+
+def test_an_exchange_is_told_by_more_than_what_arms_that_move_together_show() -> None:
+    exchanged = [
+        told("wrists_exchanged", changed(e, thumbnails={"left": e.thumbnails["right"], "right": e.thumbnails["left"]}))
+        for e in clean_set()
+    ]
+    verdicts = {verdict.value: verdict.verdict for found in exchanged for verdict in found.values()}
+    assert sorted(verdicts.values()) == ["contradicted"] * 7 + ["no evidence"]
+    assert all((value <= -0.4) == (verdict == "contradicted") for value, verdict in verdicts.items())
+    assert max(verdicts) < -0.2  # what tells a clean episode's cameras
