@@ -49,6 +49,10 @@ CAMERA_KEYS = {"image": "agentview_rgb", "wrist_image": cameras.WRIST}
 """Camera names of the manifest (those of Fast-WAM's data) to datasets in `obs`; another name N is read from `N_rgb`."""
 
 
+ASPECT = 0.02
+"""Share by which a camera's aspect may differ from the stitched one's."""
+
+
 class LiberoConverter:
     """LIBERO; see `fwdata.api.Converter` for the contract and `LiberoOptions` for the manifest's options."""
 
@@ -152,7 +156,7 @@ class LiberoConverter:
             noted = remarks(file, demo_name, demos, told.text, self.options.include_failed)
         self._check_meaning(demo_name, demo)
         rows, actions, noops = self._rows(demo)
-        warnings = self._warnings(demo, len(rows), layout_timing)
+        warnings = self._warnings(demo, len(rows), layout_timing) + self._stretched(found)
         warnings += [text for text in (*turned.warnings, gripped.warning, ticking and ticking.warning, *noted) if text]
         told_by_file = about.about(ref, attributes, demo, told, turned, gripped)
         metadata = told_by_file | {
@@ -250,6 +254,17 @@ class LiberoConverter:
         self, path: Path, images: cameras.DemoImages, rows: NDArray[np.int64], operation: cameras.Operation
     ) -> cameras.DemoPixels:
         return cameras.DemoPixels(path, images.key, images.rows, rows, operation, self.options.resize, images.place)
+
+    def _stretched(self, images: dict[str, cameras.DemoImages]) -> list[str]:
+        """Cameras whose images have another aspect once they are resized and stitched."""
+        height, width = self.manifest.stitch.camera_size
+        aspects = {name: (width / height) / (image.size[1] / image.size[0]) for name, image in images.items()}
+        return [
+            f"{name} has images of {images[name].size[1]}x{images[name].size[0]} pixels (width x height), stretched to "
+            f"{aspect:.2f} of their aspect when stitched at {width}x{height}"
+            for name, aspect in aspects.items()
+            if abs(aspect - 1) > ASPECT and name in self.manifest.stitch.cameras
+        ]
 
     def _warnings(self, demo: hdf5.Demo, rows: int, layout_timing: hdf5.Timing) -> list[str]:
         warnings = action_warnings(demo.actions, self.options.absolute_actions)

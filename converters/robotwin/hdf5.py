@@ -222,7 +222,8 @@ def _numbers(file: h5py.File, key: str) -> NDArray[Any]:
     """A float array [T, n]; 1-D arrays become one column."""
     node = dataset(file, key)
     if node is None:
-        raise BadEpisode(f"{key} is missing")
+        found = ", ".join(group_keys(file, key.rpartition("/")[0])[:12]) or "nothing"
+        raise BadEpisode(f"{key} is missing (found {found}); give its dataset that name")
     kinds = "fiu" if key.endswith(("gripper", "_ee_joint_states")) else "f"  # angles cut to integers are lost
     if node.dtype.kind not in kinds or node.ndim not in (1, 2):
         raise BadEpisode(

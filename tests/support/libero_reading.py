@@ -35,8 +35,8 @@ def pixels(episode: Episode, camera: str) -> NDArray[np.uint8]:
 
 
 def warnings_of(episode: Episode) -> list[str]:
-    """Warnings, without the one that every tiny recording causes."""
-    return [text for text in episode.warnings if SHORT not in text]
+    """Warnings, without those that every tiny recording of 24x20 pixels causes."""
+    return [text for text in episode.warnings if SHORT not in text and " has images of 24x20 pixels" not in text]
 
 
 def reason(root: Path, index: int = 0, **options: object) -> str:

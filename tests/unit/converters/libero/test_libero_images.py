@@ -219,6 +219,13 @@ def test_without_resize_pictures_are_those_of_the_source(tmp_path):
     assert read_one(tmp_path).metadata["resized_to"] is None
 
 
+def test_images_that_stitching_stretches_are_reported(tmp_path):
+    for size, told in (((40, 40), 0), ((40, 60), 2)):
+        write_file(tmp_path / FILE, [0], size=size)
+        found = [text for text in read_one(tmp_path).warnings if "stretched to 0.67 of their aspect" in text]
+        assert len(found) == told
+
+
 def test_any_size_and_unknown_observations(tmp_path):
     write_file(tmp_path / FILE, [0], size=(32, 48))
     with h5py.File(tmp_path / FILE, "r+") as file:

@@ -86,7 +86,7 @@ def test_missing_arrays(tmp_path, key):
     folder = write_task(tmp_path, "archive", TASK, [0])
     with recording(folder) as file:
         del file[key]
-    assert ("left_camera is missing" if "camera" in key else f"{key} is missing") in reason(tmp_path)
+    assert ("left_camera is missing" if "camera" in key else f"{key} is missing (found ") in reason(tmp_path)
 
 
 def test_missing_camera_can_be_left_out_of_the_manifest(tmp_path):
