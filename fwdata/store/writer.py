@@ -399,8 +399,8 @@ class PartWriter:
 def check_jpeg(frame: EncodedFrame, height: int, width: int, taken: Collector | None = None) -> None:
     """Decode a buffer strictly at an eighth of its size: every coded bit is read, which is all that can be damaged.
 
-    Finds the same damage as a full decode at 0.4 of its cost. Of one that is checked already, the size alone is looked
-    at. taken: given the image that is decoded for the check. ValueError with the reason.
+    Finds the same damage as a full decode at 0.4 of its cost; colours are not made. Of one that is checked already, the
+    size alone is looked at. taken: given the image that is decoded for the check. ValueError with the reason.
     """
     found = jpeg_size(frame.data)
     if found != (height, width):
@@ -412,7 +412,7 @@ def check_jpeg(frame: EncodedFrame, height: int, width: int, taken: Collector | 
     elif not frame.checked:
         import simplejpeg
 
-        simplejpeg.decode_jpeg(frame.data, min_height=1, min_width=1, min_factor=8)
+        simplejpeg.decode_jpeg(frame.data, "GRAY", min_height=1, min_width=1, min_factor=8)
 
 
 def _short(names: tuple[str, ...]) -> str:
