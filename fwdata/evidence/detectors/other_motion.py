@@ -25,11 +25,11 @@ start, for joints that are not those of its images.
 Of 1,160 clean camera episodes whose objects and ways differ, 14 are so much worse: 5 are shorter, and in the other 9
 their own joints, with weights of their own, explain the images best. Of 201 in reverse, or of others, none is so."""
 
-OWN_ENOUGH = 0.65
+OWN_ENOUGH, IN_REVERSE = 0.6, 0.85
 """Correlation of the images with their own joints, by weights of their own, from which on only the joints in reverse
-count against them: where all joints start and stop together, as a script moves them, those of any episode have humps
-that fit. Of 66 cameras of such made sets, 11 were reported; their own joints reach 0.68 to 0.98, those in reverse less.
-"""
+count against them, and those only where they fit so well: where all joints start and stop together, as a script moves
+them, those of any episode have humps that fit. Of 66 cameras of such made sets, 11 were reported: their own joints
+reach 0.61 to 0.98, those in reverse 0.81. Of 518 planted faults 463 are still found, of 512 before."""
 
 OWN = "images that move with the joints"
 
@@ -125,10 +125,11 @@ def _has_its_own(traces: Sequence[MotionTrace], place: int, lag: int) -> bool:
         return True
     lags = range(-abs(lag) - 1, abs(lag) + 2)
     own = _own_fit(speeds, energy, lags)
-    if own <= _own_fit(speeds[::-1], energy, lags):
-        return False
+    reverse = _own_fit(speeds[::-1], energy, lags)
     if own >= OWN_ENOUGH:
-        return True
+        return reverse < max(own, IN_REVERSE)
+    if reverse >= own:
+        return False
     others = [traces[other].speeds for other in range(len(traces)) if other != place]
     turned = [np.roll(speeds, len(speeds) * turn // TURNS, axis=0) for turn in range(1, TURNS)]
     return all(own > _own_fit(each, energy, lags) for each in (*turned, *others))
