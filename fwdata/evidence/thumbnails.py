@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.image_memory import ImageMemory
 from fwdata.evidence.looks import CameraLook, LookTaker, averaged, packet_print
 from fwdata.evidence.sampled import LIGHT_WIDTH, Sampler
-from fwdata.images.small import COARSE, WIDTH, block_size, small_grey
+from fwdata.images.small import WIDTH, block_size, small_grey
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -57,7 +57,7 @@ def from_video(frame: VideoFrame) -> NDArray[np.uint8]:
 
 @cache
 def _size(height: int, width: int) -> tuple[int, int]:
-    side = block_size(height, width, COARSE)
+    side = block_size(height, width)
     return height // side, width // side
 
 

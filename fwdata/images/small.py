@@ -14,11 +14,10 @@ MIN_HEIGHT = 24
 """Pixels of height that averaging leaves at least."""
 
 COARSE = 40
-"""Pixels of width that do for video frames, and where a JPEG buffer is decoded at an eighth of its size: only the mean
-of each block is read then, which takes a third less. Of 102 planted faults (turns, delays, exchanges, frozen images) of
-RoboTwin recordings of 320x240, 2 true ones and 14 of the sample world, the same detectors report 95 by 40x30 as by
-80x60 pixels; 5 others are reported by both, and 2 early images of a wrist camera were so as mirrored in one episode.
-Of 32 planted in videos of GR-1 and Unitree G1 the same are reported by 42x42 and 40x30 as by 64x64 and 64x48 pixels."""
+"""Pixels of width that do where a JPEG buffer is decoded at an eighth of its size: only the mean of each block is
+read then, which takes a third less. Of 102 planted faults (turns, delays, exchanges, frozen images) of RoboTwin
+recordings of 320x240, 2 true ones and 14 of the sample world, the same detectors report 95 by 40x30 as by 80x60 pixels;
+5 others are reported by both, and 2 early images of a wrist camera were so as mirrored in one episode."""
 
 EIGHTH = 8
 """The least that a JPEG buffer is decoded at is an eighth of its size."""
