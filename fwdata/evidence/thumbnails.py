@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fwdata.evidence.image_memory import ImageMemory
 from fwdata.evidence.looks import CameraLook, LookTaker, averaged, packet_print
 from fwdata.evidence.sampled import LIGHT_WIDTH, Sampler
-from fwdata.images.small import WIDTH, block_size, small_grey
+from fwdata.images.small import COARSE, WIDTH, block_size, small_grey
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -66,12 +66,12 @@ def of_camera(camera: Camera, rows: int) -> NDArray[np.uint8]:
     return looked_through(camera, rows).take()
 
 
-def looked_through(camera: Camera, rows: int) -> Collector:
-    """What is taken of the first `rows` frames of a camera; a fresh pass over its frames.
+def looked_through(camera: Camera, rows: int, rendered: bool = False) -> Collector:
+    """What is taken of the first `rows` frames of a camera; a fresh pass over its frames. rendered: see `Collector`.
 
     Raises what the camera raises, and ValueError for a damaged JPEG.
     """
-    taken = Collector()
+    taken = Collector(rendered=rendered)
     if camera.encoding == "raw":
         for block in camera.frames():
             taken.add_rgb(block[: rows - taken.count])
@@ -94,11 +94,15 @@ class Collector:
 
     light: only light detectors look at them. JPEG buffers are decoded no larger than checking them takes, and those
     that nothing else decodes are left out; of video frames some pixels are taken. every: frames from one that is taken
-    to the next. memory: where they are put, of no other camera; None for some of its own.
+    to the next. memory: where they are put, of no other camera; None for some of its own. rendered: a simulator shows
+    what JPEG buffers hold, so that smaller images do.
     """
 
-    def __init__(self, light: bool = False, every: int = 1, memory: ImageMemory | None = None) -> None:
+    def __init__(
+        self, light: bool = False, every: int = 1, memory: ImageMemory | None = None, rendered: bool = False
+    ) -> None:
         self.light, self.every = light, every
+        self._width = LIGHT_WIDTH if light else COARSE if rendered else WIDTH
         self._images = memory or ImageMemory()
         self._images.clear()
         self._passed, self._first = 0, 0
@@ -136,7 +140,7 @@ class Collector:
         its height and width, where they are known.
         """
         if small is None or self.light:
-            small = small_grey(data, LIGHT_WIDTH if self.light else WIDTH, size)
+            small = small_grey(data, self._width, size)
         self._look.add_jpeg(data, swapped)
         if not self._skips():
             self._images.add(small[None])

@@ -145,7 +145,8 @@ def shown_recordings(recordings: Sequence[RootedRecording]) -> list[RootedRecord
 
 def read_thumbnails(episode: Episode) -> dict[str, Collector]:
     """Camera -> what is taken of all frames of an episode, in one pass. Raises what reading a camera raises."""
-    return {name: looked_through(camera, len(episode.state)) for name, camera in episode.cameras.items()}
+    rows, rendered = len(episode.state), episode.conventions.simulated
+    return {name: looked_through(camera, rows, rendered) for name, camera in episode.cameras.items()}
 
 
 def episode_as_seen(recording: RootedRecording, episode: Episode, hz: float, images: bool) -> EpisodeInput:

@@ -283,7 +283,10 @@ class _MeasuredOnTheWay:
         self._known = ahead.known if ahead else kept.found if kept else None
         complete = ahead.complete if ahead else kept is not None and kept.images
         self._again = not complete or self._light or self._every > 1 or set(cameras) != set(episode.cameras)
-        taken = {name: Collector(self._light, self._every, memory.get(name)) for name in cameras if self._again}
+        rendered = episode.conventions.simulated
+        taken = {
+            name: Collector(self._light, self._every, memory.get(name), rendered) for name in cameras if self._again
+        }
         self.frames = FrameLook(taken, self._approve)
         self.measurement: EpisodeMeasurement | None = None
 

@@ -19,7 +19,8 @@ BLOCK = 32
 def episode_input(store: Store, episode: StoredEpisode, images: bool) -> EpisodeInput:
     """One stored episode. images: decode its cameras for the detectors that look at them."""
     cameras = [name for name in store.cameras if name in episode.part.record.cameras] if images else []
-    taken = {name: looked_through(episode, name) for name in cameras}
+    claims = claims_of(store, episode)
+    taken = {name: looked_through(episode, name, claims.simulated) for name in cameras}
     return EpisodeInput(
         id=episode.id,
         group=episode.part.record.group,
@@ -30,7 +31,7 @@ def episode_input(store: Store, episode: StoredEpisode, images: bool) -> Episode
         timestamp_s=episode.timestamps(),
         hz=store.fps,
         instruction=episode.instruction,
-        claims=claims_of(store, episode),
+        claims=claims,
         thumbnails={name: each.take() for name, each in taken.items()},
         looks={name: look for name, each in taken.items() if (look := each.look()) is not None},
     )
@@ -47,9 +48,9 @@ def claims_of(store: Store, episode: StoredEpisode) -> Conventions:
     return claim(store.manifest, (store.state_names, store.action_names), episode.metadata)
 
 
-def looked_through(episode: StoredEpisode, camera: str) -> Collector:
-    """What is taken of one camera's frames; blocks of them are decoded and dropped."""
-    taken = Collector()
+def looked_through(episode: StoredEpisode, camera: str, rendered: bool = False) -> Collector:
+    """What is taken of one camera's frames; blocks of them are decoded and dropped. rendered: see `Collector`."""
+    taken = Collector(rendered=rendered)
     jpeg = episode.part.record.cameras[camera].encoding == "jpeg"
     swapped = episode.swapped(camera) if jpeg else None
     for rows in _blocks(episode.num_frames):
