@@ -23,7 +23,7 @@ COVERED = 0.3
 things on a bare table seen from above, 16 were reported without that, and 2 with it."""
 
 ROUNDS = 8
-"""Times that sides are told again by those of the others."""
+"""Times that the side of every episode is computed again from the sides of the others."""
 
 
 class TurnedGroup(NamedTuple):
@@ -54,9 +54,9 @@ def turned_groups(as_is: Floats, changed: Floats, others: NDArray[np.int64]) -> 
         left &= side == 0
         left[first] = False
         whole = np.sign(pairs @ side)
-        told = (pairs != 0) & (whole != 0)[:, None] & (side != 0)
+        decided = (pairs != 0) & (whole != 0)[:, None] & (side != 0)
         small, large = sorted((np.flatnonzero(whole == 1), np.flatnonzero(whole == -1)), key=len)
-        if len(small) < FEWEST or (pairs == whole[:, None] * side)[told].mean() < AGREE:
+        if len(small) < FEWEST or (pairs == whole[:, None] * side)[decided].mean() < AGREE:
             continue
         if against[small].mean() < COVERED:
             continue

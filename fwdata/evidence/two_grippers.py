@@ -40,6 +40,6 @@ def opposite_ways(
 
 
 def _usual(counts: Counter[str], ways: tuple[str, str]) -> str:
-    """The way of nearly all episodes that tell one; "" for none."""
-    told = [counts[way] for way in ways]
-    return ways[told.index(max(told))] if max(told) >= max(MIN_EPISODES, AGREEMENT * sum(told)) else ""
+    """The way of nearly all episodes that show one; "" for none."""
+    shown = [counts[way] for way in ways]
+    return ways[shown.index(max(shown))] if max(shown) >= max(MIN_EPISODES, AGREEMENT * sum(shown)) else ""

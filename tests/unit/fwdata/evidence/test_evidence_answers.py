@@ -102,7 +102,7 @@ def test_an_opening_that_moves_while_its_command_rests_is_found(at: float) -> No
     assert moves.verdict == "contradicted" and "without a command" in moves.measured
     opening = np.linspace(1 - at, at, 160) + np.random.default_rng(0).normal(0, 0.02, 160)
     goes = told("gripper_answers", with_columns(episode, state={LEFT: opening}, **rests))["left_gripper"]
-    assert goes.verdict == "no evidence"  # as it is told to
+    assert goes.verdict == "no evidence"  # as it is commanded
 
 
 def test_a_command_that_is_noisy_at_rest_is_none() -> None:
