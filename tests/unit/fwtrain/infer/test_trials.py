@@ -165,10 +165,14 @@ def test_finished_trials_are_never_run_again(rows: RowPolicy, tmp_path: Path):
 
 
 class Stops(RowPolicy):
-    """Ends the evaluation at its third call, as a server that is gone or a kill would."""
+    """Ends the evaluation once a trial was written, as a server that is gone or a kill would."""
+
+    def __init__(self, info, out: Path) -> None:
+        super().__init__(info)
+        self.out = out
 
     def act_batch(self, observations, seeds, *, steps):
-        if len(self.batches) == 6:
+        if outcomes(self.out):
             raise ServerError("the policy server is gone (closed)")
         return super().act_batch(observations, seeds, steps=steps)
 
@@ -176,7 +180,7 @@ class Stops(RowPolicy):
 @pytest.mark.slow
 def test_a_server_that_is_gone_loses_nothing(rows: RowPolicy, tmp_path: Path):
     with pytest.raises(ServerError, match="gone"):
-        evaluate(Stops(rows.info), tmp_path / "cut", workers=2)
+        evaluate(Stops(rows.info, tmp_path / "cut"), tmp_path / "cut", workers=2)
     kept = outcomes(tmp_path / "cut")
     assert 0 < len(kept) < 8
     evaluate(rows, tmp_path / "cut", workers=2)
