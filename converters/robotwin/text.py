@@ -19,6 +19,12 @@ from fwdata.api import Json
 
 MAX_FILE_BYTES = 64 << 20
 
+TEXT_KEYS = (
+    *("instruction", "instructions", "language_instruction", "prompt", "language", "task_description", "text"),
+    "task",  # often its name only, where another key holds the text
+)
+"""Keys of a file of instructions that third parties write, those that hold a text first."""
+
 _PLACEHOLDER = re.compile(r"\{\w{1,20}\}")
 """Place of an object or arm in RoboTwin's instruction templates, e.g. `{A}`, `{a}`."""
 
@@ -114,12 +120,12 @@ def _from_hdf5(stored: Sequence[str], warnings: list[str]) -> list[object]:
 
 
 def _read_sidecar(path: Path, warnings: list[str]) -> tuple[list[object], list[object]]:
-    data, problem = _read_json(path)
-    if problem is None:
-        data = _texts_of(data)
-        if data is None:
-            problem = "expected lists seen and unseen, a text or list instruction, or a list of texts"
-    if problem is not None:
+    beside, problem = _read_json(path)
+    data = _texts_of(beside)
+    if problem is None and data is None:
+        found = ", ".join(map(repr, list(beside)[:5])) if isinstance(beside, dict) else type(beside).__name__
+        problem = f"expected lists seen and unseen, a text or list instruction, or a list of texts, found {found}"
+    if problem is not None or data is None:
         warnings.append(f"{_name(path)} is not used: {problem}")
         return [], []
     lists: list[list[object]] = []
@@ -142,7 +148,7 @@ def _texts_of(data: Any) -> dict[str, object] | None:
         return None
     if "seen" in data or "unseen" in data or not data:
         return data
-    for key in ("instruction", "instructions", "language_instruction", "language", "task"):
+    for key in TEXT_KEYS:
         value = data.get(key)
         if isinstance(value, dict):
             return _texts_of(value)

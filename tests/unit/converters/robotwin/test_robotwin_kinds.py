@@ -94,6 +94,8 @@ def test_texts_of_another_task_or_number_are_not_taken(tmp_path):
         {"instructions": ["Hit it."]},
         {"instructions": {"seen": ["Hit it."], "unseen": ["No."]}},
         {"seen": "Hit it."},
+        {"task": "beat_block_hammer", "prompt": "Hit it."},
+        {"task_description": ["Hit it."]},
         ["Hit it."],
         "Hit it.",
     ],
@@ -103,6 +105,12 @@ def test_every_form_of_an_instruction_file(tmp_path, content):
     (folder / "instructions" / "episode0.json").write_text(json.dumps(content))
     episode = read_one(tmp_path)
     assert episode.instructions == ("Hit it.",) and episode.metadata["instruction_fallback"] is False
+
+
+def test_an_instruction_file_of_another_form_is_answered_with_its_keys(tmp_path):
+    folder = write_task(tmp_path, "archive", TASK, [0])
+    (folder / "instructions" / "episode0.json").write_text(json.dumps({"goal": "Hit it.", "id": 3}))
+    assert any("list of texts, found 'goal', 'id'" in warning for warning in read_one(tmp_path).warnings)
 
 
 # Actions
