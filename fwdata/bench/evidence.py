@@ -33,6 +33,8 @@ class BenchEvidenceJson(TypedDict):
     """CPU that measuring adds, as a share of that without: of the lowest of each."""
     adds_median: float
     """The same of the medians."""
+    adds_pairs: float
+    """The same of two runs made one after the other, the median of all such pairs."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class EvidenceBench:
         plain, measured = (among([run[value] for run in runs]) for runs in (self.without, self.measured))
         return measured / plain - 1
 
+    def adds_pairs(self, value: int = 1) -> float:
+        """The same of two runs made one after the other, the median of these pairs: what makes the machine slower for
+        a while does so to both."""
+        pairs = zip(self.without, self.measured, strict=True)
+        return statistics.median(measured[value] / plain[value] - 1 for plain, measured in pairs)
+
     def to_json(self) -> BenchEvidenceJson:
         """As `BenchEvidenceJson`."""
         return BenchEvidenceJson(
@@ -59,6 +67,7 @@ class EvidenceBench:
             measured=_listed(self.measured),
             adds_lowest=round(self.adds(min), 4),
             adds_median=round(self.adds(statistics.median), 4),
+            adds_pairs=round(self.adds_pairs(), 4),
         )
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -68,6 +77,7 @@ class EvidenceBench:
             for among, word in ((min, "lowest"), (statistics.median, "median")):
                 plain, measured = (among([run[value] for run in runs]) for runs in (self.without, self.measured))
                 found.append((f"{name}, {word}", f"{plain:.2f}", f"{measured:.2f}", f"{self.adds(among, value):+.0%}"))
+            found.append((f"{name}, median of pairs", "", "", f"{self.adds_pairs(value):+.0%}"))
         return found
 
 

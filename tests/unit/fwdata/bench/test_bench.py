@@ -207,6 +207,8 @@ def test_the_ways_are_timed_in_turns_that_begin_with_either(monkeypatch: pytest.
     assert found.without == ((2.0, 5.0), (2.0, 6.0), (2.0, 9.0)) and [cpu for _, cpu in found.measured] == [13, 16, 17]
     assert found.adds(min) == pytest.approx(13 / 5 - 1) and found.adds(max, 0) == pytest.approx(0.5)
     assert found.rows()[0] == ("CPU, lowest", "5.00", "13.00", "+160%")
+    assert found.adds_pairs() == pytest.approx(13 / 5 - 1) and found.adds_pairs(0) == pytest.approx(0.5)
+    assert found.rows()[2] == ("CPU, median of pairs", "", "", "+160%") and len(found.rows()) == 6
 
 
 @pytest.mark.slow
