@@ -48,14 +48,21 @@ OTHERS = 512
 """Episodes that every one is compared with, evenly spread."""
 
 type Places = NDArray[np.int64]
-type Change = Callable[[Floats], Floats]
+type Change = Callable[[Floats], tuple[Floats, ...]]
 type _Look = tuple[str, NDArray[np.uint8]]
 
+QUARTER, NEARER = "turned by 90 degrees", 0.85
+"""What may be undone in two ways, and how near a group must then come to the others: of 1,600 made sets of things on a
+bare table 1 more is reported so than without it, with 0.7 it were 6."""
+
 CHANGES: tuple[tuple[str, Change], ...] = (
-    ("mirrored", lambda tiles: tiles[:, :, ::-1]),
-    ("upside down", lambda tiles: tiles[:, ::-1]),
-    ("turned by 180 degrees", lambda tiles: tiles[:, ::-1, ::-1]),
+    ("mirrored", lambda tiles: (tiles[:, :, ::-1],)),
+    ("upside down", lambda tiles: (tiles[:, ::-1],)),
+    ("turned by 180 degrees", lambda tiles: (tiles[:, ::-1, ::-1],)),
+    (QUARTER, lambda tiles: (np.rot90(tiles, 1, (1, 2)), np.rot90(tiles, -1, (1, 2)))),
 )
+"""Name -> the ways in which it is undone; of several that which fits best: what is turned left against the others,
+these are turned right against."""
 
 ALIKE = "the scene as in other episodes"
 GROUPS = "between two groups, of which nothing tells the right one"
@@ -266,7 +273,10 @@ def _exchanged(colours: _Colours, others: Places) -> list[OddLook]:
 def _turned(tiles: Floats, others: Places) -> Iterator[OddLook]:
     """Episodes whose pattern is that of others once it is changed, while these are not like their own changed one."""
     units = _unit(tiles)
-    changed = {name: _with_others(_unit(change(tiles)), units, others) for name, change in CHANGES}
+    changed = {
+        name: np.maximum.reduce([_with_others(_unit(each), units, others) for each in change(tiles)])
+        for name, change in CHANGES
+    }
     like = {name: scores for name, scores in changed.items() if scores.max() >= TURNED}
     if not like:
         return
@@ -281,7 +291,7 @@ def _turned(tiles: Floats, others: Places) -> Iterator[OddLook]:
             if plain[others[near[place]]].mean() >= AGREE:
                 yield OddLook(int(place), name, float(usual[place]), float(scores[place]))
         for group in turned_groups(as_is, each, others):
-            if name == MEANT and group.halves:
+            if (name == MEANT and group.halves) or (name == QUARTER and group.changed < NEARER):
                 continue
             for place in group.places:  # each other's neighbours, as they are
                 yield OddLook(place, name, group.as_is, group.changed, group.halves)

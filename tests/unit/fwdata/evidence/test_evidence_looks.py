@@ -31,6 +31,7 @@ CHANGES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "mirrored": lambda image: image[..., :, ::-1, :],
     "upside down": lambda image: image[..., ::-1, :, :],
     "turned by 180 degrees": lambda image: image[..., ::-1, ::-1, :],
+    "turned by 90 degrees": lambda image: np.rot90(image, 1, (-3, -2)),
 }
 
 
@@ -70,7 +71,7 @@ def test_an_episode_that_is_changed_against_the_others_is_found(change: str) -> 
             assert [(odd.place, odd.change) for odd in odd_looks(planted)] == [(place, change)]
 
 
-@pytest.mark.parametrize("change", ["mirrored", "upside down", "turned by 180 degrees"])
+@pytest.mark.parametrize("change", ["mirrored", "upside down", "turned by 180 degrees", "turned by 90 degrees"])
 def test_episodes_that_were_changed_together_are_found(change: str) -> None:
     for scenes, places in (([1] * 40, range(10, 20)), ([1] * 12, range(4)), ([2] * 12 + [3] * 12, range(9, 15))):
         looks = tiles(scenes)
