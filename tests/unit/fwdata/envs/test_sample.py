@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 from pathlib import Path
 
 import h5py
@@ -12,7 +14,7 @@ import simplejpeg
 
 from fwdata.envs.sample import TASKS, SampleEnv, find_task, random_clips, random_views, write_sample
 from fwdata.envs.sample.env import HOLD_STEPS, episode_scene, expert_rollout
-from fwdata.envs.sample.record_robotwin import JPEG_MARK
+from fwdata.envs.sample.record_robotwin import JPEG_MARK, encode_video
 from fwdata.envs.sample.world import (
     CLOSED,
     MAX_GRIPPER_STEP,
@@ -25,6 +27,8 @@ from fwdata.envs.sample.world import (
 from fwdata.errors import FwdataError, UsageError
 
 CAMERAS = {"head_camera", "left_camera", "right_camera"}
+M_PERTURB = -6
+"""Of malloc.h: what memory is filled with when it is allocated or freed."""
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -225,6 +229,20 @@ def test_writing_again_gives_the_same_bytes_and_resumes(classic: Path, tmp_path:
     assert report.written == 1 and report.frames > 60
     assert report.bytes == sum(len(b) for name, b in first.items() if name.endswith(".hdf5"))
     assert not differing(tree(tmp_path), first)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt of glibc")
+def test_a_video_does_not_depend_on_what_memory_held_before():
+    seen = expert_rollout(SampleEnv("robotwin", pixels=(60, 80)), 5, 0, "record")
+    pictures = [observation.cameras["head_camera"] for observation in seen]
+    library, found = ctypes.CDLL(None), set()
+    try:
+        for filled_with in (0, 90, 165, 255):
+            library.mallopt(M_PERTURB, filled_with)
+            found.add(encode_video(pictures))
+    finally:
+        library.mallopt(M_PERTURB, 0)
+    assert len(found) == 1
 
 
 def test_other_recordings_in_the_folder_are_refused(classic: Path, tmp_path: Path):
