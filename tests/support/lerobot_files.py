@@ -103,7 +103,7 @@ def write_video(path: Path, pictures: NDArray[np.uint8], fps: float, codec: str 
         stream.height, stream.width = pictures.shape[1:3]
         stream.pix_fmt = "rgb24" if lossless else "yuv420p"
         stream.gop_size, stream.codec_context.thread_count = gop, 1
-        stream.options = {"qp": "0", "preset": "ultrafast"} if lossless else {}
+        stream.options = {"qp": "0", "preset": "ultrafast"} if lossless else {"libx264": {"mbtree": "0"}}.get(codec, {})
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())

@@ -23,7 +23,7 @@ def video(frames: int, codec: str, size: tuple[int, int] = (48, 64), gop: int = 
     encoder.options = tuning | ({} if codec == "h264" else quiet)
     if b_frames:
         quiet = {"x265-params": "log-level=none:pools=1:frame-threads=1:bframes=2:b-adapt=0:keyint=8:repeat-headers=1"}
-        encoder.options = {"preset": "medium"} | ({"b-adapt": "0"} if codec == "h264" else quiet)
+        encoder.options = {"preset": "medium"} | ({"b-adapt": "0", "mbtree": "0"} if codec == "h264" else quiet)
         encoder.max_b_frames = b_frames
     packets = []
     for i in range(frames):

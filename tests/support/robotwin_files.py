@@ -168,7 +168,7 @@ def write_video(path: Path, images: NDArray[np.uint8]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": "23"})
+        stream = container.add_stream("libx264", rate=30, options={"crf": "23", "mbtree": "0"})
         stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for image in images:

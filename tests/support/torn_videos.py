@@ -22,7 +22,7 @@ FORMS = {
     "avi": (".avi", "avi", {}),
 }
 CODECS = {
-    "h264": ("libx264", {"x264-params": "bframes=2:b-adapt=0"}),
+    "h264": ("libx264", {"x264-params": "bframes=2:b-adapt=0:mbtree=0"}),
     "hevc": ("libx265", {"x265-params": "log-level=none:pools=1:frame-threads=1"}),
     "av1": ("libaom-av1", {}),
     "mpeg4": ("mpeg4", {}),
