@@ -23,7 +23,11 @@ attributes = st.dictionaries(keys | st.sampled_from(["a", "z", "sha255", "sha257
 
 @pytest.mark.slow
 @given(attributes)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_the_stored_text_has_the_digest_of_the_value(tmp_path: Path, value: dict[str, object]) -> None:
     write_raw(tmp_path / "group", value)
     data = (tmp_path / "group" / "zarr.json").read_bytes()

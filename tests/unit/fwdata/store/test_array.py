@@ -29,7 +29,10 @@ from fwdata.store.files import LocalFiles, file_sha256
 from fwdata.store.layout import ArraySpec, Codec, frame_array, latent_array
 
 QUICK = settings(
-    max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 DTYPES = ("uint8", "float16", "float32", "int64", "bool")
 
