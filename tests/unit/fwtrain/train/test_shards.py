@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,19 +72,26 @@ def content(seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Content:
 
 
 class SlowDisk:
-    """Writes nothing until it is opened, or `seconds` per tensor."""
+    """Writes nothing until it is opened; with `seconds`, that long per tensor by the saver's clock, which stands still
+    otherwise."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float | None = None) -> None:
         self.opened = threading.Event()
         self.writes = 0
+        self.now = 0.0
         write = files.write_block
 
         def slow(file: Any, data: memoryview) -> None:
             self.writes += 1
-            self.opened.wait(seconds)
+            if seconds is None:
+                self.opened.wait()
+            else:
+                self.now += seconds
             write(file, data)
 
         monkeypatch.setattr(files, "write_block", slow)
+        if seconds is not None:
+            monkeypatch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -182,29 +190,30 @@ def test_a_save_that_ends_at_any_moment_leaves_the_checkpoint_before_it(
 
 @pytest.mark.slow
 def test_a_stop_gives_up_what_a_slow_disk_does_not_take_in_time(tmp_path: Path, team: Team, monkeypatch):
-    saver = Saver(tmp_path, team, 2)
+    disk, saver = SlowDisk(monkeypatch, seconds=10), Saver(tmp_path, team, 2)
     saver.save(1, content(1))
-    saver.wait()
-    disk = SlowDisk(monkeypatch, seconds=0.2)
-    began = time.monotonic()
-    assert saver.stop(2, lambda: content(2), began + 0.5) == 1
-    assert time.monotonic() - began > 0.4
-    assert disk.writes <= 4  # and not the rest of the tensors; counted, since a busy machine takes any time
-    assert [item.step for item in checkpoints(tmp_path)] == [1]
+    assert saver.wait()
+    tensors, saver.seconds = disk.writes, None
+    assert saver.stop(2, lambda: content(2), disk.now + 600) == 2
+    assert disk.writes == 2 * tensors
+    saver.seconds = None
+    assert saver.stop(3, lambda: content(3), disk.now + 35) == 2
+    assert disk.writes == 2 * tensors + 4 < 3 * tensors  # the fourth ends after the deadline; the rest is not written
+    assert [item.step for item in checkpoints(tmp_path)] == [1, 2]
 
 
 @pytest.mark.slow
 def test_a_stop_finishes_the_save_in_flight_and_begins_none_that_it_has_no_time_for(
     tmp_path: Path, team: Team, monkeypatch
 ):
-    disk, saver = SlowDisk(monkeypatch, seconds=0.05), Saver(tmp_path, team, 2)
+    disk, saver = SlowDisk(monkeypatch, seconds=10), Saver(tmp_path, team, 2)
     saver.save(1, content(1))
-    assert saver.stop(2, lambda: pytest.fail("begun"), time.monotonic() + 0.9) == 1
-    saver.seconds = 60.0
-    assert saver.stop(2, lambda: pytest.fail("begun"), time.monotonic() + 30) == 1
+    assert saver.stop(2, lambda: pytest.fail("begun"), 150) == 1
+    assert saver.seconds == disk.now == 10 * disk.writes > 75  # more than is left
+    saver.seconds = 600.0
+    assert saver.stop(2, lambda: pytest.fail("begun"), disk.now + 300) == 1
     saver.seconds = None
-    disk.opened.set()
-    assert saver.stop(2, lambda: content(2), time.monotonic() + 30) == 2
+    assert saver.stop(2, lambda: content(2), disk.now + 300) == 2
 
 
 def test_rows_of_several_files_are_read_as_of_one(tmp_path: Path):
