@@ -157,7 +157,7 @@ def test_a_mistake_is_one_sentence_and_the_connection_goes_on(shared):
 def test_eight_clients_are_served_together_and_get_their_own_answers():
     gate = threading.Event()
     policy = small_policy(PictureVae(gate))
-    made = server(policy, window=5.0)
+    made = server(policy, window=600.0)  # a batch that all clients are in does not wait for it
     with background(made) as where, ThreadPoolExecutor(8) as pool:
         clients = [PolicyClient(*where) for _ in range(8)]
         futures = [pool.submit(client.infer, observation(i)) for i, client in enumerate(clients)]
