@@ -209,7 +209,7 @@ def test_batches_come_while_the_model_is_made(tmp_path: Path, monkeypatch: pytes
     fetch, seen = WindowReader.fetch, threading.Event()
 
     def make(*given, **named):
-        assert seen.wait(20)
+        assert seen.wait(120)
         return build_model(*given, **named)
 
     monkeypatch.setattr(WindowReader, "fetch", lambda self, *given: (seen.set(), fetch(self, *given))[1])

