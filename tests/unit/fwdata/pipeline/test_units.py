@@ -291,13 +291,16 @@ def test_status_says_hours_left_from_what_the_job_has_done(tmp_path: Path, manif
 
 def test_an_address_where_no_cluster_answers_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "localhost")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as answering:
+        number = answering.getsockname()[1]
         ray_cluster._reach(f"127.0.0.1:{number}")
         ray_cluster._reach(f"ray://localhost:{number}")
-    for address in (f"127.0.0.1:{number}", f"ray://localhost:{number}"):
-        with pytest.raises(UsageError, match=rf"there is no Ray cluster at {address}: .*refused; start one with"):
-            ray_cluster.RayPool(address, None, False, None, None).__enter__()
+    with socket.socket() as silent:  # it has the port, so that no other process answers there, and does not listen
+        silent.bind(("127.0.0.1", 0))
+        number = silent.getsockname()[1]
+        for address in (f"127.0.0.1:{number}", f"ray://localhost:{number}"):
+            with pytest.raises(UsageError, match=rf"there is no Ray cluster at {address}: .*refused; start one with"):
+                ray_cluster.RayPool(address, None, False, None, None).__enter__()
     ray_cluster._reach("auto")
 
 
