@@ -100,7 +100,9 @@ def test_bits_of_lerobots_scheduler_in_bf16():
 
     theirs = WanContinuousFlowMatchScheduler()
     generator = torch.Generator().manual_seed(1)
-    u, x, noise = torch.rand(64, generator=generator), torch.randn(64, 9, generator=generator), torch.randn(64, 9)
+    u, x, noise = (
+        draw(shape, generator=generator) for draw, shape in ((torch.rand, (64,)), *[(torch.randn, (64, 9))] * 2)
+    )
     t = (theirs._phi(u, 5.0) * 1000.0).to(BF16)
     sigma, ours = flow.training_times(u, 5.0, 1000, BF16)
     assert torch.equal(ours, t)
