@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -75,8 +76,13 @@ class OtherMotion(Detector):
             return None
         simulated = np.array([trace.simulated for trace in traces])
         late = simulated & (scores.max(axis=1) >= usual - ALIKE)  # d1 reports them with their lag
-        places = [p for p in np.flatnonzero(odd & ~late).tolist() if not _has_its_own(traces, p, lag - reach)]
-        return self._told(camera, names, places, [_instead(traces, p, usual, names) for p in places], scores[:, lag])
+        partner = _exchanged(traces, np.flatnonzero(odd & ~late).tolist(), usual - ALIKE, lag - reach)
+        told = [
+            p for p in np.flatnonzero(odd & ~late).tolist() if p in partner or not _has_its_own(traces, p, lag - reach)
+        ]
+        places = sorted(told, key=lambda place: place not in partner)
+        instead = [_with_partner(p, partner, names) or _instead(traces, p, usual, names) for p in places[:1]]
+        return self._told(camera, names, places, instead, scores[:, lag])
 
     def _beside(self, camera: str, names: Sequence[str], found: NextDoor) -> DatasetVerdict:
         odd = [names[place] for place in found.places]
@@ -113,6 +119,33 @@ class OtherMotion(Detector):
             detail=f"r {scores[places[0]]:.2f} in {names[places[0]]}, {usual:.2f} in others{instead[0]}" if bad else "",
             episodes=tuple(names[place] for place in places[:MAX_LISTED]),
         )
+
+
+def _exchanged(traces: Sequence[MotionTrace], odd: Sequence[int], least: float, lag: int) -> dict[int, int]:
+    """Episode -> the other one of two whose images fit each other's joints, of those that do not fit their own, by the
+    weights of all others: by chance one fits another's joints, but hardly both each other's."""
+    kept = [trace for place, trace in enumerate(traces) if place not in odd]
+    if len(odd) < 2 or len(kept) < 2:
+        return {}
+    weights, found = weights_of(kept), dict[int, int]()
+    for one, other in combinations(odd, 2):
+        if one not in found and other not in found and len(traces[one].energy) >= SHORTEST:
+            ways = ((one, other), (other, one))
+            fits = (_fit(*shifted(*_as_long(traces[b].speeds @ weights, traces[a].energy), lag)) for a, b in ways)
+            if min(fits) >= least:
+                found[one], found[other] = other, one
+    return found
+
+
+def _with_partner(place: int, partner: Mapping[int, int], names: Sequence[str]) -> str:
+    """Whose images an episode has; "" where it has not exchanged them with another."""
+    return f"; {names[place]} and {names[partner[place]]} have each other's images" if place in partner else ""
+
+
+def _as_long(one: Floats, other: Floats) -> tuple[Floats, Floats]:
+    """The rows that both have."""
+    rows = min(len(one), len(other))
+    return one[:rows], other[:rows]
 
 
 def _has_its_own(traces: Sequence[MotionTrace], place: int, lag: int) -> bool:
@@ -161,8 +194,7 @@ def _instead(traces: Sequence[MotionTrace], place: int, usual: float, names: Seq
 
 
 def _fit(explained: Floats, energy: Floats) -> float:
-    rows = min(len(explained), len(energy))
-    return correlation(explained[:rows], energy[:rows])
+    return correlation(*_as_long(explained, energy))
 
 
 DETECTORS = (OtherMotion(),)

@@ -95,3 +95,26 @@ def test_joints_that_start_and_stop_together_are_seldom_taken_for_those_of_anoth
     found = [judged([scripted(seed) for seed in range(first, first + 10)]) for first in range(0, 300, 10)]
     assert all(found)
     assert sum(verdict.against > 0 for verdict in found if verdict) <= 1  # of 30
+
+
+def many_joints(seed: int, rows: int = 90) -> MotionTrace:
+    """A trace of 14 joints, of which the first three move its images: with weights of their own all 14 explain any."""
+    rng = np.random.default_rng(seed)
+    speeds = smooth(smooth(rng.random((rows, 14)), 7), 7)
+    energy = speeds[:, :3].sum(axis=1)
+    return MotionTrace("head", 20.0, energy + rng.normal(0, 0.1 * energy.std(), rows), speeds, False)
+
+
+def test_two_episodes_with_each_others_images_are_found() -> None:
+    found = []
+    for first in range(0, 80, 10):
+        good = [many_joints(seed) for seed in range(first, first + 10)]
+        clean = judged(good)
+        assert clean is not None and clean.verdict == "confirmed"
+        planted = list(good)
+        planted[2], planted[6] = (replace(good[a], energy=good[b].energy) for a, b in ((2, 6), (6, 2)))
+        verdict = judged(planted)
+        assert verdict is not None
+        found += [verdict] if "episode_2 and episode_6 have each other's images" in verdict.detail else []
+    assert len(found) >= 6
+    assert all(verdict.episodes == ("episode_2", "episode_6") for verdict in found)
