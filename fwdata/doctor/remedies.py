@@ -194,6 +194,7 @@ SINGLE = {
     "repeated_rows",
     "unit_within",
     "quaternion_length",
+    "quaternion_order",
 }
 """Detectors of faults in the recording of single episodes."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, RowTrace, SizeTrace
+from fwdata.evidence.detectors.quaternion_order import moved_on
+from fwdata.evidence.paths import known_paths
+from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement
 from fwdata.evidence.signals import Floats, medians
 
 FEWEST, MOST = 8, 1 / 3
@@ -34,41 +35,38 @@ class ExchangedColumns(Detector):
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """One verdict for at least 8 episodes with the same columns."""
-        found = [(m.episode, named_path(m)) for m in episodes]
-        known = [(name, *trace) for name, trace in found if trace is not None]
-        known = [each for each in known if each[1] == known[0][1]]
-        if len(known) < FEWEST:
+        known = known_paths(episodes)
+        if known is None or len(known.episodes) < FEWEST:
             return ()
-        names = known[0][1]
-        odd = exchanged(np.stack([_signature(path) for _, _, path in known]), names)
-        bad = sorted(odd) if len(odd) <= MOST * len(known) else []
-        first = f"{known[bad[0]][0]}: {names[odd[bad[0]][0]]} and {names[odd[bad[0]][1]]}" if bad else ""
+        names, paths = known.names, known.paths
+        odd = exchanged(_signatures(paths), names)
+        moved = moved_on(names, paths)  # of which two numbers may look exchanged
+        odd = {place: pair for place, pair in odd.items() if not _within(pair, moved.get(place, ()))}
+        bad = sorted(odd) if len(odd) <= MOST * len(known.episodes) else []
+        first = f"{known.episodes[bad[0]]}: {names[odd[bad[0]][0]]} and {names[odd[bad[0]][1]]}" if bad else ""
         return (
             DatasetVerdict(
                 self.name,
                 "contradicted" if bad else "confirmed",
                 value=float(len(bad)),
-                episodes_for=len(known) - len(bad),
+                episodes_for=len(known.episodes) - len(bad),
                 against=len(bad),
                 action="warn" if bad else "note",
                 decided=OWN,
                 measured="two columns exchanged" if bad else OWN,
                 detail=first,
-                episodes=tuple(known[place][0] for place in bad[:MAX_LISTED]),
+                episodes=tuple(known.episodes[place] for place in bad[:MAX_LISTED]),
             ),
         )
 
 
-def named_path(measurement: EpisodeMeasurement) -> tuple[tuple[str, ...], NDArray[np.float32]] | None:
-    """(names, path [32, D]) of an episode; None without traces."""
-    path = next((t.path for t in measurement.traces if isinstance(t, RowTrace)), None)
-    names = next((t.names for t in measurement.traces if isinstance(t, SizeTrace)), None)
-    return (names, path) if path is not None and names is not None and path.shape[1] == len(names) else None
+def _within(pair: tuple[int, int], columns: Sequence[int]) -> bool:
+    return pair[0] in columns and pair[1] in columns
 
 
-def _signature(path: NDArray[np.float32]) -> Floats:
-    """float64 [4, D], start, mean and both ends of every column."""
-    return np.stack([path[0], path.mean(axis=0), path.min(axis=0), path.max(axis=0)]).astype(np.float64)
+def _signatures(paths: Floats) -> Floats:
+    """float64 [n, 4, D], start, mean and both ends of every column."""
+    return np.stack([paths[:, 0], paths.mean(axis=1), paths.min(axis=1), paths.max(axis=1)], axis=1)
 
 
 def exchanged(signatures: Floats, names: Sequence[str]) -> dict[int, tuple[int, int]]:

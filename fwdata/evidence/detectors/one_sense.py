@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
-from fwdata.evidence.detectors.exchanged import named_path
+from fwdata.evidence.paths import named_path
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, SizeTrace, TextTrace
 from fwdata.evidence.signals import Floats
 

@@ -1,4 +1,4 @@
-"""Quaternions by their names: four columns that are called x, y, z and w of one are of length 1 (b11)."""
+"""Quaternions by their names: four columns called x, y, z and w of one are of length 1, and of one sign (b11)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from fwdata.evidence.signals import Floats
 
 LIMIT = 0.05
 """How far the length of a quaternion may be from 1: rounded and interpolated ones are off by less."""
+
+OPPOSITE = 0.8
+"""Product of two rows' quaternions beyond which they are one rotation, within 1.3 rad, in opposite signs."""
 
 _PART = re.compile(r"(?P<whole>.*?(?:q|quat|quaternion|rot|rotation|orient|orientation)[\W_]*)(?P<letter>[xyzw])", re.I)
 _RATE = re.compile(r"vel|speed|rate|delta|diff", re.I)
@@ -33,7 +36,7 @@ def quaternions_of(names: tuple[str, ...]) -> tuple[tuple[str, tuple[int, int, i
 
 
 class QuaternionLength(Detector):
-    """b11: columns that are named as a quaternion's hold one in every row."""
+    """b11: columns that are named as a quaternion's hold one in every row, whose sign does not change on the way."""
 
     name, code, question, action = "quaternion_length", "b11", "quaternion", "warn"
     advice = "write the rotation as its columns are named, or name them as what they are"
@@ -43,7 +46,7 @@ class QuaternionLength(Detector):
     def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
         """One verdict per quaternion of state and action."""
         return tuple(
-            self._one(f"{kind} {name}", np.linalg.norm(values[:, list(columns)], axis=1))
+            self._one(f"{kind} {name}", values[:, list(columns)])
             for kind, names, values in (
                 ("state", episode.state_names, episode.state64),
                 ("action", episode.action_names, episode.action64),
@@ -51,8 +54,20 @@ class QuaternionLength(Detector):
             for name, columns in quaternions_of(tuple(names))
         )
 
-    def _one(self, subject: str, lengths: Floats) -> Verdict:
+    def _one(self, subject: str, quaternions: Floats) -> Verdict:
+        lengths = np.linalg.norm(quaternions, axis=1)
         off = np.flatnonzero(np.abs(lengths - 1) > LIMIT)
+        turned = np.flatnonzero((quaternions[1:] * quaternions[:-1]).sum(axis=1) < -OPPOSITE) + 1
+        if len(turned) and not len(off):
+            return self.verdict(
+                "contradicted",
+                f"before {len(turned)} of {len(lengths)} rows, the first is {turned[0]}",
+                subject=subject,
+                value=float(turned[0]),
+                n=len(lengths),
+                decided="quaternions that turn without jumps",
+                measured="the sign of all four numbers changes, which is the same rotation",
+            )
         rows = f"{len(off)} of {len(lengths)} rows, the first is {off[0]}: " if len(off) else ""
         return self.verdict(
             "contradicted" if len(off) else "confirmed",

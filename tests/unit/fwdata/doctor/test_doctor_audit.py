@@ -211,14 +211,15 @@ def seen(turn: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], wrist: bool = F
     return named([changed(e, thumbnails={"image": turn(e.thumbnails["image"])}) for e in episodes])
 
 
-def rotating(length: float = 1.0) -> list[EpisodeInput]:
-    """The clean set with a quaternion in its first columns, of that length in one episode."""
+def rotating(length: float = 1.0, moved: int = 0) -> list[EpisodeInput]:
+    """The clean set with a quaternion in its first columns, of that length, or with its numbers moved on, in one
+    episode."""
     found = []
     for number, episode in enumerate(clean_set()):
-        angle = 0.2 + np.cumsum(np.abs(np.diff(episode.state[:, 0], prepend=0.0)))
+        angle = 0.2 + 0.3 * np.tanh(np.cumsum(np.abs(np.diff(episode.state[:, 0], prepend=0.0))))
         state = episode.state.copy()
         state[:, :4] = np.stack([np.sin(angle), 0 * angle, 0 * angle, np.cos(angle)], axis=1)
-        state[:, :4] *= length if number == 3 else 1.0
+        state[:, :4] = np.roll(state[:, :4] * length, moved, axis=1) if number == 3 else state[:, :4]
         free = with_claims(episode, layout=None, action=None, grippers=(), arms=(), pairs=())
         names = ("qx", "qy", "qz", "qw", *episode.state_names[4:])
         found.append(changed(free, state=state, state_names=names))
@@ -267,6 +268,7 @@ CASES: dict[str, Case] = {
         "warn",
     ),
     "quaternion_length": Case(rotating, lambda: rotating(0.5), "warn"),
+    "quaternion_order": Case(rotating, lambda: rotating(moved=1), "warn"),
     "same_arms": Case(CLEAN, every(lambda e: changed(e, state=e.state[:, [*range(4), *range(4)]]), 1), "warn"),
     "row_rate": Case(CLEAN, every(lambda e: with_claims(e, rate=RateClaim(30.0, label=20.0))), "stop"),
     "camera_delay": Case(CLEAN, every(late), "stop"),
