@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from fwdata.doctor.caches import cache_findings
-from fwdata.doctor.conventions import beside_the_view
-from fwdata.doctor.examine import IMAGE_EPISODES, Examination, examine
+from fwdata.doctor.conventions import beside_the_view, not_verified
+from fwdata.doctor.examine import IMAGE_EPISODES, UNSETTLED, Examination, examine
 from fwdata.doctor.findings import ORDER, Checkup, CountedShare, DoctorFinding, listed
 from fwdata.doctor.remedies import Patient, flags_of, remedy
 from fwdata.evidence import sentences
-from fwdata.evidence.records import Severity
+from fwdata.evidence.records import DatasetVerdict, Severity
 from fwdata.pipeline.stored_episode import episode_input
 from fwdata.store.evidence import DatasetEvidence, read_evidence
 from fwdata.store.reader import Store
@@ -46,9 +47,11 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
     shown = spread(len(store.episodes), IMAGE_EPISODES)
     for episode in store.episodes:
         seen = episode_input(store, episode, episode.index in shown)
-        examination.add(examine(seen, episode.valid(), store.manifest), episode.split == "train")
+        said = [text for text in episode.details.metadata.warnings if UNSETTLED.search(text)]
+        examination.add(examine(seen, episode.valid(), store.manifest, said), episode.split == "train")
         advance(1)
-    found, silent = examination.findings()
+    found, _ = examination.findings()
+    verdicts = _with_recorded(examination.verdicts, record)
     found += [
         *_recorded(record, found, patient),
         *cache_findings(store),
@@ -61,9 +64,9 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
         len(store.episodes),
         examination.frames,
         in_order(found),
-        silent,
+        not_verified(verdicts),
         dict(examination.looked_at),
-        examination.verdicts,
+        verdicts,
     )
 
 
@@ -89,6 +92,22 @@ def _recorded(record: DatasetEvidence | None, found: Sequence[DoctorFinding], pa
         command = remedy(patient, verdict, verdict.episodes_for + verdict.against)
         again.append(beside_the_view(DoctorFinding.of_verdict(verdict, sentence, reason, command), patient))
     return again
+
+
+def _with_recorded(measured: Sequence[DatasetVerdict], record: DatasetEvidence | None) -> tuple[DatasetVerdict, ...]:
+    """The verdicts, and the conversion's where a store cannot tell: it keeps no quaternion and no camera pose."""
+    known = {(verdict.detector, verdict.subject): verdict for verdict in record.verdicts()} if record else {}
+    verdicts = []
+    for verdict in measured:
+        then = known.pop((verdict.detector, verdict.subject), verdict)
+        told = verdict.verdict == "no evidence" and then.verdict == "confirmed"
+        verdicts.append(_as_recorded(then) if told else verdict)
+    return (*verdicts, *(_as_recorded(verdict) for verdict in known.values()))
+
+
+def _as_recorded(verdict: DatasetVerdict) -> DatasetVerdict:
+    detail = f"{verdict.detail}; " if verdict.detail else ""
+    return replace(verdict, detail=f"{detail}measured on the recordings, when they were converted")
 
 
 def _left_out(store: Store, patient: Patient) -> list[DoctorFinding]:

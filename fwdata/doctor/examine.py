@@ -54,7 +54,7 @@ class ExaminedEpisode:
     cameras: tuple[str, ...] = ()
     """Cameras whose images were looked at."""
     warnings: tuple[str, ...] = ()
-    """What its converter warns about; empty for episodes of a store."""
+    """What its converter warns about; of a store's episodes, what it warned about that nothing settled."""
 
 
 def examine(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import r1lite_files as r1
 from fixtures import run_convert, stamps, toy_manifest, write_toy
 from old_stores import unpack
 from paths import DATA
@@ -20,6 +22,7 @@ from fwdata.doctor.findings import Checkup, DoctorFinding
 from fwdata.errors import StaleCache
 from fwdata.manifest import load_manifest
 from fwdata.store.change_view import change_view
+from fwdata.store.evidence import read_evidence
 
 ODD = {
     "v1-jpeg": {"camera_content"},
@@ -27,6 +30,10 @@ ODD = {
     "v2-video": {"camera_content", "duplicate_episodes"},
 }
 """What is odd about the fixture stores: one gradient for all cameras, texts that end in a number, copied episodes."""
+
+
+UNTOLD = r"no quaternion|no layout or camera pose"
+"""What a store alone does not tell."""
 
 
 def check(path: Path) -> Checkup:
@@ -62,6 +69,38 @@ def test_stores_of_earlier_versions_are_examined_and_left_as_they_are(name: str,
 def test_clean_recordings_are_silent(source: str, folder: str, tmp_path: Path) -> None:
     run_convert(DATA / folder, tmp_path / "o.zarr", load_manifest(source))
     assert check(tmp_path / "o.zarr").findings == ()
+
+
+def test_what_only_the_recordings_tell_is_taken_from_the_conversion(tmp_path: Path) -> None:
+    """A store keeps no quaternion and no camera pose, by which the conversion verified what was decided."""
+    for source, detectors in (("libero", {"rotation_form"}), ("robotwin", {"camera_quarter_turn", "camera_up_down"})):
+        run_convert(DATA / source, tmp_path / source, load_manifest(source))
+        store = fwdata.open(tmp_path / source)
+        recorded = read_evidence(store.files)
+        assert recorded is not None
+        told = {(v.detector, v.subject): v.verdict for v in recorded.verdicts()}
+        found = check_store(store)
+        assert {(v.detector, v.subject): v.verdict for v in found.verdicts} == told
+        again = [verdict for verdict in found.verdicts if "when they were converted" in verdict.detail]
+        assert detectors <= {verdict.detector for verdict in again if verdict.verdict == "confirmed"}
+        assert not re.findall(UNTOLD, " ".join(found.not_verified))
+    run_convert(DATA / "libero", tmp_path / "unmeasured", load_manifest("libero"), evidence=False)
+    assert re.findall(UNTOLD, " ".join(check(tmp_path / "unmeasured").not_verified)) == ["no quaternion"]
+
+
+@pytest.mark.parametrize(("skew", "severities"), [(0.19, ["warn"]), (0.0, [])])
+def test_what_a_conversion_warned_about_and_nothing_settled_is_found(
+    skew: float, severities: list[str], tmp_path: Path
+) -> None:
+    sent = r1.recording()
+    for topic in (r1.ARM["left"], r1.ARM_TARGET["left"]):
+        sent = r1.edit(sent, topic, lambda _, s: replace(s, stamp=s.stamp - round(skew * r1.SECOND)))
+    (tmp_path / "pick_cube").mkdir()
+    r1.McapWriter().write(tmp_path / "pick_cube/rec.mcap", sent)
+    run_convert(tmp_path / "pick_cube", tmp_path / "o.zarr", load_manifest("r1lite"))
+    found = [finding for finding in check(tmp_path / "o.zarr").findings if finding.detector == "conversion"]
+    assert [finding.severity for finding in found] == severities
+    assert all(f.command.endswith("--set clock=shift") and f.episodes == ("rec",) for f in found)
 
 
 def test_conventions_of_a_store_are_measured_again_from_its_names(tmp_path: Path) -> None:
