@@ -147,7 +147,7 @@ def quoted(word: object) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the closest known word, else the list of what is known."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5) or [n for n in names if n.lower() == word.lower()]
     if close:
         return f"; did you mean {close[0]!r}?"
     if len(names) > MAX_LISTED:

@@ -63,7 +63,7 @@ class WarningKind:
     def sentence(self) -> str:
         """One line: a single warning as it is, several with their count and two sources."""
         if self.count == 1:
-            return f"{self.examples[0]}: {self.text}" if self.examples else self.text
+            return with_source(self.examples[0], self.text) if self.examples else self.text
         more = ", .." if self.count > len(self.examples) else ""
         like = "" if self.same else ", and the like"
         return f"{self.count} recordings: {self.text}{like} ({', '.join(self.examples)}{more})"
@@ -71,6 +71,13 @@ class WarningKind:
     def to_json(self) -> WarningKindJson:
         """Plain JSON."""
         return {"text": self.text, "count": self.count, "examples": list(self.examples), "gravity": self.gravity}
+
+
+def with_source(source: str, text: str) -> str:
+    """`source: text`, or one of them where the other is empty or the text begins with the source."""
+    if not text or text.startswith(f"{source} "):
+        return text or source
+    return f"{source}: {text}"
 
 
 def group_warnings(items: Iterable[tuple[str, str]]) -> list[WarningKind]:

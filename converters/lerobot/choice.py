@@ -53,9 +53,11 @@ def choose(places: Sequence[DatasetFolder], options: Mapping[str, Any]) -> Manif
     try:
         return plain_manifest(infos, options, _true_rates(places, infos))
     except Apart as error:
+        _check_one_kind(places)
         root = places[0].folder.parent if len(places) > 1 else places[0].folder
         raise UsageError(f"{root}: {error}") from None
     except UsageError as error:
+        _check_one_kind(places)
         raise UsageError(
             f"{places[0].folder} is a LeRobot {infos[0].version} dataset of robot {infos[0].robot or 'unknown'!r} with "
             f"{infos[0].fps:g} fps that fits no published mapping, and {error}; copy "
@@ -63,6 +65,17 @@ def choose(places: Sequence[DatasetFolder], options: Mapping[str, Any]) -> Manif
             "--manifest, or give --state and --action here "
             f"({describe(infos[0])})"
         ) from None
+
+
+def _check_one_kind(places: Sequence[DatasetFolder]) -> None:
+    """UsageError where one dataset fits another manifest than the first, so that each is fine alone."""
+    kinds = [(place.folder, " or ".join(detect([place])) or "no published mapping") for place in places]
+    other = next((kind for kind in kinds if kind[1] != kinds[0][1]), None)
+    if other is not None:
+        raise UsageError(
+            f"{kinds[0][0]} fits {kinds[0][1]}, {other[0]} fits {other[1]}; a store holds datasets of one kind: "
+            "convert each to a store of its own"
+        )
 
 
 def why(manifest: Manifest, places: Sequence[DatasetFolder]) -> str:

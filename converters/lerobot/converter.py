@@ -209,7 +209,10 @@ class LerobotConverter:
             others = sorted({other for other in rates.values() if other != rate})
             beside = f" (others: {', '.join(f'{other:g}' for other in others)})" if others else ""
             if self.options.rate is not None:
-                raise UsageError(f"option rate is {self.options.rate:g}, manifest {name!r} has {hz:g} rows per second")
+                raise UsageError(
+                    f"option rate is {self.options.rate:g}, manifest {name!r} has {hz:g} rows per second; leave --rate "
+                    "out, or give a copy of the manifest with that fps.hz by --manifest"
+                )
             raise UsageError(
                 f"{(root / place).as_posix()}: meta/info.json says {rate:g} fps{beside}, manifest {name!r} {hz:g}; a "
                 "store has one rate: convert it alone with a manifest of that rate, or, where the label is wrong, add "

@@ -234,8 +234,8 @@ def _scaled(rows: Floats, names: Sequence[str], rules: GripperRules, warnings: l
         return rows
     if rules.top == 1 and values.max() > UNIT_SCALE_MAX:
         raise BadEpisode(
-            f"a gripper reaches {values.max():.4g}, the dataset's others stay on the scale 0 .. 1; "
-            "set option gripper_scale"
+            f"a gripper reaches {values.max():.4g}, expected 0 .. 1 as by --gripper-scale or the dataset's other "
+            "episodes; where all are 0 .. 100, give --gripper-scale 0-100, else leave this one out"
         )
     if rules.top == 100 and not (LIMITS[0] <= values.min() and values.max() <= LIMITS[1]):
         warnings.append(f"gripper values reach {values.min():.4g} .. {values.max():.4g}, expected 0 .. 100")
@@ -252,8 +252,8 @@ def _open_is_one(action: Floats, sign: Action) -> Floats:
     low = 0.0 if sign == "unit" else -1.0
     if last.min() < low - 0.25 or last.max() > 1.25:
         raise BadEpisode(
-            f"the gripper action reaches {last.min():.4g} .. {last.max():.4g}, the dataset's others {low:g} .. 1; "
-            "set option gripper_action"
+            f"the gripper action reaches {last.min():.4g} .. {last.max():.4g}, expected {low:g} .. 1 as by "
+            "--gripper-action or the dataset's other episodes; give the one that fits all, else leave this one out"
         )
     if sign == "unit":
         return action

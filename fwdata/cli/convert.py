@@ -24,7 +24,7 @@ from fwdata.console import (
 )
 from fwdata.errors import EXIT_QUARANTINED, UsageError, quoted
 from fwdata.store.locations import StoreUrl, parse_location
-from fwdata.warning_kinds import WarningKind, group_warnings
+from fwdata.warning_kinds import WarningKind, group_warnings, with_source
 
 if TYPE_CHECKING:
     from fwdata.api import LeftOut
@@ -232,6 +232,8 @@ def _accepted(given: list[str]) -> dict[str, str]:
     found = {}
     for item in given:
         name, _, reason = item.partition("=")
+        if not name.strip():
+            raise UsageError(f'--accept takes DETECTOR="why", found {item!r}')
         if not reason.strip():
             raise UsageError(f'--accept {item}: give a reason, --accept {name}="why the data are right as decided"')
         found[find_detector(name).name] = reason.strip()
@@ -269,7 +271,7 @@ def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:
     from fwdata.pipeline.estimate import dry_run
 
     plan = dry_run(request)
-    _say_kinds(group_warnings(plan.warnings))
+    _say_kinds(group_warnings(plan.warnings), plan.skipped)
     _say_left_out(plan.left_out)
     _list("would skip", list(plan.skipped))
     _list("changed", [(item.source, "; ".join(item.files)) for item in plan.changed])
@@ -302,7 +304,7 @@ def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:
 def _print_report(report: ConvertReport, as_json: bool) -> None:
     from fwdata.report.conversion import report_json, warning_kinds
 
-    _say_kinds(warning_kinds(report))
+    _say_kinds(warning_kinds(report), report.quarantined)
     _say_left_out(report.left_out)
     _list("quarantined", report.quarantined)
     _list("changed", [(item.source, "; ".join(item.files)) for item in report.changed])
@@ -330,8 +332,10 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
         print("  after you fix them, the same command with --retry-quarantined converts them")
 
 
-def _say_kinds(kinds: list[WarningKind]) -> None:
-    """One line for every kind of warning."""
+def _say_kinds(found: list[WarningKind], left_out: Sequence[tuple[str, str]]) -> None:
+    """One line for every kind of warning that is not the reason of a recording that is listed as left out."""
+    reasons = {reason for _, reason in left_out}
+    kinds = [kind for kind in found if kind.text not in reasons]
     for kind in kinds[:SHOWN]:
         warn(kind.sentence())
     if len(kinds) > SHOWN:
@@ -355,7 +359,7 @@ def _list(kind: str, items: list[tuple[str, str]]) -> None:
     if len(items) > SHOWN:
         lines = [found.sentence() for found in group_warnings(items)]
     else:
-        lines = [f"{source}: {reason}" if reason else source for source, reason in items]
+        lines = [with_source(source, reason) for source, reason in items]
     for line in lines[:SHOWN]:
         say(f"{kind}: {line}")
     if len(lines) > SHOWN:

@@ -293,7 +293,11 @@ def _sentence_of(error: Exception, source: str | None, known: Sequence[str]) -> 
     if name is None or source is None:
         return error
     if kind == "NoSuchOption":
-        return UsageError(f"fwdata convert {source} has no option {name}{did_you_mean(name, known)}")
+        from fwdata.pipeline.registry import sources_taking
+
+        others = " and ".join(sources_taking(name.lstrip("-").replace("-", "_")))
+        instead = f", it is one of source {others}" if others else did_you_mean(name, known)
+        return UsageError(f"fwdata convert {source} has no option {name}{instead}")
     return UsageError(f"{name} needs a value") if kind == "BadOptionUsage" else error
 
 

@@ -91,10 +91,11 @@ def _check_store(where: str) -> tuple[Checkup, Album]:
             raise
         from fwdata.pipeline.other_source import source_of
 
-        source = source_of(Path(where)) or "NAME"
-        raise StoreError(
-            f"{error}; for recordings, name their format: fwdata doctor {quoted(where)} --source {source}"
-        ) from None
+        source = source_of(Path(where))
+        command = f"fwdata doctor {quoted(where)} --source {source or 'NAME'}"
+        if source is None:
+            raise StoreError(f"{error}; for recordings, name their format: {command}") from None
+        raise StoreError(f"{where} holds recordings of source {source}, not a store; examine them: {command}") from None
     with progress_bar("examining", "episodes") as bar:
         bar.start(len(store.episodes))
         return check_store(store, bar.advance), StoredAlbum(store)
@@ -139,7 +140,8 @@ def _print(found: Checkup) -> None:
     for line in found.not_verified:
         say(line)
     for verdict in found.verdicts:
-        print(f"  evidence {verdict_line(verdict)}")
+        if verdict.tells:
+            print(f"  evidence {verdict_line(verdict)}")
     images = ", ".join(f"{name} of {count}" for name, count in found.looked_at.items())
     print(
         f"{found.where}: {found.episodes} episodes, {found.frames} frames examined"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from fwdata.console import emit_json, human_bytes, progress_bar, say
 from fwdata.errors import EXIT_DAMAGED, UsageError, quoted
+from fwdata.warning_kinds import with_source
 
 if TYPE_CHECKING:
     from fwdata.report.inspect_store import LatentsDescription, StoreDescription, TextDescription
@@ -97,7 +98,7 @@ def _print_description(store: str, found: StoreDescription) -> None:
     for origin in found["merged"]:
         print(f"  merged from {origin.store}: {origin.episodes} episodes, fingerprint {origin.fingerprint}")
     for key, value in found["decisions"].items():
-        if key != "per_episode":
+        if key not in ("per_episode", "warnings"):
             print(f"  decided {key}: {plain_decision(value)}")
     for key, counts in found["decided_per_episode"].items():
         if counts.keys() == {"min", "median", "max"}:
@@ -106,12 +107,22 @@ def _print_description(store: str, found: StoreDescription) -> None:
             plain = {"True": "yes", "False": "no", "None": "none"}
             text = "; ".join(f"{plain.get(value, value)} ({count})" for value, count in counts.items())
         print(f"  per episode, {key}: {text}")
-    for verdict in found["evidence"]:
-        reason = found["accepted"].get(verdict["detector"])
-        accepted = f"; accepted: {reason}" if reason and verdict["verdict"] in ("contradicted", "mixed") else ""
-        print(f"  evidence {line(DatasetVerdict.from_json(verdict))}{accepted}")
+    for verdict in map(DatasetVerdict.from_json, found["evidence"]):
+        reason = found["accepted"].get(verdict.detector)
+        accepted = f"; accepted: {reason}" if reason and verdict.verdict in ("contradicted", "mixed") else ""
+        if verdict.tells:
+            print(f"  evidence {line(verdict)}{accepted}")
     if not found["evidence"]:
         print("  evidence: no convention was measured (fwdata convert measures them)")
+    _print_warnings(found)
+
+
+def _print_warnings(found: StoreDescription) -> None:
+    """What the conversion warned about, and what it left out."""
+    reasons = {item["reason"] for item in found["quarantined"]}
+    for text in cast(list[str], found["decisions"].get("warnings", [])):
+        if text not in reasons:
+            print(f"  warning: {text}")
     for kind in found["warning_kinds"]:
         shown = ", ".join(kind["examples"]) + (", .." if kind["count"] > len(kind["examples"]) else "")
         print(f"  warning in {kind['count']} episodes: {kind['text']} ({shown})")
@@ -119,7 +130,7 @@ def _print_description(store: str, found: StoreDescription) -> None:
         shown = f" ({', '.join(left.examples)})" if left.examples else ""
         print(f"  left out, {left.count}: {left.reason}{shown}")
     for item in found["quarantined"]:
-        print(f"  quarantined {item['source']}: {item['reason']}")
+        print(f"  quarantined {with_source(item['source'], item['reason'])}")
 
 
 def plain_decision(value: Any) -> str:

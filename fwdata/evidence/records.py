@@ -337,6 +337,11 @@ class DatasetVerdict:
     episodes: tuple[str, ...] = ()
     """Ids of contradicting episodes, at most `MAX_LISTED`."""
 
+    @property
+    def tells(self) -> bool:
+        """Whether there is something to print: a decision, or what the data say without one."""
+        return bool(self.decided or self.measured)
+
     def to_json(self) -> DatasetVerdictJson:
         """The verdict as plain JSON, empty fields left out."""
         return cast(DatasetVerdictJson, compact(vars(self)))

@@ -19,7 +19,8 @@ def with_other_source[T](look: Callable[[], T], source: str, root: Path) -> T:
         if other is None:
             raise
         command = f"fwdata convert {other} {quoted(root)} --out STORE"
-        raise type(error)(f"{error}; source {other} reads it: {command}") from None
+        what = str(error).partition("; give ")[0]  # what else to give the source that was named would mislead
+        raise type(error)(f"{what}; source {other} reads it: {command}") from None
 
 
 def source_of(root: Path, but: str = "") -> str | None:

@@ -124,7 +124,7 @@ def check_output(request: ConvertRequest) -> Manifest | None:
     changed = differences(_source(converted), _source(request.manifest))
     if changed:
         before, now = converted.name, request.manifest.name
-        how = "from another source" if before == now else f"with manifest {before!r}, asked for {now!r}"
+        how = "with other settings" if before == now else f"with manifest {before!r}, asked for {now!r}"
         raise StaleCache(f"{out} was converted {how}: {listed(changed)}; choose another --out")
     return converted
 

@@ -62,6 +62,12 @@ def options_model(source: str) -> type[BaseModel] | None:
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
+def sources_taking(option: str) -> list[str]:
+    """The built-in sources that have an option of this name, sorted."""
+    models = {source: options_model(source) for source in sorted(built_in())}
+    return [source for source, model in models.items() if model is not None and option in model.model_fields]
+
+
 def filled_options(source: str, options: Mapping[str, Any]) -> dict[str, object]:
     """A manifest's options with the defaults of the converter's `Options` for those it does not state.
 

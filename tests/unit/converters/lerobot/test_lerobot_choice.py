@@ -196,6 +196,34 @@ def test_no_or_several_fitting_manifests_are_one_sentence(tmp_path, monkeypatch)
     assert "fits the manifests lerobot-r1lite and mine: add --manifest with one of them" in refusal(root)
 
 
+def test_why_a_backup_is_left_out_is_said_once(tmp_path, monkeypatch, capsys):
+    """By a dry run, the conversion and `inspect`; what was neither decided nor measured is no line either."""
+    write_dataset(tmp_path / "raw/pick", Recipe(version="v3.0"))
+    write_dataset(tmp_path / "raw/pick_old", Recipe())
+    raw, out = str(tmp_path / "raw"), str(tmp_path / "s.zarr")
+    convert = ["convert", "lerobot", raw, "--out", out, "--workers", "0"]
+    for command in ([*convert, "--dry-run"], convert, ["inspect", out]):
+        monkeypatch.setattr("sys.argv", ["fwdata", *command])
+        with pytest.raises(SystemExit):
+            main()
+        told = "".join(capsys.readouterr())
+        assert told.count("holds the same recordings as pick") == 1 and "pick_old: pick_old" not in told
+    assert "evidence" in told and "measured nothing" not in told and "decided warnings" not in told
+
+
+def test_datasets_of_two_kinds_are_named_with_what_each_fits(tmp_path):
+    """Each converts alone: neither the first one's features nor a mapping of one's own is the answer."""
+    for first, second in ("ab", "ba"):
+        root = tmp_path / first
+        write_dataset(root / first, Recipe(**LEROBOT))
+        plain = Recipe(fps=30, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT)
+        write_dataset(root / second, plain)
+        fits = {first: "lerobot-r1lite", second: "no published mapping"}
+        told = refusal(root)
+        assert f"{root / 'a'} fits {fits['a']}, {root / 'b'} fits {fits['b']}; a store holds datasets of one" in told
+        assert "copy" not in told
+
+
 def test_unreadable_datasets(tmp_path):
     root = write_dataset(tmp_path / "set", Recipe(**LEROBOT))
     (root / "meta/info.json").write_text("{")

@@ -163,7 +163,9 @@ def test_libero_gripper_that_does_not_tell(tmp_path):
     (episode,) = read_all(root, "lerobot-libero", gripper_action="signed")
     assert episode.action[:, 6].tolist() == [0, 0, 0, 0]
     write_dataset(tmp_path, libero(1, -1))
-    assert "reaches -1 .. 1, the dataset's others 0 .. 1" in reason(root, "lerobot-libero", gripper_action="unit")
+    assert "reaches -1 .. 1, expected 0 .. 1 as by --gripper-action" in reason(
+        root, "lerobot-libero", gripper_action="unit"
+    )
     (episode,) = read_all(root, "lerobot-libero", gripper_action="reversed")
     assert episode.action[:, 6].tolist() == [1, 1, 0, 0], "+1 opens"
     assert episode.metadata["gripper_action_recorded"] == "+1 open, -1 closed"

@@ -103,6 +103,12 @@ def test_what_a_conversion_warned_about_and_nothing_settled_is_found(
     assert all(f.command.endswith("--set clock=shift") and f.episodes == ("rec",) for f in found)
 
 
+def test_recordings_are_answered_with_the_command_that_examines_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(DATA / "robotwin")]) == 2
+    said = f"error: {DATA / 'robotwin'} holds recordings of source robotwin, not a store; examine them: fwdata doctor "
+    assert capsys.readouterr().err == f"{said}{DATA / 'robotwin'} --source robotwin\n"
+
+
 def test_conventions_of_a_store_are_measured_again_from_its_names(tmp_path: Path) -> None:
     run_convert(DATA / "robotwin", tmp_path / "o.zarr", load_manifest("robotwin"), evidence=False)
     from fwdata.pipeline.stored_episode import claims_of

@@ -146,7 +146,7 @@ def test_output_of_another_manifest_is_refused_with_the_difference(
     run_convert(raw, out, manifest)
     before = stamps(out)
     changed = manifest.model_copy(update={"options": {"prefix": "now "}})
-    with pytest.raises(StaleCache, match=r"another source: options\.prefix is '', asked for now ;") as caught:
+    with pytest.raises(StaleCache, match=r"with other settings: options\.prefix is '', asked for now ;") as caught:
         run_convert(raw, out, changed)
     assert caught.value.exit_code == 4
     other = changed.model_copy(update={"name": "other", "fps": Fps(hz=9), "units": dict.fromkeys("abcdefgh", "m")})

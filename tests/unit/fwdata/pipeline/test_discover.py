@@ -121,8 +121,11 @@ def test_recordings_of_another_source_are_named_with_the_command(tmp_path: Path,
         run_convert(raw, tmp_path / "s.zarr", manifest_for(source, None, {}, [raw]))
 
     raw, other = DATA / recordings, recordings.removesuffix("_v21")
-    with pytest.raises(UsageError, match=rf"; source {other} reads it: fwdata convert {other} {raw} --out STORE$"):
+    with pytest.raises(
+        UsageError, match=rf"; source {other} reads it: fwdata convert {other} {raw} --out STORE$"
+    ) as told:
         find()
+    assert "give" not in str(told.value), "what the named source wants would not help"
     raw = tmp_path
     with pytest.raises(UsageError) as error:
         find()
