@@ -289,10 +289,12 @@ def _skew_warning(skewed: Mapping[str, int], delays: Mapping[str, int], head: st
     largest = max(map(abs, skewed.values()))
     topic = next(name for name, late in skewed.items() if abs(late) >= SAME_CLOCK * largest)
     named = [topic, *(name for name in skewed if name != topic)]
-    ends = "corrected by it" if shifted else "option clock = shift corrects every such topic by its own median"
+    apart = (
+        "joints and images may be out of step by that; option clock = shift corrects every such topic by its own median"
+    )
     return (
         f"clock skew: the stamps of {_several(named)} lie {abs(skewed[topic]) / align.SECOND:.3f} s further "
         f"{'before' if skewed[topic] > 0 else 'after'} their log times than the head camera's (median delay "
-        f"{delays[topic] / 1e6:.0f} ms against {delays[head] / 1e6:.0f} ms); joints and images may be out of step by "
-        f"that; {ends}"
+        f"{delays[topic] / 1e6:.0f} ms against {delays[head] / 1e6:.0f} ms); "
+        f"{'corrected by it' if shifted else apart}"
     )

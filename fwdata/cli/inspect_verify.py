@@ -70,6 +70,8 @@ def _print_description(store: str, found: StoreDescription) -> None:
     size = "size unknown" if found["bytes"] is None else human_bytes(found["bytes"])
     print(f"{store}: {found['source']} store, layout {found['layout_version']}, {size}")
     print(f"  episodes {found['episodes']}, frames {found['frames']}, {found['fps']:.4g} Hz")
+    if not found["complete"]:
+        print("  not finished: the same `fwdata convert` converts the recordings that are missing")
     if found["converter"]["outdated"]:
         made = ", ".join(str(version) for version in found["converter"]["versions"])
         print(
@@ -79,6 +81,8 @@ def _print_description(store: str, found: StoreDescription) -> None:
     for task, count in found["tasks"].items():
         print(f"  task {task}: {count} {'episode' if count == 1 else 'episodes'}")
     for name, camera in found["cameras"].items():
+        if camera["encoding"] is None:
+            continue  # no episode yet
         several = len(found["decided_per_episode"][f"camera_sizes.{name}"]) > 1
         more = " and other sizes" if several else ""
         print(f"  camera {name}: {camera['height']}x{camera['width']}{more}, {camera['encoding']}")
@@ -106,7 +110,8 @@ def _print_description(store: str, found: StoreDescription) -> None:
         else:
             plain = {"True": "yes", "False": "no", "None": "none"}
             text = "; ".join(f"{plain.get(value, value)} ({count})" for value, count in counts.items())
-        print(f"  per episode, {key}: {text}")
+        if counts:
+            print(f"  per episode, {key}: {text}")
     for verdict in map(DatasetVerdict.from_json, found["evidence"]):
         reason = found["accepted"].get(verdict.detector)
         accepted = f"; accepted: {reason}" if reason and verdict.verdict in ("contradicted", "mixed") else ""

@@ -51,8 +51,9 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
         examination.add(examine(seen, episode.valid(), store.manifest, said), episode.split == "train")
         advance(1)
     found, _ = examination.findings()
-    verdicts = _with_recorded(examination.verdicts, record)
+    verdicts = _with_recorded(examination.verdicts, record) if examination.verdicts else ()
     found += [
+        *_unfinished(store, patient),
         *_recorded(record, found, patient),
         *cache_findings(store),
         *_left_out(store, patient),
@@ -108,6 +109,19 @@ def _with_recorded(measured: Sequence[DatasetVerdict], record: DatasetEvidence |
 def _as_recorded(verdict: DatasetVerdict) -> DatasetVerdict:
     detail = f"{verdict.detail}; " if verdict.detail else ""
     return replace(verdict, detail=f"{detail}measured on the recordings, when they were converted")
+
+
+def _unfinished(store: Store, patient: Patient) -> list[DoctorFinding]:
+    """Recordings that were planned and are not in the store, as their conversion was stopped, or runs still."""
+    there = {part.name for part in store.parts}
+    missing = [item.id for part in store.plan.parts if part.name not in there for item in part.episodes]
+    if not missing:
+        return []
+    sentence = f"{len(missing)} recordings are still to be converted: the conversion was stopped, or runs still"
+    command = patient.again()
+    return [
+        DoctorFinding("warn", "unfinished", sentence, "", float(len(missing)), listed(missing), len(missing), command)
+    ]
 
 
 def _left_out(store: Store, patient: Patient) -> list[DoctorFinding]:

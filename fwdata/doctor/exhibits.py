@@ -17,7 +17,7 @@ STRIP_FRAMES, STRIP_COLUMNS, STRIP_WIDTH = 8, 4, 160
 PANELS = 4
 SHARES, SHARE_NAME = 12, 44
 """Lines of a plot of counts, and letters of their names."""
-WITHOUT = re.compile(r"(latents|text|statistics|stitched)_|discovery|quarantined|unreadable|left_out")
+WITHOUT = re.compile(r"(latents|text|statistics|stitched)_|discovery|quarantined|unreadable|left_out|unfinished")
 """Findings without counts that the sentence says in full: there is nothing to draw."""
 
 _PAIR = re.compile(r"(\S+) repeats (\S+?)(?:,|$)")

@@ -58,16 +58,14 @@ class Patient:
             given = given[:at] + given[at + 2 :]
         return " ".join(["fwdata convert", self.source, self.raw, "--out NEW.zarr", *map(shlex.quote, given), *options])
 
+    def again(self, *options: str) -> str:
+        """The conversion that made the store, which continues it."""
+        out = f"--out {shlex.quote(self.where)}"
+        return " ".join(["fwdata convert", self.source, "RAW", out, *map(shlex.quote, self.given), *options])
+
     def retry(self) -> str:
         """A conversion to the same store that tries what was quarantined again."""
-        again = [
-            "fwdata convert",
-            self.source,
-            "RAW",
-            f"--out {shlex.quote(self.where)}",
-            *map(shlex.quote, self.given),
-        ]
-        return " ".join([*again, "--retry-quarantined"])
+        return self.again("--retry-quarantined")
 
     def view(self, *settings: str, accept: Sequence[str] = ()) -> str:
         """`fwdata view --set` on the store; for recordings after a conversion to a new one.

@@ -173,7 +173,11 @@ def describe(store: Store) -> StoreDescription:
         "tasks": dict(sorted(Counter(e.task for p in store.parts for e in p.record.episodes).items())),
         "cameras": {name: _camera(store, name) for name in store.cameras},
         "stitch_layout": store.stitch_layout,
-        "stitched": {"height": height, "width": width, "materialised": not pending_stitches(store)},
+        "stitched": {
+            "height": height,
+            "width": width,
+            "materialised": bool(store.parts) and not pending_stitches(store),
+        },
         "state_names": list(store.state_names),
         "action_names": list(store.action_names),
         "latents": [_latents(store, r) for r in find_caches(store.files, "latents", LatentCacheRecord).values()],
@@ -245,7 +249,11 @@ def _converter(store: Store) -> ConverterInfo:
         installed = converter_version(store.source)
     except (UsageError, ImportError):
         installed = None
-    return {"versions": made, "installed": installed, "outdated": installed is not None and made[:1] < [installed]}
+    return {
+        "versions": made,
+        "installed": installed,
+        "outdated": installed is not None and bool(made) and made[0] < installed,
+    }
 
 
 def _camera(store: Store, name: str) -> CameraDescription:

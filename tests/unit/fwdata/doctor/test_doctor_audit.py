@@ -336,6 +336,7 @@ CHECKS: dict[str, tuple[str, str, str]] = {
     "text_incomplete": ("stores", "test_incomplete_caches", "stores"),
     "quarantined": ("stores", "test_quarantined_recordings_are_counted_by_reason", "stores"),
     "left_out": ("audit", "test_what_discovery_left_out_and_several_robots_are_found", "stores"),
+    "unfinished": ("stores", "test_a_conversion_that_was_stopped_is_said", "stores"),
     "embodiments": ("audit", "test_what_discovery_left_out_and_several_robots_are_found", "stores"),
     "unreadable": ("recordings", "test_planted_faults_are_found_before_anything_is_converted", "recordings"),
     "discovery": ("audit", "test_what_discovery_says_is_found", "recordings"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,28 @@ def test_clean_recordings_are_silent(source: str, folder: str, tmp_path: Path) -
     assert check(tmp_path / "o.zarr").findings == ()
 
 
+@pytest.mark.parametrize("lost", ["p00001", "p0000*"])
+def test_a_conversion_that_was_stopped_is_said(
+    lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the checkup and by `inspect`, which says nothing of what no episode tells yet; the command continues it."""
+    raw, path = write_toy(tmp_path / "raw", {"a": [40, 41], "b": [42]}), tmp_path / "o.zarr"
+    run_convert(raw, path, toy_manifest(monkeypatch))
+    assert "unfinished" not in by_detector(check(path)) and main(["inspect", str(path)]) == 0
+    assert "not finished" not in capsys.readouterr().out
+    for part in (path / "parts").glob(lost):
+        shutil.rmtree(part)
+    found = by_detector(check(path))["unfinished"]
+    assert found.severity == "warn" and found.count == (1 if lost == "p00001" else 3)
+    assert found.command == f"fwdata convert toy RAW --out {path}"
+    assert main(["inspect", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "not finished: the same `fwdata convert`" in told
+    assert "None" not in told and "made by version" not in told and "materialised" not in told
+    if lost != "p00001":
+        assert not check(path).verdicts and not check(path).not_verified
+
+
 def test_what_only_the_recordings_tell_is_taken_from_the_conversion(tmp_path: Path) -> None:
     """A store keeps no quaternion and no camera pose, by which the conversion verified what was decided."""
     for source, detectors in (("libero", {"rotation_form"}), ("robotwin", {"camera_quarter_turn", "camera_up_down"})):
@@ -101,6 +124,10 @@ def test_what_a_conversion_warned_about_and_nothing_settled_is_found(
     found = [finding for finding in check(tmp_path / "o.zarr").findings if finding.detector == "conversion"]
     assert [finding.severity for finding in found] == severities
     assert all(f.command.endswith("--set clock=shift") and f.episodes == ("rec",) for f in found)
+    manifest = load_manifest("r1lite")
+    shift = manifest.model_copy(update={"options": {**manifest.options, "clock": "shift"}})
+    run_convert(tmp_path / "pick_cube", tmp_path / "shifted.zarr", shift)
+    assert "conversion" not in by_detector(check(tmp_path / "shifted.zarr")), "it is settled then"
 
 
 def test_recordings_are_answered_with_the_command_that_examines_them(capsys: pytest.CaptureFixture[str]) -> None:
