@@ -2,6 +2,7 @@
 
 Environment: FAKE_POISON=episode,frame makes that frame's latents NaN; FAKE_KILL=moment,folder ends the process with
 SIGKILL at a moment of that checkpoint folder's save; FAKE_STOP=step,rank sends SIGTERM to one process in that step;
+FAKE_HOLD=step goes no further than that step until the process is asked to stop;
 FAKE_SLOW=seconds,folder is a disk that takes so long for every tensor of that checkpoint folder.
 """
 
@@ -93,6 +94,20 @@ def stop_in(step: int, rank: int) -> None:
     Trainer._train_step = patched
 
 
+def hold_at(step: int) -> None:
+    """After so many steps, wait to be asked to stop."""
+    train_step = Trainer._train_step
+
+    def patched(self, loaded, stop):
+        if self.step < step:
+            return train_step(self, loaded, stop)
+        while not stop():
+            time.sleep(0.05)
+        return False
+
+    Trainer._train_step = patched
+
+
 def slow_disk(seconds: float, folder: str) -> None:
     """Every tensor of that checkpoint takes so long to write."""
     write = tensors.write_block
@@ -113,6 +128,8 @@ if __name__ == "__main__":
         kill_at(*os.environ["FAKE_KILL"].split(","))
     if "FAKE_SLOW" in os.environ:
         slow_disk(float(os.environ["FAKE_SLOW"].split(",")[0]), os.environ["FAKE_SLOW"].split(",")[1])
+    if "FAKE_HOLD" in os.environ:
+        hold_at(int(os.environ["FAKE_HOLD"]))
     if "FAKE_STOP" in os.environ:
         stop_in(*map(int, os.environ["FAKE_STOP"].split(",")))
     fwdata.open = lambda location: store
