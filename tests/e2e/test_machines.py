@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures import PLUGINS, tree, write_toy
@@ -47,15 +48,34 @@ main()
 """
 
 
-def environment() -> dict[str, str]:
+HOLDING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {plugins!r})
+from toy import *
+from toy import Converter as Toy
+
+class Converter(Toy):
+    \"\"\"The toy format; recordings of units of one store are read when a file is there.\"\"\"
+
+    def read(self, root, ref):
+        while list(Path({store!r}).glob(".jobs/*/*.lease")) and not Path({go!r}).exists():
+            time.sleep(0.02)
+        return super().read(root, ref)
+"""
+
+
+def environment(plugins: Path = PLUGINS) -> dict[str, str]:
     path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "tests" / "support"))
-    return {**os.environ, "FWDATA_PLUGINS": str(PLUGINS), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "FWDATA_PLUGINS": str(plugins), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def start(*command: object, program: tuple[str, ...] = (sys.executable, "-m", "fwdata")) -> subprocess.Popen[str]:
+def start(
+    *command: object, program: tuple[str, ...] = (sys.executable, "-m", "fwdata"), plugins: Path = PLUGINS
+) -> subprocess.Popen[str]:
     """program: how `fwdata` is started."""
     arguments, pipe = [*program, *map(str, command)], subprocess.PIPE
-    return subprocess.Popen(arguments, env=environment(), stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+    return subprocess.Popen(arguments, env=environment(plugins), stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
 
 
 def done(process: subprocess.Popen[str]) -> str:
@@ -64,7 +84,7 @@ def done(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def run(*command: object, **how: tuple[str, ...]) -> str:
+def run(*command: object, **how: Any) -> str:
     return done(start(*command, **how))
 
 
@@ -122,9 +142,9 @@ def more(store: Path) -> list[list[object]]:
     return [["stitch", store], ["encode-text", store, "--encoder", "tiny"]]
 
 
-def commands(raw: Path, store: Path) -> list[list[object]]:
+def commands(raw: Path, store: Path, source: str = "toy") -> list[list[object]]:
     return [
-        ["convert", "toy", raw, "--out", store, "--workers", 1],
+        ["convert", source, raw, "--out", store, "--workers", 1],
         ["encode-latents", store, "--vae", "tiny", "--stride", 2, "--workers", 1],
     ]
 
@@ -155,23 +175,27 @@ def test_four_shards_at_once_one_killed_and_run_again(tmp_path: Path, warm: Warm
 
 
 @pytest.mark.slow
-def test_two_nodes_of_a_ray_cluster_one_killed_half_way(tmp_path: Path) -> None:
+def test_two_nodes_of_a_ray_cluster_one_killed_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    for name, value in environment().items():
-        os.environ[name] = value
     raw, one, many = write_toy(tmp_path / "raw", RAW), tmp_path / "one.zarr", tmp_path / "many.zarr"
+    plugins, go = tmp_path / "plugins", tmp_path / "go"
+    plugins.mkdir()
+    (plugins / "held.py").write_text(HOLDING.format(plugins=str(PLUGINS), store=str(many), go=str(go)))
+    (plugins / "held.yaml").write_text((PLUGINS / "toy.yaml").read_text().replace("toy", "held"))
+    for name, value in environment(plugins).items():
+        monkeypatch.setenv(name, value)
     small = {"object_store_memory": 80 << 20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
     try:
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
         raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
         working: list[int] = []
-        pairs = zip([*commands(raw, one), *more(one)], [*commands(raw, many), *more(many)], strict=True)
+        pairs = zip(*([*commands(raw, store, "held"), *more(store)] for store in (one, many)), strict=True)
         for number, (alone, spread) in enumerate(pairs):
-            run(*alone)
-            driver = start(*spread, "--json", "--engine", "ray", "--address", cluster.address)
+            run(*alone, plugins=plugins)
+            driver = start(*spread, "--json", "--engine", "ray", "--address", cluster.address, plugins=plugins)
             if number == 0:
                 wait_for(lambda ran=driver: busy(many, raylets, working) or ran.poll() is not None)
                 assert driver.poll() is None, driver.communicate()
@@ -180,6 +204,7 @@ def test_two_nodes_of_a_ray_cluster_one_killed_half_way(tmp_path: Path) -> None:
                 for pid in workers:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+                go.touch()  # no unit was complete before
             report = json.loads(done(driver))  # nothing but one document on stdout
             assert report["shard"]["left"] == 0 and not report["shard"]["failed"]
             assert tree(many) == tree(one)
