@@ -123,8 +123,9 @@ def measure(
 
 
 def _ask(client: PolicyClient, number: int, totals: _Totals, stop: threading.Event) -> None:
+    """Ask until `stop` is set, and once however short that is."""
     scenes = observations(client.metadata, 1000 * number)
-    while not stop.is_set():
+    while totals.requests == 0 or not stop.is_set():
         began = time.perf_counter()
         try:
             client.infer(scenes[totals.requests % len(scenes)])
