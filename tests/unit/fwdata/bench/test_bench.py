@@ -83,7 +83,7 @@ def test_the_same_frames_are_counted_on_both_sides(tmp_path: Path) -> None:
     assert row["frames"] == 96 and row["floor_share"] > 0
     assert row["two_worker_ratio"] == pytest.approx(found.whole[0].wall / found.whole[1].wall, abs=1e-3)
     assert row["two_worker_limit"] > 0
-    assert 0.1 < row["startup_seconds"] < 60 and row["startup_cpu_seconds"] > 0.1
+    assert min(row["startup_seconds"], row["startup_cpu_seconds"]) > 0.1
     assert row["peak_memory"] == max(w.peak_memory for w in found.whole)
     assert 0.5 < row["bytes_ratio"] < 1.5 and row["bytes"]["store"] == found.store_bytes > 0
 
