@@ -193,6 +193,7 @@ SINGLE = {
     "unit_within",
     "quaternion_length",
     "quaternion_order",
+    "still_columns",
 }
 """Detectors of faults in the recording of single episodes."""
 

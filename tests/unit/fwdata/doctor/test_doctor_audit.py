@@ -226,6 +226,13 @@ def rotating(length: float = 1.0, moved: int = 0) -> list[EpisodeInput]:
     return found
 
 
+def stuck(episode: EpisodeInput) -> EpisodeInput:
+    """The episode with a joint that was not read."""
+    state = episode.state.copy()
+    state[:, 1] = state[0, 1]
+    return changed(episode, state=state)
+
+
 def said(text: str) -> Callable[[EpisodeInput], EpisodeInput]:
     """The episode with another instruction."""
     return lambda e: changed(e, instruction=text)
@@ -269,6 +276,7 @@ CASES: dict[str, Case] = {
     ),
     "quaternion_length": Case(rotating, lambda: rotating(0.5), "warn"),
     "quaternion_order": Case(rotating, lambda: rotating(moved=1), "warn"),
+    "still_columns": Case(CLEAN, every(stuck, 1), "warn"),
     "same_arms": Case(CLEAN, every(lambda e: changed(e, state=e.state[:, [*range(4), *range(4)]]), 1), "warn"),
     "row_rate": Case(CLEAN, every(lambda e: with_claims(e, rate=RateClaim(30.0, label=20.0))), "stop"),
     "camera_delay": Case(CLEAN, every(late), "stop"),

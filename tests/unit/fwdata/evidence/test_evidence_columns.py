@@ -179,3 +179,35 @@ def test_changes_in_some_episodes_warn_where_the_motion_is_smooth_and_verdicts_w
     for found in (pooled("action_meaning", episodes)[""], find_detector("action_meaning").pool(kept)[0]):
         assert (found.verdict, found.action, found.measured) == ("mixed", "warn", "changes (delta)")
         assert (found.against, found.episodes) == (2, ("episode_0", "episode_1"))
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("kind", ["state", "action"])
+def test_a_column_that_stands_still_while_its_other_half_moves_is_found(kind: str, named: bool) -> None:
+    clean = [plain(two_arms(seed, images=False), named) for seed in range(8)]
+    assert not pooled("still_columns", clean)[""].against
+
+    def held(episode: EpisodeInput, column: int = 1) -> EpisodeInput:
+        rows = getattr(episode, kind).copy()
+        rows[:, column] = rows[0, column]
+        return changed(episode, **{kind: rows})
+
+    odd = [held(e) if n in (2, 5) else e for n, e in enumerate(clean)]
+    found = pooled("still_columns", odd)[""]
+    assert (found.action, found.against) == ("warn", 2)
+    assert found.detail.startswith(f"{kind} {getattr(clean[0], f'{kind}_names')[1]} is ")
+    assert " in every row, " in found.detail and found.detail.endswith(" far")
+    assert pooled("still_columns", [held(e) for e in clean])[""].action == "note"  # so the robot is
+    resting = [held(e) for e in clean]
+    for number, episode in enumerate(resting):
+        other = episode.state.copy() if kind == "action" else episode.action.copy()
+        other[:, 1] = other[0, 1]
+        resting[number] = changed(episode, **{"state" if kind == "action" else "action": other})
+    assert not any(v.against for v in pooled("still_columns", resting).values())
+
+
+def test_an_open_gripper_that_wanders_beside_its_resting_command_is_no_still_column() -> None:
+    episode = two_arms(0, images=False)
+    state, action = episode.state.copy(), episode.action.copy()
+    state[:, 3], action[:, 3] = 98 + np.random.default_rng(0).random(len(state)), 100
+    assert told("still_columns", changed(episode, state=state, action=action))[""].verdict == "confirmed"
