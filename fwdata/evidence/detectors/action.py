@@ -26,10 +26,17 @@ CLEARLY, CLOSELY, FEWEST, SURE = 0.15, 0.97, 2, 0.8
 motion fits the other one by 0.9 too), the episodes of either that make a data set mixed, and the share that must tell:
 columns that have nothing to do with each other rarely do."""
 
+ALONE, BESIDE = 0.3, 4
+"""By how much one meaning must fit a single episode better than that of the others, at least so many."""
+
 type Meaning = ActionMeaning | Literal["copy", "past"]
 
 EXACT: tuple[Meaning, ...] = ("copy", "next_state", "past")
 """Meanings that differences show, without any correlation."""
+
+
+type _Told = tuple[str, Verdict, str]
+"""(episode id, its verdict, the meaning in words)."""
 
 
 class ActionFit(NamedTuple):
@@ -224,9 +231,9 @@ class ActionMeaningDetector(Detector):
         sure = [each for each in told if each[2] in WORDS.values()]  # kept verdicts have these words as their detail
         changes = [each for each in sure if each[2] == WORDS["delta"]]
         targets = [each for each in sure if each[2] != WORDS["delta"]]
-        if min(len(changes), len(targets)) < FEWEST or len(sure) < SURE * len(episodes):
-            return found
         fewer, more = sorted((changes, targets), key=len)
+        if len(sure) < SURE * len(episodes) or (len(fewer) < FEWEST and not _is_alone(fewer, more)):
+            return found
         return (
             DatasetVerdict(
                 self.name,
@@ -241,6 +248,12 @@ class ActionMeaningDetector(Detector):
                 episodes=tuple(each[0] for each in fewer[:MAX_LISTED]),
             ),
         )
+
+
+def _is_alone(fewer: Sequence[_Told], more: Sequence[_Told]) -> bool:
+    """Whether one episode fits another meaning than all others do by far."""
+    odd = [abs(verdict.value or 0.0) for _, verdict, _ in fewer]
+    return len(odd) == 1 and odd[0] >= ALONE and len(more) >= BESIDE
 
 
 def _is_sure(found: ActionFit) -> bool:

@@ -38,6 +38,9 @@ TIGHT = 2.5
 PERCENT = (50.0, 200.0)
 """Ratio of grippers of 0 .. 100 to those of 0 .. 1."""
 
+FULL, EXACT, WHOLE = (100.0, 255.0, 1000.0), 1e-3, 5
+"""What grippers go to instead of 1, how near to it, and of how many episodes one alone is enough, whatever its name."""
+
 FEW_ROWS = 20
 """Rows below which a column's ends tell nothing."""
 
@@ -121,9 +124,15 @@ def _sides(subject: str, found: Sequence[Size]) -> tuple[list[Size], list[Size]]
         return apart(found, SIZE_RATIO)
     sides = apart(found, REACH_RATIO)
     ratio = sides[1][0][1] / sides[0][-1][1] if sides[0] else 0.0
-    least = 1 if "gripper" in subject.lower() and PERCENT[0] <= ratio <= PERCENT[1] else 2
+    named = "gripper" in subject.lower() and PERCENT[0] <= ratio <= PERCENT[1]
+    least = 1 if named or (len(found) >= WHOLE and any(_whole(sides, full) for full in FULL)) else 2
     alike = all(len(side) >= least and side[-1][1] <= TIGHT * side[0][1] for side in sides)
     return sides if alike else ([], [])
+
+
+def _whole(sides: tuple[list[Size], list[Size]], full: float) -> bool:
+    """Whether columns go from exactly 0 to 1 on one side, and as far as another scale of grippers on the other."""
+    return all(abs(value / top - 1) <= EXACT for side, top in zip(sides, (1.0, full), strict=True) for _, value in side)
 
 
 def apart(found: Sequence[Size], ratio: float) -> tuple[list[Size], list[Size]]:

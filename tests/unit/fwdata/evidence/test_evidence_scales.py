@@ -72,7 +72,16 @@ def test_one_gripper_episode_on_the_other_scale_is_enough_where_names_say_grippe
     alone = [*clean_set()[:7], scaled(clean_set()[7], GRIPPERS, 100)]
     found = {v.subject for v in pooled("one_scale", alone).values() if v.verdict == "contradicted"}
     assert found == {f"{k} {s}_gripper" for k in ("state", "action") for s in ("left", "right")}
-    assert all(v.verdict == "confirmed" for v in pooled("one_scale", [unnamed(e) for e in alone]).values())
+    near = [*clean_set()[:7], scaled(clean_set()[7], GRIPPERS, 90)]
+    assert all(v.verdict == "confirmed" for v in pooled("one_scale", [unnamed(e) for e in near]).values())
+
+
+@pytest.mark.parametrize("full", [100, 255])
+def test_one_episode_that_goes_to_another_full_scale_is_enough_without_names(full: float) -> None:
+    alone = [unnamed(e) for e in (*clean_set()[:7], scaled(clean_set()[7], GRIPPERS, full))]
+    found = [v for v in pooled("one_scale", alone).values() if v.verdict == "contradicted"]
+    assert {v.episodes for v in found} == {("episode_7",)}
+    assert {v.subject for v in found} >= {"action state_3", "action state_7"}
 
 
 def test_episodes_beside_others_in_a_larger_unit_are_no_duplicates() -> None:
