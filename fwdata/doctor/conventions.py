@@ -45,7 +45,18 @@ def convention_findings(
             command = patient.looking(verdict.detector)
         sentence = _sentence(verdict, verdicts)
         found.append(beside_the_view(DoctorFinding.of_verdict(verdict, sentence, reason, command), patient))
-    return found
+    return _kept_together(found)
+
+
+def _kept_together(found: Sequence[DoctorFinding]) -> list[DoctorFinding]:
+    """The findings; a command that keeps what stops keeps all of that kind, each of which would stop it alone."""
+    kept = [finding for finding in found if finding.severity == "stop" and _keeping(finding) in finding.command]
+    every = " ".join(dict.fromkeys(map(_keeping, kept)))
+    return [replace(f, command=f.command.replace(_keeping(f), every)) if f in kept else f for f in found]
+
+
+def _keeping(finding: DoctorFinding) -> str:
+    return f"--accept {finding.detector}=WHY"
 
 
 def beside_the_view(finding: DoctorFinding, patient: Patient) -> DoctorFinding:

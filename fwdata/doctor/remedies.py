@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict
 from fwdata.evidence.registry import find_detector
+from fwdata.evidence.sentences import OWN_COLUMNS
 from fwdata.images.layouts import nearest_size
 from fwdata.manifest import IMAGE_STEP, Manifest, load_manifest, manifest_names
 from fwdata.pipeline.registry import filled_options
@@ -53,7 +54,8 @@ class Patient:
     def convert(self, *options: str) -> str:
         """`fwdata convert` of the recordings with further options."""
         given = self.given
-        if any(option.startswith("--manifest") for option in options) and "--manifest" in given:
+        other = any(option.startswith(("--manifest", OWN_COLUMNS)) for option in options)
+        if other and "--manifest" in given:
             at = given.index("--manifest")
             given = given[:at] + given[at + 2 :]
         return " ".join(["fwdata convert", self.source, self.raw, "--out NEW.zarr", *map(shlex.quote, given), *options])

@@ -18,6 +18,9 @@ _UP_DOWN, _SIDEWAYS, _QUARTER_TURN = (
     ("camera_left_right", "wrist_left_right"),
     "camera_quarter_turn",
 )
+OWN_COLUMNS = "--state "
+"""How an option begins that takes a dataset's columns as it names them, which a named manifest would not."""
+
 DIRECTIONS = (*_UP_DOWN, *_SIDEWAYS)
 """Detectors of the two directions of an image."""
 
@@ -112,7 +115,9 @@ def agreement(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> 
     option = option_for(verdict, options)
     if not option:
         return find_detector(verdict.detector).advice
-    return f"{option} would agree" if option.startswith("--") else f"`{option}` in a manifest (--manifest) would agree"
+    if not option.startswith("--"):
+        return f"`{option}` in a manifest (--manifest) would agree"
+    return f"{option}{' without --manifest' * option.startswith(OWN_COLUMNS)} would agree"
 
 
 def unmeasured(verdict: Verdict | DatasetVerdict, verdicts: Iterable[Verdict | DatasetVerdict]) -> str:

@@ -18,6 +18,7 @@ from fwdata.doctor.rows import largest_shift
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict
+from fwdata.evidence.sentences import agreement
 from fwdata.manifest import Manifest, Normalisation, load_manifest
 
 type Change = Callable[[EpisodeInput], EpisodeInput]
@@ -240,6 +241,24 @@ def test_a_camera_that_the_view_leaves_out_is_a_note_and_of_all_cameras_none_is_
     both = [stop, replace(stop, subject="wrist")]
     for finding in convention_findings(both, replace(stored, cameras=("head", "wrist")), 8, {}, {}):
         assert finding.severity == "stop" and "--accept camera_delay=WHY  # keeps it as it is; to" in finding.command
+
+
+def test_what_only_accept_keeps_is_accepted_together() -> None:
+    """One alone would be stopped by the other; what an option mends has a command of its own."""
+    verdicts = [
+        DatasetVerdict(name, "contradicted", against=8, action="stop", episodes=("a",))
+        for name in ("state_delay", "camera_delay", "action_meaning", "row_rate")
+    ]
+    patient = Patient("raw", "lerobot", False, given=("--manifest", "lerobot-libero"))
+    options = {"action_meaning": "--state state"}
+    every = convention_findings(verdicts, patient, 8, options, {"row_rate": "the clock is known to be slow"})
+    found = {finding.detector: finding.command for finding in every}
+    both = "--manifest lerobot-libero --accept state_delay=WHY --accept camera_delay=WHY  # keeps it"
+    assert both in found["state_delay"] and both in found["camera_delay"] and not found["row_rate"]
+    assert found["action_meaning"] == "fwdata convert lerobot raw --out NEW.zarr --state state"
+    assert agreement(verdicts[2], options) == "--state state without --manifest would agree"
+    [alone] = convention_findings(verdicts[:1], patient, 8, {}, {})
+    assert alone.command.count("--accept") == 1
 
 
 def test_commands_on_a_store_give_its_manifest_again() -> None:
