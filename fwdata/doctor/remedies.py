@@ -196,6 +196,7 @@ SINGLE = {
     "quaternion_length",
     "quaternion_order",
     "still_columns",
+    "step_size",
 }
 """Detectors of faults in the recording of single episodes."""
 

@@ -123,6 +123,21 @@ def pooled(name: str, episodes: Sequence[EpisodeInput]) -> dict[str, DatasetVerd
     return {verdict.subject: verdict for verdict in detector.pool(measured)}
 
 
+def driven(seed: int, every: int = 1) -> EpisodeInput:
+    """Arms of a simulator that a planner drives at one top speed, now one joint and now another; of every so many rows
+    one is there."""
+    episode, rng = two_arms(seed, images=False), np.random.default_rng(seed)
+    ways = rng.uniform(-1, 1, (8, 8))
+    ways /= np.abs(ways).max(axis=1, keepdims=True)
+    speeds = np.repeat(ways * rng.uniform(0.95, 1.0, (8, 1)), 15, axis=0)
+    ramps = np.minimum(1.0, np.minimum(np.arange(15), np.arange(15)[::-1]) / 4)
+    state = np.cumsum(0.04 * speeds * np.tile(ramps, 8)[:, None], axis=0).astype(np.float32)
+    action = np.concatenate([state[1:], state[-1:]])
+    cut = {"state": state[::every], "action": action[::every], "timestamp_s": np.arange(len(state[::every])) / HZ}
+    free = with_claims(changed(episode, **cut), grippers=(), simulated=True)
+    return replace(free, id=f"episode_{seed}")
+
+
 def begun(seed: int, wobble: float = 0.0, *, home: bool = False, exchanged: bool = False) -> EpisodeInput:
     """Arms that leave one start pose, as in a simulator, up to `wobble` rad off it. home: of other angles for every
     joint; exchanged: of which the first two of the right arm have changed places."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from evidence_episodes import backwards, begun, changed, with_claims
+from evidence_episodes import backwards, begun, changed, driven, with_claims
+from evidence_episodes import pooled as pooled_by
 
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure, pool
@@ -48,3 +49,21 @@ def test_nothing_is_said_of_one_recording_or_of_other_layouts() -> None:
     assert pooled([backwards(begun(0))])[""].verdict == "no evidence"
     others = [with_claims(backwards(begun(seed)), one_start=False) for seed in range(3)]
     assert pooled(others) == {}
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_recordings_with_every_second_row_left_out_are_found_by_their_top_speed(every: int) -> None:
+    clean = [driven(seed) for seed in range(12)]
+    assert pooled_by("step_size", clean)[""].verdict == "confirmed"
+    found = pooled_by("step_size", [driven(seed, every if seed in (3, 7) else 1) for seed in range(12)])[""]
+    assert (found.action, found.against) == ("warn", 2)
+    assert sorted(found.episodes) == ["episode_3", "episode_7"] and " times as large in episode_" in found.detail
+
+
+def test_speeds_of_real_robots_and_of_few_recordings_tell_nothing() -> None:
+    real = [with_claims(driven(seed, 1 + (seed == 3)), simulated=False) for seed in range(12)]
+    uneven = [changed(driven(seed), state=driven(seed).state * (1 + seed / 12)) for seed in range(12)]
+    few = [driven(seed, 1 + (seed == 3)) for seed in range(6)]
+    half = [driven(seed, 1 + seed % 2) for seed in range(12)]
+    for episodes in (real, uneven, few, half):
+        assert not pooled_by("step_size", episodes)
