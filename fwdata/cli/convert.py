@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fwdata.cli.converter_options import OptionsCommand, chosen_options, parse_options
+from fwdata.cli.converter_options import OptionsCommand, chosen_options, parse_options, with_flags
 from fwdata.cli.inspect_verify import plain_decision
 from fwdata.cli.spread_options import AddressOption, EngineOption, ShardOption, finish, shard_json, spread_of
 from fwdata.console import (
@@ -337,7 +337,7 @@ def _say_kinds(found: list[WarningKind], left_out: Sequence[tuple[str, str]]) ->
     reasons = {reason for _, reason in left_out}
     kinds = [kind for kind in found if kind.text not in reasons]
     for kind in kinds[:SHOWN]:
-        warn(kind.sentence())
+        warn(with_flags(kind.sentence()))
     if len(kinds) > SHOWN:
         say(f"warning: {len(kinds) - SHOWN} more kinds, in --json")
 
@@ -347,7 +347,7 @@ def _say_left_out(left_out: Sequence[LeftOut]) -> None:
     for left in left_out:
         more = ", .." if left.count > len(left.examples) else ""
         shown = f": {', '.join(left.examples)}{more}" if left.examples else ""
-        text = f"left out, {left.count}: {left.reason}{shown}"
+        text = with_flags(f"left out, {left.count}: {left.reason}{shown}")
         if left.asked:
             say(text)
         else:
@@ -361,6 +361,6 @@ def _list(kind: str, items: list[tuple[str, str]]) -> None:
     else:
         lines = [with_source(source, reason) for source, reason in items]
     for line in lines[:SHOWN]:
-        say(f"{kind}: {line}")
+        say(f"{kind}: {with_flags(line)}")
     if len(lines) > SHOWN:
         say(f"{kind}: {len(lines) - SHOWN} more kinds")

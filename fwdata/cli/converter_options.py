@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,6 +300,32 @@ def _sentence_of(error: Exception, source: str | None, known: Sequence[str]) -> 
         instead = f", it is one of source {others}" if others else did_you_mean(name, known)
         return UsageError(f"fwdata convert {source} has no option {name}{instead}")
     return UsageError(f"{name} needs a value") if kind == "BadOptionUsage" else error
+
+
+_NAMED = re.compile(
+    r"\b(?P<set>set )?option (?P<name>[a-z_]+)(?: (?:=|(?(set)to|=)) (?P<value>[\w-]+))?(?: \(--[a-z-]+ TEXT\))?"
+)
+"""An option as converters name it in what they say: "option clock = shift", "set option clock to shift"."""
+_PAIR = re.compile(r"\boptions (?P<name>[a-z_]+) and (?P<other>[a-z_]+)\b")
+
+
+def with_flags(text: str) -> str:
+    """What a converter says, with the flags of the command line in the place of its options: `--clock shift`."""
+    if "option" not in text:
+        return text
+    from fwdata.pipeline.registry import sources_taking
+
+    def flag(found: re.Match[str]) -> str:
+        if not sources_taking(found["name"]):
+            return found[0]  # "an option that takes them", or of a converter that declares none
+        asked, value = "give " if found["set"] else "", f" {found['value']}" if found["value"] else ""
+        return f"{asked}--{spelt(found['name'])}{value}"
+
+    def flags(found: re.Match[str]) -> str:
+        known = sources_taking(found["name"]) and sources_taking(found["other"])
+        return f"--{spelt(found['name'])} and --{spelt(found['other'])}" if known else found[0]
+
+    return _PAIR.sub(flags, _NAMED.sub(flag, text))
 
 
 def _example(model: type[BaseModel] | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwdata.cli.converter_options import parse_options
+from fwdata.cli.converter_options import parse_options, with_flags
 from fwdata.console import default_workers, emit_json, progress_bar, say
 from fwdata.errors import StoreError, UsageError, quoted
 
@@ -157,7 +157,7 @@ def _print_group(group: FindingGroup) -> None:
     number = f"{len(group.findings)} findings" if len(group.findings) > 1 else "1 finding"
     print(f"{group.severity} {group.detector}: {number}{episodes}")
     for finding in group.findings[:EXAMPLES]:
-        print(f"  {finding.sentence}")
+        print(f"  {with_flags(finding.sentence)}")
         if finding.episodes:
             more = f", .. ({finding.count} in all)" if finding.count > EXAMPLES else ""
             print(f"    episodes: {', '.join(finding.episodes[:EXAMPLES])}{more}")

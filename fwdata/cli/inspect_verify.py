@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from fwdata.cli.converter_options import with_flags
 from fwdata.console import emit_json, human_bytes, progress_bar, say
 from fwdata.errors import EXIT_DAMAGED, UsageError, quoted
 from fwdata.warning_kinds import with_source
@@ -127,15 +128,15 @@ def _print_warnings(found: StoreDescription) -> None:
     reasons = {item["reason"] for item in found["quarantined"]}
     for text in cast(list[str], found["decisions"].get("warnings", [])):
         if text not in reasons:
-            print(f"  warning: {text}")
+            print(f"  warning: {with_flags(text)}")
     for kind in found["warning_kinds"]:
         shown = ", ".join(kind["examples"]) + (", .." if kind["count"] > len(kind["examples"]) else "")
-        print(f"  warning in {kind['count']} episodes: {kind['text']} ({shown})")
+        print(f"  warning in {kind['count']} episodes: {with_flags(kind['text'])} ({shown})")
     for left in found["left_out"]:
         shown = f" ({', '.join(left.examples)})" if left.examples else ""
-        print(f"  left out, {left.count}: {left.reason}{shown}")
+        print(f"  left out, {left.count}: {with_flags(left.reason)}{shown}")
     for item in found["quarantined"]:
-        print(f"  quarantined {with_source(item['source'], item['reason'])}")
+        print(f"  quarantined {with_flags(with_source(item['source'], item['reason']))}")
 
 
 def plain_decision(value: Any) -> str:
