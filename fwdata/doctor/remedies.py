@@ -13,6 +13,7 @@ from fwdata.evidence.records import MAX_LISTED, DatasetVerdict
 from fwdata.evidence.registry import find_detector
 from fwdata.evidence.sentences import OWN_COLUMNS
 from fwdata.images.layouts import nearest_size
+from fwdata.install import library_command
 from fwdata.manifest import IMAGE_STEP, Manifest, load_manifest, manifest_names
 from fwdata.pipeline.registry import filled_options
 
@@ -176,6 +177,8 @@ def command_in(text: str, where: str = "") -> str:
     if found is None:
         return ""
     command = found.group().strip()
+    if command.startswith("pip install "):
+        return library_command(command.removeprefix("pip install "))
     if not where:
         return command
     return _BEGINS.sub(lambda begun: f"git -C {where} " if begun[1] else f"find {where} ", command)

@@ -10,6 +10,7 @@ from fwdata.api import Skipped
 from fwdata.doctor.checkup import left_out_finding
 from fwdata.doctor.remedies import Patient, remedy
 from fwdata.evidence.records import DatasetVerdict
+from fwdata.install import library_command
 
 
 def test_two_kinds_of_episodes_are_converted_apart() -> None:
@@ -48,7 +49,7 @@ def test_copies_are_left_out_however_many_they_are() -> None:
         ("incomplete download: 2 of 9 files are missing; fetch them: hf download OWNER/NAME --repo-type dataset "
          "--local-dir raw", "hf download OWNER/NAME --repo-type dataset --local-dir raw"),
         ("packed by HDF5 filter 32001 (blosc), which is not installed; pip install hdf5plugin, or set HDF5_PLUGIN_PATH",
-         "pip install hdf5plugin"),
+         library_command("hdf5plugin")),
         ("action row 0 is no state; option actions = recorded keeps such targets as they are",
          "fwdata convert robotwin raw --out NEW.zarr --set actions=recorded"),
         ("a.mp4 contradicts the colours of head_camera; if it was rewritten, --colour rgb reads it as the video",
