@@ -200,6 +200,7 @@ SINGLE = {
     "quaternion_order",
     "still_columns",
     "step_size",
+    "held_rows",
 }
 """Detectors of faults in the recording of single episodes."""
 

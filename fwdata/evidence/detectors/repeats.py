@@ -1,13 +1,16 @@
-"""Stretches of rows that an episode holds twice (h9)."""
+"""Stretches of rows that an episode holds twice (h9), and a state that is held for two rows each (h15)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.records import Verdict
+from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 
 LEAST = 8
 """Distinct rows in a row that must be there again, exactly and at one distance: no robot moves so twice."""
@@ -66,4 +69,43 @@ def longest_repeat(values: NDArray[np.float32], prints: NDArray[np.uint32]) -> t
     return start, start - int(changed[first - back]), end - start + 1
 
 
-DETECTORS = (RepeatedRows(),)
+HELD, NEW, MOST = 0.9, 0.3, 0.5
+"""Share of every second row that is the one before, share of the rows between that are not (the robot rests in the
+others), and share of the episodes from which on a set is as its robot was: one that answers at half the rate."""
+
+OWN_ROWS = "a new state in every row of a moving robot"
+
+
+class HeldRows(Detector):
+    """h15: the state is not that of the row before in every second row of some episodes."""
+
+    name, code, question, action = "held_rows", "h15", "every row is its own", "warn"
+    advice = "record the episodes at the rate of the others, or leave them out (--exclude)"
+    word = "expected"
+    min_rows = 20
+
+    def measure(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
+        """One verdict."""
+        same = ~np.asarray(episode.columns.steps[: episode.state.shape[1]].any(axis=0))
+        shares = [float(same[first::2].mean()) for first in (0, 1)]
+        held = max(shares) >= HELD and min(shares) <= 1 - NEW
+        return (
+            self.verdict(
+                "contradicted" if held else "confirmed",
+                f"{int(same.sum())} of {len(same)} rows are the one before" if held else "",
+                value=round(max(shares), 4),
+                n=len(same),
+                decided=OWN_ROWS,
+                measured="every second row of the state is the one before" if held else OWN_ROWS,
+            ),
+        )
+
+    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
+        """By agreement; what most episodes have is only recorded."""
+        return tuple(
+            replace(found, action="note") if found.against > MOST * (found.against + found.episodes_for) else found
+            for found in super().pool(episodes)
+        )
+
+
+DETECTORS = (RepeatedRows(), HeldRows())

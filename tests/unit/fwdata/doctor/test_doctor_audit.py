@@ -283,6 +283,7 @@ CASES: dict[str, Case] = {
         lambda: [driven(seed, 1 + (seed == 4)) for seed in range(9)],
         "warn",
     ),
+    "held_rows": Case(CLEAN, every(lambda e: changed(e, state=e.state[np.arange(120) // 2 * 2]), 1), "warn"),
     "same_arms": Case(CLEAN, every(lambda e: changed(e, state=e.state[:, [*range(4), *range(4)]]), 1), "warn"),
     "row_rate": Case(CLEAN, every(lambda e: with_claims(e, rate=RateClaim(30.0, label=20.0))), "stop"),
     "camera_delay": Case(CLEAN, every(late), "stop"),

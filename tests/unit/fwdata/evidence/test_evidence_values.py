@@ -159,3 +159,17 @@ def test_names_of_the_other_side_keep_their_case() -> None:
         "waist",
     ]
     assert [is_left(name) for name in ("kLeftElbow", "right", "left_to_right", "waist")] == [True, False, False, False]
+
+
+def test_a_state_that_is_held_for_two_rows_each_is_found_in_some_episodes() -> None:
+    def held(episode: EpisodeInput) -> EpisodeInput:
+        return changed(episode, state=episode.state[np.arange(120) // 2 * 2])
+
+    clean = clean_set()
+    assert not pooled("held_rows", clean)[""].against
+    found = pooled("held_rows", [held(e) if n in (2, 5) else e for n, e in enumerate(clean)])[""]
+    assert (found.action, found.episodes) == ("warn", ("episode_2", "episode_5"))
+    assert found.detail == "60 of 119 rows are the one before"
+    assert pooled("held_rows", [held(e) for e in clean])[""].action == "note"  # so the robot answers
+    still = changed(clean[0], state=np.repeat(clean[0].state[:1], 120, axis=0))
+    assert told("held_rows", still)[""].verdict == "confirmed"
