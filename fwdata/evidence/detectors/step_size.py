@@ -10,7 +10,7 @@ import numpy as np
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
-from fwdata.evidence.signals import CONSTANT, middle
+from fwdata.evidence.signals import CONSTANT, middle, percentile
 
 OTHERS, MOST = 6, 1 / 3
 """Episodes of a group that the others are compared with, and share of them that may be exceptions."""
@@ -45,7 +45,7 @@ class StepSize(Detector):
             return ()
         found = (("", LARGEST), ("usual", USUAL))
         return tuple(
-            self.verdict("confirmed", "", subject=subject, value=float(np.percentile(moving, share)), n=len(moving))
+            self.verdict("confirmed", "", subject=subject, value=float(percentile(moving, share)), n=len(moving))
             for subject, share in found
         )
 
