@@ -309,3 +309,8 @@ def grasping(seed: int, turned: bool = False, held: float = 0.3, **claims: Any) 
         action[:, column], state[:, column] = (1 - command, 1 - opened) if turned else (command, opened)
     grippers = tuple(replace(claim, full=1.0) for claim in episode.claims.grippers)
     return with_claims(changed(episode, state=state, action=action), grippers=grippers, **claims)
+
+
+def with_camera(episode: EpisodeInput, name: str, images: NDArray[np.uint8]) -> EpisodeInput:
+    """The episode with other images of one camera."""
+    return changed(episode, thumbnails={**episode.thumbnails, name: images})
