@@ -313,16 +313,16 @@ def with_flags(text: str) -> str:
     """What a converter says, with the flags of the command line in the place of its options: `--clock shift`."""
     if "option" not in text:
         return text
-    from fwdata.pipeline.registry import sources_taking
+    from fwdata.pipeline.registry import is_option
 
     def flag(found: re.Match[str]) -> str:
-        if not sources_taking(found["name"]):
+        if not is_option(found["name"]):
             return found[0]  # "an option that takes them", or of a converter that declares none
         asked, value = "give " if found["set"] else "", f" {found['value']}" if found["value"] else ""
         return f"{asked}--{spelt(found['name'])}{value}"
 
     def flags(found: re.Match[str]) -> str:
-        known = sources_taking(found["name"]) and sources_taking(found["other"])
+        known = is_option(found["name"]) and is_option(found["other"])
         return f"--{spelt(found['name'])} and --{spelt(found['other'])}" if known else found[0]
 
     return _PAIR.sub(flags, _NAMED.sub(flag, text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -66,6 +67,19 @@ def sources_taking(option: str) -> list[str]:
     """The built-in sources that have an option of this name, sorted."""
     models = {source: options_model(source) for source in sorted(built_in())}
     return [source for source, model in models.items() if model is not None and option in model.model_fields]
+
+
+def is_option(name: str) -> bool:
+    """Whether a built-in source has an option of this name. Those imported are asked first, the others up to one that
+    has it; a source whose extra is not installed is passed over."""
+    for source in sorted(built_in(), key=lambda source: (f"converters.{source}" not in sys.modules, source)):
+        try:
+            model = options_model(source)
+        except ImportError:
+            continue
+        if model is not None and name in model.model_fields:
+            return True
+    return False
 
 
 def filled_options(source: str, options: Mapping[str, Any]) -> dict[str, object]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
+from pydantic import BaseModel
 
 from fwdata.cli.converter_options import with_flags
+from fwdata.pipeline import registry
 
 
 @pytest.mark.parametrize(
@@ -27,3 +32,24 @@ def test_options_are_shown_as_flags(said: str, shown: str) -> None:
 )
 def test_words_that_are_no_option_of_a_source_stay(said: str) -> None:
     assert with_flags(said) == said
+
+
+def test_an_option_of_the_source_in_use_loads_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "converters"]:
+        monkeypatch.delitem(sys.modules, name)
+    importlib.import_module("converters.robotwin")
+    assert with_flags("option embodiment names it") == "--embodiment names it"
+    assert not {f"converters.{name}" for name in ("lerobot", "libero", "r1lite")} & sys.modules.keys()
+
+
+def test_a_source_whose_extra_is_not_installed_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = registry.options_model
+
+    def options_model(source: str) -> type[BaseModel] | None:
+        if source == "r1lite":
+            raise ModuleNotFoundError("No module named 'lz4'", name="lz4")
+        return real(source)
+
+    monkeypatch.setattr(registry, "options_model", options_model)
+    assert with_flags("option clock = shift") == "option clock = shift"
+    assert with_flags("option embodiment names it") == "--embodiment names it"
