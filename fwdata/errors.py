@@ -3,6 +3,7 @@
     FwdataError            1   unexpected
     ├── UsageError         2   wrong option, path or input folder
     │   ├── ManifestError  2   unknown or wrong key in a manifest or recipe
+    │   ├── Contradicted   2   recordings that contradict what was decided about them
     │   └── MissingLibrary 2   a library of an extra that is not installed
     ├── BadEpisode         3   one recording cannot be converted; it is quarantined, the others go on
     ├── StoreError         2   a store, cache or episode that is absent, foreign or newer than this version
@@ -20,7 +21,7 @@ import contextlib
 import difflib
 import logging
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from fwdata.install import install_command as install_command
 from fwdata.install import upgrade_command as upgrade_command
@@ -50,6 +51,15 @@ class UsageError(FwdataError, ValueError):
 
 class ManifestError(UsageError):
     """A manifest or recipe with an unknown key or a wrong value."""
+
+
+class Contradicted(UsageError):
+    """Recordings that contradict what was decided about them."""
+
+    def __init__(self, message: str, warnings: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.warnings = tuple(warnings)
+        """What discovery warns about them, which may explain it; the command prints it before the error."""
 
 
 EXTRAS = {

@@ -96,7 +96,8 @@ def doubts(manifest: Manifest, places: Sequence[DatasetFolder]) -> list[str]:
             for name, reason in near_misses(places).items()
         ]
     reason = broken_promise(manifest, places)
-    return [f"manifest {manifest.name} was named, but {reason}"] if reason else []
+    other = "leave --manifest out to convert them with the manifest that fits"
+    return [f"manifest {manifest.name} was named, but {reason}; {other}"] if reason else []
 
 
 def check_together(places: Sequence[DatasetFolder], manifest: Manifest, options: Mapping[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ from fwdata.console import (
     say,
     warn,
 )
-from fwdata.errors import EXIT_QUARANTINED, UsageError, quoted
+from fwdata.errors import EXIT_QUARANTINED, Contradicted, UsageError, quoted
 from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.warning_kinds import WarningKind, group_warnings, with_source
 
@@ -204,10 +205,20 @@ def _say_unstitched(manifest: Manifest, out: object) -> None:
         )
 
 
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Print what discovery warned about before the sentence for recordings that contradict what was decided."""
+    try:
+        yield
+    except Contradicted as error:
+        _say_kinds(group_warnings(("", text) for text in error.warnings), ())
+        raise
+
+
 def _converted(request: ConvertRequest, pool: WorkerPool) -> ConvertReport:
     from fwdata.pipeline.run import convert as run
 
-    with progress_bar("converting", "episodes") as bar:
+    with _explained(), progress_bar("converting", "episodes") as bar:
         return run(
             request,
             lambda plan: bar.start(sum(len(part.recordings) for part in plan.pending) + plan.again),
@@ -270,7 +281,8 @@ def _say_evidence(verdicts: tuple[DatasetVerdict, ...], accepted: Mapping[str, s
 def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:
     from fwdata.pipeline.estimate import dry_run
 
-    plan = dry_run(request)
+    with _explained():
+        plan = dry_run(request)
     _say_kinds(group_warnings(plan.warnings), plan.skipped)
     _say_left_out(plan.left_out)
     _list("would skip", list(plan.skipped))

@@ -140,7 +140,8 @@ def _look(request: ConvertRequest, plan: ConversionPlan, pool: WorkerPool) -> Fi
     looking = looks(request) or not (request.evidence or request.out.exists())
     everything = plan.found.recordings
     first = [recording for recording, _ in first_recordings(everything)]
-    look = look_first(request, dry_recordings(everything), pool, len(plan.parts), first=first) if looking else None
+    parts, warned = len(plan.parts), plan.found.warnings
+    look = look_first(request, dry_recordings(everything), pool, parts, (), first, warned) if looking else None
     look = look or look_at_more(request, plan, pool, dry=True)
     unread = next((outcome for outcome in look.outcomes if outcome.reason), None) if look else None
     if unread is not None and request.on_error == "fail":

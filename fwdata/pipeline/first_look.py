@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fwdata.errors import UsageError
+from fwdata.errors import Contradicted
 from fwdata.evidence.detectors.column_units import ColumnUnits
 from fwdata.evidence.measure import pool as pool_verdicts
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
@@ -60,13 +60,14 @@ def look_first(
     parts: int,
     beside: Sequence[EpisodeMeasurement] = (),
     first: Sequence[RootedRecording] = (),
+    warned: Sequence[str] = (),
 ) -> FirstLook:
     """Measure the first recordings; those that cannot be read are left to the conversion.
 
     parts: those that all recordings will come to: a small set is read by one process, as converting it takes no more.
     beside: traces of episodes that are stored already, which the recordings are compared with. first: those of them by
-    which the conversion is to judge whether it leaves others out, one by one; () for all. UsageError, with nothing
-    written, when the data contradict a decision that is not accepted.
+    which the conversion is to judge whether it leaves others out, one by one; () for all. Contradicted, with nothing
+    written and with `warned`, what discovery warns about, when the data contradict a decision that is not accepted.
     """
     losses = RetryThenLeaveOut(
         lambda task: f"measuring {task[1][0][0].source}",
@@ -86,7 +87,7 @@ def look_first(
     look = FirstLook(len(measured), seen, pool_verdicts([*beside, *kept]), options, tuple(outcomes))
     why = refusal(look.verdicts, request.accept, options)
     if why is not None:
-        raise UsageError(f"{request.where()}: {why}")
+        raise Contradicted(f"{request.where()}: {why}", warned)
     return look
 
 
@@ -116,8 +117,8 @@ def look_at_more(
 ) -> FirstLook | None:
     """Measure the first of the recordings that a finished store is to take in, their images too; None without any.
 
-    dry: those that a dry run looks at. UsageError as of `look_first`, before the store is touched. A store that is not
-    finished was looked at before.
+    dry: those that a dry run looks at. Contradicted as of `look_first`, before the store is touched. A store that is
+    not finished was looked at before.
     """
     record = read_evidence(LocalFiles(request.out)) if request.evidence and not request.spread.shared else None
     pending = [recording for part in plan.pending for recording in part.recordings]
@@ -125,7 +126,8 @@ def look_at_more(
         return None
     accepted = {**record.accepted(), **request.accept}
     chosen = dry_recordings(pending) if dry else first_recordings(pending, thorough=True)
-    return look_first(replace(request, accept=accepted), chosen, pool, len(plan.pending), _stored_sizes(request.out))
+    sizes, warned = _stored_sizes(request.out), plan.found.warnings
+    return look_first(replace(request, accept=accepted), chosen, pool, len(plan.pending), sizes, warned=warned)
 
 
 def _stored_sizes(out: Path) -> list[EpisodeMeasurement]:
@@ -150,21 +152,29 @@ def looks(request: ConvertRequest) -> bool:
     return request.evidence and not begun
 
 
-def refuse_late(request: ConvertRequest, accepted: Mapping[str, str], options: Mapping[str, str], drop: bool) -> None:
-    """UsageError when all episodes together contradict a decision that the first ones could not. Lock held.
+def refuse_late(
+    request: ConvertRequest,
+    accepted: Mapping[str, str],
+    options: Mapping[str, str],
+    drop: bool,
+    warned: Sequence[str],
+) -> None:
+    """Contradicted when all episodes together contradict a decision that the first ones could not. Lock held.
 
     options: as of `FirstLook`. drop: remove the store, which this run began and whose images were not looked at before.
+    warned: what discovery warns about.
     """
     record = read_evidence(LocalFiles(request.out))
     why = refusal(record.verdicts(), accepted, options) if record else None
     if why is None:
         return
     if not drop:
-        raise UsageError(
-            f"{request.where()}: {why}; {request.out} holds what was converted: settle this before training on it"
+        raise Contradicted(
+            f"{request.where()}: {why}; {request.out} holds what was converted: settle this before training on it",
+            warned,
         )
     _drop(request.out)
-    raise UsageError(f"{request.where()}: {why}; nothing was kept of this conversion")
+    raise Contradicted(f"{request.where()}: {why}; nothing was kept of this conversion", warned)
 
 
 DROPPED = ".dropped.tmp"
@@ -190,17 +200,19 @@ def forget_dropped(out: Path) -> None:
 class Outliers:
     """Counts recordings that evidence left out; too many of them stop the conversion."""
 
-    def __init__(self, recordings: int) -> None:
+    def __init__(self, recordings: int, warned: Sequence[str] = ()) -> None:
+        self._warned = warned
         self._most = max(1.0, MAX_OUTLIERS * recordings)
         self._recordings = recordings
         self._reasons: list[str] = []
 
     def add(self, outcomes: tuple[RecordingOutcome, ...]) -> None:
-        """Count a finished part. UsageError when more than a tenth, and at least two, are left out."""
+        """Count a finished part. Contradicted when more than a tenth, and at least two, are left out."""
         self._reasons += [f"{o.source}: {o.reason}" for o in outcomes if o.reason.startswith(REFUSED)]
         if len(self._reasons) > self._most:
-            raise UsageError(
+            raise Contradicted(
                 f"{len(self._reasons)} of {self._recordings} recordings are left out because "
                 f"{self._reasons[0]}; what is written is safe: convert the others to a store of their own, or accept "
-                "the contradiction and run again with --retry-quarantined"
+                "the contradiction and run again with --retry-quarantined",
+                self._warned,
             )

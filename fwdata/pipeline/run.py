@@ -160,7 +160,7 @@ def _first_look(request: ConvertRequest, found: CombinedDiscovery, pool: WorkerP
     if not looks(request):
         return None
     parts = number_of_parts(request, found.recordings)
-    return look_first(request, first_recordings(found.recordings), pool, parts)
+    return look_first(request, first_recordings(found.recordings), pool, parts, warned=found.warnings)
 
 
 def _check_verdicts(request: ConvertRequest, pending: Collection[str]) -> None:
@@ -235,7 +235,8 @@ def _settle(
     if job is None:
         end_handing_over(request.out)
     options = {name: option for m in measured.values() for name, option in m.options.items()}
-    refuse_late(request, gate.accepted, options, drop=made_here and look is not None and not look.images)
+    drop = made_here and look is not None and not look.images
+    refuse_late(request, gate.accepted, options, drop, plan.found.warnings)
 
 
 def _changes(
@@ -340,7 +341,8 @@ def _convert_parts(
     losses = part_losses(request.out)
     _ensure_shared_groups(request)
     tasks = [(request, part, dict(losses.reasons)) for part in plan.pending]
-    outliers, new = Outliers(sum(len(part.recordings) for part in plan.pending)), dict[str, RecordingOutcome]()
+    count, new = sum(len(part.recordings) for part in plan.pending), dict[str, RecordingOutcome]()
+    outliers = Outliers(count, plan.found.warnings)
     for outcomes in pool.run(convert_part, tasks, _Progress(on_episode), losses, _first_file, takes=_names):
         outliers.add(outcomes)
         new |= {outcome.source: outcome for outcome in outcomes}

@@ -74,7 +74,8 @@ def convert_units(
     local = WorkerPool(request.workers, request.memory)
     with unit_pool(request.spread, local, supervised=inner, retry=losses) as pool:
         results, report = units.run(request.spread, pool, on_report, losses())
-    outliers, new = Outliers(sum(len(part.recordings) for part in plan.parts)), dict[str, RecordingOutcome]()
+    count, new = sum(len(part.recordings) for part in plan.parts), dict[str, RecordingOutcome]()
+    outliers = Outliers(count, plan.found.warnings)
     for outcomes in results:
         outliers.add(outcomes)
         new |= {outcome.source: outcome for outcome in outcomes}

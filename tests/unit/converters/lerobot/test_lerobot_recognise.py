@@ -111,6 +111,17 @@ def test_a_franka_of_ones_own_is_not_libero(tmp_path, state, action, part, fps):
     assert "the features fit manifest lerobot-libero as well, which is not taken" in told and part in told
     named = [w for w in converter("lerobot-libero", gripper_action="recorded").discover(own).warnings if part in w]
     assert named and named[0].startswith("manifest lerobot-libero was named, but ")
+    assert named[0].endswith("; leave --manifest out to convert them with the manifest that fits")
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_what_explains_that_evidence_stops_a_named_manifest_is_printed(tmp_path, run, dry):
+    widths = put(6, lambda rows: np.linspace(0.02, 0.08, len(rows)))
+    own, out = write_dataset(tmp_path / "own", changed(LIBERO, action=widths)), tmp_path / "o.zarr"
+    ran = run("convert", "lerobot", own, "--out", out, "--manifest", "lerobot-libero", "--workers", 0, *dry)
+    ran.refused(2, "gripper scale", "--accept gripper_scale=")
+    first = ran.err.splitlines()[0]
+    assert first.startswith("warning: manifest lerobot-libero was named, but ") and "leave --manifest out" in first
 
 
 def exported(folder: Path, fps: float, label: int) -> None:
