@@ -18,9 +18,10 @@ from converters.lerobot.meta import Dataset, EpisodeMeta
 from converters.lerobot.own_exports import counted_frames
 from converters.lerobot.parquet import Span
 from converters.lerobot.second_decoder import decord_blocks
+from converters.lerobot.shared_frames import Cut, cut_of
 from converters.lerobot.shared_video import assign_shared
 from converters.lerobot.surplus import Surplus, assign_alone, assign_surplus
-from converters.lerobot.timelines import ADVICE, Timeline, timeline
+from converters.lerobot.timelines import ADVICE, timeline
 from converters.lerobot.values import Floats
 from fwdata.api import Camera, EncodedCamera, Json, RawCamera, VideoCamera
 from fwdata.errors import BadEpisode
@@ -140,8 +141,8 @@ def _open_video(
         left = f"{len(found.times)} frames are left for the {entry.length} rows of the episode"
         raise BadEpisode(f"{place.file} {found.tears[0].words}; {left}; {ADVICE}")
     elif len(found.times) > entry.length:
-        before, after = (_beside(dataset, entry.index + step, key) for step in (-1, 1))
-        chosen = assign_surplus(found, place.file, entry.length, fps, extra_frames, before, after, seconds)
+        beside = partial(_cut_at, dataset, entry.index, key)
+        chosen = assign_surplus(found, place.file, entry.length, fps, extra_frames, beside, seconds)
     else:
         chosen = assign_alone(found, place.file, entry.length, fps, seconds)
     video.check_whole(found, place.file, chosen.ranks)
@@ -162,16 +163,13 @@ def _open_video(
     return RawCamera(frames, found.height, found.width), told
 
 
-def _beside(dataset: Dataset, index: int, key: str) -> Timeline | None:
-    """The video of a neighbouring episode, where it can be read."""
-    entry = dataset.episodes.get(index)
+def _cut_at(dataset: Dataset, index: int, key: str, step: int) -> Cut | None:
+    """The video of an episode or, `step` places on, of a neighbour; None where it cannot be read."""
+    entry = dataset.episodes.get(index + step)
     place = entry.videos.get(key) if entry else None
-    if place is None:
+    if entry is None or place is None:
         return None
-    try:
-        return timeline(dataset.path(place.file), place.file)
-    except BadEpisode:
-        return None
+    return cut_of(dataset.path(place.file), place.file, entry.length)
 
 
 def _declared_size(info: Info, key: str) -> tuple[int, int] | None:

@@ -2,7 +2,8 @@
 
 Episodes that were cut out of a longer video without encoding it again begin at the keyframe before their first row:
 the surplus is at the start, and it is the end of the episode before. Dropping the frames behind the last row, as
-tolerant readers do, shows every row some frames late. So nothing is dropped unless the files say where.
+tolerant readers do, shows every row some frames late. A cut that includes its end has the next episode's first frame,
+too. So nothing is dropped unless the files say where.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from converters.lerobot.shared_frames import Beside, frames_before_rows
 from converters.lerobot.stamps import at_times
 from converters.lerobot.timelines import Timeline
 from converters.lerobot.values import Floats
@@ -40,12 +41,10 @@ def assign_surplus(
     rows: int,
     fps: float,
     rule: Surplus,
-    before: Timeline | None,
-    after: Timeline | None,
+    beside: Beside,
     seconds: Floats | None = None,
 ) -> Assignment:
-    """Frames of an episode whose video has more than `rows`. before, after: videos of the neighbouring episodes;
-    seconds: of `TableRows`.
+    """Frames of an episode whose video has more than `rows`. beside: its neighbours' videos; seconds: of `TableRows`.
 
     BadEpisode where the rule is "reject", or "auto" and nothing tells.
     """
@@ -67,7 +66,7 @@ def assign_surplus(
         chosen = assign_run(found, name, rows, fps, begin, f"option extra_frames={rule}: frame k + {begin} is row k")
         if timed is not None and timed.ranks[0] != begin:
             return replace(chosen, warning=f"{what}; {_other_times(rule, int(timed.ranks[0]), begin)}")
-        first = _shared_start(found, before, after, surplus)
+        first = frames_before_rows(beside)
         if first is None or first == begin:
             return chosen
         return replace(chosen, warning=_contradicted(what, rule, first, begin))
@@ -82,7 +81,7 @@ def assign_surplus(
             "the rows begin; compare its first and last images with the neighbouring episodes, and say "
             "--extra-frames first where both begin together, or last where both end together"
         )
-    first = _shared_start(found, before, after, surplus)
+    first = frames_before_rows(beside)
     if first is None:
         raise BadEpisode(f"{what}, and nothing in the files tells which frames belong to them; {_ASK}")
     chosen = assign_run(found, name, rows, fps, first, f"frame k + {first} is row k: the others are the neighbours'")
@@ -113,23 +112,6 @@ def _other_times(rule: Surplus, first: int, begin: int) -> str:
         f"by the rows' timestamps row 0 shows frame {first}, but option extra_frames={rule} takes frame {begin}; "
         "--extra-frames by-time takes those of the timestamps"
     )
-
-
-def _shared_start(found: Timeline, before: Timeline | None, after: Timeline | None, surplus: int) -> int | None:
-    """How many frames at the start are the previous episode's, where they and the next one's are the whole surplus."""
-    start = _common(before.digests, found.digests, surplus) if before and found.keys[:1].tolist() == [0] else 0
-    end = _common(found.digests, after.digests, surplus) if after and after.keys[:1].tolist() == [0] else 0
-    if start == surplus or start + end == surplus:
-        return start
-    return 0 if end == surplus else None
-
-
-def _common(earlier: NDArray[np.int64], later: NDArray[np.int64], limit: int) -> int:
-    """The largest number up to `limit` of frames at the end of one video that begin the next, packet by packet."""
-    for count in range(min(limit, len(earlier), len(later)), 0, -1):
-        if np.array_equal(earlier[-count:], later[:count]):
-            return count
-    return 0
 
 
 def _by_time(found: Timeline, name: str, rows: int, fps: float, *, from_end: bool = False) -> Assignment:

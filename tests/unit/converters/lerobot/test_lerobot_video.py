@@ -216,17 +216,20 @@ def test_deleted_episodes_leave_gaps_in_a_shared_video(tmp_path):
     assert not warnings(root)
 
 
-def cut(root: Path, gop: int) -> np.ndarray:
-    """Give a v2.1 dataset videos cut out of one by copying packets, from the keyframe before the first row."""
+def cut(root: Path, gop: int, recipe: Recipe = ONE, tail: int = 0) -> np.ndarray:
+    """Give a v2.1 dataset videos cut out of one by copying packets, from the keyframe before the first row.
+
+    tail: frames behind the last row that are copied, too.
+    """
     whole = root / "whole.mp4"
-    write_clip(whole, shots(ONE), gop=gop, fps=30, options={"x264-params": "scenecut=0:bframes=0"})
+    write_clip(whole, shots(recipe), gop=gop, fps=30, options={"x264-params": "scenecut=0:bframes=0"})
     start = 0
-    for episode, length in enumerate(ONE.lengths):
+    for episode, length in enumerate(recipe.lengths):
         with av.open(str(whole)) as source:
             stream = source.streams.video[0]
             source.seek(int(start / 30 / stream.time_base), stream=stream, backward=True)
             packets = [p for p in source.demux(stream) if p.size]
-            end = (start + length) / 30 / stream.time_base
+            end = (start + length + tail) / 30 / stream.time_base
             first = min(p.pts for p in packets)
             packets = [p for p in packets if p.pts < end]
             target = root / f"videos/chunk-000/{KEY}/episode_{episode:06d}.mp4"
@@ -277,6 +280,23 @@ def test_surplus_frames_at_the_end_that_begin_the_next_episode(tmp_path):
     (text,) = warnings(root)
     assert "the last 1 are also the first of the episode after, and were dropped" in text
     assert np.array_equal(read(root)[0], ffmpeg_rgb(root / VIDEO)[:12])
+
+
+@pytest.mark.parametrize(
+    ("gop", "tail", "lengths", "heads"),
+    [(4, 1, (12, 8, 12), (0, 0, 0)), (4, 2, (12, 8, 12, 8), (0, 0, 0, 0)), (5, 1, (12, 9, 10), (0, 2, 1))],
+)
+def test_videos_that_were_cut_behind_the_next_first_frame(tmp_path, gop, tail, lengths, heads):
+    """Their first frames are the last of the video before, and yet its own: seen by those further on."""
+    recipe = replace(ONE, lengths=lengths, tasks=(0,) * len(lengths))
+    root = write_dataset(tmp_path, recipe)
+    shown = cut(root, gop, recipe, tail)
+    bounds = np.cumsum([0, *lengths])
+    for episode, images in enumerate(read(root)):
+        assert np.array_equal(images, shown[bounds[episode] : bounds[episode + 1]])
+    told = warnings(root)
+    for head, text in zip(heads, told, strict=False):
+        assert (f"the first {head} are also the last of the episode before" in text) == (head > 0)
 
 
 def test_a_video_of_twice_the_rate_is_taken_by_time(tmp_path):
