@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from fwdata.evidence.detectors.colour import ColourOrder
-from fwdata.evidence.records import DatasetVerdict, Verdict
+from fwdata.evidence.records import DatasetVerdict, Severity, Verdict
 from fwdata.evidence.registry import find_detector
 
 CAUSES = ("unwritten_rows", "wrists_exchanged", "mounts_exchanged", "camera_quarter_turn")
@@ -33,7 +33,7 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     stopping = [v for v in verdicts if v.action == "stop" and v.detector not in accepted]
     if not stopping:
         return None
-    stopping.sort(key=lambda verdict: verdict.detector not in CAUSES)
+    stopping.sort(key=_order)
     first, names = _cause(stopping[0], verdicts, accepted), list(dict.fromkeys(v.detector for v in stopping))
     others = [name for name in names if name != first.detector]
     more = f" (also contradicted: {', '.join(others)})" if others else ""
@@ -46,7 +46,20 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
     else:
         left_open = unmeasured(first, verdicts)
         advice = agreement(first, suiting(first, verdicts, options)) + f" ({left_open})" * bool(left_open)
-    return f"{contradiction(first)}{more}; {advice}, or {accept} keeps what was decided"
+    same = [v for v in stopping if v.detector == first.detector and v is not stopping[0]]
+    return f"{contradiction(first)}{_also(first, same)}{more}; {advice}, or {accept} keeps what was decided"
+
+
+def beside_refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str]) -> list[str]:
+    """What else the data contradict beside what `refusal` names in full: one line per detector that stops or warns."""
+    stopping = [v for v in verdicts if v.action == "stop" and v.detector not in accepted]
+    first = _cause(min(stopping, key=_order), verdicts, accepted).detector if stopping else ""
+    return [line for name, line in _warnings(verdicts, accepted, ("stop", "warn")).items() if name != first]
+
+
+def _order(verdict: DatasetVerdict) -> bool:
+    """Key to sort what is named first first."""
+    return verdict.detector not in CAUSES
 
 
 def _cause(first: DatasetVerdict, verdicts: Sequence[DatasetVerdict], accepted: Collection[str]) -> DatasetVerdict:
@@ -154,21 +167,41 @@ def subject(verdict: DatasetVerdict) -> str:
 
 
 def warnings(verdicts: Sequence[DatasetVerdict], accepted: Mapping[str, str]) -> list[str]:
-    """One line per detector that warns, or whose contradiction was accepted."""
+    return list(_warnings(verdicts, accepted, ("warn",)).values())
+
+
+def _warnings(
+    verdicts: Sequence[DatasetVerdict],
+    accepted: Collection[str] | Mapping[str, str],
+    severities: tuple[Severity, ...],
+) -> dict[str, str]:
+    """Detector -> its line, of those of some severities and of accepted contradictions."""
     lines: dict[str, list[DatasetVerdict]] = {}
     for verdict in verdicts:
         kept = verdict.detector in accepted and verdict.action != "note"
-        if verdict.action == "warn" or kept:
+        if verdict.action in severities or kept:
             lines.setdefault(verdict.detector, []).append(verdict)
-    return [_warning(found, accepted.get(name)) for name, found in lines.items()]
+    reasons = accepted if isinstance(accepted, Mapping) else {}
+    return {name: _warning(found, reasons.get(name)) for name, found in lines.items()}
 
 
 def _warning(found: Sequence[DatasetVerdict], reason: str | None) -> str:
-    first, others = found[0], [v.subject for v in found[1:] if v.subject]
+    first = found[0]
     listed = f"; episodes {', '.join(first.episodes[:2])}{', ..' if len(first.episodes) > 2 else ''}"
-    more = f"; also {', '.join(others[:4])}" if others else ""
     accepted = f"; accepted: {reason}" if reason else ""
-    return f"{contradiction(first)}{more}{listed if first.episodes else ''}{accepted}"
+    return f"{contradiction(first)}{_also(first, found[1:])}{listed if first.episodes else ''}{accepted}"
+
+
+MOST_ALSO = 4
+"""Further subjects of a detector that a line names."""
+
+
+def _also(first: DatasetVerdict, others: Sequence[DatasetVerdict]) -> str:
+    """Further subjects of the same detector, with what was measured where that differs; empty for none."""
+    named = [other for other in others if other.subject]
+    shown = (f"{v.subject}{f' {v.measured!r}' * (v.measured != first.measured)}" for v in named[:MOST_ALSO])
+    more = f" and {len(named) - MOST_ALSO} more" if len(named) > MOST_ALSO else ""
+    return f"; also {', '.join(shown)}{more}" if named else ""
 
 
 def not_verified(verdicts: Sequence[DatasetVerdict]) -> str | None:

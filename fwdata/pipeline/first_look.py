@@ -14,7 +14,7 @@ from fwdata.errors import Contradicted
 from fwdata.evidence.detectors.column_units import ColumnUnits
 from fwdata.evidence.measure import pool as pool_verdicts
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement
-from fwdata.evidence.sentences import refusal
+from fwdata.evidence.sentences import beside_refusal, refusal
 from fwdata.pipeline.evidence import REFUSED, dry_recordings, first_recordings, gate_of
 from fwdata.pipeline.measuring import Chosen, measure_recordings
 from fwdata.pipeline.part import RecordingOutcome
@@ -87,7 +87,7 @@ def look_first(
     look = FirstLook(len(measured), seen, pool_verdicts([*beside, *kept]), options, tuple(outcomes))
     why = refusal(look.verdicts, request.accept, options)
     if why is not None:
-        raise Contradicted(f"{request.where()}: {why}", warned)
+        raise Contradicted(f"{request.where()}: {why}", (*warned, *beside_refusal(look.verdicts, request.accept)))
     return look
 
 
@@ -165,9 +165,11 @@ def refuse_late(
     warned: what discovery warns about.
     """
     record = read_evidence(LocalFiles(request.out))
-    why = refusal(record.verdicts(), accepted, options) if record else None
+    verdicts = record.verdicts() if record else ()
+    why = refusal(verdicts, accepted, options)
     if why is None:
         return
+    warned = (*warned, *beside_refusal(verdicts, accepted))
     if not drop:
         raise Contradicted(
             f"{request.where()}: {why}; {request.out} holds what was converted: settle this before training on it",

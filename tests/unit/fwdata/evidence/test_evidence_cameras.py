@@ -13,7 +13,8 @@ from paths import DATA
 from fwdata.evidence.claims import ArmClaim, ColourClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure, pool
-from fwdata.evidence.sentences import contradiction, line, not_verified, refusal
+from fwdata.evidence.records import DatasetVerdict
+from fwdata.evidence.sentences import beside_refusal, contradiction, line, not_verified, refusal, warnings
 from fwdata.evidence.thumbnails import Collector, from_rgb
 from fwdata.images.small import small_grey
 from fwdata.manifest import load_manifest
@@ -178,6 +179,22 @@ def test_exchanged_cameras_are_named_before_what_follows_from_them() -> None:
     other = replace(next(v for v in verdicts if v.detector == "wrists_exchanged"), detector="camera_delay")
     why = refusal([other, *verdicts], (), {})
     assert why is not None and why.startswith("wrist cameras: expected") and "also contradicted: camera_delay" in why
+    beside = beside_refusal([other, *verdicts], ())
+    assert any(text.startswith("camera against joints in time") for text in beside)
+    assert not any(text.startswith("wrist cameras:") for text in beside)
+
+
+def test_all_that_are_late_are_named_with_what_was_measured() -> None:
+    late = DatasetVerdict("camera_delay", "contradicted", "head", against=9, action="stop", decided="in step")
+    camera = [replace(late, subject=name, measured=f"{rows} rows") for name, rows in (("head", 6), ("left", 5))]
+    state = replace(late, detector="state_delay", subject="", action="warn", measured="0.40 s")
+    why = refusal([*camera, state], (), {})
+    assert why is not None and "head: expected 'in step', but 9 of 9" in why and "; also left '5 rows'; shift" in why
+    assert beside_refusal([*camera, state], ()) == [
+        "state against action in time: expected 'in step', but 9 of 9 episodes with evidence measure '0.40 s'"
+    ]
+    same = [replace(each, measured="6 rows", action="warn") for each in camera]
+    assert [text.partition("; ")[2] for text in warnings(same, {})] == ["also left"]
 
 
 def test_a_fixed_and_a_wrist_camera_that_are_exchanged_are_found() -> None:
