@@ -125,13 +125,15 @@ def _unfinished(store: Store, patient: Patient) -> list[DoctorFinding]:
 
 
 def _left_out(store: Store, patient: Patient) -> list[DoctorFinding]:
-    """Recordings that are not in the store: quarantined when they were read, or left out by discovery."""
-    quarantined = [item.record for part in store.parts for item in store.left_out(part)]
+    """Recordings that are not in the store: as they cannot be read, or left out on purpose."""
+    unread = [item.record for part in store.parts for item in store.left_out(part)]
+    quarantined = [*unread, *(item for item in store.plan.skipped if item.damaged)]
+    meant = [item for item in store.plan.skipped if not item.damaged]
     found = []
     if quarantined:
         found.append(left_out_finding("quarantined", "warn", quarantined, len(store.episodes), patient))
-    if store.plan.skipped:
-        found.append(left_out_finding("left_out", "note", store.plan.skipped, len(store.episodes), patient))
+    if meant:
+        found.append(left_out_finding("left_out", "note", meant, len(store.episodes), patient))
     return found
 
 

@@ -24,11 +24,11 @@ from fwdata.store.metadata import has_record, read_complete, read_record, read_r
 from fwdata.store.records import (
     CountRecord,
     JsonObject,
-    LeftOutRecord,
     PartRecord,
     PlannedEpisodeRecord,
     PlannedPartRecord,
     PlanRecord,
+    SkippedRecord,
 )
 from fwdata.store.sources import SOURCES
 from fwdata.store.view import VIEW
@@ -309,7 +309,10 @@ def write_plan(out: Path, plan: ConversionPlan) -> None:
 
 def plan_record(parts: Sequence[PlannedPartRecord], found: CombinedDiscovery) -> PlanRecord:
     """The plan of a store. parts: `PlannedPart.entry` of each."""
-    skipped = tuple(LeftOutRecord(source=skip.source, reason=skip.reason) for skip in found.skipped)
+    skipped = tuple(
+        SkippedRecord(source=skip.source, reason=skip.reason, **({"damaged": True} if skip.damaged else {}))
+        for skip in found.skipped
+    )
     record = PlanRecord(parts=tuple(parts), skipped=skipped, warnings=found.warnings)
     counted = tuple(CountRecord(**vars(left)) for left in found.left_out)
     more = {"left_out": counted, "exclude": found.exclude, "only": found.only}

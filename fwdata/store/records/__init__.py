@@ -47,6 +47,7 @@ from fwdata.store.records.store import (
     PlannedEpisodeRecord,
     PlannedPartRecord,
     PlanRecord,
+    SkippedRecord,
     StoreRecord,
     ViewRecord,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "Record",
     "SealedRecord",
     "SegmentRecord",
+    "SkippedRecord",
     "StitchedRecord",
     "StoreRecord",
     "TextCacheRecord",

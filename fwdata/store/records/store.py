@@ -152,12 +152,19 @@ class CountRecord(Record):
     """Whether an option of the user leaves them out."""
 
 
+class SkippedRecord(LeftOutRecord):
+    """A recording that discovery left out."""
+
+    damaged: bool = False
+    """Whether it cannot be converted, as its files are missing or damaged; False also in stores of earlier releases."""
+
+
 class PlanRecord(Record):
     """The plan of a conversion: which recording belongs to which part, and what discovery left out."""
 
     parts: tuple[PlannedPartRecord, ...]
     """In conversion order; parts of later runs come last."""
-    skipped: tuple[LeftOutRecord, ...]
+    skipped: tuple[SkippedRecord, ...]
     """Recordings that discovery left out."""
     warnings: tuple[str, ...]
     """Sentences of discovery for the user."""

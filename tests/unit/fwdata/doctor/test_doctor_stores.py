@@ -12,16 +12,20 @@ from pathlib import Path
 import pytest
 import r1lite_files as r1
 from fixtures import run_convert, stamps, toy_manifest, write_toy
+from lerobot_files import Recipe, write_dataset
 from old_stores import unpack
 from paths import DATA
 
 import fwdata
+from converters.lerobot import choose_manifest
 from fwdata.cli import app
 from fwdata.console import run_app
 from fwdata.doctor.checkup import check_store
 from fwdata.doctor.findings import Checkup, DoctorFinding
+from fwdata.doctor.recordings import check_recordings
 from fwdata.errors import StaleCache
 from fwdata.manifest import load_manifest
+from fwdata.pipeline.request import ConvertRequest
 from fwdata.store.change_view import change_view
 from fwdata.store.evidence import read_evidence
 
@@ -218,6 +222,20 @@ def test_quarantined_recordings_are_counted_by_reason(tmp_path: Path, monkeypatc
     finding = by_detector(check(tmp_path / "o.zarr"))["quarantined"]
     assert finding.severity == "warn" and "1 of 3 recordings are left out" in finding.sentence
     assert finding.command.endswith("--retry-quarantined  # once they can be read")
+
+
+def test_an_incomplete_download_warns_as_it_does_of_the_recordings(tmp_path: Path) -> None:
+    raw = write_dataset(tmp_path / "raw", Recipe(lengths=(5, 6, 7, 8), tasks=(0, 1, 0, 1)))
+    for episode in (1, 2):
+        next(raw.glob(f"data/*/episode_{episode:06d}.parquet")).unlink()
+    manifest = choose_manifest([raw], {})
+    run_convert(raw, tmp_path / "o.zarr", manifest, evidence=False)
+    stored = by_detector(check(tmp_path / "o.zarr"))["quarantined"]
+    request = ConvertRequest("lerobot", (raw,), Path("unused"), manifest, 0)
+    recorded = by_detector(check_recordings(request))["unreadable"]
+    assert stored.severity == recorded.severity == "warn" and stored.sentence == recorded.sentence
+    assert "incomplete download: 2 of " in stored.sentence
+    assert stored.command.startswith("hf download ") and stored.command.endswith("--retry-quarantined")
 
 
 @pytest.mark.slow
