@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -142,23 +142,26 @@ PARAMETERS, VALUES, EXAMPLE = "fwdata.parameters", "fwdata.values", "fwdata.exam
 class OptionsCommand(TyperCommand):
     """A command whose first argument names a source, and that takes the source's options too."""
 
+    about = "fwdata convert {source}"
+    """How the command is written with a source."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command's options and those of its source; `chosen_options` returns the latter."""
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts no threads here: see `fork_command`
-        first = self._first(args)
+        first = self.first(args)
         source = self._source(first)
         model = _options_of(source) if source else None
         own = self._own()
         every = flags_of(model, explained="--help" in args) if model else {}
         flags = {name: flag for name, flag in every.items() if f"--{spelt(name)}" not in own}
-        ctx.meta[PARAMETERS], ctx.meta[EXAMPLE] = _parameters(list(flags.values())), (source, _example(model))
+        ctx.meta[PARAMETERS], ctx.meta[EXAMPLE] = _parameters(list(flags.values())), (source, self.example(model))
         wrong_usage, _ = usage_errors()
         try:
             rest = super().parse_args(ctx, [_switch(token, flags) for token in args])
         except wrong_usage as error:
             if first is not None and source is None:
                 raise _no_source(first) from None
-            raise _sentence_of(error, source, [*own, *(f"--{spelt(name)}" for name in flags)]) from None
+            raise _sentence_of(error, self.about, source, [*own, *(f"--{spelt(name)}" for name in flags)]) from None
         ctx.meta[VALUES] = _values(ctx.params, flags)
         return rest
 
@@ -193,8 +196,8 @@ class OptionsCommand(TyperCommand):
                 found[spelling] = not getattr(param, "is_flag", False)
         return found
 
-    def _first(self, args: Sequence[str]) -> str | None:
-        """The first argument that is neither a flag nor a flag's value."""
+    def first(self, args: Sequence[str]) -> str | None:
+        """The argument that names the source: the first that is neither a flag nor a flag's value."""
         own, todo = self._own(), iter(args)
         for token in todo:
             if not token.startswith("-"):
@@ -203,6 +206,11 @@ class OptionsCommand(TyperCommand):
                 next(todo, None)
         return None
 
+    def example(self, model: type[BaseModel] | None) -> str:
+        """The paragraph `Example: ..` of an options model's docstring, on one line; "" where it has none."""
+        paragraphs = inspect.cleandoc((model.__doc__ if model else None) or "").split("\n\n")
+        return next((" ".join(text.split()) for text in paragraphs if text.startswith("Example:")), "")
+
     def _source(self, first: str | None) -> str | None:
         """The first argument, where there is a converter of that name."""
         from fwdata.pipeline.registry import has_converter
@@ -210,9 +218,44 @@ class OptionsCommand(TyperCommand):
         return first if first is not None and has_converter(first) else None
 
 
+class SourceOptionsCommand(OptionsCommand):
+    """A command that takes the options of the source that `--source` names."""
+
+    about = "fwdata doctor RAW --source {source}"
+
+    def first(self, args: Sequence[str]) -> str | None:
+        """See `OptionsCommand`: the value of --source."""
+        given = [word for i, token in enumerate(args) if (word := _value_of("--source", token, args[i + 1 : i + 2]))]
+        return given[-1] if given else None
+
+    def example(self, model: type[BaseModel] | None) -> str:
+        """None: a source's example is of `fwdata convert`."""
+        return ""
+
+
+def _value_of(flag: str, token: str, following: Sequence[str]) -> str:
+    """The value that an argument gives a flag, itself or in the next one; empty where it is another."""
+    name, _, value = token.partition("=")
+    if name != flag:
+        return ""
+    return value or next(iter(following), "")
+
+
 def chosen_options(context: typer.Context) -> dict[str, object]:
     """Options of the source that the command line gave as flags, by field."""
     return dict(context.meta.get(VALUES, {}))
+
+
+def as_flags(values: Mapping[str, object]) -> list[str]:
+    """Options of a source by field, as `fwdata convert` takes them: `--gripper-scale=auto`, `--no-recover`."""
+    found = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            found.append(f"--{'' if value else 'no-'}{spelt(name)}")
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            found.append(f"--{spelt(name)}={text}")
+    return found
 
 
 def _options_of(source: str) -> type[BaseModel] | None:
@@ -288,7 +331,7 @@ def _no_source(first: str) -> UsageError:
     return UsageError(f"no converter {first!r}{did_you_mean(first, converter_names())}")
 
 
-def _sentence_of(error: Exception, source: str | None, known: Sequence[str]) -> Exception:
+def _sentence_of(error: Exception, about: str, source: str | None, known: Sequence[str]) -> Exception:
     """A wrong option or a missing value as our own error; other errors as they are."""
     name, kind = getattr(error, "option_name", None), type(error).__name__
     if name is None or source is None:
@@ -298,7 +341,7 @@ def _sentence_of(error: Exception, source: str | None, known: Sequence[str]) -> 
 
         others = " and ".join(sources_taking(name.lstrip("-").replace("-", "_")))
         instead = f", it is one of source {others}" if others else did_you_mean(name, known)
-        return UsageError(f"fwdata convert {source} has no option {name}{instead}")
+        return UsageError(f"{about.format(source=source)} has no option {name}{instead}")
     return UsageError(f"{name} needs a value") if kind == "BadOptionUsage" else error
 
 
@@ -326,12 +369,6 @@ def with_flags(text: str) -> str:
         return f"--{spelt(found['name'])} and --{spelt(found['other'])}" if known else found[0]
 
     return _PAIR.sub(flags, _NAMED.sub(flag, text))
-
-
-def _example(model: type[BaseModel] | None) -> str:
-    """The paragraph `Example: ..` of an options model's docstring, on one line; "" where it has none."""
-    paragraphs = inspect.cleandoc((model.__doc__ if model else None) or "").split("\n\n")
-    return next((" ".join(text.split()) for text in paragraphs if text.startswith("Example:")), "")
 
 
 def _help(flag: Flag) -> str:

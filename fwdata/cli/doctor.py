@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwdata.cli.converter_options import parse_options, with_flags
+from fwdata.cli.converter_options import (
+    SourceOptionsCommand,
+    as_flags,
+    chosen_options,
+    parse_options,
+    with_flags,
+)
 from fwdata.console import default_workers, emit_json, progress_bar, say
 from fwdata.errors import StoreError, UsageError, quoted
 
@@ -21,10 +30,11 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command(name="doctor")(doctor)
+    app.command(name="doctor", cls=SourceOptionsCommand)(doctor)
 
 
 def doctor(
+    context: typer.Context,
     where: Annotated[str, typer.Argument(metavar="STORE|RAW", help="The store, or a folder of recordings (--source).")],
     source: Annotated[
         str | None, typer.Option(help="Format of recordings that are not converted yet: robotwin, libero, ..")
@@ -64,8 +74,12 @@ def doctor(
             raise UsageError("--manifest, --set and --workers are for recordings; name their format with --source")
         found, album = _check_store(where)
     else:
-        given = [*(["--manifest", manifest] if manifest else []), *(f"--set={option}" for option in options or [])]
-        found, album = _check_recordings(_request(source, where, manifest, options or [], workers), given)
+        chosen = chosen_options(context)
+        flags = [*(f"--set={option}" for option in options or []), *as_flags(chosen)]
+        given = [*(["--manifest", manifest] if manifest else []), *flags]
+        with _advising_doctor():
+            request = _request(source, where, manifest, parse_options(options or []) | chosen, workers)
+            found, album = _check_recordings(request, given)
     if html is not None:
         from fwdata.doctor.page import write_page
 
@@ -77,6 +91,21 @@ def doctor(
     else:
         _print(found)
     raise typer.Exit(found.exit_code(least))
+
+
+_CONVERT = re.compile(r"fwdata convert (\S+) (.+) --out STORE\b")
+
+
+@contextlib.contextmanager
+def _advising_doctor() -> Iterator[None]:
+    """Have the errors of a look at recordings, which a conversion takes too, advise the doctor's command."""
+    try:
+        yield
+    except UsageError as error:
+        text = _CONVERT.sub(r"fwdata doctor \2 --source \1", str(error))
+        if text == str(error):
+            raise
+        raise type(error)(text) from None
 
 
 def _check_store(where: str) -> tuple[Checkup, Album]:
@@ -101,14 +130,15 @@ def _check_store(where: str) -> tuple[Checkup, Album]:
         return check_store(store, bar.advance), StoredAlbum(store)
 
 
-def _request(source: str, where: str, manifest: str | None, options: list[str], workers: int | None) -> ConvertRequest:
+def _request(
+    source: str, where: str, manifest: str | None, given: Mapping[str, object], workers: int | None
+) -> ConvertRequest:
     """A conversion that is not done."""
     from fwdata.pipeline.choose import manifest_for
     from fwdata.pipeline.registry import located
     from fwdata.pipeline.request import WORKER_MEMORY, ConvertRequest
     from fwdata.pipeline.workers import WorkerPool
 
-    given = parse_options(options)
     roots = (located(source, Path(where), manifest, given),)
     count = default_workers() if workers is None else workers
     with WorkerPool(min(1, count), WORKER_MEMORY) as pool:

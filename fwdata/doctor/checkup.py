@@ -40,9 +40,10 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
     Memory: one episode at a time, and some 2 kB of each (1.6 measured). StoreDamaged where a checksum does not hold.
     """
     stitch, given = store.manifest.stitch, flags_of(store.manifest)
-    patient = Patient(store.location, store.source, True, stitch.cameras, given, stitch.camera_size, store.cameras)
     record = read_evidence(store.files)
     accepted = record.accepted() if record else {}
+    sizes = stitch.cameras, given, stitch.camera_size, store.cameras
+    patient = Patient(store.location, store.source, True, *sizes, accepted)
     examination = Examination(patient, store.manifest, len(store.episodes), accepted)
     shown = spread(len(store.episodes), IMAGE_EPISODES)
     for episode in store.episodes:
@@ -77,8 +78,27 @@ def spread(count: int, most: int) -> frozenset[int]:
 
 
 def in_order(findings: Sequence[DoctorFinding]) -> tuple[DoctorFinding, ...]:
-    """The gravest first, otherwise as found."""
-    return tuple(sorted(findings, key=lambda finding: ORDER.index(finding.severity)))
+    """The gravest first, otherwise as found; commands of conversions say what else would stop them."""
+    stopping = [finding for finding in findings if finding.severity == "stop"]
+    told = (replace(finding, command=_with_what_stops(finding, stopping)) for finding in findings)
+    return tuple(sorted(told, key=lambda finding: ORDER.index(finding.severity)))
+
+
+def _with_what_stops(finding: DoctorFinding, stopping: Sequence[DoctorFinding]) -> str:
+    """A finding's command; of a conversion with a remark that names the findings which would stop it."""
+    command = finding.command
+    if not command.startswith("fwdata convert "):
+        return command
+    settled = {other.detector for other in stopping if other.command == command or _accepts(command, other.detector)}
+    names = [each.detector for each in stopping if each.detector not in {finding.detector, *settled}]
+    if not names:
+        return command
+    mark = ";" if "  # " in command else "  #"
+    return f"{command}{mark} stopped by {' and '.join(dict.fromkeys(names))} too: add the options of its fix"
+
+
+def _accepts(command: str, detector: str) -> bool:
+    return f"--accept {detector}=" in command
 
 
 def _recorded(record: DatasetEvidence | None, found: Sequence[DoctorFinding], patient: Patient) -> list[DoctorFinding]:

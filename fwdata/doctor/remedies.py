@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Patient:
     """(height, width) in pixels that every camera is resized to before it is stitched."""
     stored: tuple[str, ...] = ()
     """All cameras, those too that are not stitched."""
+    accepted: Mapping[str, str] = field(default_factory=dict)
+    """Detector -> why the conversion of the store kept what it contradicts, which another one must be given again."""
 
     @property
     def raw(self) -> str:
@@ -59,7 +61,10 @@ class Patient:
         if other and "--manifest" in given:
             at = given.index("--manifest")
             given = given[:at] + given[at + 2 :]
-        return " ".join(["fwdata convert", self.source, self.raw, "--out NEW.zarr", *map(shlex.quote, given), *options])
+        asked = " ".join(options)
+        kept = [f"--accept {n}={shlex.quote(why)}" for n, why in self.accepted.items() if f"--accept {n}=" not in asked]
+        flags = [*map(shlex.quote, given), *kept, *options]
+        return " ".join(["fwdata convert", self.source, self.raw, "--out NEW.zarr", *flags])
 
     def again(self, *options: str) -> str:
         """The conversion that made the store, which continues it."""

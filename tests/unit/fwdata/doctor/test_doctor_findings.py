@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from evidence_episodes import changed, clean_set, two_arms, with_claims
 
+from fwdata.doctor.checkup import in_order
 from fwdata.doctor.conventions import convention_findings
 from fwdata.doctor.examine import Examination, examine
 from fwdata.doctor.findings import DoctorFinding
@@ -257,6 +258,11 @@ def test_what_only_accept_keeps_is_accepted_together() -> None:
     assert both in found["state_delay"] and both in found["camera_delay"] and not found["row_rate"]
     assert found["action_meaning"] == "fwdata convert lerobot raw --out NEW.zarr --state state"
     assert agreement(verdicts[2], options) == "--state state without --manifest would agree"
+    told = {finding.detector: finding.command for finding in in_order(every)}
+    assert told["action_meaning"].endswith(
+        "  # stopped by state_delay and camera_delay too: add the options of its fix"
+    )
+    assert told["state_delay"].endswith("; stopped by action_meaning too: add the options of its fix")
     [alone] = convention_findings(verdicts[:1], patient, 8, {}, {})
     assert alone.command.count("--accept") == 1
 
@@ -272,6 +278,9 @@ def test_commands_on_a_store_give_its_manifest_again() -> None:
         "'--set=tasks=[\"a\"]' --retry-quarantined"
     )
     assert patient.convert("--manifest CORRECTED.yaml").count("--manifest") == 1
+    kept = replace(patient, accepted={"state_unit": "my robot"})
+    assert "--accept state_unit='my robot' --exclude a" in kept.convert("--exclude a")
+    assert kept.convert("--accept state_unit=WHY").count("state_unit") == 1 and kept.retry() == patient.retry()
     assert flags_of(made.model_copy(update={"name": "mine"})) == ()
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Command
 from fixtures import PLUGINS, save, stamps, toy_arrays, toy_manifest, write_toy
 from paths import DATA
 
 from converters.lerobot import choose_manifest
 from fwdata.cli import app
+from fwdata.cli.converter_options import as_flags
 from fwdata.console import run_app
 from fwdata.doctor.findings import Checkup, DoctorFinding
 from fwdata.doctor.recordings import check_recordings
@@ -75,8 +77,10 @@ def test_planted_faults_are_found_before_anything_is_converted(tmp_path: Path, m
         "fwdata view NEW.zarr --set stitch.layout=horizontal --set 'stitch.cameras=[overhead]'"
     )
     twice = found["duplicate_episodes"]
-    assert (
-        twice.episodes == ("a/take4",) and twice.command == f"fwdata convert toy {raw} --out NEW.zarr --exclude a/take4"
+    assert twice.episodes == ("a/take4",)
+    assert twice.command == (
+        f"fwdata convert toy {raw} --out NEW.zarr --exclude a/take4  # stopped by camera_content too: add the options "
+        "of its fix"
     )
     assert found["unreadable"].severity == "warn" and "1 of 6 recordings" in found["unreadable"].sentence
     assert stamps(raw) == before
@@ -97,6 +101,30 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert main(["doctor", str(raw), "--workers", "0"]) == 2
     assert main([*command[:2], "--source", "toi"]) == 2
     assert "did you mean 'toy'" in capsys.readouterr().err
+
+
+def test_options_of_the_source_are_flags_as_of_a_conversion(tmp_path: Path, run: Command) -> None:
+    command = ("doctor", DATA / "robotwin", "--workers", 0, "--source", "robotwin")
+    few = run(*command, "--manifest", "robotwin-sample", "--max-episodes-per-task", 1, "--json")
+    assert (
+        few.code == 0
+        and few.json["episodes"] < run(*command, "--manifest", "robotwin-sample", "--json").json["episodes"]
+    )
+    run(*command, "--gripper").refused(2, "fwdata doctor RAW --source robotwin has no option --gripper")
+    shown = run("doctor", "--source=robotwin", "--help")
+    assert "--max-episodes-per-task" in shown.out and "Example: fwdata convert" not in shown.out
+    assert as_flags({"gripper_scale": "auto", "recover": False, "tasks": ["a", "b"], "rate": 15}) == [
+        "--gripper-scale=auto",
+        "--no-recover",
+        "--tasks=a,b",
+        "--rate=15",
+    ]
+
+
+def test_recordings_of_another_source_are_answered_with_the_doctors_command(run: Command) -> None:
+    wrong = run("doctor", DATA / "robotwin", "--source", "libero", "--workers", 0)
+    wrong.refused(2, f"source robotwin reads it: fwdata doctor {DATA / 'robotwin'} --source robotwin")
+    assert "fwdata convert" not in wrong.err
 
 
 @pytest.mark.slow
