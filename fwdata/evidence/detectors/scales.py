@@ -11,7 +11,7 @@ from fwdata.evidence.columns import ColumnValues, Mask
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput, once
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
-from fwdata.evidence.signals import CONSTANT, middle
+from fwdata.evidence.signals import CONSTANT, Floats, middle
 
 STATE = "state"
 """Subject of the state as a whole, known grippers left out; others are columns that go from one end to the other."""
@@ -41,6 +41,16 @@ PERCENT = (50.0, 200.0)
 FULL, EXACT, WHOLE = (100.0, 255.0, 1000.0), 1e-3, 5
 """What grippers go to instead of 1, how near to it, and of how many episodes one alone is enough, whatever its name."""
 
+COUNTS = ((0, 1), (-1, 1), (-1, 0), (0, 100), (-100, 100))
+"""Ends between which a gripper goes, as it may be counted; 1 and up stand for them."""
+
+COUNTED = "ends of "
+"""Before the name of a column, the subject of how it is counted; nothing is measured of those with other ends."""
+
+OF_ITS_END, BETWEEN = 0.01, 0.1
+"""How far an end may be off, of the larger one, and how many rows may be in the middle third: a command of -1, 0 and 1
+is no gripper's."""
+
 FEW_ROWS = 20
 """Rows below which a column's ends tell nothing."""
 
@@ -60,6 +70,7 @@ class OneScale(Detector):
         """The sizes that `pool` compares, as values of verdicts that agree."""
         columns = np.flatnonzero(switching(episode)).tolist()
         reaches = [(episode.names[column], float(episode.columns.reach[column])) for column in columns]
+        counted = [(episode.names[column], _counted(episode.columns.ordered[column])) for column in columns]
         ends = {subject for subject, _ in reaches}
         grippers = {column for claim in episode.claims.grippers for column in claim.state}
         names = episode.names[: len(episode.state_names)]
@@ -68,6 +79,7 @@ class OneScale(Detector):
         tops = [SCALES[claim.state_scale] for claim in episode.claims.grippers if claim.state_scale in SCALES]
         found = [(STATE, size)] if size > CONSTANT else []
         found += [*((GRIPPERS, top) for top in tops[:1]), *reaches]
+        found += [(COUNTED + subject, float(count)) for subject, count in counted if count]
         action = self.action if episode.claims.layout else "warn"
         return tuple(
             self.verdict("confirmed", "", subject=subject, value=value, n=len(episode.state), action=action)
@@ -75,7 +87,7 @@ class OneScale(Detector):
         )
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
-        """One verdict for the state, and one per column that falls apart."""
+        """One verdict for the state, and one per column that falls apart, or that is counted in two ways."""
         sizes: dict[str, list[Size]] = {}
         strict = False
         for measurement in episodes:
@@ -83,7 +95,26 @@ class OneScale(Detector):
                 strict |= verdict.action == "stop"
                 if verdict.value is not None and verdict.value > 0:
                     sizes.setdefault(verdict.subject, []).append((measurement.episode, verdict.value))
-        return tuple(self._pooled(subject, found, strict) for subject, found in _told(sizes))
+        counts = {subject: sizes.pop(subject) for subject in [s for s in sizes if s.startswith(COUNTED)]}
+        pooled = [self._pooled(subject, found, strict) for subject, found in _told(sizes)]
+        told = {COUNTED + verdict.subject for verdict in pooled}
+        two_ways = {s: sides for s, found in counts.items() if s not in told and (sides := _two_counts(s, found))}
+        return (*pooled, *(self._counted_apart(subject, *sides) for subject, sides in two_ways.items()))
+
+    def _counted_apart(self, subject: str, few: Sequence[Size], many: Sequence[Size]) -> DatasetVerdict:
+        (fewer, less), (more, most) = (side[0] for side in (few, many))
+        return DatasetVerdict(
+            self.name,
+            "contradicted",
+            subject.removeprefix(COUNTED),
+            episodes_for=len(many),
+            against=len(few),
+            action="warn",
+            decided="one scale",
+            measured=f"{_ends(less)} in {len(few)} of {len(few) + len(many)} episodes, {_ends(most)} in the others",
+            detail=f"such as {fewer} and {more}",
+            episodes=tuple(name for name, _ in few[:MAX_LISTED]),
+        )
 
     def _pooled(self, subject: str, found: Sequence[Size], strict: bool) -> DatasetVerdict:
         small, large = _sides(subject, found)
@@ -128,6 +159,29 @@ def _sides(subject: str, found: Sequence[Size]) -> tuple[list[Size], list[Size]]
     least = 1 if named or (len(found) >= WHOLE and any(_whole(sides, full) for full in FULL)) else 2
     alike = all(len(side) >= least and side[-1][1] <= TIGHT * side[0][1] for side in sides)
     return sides if alike else ([], [])
+
+
+def _counted(ordered: Floats) -> int:
+    """Between which of the usual ends a column goes, of its values in order, as 1 and up; 0: between others."""
+    low, high = float(ordered[0]), float(ordered[-1])
+    near = OF_ITS_END * max(abs(low), abs(high))
+    third = (high - low) / 3
+    between = np.searchsorted(ordered, high - third) - np.searchsorted(ordered, low + third)
+    if between > BETWEEN * len(ordered):
+        return 0
+    return next((i for i, (a, b) in enumerate(COUNTS, 1) if abs(low - a) <= near and abs(high - b) <= near), 0)
+
+
+def _ends(count: float) -> str:
+    low, high = COUNTS[round(count) - 1]
+    return f"{low} to {high}"
+
+
+def _two_counts(subject: str, found: Sequence[Size]) -> tuple[list[Size], list[Size]] | None:
+    """(the fewer, the more) where episodes count a gripper in two ways; of columns of other names several of each."""
+    counts = sorted(([each for each in found if each[1] == count] for count in {c for _, c in found}), key=len)
+    least = 1 if "gripper" in subject.lower() else 2
+    return (counts[-2], counts[-1]) if len(counts) > 1 and len(found) > 2 and len(counts[-2]) >= least else None
 
 
 def _whole(sides: tuple[list[Size], list[Size]], full: float) -> bool:

@@ -84,6 +84,46 @@ def test_one_episode_that_goes_to_another_full_scale_is_enough_without_names(ful
     assert {v.subject for v in found} >= {"action state_3", "action state_7"}
 
 
+def switched(episode: EpisodeInput, low: float, high: float, *, rests: bool = False) -> EpisodeInput:
+    """The left gripper's command goes from one value to the other and back; rests: by way of a third one."""
+    action = episode.action.copy()
+    third = len(action) // 3
+    action[:, 3] = high
+    action[third : 2 * third, 3] = low
+    if rests:
+        action[: third // 2, 3] = action[-(third // 2) :, 3] = (low + high) / 2
+    return changed(episode, action=action)
+
+
+@pytest.mark.parametrize(
+    ("ends", "others", "measured"),
+    [
+        ((-1, 1), (0, 1), "-1 to 1 in {} of 8 episodes, 0 to 1 in the others"),
+        ((-1, 0), (0, 1), "-1 to 0 in {} of 8 episodes, 0 to 1 in the others"),
+        ((0, 100), (-100, 100), "0 to 100 in {} of 8 episodes, -100 to 100 in the others"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_grippers_counted_between_other_ends_in_some_episodes_warn(
+    ends: tuple[float, float], others: tuple[float, float], measured: str, count: int
+) -> None:
+    mixed = [switched(e, *(ends if i < count else others)) for i, e in enumerate(clean_set())]
+    found = pooled("one_scale", mixed)["action left_gripper"]
+    assert (found.verdict, found.action, found.against) == ("contradicted", "warn", count)
+    assert found.measured == measured.format(count)
+    assert found.episodes == tuple(f"episode_{i}" for i in range(count))
+    plain = pooled("one_scale", [unnamed(e) for e in mixed])
+    assert ("action state_3" in plain) == (count > 1)
+
+
+def test_commands_between_the_same_ends_or_of_three_values_are_of_one_scale() -> None:
+    """A hand that is opened half-way in some episodes, and a base that goes forwards and backwards, or one way only."""
+    half = [switched(e, 0, 0.5 if i < 3 else 1) for i, e in enumerate(clean_set())]
+    three = [switched(e, -1 if i < 3 else 0, 1, rests=i < 3) for i, e in enumerate(clean_set())]
+    for episodes in (half, three):
+        assert all(v.verdict == "confirmed" for v in pooled("one_scale", episodes).values())
+
+
 def test_episodes_beside_others_in_a_larger_unit_are_no_duplicates() -> None:
     millimetres = [changed(scaled(e, (*JOINTS, *GRIPPERS), 1000), group="other") for e in clean_set()[4:]]
     assert pooled("duplicate_episodes", [*clean_set()[:4], *millimetres])[""].verdict == "confirmed"
