@@ -136,7 +136,8 @@ def _open_video(
     if place.start_s is not None and counted_frames(dataset.folder, place.file) == len(found.times):
         chosen = video.assign_span(found, place.file, entry.length, fps, place.start_s)
     elif place.start_s is not None:
-        chosen = assign_shared(found, path, place.file, dataset.shared[key, place.file], entry.index, fps, seconds)
+        slots, label = dataset.shared[key, place.file], dataset.info.fps
+        chosen = assign_shared(found, path, place.file, slots, entry.index, fps, label, seconds)
     elif len(found.times) < entry.length and found.tears:
         left = f"{len(found.times)} frames are left for the {entry.length} rows of the episode"
         raise BadEpisode(f"{place.file} {found.tears[0].words}; {left}; {ADVICE}")

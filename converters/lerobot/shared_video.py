@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from converters.lerobot.cuts import REACH, find_cuts
 from converters.lerobot.entry import EpisodeMeta
-from converters.lerobot.stamps import at_times
+from converters.lerobot.stamps import at_rate, at_times, two_rates
 from converters.lerobot.timelines import Timeline
 from converters.lerobot.torn_video import Wanted, assign_torn
 from converters.lerobot.values import Floats
@@ -30,6 +30,9 @@ MOST_CUTS = 200
 
 TELLING = 2
 """First times above 0 in shared videos that tell at what rate frames were counted, at least."""
+
+FASTER = 1.01
+"""Frames for a row from which on a video has a rate of its own."""
 
 CHANCE = 0.05
 """Episodes whose first frames are keyframes are where the metadata say, unless chance alone would do it so often."""
@@ -150,11 +153,12 @@ def assign_shared(
     slots: Sequence[Slot],
     episode: int,
     fps: float,
+    label: float,
     seconds: Floats | None = None,
 ) -> Assignment:
     """Frames of an episode in a video that `slots` share. BadEpisode where nothing tells which they are.
 
-    seconds: of `TableRows`.
+    fps: `Dataset.video_hz`; label: rate of info.json; seconds: of `TableRows`.
     """
     number = next(i for i, slot in enumerate(slots) if slot.episode == episode)
     slot, frames = slots[number], len(found.times)
@@ -179,9 +183,13 @@ def assign_shared(
         if left is not None:
             return left
     timed = at_times(found, slot.start / fps, seconds) if seconds is not None and wrong >= 0 else None
+    what = f"{name} holds {frames} frames, its {len(slots)} episodes have {total} rows"
     if timed is not None:
-        what = f"{name} holds {frames} frames, its {len(slots)} episodes have {total} rows"
         return replace(timed, warning=f"{what}; the frame at each row's timestamp is taken")
+    many = 1 / (step * fps)  # frames for a row
+    by_label = abs(fps - label) < 0.01 * label and first is not None and near
+    if by_label and even and many > FASTER and abs(frames - total * many) <= many:
+        return replace(at_rate(found, name, slot.rows, fps, slot.start / fps), warning=two_rates(what, 1 / step, fps))
     grid = round((found.times[-1] - found.times[0]) * fps) + 1
     gaps = not even and grid == round(end)  # every frame that is left is where its time says
     if gaps or (wrong == 0 and abs(step * fps - 1) * frames < 0.5):

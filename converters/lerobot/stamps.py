@@ -13,6 +13,7 @@ import numpy as np
 from converters.lerobot.timelines import Timeline
 from converters.lerobot.values import Floats
 from converters.lerobot.video import Assignment
+from fwdata.errors import BadEpisode
 
 _UNITS = (1.0, 1e-3, 1e-6, 1e-9)
 """Timestamps are seconds; some sets write ms, us or ns."""
@@ -49,6 +50,31 @@ def at_times(found: Timeline, start_s: float, seconds: Floats) -> Assignment | N
     if (offset >= np.median(np.diff(times)) / 2).any() or (np.diff(ranks) <= 0).any():
         return None
     return Assignment(ranks, "the frame at each row's timestamp", float(offset.max()))
+
+
+def at_rate(
+    found: Timeline, name: str, rows: int, fps: float, start_s: float = 0.0, *, from_end: bool = False
+) -> Assignment:
+    """The frame closest to start_s + k / fps, counted from the file's first one, of every row.
+
+    from_end: the last row has the last frame. BadEpisode where one is too far.
+    """
+    times = found.times - found.times[0]
+    wanted = start_s + np.arange(rows) / fps
+    if from_end:
+        wanted += times[-1] - wanted[-1]
+    after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
+    ranks = np.where(wanted - times[after - 1] <= times[after] - wanted, after - 1, after).astype(np.int64)
+    offset = np.abs(times[ranks] - wanted)
+    if (offset >= 0.5 / fps).any():
+        row = int((offset >= 0.5 / fps).argmax())
+        raise BadEpisode(f"{name}: row {row} is at {wanted[row]:.3f} s, no frame is closer than {offset[row]:.3f} s")
+    return Assignment(ranks, "frame nearest to k / fps", float(offset.max()))
+
+
+def two_rates(what: str, rate: float, fps: float) -> str:
+    """The warning for a video of more frames a second than rows. what: how many there are of both."""
+    return f"{what}: {rate:.4g} and {fps:g} a second; the frame at each row's time is taken"
 
 
 _SMOOTHER = 1.25

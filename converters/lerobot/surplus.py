@@ -11,10 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-import numpy as np
-
 from converters.lerobot.shared_frames import Beside, frames_before_rows
-from converters.lerobot.stamps import at_times
+from converters.lerobot.stamps import at_rate, at_times, two_rates
 from converters.lerobot.timelines import Timeline
 from converters.lerobot.values import Floats
 from converters.lerobot.video import Assignment, assign_run, assign_whole
@@ -54,14 +52,14 @@ def assign_surplus(
     what = f"{name} holds {len(found.times)} frames, the episode has {rows} rows"
     timed = at_times(found, 0.0, seconds) if seconds is not None else None
     if rule == "by-time":
-        return timed or _by_time(found, name, rows, fps)
+        return timed or at_rate(found, name, rows, fps)
     if rule == "auto" and timed is not None:
         return replace(timed, warning=f"{what}; the frame at each row's timestamp is taken")
     if rule != "auto":
         if rule == "reject":
             raise BadEpisode(f"{what}; {_ASK}")
         if faster:
-            return _by_time(found, name, rows, fps, from_end=rule == "last")
+            return at_rate(found, name, rows, fps, from_end=rule == "last")
         begin = surplus if rule == "last" else 0
         chosen = assign_run(found, name, rows, fps, begin, f"option extra_frames={rule}: frame k + {begin} is row k")
         if timed is not None and timed.ranks[0] != begin:
@@ -71,10 +69,7 @@ def assign_surplus(
             return chosen
         return replace(chosen, warning=_contradicted(what, rule, first, begin))
     if faster and abs(len(found.times) - rows * rate / fps) <= rate / fps:
-        chosen = _by_time(found, name, rows, fps)
-        return replace(
-            chosen, warning=f"{what}: {rate:.4g} and {fps:g} a second; the frame at each row's time is taken"
-        )
+        return replace(at_rate(found, name, rows, fps), warning=two_rates(what, rate, fps))
     if faster:
         raise BadEpisode(
             f"{what} at {rate:.4g} and {fps:g} a second, so the video is longer, and nothing in the files tells where "
@@ -112,21 +107,3 @@ def _other_times(rule: Surplus, first: int, begin: int) -> str:
         f"by the rows' timestamps row 0 shows frame {first}, but option extra_frames={rule} takes frame {begin}; "
         "--extra-frames by-time takes those of the timestamps"
     )
-
-
-def _by_time(found: Timeline, name: str, rows: int, fps: float, *, from_end: bool = False) -> Assignment:
-    """The frame closest to each row's time, counted from the first frame; BadEpisode where one is too far.
-
-    from_end: the last row has the last frame.
-    """
-    times = found.times - found.times[0]
-    wanted = np.arange(rows) / fps
-    if from_end:
-        wanted += times[-1] - wanted[-1]
-    after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
-    ranks = np.where(wanted - times[after - 1] <= times[after] - wanted, after - 1, after).astype(np.int64)
-    offset = np.abs(times[ranks] - wanted)
-    if (offset >= 0.5 / fps).any():
-        row = int((offset >= 0.5 / fps).argmax())
-        raise BadEpisode(f"{name}: row {row} is at {wanted[row]:.3f} s, no frame is closer than {offset[row]:.3f} s")
-    return Assignment(ranks, "frame nearest to k / fps", float(offset.max()))

@@ -307,6 +307,20 @@ def test_a_video_of_twice_the_rate_is_taken_by_time(tmp_path):
     assert "holds 24 frames, the episode has 12 rows: 60 and 30 a second; the frame at each row's time is taken" in text
 
 
+@pytest.mark.parametrize("rate", [60, 90])
+def test_a_shared_video_of_more_frames_than_rows_is_taken_by_time(tmp_path, rate):
+    """As lerobot does: rows were left out, or a slower table was made of a set, and its videos kept."""
+    root = write_dataset(tmp_path, V3)
+    write_video(root / SHARED, shots().repeat(rate // 30, 0), rate)
+    assert all(np.array_equal(shown, frames(V3, KEY, e)) for e, shown in enumerate(read(root)))
+    assert len(told := warnings(root)) == 3
+    words = f"holds {31 * rate // 30} frames, its 3 episodes have 31 rows: {rate} and 30 a second; the frame at each"
+    assert all(words in text for text in told)
+    write_video(root / SHARED, shots().repeat(rate // 30, 0)[: -rate // 10], rate)
+    with pytest.raises(BadEpisode):
+        made(root)
+
+
 @pytest.mark.parametrize(("rule", "ahead", "behind"), [("first", 0, 7), ("last", 7, 0)])
 def test_the_first_or_last_frames_of_a_video_of_twice_the_rate(tmp_path, rule, ahead, behind):
     """The rule says where the rows begin or end; frames between rows stay out."""
