@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -204,6 +205,17 @@ def fail(message: str, code: int) -> NoReturn:
 def say(message: str) -> None:
     """A message for people, on stderr."""
     print(message, file=sys.stderr)
+
+
+def say_list(headline: str, items: Sequence[str]) -> None:
+    """A headline for people and its items below it, on stderr, folded to the terminal's width or to 80 columns; nothing
+    where there are no items."""
+    width = max(NARROWEST_COLUMN, shutil.get_terminal_size().columns - 1)
+    fold = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
+    if items:
+        say("\n".join(fold(headline, subsequent_indent="  ")))
+    for item in items:
+        say("\n".join(fold(item, initial_indent="  ", subsequent_indent="    ")))
 
 
 def warn(message: str) -> None:

@@ -21,6 +21,7 @@ from fwdata.console import (
     print_table,
     progress_bar,
     say,
+    say_list,
     warn,
 )
 from fwdata.errors import EXIT_QUARANTINED, Contradicted, UsageError, quoted
@@ -268,14 +269,13 @@ def _names_in(file: Path | None) -> tuple[str, ...]:
 
 
 def _say_evidence(verdicts: tuple[DatasetVerdict, ...], accepted: Mapping[str, str]) -> None:
-    """What warns, at most one line per detector, and what is not verified, in one."""
+    """What warns, at most one line per detector, and what is not verified, a line for each kind."""
     from fwdata.evidence import sentences
 
     for text in sentences.warnings(verdicts, accepted):
         warn(text)
-    unverified = sentences.not_verified(verdicts)
-    if unverified:
-        say(f"{unverified}; check these in the films of `fwdata report`")
+    headline = f"{sentences.count_not_verified(verdicts)}; check these in the films of `fwdata report`"
+    say_list(headline, sentences.not_verified(verdicts))
 
 
 def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from fwdata.cli.converter_options import (
     parse_options,
     with_flags,
 )
-from fwdata.console import default_workers, emit_json, progress_bar, say
+from fwdata.console import default_workers, emit_json, progress_bar, say, say_list
 from fwdata.errors import StoreError, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -162,13 +162,13 @@ def _check_recordings(request: ConvertRequest, given: list[str]) -> tuple[Checku
 
 
 def _print(found: Checkup) -> None:
+    from fwdata.evidence.sentences import count_not_verified
     from fwdata.evidence.sentences import line as verdict_line
 
     counts = found.counts()
     for group in found.groups():
         _print_group(group)
-    for line in found.not_verified:
-        say(line)
+    say_list(count_not_verified(found.verdicts), found.not_verified)
     for verdict in found.verdicts:
         if verdict.tells:
             print(f"  evidence {verdict_line(verdict)}")

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from fwdata.doctor.caches import cache_findings
-from fwdata.doctor.conventions import beside_the_view, not_verified
+from fwdata.doctor.conventions import beside_the_view
 from fwdata.doctor.examine import IMAGE_EPISODES, UNSETTLED, Examination, examine
 from fwdata.doctor.findings import ORDER, Checkup, CountedShare, DoctorFinding, listed
 from fwdata.doctor.remedies import Patient, flags_of, remedy
@@ -66,7 +66,7 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
         len(store.episodes),
         examination.frames,
         in_order(found),
-        not_verified(verdicts),
+        sentences.not_verified(verdicts),
         dict(examination.looked_at),
         verdicts,
     )

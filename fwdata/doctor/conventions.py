@@ -75,12 +75,6 @@ def _sentence(verdict: DatasetVerdict, verdicts: Sequence[DatasetVerdict]) -> st
     return f"{sentences.contradiction(verdict)}{f'; {left_open}' if left_open else ''}"
 
 
-def not_verified(verdicts: Sequence[DatasetVerdict]) -> tuple[str, ...]:
-    """The line that counts what could not be measured, where there is one."""
-    line = sentences.not_verified(verdicts)
-    return (line,) if line else ()
-
-
 class Thinner:
     """Keeps one copy of every distinct verdict, so that measurements of many episodes stay small."""
 

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.doctor.columns import RunningStatistics, column_findings
-from fwdata.doctor.conventions import Thinner, convention_findings, not_verified
+from fwdata.doctor.conventions import Thinner, convention_findings
 from fwdata.doctor.findings import DoctorFinding, listed
 from fwdata.doctor.remedies import Patient
 from fwdata.doctor.rows import RowFacts, row_facts, row_findings
 from fwdata.doctor.windows import WindowFacts, window_facts, window_findings
+from fwdata.evidence import sentences
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure, pool
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Severity
@@ -141,7 +142,7 @@ class Examination:
         sample = self._columns.result()
         if sample is not None:
             found += column_findings(sample, self.manifest.normalisation.mode, self._names, self.patient)
-        return [*found, *self._misfits(), *self._warned()], not_verified(verdicts)
+        return [*found, *self._misfits(), *self._warned()], sentences.not_verified(verdicts)
 
     def _place(self, item: EpisodeMeasurement | RowFacts | WindowFacts) -> int:
         return self.order.get(item.episode if isinstance(item, EpisodeMeasurement) else item.id, 0)

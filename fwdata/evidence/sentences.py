@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from fwdata.evidence.detectors.colour import ColourOrder
 from fwdata.evidence.records import DatasetVerdict, Severity, Verdict
 from fwdata.evidence.registry import find_detector
+from fwdata.wording import counted
 
 CAUSES = ("unwritten_rows", "wrists_exchanged", "mounts_exchanged", "camera_quarter_turn")
 """Detectors named first: rows of zeros also look like another scale, exchanged cameras frozen, or out of step with the
@@ -204,20 +205,35 @@ def _also(first: DatasetVerdict, others: Sequence[DatasetVerdict]) -> str:
     return f"; also {', '.join(shown)}{more}" if named else ""
 
 
-def not_verified(verdicts: Sequence[DatasetVerdict]) -> str | None:
-    """One line that counts, per convention that was decided, the episodes without evidence; None when all have some."""
-    parts: dict[str, list[str]] = {}
+def not_verified(verdicts: Sequence[DatasetVerdict]) -> tuple[str, ...]:
+    """One line per question without evidence on something that was decided: of what, of how many episodes where others
+    tell it, and the first one's reason."""
+    found: dict[str, list[DatasetVerdict]] = {}
     for verdict in verdicts:
-        partly = verdict.detector == ColourOrder.name and verdict.abstained
-        if not verdict.decided or not (verdict.verdict == "no evidence" or partly):
-            continue
-        total = verdict.episodes_for + verdict.against + verdict.abstained
-        reason = f", {verdict.detail}" if verdict.detail else ""
-        question = find_detector(verdict.detector).question
-        first = f"{question}{subject(verdict)} ({verdict.abstained} of {total} episodes{reason})"
-        parts.setdefault(question, [first]).append(verdict.subject)
-    lines = [first + f", also {', '.join(more)}" * bool(more) for first, _, *more in parts.values()]
-    return f"not verified: {'; '.join(lines)}" if lines else None
+        if _untold(verdict):
+            found.setdefault(find_detector(verdict.detector).question, []).append(verdict)
+    return tuple(_untold_line(question, some) for question, some in found.items())
+
+
+def count_not_verified(verdicts: Sequence[DatasetVerdict]) -> str:
+    """The headline over the lines of `not_verified`; empty where everything that was decided has evidence."""
+    decided = [verdict for verdict in verdicts if verdict.decided]
+    untold = sum(map(_untold, decided))
+    return f"not verified: {untold} of {counted(len(decided), 'convention')}" if untold else ""
+
+
+def _untold(verdict: DatasetVerdict) -> bool:
+    """Whether nothing, or of red and blue only a part of the episodes, tells what was decided."""
+    partly = verdict.detector == ColourOrder.name and verdict.abstained
+    return bool(verdict.decided) and bool(verdict.verdict == "no evidence" or partly)
+
+
+def _untold_line(question: str, found: Sequence[DatasetVerdict]) -> str:
+    first = found[0]
+    total = first.episodes_for + first.against + first.abstained
+    named = f" {', '.join(v.subject for v in found)}" if first.subject else ""
+    some = f" ({first.abstained} of {counted(total, 'episode')})" if first.abstained < total else ""
+    return f"{question}{named}{some}{f': {first.detail}' if first.detail else ''}"
 
 
 def episode_line(verdict: Verdict) -> str:

@@ -15,7 +15,7 @@ from paths import ROOT
 
 from fwdata import console
 from fwdata.cli.inspect_verify import plain_decision
-from fwdata.console import Bar, _system_error, _thread_failed, print_table, progress_line
+from fwdata.console import Bar, _system_error, _thread_failed, print_table, progress_line, say_list
 from fwdata.errors import INTERRUPTED
 
 
@@ -213,6 +213,18 @@ def work():
     time.sleep(600)
 run_app(app)
 """
+
+
+@pytest.mark.parametrize("columns", [1, 40, 80])
+def test_a_list_is_folded_with_each_item_below_the_headline(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    say_list("not verified: 2 of 9 conventions", ["rate: " + "the stamps are nominal and " * 5, "red/blue order: none"])
+    say_list("nothing", [])
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) < max(25, columns) and "nothing" not in lines
+    assert " ".join(" ".join(lines).split()).startswith("not verified: 2 of 9 conventions rate: the stamps are")
+    heads = [line for line in lines if line.startswith("  ") and line[2] != " "]
+    assert heads[-2].startswith("  rate: ") and heads[-1].startswith("  red/blue order:")
 
 
 def test_ctrl_c_in_a_finaliser_is_not_lost():

@@ -19,7 +19,7 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.registry import all_detectors, find_detector
-from fwdata.evidence.sentences import agreement, episode_line, line, not_verified
+from fwdata.evidence.sentences import agreement, count_not_verified, episode_line, line, not_verified
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.evidence import EvidenceGate
 from fwdata.pipeline.registry import load_converter, options_model, stored_conventions
@@ -162,9 +162,10 @@ def test_every_subject_that_was_not_verified_is_named():
         DatasetVerdict("row_rate", "no evidence", abstained=2, decided="20 Hz", detail="nominal"),
         *(DatasetVerdict("camera_frozen", "no evidence", f"cam{n}", abstained=2, decided="moves") for n in range(3)),
     ]
-    said = not_verified(unknown)
-    assert said is not None and "cam0 (2 of 2 episodes), also cam1, cam2" in said and "nominal)" in said
-    assert "also" not in (not_verified(unknown[:2]) or "")
+    told = DatasetVerdict("action_meaning", "confirmed", episodes_for=2, decided="changes")
+    assert not_verified([*unknown, told]) == ("rate: nominal", "camera keeps recording cam0, cam1, cam2")
+    assert count_not_verified([*unknown, told]) == "not verified: 4 of 5 conventions"
+    assert count_not_verified(unknown[:1]) == "not verified: 1 of 1 convention" and count_not_verified([told]) == ""
     assert line(unknown[0]) == "rate: 20 Hz - no evidence (nominal)"
 
 
