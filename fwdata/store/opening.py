@@ -23,6 +23,11 @@ def open_target(location: str | Path) -> LocalFiles | RemoteFiles:
 def open_files(location: str | Path) -> LocalFiles | RemoteFiles:
     """Files of a local folder or of a URL (`s3://`, `https://`, ..). StoreError when a local folder is absent."""
     files = open_target(location)
+    if isinstance(files, LocalFiles) and files.root.is_file():
+        raise StoreError(
+            f"{files.root} is a file, and a store is a folder; to make one of recordings: "
+            f"`fwdata convert SOURCE {quoted(files.root)} --out STORE`"
+        )
     if isinstance(files, LocalFiles) and not files.root.is_dir():
         raise StoreError(
             f"there is no store at {files.root}; make one with `fwdata convert SOURCE RAW --out {quoted(files.root)}`"

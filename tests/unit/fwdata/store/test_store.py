@@ -242,7 +242,7 @@ def test_a_store_behind_a_url_reads_the_same(store: Store) -> None:
         (lambda p: write_atomic(p / "zarr.json", b"{"), ["not valid JSON"]),
         (lambda p: write_atomic(p / "zarr.json", b"[1]"), ["must hold a JSON object"]),
         (lambda p: write_atomic(p / "zarr.json", b'{"attributes": null}'), ["is not an fwdata store"]),
-        (lambda p: p.write_text("file"), ["there is no store at"]),
+        (lambda p: p.write_text("file"), ["is a file, and a store is a folder", "x.zarr --out STORE"]),
     ],
 )
 def test_absent_and_foreign_folders_are_one_sentence(tmp_path: Path, make: object, words: list[str]) -> None:
