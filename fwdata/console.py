@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from fwdata.errors import (
     MissingLibrary,
     UsageError,
 )
-from fwdata.io import plain_json, refuse_url
+from fwdata.io import naming, plain_json, refuse_url
 
 if TYPE_CHECKING:
     import typer
@@ -156,12 +156,21 @@ def _with_local_paths(function: Callable[..., Any]) -> Callable[..., Any]:
                         from fwdata.store.files import refuse_nested
 
                         refuse_nested(path)
-        done = function(*arguments, **options)
+        with _naming_place(options):
+            done = function(*arguments, **options)
         if in_memory:
             say("note: memory:// is the memory of this process; nothing in it remains when the process ends")
         return done
 
     return checked
+
+
+@contextlib.contextmanager
+def _naming_place(options: Mapping[str, Any]) -> Iterator[None]:
+    """Have an error of a full disk that names no file, as a library's, name what the command writes."""
+    place = next((value for name in (*WRITTEN, "target", "store") if (value := options.get(name))), None)
+    with naming(str(place)) if place is not None else contextlib.nullcontext():
+        yield
 
 
 def _refuse_empty(name: str) -> None:

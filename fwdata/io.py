@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -46,9 +47,24 @@ def writer_token() -> str:
     return _TOKEN.get()
 
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk, quota or limit that is full, which the system gives for a write without naming the file."""
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Put around what writes `path`: an error of a full disk in the block names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and flush it to disk; a crash can leave a part of it."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -69,9 +85,10 @@ def whole_file(path: Path, suffix: str = "") -> Iterator[Path]:
     token = writer_token()  # without one there is one writer at a time: a rerun replaces what a kill left
     temporary = path.with_name(f".{path.name}{'.' if token else ''}{token}.tmp{suffix}")
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

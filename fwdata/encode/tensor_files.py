@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fwdata.errors import StoreDamaged, UsageError, one_line
-from fwdata.io import whole_file
+from fwdata.io import naming, whole_file
 
 NEARLY_FULL = 1 << 20
 """A disk with fewer free bytes is full, as far as weights go."""
@@ -244,7 +244,7 @@ def save_torch(path: Path, data: object) -> None:
         if "inline_container" not in str(error):
             raise
         number = errno.ENOSPC if shutil.disk_usage(path.parent).free < NEARLY_FULL else errno.EIO
-        raise OSError(number, os.strerror(number)) from None
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def header_bytes(header: TensorHeader) -> bytes:
@@ -262,7 +262,7 @@ def read_header(path: Path) -> TensorHeader:
 
 def copy_renamed(source: Path, target: Path, rename: Callable[[str], str]) -> None:
     """A file with other tensor names and the same bytes; flat memory, since only the header is rewritten."""
-    with source.open("rb") as read, target.open("wb") as write:
+    with source.open("rb") as read, naming(target), target.open("wb") as write:
         write.write(header_bytes({rename(name): place for name, place in _header(read.read, source).items()}))
         shutil.copyfileobj(read, write, 1 << 24)
 

@@ -10,6 +10,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.io import naming
+
 PIECE_BYTES = 2**20
 """Small buffers are handed out joined, about so many bytes at a time."""
 
@@ -54,14 +56,15 @@ class HeldBuffers:
         """Take in one buffer."""
         self.lengths.append(len(data))
         self.bytes += len(data)
-        if self._file is None and self.bytes > self._memory:
-            self._file = tempfile.TemporaryFile(dir=str(self._folder))  # noqa: SIM115 - closed by close()
-            self._file.writelines(self._kept)
-            self._kept = []
-        if self._file is None:
-            self._kept.append(data)
-        else:
-            self._file.write(data)
+        with naming(self._folder):
+            if self._file is None and self.bytes > self._memory:
+                self._file = tempfile.TemporaryFile(dir=str(self._folder))  # noqa: SIM115 - closed by close()
+                self._file.writelines(self._kept)
+                self._kept = []
+            if self._file is None:
+                self._kept.append(data)
+            else:
+                self._file.write(data)
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """All buffers again, whole ones, joined to pieces of about PIECE_BYTES."""

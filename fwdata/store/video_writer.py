@@ -27,10 +27,12 @@ from fwdata.evidence.thumbnails import Collector
 from fwdata.images.colour import ToRgb
 from fwdata.images.recode import MixedFrames, recode
 from fwdata.images.video import DecodeError, VideoHeader, VideoPacket, undamaged
+from fwdata.io import naming
 from fwdata.store.array import ArrayWriter, write_table
 from fwdata.store.layout import byte_array
 from fwdata.store.records import CameraRecord, VideoHeaderRecord
 from fwdata.store.video_check import LONG_GROUP, DamagedVideo, Packets, check_packets
+from fwdata.wording import counted
 
 DAMAGED = "download the video again, or leave the episode out"
 PIXEL_BLOCK = 16
@@ -50,7 +52,10 @@ class VideoSpool:
         self.warnings: list[str] = []
         self.rows = np.asarray(camera.rows, np.int64)
         if len(self.rows) != expected:
-            raise BadEpisode(f"camera {name}: holds {len(self.rows)} frames, state and action hold {expected} rows")
+            raise BadEpisode(
+                f"camera {name}: holds {counted(len(self.rows), 'frame')}, state and action hold "
+                f"{counted(expected, 'row')}"
+            )
         self._memory, self._folder, self._taken = memory, folder, taken
         self.file: IO[bytes] | None = None
         try:
@@ -79,14 +84,15 @@ class VideoSpool:
         self.packets = Packets(header, self._read)
         self.offsets = [0]
         self._prints: list[int] = []
-        for packet in packets:
-            if self._taken is not None:
-                self._prints.append(packet_print(packet.data))
-            self.file.write(packet.data)
-            self.offsets.append(self.offsets[-1] + len(packet.data))
-            if packet.is_entry:
-                self.packets.entries.append(len(self.packets.ranks))
-            self.packets.ranks.append(packet.rank)
+        with naming(self._folder):
+            for packet in packets:
+                if self._taken is not None:
+                    self._prints.append(packet_print(packet.data))
+                self.file.write(packet.data)
+                self.offsets.append(self.offsets[-1] + len(packet.data))
+                if packet.is_entry:
+                    self.packets.entries.append(len(self.packets.ranks))
+                self.packets.ranks.append(packet.rank)
 
     def _check(self, camera: VideoCamera) -> None:
         """Decode what was taken in once; DecodeError when it cannot be kept."""

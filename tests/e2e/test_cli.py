@@ -173,8 +173,9 @@ def test_full_disk_is_one_sentence(
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         ran = run("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 0)
-        ran.refused(1, "the disk is full", "run the same command again")
-        run("encode-latents", store, "--vae", "fake", "--workers", 1).refused(1, "the disk is full")
+        ran.refused(1, f"the disk is full while using {tmp_path / 's.zarr'}", "run the same command again")
+        encoded = run("encode-latents", store, "--vae", "fake", "--workers", 1)
+        encoded.refused(1, f"the disk is full while using {store}")
     assert run("convert", "toy", raw, "--out", tmp_path / "s.zarr", "--workers", 0).code == 0
     assert tree(tmp_path / "s.zarr") == tree(store)
     assert run("encode-latents", store, "--vae", "fake", "--workers", 1).code == 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from fixtures import robotwin_store
 from paths import ROOT
 
-from fwdata.io import sync, whole_file, write_atomic, write_json
+from fwdata.io import naming, sync, whole_file, write_atomic, write_json, write_synced
 from fwdata.manifest import Split
 from fwdata.store.records import CountRecord
 
@@ -114,3 +116,28 @@ def test_writing_on_windows_is_one_sentence(tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert "error: writing stores needs Linux or macOS; reading works on this system" in done.stderr
         assert "Traceback" not in done.stderr and not new.exists()
+
+
+@pytest.mark.parametrize("write", [write_atomic, write_synced])
+def test_a_full_disk_names_the_file(write: Callable[[Path, bytes], None], tmp_path: Path) -> None:
+    """The system names no file when a write fails, only when opening does."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left") as caught:
+        patch.setattr(os, "fsync", full_disk)
+        write(tmp_path / "x", b"1")
+    assert caught.value.filename == str(tmp_path / "x")
+
+
+def full_disk(descriptor: int) -> None:
+    """As `os.fsync` on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_only_an_error_of_room_that_names_nothing_is_given_a_name() -> None:
+    for error, name in (
+        (OSError(errno.EIO, "Input/output error"), None),
+        (OSError(errno.ENOSPC, "No space left", "/other"), "/other"),
+        (OSError(errno.EFBIG, "File too large"), "s3://b/x"),
+    ):
+        with pytest.raises(OSError, match=str(error.strerror)), naming("s3://b/x"):
+            raise error
+        assert error.filename == name
