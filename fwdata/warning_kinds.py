@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
+from fwdata.wording import counted
+
 EXAMPLES = 2
 
 _VARIABLE = re.compile(
@@ -15,9 +17,13 @@ _VARIABLE = re.compile(
 )
 """What differs between warnings of one kind: quoted texts, names of files and episodes, and numbers."""
 
+_NUMBER = re.compile(r"\b(?:is|are|was|were|has|have|does|do)\b|(?<=[a-z])s\b")
+"""What a number changes: "1 frame is", "2 frames are"."""
+
 _GRAVE = re.compile(
     r"contradict|revers|differently|nothing tells|no switch|forced|clock|out of step|another robot|absolute|colours?\b"
-    r"|gripper|failed|not finite|jump|damaged|truncated|greyscale|shifted|(?<!frames are )invalid|source_path says"
+    r"|gripper|failed|not finite|jump|damaged|truncated|greyscale|shifted|(?<!frames are )(?<!frame is "
+    r")(?<!frames is )invalid|source_path says"
     r"|says '.*' ?, which is not used",
     re.IGNORECASE,
 )
@@ -66,7 +72,7 @@ class WarningKind:
             return with_source(self.examples[0], self.text) if self.examples else self.text
         more = ", .." if self.count > len(self.examples) else ""
         like = "" if self.same else ", and the like"
-        return f"{self.count} recordings: {self.text}{like} ({', '.join(self.examples)}{more})"
+        return f"{counted(self.count, 'recording')}: {self.text}{like} ({', '.join(self.examples)}{more})"
 
     def to_json(self) -> WarningKindJson:
         """Plain JSON."""
@@ -84,7 +90,7 @@ def group_warnings(items: Iterable[tuple[str, str]]) -> list[WarningKind]:
     """Kinds of warnings, the gravest first, then the more frequent. items: (source, or "" for the root; text)."""
     kinds: dict[str, list[tuple[str, str]]] = {}
     for source, text in items:
-        key = _VARIABLE.sub("#", text) if source else text
+        key = _NUMBER.sub("", _VARIABLE.sub("#", text)) if source else text
         kinds.setdefault(key, []).append((source, text))
     found = []
     for members in kinds.values():

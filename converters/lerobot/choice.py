@@ -22,6 +22,7 @@ from converters.lerobot.recognise import broken_promise, detect, near_misses, re
 from converters.lerobot.twins import twins
 from fwdata.errors import UsageError, quoted
 from fwdata.manifest import Manifest, built_in_path, load_manifest, validate_model
+from fwdata.wording import counted
 
 TEMPLATE, PLAIN = "lerobot", "lerobot-plain"
 PLAIN_SIDE = 224
@@ -106,7 +107,7 @@ def check_together(places: Sequence[DatasetFolder], manifest: Manifest, options:
         for twin in twins(places):
             raise UsageError(
                 f"{twin.place.folder} holds the same recordings as {twin.original.folder} (equal rows in "
-                f"{len(twin.episodes)} episodes); give one of them, or both with --copies keep"
+                f"{counted(len(twin.episodes), 'episode')}); give one of them, or both with --copies keep"
             )
     own = options_of(manifest.model_copy(update={"options": {**manifest.options, **options}}))
     scales = {}

@@ -49,6 +49,7 @@ from fwdata.api import (
     is_wanted,
 )
 from fwdata.manifest import Manifest, load_manifest
+from fwdata.wording import counted, verb
 
 
 @dataclass
@@ -96,7 +97,8 @@ class LerobotConverter:
         linked = finding.linked_datasets(root)
         if linked:
             collected.warnings.append(
-                f"{len(linked)} linked datasets are not entered, such as {linked[0]}; give them by name"
+                f"{counted(len(linked), 'linked dataset')} {verb(len(linked), 'is', 'are')} not entered, such "
+                f"as {linked[0]}; give them by name"
             )
         rates: dict[str, float] = {}
         copies = {twin.place: twin for twin in twins(found)} if self.options.copies == "leave-out" else {}
@@ -155,7 +157,9 @@ class LerobotConverter:
         if left_out:
             counts = ", ".join(f"{kind}: {count}" for kind, count in left_out.items())
             collected.warnings.append(
-                f"{name}: {len(refs)} of {len(dataset.episodes)} episodes are read, the others left out ({counts})"
+                f"{name}: {len(refs)} of {counted(len(dataset.episodes), 'episode')} "
+                f"{verb(len(refs), 'is', 'are')} read, the others "
+                f"left out ({counts})"
             )
         if scale is not None and refs:
             collected.scales[name] = scale

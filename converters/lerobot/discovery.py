@@ -20,6 +20,7 @@ from converters.shared.content import HEAD_BYTES, not_content
 from converters.shared.links import odd_name, shown_name
 from fwdata.api import EpisodeRef, LeftOut, Skipped
 from fwdata.errors import BadEpisode, UsageError
+from fwdata.wording import counted, verb
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def list_datasets(root: Path) -> list[DatasetFolder]:
     archives = packed_below(root)
     if archives:
         raise UsageError(
-            f"{root} holds no {INFO}, but {len(archives)} archives, such as {archives[0]}; unpack them first, in that "
+            f"{root} holds no {INFO}, but {counted(len(archives), 'archive')}, such as {archives[0]}; unpack "
+            "them first, in that "
             f"folder: {packed.command(archives)}"
         )
     above = next((p for p in (root.resolve(), *root.resolve().parents[:3]) if (p / INFO).exists()), None)
@@ -97,7 +99,8 @@ def unpack_hint(root: Path) -> str:
     found = packed_below(root)
     if not found:
         return ""
-    return f"; or unpack the {len(found)} archives there, such as {found[0]}, in that folder: {packed.command(found)}"
+    several = counted(len(found), "archive")
+    return f"; or unpack the {several} there, such as {found[0]}, in that folder: {packed.command(found)}"
 
 
 def not_listed(episodes: Sequence[str]) -> tuple[LeftOut, ...]:
@@ -126,7 +129,12 @@ def nested_datasets(place: DatasetFolder) -> list[str]:
     """What to say about datasets inside another one's folder."""
     found = sorted(place.place(path) for path in tree_of(place.folder).nested)
     return (
-        [f"{len(found)} datasets in its folder are not entered, such as {found[0]}; give them by name"] if found else []
+        [
+            f"{counted(len(found), 'dataset')} in its folder {verb(len(found), 'is', 'are')} not entered, such as "
+            f"{found[0]}; give them by name"
+        ]
+        if found
+        else []
     )
 
 
@@ -217,8 +225,9 @@ def _incomplete(found: DatasetFolder, lacking: Mapping[int, Sequence[str]], file
     names = list(dict.fromkeys(name for absent in lacking.values() for name in absent))
     listed = ", ".join(names[:2]) + (", .." if len(names) > 2 else "")
     reason = (
-        f"incomplete download: {len(names)} of {files} files are missing ({listed}), of {len(lacking)} of {episodes} "
-        f"episodes; fetch them: {hub.fetch_command(found.folder)}"
+        f"incomplete download: {len(names)} of {counted(files, 'file')} {verb(len(names), 'is', 'are')} "
+        f"missing ({listed}), of {len(lacking)} of {episodes} "
+        f"episodes; fetch {verb(len(names), 'it', 'them')}: {hub.fetch_command(found.folder)}"
     )
     return Skipped(found.relative or "dataset", reason)
 

@@ -13,6 +13,7 @@ from converters.lerobot import parquet
 from converters.lerobot.entry import EpisodeMeta
 from converters.lerobot.info import inside
 from fwdata.errors import BadEpisode, UsageError
+from fwdata.wording import counted
 
 COMPARED = 8
 """Most episodes that are compared though the metadata name the table to take."""
@@ -75,11 +76,13 @@ class DoubledRows:
         found = []
         if self._same:
             found.append(
-                f"rows of {len(self._same)} episodes are in two tables and alike; one is read ({self._same[0]})"
+                f"rows of {counted(len(self._same), 'episode')} are in two tables and alike; one is read "
+                f"({self._same[0]})"
             )
         if self._other:
             found.append(
-                f"rows of {len(self._other)} episodes are in two tables that differ; the whole one, or the one that "
+                f"rows of {counted(len(self._other), 'episode')} are in two tables that differ; the whole "
+                "one, or the one that "
                 f"the metadata name, is read ({self._other[0]})"
             )
         return found

@@ -19,6 +19,7 @@ from converters.shared.conventions import is_gripper
 from converters.shared.gripper_unit import to_unit
 from fwdata.api import Json
 from fwdata.errors import BadEpisode, UsageError
+from fwdata.wording import counted
 
 type Scale = Literal["recorded", "auto", "0-100", "0-1"]
 type Action = Literal["recorded", "auto", "signed", "unit", "reversed"]
@@ -168,7 +169,8 @@ def _recorded_scale(folder: Path, stamp: int, places: tuple[Columns, ...], chose
     others = sorted({text for text in switching if text is not None} - {scale})
     if others:
         raise UsageError(
-            f"grippers of {switching.count(others[0])} of the first {len(episodes)} episodes are on the scale "
+            f"grippers of {switching.count(others[0])} of the first {counted(len(episodes), 'episode')} are "
+            "on the scale "
             f"{others[0]}, of the others on {scale}; convert them apart (--exclude, --only), or bring them to one scale"
         )
     return scale
@@ -205,7 +207,7 @@ def check_one_scale(scales: Mapping[str, str], unit: bool) -> None:
     if unit or len(set(scales.values())) < 2:
         return
     by_scale = {scale: [name for name in scales if scales[name] == scale] for scale in dict.fromkeys(scales.values())}
-    listed = ", ".join(f"{scale} ({names[0]}, {len(names)} datasets)" for scale, names in by_scale.items())
+    listed = ", ".join(f"{scale} ({names[0]}, {counted(len(names), 'dataset')})" for scale, names in by_scale.items())
     both = {"0 .. 1", "0 .. 100"} >= set(by_scale)
     cure = "store both as 0 .. 1 with --gripper-unit --gripper-scale auto, or " if both else ""
     raise UsageError(f"grippers are on different scales, {listed}; {cure}convert each scale to a store of its own")

@@ -18,6 +18,7 @@ from converters.lerobot.values import integers, numbers_in
 from converters.shared.content import not_content
 from fwdata.api import BadEpisode, opening
 from fwdata.errors import FwdataError
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,7 +153,9 @@ def find_rows(
     if len(places) != length:
         raise BadEpisode(f"{_other_rows(name, numbers, episode, len(places), length)}; {_AGAIN}")
     if not 0 < length <= MAX_EPISODE_ROWS:
-        raise BadEpisode(f"{name} holds {length} rows of episode {episode}, expected 1 to {MAX_EPISODE_ROWS}")
+        raise BadEpisode(
+            f"{name} holds {counted(length, 'row')} of episode {episode}, expected 1 to {MAX_EPISODE_ROWS}"
+        )
     ordered = None if frames is None else _by_frame(places, frames)
     if ordered is not None:
         return Span(path, name, int(places[0]), length, columns, ordered)
@@ -178,7 +181,7 @@ _AGAIN = "download the dataset's tables and its folder meta again, from one revi
 def _other_rows(name: str, numbers: NDArray[np.int64] | None, episode: int, found: int, length: int) -> str:
     """What a table holds in place of the rows that the metadata promise."""
     if numbers is None or found or not len(numbers):
-        return f"{name} holds {found} rows of episode {episode}, the metadata say {length}"
+        return f"{name} holds {counted(found, 'row')} of episode {episode}, the metadata say {length}"
     low, high = int(numbers.min()), int(numbers.max())
     others = f"episode {low}" if low == high else f"episodes {low} to {high}"
     return (

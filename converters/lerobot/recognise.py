@@ -24,6 +24,7 @@ from converters.lerobot.rows import read_rows
 from converters.lerobot.values import Floats
 from fwdata.errors import BadEpisode, ManifestError, UsageError
 from fwdata.manifest import Manifest, manifest_names, shared_manifest
+from fwdata.wording import counted
 
 SCANNED_EPISODES = 5
 OVERRULED = 0.01
@@ -55,7 +56,8 @@ def readable(places: Sequence[DatasetFolder]) -> list[Info]:
                 raise UsageError(f"{place.folder}: {error}") from None
     if not infos:
         raise UsageError(
-            f"{places[0].folder} and {len(places) - 1} more datasets cannot be read; convert one of them alone to see "
+            f"{places[0].folder} and {counted(len(places) - 1, 'more dataset')} cannot be read; convert one "
+            "of them alone to see "
             "why"
         )
     return infos

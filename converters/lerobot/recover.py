@@ -25,6 +25,7 @@ from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
 from converters.lerobot.values import integers, numbers
 from fwdata.api import Skipped
 from fwdata.errors import BadEpisode, UsageError
+from fwdata.wording import counted, verb
 
 INSIDE = 0.9
 """Share of values that must lie in the recorded range; the last episode may be newer than the statistics."""
@@ -92,7 +93,14 @@ def recover(folder: Path, info: Info, tree: Tree, listed: Sequence[EpisodeMeta])
             found.setdefault(index, EpisodeMeta(index, len(frames), (), "", name, {}))
     placed = _placed(folder, info, tree, sorted([*listed, *found.values()], key=lambda entry: entry.index), set(found))
     count = len(found)
-    warnings = [f"{count} episodes that the metadata do not list were recovered from the tables"] if count else []
+    warnings = (
+        [
+            f"{counted(count, 'episode')} that the metadata do not list {verb(count, 'was', 'were')} recovered "
+            "from the tables"
+        ]
+        if count
+        else []
+    )
     return Recovered(tuple(placed), tuple(problems), tuple(warnings))
 
 
@@ -207,8 +215,9 @@ def _tiled(
             reasons[entry.index] = frames
         elif frame + entry.length > frames:
             reasons[entry.index] = (
-                f"{files[at]} holds {frames} frames, {frames - frame} of them behind the episodes before, episode "
-                f"{entry.index} has {entry.length} rows: the video broke off or lost frames"
+                f"{files[at]} holds {counted(frames, 'frame')}, {frames - frame} of them behind the episodes "
+                "before, episode "
+                f"{entry.index} has {counted(entry.length, 'row')}: the video broke off or lost frames"
             )
             found = {index: replace(place, unsure=place.file == files[at]) for index, place in found.items()}
         else:

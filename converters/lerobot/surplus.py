@@ -17,6 +17,7 @@ from converters.lerobot.timelines import Timeline
 from converters.lerobot.values import Floats
 from converters.lerobot.video import Assignment, assign_run, assign_whole
 from fwdata.errors import BadEpisode
+from fwdata.wording import counted, verb
 
 type Surplus = Literal["auto", "reject", "first", "last", "by-time", "ignore"]
 
@@ -49,7 +50,7 @@ def assign_surplus(
     surplus = len(found.times) - rows
     rate = (len(found.times) - 1) / float(found.times[-1] - found.times[0])
     faster = rate / fps > 1.01 and len(found.times) >= (rows - 1) * rate / fps
-    what = f"{name} holds {len(found.times)} frames, the episode has {rows} rows"
+    what = f"{name} holds {counted(len(found.times), 'frame')}, the episode has {counted(rows, 'row')}"
     timed = at_times(found, 0.0, seconds) if seconds is not None else None
     if rule == "by-time":
         return timed or at_rate(found, name, rows, fps)
@@ -80,8 +81,12 @@ def assign_surplus(
     if first is None:
         raise BadEpisode(f"{what}, and nothing in the files tells which frames belong to them; {_ASK}")
     chosen = assign_run(found, name, rows, fps, first, f"frame k + {first} is row k: the others are the neighbours'")
-    start = f"the first {first} are also the last of the episode before" if first else ""
-    end = f"the last {surplus - first} are also the first of the episode after" if surplus > first else ""
+    start = f"the first {verb(first, 'is', f'{first} are')} also the last of the episode before" if first else ""
+    end = (
+        f"the last {verb(surplus - first, 'is', f'{surplus - first} are')} also the first of the episode after"
+        if surplus > first
+        else ""
+    )
     return replace(chosen, warning=f"{what}; {' and '.join(filter(None, (start, end)))}, and were dropped")
 
 
@@ -95,7 +100,8 @@ def _contradicted(what: str, rule: Surplus, first: int, begin: int) -> str:
     """The warning for an option that takes other frames than the neighbouring videos say belong to the rows."""
     how = "behind" if begin < first else "ahead of"
     return (
-        f"{what}; the neighbouring videos hold the first {first} too, so frame k + {first} is row k, but option "
+        f"{what}; the neighbouring videos hold the first {verb(first, 'one', str(first))} too, so frame k + "
+        f"{first} is row k, but option "
         f"extra_frames={rule} takes frame k + {begin}: images are {abs(first - begin)} rows {how} state and action; "
         "--extra-frames auto takes the right ones"
     )

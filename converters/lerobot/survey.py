@@ -24,6 +24,7 @@ from converters.lerobot.tree import Tree, is_video
 from converters.lerobot.video_files import by_frames, placed_by_frames
 from fwdata.api import BadEpisode
 from fwdata.errors import UsageError
+from fwdata.wording import counted
 
 _agreed: ContextVar[bool] = ContextVar("agreed", default=False)
 
@@ -91,16 +92,16 @@ def survey(
                 moved[kind].setdefault(entry.index, f"episode {entry.index}: {found} instead of {said}")
         located.append(replace(entry, data_file=data, videos=videos))
     warnings = [
-        f"{kind} of {len(told)} episodes are not where the metadata say, and were found by "
+        f"{kind} of {counted(len(told), 'episode')} are not where the metadata say, and were found by "
         f"{'the column episode_index' if kind == 'tables' and info.shared_files else 'their names'} "
         f"({next(iter(told.values()))})"
         for kind, told in moved.items()
         if told
     ]
     if info.shared_files:
-        located, counted = by_frames(folder, keys, located, tree)
+        located, framed = by_frames(folder, keys, located, tree)
         located, placed = placed_by_frames(folder, keys, located, tree, info.fps)
-        warnings += counted + placed
+        warnings += framed + placed
     tables = list(dict.fromkeys(e.data_file for e in located if tree.holds(e.data_file)))
     ends = [] if is_agreed() else _ends(tables)
     firsts = _first_images(folder, info, ends)
@@ -206,7 +207,8 @@ def _videos_of(key: str, tree: Tree) -> int:
 def _left_out(key: str, tree: Tree) -> str:
     """A sentence about a camera that is left out."""
     if files := _videos_of(key, tree):
-        return f"the metadata give no place of any episode in the {files} videos of camera {key}; it is left out"
+        videos = counted(files, "video")
+        return f"the metadata give no place of any episode in the {videos} of camera {key}; it is left out"
     return f"camera {key} is listed in meta/info.json and has no images; it is left out"
 
 

@@ -18,6 +18,7 @@ from converters.lerobot.timelines import ADVICE, Timeline
 from converters.lerobot.video import Assignment
 from fwdata.errors import BadEpisode
 from fwdata.images.tears import begins_whole
+from fwdata.wording import counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def assign_torn(found: Timeline, path: Path, name: str, wanted: Wanted, fps: flo
     surplus = whole - wanted.total
     if (surplus > 0 and surplus < wanted.unlisted) or (surplus < 0 and found.listed is not None):
         raise BadEpisode(
-            f"{said}, and it had {whole} frames, its episodes have {wanted.total} rows, so nothing tells which are "
+            f"{said}, and it had {counted(whole, 'frame')}, its episodes have {counted(wanted.total, 'row')}, "
+            "so nothing tells which are "
             f"whose; {ADVICE}"
         )
     need = np.arange(wanted.begin, wanted.begin + wanted.rows)

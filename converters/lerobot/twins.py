@@ -14,6 +14,7 @@ from converters.lerobot.meta import Dataset, EpisodeMeta, load_dataset
 from converters.lerobot.parquet import column_names, read_span
 from converters.lerobot.values import Floats, numbers
 from fwdata.errors import BadEpisode, UsageError
+from fwdata.wording import counted
 
 SAMPLED = 3
 """Episodes whose rows are compared before two datasets are called the same."""
@@ -38,7 +39,8 @@ class Twin:
         """Why the copy, or its episodes, are left out."""
         return (
             f"{self.place.relative or 'it'} holds the same recordings as {self.original.relative or 'another dataset'} "
-            f"({len(self.episodes)} episodes with equal rows): a backup or a copy, left out; --copies keep takes both"
+            f"({counted(len(self.episodes), 'episode')} with equal rows): a backup or a copy, left out; "
+            "--copies keep takes both"
         )
 
 

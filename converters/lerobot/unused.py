@@ -5,6 +5,7 @@ from __future__ import annotations
 from converters.lerobot.info import Info
 from converters.lerobot.mapping import Fit
 from converters.lerobot.meta import Dataset
+from fwdata.wording import counted, verb
 
 LISTED = 8
 """Features and episodes that a sentence names; the others are counted."""
@@ -39,7 +40,8 @@ def _failed(dataset: Dataset) -> list[str]:
         return []
     index, said = next(iter(marked.items()))
     return [
-        f"{len(marked)} of {len(dataset.episodes)} episodes are marked as failed or not valid and are converted "
+        f"{len(marked)} of {counted(len(dataset.episodes), 'episode')} {verb(len(marked), 'is', 'are')} "
+        f"marked as failed or not valid and {verb(len(marked), 'is', 'are')} converted "
         f"(episodes {_some(list(map(str, marked)))}; of episode {index} the metadata say: {said}); leave one out with "
         f"--exclude '*episode_{index:06d}'"
     ]

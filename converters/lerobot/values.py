@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.errors import BadEpisode
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,8 @@ def numbers(table: pa.Table, name: str, key: str, size: int) -> Floats:
         if array.null_count:
             first = next(row for row, cell in enumerate(array) if not cell.is_valid) // width
             raise BadEpisode(
-                f"{name}: {key} has {array.null_count} rows without values, the first is row {first} of the episode; "
+                f"{name}: {key} has {counted(array.null_count, 'row')} without values, the first is row {first} of "
+                "the episode; "
                 "leave the episode out, or fetch the table again"
             )
         edges = _edges(array)

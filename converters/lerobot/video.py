@@ -20,6 +20,7 @@ from fwdata.images.demux import PacketIndex, first_notes, index_packets, packets
 from fwdata.images.streams import recorded
 from fwdata.images.video import ffmpeg_words
 from fwdata.images.video_files import is_untimed
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -110,7 +111,8 @@ def assign_whole(found: Timeline, name: str, rows: int, fps: float) -> Assignmen
     """
     if len(found.times) != rows:
         raise BadEpisode(
-            f"{name} holds {len(found.times)} frames, the episode has {rows} rows, so nothing tells which frame each "
+            f"{name} holds {counted(len(found.times), 'frame')}, the episode has {counted(rows, 'row')}, so "
+            "nothing tells which frame each "
             "row has; download the video again, or leave the episode out"
         )
     return assign_run(found, name, rows, fps, 0, "frame k is row k")
@@ -153,7 +155,9 @@ def assign_span(found: Timeline, name: str, rows: int, fps: float, start_s: floa
             f"frames are missing or doubled; {ADVICE}"
         )
     if len(times) < rows:
-        raise BadEpisode(f"{name} has {len(times)} frames from {start_s:.3f} s on, the episode has {rows} rows")
+        raise BadEpisode(
+            f"{name} has {counted(len(times), 'frame')} from {start_s:.3f} s on, the episode has {counted(rows, 'row')}"
+        )
     return Assignment(_run(first, rows), "nearest frame to from_timestamp + k / fps", float(offset.max()))
 
 

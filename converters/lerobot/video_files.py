@@ -11,6 +11,7 @@ from converters.lerobot.info import inside
 from converters.lerobot.timelines import timeline
 from converters.lerobot.tree import Tree, is_video
 from fwdata.errors import BadEpisode, UsageError
+from fwdata.wording import counted
 
 
 def by_frames(
@@ -37,7 +38,7 @@ def by_frames(
         run, said, found = moved[0]
         count = sum(len(run) for run, _, _ in moved)
         told.append(
-            f"videos of camera {key} of {count} episodes are not those that the metadata name, and were "
+            f"videos of camera {key} of {counted(count, 'episode')} are not those that the metadata name, and were "
             f"found by their numbers of frames (episode {run[0].index}: {found} instead of {said})"
         )
     return [_with(entry, files) for entry in entries], told
@@ -62,7 +63,8 @@ def placed_by_frames(
         for index in without:
             placed[index][key] = found[index]
         told.append(
-            f"the metadata give no place of camera {key} for {len(without)} episodes; its videos have exactly the "
+            f"the metadata give no place of camera {key} for {counted(len(without), 'episode')}; its videos "
+            "have exactly the "
             f"frames of all episodes in order, and so were placed (episode {without[0]}: {found[without[0]].file})"
         )
     return [replace(entry, videos=placed[entry.index]) if told else entry for entry in entries], told

@@ -23,6 +23,7 @@ from converters.shared.hdf5 import (
 from converters.shared.plain_rows import PlainRows, RowsPlace, place_of, plain_rows, rows_at
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import MAX_SIDE
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     import h5py
@@ -190,7 +191,9 @@ def image_dataset(file: h5py.File, key: str, rows: int) -> h5py.Dataset:
     if node.ndim != 4 or node.dtype != np.uint8 or node.shape[3] != 3:
         raise BadEpisode(f"{key} must be uint8 of shape (frames, H, W, 3), found {node.dtype} of shape {node.shape}")
     if node.shape[0] != rows:
-        raise BadEpisode(f"{key} has {node.shape[0]} frames, the actions have {rows}; refusing to cut either")
+        raise BadEpisode(
+            f"{key} has {counted(node.shape[0], 'frame')}, the actions have {rows}; refusing to cut either"
+        )
     if not all(0 < side <= MAX_SIDE for side in node.shape[1:3]) or np.prod(node.shape[1:]) > MAX_FRAME_BYTES:
         raise BadEpisode(f"{key} has images of {node.shape[1]} x {node.shape[2]} pixels; 1 to {MAX_SIDE} is plausible")
     check_written(node, key)

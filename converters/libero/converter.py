@@ -41,6 +41,7 @@ from fwdata.api import (
 )
 from fwdata.errors import did_you_mean, quoted
 from fwdata.manifest import Manifest, built_in_path, validate_model
+from fwdata.wording import counted, verb
 
 if TYPE_CHECKING:
     import h5py
@@ -274,6 +275,7 @@ class LiberoConverter:
             )
         if rows < self.manifest.window.num_frames:
             warnings.append(
-                f"{rows} rows are fewer than a window of {self.manifest.window.num_frames}; windows are padded"
+                f"{counted(rows, 'row')} {verb(rows, 'is', 'are')} fewer than a window of "
+                f"{self.manifest.window.num_frames}; windows are padded"
             )
         return warnings

@@ -19,6 +19,7 @@ from converters.shared import archives as packed
 from converters.shared.hdf5 import group_keys, open_recording
 from fwdata.api import BadEpisode, EpisodeRef, LeftOut, Skipped, UsageError
 from fwdata.errors import did_you_mean
+from fwdata.wording import counted, verb
 
 if TYPE_CHECKING:
     import h5py
@@ -232,7 +233,10 @@ def place_warnings(listing: paths.Hdf5Listing, files: Sequence[paths.TaskFile]) 
     """What the walk left out, empty suite folders, unknown suites, files in another suite's folder, and doubles."""
     warnings = []
     if listing.ignored:
-        warnings.append(f"{len(listing.ignored)} entries were not followed, the first is {listing.ignored[0]}")
+        warnings.append(
+            f"{counted(len(listing.ignored), 'entry')} {verb(len(listing.ignored), 'was', 'were')} not followed, "
+            f"the first is {listing.ignored[0]}"
+        )
     warnings += _about("suite folders without a task file", listing.empty)
     unknown = [file.path for file in files if file.suite == paths.UNKNOWN]
     warnings += _about("neither folder nor file name tells the suite", unknown)

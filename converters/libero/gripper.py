@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from converters.libero.neighbours import kept_of_file
 from converters.shared.hdf5 import check_written, dataset
 from fwdata.errors import BadEpisode
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     import h5py
@@ -153,12 +154,12 @@ def _measure(commands: NDArray[np.float64], opening: NDArray[np.float64]) -> _Me
             oppose += np.sign(largest) != direction
     most, answered = max(follow, oppose), follow + oppose
     if not answered or most < AGREEMENT * answered:
-        return _Measured(0, f"{follow} switches for, {oppose} against")
+        return _Measured(0, f"{counted(follow, 'switch')} for, {oppose} against")
     sign = 1 if follow > oppose else -1
     second = _correlation(commands, opening)
     if sign * second < CORRELATION:
-        return _Measured(0, f"{most} of {answered} switches, but correlation {second:+.2f}")
-    return _Measured(sign, f"{most} of {answered} switches, correlation {second:+.2f}", float(commands.min()))
+        return _Measured(0, f"{most} of {counted(answered, 'switch')}, but correlation {second:+.2f}")
+    return _Measured(sign, f"{most} of {counted(answered, 'switch')}, correlation {second:+.2f}", float(commands.min()))
 
 
 def _switches(commands: NDArray[np.float64]) -> list[tuple[int, int]]:

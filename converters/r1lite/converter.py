@@ -44,6 +44,7 @@ from fwdata.api import (
 )
 from fwdata.errors import did_you_mean
 from fwdata.manifest import Manifest, Model, validate_model
+from fwdata.wording import counted, verb
 
 MIN_FRAMES_FOR_RATE = 8
 RATE_TOLERANCE = 0.25
@@ -151,7 +152,10 @@ class R1LiteConverter:
                 f"{skipped[-1].reason}"
             )
         if listing.ignored:
-            warnings.append(f"{len(listing.ignored)} entries were not followed, the first is {listing.ignored[0]}")
+            warnings.append(
+                f"{counted(len(listing.ignored), 'entry')} {verb(len(listing.ignored), 'was', 'were')} not followed, "
+                f"the first is {listing.ignored[0]}"
+            )
         refs = finding.references(listing, kept, groups)
         archives = packed.left_out(listing.archives, packed.above(listing.files))
         return Discovery(refs, tuple(skipped), self._decisions(), tuple(warnings), archives, self._per_episode)
@@ -326,14 +330,19 @@ class R1LiteConverter:
             start = rowing.engaged_from(rows, report.arm_columns(self.parts, "feedback", "joint"))
             keep[:start] = False
             if start:
-                warnings.append(f"{start} frames before the leader was engaged are left out")
+                warnings.append(
+                    f"{counted(start, 'frame')} before the leader was engaged {verb(start, 'is', 'are')} left out"
+                )
         numbers = text.frame_annotations(language.annotations, rows.stamps)
         if self.options.drop_unqualified:
             bad = [i for i, annotation in enumerate(language.annotations) if not annotation.qualified]
             dropped = np.isin(numbers, bad) & keep
             keep &= ~dropped
             if dropped.any():
-                warnings.append(f"{int(dropped.sum())} unqualified frames are left out")
+                warnings.append(
+                    f"{counted(int(dropped.sum()), 'unqualified frame')} {verb(int(dropped.sum()), 'is', 'are')} left "
+                    "out"
+                )
         if not keep.any():
             raise BadEpisode(f"the options leave none of {len(rows)} frames: {warnings[-1]}")
         rows = rows.select(keep)

@@ -19,6 +19,7 @@ from converters.shared import galaxea_text as text
 from converters.shared.content import not_content
 from converters.shared.links import is_file_inside, not_followed, odd_name, shown_name
 from fwdata.api import EpisodeRef, Skipped, UsageError
+from fwdata.wording import counted, verb
 
 _VENDOR_NAME = re.compile(r"[A-Za-z0-9]+_[0-9]{17}(_RAW)?(_[0-9]{1,4})?")
 _RECORDER_NAME = re.compile(
@@ -183,7 +184,8 @@ def find_recordings(
     without = [f for f in found if f.meta is None]
     if metas and without:
         warnings.append(
-            f"{len(without)} recordings are in no dataset json, the first is {without[0].files[0]}; they have no "
+            f"{counted(len(without), 'recording')} {verb(len(without), 'is', 'are')} in no dataset json, the "
+            f"first is {without[0].files[0]}; {verb(len(without), 'it has', 'they have')} no "
             "annotations"
         )
     return found, absent, warnings

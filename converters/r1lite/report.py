@@ -15,6 +15,7 @@ from converters.r1lite.series import RecordedSeries, Track
 from converters.r1lite.topics import HEAD, SIDES, Role, TopicPart, column_names
 from converters.shared import galaxea_text as text
 from fwdata.api import Json
+from fwdata.wording import counted, verb
 
 type Columns = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 type GripperScale = Literal["auto", "0-100", "0-1"]
@@ -81,12 +82,17 @@ def warn(rows: AlignedRows, parts: Sequence[TopicPart], period_ns: float, window
     if gaps:
         missing, longest = sum(g.missing for g in gaps), max(g.seconds for g in gaps)
         frames = "frame" if missing == 1 else "frames"
-        warnings.append(f"{missing} head {frames} missing in {len(gaps)} places, longest pause {longest:.3f} s")
+        warnings.append(
+            f"{missing} head {frames} missing in {counted(len(gaps), 'place')}, longest pause {longest:.3f} s"
+        )
     invalid = int((~rows.valid).sum())
     if invalid:
-        warnings.append(f"{invalid} of {len(rows)} frames are invalid: no training window reaches them")
+        warnings.append(
+            f"{invalid} of {counted(len(rows), 'frame')} {verb(invalid, 'is', 'are')} invalid: no training window "
+            "reaches them"
+        )
     if len(rows) < window:
-        warnings.append(f"{len(rows)} frames: shorter than a training window of {window}")
+        warnings.append(f"{counted(len(rows), 'frame')}: shorter than a training window of {window}")
     return warnings
 
 

@@ -14,6 +14,7 @@ from converters.r1lite.series import RecordedSeries, Series, Track
 from converters.r1lite.topics import HEAD
 from fwdata.api import Json
 from fwdata.errors import BadEpisode
+from fwdata.wording import counted, verb
 
 TOLERATED_NS = align.SECOND // 5
 """A feedback topic may start this much late or end this much early; its edge value is held meanwhile."""
@@ -151,16 +152,22 @@ def _covered(recording: RecordedSeries, warnings: list[str]) -> align.Mask:
                 continue
             outside = head.stamps < timing.first if word == "starts late" else head.stamps > timing.last
             keep &= ~outside
-            warnings.append(f"{what}; {int(outside.sum())} frames are trimmed")
+            warnings.append(
+                f"{what}; {counted(int(outside.sum()), 'frame')} {verb(int(outside.sum()), 'is', 'are')} trimmed"
+            )
     if recording.truncated:
         last = min(timing.last for timing in _needed(recording))
         cut = keep & (head.stamps > last)
         keep &= ~cut
         warnings.append(
-            f"recovered from a truncated file; {int(cut.sum())} frames that not all topics cover are left out"
+            f"recovered from a truncated file; {counted(int(cut.sum()), 'frame')} that not all topics cover "
+            f"{verb(int(cut.sum()), 'is', 'are')} left out"
         )
     if recording.damaged_chunks:
-        warnings.append(f"recovered from a damaged file; {recording.damaged_chunks} chunks were skipped")
+        warnings.append(
+            f"recovered from a damaged file; {counted(recording.damaged_chunks, 'chunk')} "
+            f"{verb(recording.damaged_chunks, 'was', 'were')} skipped"
+        )
     return keep
 
 
@@ -194,12 +201,15 @@ def _warn_images(
     far = int((distances > period_ns).sum())
     if far:
         warnings.append(
-            f"{track.camera}: {far} frames have no image within {period_ns / 1e6:.1f} ms "
+            f"{track.camera}: {counted(far, 'frame')} {verb(far, 'has', 'have')} no image within "
+            f"{period_ns / 1e6:.1f} ms "
             f"(largest distance {distances.max() / 1e6:.1f} ms)"
         )
     if replaced.any():
         warnings.append(
-            f"{track.camera}: {int(replaced.sum())} frames show a neighbouring image and are invalid ({track.problem})"
+            f"{track.camera}: {counted(int(replaced.sum()), 'frame')} "
+            f"{verb(int(replaced.sum()), 'shows', 'show')} a neighbouring image and "
+            f"{verb(int(replaced.sum()), 'is', 'are')} invalid ({track.problem})"
         )
     elif track.problem:
         warnings.append(f"{track.camera}: {track.problem}")

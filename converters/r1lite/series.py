@@ -18,6 +18,7 @@ from converters.r1lite.reordering import display_order, frames_of_stamps
 from converters.r1lite.topics import CAMERAS, HEAD, TopicPart, columns, first_message
 from fwdata.errors import BadEpisode
 from fwdata.images.jpeg import is_grey
+from fwdata.wording import counted, verb
 
 VIDEO_HOLE = 1.5
 """A step between video frames above this many usual ones: a frame is missing, and others build on it."""
@@ -193,7 +194,8 @@ def _track(camera: str, collector: _Collector, timing: TopicTiming, bags: Bags) 
     bad = [i for i, problem in enumerate(problems) if problem]
     if len(bad) > MAX_DAMAGED * timing.messages:
         raise BadEpisode(
-            f"{camera}: {len(bad)} of {timing.messages} images are damaged (message {bad[0]}: {problems[bad[0]]}); "
+            f"{camera}: {len(bad)} of {timing.messages} images {verb(len(bad), 'is', 'are')} damaged (message "
+            f"{bad[0]}: {problems[bad[0]]}); "
             f"at most {MAX_DAMAGED:.0%} are replaced by their neighbours"
         )
     good = np.array([not problem for problem in problems])[timing.index]
@@ -223,7 +225,7 @@ def _video_track(
     order, shown = display_order(bags, camera, timing.topic, first.kind, int(keys.argmax())), None
     if timing.duplicates or (timing.inversions and order is None):
         what = (
-            f"with {timing.duplicates} messages of another's stamp"
+            f"with {counted(timing.duplicates, 'message')} of another's stamp"
             if timing.duplicates
             else "whose stamps are out of order"
         )

@@ -14,6 +14,7 @@ import numpy as np
 from converters.r1lite import align
 from converters.r1lite.topics import TopicPart
 from fwdata.errors import BadEpisode
+from fwdata.wording import counted, verb
 
 COVERED, APART, FEW = 0.9, 0.1, 5
 """Share of the time that a topic covers to be taken first, share in which two that follow each other overlap, and
@@ -77,12 +78,12 @@ def absent(missing: Mapping[str, Sequence[str]], held: Collection[str]) -> str:
     """What to say of parts and cameras without a topic. missing: name -> its topics; held: topics of the recording."""
     names = [f"{topics[0]} ({name})" for name, topics in missing.items()]
     listed = ", ".join(names[:MOST_LISTED]) + (", .." if len(names) > MOST_LISTED else "")
-    told = f"{len(missing)} needed topics are absent or empty: {listed}"
+    told = f"{counted(len(missing), 'needed topic')} {verb(len(missing), 'is', 'are')} absent or empty: {listed}"
     below = _namespaces({topic for topics in missing.values() for topic in topics}, held)
     if below:
         space, count = below.most_common(1)[0]
         return f"{told}; {count} such topics are there below {space}: give them their names without it in the recording"
-    there = f"; it has {len(held)} topics, such as {', '.join(sorted(held)[:3])}" if held else ""
+    there = f"; it has {counted(len(held), 'topic')}, such as {', '.join(sorted(held)[:3])}" if held else ""
     return f"{told}{there}; leave the recording out (--exclude), or record them"
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 from converters.r1lite.bags import SUFFIXES, TAKE_PAUSE_NS
 from converters.r1lite.spans import LogSpan, log_span
+from fwdata.wording import counted, verb
 
 type SplitFiles = Literal["merge", "separate"]
 
@@ -171,7 +172,9 @@ class Joining:
         joined = [take for take in takes if len(take) > 1]
         if joined:
             self.warnings.append(
-                f"{len(joined)} recordings are joined from {sum(map(len, joined))} split files, the first from "
+                f"{counted(len(joined), 'recording')} {verb(len(joined), 'is', 'are')} joined from "
+                f"{sum(map(len, joined))} split files, "
+                "the first from "
                 f"{' and '.join(_name(path) for path in joined[0][:2])}{', ..' if len(joined[0]) > 2 else ''}; option "
                 "split_files = separate takes each file as a recording"
             )

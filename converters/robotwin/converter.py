@@ -32,6 +32,7 @@ from fwdata.api import (
 )
 from fwdata.errors import did_you_mean
 from fwdata.manifest import Manifest, validate_model
+from fwdata.wording import counted
 
 MAX_JOINT_STEP = 1.0
 ASPECT = 0.02
@@ -70,7 +71,7 @@ class RobotwinConverter:
         if root.is_dir():
             warnings += finding.numbering_warnings(chosen)
         if stated:
-            warnings.append(f"{stated} recordings: their attribute source_path tells what their folders do not")
+            warnings.append(f"{counted(stated, 'recording')}: attribute source_path tells what the folders do not")
         last_of = {r.folder: r.index for r in sorted(chosen, key=lambda r: r.index)}
         taken = self._limit(kept)
         named = {r.path for r in chosen}

@@ -15,6 +15,7 @@ from converters.robotwin import hdf5, paths
 from converters.shared import archives as packed
 from fwdata.api import EpisodeRef, LeftOut, Skipped, UsageError
 from fwdata.errors import did_you_mean
+from fwdata.wording import counted, verb
 
 
 def nothing_found(root: Path, listing: paths.RecordingListing) -> str:
@@ -181,7 +182,10 @@ def listing_warnings(listing: paths.RecordingListing) -> list[str]:
     """What the walk left out."""
     warnings = []
     if listing.ignored:
-        warnings.append(f"{len(listing.ignored)} entries were not followed, the first is {listing.ignored[0]}")
+        warnings.append(
+            f"{counted(len(listing.ignored), 'entry')} {verb(len(listing.ignored), 'was', 'were')} not followed, "
+            f"the first is {listing.ignored[0]}"
+        )
     return warnings
 
 
@@ -214,7 +218,8 @@ def failure_warnings(recordings: Sequence[paths.RecordingFile]) -> list[str]:
     if not found:
         return []
     return [
-        f"{len(found)} recordings lie in folders named as failed, the first is {found[0]}; --exclude leaves them out"
+        f"{counted(len(found), 'recording')} {verb(len(found), 'lies', 'lie')} in folders named as failed, "
+        f"the first is {found[0]}; --exclude leaves them out"
     ]
 
 
@@ -229,7 +234,12 @@ def numbering_warnings(recordings: Iterable[paths.RecordingFile]) -> list[str]:
         if absent:
             first = itertools.islice((i for i in itertools.count() if i not in indices), min(absent, 5))
             listed = ", ".join(map(str, first)) + (", .." if absent > 5 else "")
-            warnings.append(f"{folder}: {absent} episode numbers are absent ({listed}); the others keep their numbers")
+            warnings.append(
+                f"{folder}: {counted(absent, 'episode number')} {verb(absent, 'is', 'are')} absent ({listed}); the "
+                "others keep their numbers"
+            )
         if len(indices) < expected:
-            warnings.append(f"{folder}: {len(indices)} episodes found, {expected} expected from the folder's name")
+            warnings.append(
+                f"{folder}: {counted(len(indices), 'episode')} found, {expected} expected from the folder's name"
+            )
     return warnings

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from converters.shared.content import not_content
 from fwdata.api import EpisodeSegment, Json
 from fwdata.errors import UsageError
+from fwdata.wording import counted, verb
 
 META_NAMES = ("raw_data_meta.json", "training_data_set_meta.json")
 NO_TEXT = "null"
@@ -201,7 +202,10 @@ def warn_foreign(parts: Sequence[Segment], strict: bool) -> list[str]:
         if language := foreign_only(part.text):
             counts[language] = counts.get(language, 0) + part.last - part.first + 1
     used = "the coarse task is used" if strict else "option strict_lang uses the coarse task"
-    return [f"{count} frames have {language} text only; {used}" for language, count in counts.items()]
+    return [
+        f"{counted(count, 'frame')} {verb(count, 'has', 'have')} {language} text only; {used}"
+        for language, count in counts.items()
+    ]
 
 
 def _halves(text: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from fwdata.console import emit_json, print_table, say
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     from fwdata.bench import ConvertBench, Timing
@@ -276,7 +277,10 @@ def encode(
     shown: list[tuple[str, ...]] = [
         (t.name, f"{t.rate:,.2f}", f"{t.vae_seconds / t.seconds:.0%}", f"{found.of_vae(t):.2f}") for t in timings
     ]
-    title = f"{found.vae.windows} windows and {found.vae.frames} frames between them, {found.dtype} on {found.device}"
+    title = (
+        f"{counted(found.vae.windows, 'window')} and {counted(found.vae.frames, 'frame')} between them, "
+        f"{found.dtype} on {found.device}"
+    )
     print_table(title, ("way", "windows/s", "inside the VAE", "of the VAE alone"), shown)
 
 

@@ -20,6 +20,7 @@ from fwdata.cli.spread_options import (
 from fwdata.console import default_workers, emit_json, print_table, progress_bar, warn
 from fwdata.errors import UsageError, quoted
 from fwdata.store.locations import StoreUrl, parse_location
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     from fwdata.encode.latents import EncodeReport
@@ -89,7 +90,7 @@ def stitch(
 
         emit_json(StitchJson(frames=frames, **shard_json(units)))
     elif frames or units is not None:
-        print(f"{shown}: {frames} frames stitched")
+        print(f"{shown}: {counted(frames, 'frame')} stitched")
     else:
         print(f"{shown}: every frame is stitched already")
     finish(shown, units, as_json)
@@ -136,7 +137,8 @@ def stats(
         rows = [(name, *(f"{value:.4f}" for value in values)) for name, *values in columns]
         print_table(title, ("dimension", "min", "max", "mean", "std"), rows)
     print(
-        f"{found.num_episodes} training episodes, {found.num_transitions} frames; kept in {parse_location(store)}/stats"
+        f"{counted(found.num_episodes, 'training episode')}, {counted(found.num_transitions, 'frame')}; kept "
+        f"in {parse_location(store)}/stats"
     )
 
 
@@ -210,7 +212,7 @@ def encode_text(
         counts = TextJson(name=report.name, prompts=report.prompts, encoded=report.encoded)
         emit_json({**counts, **shard_json(report.units)})
     else:
-        print(f"{shown}: {report.prompts} distinct prompts, {report.encoded} newly encoded in {report.seconds:.1f} s")
+        print(f"{shown}: {counted(report.prompts, 'prompt')}, {report.encoded} newly encoded in {report.seconds:.1f} s")
     finish(shown, report.units, as_json)
 
 
@@ -256,7 +258,7 @@ def encode_latents(
 
             emit_json(LatentsDryRunJson(frames=plan.frames, windows=plan.windows, bytes=plan.bytes))
         else:
-            print(f"{plan.frames} first-frame latents, {plan.windows} windows, {plan.bytes:,} bytes in all")
+            print(f"{plan.frames} first-frame latents, {counted(plan.windows, 'window')}, {plan.bytes:,} bytes in all")
         return
     with progress_bar("encoding latents", "frames") as bar, working_copy(store) as path:
         request = request_on(path)
@@ -306,7 +308,8 @@ def _print_encoded(store: Path | StoreUrl, vae: str, report: EncodeReport, as_js
     elif report.first or report.units is not None:
         shown = "" if report.psnr is None else f"; decoded again: {report.psnr:.1f} dB PSNR"
         print(
-            f"{store}: {report.first} first-frame latents and {report.windows} windows in {report.seconds:.1f} s "
+            f"{store}: {report.first} first-frame latents and {counted(report.windows, 'window')} in "
+            f"{report.seconds:.1f} s "
             f"({rate:.1f} latents/s, {share:.0%} of the work inside the VAE); "
             f"cache {report.name}-{report.fingerprint}{shown}"
         )

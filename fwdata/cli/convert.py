@@ -27,6 +27,7 @@ from fwdata.console import (
 from fwdata.errors import EXIT_QUARANTINED, Contradicted, UsageError, quoted
 from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.warning_kinds import WarningKind, group_warnings, with_source
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     from fwdata.api import LeftOut
@@ -304,11 +305,15 @@ def _print_dry_run(request: ConvertRequest, as_json: bool) -> None:
         print(f"  {key}: {plain_decision(value)}")
     about = "" if all(g.frames_known for g in plan.groups) else "about "
     print(
-        f"{plan.episodes} episodes, {about}{plan.frames} frames, {human_bytes(plan.bytes)} in {plan.parts} parts, "
+        f"{counted(plan.episodes, 'episode')}, {about}{counted(plan.frames, 'frame')}, "
+        f"{human_bytes(plan.bytes)} in {counted(plan.parts, 'part')}, "
         f"{plan.pending_parts} still to write"
     )
     if plan.looked_at < plan.episodes:
-        print(f"looked at {plan.looked_at} recordings; the conversion reads the others, too, and says what is wrong")
+        print(
+            f"looked at {counted(plan.looked_at, 'recording')}; the conversion reads the others, too, and "
+            "says what is wrong"
+        )
     print(f"expected: a store of {human_bytes(plan.store_bytes)}, {human_time(plan.expected_seconds)} of work left")
     print(f"  from {plan.basis}")
 
@@ -329,17 +334,26 @@ def _print_report(report: ConvertReport, as_json: bool) -> None:
         emit_json({**report_json(report), **shard_json(report.units)})
         return
     speed = f", {report.new_frames / report.seconds:,.0f} frames/s" if report.new_frames else ""
-    print(f"{report.out}: {report.episodes} episodes, {report.frames} frames")
-    print(f"  new: {report.new_episodes} episodes, {report.new_frames} frames in {report.seconds:.1f} s{speed}")
+    print(f"{report.out}: {counted(report.episodes, 'episode')}, {counted(report.frames, 'frame')}")
+    print(
+        f"  new: {counted(report.new_episodes, 'episode')}, {counted(report.new_frames, 'frame')} in "
+        f"{report.seconds:.1f} s{speed}"
+    )
     if report.changed:
-        print(f"  changed since: {len(report.changed)} recordings, listed above; --update converts exactly those again")
+        print(
+            f"  changed since: {counted(len(report.changed), 'recording')}, listed above; --update converts "
+            "exactly those again"
+        )
     if report.updated:
-        print(f"  updated: {len(report.updated)} recordings; encode-latents, encode-text and stats renew caches")
+        print(
+            f"  updated: {counted(len(report.updated), 'recording')}; encode-latents, encode-text and stats "
+            "renew caches"
+        )
     for line in report.view_changes:
         print(f"  view changed: {line}")
     if report.quarantined:
         where = f"listed above and in `fwdata inspect {quoted(report.out)}`"
-        print(f"  quarantined: {len(report.quarantined)} recordings, {where}")
+        print(f"  quarantined: {counted(len(report.quarantined), 'recording')}, {where}")
     if any(row.outcome == "quarantined" for row in report.rows):
         print("  after you fix them, the same command with --retry-quarantined converts them")
 

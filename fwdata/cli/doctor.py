@@ -20,6 +20,7 @@ from fwdata.cli.converter_options import (
 )
 from fwdata.console import default_workers, emit_json, progress_bar, say, say_list
 from fwdata.errors import StoreError, UsageError, quoted
+from fwdata.wording import counted, named
 
 if TYPE_CHECKING:
     from fwdata.doctor.album import Album
@@ -173,9 +174,10 @@ def _print(found: Checkup) -> None:
         if verdict.tells:
             print(f"  evidence {verdict_line(verdict)}")
     images = ", ".join(f"{name} of {count}" for name, count in found.looked_at.items())
+    last = list(found.looked_at.values())[-1:]
     print(
-        f"{found.where}: {found.episodes} episodes, {found.frames} frames examined"
-        f"{f', images of {images} episodes' if images else ''}: "
+        f"{found.where}: {counted(found.episodes, 'episode')}, {counted(found.frames, 'frame')} examined"
+        f"{f', images of {images} {named(last[0], "episode")}' if last else ''}: "
         f"{counts['stop']} stop, {counts['warn']} warn, {counts['note']} note"
     )
 
@@ -183,7 +185,7 @@ def _print(found: Checkup) -> None:
 def _print_group(group: FindingGroup) -> None:
     from fwdata.doctor.findings import EXAMPLES
 
-    episodes = f", {group.count} episodes" if group.count else ""
+    episodes = f", {counted(group.count, 'episode')}" if group.count else ""
     number = f"{len(group.findings)} findings" if len(group.findings) > 1 else "1 finding"
     print(f"{group.severity} {group.detector}: {number}{episodes}")
     for finding in group.findings[:EXAMPLES]:

@@ -11,6 +11,7 @@ from fwdata.cli.converter_options import with_flags
 from fwdata.console import emit_json, human_bytes, progress_bar, say
 from fwdata.errors import EXIT_DAMAGED, UsageError, quoted
 from fwdata.warning_kinds import with_source
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     from fwdata.report.inspect_store import LatentsDescription, StoreDescription, TextDescription
@@ -94,14 +95,15 @@ def _print_description(store: str, found: StoreDescription) -> None:
     for cache in found["latents"]:
         whole = "complete" if cache["complete"] else "incomplete"
         print(
-            f"  latents {cache['name']}: {cache['vae']}, {cache['frames']} frames, {cache['windows']} windows, "
+            f"  latents {cache['name']}: {cache['vae']}, {counted(cache['frames'], 'frame')}, "
+            f"{counted(cache['windows'], 'window')}, "
             f"stride {cache['stride']}, {whole}, fingerprint {cache['fingerprint']}{_other_view(cache)}"
         )
     for texts in found["text"]:
-        print(f"  text {texts['name']}: {texts['encoder']}, {texts['prompts']} prompts{_other_view(texts)}")
+        print(f"  text {texts['name']}: {texts['encoder']}, {counted(texts['prompts'], 'prompt')}{_other_view(texts)}")
     print(f"  statistics: {'yes' if found['stats'] else f'not computed (fwdata stats {quoted(store)})'}")
     for origin in found["merged"]:
-        print(f"  merged from {origin.store}: {origin.episodes} episodes, fingerprint {origin.fingerprint}")
+        print(f"  merged from {origin.store}: {counted(origin.episodes, 'episode')}, fingerprint {origin.fingerprint}")
     for key, value in found["decisions"].items():
         if key not in ("per_episode", "warnings"):
             print(f"  decided {key}: {plain_decision(value)}")
@@ -131,7 +133,7 @@ def _print_warnings(found: StoreDescription) -> None:
             print(f"  warning: {with_flags(text)}")
     for kind in found["warning_kinds"]:
         shown = ", ".join(kind["examples"]) + (", .." if kind["count"] > len(kind["examples"]) else "")
-        print(f"  warning in {kind['count']} episodes: {with_flags(kind['text'])} ({shown})")
+        print(f"  warning in {counted(kind['count'], 'episode')}: {with_flags(kind['text'])} ({shown})")
     for left in found["left_out"]:
         shown = f" ({', '.join(left.examples)})" if left.examples else ""
         print(f"  left out, {left.count}: {with_flags(left.reason)}{shown}")

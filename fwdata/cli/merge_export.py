@@ -10,6 +10,7 @@ import typer
 from fwdata.console import emit_json, progress_bar, say
 from fwdata.errors import UsageError
 from fwdata.store.locations import parse_location
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     from fwdata.merge import MergeRequest
@@ -52,7 +53,7 @@ def copy(
 
         emit_json(CopyJson(files=report.files, copied=report.copied, bytes=report.bytes))
     else:
-        print(f"{target}: {report.files} files, {report.copied} copied now ({report.bytes:,} bytes)")
+        print(f"{target}: {counted(report.files, 'file')}, {report.copied} copied now ({report.bytes:,} bytes)")
 
 
 def merge(
@@ -103,8 +104,10 @@ def merge(
             )
         )
         return
-    done = f"{report.files} files copied in {report.seconds:.1f} s" if report.files else "nothing left to copy"
-    print(f"{place}: {report.episodes} episodes, {report.frames} frames; {done}")
+    done = (
+        f"{counted(report.files, 'file')} copied in {report.seconds:.1f} s" if report.files else "nothing left to copy"
+    )
+    print(f"{place}: {counted(report.episodes, 'episode')}, {counted(report.frames, 'frame')}; {done}")
 
 
 def _merge_dry_run(request: MergeRequest, as_json: bool) -> None:
@@ -129,7 +132,7 @@ def _merge_dry_run(request: MergeRequest, as_json: bool) -> None:
     for note in plan.notes:
         say(note)
     along = f", with {', '.join(caches)}" if caches else ""
-    print(f"{plan.episodes} episodes, {plan.frames} frames, {plan.files} files{along}")
+    print(f"{counted(plan.episodes, 'episode')}, {counted(plan.frames, 'frame')}, {counted(plan.files, 'file')}{along}")
 
 
 def export_lerobot(
@@ -185,7 +188,10 @@ def export_lerobot(
     for decision in plan.decisions:
         print(f"  decided {decision}")
     took_text = "" if seconds is None else f" in {seconds:.1f} s"
-    print(f"{out}: {len(plan.episodes)} episodes, {plan.frames} frames, {len(plan.sizes)} cameras{took_text}")
+    print(
+        f"{out}: {counted(len(plan.episodes), 'episode')}, {counted(plan.frames, 'frame')}, "
+        f"{counted(len(plan.sizes), 'camera')}{took_text}"
+    )
     if push is not None and not dry_run:
         print(f"pushed to {push}")
 
@@ -220,7 +226,7 @@ def export_fastwam_text(
 
         emit_json(ExportTextJson(out=str(out), prompts=report.prompts, written=report.written))
         return
-    print(f"{out}: {report.prompts} prompts, {report.written} files written")
+    print(f"{out}: {counted(report.prompts, 'prompt')}, {counted(report.written, 'file')} written")
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import typer
 
 from fwdata.console import default_workers, emit_json, human_bytes, progress_bar, say
 from fwdata.errors import EXIT_QUARANTINED
+from fwdata.wording import counted
 
 if TYPE_CHECKING:
     from fwdata.regenerate.run import RegeneratePlan, RegenerateReport
@@ -94,8 +95,14 @@ def _print_plan(plan: RegeneratePlan, as_json: bool) -> None:
         return
     for source, reason in plan.skipped:
         say(f"would skip: {source}: {reason}")
-    print(f"{len(plan.tasks)} tasks, {len(plan.pending)} still to replay: {demos} demos, {recorded} recorded steps")
-    print(f"  {rows} steps without no-ops, at most {human_bytes(plan.bytes)} of images (about half when compressed)")
+    print(
+        f"{counted(len(plan.tasks), 'task')}, {len(plan.pending)} still to replay: {counted(demos, 'demo')}, "
+        f"{recorded} recorded steps"
+    )
+    print(
+        f"  {counted(rows, 'step')} without no-ops, at most {human_bytes(plan.bytes)} of images (about half "
+        "when compressed)"
+    )
 
 
 def _print_report(report: RegenerateReport) -> None:
@@ -105,7 +112,10 @@ def _print_report(report: RegenerateReport) -> None:
         say(f"damaged: {task} {demo}: {reason}")
     for task, demo, _ in report.failed:
         say(f"failed: {task} {demo}")
-    print(f"{report.folder}: {report.kept} of {report.demos} demos kept in {report.tasks} tasks, {report.rows} steps")
+    print(
+        f"{report.folder}: {report.kept} of {counted(report.demos, 'demo')} kept in "
+        f"{counted(report.tasks, 'task')}, {counted(report.rows, 'step')}"
+    )
     print(f"  {report.noops} no-ops left out, {len(report.failed)} replays did not solve their task")
     speed = f", {report.new_steps / report.seconds:.1f} steps/s" if report.new_steps else ""
-    print(f"  new: {report.new_steps} steps in {report.seconds:.1f} s{speed}")
+    print(f"  new: {counted(report.new_steps, 'step')} in {report.seconds:.1f} s{speed}")

@@ -10,6 +10,7 @@ import typer
 
 from fwdata.console import emit_json, human_bytes, progress_bar, say, warn
 from fwdata.errors import EXIT_QUARANTINED, UsageError
+from fwdata.wording import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +61,10 @@ def sample(
 
         emit_json(SampleJson(episodes=report.episodes, frames=report.frames, bytes=report.bytes, out=str(out)))
     else:
-        print(f"{out}: {report.episodes} episodes, {report.frames} frames, {human_bytes(report.bytes)}")
+        print(
+            f"{out}: {counted(report.episodes, 'episode')}, {counted(report.frames, 'frame')}, "
+            f"{human_bytes(report.bytes)}"
+        )
         manifest = {"robotwin": "robotwin-sample", "lerobot": "lerobot-robotwin"}.get(kind, kind)
         command = ["fwdata", "convert", kind, str(out), "--out", f"{out.resolve().name}.zarr", "--manifest", manifest]
         print(f"  convert them with: {shlex.join(command)}")
@@ -100,7 +104,10 @@ def _in_simulator(
         failed = len(report.failed)
         emit_json(SimulatedJson(episodes=report.demos, frames=report.frames, failed=failed, out=str(out)))
     else:
-        print(f"{report.folder}: {report.demos} episodes, {report.frames} frames, {len(report.failed)} attempts failed")
+        print(
+            f"{report.folder}: {counted(report.demos, 'episode')}, {counted(report.frames, 'frame')}, "
+            f"{counted(len(report.failed), 'attempt')} failed"
+        )
     if report.short:
         raise typer.Exit(EXIT_QUARANTINED)
 

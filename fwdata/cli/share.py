@@ -9,6 +9,7 @@ import typer
 
 from fwdata.console import emit_json, progress_bar
 from fwdata.errors import UsageError
+from fwdata.wording import counted
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Dataset repository on the hub.")]
@@ -83,4 +84,4 @@ def _answer(repo: str, where: str, moved: int, files: int, fingerprint: str, as_
 
         emit_json(TransferJson(repository=repo, store=where, moved=moved, files=files, fingerprint=fingerprint))
     else:
-        print(f"{repo}: {files} files, {moved} of them transferred now, fingerprint {fingerprint}")
+        print(f"{repo}: {counted(files, 'file')}, {moved} of them transferred now, fingerprint {fingerprint}")

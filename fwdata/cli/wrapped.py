@@ -10,6 +10,7 @@ from fwdata.cli.converter_options import chosen_options, parse_options
 from fwdata.console import warn
 from fwdata.errors import UsageError
 from fwdata.pipeline.units import Shard, Spread
+from fwdata.wording import counted
 
 USUAL_ARRAY = 1001
 """Tasks of an array that Slurm takes unless a site says otherwise (MaxArraySize)."""
@@ -83,4 +84,7 @@ def _check_store(location: str, name: str, shards: int) -> None:
     store = open_store(location)
     units = sum(bool(part.record.episodes) for part in store.parts)
     if name != "encode-text" and store.complete and units < shards:
-        warn(f"{location} has {units} units for {shards} tasks: {shards - units} of them will find nothing to do")
+        warn(
+            f"{location} has {counted(units, 'unit')} for {counted(shards, 'task')}: {shards - units} of them "
+            "will find nothing to do"
+        )

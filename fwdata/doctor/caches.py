@@ -19,6 +19,7 @@ from fwdata.store.metadata import read_complete
 from fwdata.store.reader import Store
 from fwdata.store.records import LatentCacheRecord, TextCacheRecord
 from fwdata.store.records.statistics import StatsRecord
+from fwdata.wording import counted
 
 
 def cache_findings(store: Store) -> list[DoctorFinding]:
@@ -86,7 +87,10 @@ def _latents(store: Store) -> list[DoctorFinding]:
         cache = LatentCache(store, record)
         if unlike(record.identity, latent_settings(store.manifest)) or cache.complete:
             continue
-        sentence = f"latents {cache.name} hold {cache.num_frames} of {store.num_frames} frames of the store's episodes"
+        sentence = (
+            f"latents {cache.name} hold {cache.num_frames} of {counted(store.num_frames, 'frame')} of the store's "
+            "episodes"
+        )
         command = encode_command(store.location, record, cache.name)
         shares = tuple(
             CountedShare(part.name, cache.frames_of(part), part.record.frames)
@@ -118,7 +122,7 @@ def _texts(store: Store) -> list[DoctorFinding]:
         missing = [prompt for prompt in wanted if prompt not in set(cache.prompts)]
         if record.identity.get("prompt") != store.manifest.prompt or not missing:
             continue
-        sentence = f"text {cache.name} lacks {len(missing)} of {len(wanted)} prompts, e.g. {missing[0]!r}"
+        sentence = f"text {cache.name} lacks {len(missing)} of {counted(len(wanted), 'prompt')}, e.g. {missing[0]!r}"
         command = encode_command(store.location, record, cache.name)
         ids = list(dict.fromkeys(name for prompt in missing for name in wanted[prompt]))
         value, held = float(len(missing)), len(wanted) - len(missing)

@@ -19,6 +19,7 @@ from fwdata.pipeline.stored_episode import episode_input
 from fwdata.store.evidence import DatasetEvidence, read_evidence
 from fwdata.store.reader import Store
 from fwdata.warning_kinds import group_warnings
+from fwdata.wording import counted, verb
 
 
 class LeftOutLike(Protocol):
@@ -137,7 +138,10 @@ def _unfinished(store: Store, patient: Patient) -> list[DoctorFinding]:
     missing = [item.id for part in store.plan.parts if part.name not in there for item in part.episodes]
     if not missing:
         return []
-    sentence = f"{len(missing)} recordings are still to be converted: the conversion was stopped, or runs still"
+    sentence = (
+        f"{counted(len(missing), 'recording')} {verb(len(missing), 'is', 'are')} still to be converted: the "
+        "conversion was stopped, or runs still"
+    )
     command = patient.again()
     return [
         DoctorFinding("warn", "unfinished", sentence, "", float(len(missing)), listed(missing), len(missing), command)
@@ -162,8 +166,14 @@ def left_out_finding(
 ) -> DoctorFinding:
     """One finding for recordings that were left out, with the most frequent kind of reason. episodes: that were not."""
     kinds = sorted(group_warnings((item.source, item.reason) for item in items), key=lambda kind: -kind.count)
-    listing = "; ".join(f"{kind.count} times: {kind.text}{'' if kind.same else ', and the like'}" for kind in kinds[:3])
-    sentence = f"{len(items)} of {len(items) + episodes} recordings are left out ({listing})"
+    listing = "; ".join(
+        f"{'once' if kind.count == 1 else f'{kind.count} times'}: {kind.text}{'' if kind.same else ', and the like'}"
+        for kind in kinds[:3]
+    )
+    sentence = (
+        f"{len(items)} of {counted(len(items) + episodes, 'recording')} {verb(len(items), 'is', 'are')} left out "
+        f"({listing})"
+    )
     sources = [item.source for item in items]
     command, fetch = "", patient.fetching(kinds[0].text)
     if patient.is_store and name == "quarantined":

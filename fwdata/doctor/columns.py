@@ -13,6 +13,7 @@ from fwdata.doctor.remedies import Patient
 from fwdata.evidence.signals import CONSTANT
 from fwdata.normalise import CLIP, FLAT_RANGE, FLAT_STD, STD_OF_FLAT, Mode, Normaliser
 from fwdata.store.caches.stats import FieldStatistics, Statistics, merge_statistics, statistics_of
+from fwdata.wording import verb
 
 SAMPLED_ROWS = 20_000
 """Rows of the data set that are kept to see what normalisation does to them."""
@@ -121,7 +122,9 @@ class _Field:
             return []
         listed = ", ".join(self.names[i] for i in columns[:4]) + (", .." if len(columns) > 4 else "")
         sentence = (
-            f"{len(columns)} of {len(self.names)} {self.what} columns never change ({listed}); normalised they are "
+            f"{len(columns)} of {len(self.names)} {self.what} columns never "
+            f"{verb(len(columns), 'changes', 'change')} ({listed}); normalised "
+            f"{verb(len(columns), 'it is', 'they are')} "
             "always 0 or -1 and tell nothing"
         )
         return [DoctorFinding("note", "constant_column", sentence, self.what, float(len(columns)))]

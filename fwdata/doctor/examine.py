@@ -22,6 +22,7 @@ from fwdata.evidence.measure import measure, pool
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Severity
 from fwdata.manifest import Manifest
 from fwdata.warning_kinds import group_warnings
+from fwdata.wording import counted, verb
 
 IMAGE_EPISODES = 20
 """Episodes whose images are looked at, evenly spread."""
@@ -152,7 +153,10 @@ class Examination:
         names = self._other_names
         if not names:
             return []
-        sentence = f"{len(names)} of {len(self._measured)} episodes have other state or action columns than the first"
+        sentence = (
+            f"{len(names)} of {len(self._measured)} episodes {verb(len(names), 'has', 'have')} other state or "
+            "action columns than the first"
+        )
         command = self.patient.without(names, len(self._measured))
         return [DoctorFinding("warn", "columns", sentence, "", float(len(names)), listed(names), len(names), command)]
 
@@ -161,7 +165,9 @@ class Examination:
         found, total = [], len(self._measured)
         for kind in group_warnings(sorted(self._warnings, key=lambda said: self.order.get(said[0], 0))):
             severity: Severity = "warn" if UNSETTLED.search(kind.text) else "note"
-            sentence = f"{kind.text}{'' if kind.same else ', and the like'} ({kind.count} of {total} episodes)"
+            sentence = (
+                f"{kind.text}{'' if kind.same else ', and the like'} ({kind.count} of {counted(total, 'episode')})"
+            )
             names = kind.sources
             command = self.patient.option_in(kind.text)
             if not command and severity == "warn":

@@ -12,6 +12,7 @@ from fwdata.evidence.records import Severity
 from fwdata.report import Report
 from fwdata.report.place import page_place
 from fwdata.report.preview import add_conventions
+from fwdata.wording import counted
 
 PAGE = "doctor.html"
 """Its name in a folder."""
@@ -87,7 +88,7 @@ def _finding(report: Report, finding: DoctorFinding) -> None:
         report.code(finding.command)
     if finding.count > EXAMPLES:
         more = f", .. ({finding.count} in all)" if finding.count > len(finding.episodes) else ""
-        with report.folded(f"{finding.count} episodes"):
+        with report.folded(f"{counted(finding.count, 'episode')}"):
             report.text(", ".join(finding.episodes) + more)
     elif finding.episodes:
         report.text(f"Episodes: {', '.join(finding.episodes)}")

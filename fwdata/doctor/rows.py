@@ -13,6 +13,7 @@ from fwdata.evidence.detectors.rows import IDLE_SECONDS, JUMP, Jump, largest_jum
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Severity
 from fwdata.evidence.signals import Floats
+from fwdata.wording import counted, verb
 
 SHIFT, SWITCH = 6.0, 3.0
 """How far above every other step one is that a column keeps, and above all its other motion where it is a switch."""
@@ -107,7 +108,8 @@ def _idle(facts: Sequence[RowFacts], patient: Patient) -> list[DoctorFinding]:
     severity: Severity = "warn" if share > IDLE_SHARE else "note"
     names = [f.id for f in paused]
     sentence = (
-        f"nothing moves for {IDLE_SECONDS:g} s or longer in {len(paused)} of {len(facts)} episodes, {share:.0%} of all "
+        f"nothing moves for {IDLE_SECONDS:g} s or longer in {len(paused)} of "
+        f"{counted(len(facts), 'episode')}, {share:.0%} of all "
         f"rows; the longest stretch is {worst.idle_seconds:.1f} s in {worst.id} from row {worst.idle_row}"
     )
     command = patient.convert("--filter-noops") if patient.source == "libero" else patient.without(names, len(facts))
@@ -124,7 +126,8 @@ def _jumps(facts: Sequence[RowFacts], patient: Patient) -> list[DoctorFinding]:
     first, jump = found[0]
     names = [f.id for f, _ in found]
     sentence = (
-        f"the state jumps in {len(found)} of {len(facts)} episodes; the largest: {jump.column} by {jump.step:.4g} at "
+        f"the state jumps in {len(found)} of {counted(len(facts), 'episode')}; the largest: {jump.column} by "
+        f"{jump.step:.4g} at "
         f"row {jump.row} of {first.id}, {jump.ratio:.0f} times what is usual"
     )
     command = patient.without(names, len(facts))
@@ -142,7 +145,9 @@ def _lengths(facts: Sequence[RowFacts], patient: Patient) -> list[DoctorFinding]
     odd.sort(key=lambda f: -abs(np.log(f.rows / median)))
     names = [f.id for f in odd]
     sentence = (
-        f"{len(odd)} of {len(facts)} episodes are far shorter or longer than the others: {odd[0].id} has {odd[0].rows} "
+        f"{len(odd)} of {counted(len(facts), 'episode')} {verb(len(odd), 'is', 'are')} far shorter or longer "
+        "than the others: "
+        f"{odd[0].id} has {odd[0].rows} "
         f"rows, the median is {median:.0f}"
     )
     command = patient.without(names, len(facts))

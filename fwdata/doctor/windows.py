@@ -12,6 +12,7 @@ from fwdata.doctor.findings import DoctorFinding, listed
 from fwdata.doctor.remedies import Patient
 from fwdata.evidence.records import Severity
 from fwdata.window import VAE_TEMPORAL_STRIDE, Window, usable_starts
+from fwdata.wording import counted, verb
 
 UNREACHED_SHARE = 0.1
 """Share of all frames without a window above which it warns."""
@@ -92,9 +93,10 @@ def window_findings(facts: Sequence[WindowFacts], window: Window, patient: Patie
     share = frames / total
     severity: Severity = "warn" if share > UNREACHED_SHARE or empty else "note"
     names = [f.id for f in missed]
-    none = f"; {empty} episodes have no window at all" if empty else ""
+    none = f"; {counted(empty, 'episode')} {verb(empty, 'has', 'have')} no window at all" if empty else ""
     sentence = (
-        f"{frames} of {total} frames ({share:.1%}) are in no training window of {window.num_frames} frames, because a "
+        f"{frames} of {total} frames ({share:.1%}) {verb(frames, 'is', 'are')} in no training window of "
+        f"{window.num_frames} frames, because a "
         f"window must not hold one of the {sum(f.invalid for f in missed)} frames marked not valid{none}"
     )
     without = patient.without([f.id for f in missed if not f.windows], len(facts))

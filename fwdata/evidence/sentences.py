@@ -151,7 +151,7 @@ def unmeasured(verdict: Verdict | DatasetVerdict, verdicts: Iterable[Verdict | D
 def contradiction(verdict: DatasetVerdict) -> str:
     """What was decided, what was measured, and in how many episodes."""
     seen = verdict.episodes_for + verdict.against
-    where = f"{verdict.against} of {seen} episodes with evidence" if seen else "the data"
+    where = f"{verdict.against} of {counted(seen, 'episode')} with evidence" if seen else "the data"
     detector = find_detector(verdict.detector)
     lead = f"{detector.question}{subject(verdict)}: {detector.word} {verdict.decided!r}"
     return f"{lead}, but {where} measure {measured(verdict)}"
@@ -252,7 +252,7 @@ def cells(verdict: DatasetVerdict) -> tuple[str, str, str]:
         return question, "", f"measured {verdict.measured or 'nothing'}, nothing was decided"
     seen = verdict.episodes_for + verdict.against
     count = verdict.episodes_for if verdict.verdict == "confirmed" else verdict.against
-    number = f" by {count} of {seen} episodes" if seen else ""
+    number = f" by {count} of {counted(seen, 'episode')}" if seen else ""
     exceptions = verdict.verdict == "confirmed" and verdict.against
     detail = f" ({verdict.detail})" if verdict.detail and not exceptions else ""
     measured = f", measured {verdict.measured}" if verdict.verdict in ("contradicted", "mixed") else ""

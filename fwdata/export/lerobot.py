@@ -36,6 +36,7 @@ from fwdata.io import remove, sync, write_atomic
 from fwdata.store.episode import StoredEpisode
 from fwdata.store.files import canonical_json, refuse_nested, write_lock
 from fwdata.store.reader import Store
+from fwdata.wording import counted, verb
 
 FRAME_BLOCK = 32
 """Frames of each camera decoded together."""
@@ -131,7 +132,10 @@ def plan_export(request: ExportRequest) -> ExportPlan:
         *_image_decisions(request, videos, encoded),
     ][0 if fps != store.fps else 1 :]
     if invalid:
-        decisions.append(f"{invalid} frames marked invalid are kept; meta/fwdata_episodes.jsonl lists them")
+        decisions.append(
+            f"{counted(invalid, 'frame')} marked invalid {verb(invalid, 'is', 'are')} kept; "
+            "meta/fwdata_episodes.jsonl lists them"
+        )
     return ExportPlan(chosen, sum(episode.num_frames for episode in episodes), fps, sizes, tuple(decisions), videos)
 
 

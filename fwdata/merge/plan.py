@@ -36,6 +36,7 @@ from fwdata.store.records import (
     TextPartRecord,
     ViewRecord,
 )
+from fwdata.wording import counted
 
 type MovedRecord = PartRecord | StitchedRecord | LatentPartRecord | TextPartRecord
 """Record of a folder that a merge copies."""
@@ -136,7 +137,9 @@ def plan_merge(request: MergeRequest) -> MergePlan:
     for item in inputs:
         if item.ids:
             old, new = next(iter(item.ids.items()))
-            notes.append(f"{len(item.ids)} recordings of {item.store.location} get new ids, as {old} -> {new}")
+            notes.append(
+                f"{counted(len(item.ids), 'recording')} of {item.store.location} get new ids, as {old} -> {new}"
+            )
     copies = [_copy(p.part, f"parts/{p.part.name}", f"parts/{p.name}", p.record) for p in parts]
     groups: dict[str, CacheRecord] = {}
     for found in (_stitched(parts), _latents(inputs, parts), _texts(inputs)):

@@ -20,6 +20,7 @@ from fwdata.report.place import page_place
 from fwdata.report.preview import add_conventions, add_decisions, choose_episodes, film_of
 from fwdata.store.files import LocalFiles
 from fwdata.store.reader import Store
+from fwdata.wording import counted, verb
 
 FILMS = 4
 """Episodes that are shown as films, as many of each task."""
@@ -128,7 +129,10 @@ def _lengths(report: Report, store: Store, measured: Measured) -> None:
     share = np.arange(1, len(lengths) + 1) / len(lengths)
     report.plot("Episodes not longer than", {"share": (np.sort(lengths), share)}, "frames", "share of episodes")
     if measured.odd_lengths:
-        report.text(f"{len(measured.odd_lengths)} episodes are much shorter or longer than most:")
+        report.text(
+            f"{counted(len(measured.odd_lengths), 'episode')} {verb(len(measured.odd_lengths), 'is', 'are')} much "
+            "shorter or longer than most:"
+        )
         _long_table(report, ("episode", "frames"), measured.odd_lengths, "episodes")
 
 

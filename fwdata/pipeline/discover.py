@@ -19,6 +19,7 @@ from fwdata.pipeline.registry import chooser, load_converter
 from fwdata.pipeline.request import EPISODE_SECONDS, ConvertRequest
 from fwdata.pipeline.roots import CombinedDiscovery, Root, discover, name_roots, together
 from fwdata.pipeline.workers import LeftOut, Link, RetryThenLeaveOut, Task, WorkerPool
+from fwdata.wording import verb
 
 type Names = tuple[tuple[str, ...], tuple[str, ...]]
 """Recordings that are left out, and those that are taken alone."""
@@ -71,7 +72,8 @@ def _of_no_robot(found: CombinedDiscovery) -> list[str]:
         return []
     groups = ", ".join(list(dict.fromkeys(recording.group for recording in others))[:2])
     return [
-        f"{len(others)} of {len(found.recordings)} recordings do not name their robot ({groups}), the others are of "
+        f"{len(others)} of {len(found.recordings)} recordings {verb(len(others), 'does', 'do')} not name "
+        f"their robot ({groups}), the others are of "
         f"{named.pop()}, with which they share statistics: convert them apart if they are of another, or say "
         "--embodiment"
     ]

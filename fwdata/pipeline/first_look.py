@@ -29,6 +29,7 @@ from fwdata.store.metadata import has_record
 from fwdata.store.reader import open_store
 from fwdata.store.sources import SOURCES
 from fwdata.store.view import VIEW
+from fwdata.wording import verb
 
 COMPARED = 10
 """Episodes of a store that recordings which it is to take in are compared with."""
@@ -213,7 +214,8 @@ class Outliers:
         self._reasons += [f"{o.source}: {o.reason}" for o in outcomes if o.reason.startswith(REFUSED)]
         if len(self._reasons) > self._most:
             raise Contradicted(
-                f"{len(self._reasons)} of {self._recordings} recordings are left out because "
+                f"{len(self._reasons)} of {self._recordings} recordings "
+                f"{verb(len(self._reasons), 'is', 'are')} left out because "
                 f"{self._reasons[0]}; what is written is safe: convert the others to a store of their own, or accept "
                 "the contradiction and run again with --retry-quarantined",
                 self._warned,

@@ -29,6 +29,7 @@ from fwdata.store.files import LocalFiles, ensure_groups, file_sha256, write_loc
 from fwdata.store.metadata import read_part, read_record, write_record
 from fwdata.store.records import CameraRecord, FileRecord, MadeFromRecord, PartRecord, PlanRecord, Record
 from fwdata.store.sources import SOURCES, read_sources, source_files, write_sources
+from fwdata.wording import counted
 
 STAGING = ".repair.tmp"
 """Folder of a store in which a repair works; a killed repair leaves it, and the next one removes it."""
@@ -175,7 +176,7 @@ def _plan_misfits(store: Path, parts: tuple[PlannedPart, ...], damaged: Collecti
     """Why the parts that the recordings make are not the store's."""
     have = {*part_folders(store), *damaged}
     if have != {part.name for part in parts}:
-        yield f"the recordings given make {len(parts)} parts, {store} has {len(have)}"
+        yield f"the recordings given make {counted(len(parts), 'part')}, {store} has {len(have)}"
     for part in parts:
         if (recorded := _found(store, f"parts/{part.name}", PartRecord)) and recorded.plan != part.digest:
             yield f"the recordings given for {part.name} have other names or sizes than those that were converted"

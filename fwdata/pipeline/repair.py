@@ -29,6 +29,7 @@ from fwdata.store.records import LatentCacheRecord, TextCacheRecord, ViewRecord
 from fwdata.store.sources import SOURCES, read_sources, write_sources
 from fwdata.store.verify import Finding, VerifyReport, verify_store
 from fwdata.store.view import VIEW, write_view
+from fwdata.wording import counted
 
 type OnStep = Callable[[str], None]
 """Called with a sentence about what is rebuilt next."""
@@ -91,7 +92,7 @@ class RebuildList:
         if self.stats:
             said.append("compute the statistics again")
         if self.groups:
-            said.append(f"write the metadata of {len(self.groups)} groups again")
+            said.append(f"write the metadata of {counted(len(self.groups), 'group')} again")
         if self.records:
             said.append(f"write what parts were made from again: {', '.join(sorted(self.records))}")
         if self.verdicts or self.pooled:
@@ -101,7 +102,7 @@ class RebuildList:
         if self.view:
             said.append("write the view as it was converted (what was set with `fwdata view` is lost)")
         if self.leftovers:
-            said.append(f"remove {len(self.leftovers)} temporary files")
+            said.append(f"remove {counted(len(self.leftovers), 'temporary file')}")
         return said
 
 

@@ -26,6 +26,7 @@ from fwdata.store.files import canonical_json
 from fwdata.store.leases import JOBS, hold_lease
 from fwdata.store.locations import StoreUrl
 from fwdata.store.mirror import mirror_state
+from fwdata.wording import counted, verb
 
 ENGINES = ("local", "ray")
 """Names of the engines."""
@@ -171,8 +172,12 @@ class UnitsReport:
 
     def sentence(self) -> str:
         """For people."""
-        rest = f"{self.left} of {self.units} units are left to other shards" if self.left else "every unit is done"
-        return f"shard: {self.done} of its {self.mine} units done in this run; {rest}"
+        rest = (
+            f"{self.left} of {self.units} units {verb(self.left, 'is', 'are')} left to other shards"
+            if self.left
+            else "every unit is done"
+        )
+        return f"shard: {self.done} of its {counted(self.mine, 'unit')} done in this run; {rest}"
 
     def raise_failed(self, store: Path | StoreUrl) -> None:
         """FwdataError when units failed."""

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 from fwdata.console import human_bytes
 from fwdata.io import write_atomic
 from fwdata.store.records import JsonObject
+from fwdata.wording import counted
 
 AFTER, BEFORE = "eval", "eval-untrained"
 """Folders of the run with what the trained and the untrained policy did in closed loop."""
@@ -77,27 +78,36 @@ def result_line(step: str, value: Mapping[str, Any]) -> str:
     """What a step's JSON says, in one line for people; empty for a step that has nothing to say."""
     match step:
         case "sample":
-            return f"{value['episodes']} recordings, {value['frames']} frames, {human_bytes(value['bytes'])}"
+            return (
+                f"{counted(value['episodes'], 'recording')}, {counted(value['frames'], 'frame')}, "
+                f"{human_bytes(value['bytes'])}"
+            )
         case "convert":
-            return f"{value['episodes']} episodes in the store, {value['new_episodes']} of them new"
+            return f"{counted(value['episodes'], 'episode')} in the store, {value['new_episodes']} of them new"
         case "stats":
-            return f"of {value['num_episodes']} training episodes, {value['num_transition']} frames"
+            return (
+                f"of {counted(value['num_episodes'], 'training episode')}, {counted(value['num_transition'], 'frame')}"
+            )
         case "text":
             return (
-                f"{value['encoded']} of {value['prompts']} prompts encoded" if value["encoded"] else "encoded already"
+                f"{value['encoded']} of {counted(value['prompts'], 'prompt')} encoded"
+                if value["encoded"]
+                else "encoded already"
             )
         case "latents":
             return f"{value['first']} first frames encoded" if value["first"] else "all latents are there already"
         case "inspect":
-            shown = f"{value['episodes']} episodes, {value['frames']} frames at {value['fps']:.4g} Hz"
-            return f"{shown}, {len(value['cameras'])} cameras, {human_bytes(value['bytes'])}"
+            shown = (
+                f"{counted(value['episodes'], 'episode')}, {counted(value['frames'], 'frame')} at {value['fps']:.4g} Hz"
+            )
+            return f"{shown}, {counted(len(value['cameras']), 'camera')}, {human_bytes(value['bytes'])}"
         case "train":
             loss = value["loss"]
             return f"step {value['step']} of {value['total']}" + ("" if loss is None else f", loss {loss:.4f}")
         case "predict":
-            return f"{len(value['action'])} actions of {len(value['names'])} dimensions"
+            return f"{counted(len(value['action']), 'action')} of {counted(len(value['names']), 'dimension')}"
         case "trained" | "untrained":
-            return f"{value['rate']:.0%} of {value['episodes']} episodes solved"
+            return f"{value['rate']:.0%} of {counted(value['episodes'], 'episode')} solved"
     return ""
 
 

@@ -11,6 +11,7 @@ from fwdata.evidence.records import Verdict, VerdictJson
 from fwdata.store.evidence import read_part_evidence
 from fwdata.store.reader import Store
 from fwdata.store.records import JsonObject
+from fwdata.wording import counted
 
 
 class EpisodeJson(TypedDict):
@@ -86,7 +87,7 @@ class EpisodeDescription:
     def lines(self) -> list[str]:
         """As `fwdata inspect` prints it, decisions excepted."""
         found = [
-            f"episode {self.index}, {self.id}: {self.frames} frames of {self.source}, {self.split}",
+            f"episode {self.index}, {self.id}: {counted(self.frames, 'frame')} of {self.source}, {self.split}",
             f"  task {self.task}: {self.instructions[0]}",
             *(f"  warning: {text}" for text in self.warnings),
             *(f"  evidence {sentences.episode_line(verdict)}" for verdict in self.verdicts),

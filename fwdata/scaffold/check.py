@@ -16,6 +16,7 @@ from fwdata.images.jpeg import decode_rgb
 from fwdata.manifest import Manifest, check_stitched_size
 from fwdata.pipeline.choose import manifest_for
 from fwdata.pipeline.registry import load_converter
+from fwdata.wording import counted
 
 FEWEST, LARGE_JUMP = 2, 0.05
 
@@ -73,12 +74,16 @@ def check_converter(name: str, root: Path, manifest: str | None = None, episodes
         found = _check_discovery(converter, root, findings)
         if found is not None:
             report.found = len(found.episodes)
-            report.passed.append(f"discovery: {len(found.episodes)} recordings, {len(found.skipped)} left out")
+            report.passed.append(
+                f"discovery: {counted(len(found.episodes), 'recording')}, {len(found.skipped)} left out"
+            )
             for ref in _spread(found.episodes, episodes):
                 rows = _check_episode(converter, root, ref, chosen, findings)
                 report.episodes += rows > 0
                 report.frames += rows
-            report.passed.append(f"reading: {report.episodes} recordings, {report.frames} frames, images included")
+            report.passed.append(
+                f"reading: {counted(report.episodes, 'recording')}, {counted(report.frames, 'frame')}, images included"
+            )
     report.faults, report.warnings = tuple(findings.faults), tuple(findings.warnings)
     return report
 
@@ -167,9 +172,13 @@ def _check_camera(name: str, episode: Episode, ref: EpisodeRef, findings: _Findi
             findings.add(f"{ref.id}: camera {name}: {error}")
         counts.append(count)
     if counts[0] != counts[1]:
-        findings.add(f"{ref.id}: camera {name}: the second pass has {counts[1]} frames, the first {counts[0]}")
+        findings.add(
+            f"{ref.id}: camera {name}: the second pass has {counted(counts[1], 'frame')}, the first {counts[0]}"
+        )
     if counts[0] != rows:
-        findings.add(f"{ref.id}: camera {name} has {counts[0]} frames, state and action have {rows} rows")
+        findings.add(
+            f"{ref.id}: camera {name} has {counted(counts[0], 'frame')}, state and action have {counted(rows, 'row')}"
+        )
     return counts[0]
 
 

@@ -17,6 +17,7 @@ from fwdata.images.files import images_in, read_image
 from fwdata.images.video_files import WholeVideo, is_video
 from fwdata.scaffold.bags import VECTORS, is_bag, read_topics
 from fwdata.scaffold.draft import DEFAULT_FPS, Array, Draft, Kind, TextPlace
+from fwdata.wording import counted
 
 STATE_WORDS = ("state", "qpos", "joint", "proprio", "obs")
 GRIPPER_WORDS = ("grip", "finger")
@@ -223,7 +224,7 @@ def _roles(numbers: Sequence[str], clock: _RowTime) -> tuple[tuple[str, ...], tu
 def _from_bag(path: Path) -> Draft:
     """Of a bag with JPEG images and topics of numbers."""
     topics, rate = read_topics(path)
-    found = tuple(f"{topic.name}: {topic.kind}, {topic.count} messages" for topic in topics)
+    found = tuple(f"{topic.name}: {topic.kind}, {counted(topic.count, 'message')}" for topic in topics)
     cameras = [topic for topic in topics if topic.size[0]]
     numbers = [topic.name for topic in topics if topic.kind in VECTORS and topic.count]
     action = tuple(name for name in numbers if _is_action(name))

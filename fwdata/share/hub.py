@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from fwdata.errors import UsageError, hub_reason, needed_for, one_line, quiet_retries
+from fwdata.wording import counted
 
 type RepoKind = Literal["dataset", "model"]
 """Kind of a repository."""
@@ -134,7 +135,7 @@ def send(
     for names in _portions(missing):
         operations = [CommitOperationAdd(name, str(missing[name])) for name in names]
         with asking(repo):
-            HfApi().create_commit(repo, operations, commit_message=f"Add {len(names)} files", repo_type=kind)
+            HfApi().create_commit(repo, operations, commit_message=f"Add {counted(len(names), 'file')}", repo_type=kind)
         sent += len(names)
         done(len(names))
     operations = [CommitOperationAdd(name, data) for name, data in last.items()]

@@ -13,7 +13,7 @@ import pytest
 from paths import ROOT
 from syntax import nodes, tree
 
-CONVERTER_MAY = ("fwdata.api", "fwdata.manifest", "fwdata.errors", "fwdata.images", "fwdata.envs")
+CONVERTER_MAY = ("fwdata.api", "fwdata.manifest", "fwdata.errors", "fwdata.wording", "fwdata.images", "fwdata.envs")
 TRAINING_MAY = (
     *("fwdata.manifest", "fwdata.window", "fwdata.window_batches", "fwdata.normalise", "fwdata.errors"),
     *(

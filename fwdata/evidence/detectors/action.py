@@ -13,6 +13,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput, Together, once
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
 from fwdata.evidence.signals import Floats, lagged, lagged_each, middle, peak, peaks, shifted, slope, smooth
+from fwdata.wording import counted
 
 COPY, NEXT_STATE = 1e-5, 1e-4
 EARLIEST, EARLIEST_SECONDS, LATEST_SECONDS = 3, 0.5, 1.5
@@ -205,7 +206,10 @@ class ActionMeaningDetector(Detector):
             return ()
         found, claimed = fit_action(episode), episode.claims.action
         decided = WORDS[claimed] if claimed else ""
-        detail = f"correlation as target {found.absolute:.2f}, as change {found.delta:.2f}, {found.columns} columns"
+        detail = (
+            f"correlation as target {found.absolute:.2f}, as change {found.delta:.2f}, "
+            f"{counted(found.columns, 'column')}"
+        )
         if found.meaning is None:
             reason = detail if found.columns else "no paired column moves"
             return (self.abstain(reason, decided=decided),)

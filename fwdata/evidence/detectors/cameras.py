@@ -13,6 +13,7 @@ from fwdata.evidence.image_motion import NOISE_LEVELS, ImageMotion
 from fwdata.evidence.records import FROZEN, Verdict
 from fwdata.evidence.sides import ON_AN_ARM
 from fwdata.evidence.signals import Floats, correlation, lagged, percentile
+from fwdata.wording import counted
 
 STILL = 0.02
 FROZEN_ROWS, FROZEN_SECONDS, MOST = 20, 1.0, 0.5
@@ -61,7 +62,9 @@ class FrozenCamera(Detector):
         moving, limit = episode.moving_of(camera), max(FROZEN_ROWS, round(FROZEN_SECONDS * episode.hz))
         count = int(np.count_nonzero(moving))
         if count < MIN_MOVING:
-            return self.abstain(f"{count} moving rows, {MIN_MOVING} are needed", subject=camera, decided=DECIDED)
+            return self.abstain(
+                f"{counted(count, 'moving row')}, {MIN_MOVING} are needed", subject=camera, decided=DECIDED
+            )
         if is_black(episode.motion[camera]):
             return self.abstain("the image is black", subject=camera, decided=DECIDED)
         still = (episode.motion[camera].energy < STILL)[moving]
@@ -74,7 +77,7 @@ class FrozenCamera(Detector):
             frozen = dead or ((ends := _ends(still)) > 0 and not _creeps(motion, rows[-ends:]))
         return self.verdict(
             "contradicted" if frozen else "confirmed",
-            f"longest run of {longest} moving rows without change, {share:.0%} of them in all",
+            f"longest run of {counted(longest, 'moving row')} without change, {share:.0%} of them in all",
             subject=camera,
             value=float(longest),
             n=count,

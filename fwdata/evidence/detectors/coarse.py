@@ -14,6 +14,7 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, StepTrace
 from fwdata.evidence.sides import opposite
 from fwdata.evidence.signals import CONSTANT, Floats, known_medians, medians
+from fwdata.wording import counted
 
 SAME = 1e-5
 """Share of a column's largest size within which two values are one: float32 keeps 1e-7 of it."""
@@ -85,7 +86,7 @@ class CoarseValues(Detector):
                 action="warn" if bad else "note",
                 decided=FINE,
                 measured=first.words if first else FINE,
-                detail=f"{bad[0][0]}: {first.columns} columns, {first.example}" if first else "",
+                detail=f"{bad[0][0]}: {counted(first.columns, 'column')}, {first.example}" if first else "",
                 episodes=tuple(name for name, _ in bad[:MAX_LISTED]),
             ),
         )

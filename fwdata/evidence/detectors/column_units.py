@@ -16,6 +16,7 @@ from fwdata.evidence.detectors.scales import switching
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, SizeTrace
 from fwdata.evidence.signals import Floats, known_medians, middle
+from fwdata.wording import counted
 
 GAP, CLEAR, RATIO = 8.0, 3.0, 10.0
 """A column falls apart at a gap of 8; others follow where their sides are 3 times apart, and their medians 10 times."""
@@ -109,7 +110,7 @@ class ColumnUnits(Detector):
             )
         column = int(np.flatnonzero(split.columns)[0])
         most, least = (float(known_medians(sizes[side, column])) for side in (split.large, split.small))
-        count = f"{int(split.columns.sum())} of {split.compared} columns"
+        count = f"{int(split.columns.sum())} of {counted(split.compared, 'column')}"
         as_of = f", as {split.units} differ" if split.units else ""
         return self._told(
             ids,

@@ -12,6 +12,7 @@ from fwdata.evidence.detectors.action import change_scores, follow_scores, movin
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
 from fwdata.evidence.signals import CONSTANT, Floats, cross_lagged, middle, slope, smooth
+from fwdata.wording import counted
 
 LATEST_SECONDS, STEPS = 0.75, 8
 OWN, OTHER = 0.6, 0.9
@@ -85,7 +86,7 @@ class ColumnNames(Detector):
             )
             return self.verdict(
                 "contradicted",
-                f"{int(chosen.sum())} of {len(pairs)} columns: {shown}",
+                f"{int(chosen.sum())} of {counted(len(pairs), 'column')}: {shown}",
                 value=float(chosen.sum()),
                 n=len(pairs),
                 decided=decided,
@@ -97,7 +98,7 @@ class ColumnNames(Detector):
             return self.abstain("the state does not follow the action closely enough")
         return self.verdict(
             "confirmed",
-            f"{good} of {len(pairs)} columns",
+            f"{good} of {counted(len(pairs), 'column')}",
             value=float(good),
             n=len(pairs),
             decided=decided,

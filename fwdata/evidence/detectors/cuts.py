@@ -9,6 +9,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
 from fwdata.evidence.signals import CONSTANT, Floats, percentile
+from fwdata.wording import counted
 
 JUMP, COLUMNS, FEWEST = 2.0, 0.35, 3
 """How far above its usual largest steps (p99 + 1 % of the range) a column jumps, the share of those that move which do
@@ -42,7 +43,7 @@ class SceneCut(Detector):
         return (
             self.verdict(
                 "contradicted" if cut else "confirmed",
-                f"{count} columns of the state and the images jump at row {row}" if cut else "",
+                f"{counted(count, 'column')} of the state and the images jump at row {row}" if cut else "",
                 value=float(row) if cut else round(share, 3),
                 n=len(episode.state),
                 decided=ONE,

@@ -17,6 +17,7 @@ from fwdata.evidence.detectors.action import column_lags, fit_action
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, MotionTrace, Severity, Verdict
 from fwdata.evidence.signals import Floats, bootstrap_interval, middle, relative_speeds
+from fwdata.wording import counted, verb
 
 LATE_WARN, LATE_STOP = 0.3, 0.5
 """Seconds by which the state may follow the action: a robot's own 0.1 to 0.15 s is normal."""
@@ -82,7 +83,7 @@ class StateDelay(Detector):
         return (
             self.verdict(
                 "contradicted" if apart else "confirmed",
-                f"{rows:+.1f} rows, median of {len(lags)} columns",
+                f"{rows:+.1f} rows, median of {counted(len(lags), 'column')}",
                 value=round(seconds, 4),
                 n=len(lags),
                 decided=DECIDED,
@@ -249,7 +250,11 @@ class CameraDelay(Detector):
     def _pooled(self, camera: str, traces: Sequence[MotionTrace]) -> DatasetVerdict:
         wanted = MIN_SIMULATED if all(t.simulated for t in traces) else MIN_REAL
         if len(traces) < wanted:
-            return self._silent(camera, traces, f"{len(traces)} episodes show motion, {wanted} are needed")
+            return self._silent(
+                camera,
+                traces,
+                f"{counted(len(traces), 'episode')} {verb(len(traces), 'shows', 'show')} motion, {wanted} are needed",
+            )
         hz = traces[0].hz
         found = estimate_lag(traces, max(6, round(0.4 * hz)))
         if found is None or not found.interior:
@@ -270,7 +275,10 @@ class CameraDelay(Detector):
             return self._silent(camera, traces, f"{lag}: hardly distinguishable from zero")
         small = SMALL_MOUNTED if traces[0].mounted else SMALL_LAG if len(traces) < FEW else 0.0
         if wrong and abs(found.lag) < small and found.gain < MIN_GAIN:
-            few = f"{_words(found.lag, low, high, hz)}, which {len(traces)} episodes hardly tell from none"
+            few = (
+                f"{_words(found.lag, low, high, hz)}, which {counted(len(traces), 'episode')} hardly "
+                f"{verb(len(traces), 'tells', 'tell')} from none"
+            )
             return self._silent(camera, traces, few)
         closing = _triangle(traces, found) if wrong else None
         if closing is not None and not closing.closes:

@@ -15,6 +15,7 @@ from fwdata.evidence.episode import EpisodeInput, Together
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
 from fwdata.evidence.signals import Floats, lagged_each
 from fwdata.evidence.two_grippers import opposite_ways
+from fwdata.wording import counted
 
 RESPONSE_SECONDS = 0.75
 RESPONSE_SHARE = 0.15
@@ -51,7 +52,9 @@ class GripperPolarity(Detector):
         opens, closes = responses(command, opened, episode.hz)
         if opens == closes:
             reason = (
-                "no switch of the command moves the gripper" if not opens else f"{opens} switches for, {closes} against"
+                "no switch of the command moves the gripper"
+                if not opens
+                else f"{counted(opens, 'switch')} for, {closes} against"
             )
             return self.abstain(reason, subject=claim.name, decided=decided)
         polarity = 1 if opens > closes else -1
@@ -68,7 +71,7 @@ class GripperPolarity(Detector):
         outcome = _outcome(claim.polarity, polarity)
         return self.verdict(
             outcome,
-            f"{count} of {total} switches, correlation {second:+.2f}",
+            f"{count} of {counted(total, 'switch')}, correlation {second:+.2f}",
             subject=claim.name,
             value=round(polarity * count / total, 4),
             n=total,

@@ -12,6 +12,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Outcome, Severity, Verdict
 from fwdata.evidence.signals import Floats, correlation, smooth
+from fwdata.wording import counted
 
 LIMIT, MIN_TRAVEL, MIN_ROWS = 0.6, 0.03, 20
 POSE_LIMIT = 0.8
@@ -60,7 +61,7 @@ class ImageDirection(Detector):
     def _one(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
         world, decided, silent = self.world(episode, claim)
         if silent or len(world) < MIN_ROWS:
-            return self.abstain(silent or f"{len(world)} rows", subject=claim.name, decided=decided)
+            return self.abstain(silent or f"{counted(len(world), 'row')}", subject=claim.name, decided=decided)
         motion = episode.motion[claim.name].translation
         shown = -motion[:, 1] if self.direction == "up" else motion[:, 0]
         score = correlation(smooth(shown), smooth(world))
@@ -172,7 +173,7 @@ class QuarterTurn(Detector):
         assert claim.motion is not None
         right = smooth(claim.motion[:, 0].astype(np.float64))
         if len(right) < MIN_ROWS or not right.any():
-            reason = "nothing moves" if len(right) >= MIN_ROWS else f"{len(right)} rows"
+            reason = "nothing moves" if len(right) >= MIN_ROWS else f"{counted(len(right), 'row')}"
             return self.abstain(reason, subject=claim.name, decided=UPRIGHT)
         motion = episode.motion[claim.name].translation
         across, along = (correlation(smooth(motion[:, axis]), right) for axis in (0, 1))
@@ -192,7 +193,7 @@ class QuarterTurn(Detector):
 
     def _moved(self, episode: EpisodeInput, claim: CameraClaim) -> Verdict:
         up, right = (_DIRECTIONS[name].world(episode, claim) for name in ("up", "right"))
-        silent = up[2] or right[2] or (f"{len(up[0])} rows" if len(up[0]) < MIN_ROWS else "")
+        silent = up[2] or right[2] or (f"{counted(len(up[0]), 'row')}" if len(up[0]) < MIN_ROWS else "")
         if silent:
             return self.abstain(silent, subject=claim.name)
         motion = episode.motion[claim.name].translation

@@ -13,6 +13,7 @@ from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.signals import CONSTANT, Floats, medians, middle
+from fwdata.wording import counted, verb
 
 JUMP = 20.0
 IDLE_SECONDS = 3.0
@@ -38,7 +39,7 @@ class RowQuality(Detector):
         columns, rows = episode.columns, len(episode.state)
         found = [*not_finite(episode), *jumps(episode), *idle(episode)]
         constant = int((columns.reach <= CONSTANT).sum()) if columns.finite else 0
-        about = f"{constant} of {len(columns.values)} columns are constant"
+        about = f"{constant} of {counted(len(columns.values), 'column')} {verb(constant, 'is', 'are')} constant"
         return (
             self.verdict(
                 "contradicted" if found else "confirmed",
@@ -68,7 +69,8 @@ class RowQuality(Detector):
                 against=len(odd),
                 action="note",
                 decided="usual lengths",
-                measured=f"{len(odd)} of {len(lengths)} episodes are far shorter or longer than the others",
+                measured=f"{len(odd)} of {counted(len(lengths), 'episode')} {verb(len(odd), 'is', 'are')} far "
+                "shorter or longer than the others",
                 episodes=names,
             ),
         )
@@ -179,7 +181,7 @@ class UnwrittenRows(Detector):
         return (
             self.verdict(
                 "contradicted" if bad else "confirmed",
-                f"{longest} rows, up to row {last}" if bad else "",
+                f"{counted(longest, 'row')}, up to row {last}" if bad else "",
                 value=float(longest),
                 n=rows,
                 decided="recorded rows",
@@ -191,7 +193,7 @@ class UnwrittenRows(Detector):
         other = "state" if what.startswith("an action") else "action"
         return self.verdict(
             "contradicted",
-            f"all {columns} columns in {rows} rows, while the {other} moves",
+            f"all {counted(columns, 'column')} in {counted(rows, 'row')}, while the {other} moves",
             value=0.0,
             n=rows,
             decided="recorded rows",

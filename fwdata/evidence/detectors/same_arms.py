@@ -13,6 +13,7 @@ from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import Verdict
 from fwdata.evidence.sides import is_left, opposite
 from fwdata.evidence.signals import Floats
+from fwdata.wording import counted
 
 FEWEST = 3
 """Columns of an arm that must move, all of them exactly as those of the other: fingers of a hand may be coupled."""
@@ -45,7 +46,9 @@ class SameArms(Detector):
         same = bool((columns[pairs[0]] == columns[pairs[1]]).all())
         return self.verdict(
             "contradicted" if same else "confirmed",
-            f"{pairs.shape[1]} columns, such as {names[pairs[0, 0]]} and {names[pairs[1, 0]]}" if same else "",
+            f"{counted(pairs.shape[1], 'column')}, such as {names[pairs[0, 0]]} and {names[pairs[1, 0]]}"
+            if same
+            else "",
             subject=kind,
             value=float(pairs.shape[1]) if same else 0.0,
             n=columns.shape[1],

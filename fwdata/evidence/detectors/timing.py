@@ -11,6 +11,7 @@ from fwdata.evidence.detectors.action import paired
 from fwdata.evidence.episode import EpisodeInput, Together
 from fwdata.evidence.records import Verdict
 from fwdata.evidence.signals import Floats, lagged_each, middle, peaks
+from fwdata.wording import counted
 
 LAGS = range(-12, 13)
 FOLLOWS = 0.7
@@ -52,7 +53,7 @@ class CommandTiming(Detector):
         return (
             self.verdict(
                 "confirmed" if measured == DECIDED else "contradicted",
-                f"{rows:+.1f} rows after the first possible one, median of {len(found)} columns",
+                f"{rows:+.1f} rows after the first possible one, median of {counted(len(found), 'column')}",
                 value=round(rows, 4),
                 n=len(found),
                 decided=DECIDED,

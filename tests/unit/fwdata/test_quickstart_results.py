@@ -50,10 +50,10 @@ def test_the_result_comes_first():
 @pytest.mark.parametrize(
     ("step", "line"),
     [
-        ("inspect", "2 episodes, 80 frames at 16.67 Hz, 1 cameras, 3.0 kB"),
+        ("inspect", "2 episodes, 80 frames at 16.67 Hz, 1 camera, 3.0 kB"),
         ("predict", "32 actions of 14 dimensions"),
         ("train", "step 320 of 320, loss 0.5000"),
-        ("stats", "of 1 training episodes, 40 frames"),
+        ("stats", "of 1 training episode, 40 frames"),
         ("text", "2 of 2 prompts encoded"),
         ("latents", "80 first frames encoded"),
         ("trained", "95% of 20 episodes solved"),

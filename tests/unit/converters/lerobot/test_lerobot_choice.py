@@ -230,7 +230,7 @@ def test_unreadable_datasets(tmp_path):
     assert "meta/info.json is not valid JSON" in refusal(root)
     shutil.copytree(root, tmp_path / "two/a")
     shutil.copytree(root, tmp_path / "two/b")
-    assert "and 1 more datasets cannot be read" in refusal(tmp_path / "two")
+    assert "and 1 more dataset cannot be read" in refusal(tmp_path / "two")
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -346,7 +346,7 @@ def test_datasets_of_several_robots_are_not_mixed(tmp_path):
         )
     named = manifest_for("lerobot", "lerobot-r1lite", {"embodiment": "r1lite"})
     assert run_convert(tmp_path / "raw", tmp_path / "s.zarr", named).episodes == 3
-    free, unsaid = manifest_for("lerobot", "lerobot-r1lite", {"embodiment": None}), "1 of 2 recordings do not name"
+    free, unsaid = manifest_for("lerobot", "lerobot-r1lite", {"embodiment": None}), "1 of 2 recordings does not name"
     for roots, said in ((("a", "c"), True), (("a",), False), (("c",), False)):
         request = ConvertRequest("lerobot", tuple(tmp_path / "raw" / n for n in roots), tmp_path / "o.zarr", free, 0)
         assert any(unsaid in text for _, text in dry_run(request).warnings) == said

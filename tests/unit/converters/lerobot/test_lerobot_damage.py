@@ -173,7 +173,7 @@ def test_video_bytes_damaged_inside(tmp_path):
         (ARM, None, [f"{PARQUET} has no column '{ARM}'"]),
         (ARM, pa.array([[0.0] * 5] * 5), [f"{ARM} has 5 numbers in a row, 6 are declared"]),
         (ARM, pa.array([[0.0] * 6] * 4 + [[0.0]]), [f"{ARM} has rows of 1 to 6 numbers, expected 6"]),
-        (ARM, pa.array([[0.0] * 6] * 4 + [None]), [f"{ARM} has 1 rows without values"]),
+        (ARM, pa.array([[0.0] * 6] * 4 + [None]), [f"{ARM} has 1 row without values"]),
         (ARM, pa.array([[0.0] * 6] * 4 + [[None] * 6]), [f"{ARM} has 6 missing values"]),
         (ARM, pa.array(["x"] * 5), [f"{ARM} holds string, expected 6 numbers in a row"]),
         (ARM, pa.array([["x"] * 6] * 5), [f"{ARM} holds string, expected numbers"]),
@@ -395,5 +395,5 @@ def test_archives_beside_and_inside_datasets_are_named(tmp_path):
     assert (told.count, told.examples) == (2, ("set/more.tar.gz", "videos.zip"))
     assert "find . -name '*.zip' -execdir unzip -q {} \\;" in told.reason
     shutil.rmtree(root)
-    with pytest.raises(UsageError, match=r"but 1 archives, such as videos.zip; unpack them first"):
+    with pytest.raises(UsageError, match=r"but 1 archive, such as videos.zip; unpack them first"):
         choose_manifest([tmp_path], {})

@@ -69,7 +69,7 @@ def test_a_packed_folder_is_named_where_files_are_missing(tmp_path):
     root = write_dataset(tmp_path / "set", RECIPE)
     shutil.make_archive(str(root / "videos"), "zip", root / "videos")
     shutil.rmtree(root / "videos")
-    assert "or unpack the 1 archives there, such as videos.zip, in that folder: find" in refusal(root)
+    assert "or unpack the 1 archive there, such as videos.zip, in that folder: find" in refusal(root)
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
@@ -144,9 +144,7 @@ def test_datasets_inside_a_dataset_are_named(tmp_path):
     write_dataset(root / "data/more", RECIPE)
     found = converter().discover(tmp_path)
     assert len(found.episodes) == 3
-    assert found.warnings == (
-        "set: 1 datasets in its folder are not entered, such as set/data/more; give them by name",
-    )
+    assert found.warnings == ("set: 1 dataset in its folder is not entered, such as set/data/more; give them by name",)
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])

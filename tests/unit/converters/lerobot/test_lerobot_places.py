@@ -256,7 +256,7 @@ def test_video_columns_without_values(tmp_path, how, files):
     (told,) = [text for text in found.warnings if "side" in text]
     assert {
         "whole": "the metadata give no place of camera side for 2 episodes; its videos have exactly the frames",
-        "a frame less": "the metadata give no place of any episode in the 1 videos of camera side; it is left out",
+        "a frame less": "the metadata give no place of any episode in the 1 video of camera side; it is left out",
         "none": "camera side is listed in meta/info.json and has no images; it is left out",
     }[files] in told
     if files == "whole":
@@ -268,7 +268,7 @@ def test_video_columns_without_values(tmp_path, how, files):
 def test_the_place_of_one_episode_is_counted_from_the_others(tmp_path):
     root = write_dataset(tmp_path / "set", SHARED)
     edit_episodes(root, 1, **{f"videos/{HEAD}/{name}": None for name in ("file_index", "from_timestamp")})
-    check(root, SHARED, f"the metadata give no place of camera {HEAD} for 1 episodes")
+    check(root, SHARED, f"the metadata give no place of camera {HEAD} for 1 episode")
     edit_episodes(root, 2, **{f"videos/{HEAD}/from_timestamp": 11 / 15})  # not where the counts put it
     assert [skip.source for skip in converter().discover(root).skipped] == [
         "data/chunk-000/file-000.parquet#episode_000001"
@@ -371,7 +371,7 @@ def test_episodes_left_out_are_counted_by_kind(tmp_path):
     (root / "data/chunk-000/episode_000000.parquet").write_bytes(b"")
     found = converter(max_episodes=1).discover(tmp_path / "raw")
     assert (
-        "set: 1 of 4 episodes are read, the others left out (files missing or without content: 2, beyond option "
+        "set: 1 of 4 episodes is read, the others left out (files missing or without content: 2, beyond option "
         "max_episodes: 1)" in (found.warnings)
     )
     counts = {"files missing or without content": 2, "beyond option max_episodes": 1}
@@ -384,4 +384,4 @@ def test_linked_datasets_are_said(tmp_path):
     (tmp_path / "raw/more").symlink_to(tmp_path / "elsewhere")
     found = converter().discover(tmp_path / "raw")
     assert len(found.episodes) == 2
-    assert found.warnings == ("1 linked datasets are not entered, such as more; give them by name",)
+    assert found.warnings == ("1 linked dataset is not entered, such as more; give them by name",)

@@ -316,7 +316,7 @@ def test_grippers_of_two_scales_do_not_share_a_store(tmp_path):
     plain = choose_manifest([tmp_path], {})
     assert len(Converter(plain).discover(tmp_path).episodes) == 4
     gripper_set(tmp_path / "c", arms(100.0))
-    with pytest.raises(UsageError, match=r"different scales, 0 .. 1 \(a, 2 datasets\), 0 .. 100 \(c, 1 datasets\)"):
+    with pytest.raises(UsageError, match=r"different scales, 0 .. 1 \(a, 2 datasets\), 0 .. 100 \(c, 1 dataset\)"):
         Converter(plain).discover(tmp_path)
     own = plain.model_copy(update={"options": {**plain.options, "gripper_unit": True, "gripper_scale": "auto"}})
     found = Converter(own).discover(tmp_path)

@@ -61,7 +61,7 @@ def warned(root: Path) -> str:
 def test_grippers_that_lerobot_calls_pos_share_a_scale_or_no_store(tmp_path, top, scale):
     write_dataset(tmp_path / "a", replace(OWN, values=gripping(1)))
     write_dataset(tmp_path / "b", replace(OWN, values={k: v + 0.1 for k, v in gripping(top).items()}))
-    with pytest.raises(UsageError, match=rf"different scales, 0 .. 1 \(a, 1 datasets\), {scale}"):
+    with pytest.raises(UsageError, match=rf"different scales, 0 .. 1 \(a, 1 dataset\), {scale}"):
         read(tmp_path)
     if top == 100:
         stored = read(tmp_path, gripper_unit=True, gripper_scale="auto")
@@ -125,7 +125,7 @@ def test_episodes_that_are_marked_as_failed_are_said(tmp_path, version):
     root = write_dataset(tmp_path, replace(OWN, version=version))
     assert "marked" not in warned(root)
     edit_info(root, discarded_episode_indices=[3])
-    assert "1 of 4 episodes are marked as failed" in warned(root)
+    assert "1 of 4 episodes is marked as failed" in warned(root)
     listed = root / "meta/episodes.jsonl"
     if version == "v2.1":
         lines = [json.loads(line) for line in listed.read_text().splitlines()]

@@ -257,7 +257,8 @@ def test_surplus_frames_of_videos_cut_without_encoding_are_at_the_start(tmp_path
     told = warnings(root)
     assert len(told) == len(surplus)
     for count, text in zip(surplus, told, strict=True):
-        assert f"the first {count} are also the last of the episode before, and were dropped" in text
+        several = "is" if count == 1 else f"{count} are"
+        assert f"the first {several} also the last of the episode before, and were dropped" in text
 
 
 def test_an_option_that_takes_other_frames_than_the_neighbours_show_is_warned_about(tmp_path):
@@ -278,7 +279,7 @@ def test_surplus_frames_at_the_end_that_begin_the_next_episode(tmp_path):
     write_clip(root / VIDEO, np.concatenate([frames(ONE, KEY, 0), frames(ONE, KEY, 1)[:1]]), "mjpeg", **how)
     write_clip(root / VIDEO.replace("000000.mp4", "000001.mp4"), frames(ONE, KEY, 1), "mjpeg", **how)
     (text,) = warnings(root)
-    assert "the last 1 are also the first of the episode after, and were dropped" in text
+    assert "the last is also the first of the episode after, and were dropped" in text
     assert np.array_equal(read(root)[0], ffmpeg_rgb(root / VIDEO)[:12])
 
 
@@ -296,7 +297,8 @@ def test_videos_that_were_cut_behind_the_next_first_frame(tmp_path, gop, tail, l
         assert np.array_equal(images, shown[bounds[episode] : bounds[episode + 1]])
     told = warnings(root)
     for head, text in zip(heads, told, strict=False):
-        assert (f"the first {head} are also the last of the episode before" in text) == (head > 0)
+        several = "is" if head == 1 else f"{head} are"
+        assert (f"the first {several} also the last of the episode before" in text) == (head > 0)
 
 
 def test_a_video_of_twice_the_rate_is_taken_by_time(tmp_path):

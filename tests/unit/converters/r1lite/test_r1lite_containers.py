@@ -69,7 +69,7 @@ def test_damaged_chunk(tmp_path, sent, compression):
     found = rd.reason(tmp_path, task="t")
     assert f"x.mcap is damaged: the chunk at byte {middle}" in found and "recover" in found
     episode = rd.read_one(tmp_path, task="t", recover=True)
-    assert rd.warned(episode, "1 chunks were skipped") and episode.metadata["recovered"] is True
+    assert rd.warned(episode, "1 chunk was skipped") and episode.metadata["recovered"] is True
     assert len(episode.state) < len(whole.state)
     assert not episode.valid.all()  # the pause is longer than 0.25 s
 

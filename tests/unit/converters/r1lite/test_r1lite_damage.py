@@ -47,7 +47,7 @@ def test_a_long_pause_of_the_head_camera(tmp_path, sent, option):
     episode = read_sent(tmp_path, messages, gap=option)
     assert np.flatnonzero(~episode.valid).tolist() == ([10] if option == "split" else [])
     assert episode.metadata["gaps"][0]["missing_frames"] == 4
-    assert rd.warned(episode, "4 head frames missing in 1 places")
+    assert rd.warned(episode, "4 head frames missing in 1 place")
 
 
 # 2: dropped wrist frames

@@ -98,7 +98,7 @@ def test_listed_files_that_are_absent_are_named(tmp_path):
     r1.write_meta(tmp_path, [{"name": "a.mcap"}, {"name": "gone.mcap", "path": "x/gone.mcap"}])
     found = discover(tmp_path)
     assert [(s.source, "the file is not there" in s.reason) for s in found.skipped] == [("x/gone.mcap", True)]
-    assert any("1 recordings are in no dataset json, the first is b.mcap" in w for w in found.warnings)
+    assert any("1 recording is in no dataset json, the first is b.mcap" in w for w in found.warnings)
 
 
 def test_each_dataset_has_its_own_json(tmp_path, sent):

@@ -46,7 +46,7 @@ def test_one_damaged_picture_is_replaced(tmp_path, long, damage, topic, camera, 
     assert len(episode.state) == 60 and np.flatnonzero(~episode.valid).tolist() == [20]
     shown = rd.buffers(episode, camera)
     assert shown[20] in (shown[19], shown[21]) and shown[19] == r1.jpeg(19, hue)
-    assert rd.warned(episode, camera, "message 20", "1 frames show a neighbouring image")
+    assert rd.warned(episode, camera, "message 20", "1 frame shows a neighbouring image")
     assert episode.metadata["invalid_frames"]["picture damaged"] == 1
 
 
@@ -114,7 +114,7 @@ def test_video_that_cannot_be_followed(tmp_path, sent):
     assert "stamps are out of order; correct it" in refused(tmp_path, swapped)
     ninth = [message for message in messages if message.topic == r1.HEAD][9]
     twice = [m for s in messages for m in ((s, replace(s, log=s.log + 1)) if s is ninth else (s,))]
-    assert "with 1 messages of another's stamp; correct it" in refused(tmp_path, twice)
+    assert "with 1 message of another's stamp; correct it" in refused(tmp_path, twice)
     hole = r1.edit(messages, r1.HEAD, lambda i, s: replace(s, value=r1.compressed(b"", "h264")) if i == 9 else s)
     assert "message 9 of the h264 video: the buffer is empty" in refused(tmp_path, hole)
     start = packets[0].index(b"\0\0\1\x65") + 4

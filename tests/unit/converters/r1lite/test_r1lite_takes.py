@@ -53,7 +53,7 @@ def test_every_naming_of_split_files_is_joined_said_and_steerable(tmp_path, name
     _touch(tmp_path / "rec", *names)
     files, said = _found(tmp_path)
     assert files == [tuple(f"rec/{name}" for name in names)]
-    assert len(said) == 1 and f"1 recordings are joined from 3 split files, the first from {names[0]}" in said[0]
+    assert len(said) == 1 and f"1 recording is joined from 3 split files, the first from {names[0]}" in said[0]
     apart, quiet = _found(tmp_path, split_files="separate")
     assert sorted(apart) == sorted((f"rec/{name}",) for name in names) and quiet == []
 

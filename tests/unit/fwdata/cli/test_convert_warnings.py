@@ -34,6 +34,12 @@ def test_names_of_files_and_of_tasks_do_not_part_a_kind() -> None:
     assert [kind.count for kind in group_warnings([*unread, *named, *rows])] == [3, 3, 3]
 
 
+def test_one_and_several_are_one_kind() -> None:
+    said = [("a", "1 of 39 frames is invalid"), ("b", "2 of 39 frames are invalid"), ("c", "3 chunks were skipped")]
+    (frames, chunks) = group_warnings([*said, ("d", "1 chunk was skipped")])
+    assert (frames.count, frames.gravity, chunks.count) == (2, 1, 2)
+
+
 def test_a_recording_with_two_warnings_of_a_kind_counts_once() -> None:
     (kind,) = group_warnings([("a", "text 1 is dropped"), ("a", "text 2 is dropped"), ("b", "text 1 is dropped")])
     assert (kind.count, kind.examples) == (2, ("a", "b"))

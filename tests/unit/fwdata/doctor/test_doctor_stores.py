@@ -220,7 +220,7 @@ def test_quarantined_recordings_are_counted_by_reason(tmp_path: Path, monkeypatc
     (raw / "a" / "take1.npz").write_bytes(b"broken")
     run_convert(raw, tmp_path / "o.zarr", toy_manifest(monkeypatch))
     finding = by_detector(check(tmp_path / "o.zarr"))["quarantined"]
-    assert finding.severity == "warn" and "1 of 3 recordings are left out" in finding.sentence
+    assert finding.severity == "warn" and "1 of 3 recordings is left out" in finding.sentence
     assert finding.command.endswith("--retry-quarantined  # once they can be read")
 
 

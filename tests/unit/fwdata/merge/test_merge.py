@@ -99,7 +99,7 @@ def test_ids_are_prefixed_only_where_they_collide(made: Made, tmp_path: Path) ->
     assert ids[:2] == [e.id for e in a.episodes]
     assert set(ids[2:]) == {f"b/{e.id}" if e.id in ids[:2] else e.id for e in b.episodes}
     assert sum(i.startswith("b/") for i in ids) == 1 and len(set(ids)) == 5
-    assert any("1 recordings of" in note and "get new ids" in note for note in report.notes)
+    assert any("1 recording of" in note and "get new ids" in note for note in report.notes)
 
 
 def test_what_inputs_left_out_and_decided_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -400,7 +400,7 @@ def test_the_command(tmp_path, opened, run):
     done = run(*words, "--resolution", "20", "--json")
     assert done.code == 0 and (done.json["kept"], done.json["failed"][0]["demo"]) == (1, "demo_1")
     told = run(*words, "--resolution", "20")
-    assert told.code == 0 and "1 of 2 demos kept in 1 tasks" in told.out and f"failed: {STOVE} demo_1" in told.err
+    assert told.code == 0 and "1 of 2 demos kept in 1 task" in told.out and f"failed: {STOVE} demo_1" in told.err
     assert "0 tasks" not in run(*words, "--resolution", "20", "--dry-run").out
     run(*words, "--resolution", "2").refused(2, "--resolution must be 16 to 2048")
 
