@@ -16,9 +16,9 @@ from converters.lerobot.images import open_images
 from converters.lerobot.info import Info
 from converters.lerobot.meta import Dataset, EpisodeMeta
 from converters.lerobot.own_exports import counted_frames
-from converters.lerobot.parquet import Span
+from converters.lerobot.parquet import Span, read_span
 from converters.lerobot.second_decoder import decord_blocks
-from converters.lerobot.shared_frames import Cut, cut_of
+from converters.lerobot.shared_frames import Cut, cut_of, repeated_start
 from converters.lerobot.shared_video import assign_shared
 from converters.lerobot.surplus import Surplus, assign_alone, assign_surplus
 from converters.lerobot.timelines import ADVICE, timeline
@@ -70,7 +70,7 @@ def open_cameras(
             camera: Camera = open_images(span, key, swapped)
             told: dict[str, Json] = {"kind": "jpeg" if isinstance(camera, EncodedCamera) else "png"}
         else:
-            camera, told = _open_video(dataset, entry, key, seconds, swapped, extra_frames, video_as, warnings)
+            camera, told = _open_video(dataset, entry, span, key, seconds, swapped, extra_frames, video_as, warnings)
         cameras[name] = camera
         metadata[name] = {"key": key, "size": [camera.height, camera.width], **told}
         declared = _declared_size(dataset.info, key)
@@ -121,6 +121,7 @@ def _first_image(camera: Camera) -> NDArray[np.uint8]:
 def _open_video(
     dataset: Dataset,
     entry: EpisodeMeta,
+    span: Span,
     key: str,
     seconds: Floats | None,
     swapped: bool,
@@ -146,6 +147,7 @@ def _open_video(
         chosen = assign_surplus(found, place.file, entry.length, fps, extra_frames, beside, seconds)
     else:
         chosen = assign_alone(found, place.file, entry.length, fps, seconds)
+        warnings += _of_the_one_before(dataset, entry, span, key, place.file)
     video.check_whole(found, place.file, chosen.ranks)
     if chosen.warning:
         warnings.append(chosen.warning)
@@ -171,6 +173,30 @@ def _cut_at(dataset: Dataset, index: int, key: str, step: int) -> Cut | None:
     if entry is None or place is None:
         return None
     return cut_of(dataset.path(place.file), place.file, entry.length)
+
+
+def _of_the_one_before(dataset: Dataset, entry: EpisodeMeta, span: Span, key: str, name: str) -> list[str]:
+    """A sentence where a video with as many frames as rows begins with frames of the episode before; else none."""
+    before, here = (_cut_at(dataset, entry.index, key, step) for step in (-1, 0))
+    count = repeated_start(before, here) if before and here else 0
+    if not count or _same_rows(dataset, dataset.episodes[entry.index - 1], span, count):
+        return []
+    return [
+        f"{name} has a frame for every row, but its first {count} are also the last of the episode before: it was cut "
+        f"at an earlier keyframe and as long as the rows, so its images are {count} rows late or more, and others of "
+        "the set may be; cut the videos again with the frames that are over, or leave the episode out"
+    ]
+
+
+def _same_rows(dataset: Dataset, before: EpisodeMeta, span: Span, count: int) -> bool:
+    """Whether the last rows of the episode before begin this one, too, as where one stream was cut into overlapping
+    episodes."""
+    keys = [key for key in dataset.info.vectors() if dataset.info.features[key].size > 1]
+    try:
+        earlier, later = read_span(dataset.span(before), keys), read_span(span, keys)
+    except BadEpisode:
+        return False
+    return bool(keys) and bool(earlier.slice(len(earlier) - count).equals(later.slice(0, count)))
 
 
 def _declared_size(info: Info, key: str) -> tuple[int, int] | None:

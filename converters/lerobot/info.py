@@ -328,7 +328,10 @@ def counted(value: object) -> object:
 
 
 def _flat_names(found: object) -> tuple[str, ...]:
-    """Names come as a list, lists in a list, one text with commas, or as {"motors": [..]} or {"x": 0, "y": 1}."""
+    """Names come as a list, lists in a list, one text with commas, or as {"motors": [..]} or {"x": 0, "y": 1}, the
+    latter also within {"axes": ..}."""
+    if isinstance(found, dict) and len(found) == 1 and isinstance(inner := next(iter(found.values())), dict):
+        return _flat_names(inner)
     if isinstance(found, dict) and sorted(found.values(), key=str) == sorted(range(len(found)), key=str):
         return tuple(sorted(found, key=found.__getitem__))
     found = list(_leaves(found)) if isinstance(found, dict | list) else found

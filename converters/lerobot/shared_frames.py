@@ -106,6 +106,21 @@ def common(earlier: Cut, later: Cut) -> int:
     return 0
 
 
+def repeated_start(earlier: Cut, later: Cut) -> int:
+    """Frames of a video that begin the next one, where both have a frame for every row, no more; 0: none, or one.
+
+    Frames that are all alike, of a camera that shows nothing, are not counted.
+    """
+    if earlier.surplus or later.surplus or not later.begins:
+        return 0
+    for start in np.flatnonzero(earlier.digests == later.digests[0]):
+        shared = earlier.digests[start:]
+        count = len(shared)
+        if 1 < count < len(later.digests) and np.array_equal(shared, later.digests[:count]):
+            return count if len(np.unique(shared)) == count else 0
+    return 0
+
+
 def cut_of(path: Path, name: str, rows: int) -> Cut | None:
     """The video of an episode, kept until the file changes; None where it cannot be read or has fewer frames."""
     try:

@@ -152,9 +152,10 @@ def test_numbers_that_pandas_made_fractions_of(tmp_path):
 def test_names_by_index(tmp_path):
     """As simulated environments write them."""
     names = {"observation.state": {"a": 2, "b": 0, "c": 1}, "action": {"x": 0, "y": 1, "gripper": 2}}
-    write_dataset(tmp_path, replace(OWN, names=names))
-    found = read_info(tmp_path).features
-    assert found["observation.state"].names == ("b", "c", "a") and found["action"].names == ("x", "y", "gripper")
+    for number, wrapped in enumerate((names, {key: {"axes": by_index} for key, by_index in names.items()})):
+        root = write_dataset(tmp_path / str(number), replace(OWN, names=wrapped))
+        found = read_info(root).features
+        assert found["observation.state"].names == ("b", "c", "a") and found["action"].names == ("x", "y", "gripper")
 
 
 @pytest.mark.parametrize("key", ["observation.images.DepthCam", "observation.images.frontdepth", "cam_z16", "cam.tof"])

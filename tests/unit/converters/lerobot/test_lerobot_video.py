@@ -216,10 +216,10 @@ def test_deleted_episodes_leave_gaps_in_a_shared_video(tmp_path):
     assert not warnings(root)
 
 
-def cut(root: Path, gop: int, recipe: Recipe = ONE, tail: int = 0) -> np.ndarray:
+def cut(root: Path, gop: int, recipe: Recipe = ONE, tail: int = 0, exact: bool = False) -> np.ndarray:
     """Give a v2.1 dataset videos cut out of one by copying packets, from the keyframe before the first row.
 
-    tail: frames behind the last row that are copied, too.
+    tail: frames behind the last row that are copied, too; exact: as many as there are rows and no more.
     """
     whole = root / "whole.mp4"
     write_clip(whole, shots(recipe), gop=gop, fps=30, options={"x264-params": "scenecut=0:bframes=0"})
@@ -231,7 +231,7 @@ def cut(root: Path, gop: int, recipe: Recipe = ONE, tail: int = 0) -> np.ndarray
             packets = [p for p in source.demux(stream) if p.size]
             end = (start + length + tail) / 30 / stream.time_base
             first = min(p.pts for p in packets)
-            packets = [p for p in packets if p.pts < end]
+            packets = packets[:length] if exact else [p for p in packets if p.pts < end]
             target = root / f"videos/chunk-000/{KEY}/episode_{episode:06d}.mp4"
             with av.open(str(target), "w") as out:
                 copy = out.add_stream_from_template(stream, opaque=True)
@@ -259,6 +259,30 @@ def test_surplus_frames_of_videos_cut_without_encoding_are_at_the_start(tmp_path
     for count, text in zip(surplus, told, strict=True):
         several = "is" if count == 1 else f"{count} are"
         assert f"the first {several} also the last of the episode before, and were dropped" in text
+
+
+def test_videos_cut_at_an_earlier_keyframe_and_as_long_as_the_rows_warn(tmp_path):
+    """Of episodes that begin 0, 5 and 0 frames behind a keyframe the second one shows."""
+    root = write_dataset(tmp_path, ONE)
+    cut(root, 7, exact=True)
+    (text,) = warnings(root)
+    assert (
+        "episode_000001.mp4 has a frame for every row, but its first 5 are also the last of the episode before" in text
+    )
+    assert "its images are 5 rows late or more" in text
+
+
+def test_episodes_that_overlap_in_rows_and_images_are_right(tmp_path):
+    """A stream that was cut into episodes of 12 rows which share 5."""
+    numbers = np.random.default_rng(0).normal(size=(26, 2))
+    values = {(key, e): numbers[7 * e : 7 * e + 12] for e in range(3) for key in ("state", "action")}
+    recipe = replace(ONE, lengths=(12, 12, 12), values=values)
+    root = write_dataset(tmp_path, recipe)
+    whole = moving(26, size=(24, 32))
+    for episode in range(3):
+        path = root / VIDEO.replace("000000.mp4", f"{episode:06d}.mp4")
+        write_clip(path, whole[7 * episode : 7 * episode + 12], "mjpeg", fps=30, pix_fmt="yuvj420p")
+    assert not warnings(root)
 
 
 def test_an_option_that_takes_other_frames_than_the_neighbours_show_is_warned_about(tmp_path):
