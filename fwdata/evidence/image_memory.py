@@ -43,6 +43,15 @@ class ImageMemory:
         self._bytes[self._used : end].reshape(images.shape)[...] = images
         self._used = end
 
+    def add_one(self, image: NDArray[np.uint8]) -> None:
+        """Copy uint8 [h, w]: `add` of one image, of which a video has thousands."""
+        end = self._used + image.size
+        if image.shape != self._size or self._other is not None or end > len(self._bytes):
+            self.add(image[None])
+            return
+        self._bytes[self._used : end].reshape(image.shape)[...] = image
+        self._used = end
+
     def take(self) -> NDArray[np.uint8]:
         """uint8 [n, h, w], all of them, not copied; [0, 1, 1] without any. ValueError where they differ in size."""
         height, width = self._size or (1, 1)

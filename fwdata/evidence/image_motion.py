@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 
@@ -18,6 +19,9 @@ COMPARED = 9
 
 HELD_PIXELS = 1 << 16
 """Pixels that are compared at once: memory for more is fetched from the system anew each time, which takes longer."""
+
+EXACT = 1 << 24
+"""The largest whole number up to which single precision holds all."""
 
 MOVING_PIXEL, LEAST_MOVING = 4, 4
 FEW_MOVING, FRAMES_OF_FEW, FRAMES_OF_MANY = 0.1, 64, 16
@@ -54,8 +58,7 @@ class ImageMotion:
     @cached_property
     def means(self) -> Floats:
         """float64 [n], mean grey level of every image. Cost: 1 us for 64x48."""
-        sums: Floats = self.images.sum(axis=(1, 2), dtype=np.uint32) / float(self.images[0].size)
-        return sums
+        return byte_sums(self.images) / float(self.images[0].size)
 
     @cached_property
     def energy(self) -> NDArray[np.float64]:
@@ -98,13 +101,16 @@ class ImageMotion:
         images = self.images
         if len(images) <= step:
             return np.zeros(len(images))
-        found = np.empty(len(images) - step)
-        for low, high in _blocks(len(found), max(1, HELD_PIXELS // images[0].size)):
-            later, earlier = images[low + step : high + step], images[low:high]
-            change = np.maximum(later, earlier) - np.minimum(later, earlier)
-            least = np.full_like(change, NOISE_LEVELS)  # an array: a number takes ten times as long
-            above = np.maximum(change, least).reshape(high - low, -1).sum(axis=1, dtype=np.uint32)
-            found[low:high] = (above - float(NOISE_LEVELS * images[0].size)) / images[0].size
+        found, size = np.empty(len(images) - step), images[0].size
+        held = max(1, HELD_PIXELS // size)
+        room = np.empty((2, held, *images.shape[1:]), np.uint8)  # taken once: each block would take three others
+        noise = np.full((held, *images.shape[1:]), NOISE_LEVELS, np.uint8)  # a number takes ten times as long
+        for low, high in _blocks(len(found), held):
+            later, earlier, (change, lower) = images[low + step : high + step], images[low:high], room[:, : high - low]
+            np.maximum(later, earlier, out=change)
+            change -= np.minimum(later, earlier, out=lower)
+            found[low:high] = byte_sums(np.maximum(change, noise[: high - low], out=change))
+        found = (found - float(NOISE_LEVELS * size)) / size
         before = (step + 1) // 2
         return edged(found, before, step - before)
 
@@ -116,6 +122,23 @@ class ImageMotion:
         camera pose falls from 0.90 to 0.76 (a wrist camera) and from 0.66 to 0.37 (a fixed one) over two rows.
         """
         return self._between(apparent_motion(self.images) / self.every)
+
+
+def byte_sums(images: NDArray[np.uint8]) -> Floats:
+    """float64 [n], the sum of each of uint8 [n, ..], exact.
+
+    As single precision holds all whole numbers up to 2^24, a product of matrices adds them up: in less time than numpy
+    adds bytes, and in half the instructions.
+    """
+    flat = images.reshape(len(images), math.prod(images.shape[1:]))
+    if 255 * flat.shape[1] > EXACT:
+        whole: Floats = flat.sum(axis=1, dtype=np.uint64).astype(np.float64)
+        return whole
+    found, held = np.empty(len(flat)), max(1, HELD_PIXELS // max(1, flat.shape[1]))
+    ones = np.ones(flat.shape[1], np.float32)
+    for low, high in _blocks(len(flat), held):
+        found[low:high] = flat[low:high].astype(np.float32) @ ones
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -143,7 +143,7 @@ class Collector:
             small = small_grey(data, self._width, size)
         self._look.add_jpeg(data, swapped)
         if not self._skips():
-            self._images.add(small[None])
+            self._images.add_one(small)
 
     def pass_jpeg(self, data: bytes, swapped: bool = False) -> None:
         """Take of a JPEG buffer that is known to be good what it is known again by alone."""
@@ -155,7 +155,10 @@ class Collector:
             self._look.add_video(frame)
         if self._skips():
             return
-        for images in self._sampler.add(frame) if self.light else [from_video(frame)[None]]:
+        if not self.light:
+            self._images.add_one(from_video(frame))
+            return
+        for images in self._sampler.add(frame):
             self._images.add(images)
 
     def add_prints(self, prints: Iterable[int]) -> None:

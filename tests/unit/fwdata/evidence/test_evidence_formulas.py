@@ -338,3 +338,15 @@ def test_no_lag_explains_an_episode_better_than_its_own_weights_could(noise: flo
         rows = min(len(energy), len(moved))
         expected = np.corrcoef(energy[:rows], moved[:rows])[0, 1]
         np.testing.assert_allclose(shown._scores(weights)[index], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(40, 48, 64), (17, 5), (3, 260, 300), (2, 0), (0, 4, 4)])
+def test_sums_of_bytes_are_those_of_whole_numbers(shape: tuple[int, ...]) -> None:
+    """Blocks of images, one whose sum single precision may not hold, and images of no pixel."""
+    images = np.random.default_rng(0).integers(250, 256, shape).astype(np.uint8)
+    assert (
+        image_motion.byte_sums(images).tolist()
+        == images.reshape(len(images), -1 if images.size else 0).sum(axis=1, dtype=np.int64).tolist()
+    )
+    turned = images[::-1, ..., ::-1]
+    assert image_motion.byte_sums(turned).tolist() == image_motion.byte_sums(images)[::-1].tolist()
