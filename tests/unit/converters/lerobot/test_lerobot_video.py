@@ -281,8 +281,14 @@ def test_episodes_that_overlap_in_rows_and_images_are_right(tmp_path):
     whole = moving(26, size=(24, 32))
     for episode in range(3):
         path = root / VIDEO.replace("000000.mp4", f"{episode:06d}.mp4")
-        write_clip(path, whole[7 * episode : 7 * episode + 12], "mjpeg", fps=30, pix_fmt="yuvj420p")
+        how = {"pix_fmt": "yuvj420p", "options": {"qmin": "2", "qmax": "2"}}
+        write_clip(path, whole[7 * episode : 7 * episode + 12], "mjpeg", fps=30, **how)
     assert not warnings(root)
+    write_dataset(root, ONE)
+    for episode in range(3):
+        path = root / VIDEO.replace("000000.mp4", f"{episode:06d}.mp4")
+        write_clip(path, whole[7 * episode : 7 * episode + ONE.lengths[episode]], "mjpeg", fps=30, **how)
+    assert [text[-200:].count("rows late or more") for text in warnings(root)] == [1, 1]
 
 
 def test_an_option_that_takes_other_frames_than_the_neighbours_show_is_warned_about(tmp_path):
