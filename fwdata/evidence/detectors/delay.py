@@ -67,17 +67,18 @@ class StateDelay(Detector):
             return ()
         if fit_action(episode).meaning not in ("absolute", "next_state"):
             return (self.abstain("the action is not an absolute target", decided=DECIDED),)
-        lags = column_lags(episode)
+        lags, every = column_lags(episode), column_lags(episode, copies=True)
         copied = not len(lags)
-        if copied:
-            lags = column_lags(episode, copies=True)
+        if copied or (2 * len(lags) < len(every) and not _is_apart(middle(lags), episode.hz)):
+            late = _is_apart(middle(every), episode.hz)  # as of an arm beside a gripper that moves as it can
+            lags = every if copied or late else lags
         rows = middle(lags)
         seconds = rows / episode.hz
-        apart = (seconds > LATE_WARN and rows > NEXT_ROW) or rows < EARLY_ROWS
+        apart = _is_apart(rows, episode.hz)
         if copied and not apart:  # a state that is made from the command is in step with it, whatever it shows
             reason = "every state column that moves is a copy of the action"
             return (self.abstain(reason, decided=DECIDED, value=seconds if len(lags) else None),)
-        every, moving = column_lags(episode, copies=True), fit_action(episode).columns
+        moving = fit_action(episode).columns
         if apart and not any(_agree(some, rows, episode.hz, moving) for some in (lags, every)):
             return (self.abstain("the columns that follow the action do so each with its own delay", decided=DECIDED),)
         return (
@@ -155,6 +156,11 @@ class StateDelay(Detector):
                 episodes=tuple(found[place][0] for place in odd[:MAX_LISTED]),
             ),
         )
+
+
+def _is_apart(rows: float, hz: float) -> bool:
+    """Whether a state that many rows behind its action is late, or before it."""
+    return (rows / hz > LATE_WARN and rows > NEXT_ROW) or rows < EARLY_ROWS
 
 
 def _agree(lags: Floats, rows: float, hz: float, columns: int) -> bool:

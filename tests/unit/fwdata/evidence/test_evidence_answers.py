@@ -216,3 +216,18 @@ def test_a_state_before_its_action_in_the_episodes_of_one_arm_is_not_averaged_aw
     assert pooled("state_delay", [*late, *episodes[3:]])[""].verdict == "mixed"
     assert pooled("state_delay", [*late, *episodes[3:]])[""].action == "warn"
     assert pooled("state_delay", episodes)[""].action == "note"
+
+
+@pytest.mark.parametrize(("rows", "verdict"), [(14, "contradicted"), (2, "confirmed")])
+def test_a_column_in_step_does_not_hide_others_that_copy_the_command_late(rows: int, verdict: str) -> None:
+    """A hand that moves as it can, beside joints whose recorded state is the command, exactly, of some rows before."""
+    episodes = []
+    for seed in range(4):
+        episode, rng = two_arms(seed, delay=2, images=False), np.random.default_rng(seed)
+        joint = episode.state[:, 2]
+        state = delayed(episode.action, rows)
+        state[:, 2] = joint + rng.normal(size=len(joint)) * 0.03 * joint.std()
+        episodes.append(changed(episode, state=state.astype(np.float32)))
+    found = pooled("state_delay", episodes)[""]
+    assert found.verdict == verdict
+    assert rows < 14 or (found.action == "stop" and found.value == pytest.approx(rows / episodes[0].hz, abs=0.05))
