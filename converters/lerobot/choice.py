@@ -52,7 +52,8 @@ def choose(places: Sequence[DatasetFolder], options: Mapping[str, Any]) -> Manif
                 f"{places[0].folder} fits the manifests {' and '.join(names)}: add --manifest with one of them"
             )
     try:
-        return plain_manifest(infos, options, _true_rates(places, infos))
+        names = [place.relative or str(place.folder) for place in places] if len(places) == len(infos) else []
+        return plain_manifest(infos, options, _true_rates(places, infos), names)
     except Apart as error:
         _check_one_kind(places)
         root = places[0].folder.parent if len(places) > 1 else places[0].folder
@@ -129,11 +130,14 @@ def _true_rates(places: Sequence[DatasetFolder], infos: Sequence[Info]) -> Seque
     return [true_rate(place.folder, info) or info.fps for place, info in zip(places, infos, strict=True)]
 
 
-def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any], rates: Sequence[float]) -> Manifest:
+def plain_manifest(
+    infos: Sequence[Info], options: Mapping[str, Any], rates: Sequence[float], names: Sequence[str] = ()
+) -> Manifest:
     """A manifest from meta/info.json: all cameras in its order, one state, one action, its own rate.
 
     A head, a left and a right camera are stitched as RoboTwin's, all others side by side. options: cameras, state,
     action and vectors of the user take the place of those found. rates: true rows per second of each dataset.
+    names: how errors call the datasets; () where one of them cannot be read.
     UsageError when something is missing, or where the datasets differ.
     """
     info, template = infos[0], load_manifest(TEMPLATE)
@@ -148,22 +152,23 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any], rates: Seq
     mapped = options.get("cameras") or found.get("cameras")
     if not isinstance(mapped, Mapping):
         raise UsageError(f"option cameras must map our names to feature keys, found {mapped!r}")
-    names = [str(name) for name in mapped]
+    stored = [str(name) for name in mapped]
     data = template.model_dump(mode="json")
     data |= {
         "name": PLAIN,
-        "description": f"LeRobot dataset as meta/info.json describes it, {len(names)} camera{'s' * (len(names) != 1)}",
+        "description": f"LeRobot dataset as meta/info.json describes it, {len(stored)} camera{'s' * (len(stored) != 1)}",
         "fps": {"hz": options.get("rate") or rates[0]},
-        "cameras": names,
-        "stitch": _plain_stitch(names),
+        "cameras": stored,
+        "stitch": _plain_stitch(stored),
         "options": found,
     }
     manifest = validate_model(Manifest, data, "the mapping made from meta/info.json")
-    for other, rate in zip(infos, rates, strict=True):
+    for place, (other, rate) in enumerate(zip(infos, rates, strict=True)):
         if abs(rate - rates[0]) > 0.01 * rates[0]:
+            one, two = (f"{names[n]} has" if names else "one has" for n in (0, place))
             raise Apart(
-                f"its datasets have rates of {rates[0]:g} and {rate:g} fps; a store has one rate: convert those of "
-                "each rate apart"
+                f"its datasets have two rates: {one} {_said_rate(info, rates[0])}, {two} {_said_rate(other, rate)}; "
+                "a store has one rate: convert those of each rate apart"
             )
         lacking = [key for key in cameras.values() if key not in other.image_features()]
         if lacking:
@@ -172,6 +177,12 @@ def plain_manifest(infos: Sequence[Info], options: Mapping[str, Any], rates: Seq
                 "have with --cameras"
             )
     return manifest
+
+
+def _said_rate(info: Info, rate: float) -> str:
+    """A dataset's rate with what says so."""
+    where = "by meta/info.json" if rate == info.fps else f"by the store it was exported from ({info.fps:g} is a label)"
+    return f"{rate:g} rows per second {where}"
 
 
 def _plain_cameras(info: Info) -> dict[str, str]:

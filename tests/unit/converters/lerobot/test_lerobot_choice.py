@@ -183,7 +183,10 @@ def test_no_or_several_fitting_manifests_are_one_sentence(tmp_path, monkeypatch)
     both = tmp_path / "both"
     write_dataset(both / "a", Recipe(fps=30, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
     write_dataset(both / "b", Recipe(fps=25, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
-    assert "its datasets have rates of 30 and 25 fps; a store has one rate: convert those" in refusal(both)
+    told = refusal(both)
+    assert (
+        "two rates: a has 30 rows per second by meta/info.json, b has 25 rows per second by meta/info.json; a" in told
+    )
     edit_info(both / "b", fps=30, features=json.loads((blind / "meta/info.json").read_text())["features"])
     told = refusal(both)
     assert "one of its datasets has no camera 'c'" in told and "with --cameras" in told and "copy" not in told
