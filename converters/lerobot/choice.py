@@ -156,7 +156,7 @@ def plain_manifest(
     data = template.model_dump(mode="json")
     data |= {
         "name": PLAIN,
-        "description": f"LeRobot dataset as meta/info.json describes it, {len(stored)} camera{'s' * (len(stored) != 1)}",
+        "description": f"LeRobot dataset as meta/info.json describes it, {counted(len(stored), 'camera')}",
         "fps": {"hz": options.get("rate") or rates[0]},
         "cameras": stored,
         "stitch": _plain_stitch(stored),

@@ -74,7 +74,7 @@ def at_rate(
 
 def two_rates(what: str, rate: float, fps: float) -> str:
     """The warning for a video of more frames a second than rows. what: how many there are of both."""
-    return f"{what}: {rate:.4g} and {fps:g} a second; the frame at each row's time is taken"
+    return f"{what}: {rate:.4g} frames and {fps:g} rows a second; the frame at each row's time is taken"
 
 
 _SMOOTHER = 1.25

@@ -236,7 +236,7 @@ class R1LiteConverter:
         try:
             recording = series.read_recording(bags, self.parts, self.manifest.cameras, options.clock == "shift")
         except Truncated as error:
-            raise BadEpisode(f"{error}; {_recoverable(bags)}") from None
+            raise BadEpisode(f"{error}; {self._recoverable(bags)}") from None
         if options.gap != "keep":
             bags.check_one_take()
         warnings += recording.warnings
@@ -282,6 +282,18 @@ class R1LiteConverter:
         names = topics.column_names(self.parts, "feedback"), topics.column_names(self.parts, "target")
         scale: GripperScale = "unit" if self.options.gripper_unit or grippers.top == 1 else "percent"
         return _claims(self.manifest, names, scale, check_rate=self.options.check_rate)
+
+    def _recoverable(self, bags: Bags) -> str:
+        """How much of a truncated recording option recover would read, or why it would not read it either."""
+        whole = Bags(bags.files, recover=True)
+        frames = sum(1 for _ in whole.messages(frozenset(topics.CAMERAS[topics.HEAD])))
+        if not frames:
+            return "nothing of its head camera is recoverable"
+        try:
+            series.read_recording(whole, self.parts, self.manifest.cameras, self.options.clock == "shift")
+        except BadEpisode as error:
+            return f"--recover does not read it either: {error}"
+        return f"{counted(frames, 'head frame')} may be recovered with --recover"
 
     def _language(self, base: Path, ref: EpisodeRef) -> tuple[_Language, list[str]]:
         """What lies beside the recording tells, and what to say about it."""
@@ -376,15 +388,6 @@ def _camera(bags: Bags, track: series.Track, rows: rowing.AlignedRows, keep_vide
         return kept.keep(pixels, good, track.display)
     height, width = (track.height, track.width) if track.height else pixels.size()
     return RawCamera(pixels, height, width)
-
-
-def _recoverable(bags: Bags) -> str:
-    """How much of a truncated recording option recover would read."""
-    whole = Bags(bags.files, recover=True)
-    frames = sum(1 for _ in whole.messages(frozenset(topics.CAMERAS[topics.HEAD])))
-    if not frames:
-        return "nothing of its head camera is recoverable"
-    return f"{frames} head frames are recoverable with option recover"
 
 
 def _claims(

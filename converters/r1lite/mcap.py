@@ -163,7 +163,7 @@ def read_messages(
             file.seek(len(MAGIC))
             yield from _records(file, size, tables, skip, recover, damage)
         except _Broken as error:
-            raise BadEpisode(f"{path.name} is damaged: {error}; option recover reads what is left") from None
+            raise BadEpisode(f"{path.name} is damaged: {error}; --recover may read what is left") from None
 
 
 def _has_end(file: BinaryIO, size: int) -> bool:

@@ -24,7 +24,7 @@ from fwdata.console import (
     say_list,
     warn,
 )
-from fwdata.errors import EXIT_QUARANTINED, Contradicted, UsageError, quoted
+from fwdata.errors import EXIT_QUARANTINED, Contradicted, FwdataError, UsageError, quoted
 from fwdata.store.locations import StoreUrl, parse_location
 from fwdata.warning_kinds import WarningKind, group_warnings, with_source
 from fwdata.wording import counted
@@ -209,11 +209,14 @@ def _say_unstitched(manifest: Manifest, out: object) -> None:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Print what discovery warned about before the sentence for recordings that contradict what was decided."""
+    """Print what discovery warned about before the sentence for recordings that contradict what was decided, and an
+    error's options as flags."""
     try:
         yield
-    except Contradicted as error:
-        _say_kinds(group_warnings(("", text) for text in error.warnings), ())
+    except FwdataError as error:
+        if isinstance(error, Contradicted):
+            _say_kinds(group_warnings(("", text) for text in error.warnings), ())
+        error.args = (with_flags(str(error)),)
         raise
 
 

@@ -30,7 +30,7 @@ def test_truncated_mcap(tmp_path, sent, compression, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     found = rd.reason(tmp_path, task="t")
-    assert "x.mcap is truncated" in found and "head frames are recoverable with option recover" in found
+    assert "x.mcap is truncated" in found and "head frames may be recovered with --recover" in found
     promised = int(found.split("; ")[1].split()[0])
     episode = rd.read_one(tmp_path, task="t", recover=True)
     rows = len(episode.state)
@@ -45,9 +45,18 @@ def test_recording_that_lost_only_its_end_mark(tmp_path, sent):
     whole = read_sent(tmp_path, sent)
     path = write_sent(tmp_path / "cut", sent)
     path.write_bytes(path.read_bytes()[:-8])
-    assert "36 head frames are recoverable" in rd.reason(path.parent, task="t")
+    assert "36 head frames may be recovered" in rd.reason(path.parent, task="t")
     episode = rd.read_one(path.parent, task="t", recover=True)
     assert 35 <= len(episode.state) <= 36 and np.array_equal(episode.state, whole.state[: len(episode.state)])
+
+
+def test_what_recovering_does_not_read_either_is_not_promised(tmp_path, sent):
+    """One arm's topic is not there: what is left of the file has head frames, and no state."""
+    path = write_sent(tmp_path / "cut", [each for each in sent if each.topic != r1.ARM["left"]])
+    path.write_bytes(path.read_bytes()[:-8])
+    told = rd.reason(path.parent, task="t")
+    assert "x.mcap is truncated" in told and "; --recover does not read it either: " in told
+    assert told.partition("either: ")[2] == rd.reason(path.parent, task="t", recover=True)
 
 
 def test_nothing_recoverable(tmp_path, sent):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
+from commands import Command
+from lerobot_files import Recipe, write_dataset
 from pydantic import BaseModel
 
 from fwdata.cli.converter_options import with_flags
@@ -53,3 +56,10 @@ def test_a_source_whose_extra_is_not_installed_is_passed_over(monkeypatch: pytes
     monkeypatch.setattr(registry, "options_model", options_model)
     assert with_flags("option clock = shift") == "option clock = shift"
     assert with_flags("option embodiment names it") == "--embodiment names it"
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_options_in_errors_are_shown_as_flags(tmp_path: Path, run: Command, dry: list[str]) -> None:
+    own = write_dataset(tmp_path / "own", Recipe(fps=40))
+    ran = run("convert", "lerobot", own, "--out", tmp_path / "o.zarr", "--manifest", "lerobot-r1lite", *dry)
+    ran.refused(2, "meta/info.json says 40 fps", "where the label is wrong, add it to --fps-labels")
