@@ -127,6 +127,21 @@ def made_from(file: h5py.File) -> tuple[str, ...]:
     return tuple(name for name in text.replace("\\", "/").split("/")[:-1] if name)
 
 
+MOST_BEHIND, FEWEST_EQUAL = 40, 10
+"""Rows by which actions may be late to be told so, and rows that must show it, where they are more than one late."""
+
+
+def _rows_behind(action: NDArray[np.float32], state: NDArray[np.float32]) -> int:
+    """By how many rows the action is an earlier state throughout; 0 where by none. Both [T, D]."""
+    rows = len(state)
+    for behind in range(1, min(MOST_BEHIND, rows - 1) + 1):
+        told = action[behind:]
+        moves = behind == 1 or (len(told) >= FEWEST_EQUAL and np.ptp(told, axis=0).any())
+        if moves and np.array_equal(told, state[:-behind]):
+            return behind
+    return 0
+
+
 def read_motion(file: h5py.File, variant: Variant, recorded_targets: bool = False) -> Motion:
     """State and action rows, every array of joints, grippers and poses checked for its length.
 
@@ -162,10 +177,12 @@ def read_motion(file: h5py.File, variant: Variant, recorded_targets: bool = Fals
         return Motion(state, action, recorded, left, right, "as stored (recorded targets, option actions)")
     if np.array_equal(action[:-1], state[1:]):
         return Motion(state, action, recorded, left, right, "as stored (action = next row's state)")
-    if len(state) > 1 and np.array_equal(action[1:], state[:-1]) and not np.array_equal(action, state):
+    behind = 0 if np.array_equal(action, state) else _rows_behind(action, state)
+    if behind:
         raise BadEpisode(
-            "action row t is the state of row t - 1 throughout: the rows are in reverse order, or the actions are two "
-            "rows late; put them in order, or leave the recording out (--exclude)"
+            f"action row t is the state of row t - {behind} throughout: "
+            f"{'the rows are in reverse order, or ' * (behind == 1)}the actions are {behind + 1} rows late; put them "
+            "in order, or leave the recording out (--exclude)"
         )
     if not np.array_equal(action, state):
         row = int(np.flatnonzero((action[:-1] != state[1:]).any(axis=1))[0])

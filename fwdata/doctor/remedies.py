@@ -10,8 +10,7 @@ from json import dumps
 from pathlib import Path
 
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict
-from fwdata.evidence.registry import find_detector
-from fwdata.evidence.sentences import OWN_COLUMNS
+from fwdata.evidence.sentences import OWN_COLUMNS, advice
 from fwdata.images.layouts import nearest_size
 from fwdata.install import library_command
 from fwdata.manifest import IMAGE_STEP, Manifest, load_manifest, manifest_names
@@ -264,6 +263,4 @@ def remedy(
             return patient.view(*patient.stitching(others), accept=[verdict.detector] * (verdict.action == "stop"))
     if verdict.action == "note":
         return ""
-    return patient.convert(
-        f"--accept {verdict.detector}=WHY  # keeps it as it is; to correct it: {find_detector(verdict.detector).advice}"
-    )
+    return patient.convert(f"--accept {verdict.detector}=WHY  # keeps it as it is; to correct it: {advice(verdict)}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from fwdata.evidence.detectors.action import LATE
 from fwdata.evidence.detectors.colour import ColourOrder
+from fwdata.evidence.detectors.delay import StateDelay
 from fwdata.evidence.records import DatasetVerdict, Severity, Verdict
 from fwdata.evidence.registry import find_detector
 from fwdata.wording import counted
@@ -120,15 +122,23 @@ def together(options: Mapping[str, str], verdicts: Iterable[Verdict | DatasetVer
 
 def option_for(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> str:
     """The flag or manifest key that would agree with what a verdict measured; empty where there is none."""
+    if verdict.measured.endswith(LATE):
+        return ""
     keys = (f"{verdict.detector} {verdict.subject}", f"{verdict.detector} -> {verdict.measured}", verdict.detector)
     return next((options[key] for key in keys if key in options), "")
+
+
+def advice(verdict: Verdict | DatasetVerdict) -> str:
+    """What to do about a verdict that no option agrees with."""
+    late = verdict.measured.endswith(LATE)
+    return find_detector(StateDelay.name if late else verdict.detector).advice
 
 
 def agreement(verdict: Verdict | DatasetVerdict, options: Mapping[str, str]) -> str:
     """What would agree with what a verdict measured, as an instruction."""
     option = option_for(verdict, options)
     if not option:
-        return find_detector(verdict.detector).advice
+        return advice(verdict)
     if not option.startswith("--"):
         return f"`{option}` in a manifest (--manifest) would agree"
     return f"{option}{' without --manifest' * option.startswith(OWN_COLUMNS)} would agree"

@@ -188,6 +188,20 @@ WORDS = {
 }
 
 
+LATE = "rows late"
+"""What `measured` ends with where targets come after the rows that they are for; no manifest corrects that."""
+
+BEFORE_ROWS = -0.75
+"""Rows of delay below which the state moves before it is commanded."""
+
+
+def _measured(found: ActionFit, claimed: ActionMeaning | None) -> str:
+    """What the action is; of targets in the place of the next row's state, by how many rows they are late."""
+    assert found.meaning is not None
+    late = claimed == "next_state" and found.meaning == "absolute" and found.interior and found.lag < BEFORE_ROWS
+    return f"{WORDS[found.meaning]}, {1 - found.lag:.0f} {LATE}" if late else WORDS[found.meaning]
+
+
 class ActionMeaningDetector(Detector):
     """b1: next state, absolute target or delta."""
 
@@ -223,7 +237,7 @@ class ActionMeaningDetector(Detector):
                 value=round(found.absolute - found.delta, 4),
                 n=found.columns,
                 decided="a command for a later row" if unclaimed else decided,
-                measured=WORDS[found.meaning],
+                measured=_measured(found, claimed),
                 action="warn" if unclaimed else self.action,
             ),
         )

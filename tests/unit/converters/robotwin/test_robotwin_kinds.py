@@ -127,6 +127,19 @@ def test_recorded_targets_are_kept_on_request(tmp_path):
     assert "recorded targets" in str(episode.metadata["rows"])
 
 
+@pytest.mark.parametrize("late", [2, 6])
+def test_actions_that_are_late_throughout_are_left_out_for_that(tmp_path, late):
+    folder = write_task(tmp_path, "v1", TASK, [0], num_frames=30)
+    with recording(folder) as file:
+        for name, rows in file["action"].items():
+            behind = np.roll(file["state"][name][()], late - 1, axis=0)
+            replace(file, f"action/{name}", behind)
+            assert len(rows) == 29
+    told = reason(tmp_path)
+    assert f"action row t is the state of row t - {late - 1} throughout: " in told
+    assert f"the actions are {late} rows late" in told and ("reverse order" in told) == (late == 2)
+
+
 @pytest.mark.parametrize(
     ("times", "told"),
     [

@@ -28,7 +28,7 @@ from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, to_a
 from fwdata.evidence.own_lags import two_parts
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace
 from fwdata.evidence.registry import find_detector
-from fwdata.evidence.sentences import not_verified
+from fwdata.evidence.sentences import agreement, not_verified
 
 OTHERS = {"absolute": "next_state", "next_state": "delta", "delta": "absolute"}
 
@@ -50,6 +50,18 @@ def test_targets_that_are_the_state_of_the_row_before_are_found() -> None:
     assert verdict.measured == "exactly the state of the row before"
     unclaimed = pooled("action_meaning", [with_claims(e, action=None) for e in episodes])[""]
     assert (unclaimed.verdict, unclaimed.action) == ("contradicted", "warn")
+
+
+def test_targets_that_are_late_for_the_next_row_are_no_other_kind_of_action() -> None:
+    """No option corrects them, though one is known for targets."""
+    options = {"action_meaning": "--actions recorded"}
+    claimed = [with_claims(e, action="next_state", options=options) for e in clean_set()]
+    late = [changed(e, action=delayed(e.state, 4)) for e in claimed]
+    verdict = pooled("action_meaning", late)[""]
+    assert verdict.verdict == "contradicted" and verdict.measured == "absolute targets, 5 rows late"
+    assert agreement(verdict, options) == find_detector("state_delay").advice
+    other = pooled("action_meaning", claimed)[""]  # which the state follows after two rows
+    assert other.measured == "absolute targets" and agreement(other, options) == "--actions recorded would agree"
 
 
 @pytest.mark.parametrize("rows", [-1, 1, 2])
