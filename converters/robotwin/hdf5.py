@@ -142,6 +142,16 @@ def _rows_behind(action: NDArray[np.float32], state: NDArray[np.float32]) -> int
     return 0
 
 
+def _in_degrees(action: NDArray[np.float32], reached: NDArray[np.float32]) -> str:
+    """Which of both is in degrees where the other one is the same in rad, grippers aside; empty where neither is."""
+    equal = np.isclose(action, reached, rtol=1e-3, atol=1e-4).all(axis=0)
+    for name, one, other in (("state", reached, action), ("action", action, reached)):
+        same = np.isclose(np.radians(one), other, rtol=1e-3, atol=1e-4).all(axis=0)
+        if (same & ~equal).any() and (same | equal).all():
+            return name
+    return ""
+
+
 def read_motion(file: h5py.File, variant: Variant, recorded_targets: bool = False) -> Motion:
     """State and action rows, every array of joints, grippers and poses checked for its length.
 
@@ -183,6 +193,12 @@ def read_motion(file: h5py.File, variant: Variant, recorded_targets: bool = Fals
             f"action row t is the state of row t - {behind} throughout: "
             f"{'the rows are in reverse order, or ' * (behind == 1)}the actions are {behind + 1} rows late; put them "
             "in order, or leave the recording out (--exclude)"
+        )
+    if len(state) > 1 and not behind and (other := _in_degrees(action[:-1], state[1:])):
+        raise BadEpisode(
+            f"{other} is in degrees, {'state' if other == 'action' else 'action'} in rad: the action of a row is "
+            "the next row's state but for that; bring both to rad (degrees times pi / 180), or leave the recording out "
+            "(--exclude)"
         )
     if not np.array_equal(action, state):
         row = int(np.flatnonzero((action[:-1] != state[1:]).any(axis=1))[0])

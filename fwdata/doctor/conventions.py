@@ -35,7 +35,7 @@ def convention_findings(
         replace(patient, cameras=()) if dead and dead.issuperset(patient.cameras) else patient
     )  # none would be left
     frozen = [v.detector for v in verdicts if v.detector == FROZEN and v.action == "stop"]
-    for verdict in verdicts:
+    for verdict in sentences.causes(verdicts):
         if not verdict.against or verdict.detector == RowQuality.name:
             continue
         reason = accepted.get(verdict.detector)

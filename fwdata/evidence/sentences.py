@@ -28,11 +28,26 @@ DIRECTIONS = (*_UP_DOWN, *_SIDEWAYS)
 """Detectors of the two directions of an image."""
 
 
+FOLLOWS = {"start_pose": "state_unit", "camera_motion": "held_rows"}
+"""Detector -> the one whose fault it shows too: first rows in degrees are far from those in rad, and images do not move
+with a state that is held. It is not said of episodes of which the other is."""
+
+
+def causes(verdicts: Sequence[DatasetVerdict]) -> list[DatasetVerdict]:
+    """The verdicts without those that only follow from others, see `FOLLOWS`."""
+    shown: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        if verdict.against and verdict.action != "note":
+            shown.setdefault(verdict.detector, set()).update(verdict.episodes)
+    return [v for v in verdicts if not v.episodes or not shown.get(FOLLOWS.get(v.detector, ""), set()) >= {*v.episodes}]
+
+
 def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], options: Mapping[str, str]) -> str | None:
     """Why a conversion must not begin: the first contradiction that stops, and the names of others; None for none.
 
     accepted: detectors whose contradiction the user has accepted. options: detector -> option that would agree.
     """
+    verdicts = causes(verdicts)
     stopping = [v for v in verdicts if v.action == "stop" and v.detector not in accepted]
     if not stopping:
         return None
@@ -55,6 +70,7 @@ def refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str], optio
 
 def beside_refusal(verdicts: Sequence[DatasetVerdict], accepted: Collection[str]) -> list[str]:
     """What else the data contradict beside what `refusal` names in full: one line per detector that stops or warns."""
+    verdicts = causes(verdicts)
     stopping = [v for v in verdicts if v.action == "stop" and v.detector not in accepted]
     first = _cause(min(stopping, key=_order), verdicts, accepted).detector if stopping else ""
     return [line for name, line in _warnings(verdicts, accepted, ("stop", "warn")).items() if name != first]
@@ -188,7 +204,7 @@ def _warnings(
 ) -> dict[str, str]:
     """Detector -> its line, of those of some severities and of accepted contradictions."""
     lines: dict[str, list[DatasetVerdict]] = {}
-    for verdict in verdicts:
+    for verdict in causes(verdicts):
         kept = verdict.detector in accepted and verdict.action != "note"
         if verdict.action in severities or kept:
             lines.setdefault(verdict.detector, []).append(verdict)

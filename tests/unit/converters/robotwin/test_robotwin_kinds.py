@@ -127,6 +127,17 @@ def test_recorded_targets_are_kept_on_request(tmp_path):
     assert "recorded targets" in str(episode.metadata["rows"])
 
 
+@pytest.mark.parametrize(("group", "other"), [("state", "action"), ("action", "state")])
+def test_degrees_beside_rad_are_named_and_not_kept_by_an_option(tmp_path, group, other):
+    folder = write_task(tmp_path, "v1", TASK, [0])
+    with recording(folder) as file:
+        for side in ("left", "right"):
+            rows = file[f"{group}/{side}_arm_joint_states"][()]
+            replace(file, f"{group}/{side}_arm_joint_states", np.degrees(rows))
+    told = reason(tmp_path)
+    assert told.startswith(f"{group} is in degrees, {other} in rad") and "recorded" not in told
+
+
 @pytest.mark.parametrize("late", [2, 6])
 def test_actions_that_are_late_throughout_are_left_out_for_that(tmp_path, late):
     folder = write_task(tmp_path, "v1", TASK, [0], num_frames=30)

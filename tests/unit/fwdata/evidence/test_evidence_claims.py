@@ -14,12 +14,23 @@ from paths import DATA
 
 from fwdata.api import Episode
 from fwdata.cli.converter_options import flags_of
+from fwdata.doctor.conventions import convention_findings
+from fwdata.doctor.remedies import Patient
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.measure import measure
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
 from fwdata.evidence.registry import all_detectors, find_detector
-from fwdata.evidence.sentences import agreement, count_not_verified, episode_line, line, not_verified
+from fwdata.evidence.sentences import (
+    agreement,
+    causes,
+    count_not_verified,
+    episode_line,
+    line,
+    not_verified,
+    refusal,
+    warnings,
+)
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline.evidence import EvidenceGate
 from fwdata.pipeline.registry import load_converter, options_model, stored_conventions
@@ -175,3 +186,18 @@ def test_a_verdict_without_numbers_has_no_empty_brackets() -> None:
     gate = EvidenceGate(confirmed=frozenset({("row_rate", "")}))
     reason = gate.reason(EpisodeMeasurement("e", "", (replace(rate, action="stop"),)))
     assert reason is not None and "()" not in reason
+
+
+def test_what_follows_from_another_fault_is_not_said_beside_it() -> None:
+    held = DatasetVerdict("held_rows", "contradicted", against=2, action="warn", decided="a", episodes=("e1", "e2"))
+    moves = replace(held, detector="camera_motion", subject="head", against=1, episodes=("e1",))
+    assert causes([moves, held]) == [held] and len(warnings([moves, held], {})) == 1
+    apart = replace(moves, episodes=("e1", "e5"))
+    assert causes([apart, held]) == [apart, held]
+    assert causes([moves, replace(held, action="note")]) == [moves, replace(held, action="note")]
+    unit = replace(held, detector="state_unit", action="stop")
+    start = replace(held, detector="start_pose", action="stop")
+    told = refusal([start, unit], (), {})
+    assert told is not None and told.startswith("unit of the state") and "start_pose" not in told
+    [finding] = convention_findings([start, unit], Patient("raw", "robotwin", False), 8, {}, {})
+    assert finding.detector == "state_unit"
