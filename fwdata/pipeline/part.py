@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fwdata.api import Converter, Episode
@@ -194,6 +196,17 @@ def new_writer(request: ConvertRequest, part: PlannedPart) -> PartWriter:
     )
 
 
+@contextlib.contextmanager
+def part_written(request: ConvertRequest, part: PlannedPart) -> Iterator[PartWriter]:
+    """A writer for a part of the request's store; what it has written is removed where the block fails."""
+    writer = new_writer(request, part)
+    try:
+        yield writer
+    except BaseException:
+        shutil.rmtree(writer.folder, ignore_errors=True)
+        raise
+
+
 def convert_recording(
     request: ConvertRequest,
     converter: Converter,
@@ -241,23 +254,24 @@ def convert_part(
     request: ConvertRequest, part: PlannedPart, left_out: LeftOut, *, link: Link
 ) -> tuple[RecordingOutcome, ...]:
     """Convert one part; reports (part, recording's number, frames) of every recording when it is done."""
-    converter, writer = load_converter(request.manifest), new_writer(request, part)
+    converter = load_converter(request.manifest)
     outcomes = [RecordingOutcome(source, 0, "the recording is no longer in the folder") for source in part.missing]
     if outcomes and request.on_error == "fail" and part.recordings:
         raise UsageError(f"{outcomes[0].source}: {outcomes[0].reason}")
     turns = in_turn(request, converter, part.recordings, left_out, lambda each: _announce(request, each, link))
     memory = {name: ImageMemory() for name in request.manifest.cameras}
-    for number, (recording, ahead) in enumerate(turns):
-        outcomes.append(convert_recording(request, converter, writer, recording, left_out, link, ahead, memory))
-        link.report(part.name, number, outcomes[-1].frames)
-    link.announce(None)
-    for outcome in outcomes:
-        left_out_of(writer, outcome)
-    measured = [outcome.measurement for outcome in outcomes if outcome.measurement is not None]
-    if request.gate is not None:
-        write_part_evidence(request.out, part.name, measured)
-        hand_over(request.out, part.name, measured)
-    writer.commit()
+    with part_written(request, part) as writer:
+        for number, (recording, ahead) in enumerate(turns):
+            outcomes.append(convert_recording(request, converter, writer, recording, left_out, link, ahead, memory))
+            link.report(part.name, number, outcomes[-1].frames)
+        link.announce(None)
+        for outcome in outcomes:
+            left_out_of(writer, outcome)
+        measured = [outcome.measurement for outcome in outcomes if outcome.measurement is not None]
+        if request.gate is not None:
+            write_part_evidence(request.out, part.name, measured)
+            hand_over(request.out, part.name, measured)
+        writer.commit()
     return tuple(outcomes)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fwdata.errors import UsageError
 from fwdata.pipeline.changes import ChangedRecording
-from fwdata.pipeline.part import RecordingOutcome, convert_recording, left_out_of, new_writer
+from fwdata.pipeline.part import RecordingOutcome, convert_recording, left_out_of, part_written
 from fwdata.pipeline.plan import PlannedPart, plan_record, planned_part, read_plan
 from fwdata.pipeline.registry import converter_version, load_converter
 from fwdata.pipeline.request import ConvertRequest
@@ -126,24 +126,25 @@ def replace_part(
     reasons = {left.source: left.reason for left in old.record.quarantined}
     sources = read_sources(store.files, item.old)
     recordings = {recording.id: recording for recording in part.recordings}
-    writer, outcomes = new_writer(request, part), list[RecordingOutcome]()
-    for number, planned in enumerate(item.entry.episodes):
-        if planned.id in item.again:
-            outcome = convert_recording(request, converter, writer, recordings[planned.id], left_out, link)
-            outcomes.append(outcome)
-            left_out_of(writer, outcome)
-            link.report(part.name, number, outcome.frames)
-        elif planned.id in episodes:
-            writer.copy(episodes[planned.id], sources)
-        else:
-            writer.quarantine(planned.source, reasons.get(planned.source, "it was not converted"))
-    link.announce(None)
-    if request.gate is not None:
-        kept = [m for m in read_part_evidence(store.files, item.old) if m.episode not in item.again]
-        measured = {m.episode: m for m in (*kept, *(o.measurement for o in outcomes if o.measurement))}
-        ordered = [measured[e.id] for e in item.entry.episodes if e.id in measured]
-        write_part_evidence(request.out, part.name, ordered)
-    writer.commit()
+    outcomes = list[RecordingOutcome]()
+    with part_written(request, part) as writer:
+        for number, planned in enumerate(item.entry.episodes):
+            if planned.id in item.again:
+                outcome = convert_recording(request, converter, writer, recordings[planned.id], left_out, link)
+                outcomes.append(outcome)
+                left_out_of(writer, outcome)
+                link.report(part.name, number, outcome.frames)
+            elif planned.id in episodes:
+                writer.copy(episodes[planned.id], sources)
+            else:
+                writer.quarantine(planned.source, reasons.get(planned.source, "it was not converted"))
+        link.announce(None)
+        if request.gate is not None:
+            kept = [m for m in read_part_evidence(store.files, item.old) if m.episode not in item.again]
+            measured = {m.episode: m for m in (*kept, *(o.measurement for o in outcomes if o.measurement))}
+            ordered = [measured[e.id] for e in item.entry.episodes if e.id in measured]
+            write_part_evidence(request.out, part.name, ordered)
+        writer.commit()
     return tuple(outcomes)
 
 

@@ -195,7 +195,7 @@ def test_what_follows_from_another_fault_is_not_said_beside_it() -> None:
     apart = replace(moves, episodes=("e1", "e5"))
     assert causes([apart, held]) == [apart, held]
     assert causes([moves, replace(held, action="note")]) == [moves, replace(held, action="note")]
-    unit = replace(held, detector="state_unit", action="stop")
+    unit = replace(held, detector="state_unit", subject="state left arm", action="stop")
     start = replace(held, detector="start_pose", action="stop")
     told = refusal([start, unit], (), {})
     assert told is not None and told.startswith("unit of the state") and "start_pose" not in told

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 import fwdata
 from fwdata.cli import app
 from fwdata.encode.latents import EncodeRequest, encode_latents
-from fwdata.errors import StaleCache, StoreError, UsageError
+from fwdata.errors import StaleCache, StoreDamaged, StoreError, UsageError
 from fwdata.manifest import Manifest, load_manifest
 from fwdata.pipeline import plan as plan_module
 from fwdata.pipeline.estimate import dry_run
@@ -181,6 +181,17 @@ def test_files_set_back_after_an_ended_update_leave_nothing_behind(
     (raw / "b/take0.npz").write_bytes(kept)
     assert run_convert(raw, store, manifest).changed == []
     assert tree(store) == before
+
+
+def test_an_update_that_cannot_read_the_store_leaves_nothing(store: Path, raw: Path, manifest: Manifest) -> None:
+    """The rows that did not change are copied from the store, of which a chunk is damaged."""
+    rewrite(raw / "a" / "take1.npz", 4, 9)
+    [chunk] = (path for path in (store / "parts/p00000/lowdim/state/c").rglob("*") if path.is_file())
+    chunk.write_bytes(bytes(len(chunk.read_bytes())))
+    before = tree(store)
+    with pytest.raises(StoreDamaged):
+        run_convert(raw, store, manifest, update=True)
+    assert tree(store) == before and not list(store.rglob(".attempt-*"))
 
 
 def test_caches_of_untouched_parts_stay_and_the_same_command_renews_the_others(
