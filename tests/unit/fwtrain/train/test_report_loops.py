@@ -86,3 +86,9 @@ def test_films_and_stills_of_a_page_are_light(tmp_path: Path):
     report = Report("films")
     report.images([(film, "film")], at_least=192)
     assert 'width="192" height="288"' in report.html() and "pixels" in report.html()
+
+
+def test_a_film_is_coded_without_what_makes_its_bytes_differ() -> None:
+    """x264 writes its settings into the film: with the macroblock tree, bytes depend on what memory held before."""
+    coded = encode_mp4(np.zeros((4, 32, 48, 3), np.uint8))
+    assert b"mbtree=0" in coded and b"threads=1 " in coded
