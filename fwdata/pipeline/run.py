@@ -66,6 +66,7 @@ from fwdata.store.records import DecisionsRecord, StoreRecord, ViewRecord
 from fwdata.store.sources import SOURCES, read_sources, write_sources
 from fwdata.store.view import VIEW, changes, flat, given_keys, write_view
 from fwdata.warning_kinds import group_warnings
+from fwdata.wording import verb
 
 type OnEpisode = Callable[[int, int], None]
 """Called with (episodes done, frames done) after every recording."""
@@ -381,7 +382,8 @@ def sample(
             return found
     kinds = group_warnings((source, reason) for source, _, reason in (text.partition(": ") for text in reasons))
     listed = "; ".join(kind.sentence() for kind in kinds[:3]) + ("; .." if len(kinds) > 3 else "")
-    raise UsageError(f"none of the {len(reasons)} recordings below {request.where()} can be read: {listed}")
+    lead = verb(len(reasons), "the one recording", f"none of the {len(reasons)} recordings")
+    raise UsageError(f"{lead} below {request.where()} {verb(len(reasons), 'cannot', 'can')} be read: {listed}")
 
 
 def _write_root(request: ConvertRequest, plan: ConversionPlan, first: SampledRecording) -> None:

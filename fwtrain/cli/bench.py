@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fwdata.console import emit_json, print_table, progress_bar, say
+from fwdata.wording import counted
 from fwtrain.cli._common import Compiled, Device, Json, RunArgument, Threads, answer
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _peers(size: str | None, steps: int, device: str, as_json: bool) -> None:
             )
         )  # fmt: skip
     title = (
-        f"{found.parameters:,} parameters, {found.processes} GPU{'s' * (found.processes > 1)}, {found.windows} windows "
+        f"{found.parameters:,} parameters, {counted(found.processes, 'GPU')}, {counted(found.windows, 'window')} "
         f"each, {found.setting}, {found.peak_bytes / 2**30:.1f} GiB"
     )
     print_table(title, ("card", "trainer", "ms a step", "samples/s per GPU", "ours / theirs", ""), rows)
@@ -213,7 +214,8 @@ def serve(
 
 def _load_text(result: LoadResult) -> str:
     lines = [
-        f"{result.clients} clients for {result.seconds:.0f} s: {result.requests} requests, {result.failed} failed, "
+        f"{counted(result.clients, 'client')} for {result.seconds:.0f} s: "
+        f"{counted(result.requests, 'request')}, {result.failed} failed, "
         f"{result.per_second:.1f} per second"
     ]
     if result.p50_ms is not None:

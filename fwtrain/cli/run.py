@@ -10,6 +10,7 @@ import typer
 
 from fwdata.console import say
 from fwdata.errors import UsageError
+from fwdata.wording import counted
 from fwtrain.cli._common import Device, Json, RecipeName, Threads, answer, need_recipe
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def _planned_text(planned: Planned, recipe: Recipe) -> str:
     checked = f"{planned.validation_windows} held-out windows" if planned.validation_windows else "no validation"
     return (
         f"{planned.out}: {left} of recipe {recipe.name}, {recipe.model.variant}, {planned.parameters:,} parameters\n"
-        f"{planned.windows} windows of {planned.episodes} episodes, {planned.video_share:.0%} with video; "
+        f"{counted(planned.windows, 'window')} of {counted(planned.episodes, 'episode')}, "
+        f"{planned.video_share:.0%} with video; "
         f"{planned.windows_per_step} a step, {epochs:.1f} epochs; {checked}"
     )
 
@@ -212,7 +214,7 @@ def _outcome_text(outcome: TrainingOutcome, out: Path) -> str:
     result = outcome.validation
     video = f"{outcome.video:.4f}" if outcome.video else "none of this step's windows"
     lines = [
-        f"{out}: {outcome.step} steps, loss {outcome.loss:.4f} (video {video}, action {outcome.action:.4f})",
+        f"{out}: {counted(outcome.step, 'step')}, loss {outcome.loss:.4f} (video {video}, action {outcome.action:.4f})",
         f"{outcome.seconds:.1f} s, {outcome.steps_per_s:.2f} steps/s, {outcome.samples_per_s:.1f} samples/s, "
         f"data wait {outcome.data_wait:.1%}",
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwdata.console import progress_bar
+from fwdata.wording import counted
 from fwtrain.cli._common import answer, sampling_text
 from fwtrain.cli.policy_loading import PolicyLoading
 
@@ -81,7 +82,7 @@ def _eval_text(result: EvalResult, untrained: bool, sampling: Denoising) -> str:
     low, high = result.interval
     which = "untrained" if untrained else "trained"
     lines = [
-        f"{which}: {result.successes} of {result.episodes} episodes solved, {result.rate:.0%} "
+        f"{which}: {result.successes} of {counted(result.episodes, 'episode')} solved, {result.rate:.0%} "
         f"(95 % interval {low:.0%} to {high:.0%}), {result.mean_steps:.1f} steps on average"
     ]
     lines += [f"  {task}: {wins} of {count}" for task, (wins, count) in sorted(result.by_task.items())]

@@ -13,6 +13,7 @@ import torch
 from fwdata.io import write_atomic, write_json
 from fwdata.report import Range, RangePanel, Report, range_plot, standalone
 from fwdata.report.markup import BLANK
+from fwdata.wording import counted, verb
 from fwtrain.compare.plan import ClosedLoopSettings, ComparisonPlan
 from fwtrain.compare.run import CellResult
 from fwtrain.compare.summary import Summary, sentences, summarise
@@ -237,11 +238,11 @@ def _budget(report: Report, plan: ComparisonPlan) -> None:
         "the variant or in the weight of the video loss alone. Equal means equal steps, not equal time. Every run is "
         "judged at its last step."
     )
-    loop = f"{plan.episodes} scenes, the same for every run; {plan.execute} actions of a chunk carried out"
+    loop = f"{counted(plan.episodes, 'scene')}, the same for every run; {plan.execute} actions of a chunk carried out"
     if plan.benchmark is not None:
         asked = plan.benchmark
         changed = f" with other {', '.join(asked.changed)}" if asked.changed else ""
-        loop = f"{plan.env}, protocol {asked.protocol.name}{changed}: {len(asked.tasks)} tasks, {loop}"
+        loop = f"{plan.env}, protocol {asked.protocol.name}{changed}: {counted(len(asked.tasks), 'task')}, {loop}"
     report.facts(
         {
             "recipe": plan.base.name,
@@ -258,7 +259,8 @@ def _doubts(report: Report, summaries: Sequence[Summary]) -> None:
     runs = [run for item in summaries for run in item.runs]
     lines = list(dict.fromkeys(said for run in runs for said in run.warnings))
     lines += [
-        f"{run.cell.name}: {len(run.unfinished)} trials are not finished; the same command tries them again"
+        f"{run.cell.name}: {counted(len(run.unfinished), 'trial')} {verb(len(run.unfinished), 'is', 'are')} "
+        f"not finished; the same command tries {verb(len(run.unfinished), 'it', 'them')} again"
         for run in runs
         if run.unfinished
     ]

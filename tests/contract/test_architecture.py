@@ -15,7 +15,14 @@ from syntax import nodes, tree
 
 CONVERTER_MAY = ("fwdata.api", "fwdata.manifest", "fwdata.errors", "fwdata.wording", "fwdata.images", "fwdata.envs")
 TRAINING_MAY = (
-    *("fwdata.manifest", "fwdata.window", "fwdata.window_batches", "fwdata.normalise", "fwdata.errors"),
+    *(
+        "fwdata.manifest",
+        "fwdata.window",
+        "fwdata.window_batches",
+        "fwdata.normalise",
+        "fwdata.errors",
+        "fwdata.wording",
+    ),
     *(
         "fwdata.images",
         "fwdata.share",

@@ -100,7 +100,7 @@ def damaged_checkpoint(folder: Path) -> None:
 DATA = [
     Refused("convert toy absent --out new.zarr", "there is no folder absent"),
     Refused("convert toy empty --out new.zarr", "holds no .npz recording", before=lambda f: (f / "empty").mkdir()),
-    Refused("convert toy bad --out new.zarr", "none of the 1 recordings", before=text("bad/task/take0.npz")),
+    Refused("convert toy bad --out new.zarr", "the one recording below bad", before=text("bad/task/take0.npz")),
     Refused("convert toy bad --out new.zarr --on-error fail", "take0.npz", before=text("bad/task/take0.npz")),
     Refused("convert toy '' --out new.zarr", "RAW is an empty path"),
     Refused("convert toy raw '' --out new.zarr", "RAW is an empty path"),

@@ -63,7 +63,7 @@ def test_runs_are_judged_by_equal_trials_which_are_kept_and_paired(tmp_path: Pat
     difference = found["arms"][1]["success_against_first"]
     assert difference is not None and difference["value"] == 0  # the same policy, the same trials
     text = page.read_text()
-    assert "protocol usual with other limits: 1 tasks, 2 scenes" in text and "fake_one/lift" in text
+    assert "protocol usual with other limits: 1 task, 2 scenes" in text and "fake_one/lift" in text
     assert "Closed-loop success, fake_benchmark<" in text and "\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}2" in text
     assert "In closed loop" in (out / "runs/fastwam-seed0/report.html").read_text()
     loads: list[int] = []
