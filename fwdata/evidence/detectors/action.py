@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fwdata.evidence.action_size import Size, size_beside_state, two_sizes
 from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput, Together, once
@@ -29,6 +30,9 @@ columns that have nothing to do with each other rarely do."""
 
 ALONE, BESIDE = 0.3, 4
 """By how much one meaning must fit a single episode better than that of the others, at least so many."""
+
+SIZE = "size"
+"""Subject of `size_beside_state`."""
 
 type Meaning = ActionMeaning | Literal["copy", "past"]
 
@@ -218,40 +222,47 @@ class ActionMeaningDetector(Detector):
         """One verdict for the paired columns together."""
         if not episode.pairs:
             return ()
-        found, claimed = fit_action(episode), episode.claims.action
+        claimed = episode.claims.action
+        return (self._meaning(episode, claimed), *(self._size(episode) if claimed is None else ()))
+
+    def _size(self, episode: EpisodeInput) -> tuple[Verdict, ...]:
+        """What `pool` compares, as the value of a verdict that agrees."""
+        size = size_beside_state(episode)
+        return (self.verdict("confirmed", "", subject=SIZE, value=size, n=len(episode.state)),) if size > 0 else ()
+
+    def _meaning(self, episode: EpisodeInput, claimed: ActionMeaning | None) -> Verdict:
+        found = fit_action(episode)
         decided = WORDS[claimed] if claimed else ""
         detail = (
             f"correlation as target {found.absolute:.2f}, as change {found.delta:.2f}, "
             f"{counted(found.columns, 'column')}"
         )
         if found.meaning is None:
-            reason = detail if found.columns else "no paired column moves"
-            return (self.abstain(reason, decided=decided),)
+            return self.abstain(detail if found.columns else "no paired column moves", decided=decided)
         if claimed is None and not _is_sure(found):
-            return (self.abstain(detail, value=round(found.absolute - found.delta, 4)),)
+            return self.abstain(detail, value=round(found.absolute - found.delta, 4))
         unclaimed = claimed is None and found.meaning in ("past", "copy")  # none can be told to be where it is, or was
-        return (
-            self.verdict(
-                "contradicted" if unclaimed else _agrees(claimed, found.meaning),
-                detail,
-                value=round(found.absolute - found.delta, 4),
-                n=found.columns,
-                decided="a command for a later row" if unclaimed else decided,
-                measured=_measured(found, claimed),
-                action="warn" if unclaimed else self.action,
-            ),
+        return self.verdict(
+            "contradicted" if unclaimed else _agrees(claimed, found.meaning),
+            detail,
+            value=round(found.absolute - found.delta, 4),
+            n=found.columns,
+            decided="a command for a later row" if unclaimed else decided,
+            measured=_measured(found, claimed),
+            action="warn" if unclaimed else self.action,
         )
 
     def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
         """By agreement; where nothing was decided, changes in some episodes beside targets in others warn."""
-        found = super().pool(episodes)
-        told = [(m.episode, v, v.measured or v.detail) for m in episodes for v in m.of(self.name) if not v.decided]
+        found = tuple(verdict for verdict in super().pool(episodes) if verdict.subject != SIZE)
+        verdicts = [(m.episode, v) for m in episodes for v in m.of(self.name)]
+        told = [(name, v, v.measured or v.detail) for name, v in verdicts if not v.decided and v.subject != SIZE]
         sure = [each for each in told if each[2] in WORDS.values()]  # kept verdicts have these words as their detail
         changes = [each for each in sure if each[2] == WORDS["delta"]]
         targets = [each for each in sure if each[2] != WORDS["delta"]]
         fewer, more = sorted((changes, targets), key=len)
         if len(sure) < SURE * len(episodes) or (len(fewer) < FEWEST and not _is_alone(fewer, more)):
-            return found
+            return self._by_size([(name, v.value or 0.0) for name, v in verdicts if v.subject == SIZE]) or found
         return (
             DatasetVerdict(
                 self.name,
@@ -263,6 +274,28 @@ class ActionMeaningDetector(Detector):
                 decided=f"{more[0][2]}, as in the other {len(more)}",
                 measured=fewer[0][2],
                 detail=f"{fewer[0][1].detail} in {fewer[0][0]}" if fewer[0][1].measured else "",
+                episodes=tuple(each[0] for each in fewer[:MAX_LISTED]),
+            ),
+        )
+
+    def _by_size(self, sizes: Sequence[Size]) -> tuple[DatasetVerdict, ...]:
+        """Changes beside targets where motion does not tell them, as it is smooth or short; () where sizes do not."""
+        parts = two_sizes(sizes)
+        if parts is None:
+            return ()
+        words = {id(side): WORDS[kind] for side, kind in zip(parts, ("delta", "absolute"), strict=True)}
+        fewer, more = sorted(parts, key=len)
+        (name, size), (other, usual) = fewer[0], more[0]
+        return (
+            DatasetVerdict(
+                self.name,
+                "mixed",
+                episodes_for=len(more),
+                against=len(fewer),
+                action="warn",
+                decided=f"{words[id(more)]}, as in the other {len(more)}",
+                measured=words[id(fewer)],
+                detail=f"actions are {size:.2g} times as large as the state in {name}, {usual:.2g} times in {other}",
                 episodes=tuple(each[0] for each in fewer[:MAX_LISTED]),
             ),
         )

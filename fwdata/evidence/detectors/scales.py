@@ -19,13 +19,6 @@ STATE = "state"
 GRIPPERS = "grippers"
 """Subject of the scale that was decided for each episode's grippers; of those that do not move nothing is measured."""
 
-ACTIONS = "actions against the state"
-"""Subject of the size of the action's columns for those of the state, of the same columns, where no meaning was
-decided: targets are as large as the state, changes much smaller."""
-
-AS_TARGETS, BESIDE = 1.25, 4
-"""Within what ratio targets are as large as the state, and of how many episodes at least."""
-
 SCALES = {"unit": 1.0, "percent": 100.0}
 """What a fully open gripper reads."""
 
@@ -87,8 +80,6 @@ class OneScale(Detector):
         found = [(STATE, size)] if size > CONSTANT else []
         found += [*((GRIPPERS, top) for top in tops[:1]), *reaches]
         found += [(COUNTED + subject, float(count)) for subject, count in counted if count]
-        against = _of_actions(episode, columns) if episode.claims.action is None else 0.0
-        found += [(ACTIONS, against)] if against > 0 else []
         action = self.action if episode.claims.layout else "warn"
         return tuple(
             self.verdict("confirmed", "", subject=subject, value=value, n=len(episode.state), action=action)
@@ -104,29 +95,11 @@ class OneScale(Detector):
                 strict |= verdict.action == "stop"
                 if verdict.value is not None and verdict.value > 0:
                     sizes.setdefault(verdict.subject, []).append((measurement.episode, verdict.value))
-        against = _odd_actions(sizes.pop(ACTIONS, []))
         counts = {subject: sizes.pop(subject) for subject in [s for s in sizes if s.startswith(COUNTED)]}
         pooled = [self._pooled(subject, found, strict) for subject, found in _told(sizes)]
         told = {COUNTED + verdict.subject for verdict in pooled}
         two_ways = {s: sides for s, found in counts.items() if s not in told and (sides := _two_counts(s, found))}
-        pooled += [self._counted_apart(subject, *sides) for subject, sides in two_ways.items()]
-        return (*pooled, *([self._other_actions(*against)] if against else []))
-
-    def _other_actions(self, odd: Size, many: Sequence[Size]) -> DatasetVerdict:
-        name, size = odd
-        return DatasetVerdict(
-            self.name,
-            "contradicted",
-            ACTIONS,
-            value=size,
-            episodes_for=len(many),
-            against=1,
-            action="warn",
-            decided="one scale",
-            measured=f"{size:.2g} times as large as the state, as changes are beside the others' targets",
-            detail=f"{many[0][1]:.2g} times in {many[0][0]}",
-            episodes=(name,),
-        )
+        return (*pooled, *(self._counted_apart(subject, *sides) for subject, sides in two_ways.items()))
 
     def _counted_apart(self, subject: str, few: Sequence[Size], many: Sequence[Size]) -> DatasetVerdict:
         (fewer, less), (more, most) = (side[0] for side in (few, many))
@@ -197,27 +170,6 @@ def _counted(ordered: Floats) -> int:
     if between > BETWEEN * len(ordered):
         return 0
     return next((i for i, (a, b) in enumerate(COUNTS, 1) if abs(low - a) <= near and abs(high - b) <= near), 0)
-
-
-def _of_actions(episode: EpisodeInput, switched: Sequence[int]) -> float:
-    """Size of the paired action columns for that of their state columns, without those that switch; 0: no such."""
-    width = len(episode.state_names)
-    pairs = [(s, width + a) for a, s in episode.pairs if s not in switched and width + a not in switched]
-    if not pairs:
-        return 0.0
-    squares = (episode.columns.values**2).mean(axis=1)
-    state, action = (float(np.sqrt(squares[list(columns)].mean())) for columns in zip(*pairs, strict=True))
-    return action / state if state > CONSTANT else 0.0
-
-
-def _odd_actions(found: Sequence[Size]) -> tuple[Size, list[Size]] | None:
-    """(one episode, the others) where all others' actions are as large as the state and its own many times smaller.
-
-    Several are told by their motion (`action_meaning`), which one alone is not.
-    """
-    many = [each for each in found if 1 / AS_TARGETS <= each[1] <= AS_TARGETS]
-    few = [each for each in found if each[1] <= 1 / SIZE_RATIO]
-    return (few[0], many) if len(few) == 1 and len(many) == len(found) - 1 >= BESIDE else None
 
 
 def _ends(count: float) -> str:

@@ -124,28 +124,6 @@ def test_commands_between_the_same_ends_or_of_three_values_are_of_one_scale() ->
         assert all(v.verdict == "confirmed" for v in pooled("one_scale", episodes).values())
 
 
-def as_changes(episode: EpisodeInput) -> EpisodeInput:
-    """The same way, commanded as changes."""
-    action = episode.action.copy()
-    action[:-1, JOINTS] = np.diff(episode.state[:, JOINTS], axis=0)
-    action[-1, JOINTS] = 0
-    return changed(episode, action=action)
-
-
-def test_one_episode_of_changes_beside_targets_is_told_by_its_size() -> None:
-    episodes = [unnamed(e) for e in clean_set()]
-    episodes = [with_claims(e, action=None) for e in episodes]
-    mixed = [*episodes[:4], as_changes(episodes[4]), *episodes[5:]]
-    found = pooled("one_scale", mixed)["actions against the state"]
-    assert (found.verdict, found.action, found.episodes) == ("contradicted", "warn", ("episode_4",))
-    assert "as changes are beside the others' targets" in found.measured
-    for silent in (episodes, [as_changes(e) for e in episodes], mixed[2:6]):  # the last are too few
-        assert "actions against the state" not in pooled("one_scale", silent)
-    resting = [scaled(as_changes(e), JOINTS, 1.0) for e in episodes]
-    still = changed(resting[0], action=(resting[0].action * 0.05).astype(np.float32))
-    assert "actions against the state" not in pooled("one_scale", [still, *resting[1:]])
-
-
 def test_episodes_beside_others_in_a_larger_unit_are_no_duplicates() -> None:
     millimetres = [changed(scaled(e, (*JOINTS, *GRIPPERS), 1000), group="other") for e in clean_set()[4:]]
     assert pooled("duplicate_episodes", [*clean_set()[:4], *millimetres])[""].verdict == "confirmed"
