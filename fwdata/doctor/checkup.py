@@ -44,7 +44,8 @@ def check_store(store: Store, advance: Advance = lambda _: None) -> Checkup:
     record = read_evidence(store.files)
     accepted = record.accepted() if record else {}
     sizes = stitch.cameras, given, stitch.camera_size, store.cameras
-    patient = Patient(store.location, store.source, True, *sizes, accepted)
+    picked = (*(("exclude", name) for name in store.plan.exclude), *(("only", name) for name in store.plan.only))
+    patient = Patient(store.location, store.source, True, *sizes, accepted, picked)
     examination = Examination(patient, store.manifest, len(store.episodes), accepted)
     shown = spread(len(store.episodes), IMAGE_EPISODES)
     for episode in store.episodes:
@@ -106,7 +107,7 @@ def _recorded(record: DatasetEvidence | None, found: Sequence[DoctorFinding], pa
     """Contradictions that the conversion recorded and that the store itself does not show any more."""
     seen = {(finding.detector, finding.subject) for finding in found}
     again = []
-    for verdict in record.verdicts() if record else ():
+    for verdict in sentences.causes(record.verdicts()) if record else ():
         if verdict.verdict != "contradicted" or verdict.action == "note" or (verdict.detector, verdict.subject) in seen:
             continue
         reason = record.accepted().get(verdict.detector) if record else None

@@ -37,6 +37,8 @@ class Patient:
     """All cameras, those too that are not stitched."""
     accepted: Mapping[str, str] = field(default_factory=dict)
     """Detector -> why the conversion of the store kept what it contradicts, which another one must be given again."""
+    picked: tuple[tuple[str, str], ...] = ()
+    """("exclude" or "only", name) of the recordings that the conversion of the store left out, or took alone."""
 
     @property
     def raw(self) -> str:
@@ -61,7 +63,10 @@ class Patient:
             at = given.index("--manifest")
             given = given[:at] + given[at + 2 :]
         asked = " ".join(options)
-        kept = [f"--accept {n}={shlex.quote(why)}" for n, why in self.accepted.items() if f"--accept {n}=" not in asked]
+        kept = [] if asked.startswith("--only ") else [f"--{how} {shlex.quote(name)}" for how, name in self.picked]
+        kept += [
+            f"--accept {n}={shlex.quote(why)}" for n, why in self.accepted.items() if f"--accept {n}=" not in asked
+        ]
         flags = [*map(shlex.quote, given), *kept, *options]
         return " ".join(["fwdata convert", self.source, self.raw, "--out NEW.zarr", *flags])
 

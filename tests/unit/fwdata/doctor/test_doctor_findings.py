@@ -280,6 +280,9 @@ def test_commands_on_a_store_give_its_manifest_again() -> None:
     assert patient.convert("--manifest CORRECTED.yaml").count("--manifest") == 1
     kept = replace(patient, accepted={"state_unit": "my robot"})
     assert "--accept state_unit='my robot' --exclude a" in kept.convert("--exclude a")
+    few = replace(kept, picked=(("exclude", "b c"),))
+    assert "--exclude 'b c' --accept state_unit='my robot' --exclude a" in few.convert("--exclude a")
+    assert "--exclude" not in few.apart(["a"], 1, "") and few.retry() == patient.retry()
     assert kept.convert("--accept state_unit=WHY").count("state_unit") == 1 and kept.retry() == patient.retry()
     assert flags_of(made.model_copy(update={"name": "mine"})) == ()
 

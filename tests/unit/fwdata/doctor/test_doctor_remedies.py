@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from fwdata.api import Skipped
+from fwdata.doctor import checkup
 from fwdata.doctor.checkup import left_out_finding
 from fwdata.doctor.remedies import Patient, remedy
 from fwdata.evidence.records import DatasetVerdict
@@ -97,3 +99,10 @@ def test_another_order_of_cameras_is_a_view() -> None:
         "fwdata convert robotwin raw --out NEW.zarr --accept wrists_exchanged='the view makes it good' && "
         f"fwdata view NEW.zarr {view}"
     )
+
+
+def test_what_a_conversion_recorded_is_not_repeated_where_it_follows_from_another_fault() -> None:
+    held = DatasetVerdict("held_rows", "contradicted", against=1, action="warn", decided="a", episodes=("e1",))
+    record = SimpleNamespace(verdicts=lambda: (held, replace(held, detector="camera_motion")), accepted=dict)
+    found = checkup._recorded(record, [], Patient("s.zarr", "robotwin", True))
+    assert [finding.detector for finding in found] == ["held_rows"]
