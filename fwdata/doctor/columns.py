@@ -123,9 +123,7 @@ class _Field:
         listed = ", ".join(self.names[i] for i in columns[:4]) + (", .." if len(columns) > 4 else "")
         sentence = (
             f"{len(columns)} of {len(self.names)} {self.what} columns never "
-            f"{verb(len(columns), 'changes', 'change')} ({listed}); normalised "
-            f"{verb(len(columns), 'it is', 'they are')} "
-            "always 0 or -1 and tell nothing"
+            f"{verb(len(columns), 'changes', 'change')} ({listed}); normalised to always 0 or -1, which tells nothing"
         )
         return [DoctorFinding("note", "constant_column", sentence, self.what, float(len(columns)))]
 

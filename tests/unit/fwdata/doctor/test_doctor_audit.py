@@ -192,8 +192,13 @@ def test_what_discovery_left_out_and_several_robots_are_found(tmp_path: Path) ->
     assert robots is not None and robots.severity == "stop" and len(robots.episodes) == 2
     assert robots.command.count("--exclude") == 1 and "--set" not in robots.command
     run_convert(DATA / "r1lite", tmp_path / "r.zarr", load_manifest("r1lite"))  # its list names one that is not there
-    left = {finding.detector: finding for finding in check_store(fwdata.open(tmp_path / "r.zarr")).findings}["left_out"]
-    assert left.severity == "note" and "1 of " in left.sentence and left.episodes
+    lost = {finding.detector: finding for finding in check_store(fwdata.open(tmp_path / "r.zarr")).findings}
+    assert lost["quarantined"].severity == "warn" and "left_out" not in lost
+    for layout in ("archive", "classic"):  # one episode in two layouts
+        write_task(tmp_path / "twice", layout, "click_bell", [0], num_frames=6)
+    run_convert(tmp_path / "twice", tmp_path / "t.zarr", load_manifest("robotwin-sample"), evidence=False)
+    left = {finding.detector: finding for finding in check_store(fwdata.open(tmp_path / "t.zarr")).findings}["left_out"]
+    assert left.severity == "note" and "1 of 2 recordings is left out" in left.sentence and left.episodes
 
 
 def test_what_discovery_says_is_found(tmp_path: Path) -> None:

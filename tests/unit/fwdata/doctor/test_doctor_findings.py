@@ -178,7 +178,7 @@ def one_outlier(state: np.ndarray, action: np.ndarray) -> None:
 def test_columns_and_what_normalisation_does_to_them() -> None:
     every = range(8)
     note = found(planted(rows_of(constant), every))["constant_column"]
-    assert note.severity == "note" and "1 of 8 state columns never change (left_joint_3)" in note.sentence
+    assert note.severity == "note" and "1 of 8 state columns never changes (left_joint_3)" in note.sentence
     flat = found(planted(rows_of(nearly_constant), every))["near_constant_column"]
     assert (
         flat.severity == "warn"

@@ -321,8 +321,8 @@ def test_a_store_that_was_begun_before_takes_in_no_images_that_contradict(tmp_pa
 def test_a_store_that_another_process_began_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, out = write_libero(tmp_path / "raw", 4, lambda number, demo: blacken(demo)), tmp_path / "o.zarr"
 
-    def slow(*arguments: Any) -> FirstLook:
-        found = look_first(*arguments)
+    def slow(*arguments: Any, **named: Any) -> FirstLook:
+        found = look_first(*arguments, **named)
         monkeypatch.setattr(run, "look_first", look_first)
         libero(raw, out, accept={"camera_content": "lens cap"})
         return found
