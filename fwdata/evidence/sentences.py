@@ -232,8 +232,8 @@ def _also(first: DatasetVerdict, others: Sequence[DatasetVerdict]) -> str:
 
 
 def not_verified(verdicts: Sequence[DatasetVerdict]) -> tuple[str, ...]:
-    """One line per question without evidence on something that was decided: of what, of how many episodes where others
-    tell it, and the first one's reason."""
+    """One line per question without evidence on something that was decided: of what, of how many episodes, and the
+    first one's reason."""
     found: dict[str, list[DatasetVerdict]] = {}
     for verdict in verdicts:
         if _untold(verdict):
@@ -258,7 +258,7 @@ def _untold_line(question: str, found: Sequence[DatasetVerdict]) -> str:
     first = found[0]
     total = first.episodes_for + first.against + first.abstained
     named = f" {', '.join(v.subject for v in found)}" if first.subject else ""
-    some = f" ({first.abstained} of {counted(total, 'episode')})" if first.abstained < total else ""
+    some = f" ({first.abstained} of {counted(total, 'episode')})"
     return f"{question}{named}{some}{f': {first.detail}' if first.detail else ''}"
 
 

@@ -236,7 +236,7 @@ def test_the_order_of_red_and_blue_is_never_guessed() -> None:
     (said,) = pooled("colour_order", [shown, *[unknown] * 4]).values()
     assert not_verified([said]) == ("red/blue order (4 of 5 episodes): shown by the episode's video, others: no video",)
     (said,) = pooled("colour_order", [unknown] * 4).values()
-    assert not_verified([said]) == ("red/blue order: no video",)
+    assert not_verified([said]) == ("red/blue order (4 of 4 episodes): no video",)
 
 
 @pytest.mark.parametrize("light", [False, True])

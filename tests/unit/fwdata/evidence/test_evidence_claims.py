@@ -174,7 +174,10 @@ def test_every_subject_that_was_not_verified_is_named():
         *(DatasetVerdict("camera_frozen", "no evidence", f"cam{n}", abstained=2, decided="moves") for n in range(3)),
     ]
     told = DatasetVerdict("action_meaning", "confirmed", episodes_for=2, decided="changes")
-    assert not_verified([*unknown, told]) == ("rate: nominal", "camera keeps recording cam0, cam1, cam2")
+    assert not_verified([*unknown, told]) == (
+        "rate (2 of 2 episodes): nominal",
+        "camera keeps recording cam0, cam1, cam2 (2 of 2 episodes)",
+    )
     assert count_not_verified([*unknown, told]) == "not verified: 4 of 5 conventions"
     assert count_not_verified(unknown[:1]) == "not verified: 1 of 1 convention" and count_not_verified([told]) == ""
     assert line(unknown[0]) == "rate: 20 Hz - no evidence (nominal)"

@@ -225,7 +225,7 @@ def test_a_lag_that_is_neither_told_nor_excluded_counts_all_episodes_as_not_veri
         )
     why = "the lag is +0.4 rows, -0.3 .. +1.2: hardly distinguishable from zero"
     assert verdict.abstained == 8
-    assert not_verified([verdict]) == (f"camera against joints in time head: {why}",)
+    assert not_verified([verdict]) == (f"camera against joints in time head (8 of 8 episodes): {why}",)
 
 
 def test_an_episode_a_little_beyond_the_limit_is_none_of_a_usual_set() -> None:
