@@ -99,12 +99,21 @@ def _thread_failed(failed: threading.ExceptHookArgs) -> None:
 
 
 def _lost_in_a_callback(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C that Python drops since it came in a finaliser or a weak reference's callback comes again after it."""
-    if isinstance(lost.exc_value, KeyboardInterrupt) and hasattr(signal, "pthread_kill"):  # absent on Windows
-        main = threading.main_thread().ident
-        again = threading.Timer(0.01, signal.pthread_kill, (main, signal.SIGINT))  # ends a wait of the main thread, too
-        again.daemon = True
-        again.start()
+    """Ctrl-C that Python drops since it came in a finaliser or a weak reference's callback comes again after it.
+
+    Not before this function is left, however long starting a thread takes: it would be dropped again.
+    """
+    left = False
+
+    def again() -> None:
+        while not left:
+            time.sleep(0.01)
+        signal.pthread_kill(main, signal.SIGINT)  # ends a wait of the main thread, too
+
+    main = threading.main_thread().ident or 0
+    if isinstance(lost.exc_value, KeyboardInterrupt) and hasattr(signal, "pthread_kill"):
+        threading.Thread(target=again, daemon=True).start()  # absent on Windows
+        left = True  # between this and the end Python looks for no signal
     else:
         sys.__unraisablehook__(lost)
 
@@ -217,9 +226,10 @@ def say(message: str) -> None:
 
 
 def say_list(headline: str, items: Sequence[str]) -> None:
-    """A headline for people and its items below it, on stderr, folded to the terminal's width or to 80 columns; nothing
-    where there are no items."""
-    width = max(NARROWEST_COLUMN, shutil.get_terminal_size().columns - 1)
+    """A headline for people and its items below it, on stderr; nothing where there are no items. A terminal has them
+    folded to its width; a log has each on one line, where it can be searched for."""
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else sys.maxsize
+    width = max(NARROWEST_COLUMN, columns - 1)
     fold = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
     if items:
         say("\n".join(fold(headline, subsequent_indent="  ")))

@@ -218,6 +218,7 @@ run_app(app)
 @pytest.mark.parametrize("columns", [1, 40, 80])
 def test_a_list_is_folded_with_each_item_below_the_headline(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     say_list("not verified: 2 of 9 conventions", ["rate: " + "the stamps are nominal and " * 5, "red/blue order: none"])
     say_list("nothing", [])
     lines = capsys.readouterr().err.splitlines()
@@ -227,8 +228,30 @@ def test_a_list_is_folded_with_each_item_below_the_headline(columns, monkeypatch
     assert heads[-2].startswith("  rate: ") and heads[-1].startswith("  red/blue order:")
 
 
-def test_ctrl_c_in_a_finaliser_is_not_lost():
+def test_a_list_in_a_log_has_each_item_on_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    say_list("2 kinds", ["rate: " + "nominal " * 20, "red/blue order: none"])
+    assert [line[:8] for line in capsys.readouterr().err.splitlines()] == ["2 kinds", "  rate: ", "  red/bl"]
+
+
+BUSY = """
+import threading
+start = threading.Thread.start
+def slowly(thread):  # as on a busy machine, where the new thread runs first
+    start(thread)
+    time.sleep(0.2)
+threading.Thread.start = slowly
+"""
+
+
+@pytest.mark.parametrize("machine", ["", BUSY])
+def test_ctrl_c_in_a_finaliser_is_not_lost(machine):
     done = subprocess.run(
-        [sys.executable, "-c", LOST], capture_output=True, text=True, check=False, cwd=ROOT, timeout=300
+        [sys.executable, "-c", LOST.replace("run_app(app)", f"{machine}run_app(app)")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=300,
     )
     assert (done.returncode, done.stderr) == (130, f"error: {INTERRUPTED}\n")
