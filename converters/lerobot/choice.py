@@ -7,6 +7,7 @@ plain (images, one state, one action), a manifest is made from meta/info.json.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -192,7 +193,11 @@ def _plain_cameras(info: Info) -> dict[str, str]:
         raise UsageError("it has no images")
     short = [re.sub(r"\W", "_", key.rpartition(".")[2]) for key in keys]
     names = short if len(set(short)) == len(keys) else [re.sub(r"\W", "_", key) for key in keys]
-    return dict(zip(names, keys, strict=True))
+    found: dict[str, str] = {}
+    for name, key in zip(names, keys, strict=True):  # cam-1 and cam_1 would share a name
+        free = (f"{name}_{number}" for number in itertools.count(2) if f"{name}_{number}" not in {*names, *found})
+        found[name if name not in found else next(free)] = key
+    return found
 
 
 def _only(info: Info, keys: Sequence[str]) -> str:

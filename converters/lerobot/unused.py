@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from converters.lerobot.info import Info
+from converters.lerobot.info import NUMBER_TYPES, Feature, Info
 from converters.lerobot.mapping import Fit
 from converters.lerobot.meta import Dataset
 from fwdata.wording import counted, verb
@@ -22,14 +22,26 @@ def notes(dataset: Dataset, mapping: Fit) -> list[str]:
 def _features(info: Info, mapping: Fit) -> list[str]:
     """Such as a gripper of its own, efforts or subtasks; rewards and ends of episodes are of no use here."""
     used = {part.key for part in (*mapping.state, *mapping.action)} | _BOOKKEEPING | _LABELS
+    vectors = set(info.vectors())
     found = [
-        f"{feature.key} ({feature.size if feature.shape else feature.dtype})"
+        feature
         for feature in info.features.values()
         if feature.dtype not in ("video", "image") and feature.key not in used and not feature.key.startswith("next.")
     ]
     if not found:
         return []
-    return [f"features that are not converted: {_some(found)}; options state and action join several"]
+    listed = _some([f"{feature.key} ({_content(feature)})" for feature in found])
+    joined = [feature.key in vectors for feature in found]
+    those = "several" if all(joined) else "those that are numbers in one row"
+    hint = f"; options state and action join {those}" if any(joined) else ""
+    return [f"features that are not converted: {listed}{hint}"]
+
+
+def _content(feature: Feature) -> str:
+    """How many numbers a feature has, its shape where they do not lie in one row, or its type where it has none."""
+    if feature.dtype not in NUMBER_TYPES or not feature.shape:
+        return feature.dtype
+    return str(feature.size) if feature.in_one_row else "x".join(map(str, feature.shape))
 
 
 def _failed(dataset: Dataset) -> list[str]:

@@ -120,6 +120,23 @@ def test_features_that_are_not_converted_are_said(tmp_path):
     assert "observation.gripper" not in "".join(taken.discover(root).warnings)
 
 
+def test_only_numbers_in_one_row_are_offered_to_be_joined(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    other = {"note": {"dtype": "string", "shape": [1]}, "pose": {"dtype": "float32", "shape": [4, 4]}}
+    edit_info(root, features={**features, **other})
+    assert "features that are not converted: note (string), pose (4x4)" in warned(root)
+    assert "join" not in warned(root)
+    edit_info(root, features={**features, **other, "effort": {"dtype": "float32", "shape": [3]}})
+    assert "pose (4x4), effort (3); options state and action join those that are numbers in one row" in warned(root)
+
+
+def test_cameras_whose_names_differ_in_a_sign_are_all_taken(tmp_path):
+    keys = tuple(f"observation.images.{name}" for name in ("cam-1", "cam_1", "cam.1", "cam_1_2"))
+    root = write_dataset(tmp_path, replace(OWN, cameras=keys))
+    assert sorted(choose_manifest([root], {}).options["cameras"].values()) == sorted(keys)
+
+
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_episodes_that_are_marked_as_failed_are_said(tmp_path, version):
     root = write_dataset(tmp_path, replace(OWN, version=version))
