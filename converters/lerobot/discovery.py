@@ -72,6 +72,10 @@ def list_datasets(root: Path) -> list[DatasetFolder]:
     lost = any((root / name).is_dir() for name in ("data", "videos", "meta"))
     hint = f"; fetch it: {hub.fetch_command(root)}" if lost else "; give a LeRobot dataset or a folder of several"
     hint = f"; the dataset's folder is {above}" if above else hint
+    linked = linked_datasets(root)
+    if linked:
+        what = f"{counted(len(linked), 'linked dataset')}, such as {linked[0]}, {verb(len(linked), 'is', 'are')}"
+        hint = f"; {what} not entered: give {root / linked[0]} itself"
     raise UsageError(f"{root} holds no {INFO}{hint}")
 
 

@@ -385,3 +385,8 @@ def test_linked_datasets_are_said(tmp_path):
     found = converter().discover(tmp_path / "raw")
     assert len(found.episodes) == 2
     assert found.warnings == ("1 linked dataset is not entered, such as more; give them by name",)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/set").symlink_to(tmp_path / "elsewhere")
+    assert f"1 linked dataset, such as set, is not entered: give {tmp_path}/links/set itself" in refusal(
+        tmp_path / "links"
+    )
