@@ -191,13 +191,19 @@ def _plain_cameras(info: Info) -> dict[str, str]:
     keys = info.image_features()
     if not keys:
         raise UsageError("it has no images")
-    short = [re.sub(r"\W", "_", key.rpartition(".")[2]) for key in keys]
-    names = short if len(set(short)) == len(keys) else [re.sub(r"\W", "_", key) for key in keys]
+    short = [_name(key.rpartition(".")[2]) for key in keys]
+    names = short if len(set(short)) == len(keys) else [_name(key) for key in keys]
     found: dict[str, str] = {}
     for name, key in zip(names, keys, strict=True):  # cam-1 and cam_1 would share a name
         free = (f"{name}_{number}" for number in itertools.count(2) if f"{name}_{number}" not in {*names, *found})
         found[name if name not in found else next(free)] = key
     return found
+
+
+def _name(text: str) -> str:
+    """Letters, digits and `_` of a feature's name; "camera" where that leaves none, as of 头部."""
+    name = re.sub(r"\W", "_", text, flags=re.ASCII)
+    return name if name.strip("_") else "camera"
 
 
 def _only(info: Info, keys: Sequence[str]) -> str:

@@ -137,6 +137,12 @@ def test_cameras_whose_names_differ_in_a_sign_are_all_taken(tmp_path):
     assert sorted(choose_manifest([root], {}).options["cameras"].values()) == sorted(keys)
 
 
+def test_cameras_with_names_in_other_letters_are_taken(tmp_path):
+    root = write_dataset(tmp_path, replace(OWN, cameras=("observation.images.头部", "observation.images.kamera_größe")))
+    taken = {"camera": "observation.images.头部", "kamera_gr__e": "observation.images.kamera_größe"}
+    assert choose_manifest([root], {}).options["cameras"] == taken
+
+
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_episodes_that_are_marked_as_failed_are_said(tmp_path, version):
     root = write_dataset(tmp_path, replace(OWN, version=version))
