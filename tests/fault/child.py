@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
+MODULES = (".py", ".pyc", ".so")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -28,7 +29,8 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 class Trap:
     """What happens at the n-th operation (1-based). error: errno that the operation fails with; None kills.
 
-    reads: opening for reading counts too. fsync: the n-th fsync fails instead. n = 0 only counts.
+    reads: opening for reading counts too, but for modules: how many of them are still to be read depends on what the
+    process did before. fsync: the n-th fsync fails instead. n = 0 only counts.
     """
 
     n: int = 0
@@ -160,7 +162,8 @@ def _set(trap: Trap, counts: int) -> None:
         elif event == "open" and isinstance(args[2], int):
             writing = bool(args[2] & WRITING)
             named = isinstance(args[0], str | bytes | os.PathLike)
-            if named and not str(args[0]).startswith("/proc") and (writing or trap.reads):
+            other = not named or str(args[0]).startswith("/proc") or str(args[0]).endswith(MODULES)
+            if not other and (writing or trap.reads):
                 step(str(args[0]))
 
     sys.addaudithook(hook)
