@@ -255,11 +255,14 @@ def _untold(verdict: DatasetVerdict) -> bool:
 
 
 def _untold_line(question: str, found: Sequence[DatasetVerdict]) -> str:
-    first = found[0]
-    total = first.episodes_for + first.against + first.abstained
-    named = f" {', '.join(v.subject for v in found)}" if first.subject else ""
-    some = f" ({first.abstained} of {counted(total, 'episode')})"
-    return f"{question}{named}{some}{f': {first.detail}' if first.detail else ''}"
+    """Subjects of one reason together, those of another one behind them."""
+    reasons: dict[str, list[str]] = {}
+    for verdict in found:
+        total = verdict.episodes_for + verdict.against + verdict.abstained
+        some = f" ({verdict.abstained} of {counted(total, 'episode')})"
+        reasons.setdefault(f"{some}{f': {verdict.detail}' if verdict.detail else ''}", []).append(verdict.subject)
+    of = [f"{', '.join(filter(None, subjects))}{why}" for why, subjects in reasons.items()]
+    return f"{question}{' ' * bool(found[0].subject)}{'; '.join(of)}"
 
 
 def episode_line(verdict: Verdict) -> str:

@@ -178,6 +178,10 @@ def test_every_subject_that_was_not_verified_is_named():
         "rate (2 of 2 episodes): nominal",
         "camera keeps recording cam0, cam1, cam2 (2 of 2 episodes)",
     )
+    other = replace(unknown[2], detail="no frames")
+    assert not_verified([*unknown[1:3], other, replace(other, subject="x")]) == (
+        "camera keeps recording cam0, cam1 (2 of 2 episodes); cam1, x (2 of 2 episodes): no frames",
+    )
     assert count_not_verified([*unknown, told]) == "not verified: 4 of 5 conventions"
     assert count_not_verified(unknown[:1]) == "not verified: 1 of 1 convention" and count_not_verified([told]) == ""
     assert line(unknown[0]) == "rate: 20 Hz - no evidence (nominal)"
