@@ -268,6 +268,15 @@ def _about(what: str, items: Sequence[str]) -> list[str]:
     return [f"{what}: {items[0]}" + (f" and {len(items) - 1} more" if len(items) > 1 else "")]
 
 
+def _of_all(name: str, members: Sequence[str], file: OpenedFile) -> bool:
+    """Whether a filter takes every demonstration of its file, so that it changes nothing whether it is used or not."""
+    return name in _OF_ALL and {demo.name for demo in file.demos} <= set(members)
+
+
+_OF_ALL = frozenset({"all", "train", "success", "successful", "demos"})
+"""Filters that name what to take."""
+
+
 def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> list[str]:
     """Attributes that contradict the content, the rate or the file name, and filters that are not used.
 
@@ -277,8 +286,9 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
     unread = [f"{file.place.path} ({', '.join(file.unread_masks)})" for file in files if file.unread_masks]
     for file in files:
         found, claimed = len(file.demos), file.attributes
-        if file.masks:
-            held = ", ".join(f"{name} ({len(members)})" for name, members in sorted(file.masks.items()))
+        telling = {name: members for name, members in file.masks.items() if not _of_all(name, members, file)}
+        if telling:
+            held = ", ".join(f"{name} ({len(members)})" for name, members in sorted(telling.items()))
             masks.append(f"{file.place.path} ({held})")
         rows = sum(demo.rows for demo in file.demos)
         if claimed.num_demos not in (None, found):

@@ -70,6 +70,19 @@ def test_masks_are_reported_or_used(tmp_path):
         converter(mask=("trian",)).discover(tmp_path)
 
 
+def test_a_mask_of_all_demonstrations_changes_nothing_and_is_not_reported(tmp_path):
+    write_file(tmp_path / FILE, [0, 1, 2])
+    everything = np.array([b"demo_0", b"demo_1", b"demo_2"])
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file["mask/train"] = everything
+    assert not [text for text in converter().discover(tmp_path).warnings if "mask" in text]
+    assert len(read_all(tmp_path, mask=("train",))) == 3
+    with h5py.File(tmp_path / FILE, "r+") as file:
+        file["mask/failed"] = everything
+    (told,) = [text for text in converter().discover(tmp_path).warnings if "mask" in text]
+    assert "(failed (3))" in told
+
+
 def test_a_mask_of_numbers_is_reported_and_cannot_be_asked_for(tmp_path):
     write_file(tmp_path / FILE, [0, 1, 2])
     with h5py.File(tmp_path / FILE, "r+") as file:
