@@ -27,6 +27,7 @@ from converters.lerobot.info import Info, read_info
 from converters.lerobot.mapping import Fit, fit, fit_cameras, name_notes
 from converters.lerobot.meta import Dataset, EpisodeMeta, load_dataset
 from converters.lerobot.options import LerobotOptions, options_of, rate_agrees
+from converters.lerobot.own_exports import valid_rows
 from converters.lerobot.parquet import Span
 from converters.lerobot.rates import check_rate
 from converters.lerobot.recognise import fitting_manifests
@@ -312,7 +313,7 @@ class LerobotConverter:
             state=stored[0][0],
             action=stored[1][0],
             timestamp_ns=np.rint(np.arange(span.count) * (1e9 / self.manifest.fps.hz)).astype(np.int64),
-            valid=~told.unqualified if options.unqualified == "invalid" else np.ones(span.count, np.bool_),
+            valid=valid_rows(dataset.folder, entry.index, told.unqualified & (options.unqualified == "invalid")),
             state_names=mapping.state_names,
             action_names=mapping.action_names,
             task=told.coarse,

@@ -143,6 +143,16 @@ def test_cameras_with_names_in_other_letters_are_taken(tmp_path):
     assert choose_manifest([root], {}).options["cameras"] == taken
 
 
+def test_rows_that_an_exported_store_marked_invalid_stay_so(tmp_path):
+    root = write_dataset(tmp_path, OWN)
+    listed = [{"episode_index": 1, "invalid_frames": [0, 5]}, {"episode_index": 2, "invalid_frames": [99]}]
+    (root / "meta/fwdata_episodes.jsonl").write_text("\n".join(map(json.dumps, listed)))
+    assert all(episode.valid.all() for episode in read(root))  # another writer's file
+    (root / "meta/fwdata.json").write_text(json.dumps({"fps": 30.0, "fps_label": 30}))
+    invalid = [np.flatnonzero(~episode.valid).tolist() for episode in read(root)]
+    assert invalid == [[], [0, 5], [], []]  # episode 2 has not as many rows: it was changed since
+
+
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_episodes_that_are_marked_as_failed_are_said(tmp_path, version):
     root = write_dataset(tmp_path, replace(OWN, version=version))
