@@ -190,7 +190,8 @@ def _plain_cameras(info: Info) -> dict[str, str]:
     """Our name -> key of every colour camera, in the order of info.json."""
     keys = info.image_features()
     if not keys:
-        raise UsageError("it has no images")
+        depth = ", ".join(info.depth())
+        raise UsageError("it has no images" + (f" of colours, only distances ({depth})" if depth else ""))
     short = [_name(key.rpartition(".")[2]) for key in keys]
     names = short if len(set(short)) == len(keys) else [_name(key) for key in keys]
     found: dict[str, str] = {}

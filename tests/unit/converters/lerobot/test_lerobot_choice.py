@@ -180,6 +180,9 @@ def test_options_fill_in_a_plain_mapping(tmp_path, monkeypatch):
 def test_no_or_several_fitting_manifests_are_one_sentence(tmp_path, monkeypatch):
     blind = write_dataset(tmp_path / "blind", Recipe(fps=30, cameras=(), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
     assert f"and it has no images; copy {built_in_path('lerobot')}, fill in" in refusal(blind)
+    vectors, depth = {STATE: 2, ACTION: 2}, "observation.images.depth"
+    deep = write_dataset(tmp_path / "deep", Recipe(fps=30, cameras=(depth,), vectors=vectors, **LEROBOT))
+    assert f"and it has no images of colours, only distances ({depth}); copy" in refusal(deep)
     both = tmp_path / "both"
     write_dataset(both / "a", Recipe(fps=30, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
     write_dataset(both / "b", Recipe(fps=25, robot="x", cameras=("c",), vectors={STATE: 2, ACTION: 2}, **LEROBOT))
