@@ -172,7 +172,10 @@ def _cut_at(dataset: Dataset, index: int, key: str, step: int) -> Cut | None:
     place = entry.videos.get(key) if entry else None
     if entry is None or place is None:
         return None
-    return cut_of(dataset.path(place.file), place.file, entry.length)
+    try:
+        return cut_of(dataset.path(place.file), place.file, entry.length)
+    except BadEpisode:  # a link that leads out of the folder is the other episode's fault, and said of that
+        return None
 
 
 def _of_the_one_before(dataset: Dataset, entry: EpisodeMeta, span: Span, key: str, name: str) -> list[str]:
