@@ -279,7 +279,7 @@ def _template(found: object, key: str, generation: str) -> str:
                 f"{INFO}: {key} {found!r} has the field {field!r} ({spec!r}); known are "
                 f"{', '.join(sorted(_FIELDS[generation]))}, with formats such as ':06d'"
             )
-    _check_path("".join(text for text, *_ in pieces), f"{key} {found!r}")
+    _check_path("".join(text + ("" if field is None else "x") for text, field, *_ in pieces), f"{key} {found!r}")
     return found
 
 
@@ -356,9 +356,14 @@ DEEP = ("gray10", "gray12", "gray14", "gray16")
 """Pixel formats of videos of distances begin with one of these."""
 
 
+_COLOURS_BY_NAME = re.compile("depth[-_ ]?ai")
+"""A make of cameras of colours, whose name alone says nothing of distances."""
+
+
 def _is_depth(key: str, value: Mapping[str, Any]) -> bool:
     """Whether a camera measures distances: by its flag, its pixel format, or its name."""
-    if "depth" in key.lower() or _DEPTH & set(re.split(r"[^a-z0-9]+", key.lower())):
+    name = _COLOURS_BY_NAME.sub("", key.lower())
+    if "depth" in name or _DEPTH & set(re.split(r"[^a-z0-9]+", name)):
         return True
     for place in (value, value.get("info"), value.get("video_info")):
         if not isinstance(place, dict):

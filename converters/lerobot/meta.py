@@ -159,14 +159,14 @@ def _load(
     problems, warnings = list[Skipped](), list[str]()
     columns = columns_of(info) if recovering else None
     if recovering:
-        tasks, entries = _what_is_left(folder, info, files, problems, warnings)
+        tasks, entries = _what_is_left(folder, info, tree, files, problems, warnings)
         extra = recover(folder, info, tree, entries)
         entries = list(extra.entries)
         problems += extra.problems
         warnings += extra.warnings
     else:
         try:
-            tasks, entries = _listed(folder, info, files, problems, warnings)
+            tasks, entries = _listed(folder, info, tree, files, problems, warnings)
         except BadEpisode as error:
             raise UsageError(str(error)) from None
     found = survey(folder, info, tree, entries, columns)
@@ -192,18 +192,18 @@ def _load(
 
 
 def _listed(
-    folder: Path, info: Info, files: Sequence[str], problems: list[Skipped], warnings: list[str]
+    folder: Path, info: Info, tree: Tree, files: Sequence[str], problems: list[Skipped], warnings: list[str]
 ) -> tuple[dict[int, str], list[EpisodeMeta]]:
     """Tasks and episodes of the metadata; BadEpisode or UsageError when they cannot be read."""
     without = is_told() and not (folder / _TASKS[info.shared_files]).exists()
     if info.shared_files:
         listed = [name for name in files if name.startswith("meta/episodes/")]
         return {} if without else _tasks_v3(folder), list(_episodes_v3(folder, info, listed, problems))
-    return {} if without else _tasks_v2(folder, warnings), list(_episodes_v2(folder, info, problems))
+    return {} if without else _tasks_v2(folder, warnings), list(_episodes_v2(folder, info, tree, problems))
 
 
 def _what_is_left(
-    folder: Path, info: Info, files: Sequence[str], problems: list[Skipped], warnings: list[str]
+    folder: Path, info: Info, tree: Tree, files: Sequence[str], problems: list[Skipped], warnings: list[str]
 ) -> tuple[dict[int, str], list[EpisodeMeta]]:
     """The same of a dataset whose writer was killed: what cannot be read is reported and taken from the rows."""
     tasks: dict[int, str] = {}
@@ -219,7 +219,7 @@ def _what_is_left(
             for name in [name for name in files if name.startswith("meta/episodes/")]:
                 entries += list(_episodes_v3(folder, info, [name], problems))
         else:
-            entries = list(_episodes_v2(folder, info, problems))
+            entries = list(_episodes_v2(folder, info, tree, problems))
     except (BadEpisode, UsageError, OSError) as error:
         lost = not info.shared_files and not (folder / _EPISODES_V2).exists()
         told = f"{_EPISODES_V2} is missing" if lost else str(error).replace(OR_RECOVER, "")
@@ -273,7 +273,7 @@ def _whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
-def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[EpisodeMeta]:
+def _episodes_v2(folder: Path, info: Info, tree: Tree, problems: list[Skipped]) -> Iterator[EpisodeMeta]:
     name, video_keys = _EPISODES_V2, info.videos()
     if not (folder / name).stat().st_size:
         raise UsageError(f"{name} is empty (0 bytes){OR_RECOVER}")
@@ -285,6 +285,8 @@ def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[
             problems.append(Skipped(where, found))
             continue
         index, length, tasks = counted(found.get("episode_index")), counted(found.get("length")), found.get("tasks")
+        if _whole(index) and length is None:
+            length = _rows_of(folder, info.data_file(index), tree)
         if not _whole(index) or not _whole(length):
             problems.append(Skipped(where, f"expected episode_index and length, found {index!r} and {length!r}"))
             continue
@@ -297,6 +299,16 @@ def _episodes_v2(folder: Path, info: Info, problems: list[Skipped]) -> Iterator[
             {key: VideoPlace(info.video_file(key, index)) for key in video_keys},
             said_failed(found, _texts(tasks)),
         )
+
+
+def _rows_of(folder: Path, name: str, tree: Tree) -> int | None:
+    """Rows of a table of one episode whose metadata do not say them, wherever it lies; None where it cannot be read."""
+    places = [name] if (folder / name).is_file() else [n for n in tree.tables if n.endswith("/" + Path(name).name)]
+    try:
+        with open_parquet(inside(folder, places[0]), places[0]) as file:
+            return file.metadata.num_rows if len(places) == 1 else None
+    except (BadEpisode, UsageError, IndexError):
+        return None
 
 
 def _texts(found: object) -> tuple[str, ...]:
@@ -329,8 +341,8 @@ def _episodes_v3(folder: Path, info: Info, files: Sequence[str], problems: list[
         )
     video_keys = info.videos()
     for name in files:
-        keys, optional = ["episode_index", "length"], ["data/chunk_index", "data/file_index", "tasks", "raw_file_name"]
-        optional += sorted(GOOD | BAD)
+        keys, optional = ["episode_index"], ["length", *_RANGE, "data/chunk_index", "data/file_index", "tasks"]
+        optional += ["raw_file_name", *sorted(GOOD | BAD)]
         for video in video_keys:
             optional += [f"videos/{video}/{field}" for field in _PLACE]
         with open_parquet(folder / name, name) as file:
@@ -350,14 +362,22 @@ def _episodes_v3(folder: Path, info: Info, files: Sequence[str], problems: list[
 
 
 _PLACE = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+_OR_FROM_ROWS = "; --recover takes it from the rows"
+_RANGE = ("dataset_from_index", "dataset_to_index")
+"""First row of an episode in the dataset, and the one behind its last."""
 
 
 def _entry_v3(info: Info, row: Mapping[str, Any], video_keys: Iterable[str]) -> EpisodeMeta | str:
     """An episode, or what is wrong with it. A camera whose place is null or missing is not in it."""
     row = {key: value if key.endswith("timestamp") else counted(value) for key, value in row.items()}
-    index, length = row["episode_index"], row["length"]
+    index, length = row["episode_index"], row.get("length")
+    first, behind = (row.get(key) for key in _RANGE)
+    if length is None and _whole(first) and _whole(behind):
+        length = behind - first
     if not _whole(index) or not _whole(length):
-        return f"expected episode_index and length, found {index!r} and {length!r}"
+        return (
+            f"expected episode_index and length, found {index!r} and {length!r}{_OR_FROM_ROWS if _whole(index) else ''}"
+        )
     videos = {}
     for key in video_keys:
         chunk, number, start, stop = (row.get(f"videos/{key}/{field}") for field in _PLACE)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_files import V3_VIDEO, Recipe, edit_info, edit_table, frames, write_dataset, write_video
+from lerobot_files import V2_DATA, V2_VIDEO, V3_VIDEO, Recipe, edit_info, edit_table, frames, write_dataset, write_video
 from lerobot_reading import pixels, read_all
 from numpy.typing import NDArray
 
@@ -196,6 +196,53 @@ def test_depth_of_other_names_is_left_out_and_said(tmp_path, key):
     root = write_dataset(tmp_path, replace(OWN, cameras=(TOP, key)))
     assert set(read(root)[0].cameras) == {"top"}
     assert f"{key}: distances by name or format, not colours; left out" in warned(root)
+
+
+@pytest.mark.parametrize("key", ["observation.images.depthai_rgb", "cam_depth-ai_0", "observation.images.DepthAI"])
+def test_a_make_of_colour_cameras_is_not_taken_for_depth(tmp_path, key):
+    root = write_dataset(tmp_path, replace(OWN, cameras=(TOP, key)))
+    assert len(read(root)[0].cameras) == 2
+
+
+@pytest.mark.parametrize("lost", ["column", "values"])
+def test_lengths_that_shared_tables_do_not_give_are_those_of_the_range_of_rows(tmp_path, lost):
+    root = write_dataset(tmp_path, OWN)
+    table = pq.read_table(root / EPISODES)
+    at = table.schema.names.index("length")
+    null = pa.nulls(len(table), pa.int64())
+    pq.write_table(
+        table.drop(["length"]) if lost == "column" else table.set_column(at, "length", null), root / EPISODES
+    )
+    assert [len(episode.state) for episode in read(root)] == list(OWN.lengths)
+    edit_table(root / EPISODES, "dataset_to_index", None)
+    with pytest.raises(UsageError, match="expected episode_index and length, found 0 and None; --recover takes it"):
+        read(root)
+
+
+def test_lengths_that_lines_do_not_give_are_those_of_the_tables(tmp_path):
+    """Also where a table lies in another folder than the path pattern says."""
+    root = write_dataset(tmp_path, replace(OWN, version="v2.1"))
+    path = root / "meta/episodes.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "length"}) + "\n" for line in lines))
+    (root / "data/chunk-001").mkdir()
+    (root / V2_DATA.format(episode_chunk=0, episode_index=2)).rename(
+        root / V2_DATA.format(episode_chunk=1, episode_index=2)
+    )
+    for number, episode in enumerate(read(root)):
+        assert len(episode.state) == OWN.lengths[number]
+        assert np.array_equal(pixels(episode.cameras["top"]), frames(OWN, TOP, number))
+
+
+def test_a_path_pattern_may_begin_with_a_field(tmp_path):
+    root = write_dataset(tmp_path, replace(OWN, version="v2.1"))
+    for number in range(len(OWN.lengths)):
+        place = root / TOP / f"{number}.mp4"
+        place.parent.mkdir(exist_ok=True)
+        (root / V2_VIDEO.format(video_key=TOP, episode_chunk=0, episode_index=number)).rename(place)
+    edit_info(root, video_path="{video_key}/{episode_index}.mp4")
+    for number, episode in enumerate(read(root)):
+        assert np.array_equal(pixels(episode.cameras["top"]), frames(OWN, TOP, number))
 
 
 def videos(root: Path, named: tuple[int, ...], start: tuple[int, ...]) -> None:
