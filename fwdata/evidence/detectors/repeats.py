@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
-from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, Verdict
+from fwdata.evidence.records import Verdict
 
 LEAST = 8
 """Distinct rows in a row that must be there again, exactly and at one distance: no robot moves so twice."""
@@ -69,18 +66,21 @@ def longest_repeat(values: NDArray[np.float32], prints: NDArray[np.uint32]) -> t
     return start, start - int(changed[first - back]), end - start + 1
 
 
-HELD, NEW, MOST = 0.9, 0.3, 0.5
-"""Share of every second row that is the one before, share of the rows between that are not (the robot rests in the
-others), and share of the episodes from which on a set is as its robot was: one that answers at half the rate."""
+HELD, NEW = 0.9, 0.3
+"""Share of every second row that is the one before, and share of the rows between that are not (the robot rests in the
+others)."""
 
 OWN_ROWS = "a new state in every row of a moving robot"
 
 
 class HeldRows(Detector):
-    """h15: the state is not that of the row before in every second row of some episodes."""
+    """h15: the state is not that of the row before in every second row, in some episodes or all."""
 
     name, code, question, action = "held_rows", "h15", "every row is its own", "warn"
-    advice = "record the episodes at the rate of the others, or leave them out (--exclude)"
+    advice = (
+        "the robot answers at half the rate, or rows were doubled: take every second row out of the recordings, "
+        "or leave these out (--exclude)"
+    )
     word = "expected"
     min_rows = 20
 
@@ -98,13 +98,6 @@ class HeldRows(Detector):
                 decided=OWN_ROWS,
                 measured="every second row of the state is the one before" if held else OWN_ROWS,
             ),
-        )
-
-    def pool(self, episodes: Sequence[EpisodeMeasurement]) -> tuple[DatasetVerdict, ...]:
-        """By agreement; what most episodes have is only recorded."""
-        return tuple(
-            replace(found, action="note") if found.against > MOST * (found.against + found.episodes_for) else found
-            for found in super().pool(episodes)
         )
 
 

@@ -161,7 +161,7 @@ def test_names_of_the_other_side_keep_their_case() -> None:
     assert [is_left(name) for name in ("kLeftElbow", "right", "left_to_right", "waist")] == [True, False, False, False]
 
 
-def test_a_state_that_is_held_for_two_rows_each_is_found_in_some_episodes() -> None:
+def test_a_state_that_is_held_for_two_rows_each_is_found_in_some_episodes_and_all() -> None:
     def held(episode: EpisodeInput) -> EpisodeInput:
         return changed(episode, state=episode.state[np.arange(120) // 2 * 2])
 
@@ -170,6 +170,7 @@ def test_a_state_that_is_held_for_two_rows_each_is_found_in_some_episodes() -> N
     found = pooled("held_rows", [held(e) if n in (2, 5) else e for n, e in enumerate(clean)])[""]
     assert (found.action, found.episodes) == ("warn", ("episode_2", "episode_5"))
     assert found.detail == "60 of 119 rows are the one before"
-    assert pooled("held_rows", [held(e) for e in clean])[""].action == "note"  # so the robot answers
+    all_of_them = pooled("held_rows", [held(e) for e in clean])[""]
+    assert (all_of_them.action, all_of_them.against) == ("warn", len(clean))
     still = changed(clean[0], state=np.repeat(clean[0].state[:1], 120, axis=0))
     assert told("held_rows", still)[""].verdict == "confirmed"
