@@ -10,7 +10,7 @@ import typer
 from fwdata.cli.converter_options import with_flags
 from fwdata.console import emit_json, human_bytes, progress_bar, say
 from fwdata.errors import EXIT_DAMAGED, UsageError, quoted
-from fwdata.warning_kinds import with_source
+from fwdata.warning_kinds import group_warnings, with_source
 from fwdata.wording import counted
 
 if TYPE_CHECKING:
@@ -128,12 +128,17 @@ def _print_description(store: str, found: StoreDescription) -> None:
 def _print_warnings(found: StoreDescription) -> None:
     """What the conversion warned about, and what it left out."""
     reasons = {item["reason"] for item in found["quarantined"]}
-    for text in cast(list[str], found["decisions"].get("warnings", [])):
-        if text not in reasons:
-            print(f"  warning: {with_flags(text)}")
+    told = cast(list[str], found["decisions"].get("warnings", []))
+    lines = [
+        (kind.gravity, f"  warning: {with_flags(kind.text)}")
+        for kind in group_warnings(("", text) for text in told if text not in reasons)
+    ]
     for kind in found["warning_kinds"]:
         shown = ", ".join(kind["examples"]) + (", .." if kind["count"] > len(kind["examples"]) else "")
-        print(f"  warning in {counted(kind['count'], 'episode')}: {with_flags(kind['text'])} ({shown})")
+        line = f"  warning in {counted(kind['count'], 'episode')}: {with_flags(kind['text'])} ({shown})"
+        lines.append((kind["gravity"], line))
+    for _, line in sorted(lines, key=lambda item: item[0]):
+        print(line)
     for left in found["left_out"]:
         shown = f" ({', '.join(left.examples)})" if left.examples else ""
         print(f"  left out, {left.count}: {with_flags(left.reason)}{shown}")

@@ -17,7 +17,7 @@ from fwdata.overview.rows import SAMPLED, ColumnSpread, Measured
 from fwdata.report import Range, RangePanel, Report
 from fwdata.report.inspect_store import StoreDescription, describe
 from fwdata.report.place import page_place
-from fwdata.report.preview import add_conventions, add_decisions, choose_episodes, film_of
+from fwdata.report.preview import add_conventions, add_decisions, add_warnings, choose_episodes, film_of
 from fwdata.store.files import LocalFiles
 from fwdata.store.reader import Store
 from fwdata.wording import counted, verb
@@ -185,10 +185,7 @@ def _decisions(report: Report, store: Store, found: StoreDescription) -> None:
     else:
         report.text("No convention was measured (fwdata convert measures them).")
     add_decisions(report, "", {**store.metadata["decisions"], "units": store.manifest.units})
-    if store.plan.left_out:
-        report.heading("Recordings left out", 3)
-        rows = [(left.reason, left.count) for left in store.plan.left_out]
-        _long_table(report, ("reason", "recordings"), rows, "reasons")
+    add_warnings(report, store, 3)
     if store.quarantined:
         report.heading("Quarantined recordings", 3)
         named = [(item["source"], item["reason"]) for item in store.quarantined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -42,12 +42,28 @@ def pick_recordings(request: ConvertRequest, found: CombinedDiscovery) -> Combin
     if given and held:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         raise UsageError(f"{request.out} holds {held[0]!r}{more} already; convert to another --out to leave it out")
-    reason = "recordings outside of --only, or that --exclude names" if only else "recordings that --exclude names"
-    told = [*(r.id for r in dropped), *(s.source for s in unread)]
-    left = (LeftOut(reason, len(told), tuple(told[:EXAMPLES]), asked=True),) if told else ()
+    left = _counted(
+        {
+            "recordings that --exclude names": [
+                *(r.id for r in dropped if _named(r, exclude)),
+                *(s.source for s in unread if _means(s, exclude)),
+            ],
+            "recordings that --only does not name": [
+                *(r.id for r in dropped if not _named(r, exclude)),
+                *(s.source for s in unread if not _means(s, exclude)),
+            ],
+        }
+    )
     skipped = tuple(s for s in found.skipped if s not in unread)
     return replace(
         found, recordings=kept, skipped=skipped, left_out=(*found.left_out, *left), exclude=exclude, only=only
+    )
+
+
+def _counted(names: Mapping[str, Sequence[str]]) -> tuple[LeftOut, ...]:
+    """One count for each reason that has recordings. names: reason -> ids or sources."""
+    return tuple(
+        LeftOut(reason, len(told), tuple(told[:EXAMPLES]), asked=True) for reason, told in names.items() if told
     )
 
 

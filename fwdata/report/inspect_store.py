@@ -203,12 +203,15 @@ def _sorted_verdicts(verdicts: Iterable[DatasetVerdict]) -> list[DatasetVerdictJ
 
 
 def warning_kinds(store: Store) -> list[WarningKind]:
-    """The warnings of its episodes, grouped by kind; of a large store, those of SAMPLED evenly spaced episodes."""
-    return _warning_kinds(_sample(store))
+    """What discovery and its episodes warned about, grouped by kind, the gravest first; of a large store, of SAMPLED
+    evenly spaced episodes."""
+    named = {item["reason"] for item in store.quarantined}
+    return _warning_kinds(_sample(store), [text for text in store.plan.warnings if text not in named])
 
 
-def _warning_kinds(looked_at: list[StoredEpisode]) -> list[WarningKind]:
-    return group_warnings((e.source, text) for e in looked_at for text in e.details.metadata.warnings)
+def _warning_kinds(looked_at: list[StoredEpisode], found: Iterable[str] = ()) -> list[WarningKind]:
+    own = [(e.source, text) for e in looked_at for text in e.details.metadata.warnings]
+    return group_warnings([*(("", text) for text in found), *own])
 
 
 def _sample(store: Store) -> list[StoredEpisode]:

@@ -114,7 +114,7 @@ def _about_store(report: Report, store: Store, shown: int) -> None:
         }
     )
     _quarantined(report, store)
-    _warnings(report, store)
+    add_warnings(report, store)
 
 
 def _tasks(report: Report, store: Store) -> None:
@@ -130,16 +130,15 @@ def _tasks(report: Report, store: Store) -> None:
     )
 
 
-def _warnings(report: Report, store: Store) -> None:
-    """Warnings of the store and its recordings, and recordings left out."""
-    for warning in store.plan.warnings:
-        report.text(f"Warning: {warning}")
+def add_warnings(report: Report, store: Store, level: int = 2) -> None:
+    """Warnings of the store and its recordings, and recordings left out, below headings of `level`."""
     kinds = warning_kinds(store)
     if kinds:
-        report.heading("Warnings by kind, the gravest first")
-        report.table(("warning", "episodes", "for example"), [(k.text, k.count, ", ".join(k.examples)) for k in kinds])
+        report.heading("Warnings by kind, the gravest first", level)
+        rows = [(k.text, k.count if k.sources else None, ", ".join(k.examples)) for k in kinds]
+        report.table(("warning", "episodes", "for example"), rows)
     if store.plan.left_out:
-        report.heading("Recordings left out")
+        report.heading("Recordings left out", level)
         report.table(
             ("reason", "recordings", "for example"),
             [(left.reason, left.count, ", ".join(left.examples)) for left in store.plan.left_out],

@@ -33,21 +33,28 @@ def _ids(raw):
 
 
 @pytest.mark.parametrize(
-    ("options", "left"),
+    ("options", "left", "named", "outside"),
     [
         (
             ("--exclude", f"libero_goal/{STOVE}/demo_1"),
             [f"{BOWL}/0", f"{BOWL}/1", f"{BOWL}/2", f"{STOVE}/0", f"{STOVE}/2"],
+            1,
+            0,
         ),
-        (("--exclude", f"libero_goal/{STOVE}_demo.hdf5"), [f"{BOWL}/0", f"{BOWL}/1", f"{BOWL}/2"]),
-        (("--exclude", "*demo_[12]"), [f"{BOWL}/0", f"{STOVE}/0"]),
-        (("--only", f"libero_goal/{BOWL}_demo.hdf5#demo_2"), [f"{BOWL}/2"]),
-        (("--only", f"*{BOWL}*", "--exclude", "*demo_0"), [f"{BOWL}/1", f"{BOWL}/2"]),
+        (("--exclude", f"libero_goal/{STOVE}_demo.hdf5"), [f"{BOWL}/0", f"{BOWL}/1", f"{BOWL}/2"], 3, 0),
+        (("--exclude", "*demo_[12]"), [f"{BOWL}/0", f"{STOVE}/0"], 4, 0),
+        (("--only", f"libero_goal/{BOWL}_demo.hdf5#demo_2"), [f"{BOWL}/2"], 0, 5),
+        (("--only", f"*{BOWL}*", "--exclude", "*demo_0"), [f"{BOWL}/1", f"{BOWL}/2"], 2, 2),
     ],
 )
-def test_recordings_are_left_out_by_name(run, raw, options, left):
+def test_recordings_are_left_out_by_name_and_counted_by_reason(run, raw, options, left, named, outside):
     ran = _convert(run, raw, *options)
-    assert ran.code == 0 and f"left out, {6 - len(left)}: recordings " in ran.err
+    told = [line.partition(": ")[0::2] for line in ran.err.splitlines() if line.startswith("left out")]
+    reasons = (("recordings that --exclude names", named), ("recordings that --only does not name", outside))
+    assert ran.code == 0
+    assert [(start, rest.partition(":")[0]) for start, rest in told] == [
+        (f"left out, {count}", reason) for reason, count in reasons if count
+    ]
     assert sorted(_ids(raw)) == sorted(name.replace("/", "/demo_") for name in left)
     again = _convert(run, raw)  # the choice is recorded: the others are no new recordings
     assert again.code == 0 and len(_ids(raw)) == len(left) and "0 frames" in again.out
@@ -161,11 +168,17 @@ def test_warnings_of_one_kind_are_one_line_and_the_gravest_come_first(run, tmp_p
     shown = run("inspect", tmp_path / "s.zarr")
     assert "warning in 3 episodes: gripper commands other than" in shown.out
     assert "warning in 25 episodes: 15 rows are fewer than a window" in shown.out
+    first = next(line for line in shown.out.splitlines() if line.startswith("  warning"))
+    assert "gripper commands" in first and "1 of 10 task files found" in shown.out  # before what discovery says
     kinds = run("inspect", tmp_path / "s.zarr", "--json").json["warning_kinds"]
     assert [kind["count"] for kind in kinds] == [3, 25]
     assert run("preview", tmp_path / "s.zarr", "--out", tmp_path / "page", "--episodes", 1).code == 0
-    page = (tmp_path / "page" / "index.html").read_text()
-    assert page.index("gripper commands other than") < page.index("fewer than a window")
+    assert run("report", tmp_path / "s.zarr", "--out", tmp_path / "report.html").code == 0
+    for page in ((tmp_path / "page" / "index.html").read_text(), (tmp_path / "report.html").read_text()):
+        kinds = page[page.index("Warnings by kind, the gravest first") :]
+        places = [kinds.index(text) for text in ("gripper commands other than", "task files found", "fewer than a")]
+        assert places[0] < min(places[1:])
+        assert "<td>3</td>" in kinds.replace(' class="n"', "") and "demo_18, " in kinds
     episode = fwdata.open(tmp_path / "s.zarr").episodes[18]
     assert any("gripper commands" in text for text in episode.metadata["warnings"])
 
