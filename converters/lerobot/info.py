@@ -53,6 +53,8 @@ class Feature:
     """Whether it is a depth map stored as images, which is not converted."""
     absent: bool = False
     """Whether it is a camera that is listed and has no images."""
+    pixels_as: str = ""
+    """Pixel format of its videos, such as "yuv420p"; empty where info.json has none."""
 
     @property
     def size(self) -> int:
@@ -299,7 +301,8 @@ def _feature(key: str, value: object, own: bool = False) -> Feature:
     sound = isinstance(shape, list) and all(isinstance(n, int) and 0 <= n <= 10**6 for n in shape)
     if not sound or not isinstance(dtype, str):
         return Feature(key, "unknown", ())
-    return Feature(key, dtype, tuple(shape or ()), _flat_names(told.get("names")), not own and _is_depth(key, told))
+    names, depth = _flat_names(told.get("names")), not own and _is_depth(key, told)
+    return Feature(key, dtype, tuple(shape or ()), names, depth, pixels_as=next(_pixel_formats(told), ""))
 
 
 def _plain_type(dtype: str) -> str:
@@ -365,11 +368,16 @@ def _is_depth(key: str, value: Mapping[str, Any]) -> bool:
     name = _COLOURS_BY_NAME.sub("", key.lower())
     if "depth" in name or _DEPTH & set(re.split(r"[^a-z0-9]+", name)):
         return True
-    for place in (value, value.get("info"), value.get("video_info")):
-        if not isinstance(place, dict):
-            continue
-        if place.get("video.is_depth_map") or place.get("is_depth_map"):
-            return True
-        if str(place.get("video.pix_fmt") or "").startswith(DEEP):
-            return True
-    return False
+    if any(place.get("video.is_depth_map") or place.get("is_depth_map") for place in _of_videos(value)):
+        return True
+    return any(said.startswith(DEEP) for said in _pixel_formats(value))
+
+
+def _of_videos(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The places where a feature tells of its videos."""
+    return [place for place in (value, value.get("info"), value.get("video_info")) if isinstance(place, dict)]
+
+
+def _pixel_formats(value: Mapping[str, Any]) -> Iterator[str]:
+    """The pixel formats that a feature is said to have."""
+    return (str(place["video.pix_fmt"]) for place in _of_videos(value) if place.get("video.pix_fmt"))

@@ -81,6 +81,7 @@ def open_parquet(path: Path, name: str, columns: TableColumns | None = None) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    torn = False
     try:
         reason = not_content(path, name)
         if reason is not None:
@@ -101,9 +102,11 @@ def open_parquet(path: Path, name: str, columns: TableColumns | None = None) -> 
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
+        fault = "(truncated, damaged, or not a table)"
+        if torn:
+            fault = "without its footer; meta/info.json may list its columns in another order, or it is damaged"
         raise BadEpisode(
-            f"{name} cannot be read as parquet (truncated, damaged, or not a table): {reason}; download it again, or "
-            "leave its episodes out"
+            f"{name} cannot be read as parquet {fault}: {reason}; download it again, or leave its episodes out"
         ) from error
 
 

@@ -17,7 +17,7 @@ from converters.lerobot import parquet
 from converters.lerobot.doubled import DoubledRows
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.images import image_bytes, is_deep
-from converters.lerobot.info import Info, inside
+from converters.lerobot.info import EXPORTED, Info, inside
 from converters.lerobot.numbered import numbered_tables, numbered_videos
 from converters.lerobot.timelines import is_deep as is_deep_video
 from converters.lerobot.tree import Tree, is_video
@@ -229,12 +229,15 @@ def _first_images(folder: Path, info: Info, ends: Sequence[str]) -> list[dict[st
 def _deep(
     folder: Path, info: Info, firsts: Sequence[Mapping[str, object]], entries: Sequence[EpisodeMeta], tree: Tree
 ) -> list[str]:
-    """Features of one channel or image of more than 8 bits in grey: distances whatever they are called."""
+    """Features whose images or videos are grey with more than 8 bits: distances whatever they are called and declared.
+
+    The header of one video is read of every camera whose pixel format info.json lacks; own exports hold cameras alone.
+    """
     found = [key for key in (firsts[0] if firsts else ()) if all(is_deep(image_bytes(each[key])) for each in firsts)]
-    grey = [
-        key for key in info.videos() if info.features[key].shape[-1:] == (1,) or info.features[key].shape[:1] == (1,)
-    ]
-    for key in grey if not is_agreed() else ():
+    untold = [] if is_agreed() or (folder / EXPORTED).is_file() else info.videos()
+    for key in untold:
+        if info.features[key].pixels_as:
+            continue
         name = next((e.videos[key].file for e in entries if key in e.videos and tree.holds(e.videos[key].file)), None)
         try:
             found += [key] if name is not None and is_deep_video(inside(folder, name), name) else []

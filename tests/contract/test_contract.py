@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import lerobot_files
 import numpy as np
 import pytest
@@ -196,8 +197,20 @@ def test_wrong_roots_and_options_are_usage_errors(converter: Converter, name: st
     assert issubclass(BadEpisode, FwdataError)
 
 
+class HeaderOnly:
+    """An open video of which the streams can be looked at, and nothing be read."""
+
+    def __init__(self, container: av.container.InputContainer) -> None:
+        self.streams, self.close = container.streams, container.close
+
+    def __enter__(self) -> HeaderOnly:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 def test_discovery_reads_no_picture(converter: Converter, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import av
     import h5py
     import simplejpeg
 
@@ -209,7 +222,8 @@ def test_discovery_reads_no_picture(converter: Converter, root: Path, monkeypatc
 
     plain = h5py.Dataset.__getitem__
     monkeypatch.setattr(h5py.Dataset, "__getitem__", no_frames)
-    monkeypatch.setattr(av, "open", refused)
+    opened = av.open
+    monkeypatch.setattr(av, "open", lambda *arguments, **more: HeaderOnly(opened(*arguments, **more)))
     for function in ("decode_jpeg", "decode_jpeg_header"):
         monkeypatch.setattr(simplejpeg, function, refused)
     found = converter.discover(root)

@@ -319,13 +319,14 @@ def test_images_of_more_than_8_bits_in_grey_are_distances(tmp_path, form, mode, 
     assert any(told in text for text in converter_of(chosen).discover(root).warnings) != colour
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("pixels_as", "colour"), [("gray12le", False), ("gray", True)])
-def test_videos_of_more_than_8_bits_in_grey_are_distances(tmp_path, pixels_as, colour):
-    """Of one channel, without a word about it in info.json."""
+def test_videos_of_more_than_8_bits_in_grey_are_distances(tmp_path, pixels_as, colour, channels):
+    """Without a word about it in info.json, also where that says three channels, as of every other camera."""
     recipe = Recipe(cameras=("top", "side"), **{**PLAIN, "pictures": "video"})
     root = write_dataset(tmp_path, recipe)
     features = json.loads((root / "meta/info.json").read_text())["features"]
-    features["side"]["shape"] = [24, 32, 1]
+    features["side"]["shape"] = [24, 32, channels]
     edit_info(root, features=features)
     for index, path in enumerate(sorted((root / "videos").rglob("side/*.mp4"))):
         with av.open(str(path), "w") as file:

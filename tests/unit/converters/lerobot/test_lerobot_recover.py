@@ -141,6 +141,18 @@ def test_rows_in_another_order_are_not_taken(root):
     assert "the pages are not those of the columns in meta/info.json" in refusal(root, recover=True)
 
 
+def test_columns_of_other_types_in_another_order_are_named(root):
+    """Pages of single numbers are as many in any order; their values cannot be read as another type."""
+    table = pq.read_table(root / TABLE)
+    names = ["timestamp", *(name for name in table.schema.names if name != "timestamp")]
+    first = names.index("frame_index")
+    names = [*names[1:first], "timestamp", *names[first:]]
+    pq.write_table(table.select(names), root / TABLE)
+    kill(root / TABLE, V3.lengths)
+    said = refusal(root, recover=True)
+    assert f"{TABLE} cannot be read as parquet without its footer; meta/info.json may list its columns in" in said
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_the_order_of_equal_columns_is_checked_by_the_statistics(root, swapped):
     """State and action have pages of one kind; meta/stats.json tells them apart."""
