@@ -170,7 +170,7 @@ def _added(text: str) -> str:
 
 
 class OtherTask(Detector):
-    """h10: no episode has the words of another group's instructions, and none of its own."""
+    """h10: no episode has the words of another group's instructions or name, and none of its own."""
 
     name, code, question, action = "instruction_task", "h10", "instructions of every group", "warn"
     advice = "correct the text in the recordings, or leave the episodes out (--exclude)"
@@ -187,7 +187,11 @@ class OtherTask(Detector):
         groups = {name: members for name, members in groups.items() if len(members) >= FEWEST}
         if len(groups) < 2:
             return ()
-        wrong = {name: (group, other) for group in groups for name, other in _of_others(group, groups)}
+        wrong = {
+            name: (group, other)
+            for group in groups
+            for name, other in (_named_as_others(group, groups) | _of_others(group, groups)).items()
+        }
         total, first = sum(map(len, groups.values())), next(iter(wrong), "")
         return (
             DatasetVerdict(
@@ -217,8 +221,30 @@ def words_of(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"[^\W_]+", text.lower()))
 
 
-def _of_others(group: str, groups: Mapping[str, Sequence[tuple[str, frozenset[str]]]]) -> list[tuple[str, str]]:
-    """(episode, group whose words it has) of episodes without any word that is their own group's and not that one's.
+type _Groups = Mapping[str, Sequence[tuple[str, frozenset[str]]]]
+"""(episode, words of its instruction) of the episodes of every group."""
+
+
+def _named_as_others(group: str, groups: _Groups) -> dict[str, str]:
+    """Group whose name's words it has, by episode, of those without any word of their own group's name.
+
+    Where names say what half of the texts do, as those of tasks (`press_red_button`): TELLING words of the other's that
+    its own does not have, or one and the very words of a text there.
+    """
+    found: dict[str, str] = {}
+    for name in groups:
+        mine, others = words_of(group) - words_of(name), words_of(name) - words_of(group)
+        named = sum(others <= words for _, words in groups[name]) if others else 0
+        foreign = {episode: words for episode, words in groups[group] if not mine & words}
+        if not mine or 2 * named < len(groups[name]) or 2 * len(foreign) > len(groups[group]):
+            continue
+        there = [words for _, words in groups[name]] if len(others) < TELLING else list(foreign.values())
+        found |= {episode: name for episode, words in foreign.items() if others <= words and words in there}
+    return found
+
+
+def _of_others(group: str, groups: _Groups) -> dict[str, str]:
+    """Group whose words it has, by episode, of those without any word that is their own group's and not that one's.
 
     They have all words that are the other's, which are rare here: at least TELLING, or the very words of a text there.
     """
@@ -233,7 +259,7 @@ def _of_others(group: str, groups: Mapping[str, Sequence[tuple[str, frozenset[st
         if own and others and not own & words and others <= words and not others & usual
         if len(others) >= TELLING or words in texts[name]
     }
-    return list(found.items()) if len(found) <= max(1, RARE * len(groups[group])) else []
+    return found if len(found) <= max(1, RARE * len(groups[group])) else {}
 
 
 def _words_of_most(texts: Sequence[frozenset[str]], share: float) -> frozenset[str]:

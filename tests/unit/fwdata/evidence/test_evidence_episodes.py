@@ -161,7 +161,37 @@ def test_the_text_of_another_task_is_found_where_groups_have_words_of_their_own(
         found = by_task(wrong)[""]
         assert (found.action, found.episodes) == ("warn", (episodes[place].id,))
     mixed = [changed(e, instruction=episodes[8].instruction) if i < 2 else e for i, e in enumerate(episodes)]
-    assert by_task(mixed)[""].verdict == "confirmed"  # a group of two tasks
+    unnamed = [changed(e, group=f"session {len(e.group)}") for e in mixed]
+    assert by_task(unnamed)[""].verdict == "confirmed"  # a group of two tasks
+    assert by_task(mixed)[""].episodes == ("hammer 0", "hammer 1")  # one of which is the other group's name
+
+
+def test_texts_of_another_task_are_found_by_the_names_of_groups() -> None:
+    """Names as of RoboTwin's tasks, whose texts are worded freely."""
+    texts = {
+        "press_red_button/arm/clean": ["Press the red button.", "Push the button that is red", "Use it on the red one"],
+        "press_blue_button/arm/clean": ["Press the blue button.", "Push the button that is blue", "Press it, the blue"],
+        "stack_bowls_two/arm/clean": ["Stack the two bowls", "stack two bowls with care", "One bowl into the other"],
+    }
+
+    def episodes(swapped: int) -> list[EpisodeInput]:
+        own = [(task, i, text) for task, some in texts.items() for i, text in enumerate(some * 3)]
+        turned = dict(zip(texts, list(texts)[1::-1], strict=False))
+        return [
+            changed(
+                clean_set()[0],
+                id=f"{task} {i}",
+                group=task,
+                instruction=texts[turned[task]][i % 3] if i < swapped and task in turned else text,
+                thumbnails={},
+            )
+            for task, i, text in own
+        ]
+
+    assert by_task(episodes(0))[""].verdict == "confirmed"
+    assert by_task(episodes(4))[""].episodes == tuple(e.id for e in episodes(4) if int(e.id[-1]) < 4)[:8]
+    rooms = [changed(e, group="red room" if i < 9 else "blue room") for i, e in enumerate(episodes(0)[:9] * 2)]
+    assert by_task(rooms)[""].verdict == "confirmed"  # names that say nothing of what is done
 
 
 def test_free_wording_with_a_common_word_of_another_task_is_no_other_task() -> None:
