@@ -300,8 +300,9 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
         told = file.instruction
         if told is not None and claimed.unread:
             unreadable.append(f"{file.place.path}; its instruction is the {told.source}'s {told.text!r}")
-        if told is not None and told.dropped:
-            named.append(f"{file.place.path} ({told.dropped}); its instruction is the {told.source}'s {told.text!r}")
+        if told is not None and (told.led or told.dropped):
+            parts = " and ".join(part for part in (told.led, told.dropped) if part)
+            named.append(f"{file.place.path} ({parts}); its instruction is the {told.source}'s {told.text!r}")
         if told is not None and told.mark is not None:
             marks.append(f"{file.place.path} ({told.mark}); its instruction is the {told.source}'s {told.text!r}")
         if told is not None and told.shortened is not None:
@@ -313,9 +314,15 @@ def content_warnings(files: Sequence[OpenedFile], hz: float, masked: bool) -> li
         *_about("the group mask has filters that are ignored, they do not hold names of demonstrations", unread),
         *_about("attributes and content disagree on the number of demonstrations or rows, the content counts", counts),
         *_about(f"recorded at another rate than the manifest's {hz:g} Hz", rates),
-        *_about("the file's name ends in a perturbation or number, which is not part of the instruction", named),
-        *_about("a text in the file ends in the name of a perturbation, which is not taken for a part of it", cut),
-        *_about("the text ends in what may be a mark on the file alone", marks),
+        *_about(
+            "the file's name starts or ends in a perturbation or number, which is not part of the instruction", named
+        ),
+        *_about(
+            "a text in the file ends in the name of a perturbation, or starts with a number, which is not taken for a "
+            "part of it",
+            cut,
+        ),
+        *_about("the text starts or ends in what may be a mark on the file alone", marks),
         *_about("problem_info has another instruction than the file name", texts),
         *_about("problem_info cannot be read, or tells no instruction", unreadable),
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.libero.published import TEXTS, is_published
@@ -50,11 +50,13 @@ class TaskName:
     """Whether the perturbation replaced the instruction (`_language_N`): `words` are then not what was said."""
     published: bool
     """Whether it is one of LIBERO's 130 tasks, perturbed or not."""
+    led: str = ""
+    """What was left out before a published task, e.g. `3_`; "" for nothing."""
 
     @property
     def spelt(self) -> str | None:
         """The words with what was left out, as a text: what careless code takes for the instruction."""
-        return None if self.words is None else f"{self.words}{self.dropped.replace('_', ' ')}"
+        return None if self.words is None else f"{self.led}{self.words}{self.dropped}".replace("_", " ")
 
 
 def split_task(task: str) -> tuple[str | None, str]:
@@ -68,6 +70,24 @@ def split_task(task: str) -> tuple[str | None, str]:
 
 def parse_task(task: str) -> TaskName:
     """The parts of a task, which is its file's name without `_demo` and ending."""
+    found = _parsed(task)
+    tokens = task.split("_")
+    for start in range(1, len(tokens)):
+        if found.published or not _is_count(tokens[:start]):
+            continue
+        inner = _parsed("_".join(tokens[start:]))
+        if inner.published:
+            return replace(inner, led="_".join(tokens[:start]) + "_")
+    return found
+
+
+def _is_count(tokens: Sequence[str]) -> bool:
+    """Whether what lies before a published text numbers its file, e.g. `3`, `task_07`, `libero_goal_2`."""
+    words = [token for token in tokens if not token.isdigit()]
+    return tokens[-1][-1:].isdigit() and len(words) <= UNKNOWN_WORDS
+
+
+def _parsed(task: str) -> TaskName:
     scene, rest = split_task(task)
     if scene is None and (match := _OTHER_SCENE.fullmatch(task)):
         scene, rest = match["scene"], match["rest"]
@@ -153,9 +173,12 @@ def mark_of_odd_name(name: str, text: str) -> str | None:
 
 
 def glued_number(text: str) -> str | None:
-    """The last word of a text where it ends in a number, e.g. `mark7`, which may be one of its objects or a mark."""
-    last = text.split()[-1:]
-    return last[0] if last and re.fullmatch(r"[a-z]+[0-9]+", last[0]) else None
+    """The last word of a text where it ends in a number (`mark7`), which may be one of its objects or a mark, or the
+    first (`01`, `task4`), which may count objects or files."""
+    words = text.split()
+    if words and re.fullmatch(r"[a-z]+[0-9]+", words[-1]):
+        return words[-1]
+    return words[0] if words and re.fullmatch(r"[a-z]*[0-9]+", words[0]) else None
 
 
 _COPIES = frozenset("copy failed success successful backup old new tmp temp final retry demo test".split())  # noqa: SIM905
@@ -190,6 +213,9 @@ def unmarked(text: str) -> str | None:
             if not _is_mark(rest):
                 return _as_was(text, words)
             return None if "language" in rest else " ".join(words[:length])
+    for start in range(1, len(plain)):
+        if " ".join(plain[start:]) in TEXTS and _is_count(plain[:start]):
+            return " ".join(words[start:])
     base, rewritten = "_".join(plain), False
     while shorter := (language := _LANGUAGE.fullmatch(base)) or _PERTURBATION.fullmatch(base):
         before = shorter["rest"]

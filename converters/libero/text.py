@@ -43,6 +43,8 @@ class TaskInstruction:
     """End of the file's name that is not part of the instruction, e.g. `_table_14`."""
     odd_mark: str | None = None
     """End of a text that spells a name of capitals or signs, behind a published task's text; None where it has none."""
+    led: str = ""
+    """Start of the file's name that is not part of the instruction, e.g. `3_`."""
     goes_on: str | None = None
     """What the file's name has after the text of a published task, e.g. `_camera_far`; None where it has none."""
 
@@ -51,19 +53,23 @@ class TaskInstruction:
         """Whether file name and `problem_info` both speak and disagree."""
         if self.file_name is None or self.problem_info is None:
             return False
-        return self.problem_info not in (self.file_name, f"{self.file_name}{self.dropped.replace('_', ' ')}")
+        spelt = f"{self.led}{self.file_name}{self.dropped}".replace("_", " ")
+        return self.problem_info not in (self.file_name, spelt)
 
     @property
     def shortened(self) -> str | None:
-        """The text in the file that was used, where an end of it was left out which the file's name does not have."""
+        """The text in the file that was used, where an end of it, or a number before it, was left out which the file's
+        name does not have."""
         inside = {"problem_info": self.problem_info, "bddl": self.bddl}.get(self.source)
-        if inside is None or self.dropped or inside.replace("_", " ").endswith(self.text):
+        if inside is None or self.dropped or self.led:
             return None
-        return inside
+        before = inside.replace("_", " ").removesuffix(self.text)
+        whole = before != inside.replace("_", " ") and not any(word.isdigit() for word in before.split())
+        return None if whole else inside
 
     @property
     def mark(self) -> str | None:
-        """What may be a mark at the end of a text that only the file's name tells: a word with a number, or what
+        """What may be a mark at an end of a text that only the file's name tells: a word with a number, or what
         follows a published task's text where the text in the file spells its name."""
         if self.odd_mark is not None:
             return self.odd_mark
@@ -182,7 +188,7 @@ def choose(
         if text:
             mark = mark_after_published(found)
             odd = mark_of_odd_name(name, text) if spelt is None else None
-            return TaskInstruction(text, source, spelt, problem_info, bddl, found.dropped, odd, mark)
+            return TaskInstruction(text, source, spelt, problem_info, bddl, found.dropped, odd, found.led, mark)
     if found.rewritten and found.words:
         kept = ", or take the one that it has (--instruction problem_info)" if problem_info else ""
         raise BadEpisode(

@@ -121,6 +121,40 @@ def test_perturbations_never_end_in_the_instruction(tmp_path, task, suffix):
     assert episode.metadata["perturbation"] == suffix and episode.task == task + suffix
 
 
+@pytest.mark.parametrize("before", ["3_", "07_", "task_12_", "task5_", "libero_goal_2_"])
+@pytest.mark.parametrize("info", [None, "the name", "the text"])
+@pytest.mark.parametrize("suffix", ["", "_light_4"])
+def test_numbers_never_start_the_instruction(tmp_path, before, info, suffix):
+    """Files that are numbered by their task's place in a suite, and texts that were made from such names."""
+    name, text = f"{before}{BOWL}{suffix}", BOWL.replace("_", " ")
+    inside = {None: None, "the name": name.replace("_", " "), "the text": text}[info]
+    held = None if inside is None else json.dumps({"language_instruction": inside})
+    write_file(tmp_path / "libero_spatial" / f"{name}_demo.hdf5", [0], "openvla", attributes={"problem_info": held})
+    warnings = converter().discover(tmp_path).warnings
+    (told,) = [each for each in warnings if "perturbation or number, which is not part of the instruction" in each]
+    assert f"({before}" in told and not any("another instruction" in each for each in warnings)
+    for preference in ("file_name", "problem_info"):
+        assert read_one(tmp_path, instruction=preference).instructions == (text,)
+
+
+def test_a_text_in_a_file_of_another_name_does_not_start_with_its_number(tmp_path):
+    info = json.dumps({"language_instruction": f"4 {BOWL.replace('_', ' ')}"})
+    write_file(tmp_path / "mine" / "recording.hdf5", [0], attributes={"problem_info": info})
+    assert any("starts with a number" in each for each in converter().discover(tmp_path).warnings)
+    assert read_one(tmp_path).instructions == (BOWL.replace("_", " "),)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [("2_cups_on_the_plate", "2"), ("task4_push_the_cup", "task4"), ("put_2_cups_on_the_plate", None)],
+)
+def test_a_number_before_a_text_of_ones_own_may_count_objects(tmp_path, name, named):
+    write_file(tmp_path / "mine" / f"{name}_demo.hdf5", [0])
+    told = [each for each in converter().discover(tmp_path).warnings if "may be a mark on the file alone" in each]
+    assert len(told) == bool(named) and all(f"({named})" in each for each in told)
+    assert read_one(tmp_path).instructions == (name.replace("_", " "),)
+
+
 def test_a_text_made_from_a_perturbed_name_counts_as_the_name(tmp_path):
     spelt = f"{BOWL} table 14".replace("_", " ")
     write_file(tmp_path / "libero_spatial" / f"{BOWL}_table_14_demo.hdf5", [0], text=spelt)
