@@ -14,7 +14,7 @@ from typing import Any
 
 from converters.lerobot.discovery import DatasetFolder
 from converters.lerobot.grippers import check_one_scale, recorded_scale
-from converters.lerobot.info import Info
+from converters.lerobot.info import MAX_NUMBERS, Info
 from converters.lerobot.mapping import fit
 from converters.lerobot.meta import load_dataset
 from converters.lerobot.options import MAPPING, options_of
@@ -212,7 +212,7 @@ def _only(info: Info, keys: Sequence[str]) -> str:
     if key is None:
         there = next((info.features[key] for key in keys if key in info.features), None)
         found = f", found {there.dtype} of shape {list(there.shape)}" if there else ""
-        raise UsageError(f"it has no feature {keys[0]!r} of numbers in one row{found}")
+        raise UsageError(f"it has no feature {keys[0]!r} of 1 to {MAX_NUMBERS} numbers{found}")
     return key
 
 

@@ -62,9 +62,9 @@ class Feature:
         return math.prod(self.shape)
 
     @property
-    def in_one_row(self) -> bool:
-        """Whether it holds numbers that lie in one row: of shape [n], [1, n] or [n, 1]."""
-        return self.dtype in NUMBER_TYPES and sum(n != 1 for n in self.shape) <= 1
+    def is_numbers(self) -> bool:
+        """Whether it holds numbers, in one line or several, which follow each other."""
+        return self.dtype in NUMBER_TYPES
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Info:
         return [key for key in self.image_features() if self.features[key].dtype == "video"]
 
     def vectors(self) -> list[str]:
-        """Keys of features of numbers in one row."""
-        return [f.key for f in self.features.values() if f.in_one_row and 0 < f.size <= MAX_NUMBERS]
+        """Keys of features of numbers that a row of state or action can take."""
+        return [f.key for f in self.features.values() if f.is_numbers and 0 < f.size <= MAX_NUMBERS]
 
     def data_file(self, episode: int = 0, chunk: int = 0, file: int = 0) -> str:
         """Path of a parquet file relative to the dataset."""

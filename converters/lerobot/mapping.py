@@ -173,8 +173,7 @@ def _vector(info: Info, key: str) -> Feature:
         raise UsageError(f"no feature {key!r}{did_you_mean(key, info.vectors())}")
     if key not in info.vectors():
         raise UsageError(
-            f"{key} is a feature of {feature.dtype} of shape {list(feature.shape)}, "
-            f"expected 1 to {MAX_NUMBERS} numbers in a row"
+            f"{key} is a feature of {feature.dtype} of shape {list(feature.shape)}, expected 1 to {MAX_NUMBERS} numbers"
         )
     return feature
 

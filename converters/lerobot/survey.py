@@ -248,7 +248,7 @@ def _deep(
 
 def _sizes(folder: Path, info: Info, ends: Sequence[str]) -> dict[str, int]:
     """Features of numbers whose rows have another size in the first and the last table than meta/info.json says."""
-    keys = [f.key for f in info.features.values() if f.in_one_row]
+    keys = [f.key for f in info.features.values() if f.is_numbers]
     try:
         found = [parquet.widths(inside(folder, name), name, keys) for name in ends]
     except (BadEpisode, UsageError):

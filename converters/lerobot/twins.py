@@ -118,7 +118,7 @@ def _rows(dataset: Dataset, entry: EpisodeMeta) -> dict[str, Floats]:
     span = dataset.span(entry)
     there = set(column_names(span))
     keys = [
-        f.key for f in dataset.info.features.values() if f.in_one_row and f.key in there and f.key not in _BOOKKEEPING
+        f.key for f in dataset.info.features.values() if f.is_numbers and f.key in there and f.key not in _BOOKKEEPING
     ]
     keys = [key for key in keys if not key.endswith("index")]
     table = read_span(span, keys)

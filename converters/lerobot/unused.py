@@ -32,16 +32,17 @@ def _features(info: Info, mapping: Fit) -> list[str]:
         return []
     listed = _some([f"{feature.key} ({_content(feature)})" for feature in found])
     joined = [feature.key in vectors for feature in found]
-    those = "several" if all(joined) else "those that are numbers in one row"
+    those = "several" if all(joined) else "those that are numbers"
     hint = f"; options state and action join {those}" if any(joined) else ""
     return [f"features that are not converted: {listed}{hint}"]
 
 
 def _content(feature: Feature) -> str:
-    """How many numbers a feature has, its shape where they do not lie in one row, or its type where it has none."""
+    """How many numbers a feature has, its shape where they lie in several lines, or its type where it has none."""
     if feature.dtype not in NUMBER_TYPES or not feature.shape:
         return feature.dtype
-    return str(feature.size) if feature.in_one_row else "x".join(map(str, feature.shape))
+    lines = [n for n in feature.shape if n != 1]
+    return str(feature.size) if len(lines) <= 1 else "x".join(map(str, feature.shape))
 
 
 def _failed(dataset: Dataset) -> list[str]:

@@ -157,7 +157,7 @@ def test_options_fill_in_a_plain_mapping(tmp_path, monkeypatch):
     recipe = Recipe(fps=30, cameras=("top", "wrist"), vectors={"qpos": 3, "target": 2}, **LEROBOT)
     root = write_dataset(tmp_path / "set", recipe)
     told = refusal(root)
-    assert "fits no published mapping, and it has no feature 'observation.state' of numbers in one row; copy" in told
+    assert "fits no published mapping, and it has no feature 'observation.state' of 1 to 4096 numbers; copy" in told
     assert "or give --state and --action here (cameras top, wrist; numbers qpos (3), target (2)" in told
     run(
         monkeypatch,

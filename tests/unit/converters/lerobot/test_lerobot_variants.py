@@ -10,7 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_files import V2_DATA, V2_VIDEO, V3_VIDEO, Recipe, edit_info, edit_table, frames, write_dataset, write_video
+from lerobot_files import (
+    V2_DATA,
+    V2_VIDEO,
+    V3_VIDEO,
+    Recipe,
+    edit_info,
+    edit_table,
+    frames,
+    rows,
+    write_dataset,
+    write_video,
+)
 from lerobot_reading import pixels, read_all
 from numpy.typing import NDArray
 
@@ -21,6 +32,7 @@ from fwdata.api import BadEpisode, Episode, UsageError
 
 TOP = "observation.images.top"
 NAMES = ["pan.pos", "lift.pos", "gripper.pos"]
+STATE, ACTION = "observation.state", "action"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 OWN = Recipe(
     version="v3.0",
@@ -120,15 +132,32 @@ def test_features_that_are_not_converted_are_said(tmp_path):
     assert "observation.gripper" not in "".join(taken.discover(root).warnings)
 
 
-def test_only_numbers_in_one_row_are_offered_to_be_joined(tmp_path):
+def test_only_numbers_are_offered_to_be_joined(tmp_path):
     root = write_dataset(tmp_path, OWN)
     features = json.loads((root / "meta/info.json").read_text())["features"]
-    other = {"note": {"dtype": "string", "shape": [1]}, "pose": {"dtype": "float32", "shape": [4, 4]}}
+    other = {"note": {"dtype": "string", "shape": [1]}, "points": {"dtype": "float32", "shape": [2048, 3]}}
     edit_info(root, features={**features, **other})
-    assert "features that are not converted: note (string), pose (4x4)" in warned(root)
+    assert "features that are not converted: note (string), points (2048x3)" in warned(root)
     assert "join" not in warned(root)
-    edit_info(root, features={**features, **other, "effort": {"dtype": "float32", "shape": [3]}})
-    assert "pose (4x4), effort (3); options state and action join those that are numbers in one row" in warned(root)
+    edit_info(root, features={**features, **other, "pose": {"dtype": "float32", "shape": [4, 4]}})
+    assert "points (2048x3), pose (4x4); options state and action join those that are numbers" in warned(root)
+
+
+def test_numbers_in_several_lines_are_taken_one_line_after_the_other(tmp_path):
+    """As two arms of three joints each may be recorded, in lists of lists."""
+    vectors, names = {STATE: 6, ACTION: 6}, {STATE: [["a", "b", "c"], ["d", "e", "f"]]}
+    recipe = replace(OWN, vectors=vectors, names=names)
+    root = write_dataset(tmp_path, recipe)
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    edit_info(root, features=features | {key: features[key] | {"shape": [2, 3]} for key in vectors})
+    path = root / "data/chunk-000/file-000.parquet"
+    for key in vectors:
+        lines = [[row[:3], row[3:]] for row in pq.read_table(path)[key].to_pylist()]
+        edit_table(path, key, pa.array(lines))
+    for number, episode in enumerate(read(root)):
+        assert np.array_equal(episode.state, rows(recipe, STATE, number).astype(np.float32))
+        assert np.array_equal(episode.action, rows(recipe, ACTION, number).astype(np.float32))
+    assert read_info(root).features[STATE].names == ("a", "b", "c", "d", "e", "f")
 
 
 def test_cameras_whose_names_differ_in_a_sign_are_all_taken(tmp_path):
