@@ -133,7 +133,8 @@ def timings_of(
 
 def _several(topics: Sequence[str]) -> str:
     """The first topic, and how many more there are."""
-    return topics[0] + (f" and {len(topics) - 1} more topics" if len(topics) > 1 else "")
+    more = len(topics) - 1
+    return topics[0] + (f" and {more} more {'topic' if more == 1 else 'topics'}" if more else "")
 
 
 def _standing_logs(standing: Collection[str], logs: Mapping[str, align.Stamps]) -> str:

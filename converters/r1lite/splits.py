@@ -180,16 +180,19 @@ class Joining:
             )
         apart = [each for each in self._apart if each.pause is not None]
         if apart:
+            go, own = ("does", "a recording of its") if len(apart) == 1 else ("do", "recordings of their")
             self.warnings.append(
-                f"{len(apart)} numbered files do not go on where the one before ends and are taken as recordings of "
-                f"their own, the first: {apart[0]}; option gap = keep joins files named x_0, x_1, .. all the same"
+                f"{counted(len(apart), 'numbered file')} {go} not go on where the one before ends and "
+                f"{verb(len(apart), 'is', 'are')} taken as {own} own, the first: {apart[0]}; option gap = keep joins "
+                "files named x_0, x_1, .. all the same"
             )
         unknown = [each for each in self._apart if each.pause is None]
         if unknown:
+            go, own = ("it goes", "a recording of its") if len(unknown) == 1 else ("they go", "recordings of their")
             self.warnings.append(
-                f"{len(unknown)} numbered files are taken as recordings of their own, as no index tells whether they "
-                f"go on where the one before ends, the first: {unknown[0]}; files of one folder named x_0, x_1, .. are "
-                "joined"
+                f"{counted(len(unknown), 'numbered file')} {verb(len(unknown), 'is', 'are')} taken as {own} own, as no "
+                f"index tells whether {go} on where the one before ends, the first: {unknown[0]}; files of one folder "
+                "named x_0, x_1, .. are joined"
             )
         for before, after in self._unnumbered(takes):
             self.warnings.append(

@@ -163,8 +163,8 @@ _OPTION = re.compile(
 """An option that a warning names, such as "option clock = shift" or "option task sets another"."""
 
 
-_FLAG = re.compile(r"(--[a-z][a-z-]* [\w.=-]+) (?:reads|takes|gives|keeps|converts)\b")
-"""A flag that a reason names, such as "--colour rgb reads it as the video"."""
+_FLAG = re.compile(r"(--recover|--[a-z][a-z-]* [\w.=-]+),? (?:which )?(?:reads|takes|gives|keeps|converts)\b")
+"""A flag that a reason names, such as "--colour rgb reads it as the video" and "--recover, which reads"."""
 
 _COMMAND = re.compile(
     r"git lfs install && git lfs pull(?: --include '[^']*')?|hf download [^;,()`]+|git xet checkout"

@@ -54,13 +54,16 @@ def row_facts(episode: EpisodeInput) -> RowFacts:
 def largest_spike(state: Floats, names: Sequence[str]) -> Jump | None:
     """The largest value that one row alone has, against its noise; None where it is at most 20 times as large.
 
-    Distance of a value from the median of itself and both neighbours: a gripper that closes in one row has none. In
+    Distance of a value from the median of itself and both neighbours: a gripper that closes in one row has none. What
+    the steps beside it reach as well is no spike but a turn, as of a gripper that opens the moment it is closed. In
     short episodes both steps of a spike count as usual ones, so that `largest_jump` does not see it.
     """
     if len(state) < 20:
         return None
     around = np.stack([state[:-2], state[1:-1], state[2:]])
     off = np.abs(state[1:-1] - np.median(around, axis=0))
+    steps = np.pad(np.abs(np.diff(state, axis=0)), ((1, 1), (0, 0)))
+    off = np.maximum(off - np.minimum(steps[:-3], steps[3:]), 0)
     usual = np.percentile(off, 95, axis=0) + 0.01 * np.ptp(state, axis=0)
     ratio = np.divide(off.max(axis=0), usual, out=np.zeros(state.shape[1]), where=usual > 1e-9)
     worst = int(np.argmax(ratio))

@@ -11,6 +11,7 @@ from itertools import combinations
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, TextTrace, Verdict
+from fwdata.wording import counted, verb
 
 SIMILAR, MIN_LETTERS = 0.8, 3
 MAX_TEXTS = 2000
@@ -25,8 +26,8 @@ _NUMBER = re.compile(r"\b\d+\b")
 
 
 class InstructionNearMisses(Detector):
-    """h2: instructions that differ in one similar word, and rare ones that lack a small word of another's or have one
-    twice, are one instruction with a typo."""
+    """h2: instructions that differ in one similar word or in nothing but case, punctuation and spaces, and rare ones
+    that lack a small word of another's or have one twice, are one instruction with a typo."""
 
     name, code, question, action = "instruction_typos", "h2", "instructions", "warn"
     advice = "correct the text in the recordings"
@@ -44,11 +45,15 @@ class InstructionNearMisses(Detector):
         if not read:
             return ()
         counts = Counter(text for _, text in read)
-        pairs = near_misses([text for text, _ in counts.most_common(MAX_TEXTS)])
-        missing = lost_words(dict(counts.most_common(MAX_TEXTS)))
-        kinds = ["differ in one similar word"] * bool(pairs) + ["differ in a word too few or twice"] * bool(missing)
-        rare = {min(pair, key=lambda text: counts[text]) for pair in pairs} | {text for _, text in missing}
-        pairs += missing
+        common = dict(counts.most_common(MAX_TEXTS))
+        missing, written = lost_words(common), same_words(common)
+        alike = {frozenset(pair) for pair in written}
+        pairs = [pair for pair in near_misses(list(common)) if frozenset(pair) not in alike]
+        kinds = ["in one similar word"] * bool(pairs) + ["in a word too few or twice"] * bool(missing)
+        kinds += ["in case, punctuation or spaces alone"] * bool(written)
+        rare = {min(pair, key=lambda text: counts[text]) for pair in pairs} | {text for _, text in missing + written}
+        pairs += missing + written
+        differ = f"{counted(len(pairs), 'pair')} that {verb(len(pairs), 'differs', 'differ')} {' or '.join(kinds)}"
         examples = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:2])
         affected = [episode for episode, text in read if text in rare]
         return (
@@ -60,11 +65,33 @@ class InstructionNearMisses(Detector):
                 against=len(affected),
                 action="warn" if pairs else "note",
                 decided="instructions as recorded",
-                measured=f"{len(pairs)} pairs {' or '.join(kinds)}" if pairs else "no near-misses",
+                measured=differ if pairs else "no near-misses",
                 detail=examples,
                 episodes=tuple(affected[:MAX_LISTED]),
             ),
         )
+
+
+def same_words(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Pairs of a text that is there several times and one of the same words, written in another way.
+
+    Where no text is repeated, each is worded freely. Signs beside a digit are kept: `1.5` is not `15`.
+    """
+    by_words: dict[str, str] = {}
+    found = []
+    for text in sorted(counts, key=lambda text: -counts[text]):
+        words = " ".join(_SIGNS.sub(" ", text.casefold().replace("'", "")).split())
+        common = by_words.setdefault(words, text)
+        if common != text and counts[common] >= REPEATED and words:
+            found.append((common, text))
+    return found
+
+
+_SIGNS = re.compile(r"[^\w\s]+(?=\s|$)|(?<!\d)[^\w\s]+(?!\d)|_")
+"""What is not read: punctuation behind a word, and within one that is no number."""
+
+REPEATED = 3
+"""Episodes that share a text, from which on another way of writing it is a slip."""
 
 
 def near_misses(texts: Sequence[str]) -> list[tuple[str, str]]:

@@ -107,6 +107,7 @@ def test_takes_that_are_named_like_split_files_stay_apart(tmp_path, sent, pause,
     found = rd.converter(task="t").discover(tmp_path)
     assert [ref.files for ref in found.episodes] == [("rec_0.mcap",), ("rec_1.mcap",)]
     assert any(how in text and "gap = keep" in text for text in found.warnings)
+    assert any("1 numbered file does not go on" in text for text in found.warnings)
     assert not rd.converter(task="t", split_files="separate").discover(tmp_path).warnings
     assert [ref.files for ref in rd.converter(task="t", gap="keep").discover(tmp_path).episodes] == [
         ("rec_0.mcap", "rec_1.mcap")
@@ -170,7 +171,7 @@ def test_parts_without_an_index_and_parts_that_a_json_lists(tmp_path, sent):
         r1.McapWriter(index=False).write(tmp_path / "bare" / name, part)
         _write(tmp_path / "listed" / name, part)
     (said,) = rd.converter(task="t").discover(tmp_path / "bare").warnings
-    assert "no index tells whether they go on" in said and "part2.mcap after part1.mcap" in said
+    assert "no index tells whether it goes on" in said and "part2.mcap after part1.mcap" in said
     r1.write_meta(tmp_path / "listed", [{"name": f"part{n}.mcap"} for n in (1, 2)])
     listed = rd.converter(task="t").discover(tmp_path / "listed")
     assert len(listed.episodes) == 2
@@ -193,7 +194,7 @@ def test_clock_skew_above_a_frame_is_measured_and_corrected_on_request(tmp_path,
     told = [text for text in episode.warnings if text.startswith("clock skew")]
     assert bool(told) == said
     if said:
-        assert "and 1 more topics" in told[0] and "median delay" in told[0] and "option clock = shift" in told[0]
+        assert "and 1 more topic" in told[0] and "median delay" in told[0] and "option clock = shift" in told[0]
         assert ("before" if seconds > 0 else "after") in told[0]
         shifted, plain = read_sent(tmp_path, messages, clock="shift"), read_sent(tmp_path, sent)
         right = np.abs(plain.state[:, :6] - shifted.state[:, :6]).max()
@@ -223,7 +224,7 @@ def _at_speed(sent, speed, topics):
 def test_a_clock_of_another_speed_is_never_aligned(tmp_path, sent, clock):
     arms = (r1.ARM["left"], r1.ARM_TARGET["left"])
     found = refused(tmp_path, _at_speed(sent, 0.7, arms), clock=clock)
-    assert "and 1 more topics fall behind their log times by 0." in found and "a clock of another speed" in found
+    assert "and 1 more topic fall behind their log times by 0." in found and "a clock of another speed" in found
     assert "of equal stamps" not in refused(tmp_path, _at_speed(sent, 0.0, arms), clock=clock)
     assert "overtake" in refused(tmp_path, _at_speed(sent, 1.4, arms), clock=clock)
     assert rd.warned(read_sent(tmp_path, _at_speed(sent, 0.94, arms), clock=clock), "or slow recording")
@@ -288,7 +289,7 @@ def test_log_times_that_stand_still_are_reported_and_not_compared(tmp_path, sent
         np.testing.assert_array_equal(episode.state, plain.state)
     arms = set(r1.ARM.values())
     some = read_sent(tmp_path, [replace(s, log=0) if s.topic in arms else s for s in sent])
-    assert rd.warned(some, "and 1 more topics are all 0")
+    assert rd.warned(some, "and 1 more topic are all 0")
     np.testing.assert_array_equal(some.state, plain.state)
 
 
@@ -306,7 +307,7 @@ def test_stamps_that_count_from_the_start_of_the_robot_are_compared(tmp_path, se
         return [replace(s, stamp=s.stamp - r1.START + r1.SECOND - (late if s.topic in arms else 0)) for s in sent]
 
     assert not rd.warned(read_sent(tmp_path, booted(0)), "clock skew")
-    assert rd.warned(read_sent(tmp_path, booted(r1.SECOND // 5)), "clock skew", "and 1 more topics")
+    assert rd.warned(read_sent(tmp_path, booted(r1.SECOND // 5)), "clock skew", "and 1 more topic")
     assert "option clock to shift" in refused(tmp_path, booted(r1.SECOND * 3 // 4))
 
 

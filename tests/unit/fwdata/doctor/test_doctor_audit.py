@@ -225,6 +225,9 @@ def test_an_option_that_a_warning_names_is_in_the_command() -> None:
     assert patient.option_in("skew; option clock = shift corrects it").endswith("--out NEW.zarr --set clock=shift")
     assert "--set task=VALUE  # VALUE: see" in patient.option_in("from a folder name; option task sets another")
     assert patient.option_in("an option that takes the others; 12 rows are odd") == ""
+    torn = patient.option_in("no footer; download it again, or add --recover, which reads the complete episodes")
+    assert torn.endswith("--out NEW.zarr --recover")
+    assert patient.option_in("left out, 3: episodes; --recover reads them: a, b").endswith("--out NEW.zarr --recover")
 
 
 def test_stitched_frames_of_another_view_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

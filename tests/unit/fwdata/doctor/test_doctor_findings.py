@@ -15,7 +15,7 @@ from fwdata.doctor.conventions import convention_findings
 from fwdata.doctor.examine import Examination, examine
 from fwdata.doctor.findings import DoctorFinding
 from fwdata.doctor.remedies import Patient, flags_of
-from fwdata.doctor.rows import largest_shift
+from fwdata.doctor.rows import largest_shift, largest_spike
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.records import DatasetVerdict
@@ -101,6 +101,15 @@ def test_a_jump_that_stays_is_found_in_short_episodes(rows: int) -> None:
     state[rows // 2 :, 1] += 1.2
     jump = largest_shift(state, names)
     assert jump is not None and (jump.column, jump.row) == ("b", rows // 2) and jump.ratio > 6
+
+
+def test_a_gripper_that_opens_the_moment_it_is_closed_is_no_jump() -> None:
+    gripper = np.ones(64)
+    gripper[40:51] = np.abs(np.linspace(-1, 1, 11))
+    assert largest_spike(gripper[:, None], ("gripper",)) is None
+    gripper[20] = 0.4
+    jump = largest_spike(gripper[:, None], ("gripper",))
+    assert jump is not None and jump.row == 20
 
 
 def test_an_outlying_length_is_found() -> None:

@@ -119,6 +119,24 @@ def test_a_typo_in_an_instruction_is_found_and_other_instructions_are_not() -> N
     assert near_misses(["open the left drawer", "open the front drawer", "open drawer 10", "open drawer 11"]) == []
 
 
+def test_an_instruction_that_is_written_in_another_way_is_found() -> None:
+    text = "put the red block into box 1.5 and close it"
+    episodes = [changed(e, instruction=text, thumbnails={}) for e in clean_set()]
+    for wrong in (
+        "Put the red block into box 1.5, and close it.",
+        "put  the red-block into box 1.5 and close it",
+        "PUT THE RED_BLOCK INTO BOX 1.5 AND CLOSE IT!",
+    ):
+        verdict = pooled("instruction_typos", [*episodes, changed(episodes[0], id="other", instruction=wrong)])[""]
+        assert (verdict.verdict, verdict.episodes) == ("contradicted", ("other",)), wrong
+        assert verdict.measured == "1 pair that differs in case, punctuation or spaces alone"
+    for meant in (text.replace("1.5", "15"), text.replace("1.5", "-1.5")):
+        others = [*episodes, changed(episodes[0], id="other", instruction=meant)]
+        assert pooled("instruction_typos", others)[""].verdict == "confirmed", meant
+    free = [changed(e, instruction=f"do {i // 2}{'.' * (i % 2)} now", thumbnails={}) for i, e in enumerate(episodes)]
+    assert pooled("instruction_typos", free)[""].verdict == "confirmed"  # worded freely
+
+
 def test_a_small_word_that_is_missing_or_twice_is_found_where_it_is_rare() -> None:
     text, free = "pick up the block and put it into the box", "pick up block and put it into the box"
     episodes = [changed(e, instruction=text, thumbnails={}) for e in clean_set()]
