@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from converters.lerobot import kept, video
 from converters.lerobot.images import open_images
 from converters.lerobot.info import Info
+from converters.lerobot.loose_images import open_loose
 from converters.lerobot.meta import Dataset, EpisodeMeta
 from converters.lerobot.own_exports import counted_frames
 from converters.lerobot.parquet import Span, read_span
@@ -129,9 +130,12 @@ def _open_video(
     video_as: VideoAs,
     warnings: list[str],
 ) -> tuple[RawCamera | VideoCamera, dict[str, Json]]:
-    place, fps = entry.videos.get(key), dataset.video_hz
+    place, fps, told = entry.videos.get(key), dataset.video_hz, dict[str, Json]()
     if place is None:
         raise BadEpisode(f"the metadata give no video of camera {key} for episode {entry.index}")
+    if place.images:
+        told = {"kind": "png", "frame_of_row": "one image for every row, not encoded yet"}
+        return open_loose(tuple(map(dataset.path, place.images)), place.images, swapped), told
     path = dataset.path(place.file)
     found = timeline(path, place.file, torn=place.start_s is not None)
     if place.start_s is not None and counted_frames(dataset.folder, place.file) == len(found.times):
@@ -151,7 +155,7 @@ def _open_video(
     video.check_whole(found, place.file, chosen.ranks)
     if chosen.warning:
         warnings.append(chosen.warning)
-    told: dict[str, Json] = {
+    told = {
         "kind": "video",
         "codec": found.codec,
         "frame_of_row": chosen.rule,
@@ -170,7 +174,7 @@ def _cut_at(dataset: Dataset, index: int, key: str, step: int) -> Cut | None:
     """The video of an episode or, `step` places on, of a neighbour; None where it cannot be read."""
     entry = dataset.episodes.get(index + step)
     place = entry.videos.get(key) if entry else None
-    if entry is None or place is None:
+    if entry is None or place is None or place.images:
         return None
     try:
         return cut_of(dataset.path(place.file), place.file, entry.length)

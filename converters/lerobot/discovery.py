@@ -10,6 +10,7 @@ from pathlib import Path
 
 from converters.lerobot import hub
 from converters.lerobot.info import INFO, read_info
+from converters.lerobot.loose_images import loose_place
 from converters.lerobot.meta import Dataset, EpisodeMeta
 from converters.lerobot.same_videos import shown_twice
 from converters.lerobot.shared_video import overlaps
@@ -198,14 +199,14 @@ def references(
             NUMBERED: shifted.get(entry.index),
             "rows in several tables": dataset.ambiguous.get(entry.index),
             MISSING: next((x for n in files if isinstance(x := sizes[n], str)), None),
-            "no place of a video in the metadata": _unplaced(entry, cameras),
+            UNPLACED: _unplaced(entry, cameras),
             "frames that another episode claims": claimed.get(entry.index),
         }
         kind, reason = next(((kind, text) for kind, text in reasons.items() if text), ("", None))
         if reason is not None:
             left_out[kind] += 1
             absent = [name for name in files if sizes[name] == _missing(name)]
-            images = _unencoded(dataset, entry, absent) if kind == MISSING else None
+            images = _unencoded(dataset, entry, _without_video(entry, cameras, absent)) if kind in NO_VIDEO else None
             if kind == MISSING and absent and images is None:
                 lacking[entry.index] = absent
             reason = images or reason
@@ -220,8 +221,14 @@ def references(
     return EpisodeListing(tuple(refs), tuple(skipped), dict(left_out))
 
 
-MISSING = "files missing or without content"
-"""Kind of reason for which episodes are left out."""
+MISSING, UNPLACED = "files missing or without content", "no place of a video in the metadata"
+NO_VIDEO = (MISSING, UNPLACED)
+"""Kinds of reason for which episodes are left out."""
+
+
+def _without_video(entry: EpisodeMeta, cameras: Iterable[str], absent: Sequence[str]) -> list[str]:
+    """Cameras of which an episode has no video, by the metadata or in the folder."""
+    return [key for key in cameras if key not in entry.videos or entry.videos[key].file in absent]
 
 
 def _incomplete(found: DatasetFolder, lacking: Mapping[int, Sequence[str]], files: int, episodes: int) -> Skipped:
@@ -247,7 +254,11 @@ def _overlaps(dataset: Dataset, cameras: Iterable[str]) -> dict[int, str]:
 
 
 def _files(entry: EpisodeMeta, cameras: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys([entry.data_file, *(entry.videos[key].file for key in cameras if key in entry.videos)]))
+    return list(
+        dict.fromkeys(
+            [entry.data_file, *(n for key in cameras if key in entry.videos for n in entry.videos[key].files)]
+        )
+    )
 
 
 def _unplaced(entry: EpisodeMeta, cameras: Iterable[str]) -> str | None:
@@ -274,19 +285,16 @@ def _size(dataset: Dataset, name: str) -> int | str:
     return _missing(name)
 
 
-def _unencoded(dataset: Dataset, entry: EpisodeMeta, absent: Sequence[str]) -> str | None:
-    """What to do where the images of a missing video are still there, one by one (lerobot puts them into
-    images/CAMERA/episode_000000/frame_000000.png): the recording was killed before it was encoded."""
-    for key, place in entry.videos.items():
-        if place.file not in absent:
-            continue
-        folder = f"images/{key}/episode_{entry.index:06d}"
-        count = sum(path.startswith(f"{folder}/frame_") for path in tree_of(dataset.folder).paths)
-        if count == entry.length > 0:
+def _unencoded(dataset: Dataset, entry: EpisodeMeta, keys: Iterable[str]) -> str | None:
+    """What to do where the images of videos that are not there lie beside them, one by one."""
+    tree = tree_of(dataset.folder)
+    for key in keys:
+        place = loose_place(tree, key, entry)
+        if place is not None:
             return (
-                f"{place.file} is missing and its {count} images are in {folder}: the recording was killed before they "
-                f"were encoded; encode them, in the dataset's folder: ffmpeg -framerate {dataset.info.fps:g} -i "
-                f"{folder}/frame_%06d.png -pix_fmt yuv420p {place.file}"
+                f"its video of camera {key} is missing and its {counted(len(place.images), 'image')} "
+                f"{verb(len(place.images), 'is', 'are')} in {place.file.rpartition('/')[0]}: the recording was killed "
+                "before they were encoded; add --recover, which reads them"
             )
     return None
 

@@ -42,6 +42,13 @@ class VideoPlace:
     followed: bool = False
     """Whether it was recovered and another episode follows it in the last file of a recording that was killed: frames
     that no row has are behind both, of rows that were lost."""
+    images: tuple[str, ...] = ()
+    """Files of its images in order, `file` the first, where they were not encoded yet (option recover); (): a video."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that its frames are in."""
+        return self.images or (self.file,)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class RecordedImages:
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
         for frame, data in enumerate(read_images(self.span, self.key)):
-            image = _decode(data, f"{self.key} frame {frame}")
+            image = decode_image(data, f"{self.key} frame {frame}")
             if image.shape[:2] != (self.height, self.width):
                 found = f"{image.shape[0]}x{image.shape[1]}"
                 raise BadEpisode(f"{self.key} frame {frame} is {found} pixels, frame 0 {self.height}x{self.width}")
@@ -72,7 +72,7 @@ def open_images(span: Span, key: str, swapped: bool) -> EncodedCamera | RawCamer
     data = next(read_images(span, key))
     where = f"{key} frame 0"
     if data[:2] != JPEG or is_turned(data):
-        height, width, _ = _decode(data, where).shape
+        height, width, _ = decode_image(data, where).shape
         return RawCamera(RecordedImages(span, key, height, width, swapped), height, width)
     try:
         height, width = jpeg_size(data)
@@ -116,7 +116,7 @@ def is_deep(data: bytes) -> bool:
         return False
 
 
-def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
     """uint8 [H, W, 3], RGB; transparency is dropped. BadEpisode for damage, other formats and more than 8 bits."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 

@@ -20,6 +20,7 @@ from converters.lerobot import parquet
 from converters.lerobot.entry import EpisodeMeta, VideoPlace
 from converters.lerobot.footer import without_footer
 from converters.lerobot.info import MAX_INFO_BYTES, Info, inside, read_json
+from converters.lerobot.loose_images import loose_place
 from converters.lerobot.timelines import timeline
 from converters.lerobot.tree import VIDEO_SUFFIXES, Tree
 from converters.lerobot.values import integers, numbers
@@ -28,7 +29,7 @@ from fwdata.errors import BadEpisode, UsageError
 from fwdata.wording import counted, verb
 
 INSIDE = 0.9
-"""Share of values that must lie in the recorded range; the last episode may be newer than the statistics."""
+"""Share of values that must lie in the recorded range; a single episode may be newer than the statistics."""
 
 _STATS = "meta/stats.json"
 _recovering: ContextVar[bool] = ContextVar("recovering", default=False)
@@ -91,8 +92,9 @@ def recover(folder: Path, info: Info, tree: Tree, listed: Sequence[EpisodeMeta])
                 problems.append(Skipped(f"{name}#episode_{index:06d}", "its frame_index does not count 0, 1, 2, .."))
                 continue
             found.setdefault(index, EpisodeMeta(index, len(frames), (), "", name, {}))
-    placed = _placed(folder, info, tree, sorted([*listed, *found.values()], key=lambda entry: entry.index), set(found))
-    count = len(found)
+    entries = sorted([*listed, *found.values()], key=lambda entry: entry.index)
+    placed = with_loose(info, tree, _placed(folder, info, tree, entries, set(found)))
+    count, loose = len(found), sum(any(place.images for place in entry.videos.values()) for entry in placed)
     warnings = (
         [
             f"{counted(count, 'episode')} that the metadata do not list {verb(count, 'was', 'were')} recovered "
@@ -101,6 +103,11 @@ def recover(folder: Path, info: Info, tree: Tree, listed: Sequence[EpisodeMeta])
         if count
         else []
     )
+    if loose:
+        apart = "" if loose == len(placed) else "; --video pixels stores them beside those that are video"
+        warnings.append(
+            f"images of {counted(loose, 'episode')} were not encoded yet, read one by one from images/{apart}"
+        )
     return Recovered(tuple(placed), tuple(problems), tuple(warnings))
 
 
@@ -117,6 +124,7 @@ def _check_order(folder: Path, info: Info, name: str) -> None:
     """BadEpisode where a table without footer holds values that meta/stats.json has for another column.
 
     The pages of two columns of one type look alike; their order is that of info.json, unless the values say otherwise.
+    Those of the last episode are not looked at where there is another: the statistics may be older.
     """
     path = folder / name
     try:
@@ -127,13 +135,17 @@ def _check_order(folder: Path, info: Info, name: str) -> None:
         return
     with parquet.open_parquet(path, name, parquet.columns_of(info)) as file:
         keys = [key for key in info.vectors() if key in stats and key in file.schema_arrow.names]
-        table = parquet.read_columns(file, name, keys, range(file.metadata.num_row_groups))
+        table = parquet.read_columns(
+            file, name, list(dict.fromkeys(["episode_index", *keys])), range(file.metadata.num_row_groups)
+        )
+    episodes = integers(table, name, "episode_index")
+    looked_at = episodes < episodes.max(initial=0) if np.unique(episodes).size > 1 else np.ones(len(table), np.bool_)
     for key in keys:
         low, high = (_numbers(stats[key], end) for end in ("min", "max"))
         size = info.features[key].size
         if low is None or high is None or not low.size == high.size == size:
             continue
-        values = numbers(table, name, key, size)
+        values = numbers(table, name, key, size)[looked_at]
         room = 1e-6 + 0.01 * (high - low)
         inside_range = float(((values >= low - room) & (values <= high + room)).mean())
         if inside_range < INSIDE:
@@ -170,6 +182,17 @@ def _placed(
         for index, reason in reasons.items():
             lacking[index][key] = reason
     return [replace(e, videos=videos[e.index], lacking=lacking.get(e.index, {})) for e in entries]
+
+
+def with_loose(info: Info, tree: Tree, entries: Sequence[EpisodeMeta]) -> list[EpisodeMeta]:
+    """The episodes with images that were not encoded yet, a file each, where a video has none of them."""
+    found = []
+    for entry in entries:
+        without = [key for key in info.videos() if key not in entry.videos or not tree.holds(entry.videos[key].file)]
+        loose = {key: place for key in without if (place := loose_place(tree, key, entry)) is not None}
+        lacking = {key: reason for key, reason in entry.lacking.items() if key not in loose}
+        found.append(replace(entry, videos={**entry.videos, **loose}, lacking=lacking) if loose else entry)
+    return found
 
 
 def _lengths(folder: Path, key: str, tree: Tree) -> dict[str, int | str]:

@@ -36,7 +36,7 @@ def shown_twice(dataset: Dataset, cameras: Iterable[str]) -> dict[int, str]:
     for key in cameras:
         episodes: dict[str, list[EpisodeMeta]] = {}
         for entry in dataset.episodes.values():
-            if key in entry.videos:
+            if key in entry.videos and not entry.videos[key].images:
                 episodes.setdefault(entry.videos[key].file, []).append(entry)
         for names in _alike(dataset, {n: sum(e.length for e in held) for n, held in episodes.items()}):
             holders = [entry for name in names for entry in episodes[name]]

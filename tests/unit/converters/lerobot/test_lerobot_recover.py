@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_files import Recipe, frames, write_dataset, write_json, write_video
+from lerobot_files import encoded as encoded_image
 from lerobot_reading import converter, joined, pixels, refusal
 
 from converters.lerobot.footer import ThriftReader, encoded, footer_of, pages_of
@@ -289,20 +290,91 @@ def test_the_compact_protocol_round_trips():
         ThriftReader(footer[:20], 0).struct()
 
 
+def loosen(root: Path, recipe: Recipe, episode: int, sign: str, count: int | None = None) -> None:
+    """Images of the head camera as lerobot's writer leaves them where it is killed before it encodes them."""
+    folder = root / f"images/{HEAD}/episode{sign}{episode:06d}"
+    folder.mkdir(parents=True)
+    for index, image in enumerate(frames(recipe, HEAD, episode)[:count]):
+        (folder / f"frame{sign}{index:06d}.png").write_bytes(encoded_image(image, "png"))
+
+
 @pytest.mark.parametrize("whole", [True, False])
-def test_images_of_a_video_that_was_never_encoded_are_named(tmp_path, whole):
-    """lerobot v2.1 writes the rows, then encodes the images, and removes them."""
-    root = write_dataset(tmp_path, Recipe(lengths=(5, 7, 6), tasks=(0, 1, 0)))
+@pytest.mark.parametrize("sign", ["-", "_"])
+def test_images_of_a_video_that_was_never_encoded_are_read(tmp_path, whole, sign):
+    """lerobot writes the rows, then encodes the images, and removes them."""
+    recipe = Recipe(lengths=(5, 7, 6), tasks=(0, 1, 0))
+    root = write_dataset(tmp_path, recipe)
     video = f"videos/chunk-000/{HEAD}/episode_000001.mp4"
     (root / video).unlink()
-    folder = root / f"images/{HEAD}/episode_000001"
-    folder.mkdir(parents=True)
-    for index in range(7 if whole else 4):
-        (folder / f"frame_{index:06d}.png").write_bytes(b"png")
+    loosen(root, recipe, 1, sign, None if whole else 4)
     (skip,) = converter().discover(root).skipped
-    assert ("its 7 images are in images/" in skip.reason) == whole
-    assert ("ffmpeg -framerate 15 -i images/" in skip.reason) == whole
-    assert skip.reason.startswith(f"{video} is missing")
+    assert ("its 7 images are in images/" in skip.reason) == ("add --recover, which reads" in skip.reason) == whole
+    assert whole or skip.reason.startswith(f"{video} is missing")
+    assert [len(episode.state) for episode in recovered(root)] == ([5, 7, 6] if whole else [5, 6])
+    for number, episode in enumerate(recovered(root) if whole else ()):
+        assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(recipe, HEAD, number))
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_images_that_are_not_in_a_shared_video_yet_are_read(root, batch):
+    """Killed before the last episode's images were encoded, or those of a batch of all (batch_encoding_size)."""
+    shutil.rmtree(root / "meta/episodes")
+    kill(root / TABLE, V3.lengths)
+    first = 0 if batch else 2
+    for key in V3.cameras:
+        shown = [frames(V3, key, episode) for episode in range(first)]
+        path = root / VIDEO.replace(HEAD, key)
+        path.unlink()
+        if shown:
+            write_video(path, np.concatenate(shown), V3.fps)
+    for episode in range(first, 3):
+        loosen(root, V3, episode, "-")
+    for key in V3.cameras[1:]:
+        shutil.copytree(root / f"images/{HEAD}", root / f"images/{key}")
+    told = converter(recover=True).discover(root)
+    assert any(f"images of {3 - first} episode" in text for text in told.warnings)
+    assert any("--video pixels stores them beside" in text for text in told.warnings) != batch
+    found = recovered(root)
+    assert len(found) == 3 and all(len(ref.files) > len(V3.cameras) + 1 for ref in told.episodes[first:])
+    for number, episode in enumerate(found):
+        assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(V3, HEAD, number))
+    (root / f"images/{HEAD}/episode-000002/frame-000003.png").write_bytes(b"png")
+    made = converter(recover=True)
+    last = made.read(root, made.discover(root).episodes[2])
+    with pytest.raises(BadEpisode, match=r"frame-000003\.png is not a readable image"):
+        pixels(last.cameras["head_rgb"])
+
+
+def test_a_listed_episode_without_a_video_is_told_of_its_images(root):
+    """Of a batch that waits to be encoded, the metadata may list episodes already, with no place in a video."""
+    rows = pq.read_table(root / EPISODES).to_pylist()
+    rows[2] |= {key: None for key in rows[2] if key.startswith("videos/")}
+    pq.write_table(pa.Table.from_pylist(rows), root / EPISODES)
+    for key in V3.cameras:
+        shown = np.concatenate([frames(V3, key, episode) for episode in (0, 1)])
+        write_video(root / VIDEO.replace(HEAD, key), shown, V3.fps)
+        shutil.copytree(root / f"images/{HEAD}", root / f"images/{key}") if key != HEAD else loosen(root, V3, 2, "-")
+    (skip,) = converter().discover(root).skipped
+    assert "its 10 images are in images/" in skip.reason and "add --recover, which reads them" in skip.reason
+    found = recovered(root)
+    assert len(found) == 3
+    for number, episode in enumerate(found):
+        assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(V3, HEAD, number))
+
+
+def test_the_statistics_may_be_older_than_the_last_episode(root):
+    """They are written after an episode's rows: one that goes where none went before is no other order of columns."""
+    one = "observation.state.left_arm"
+    table = pq.read_table(root / TABLE)
+    values = np.stack(table.column(one).to_pylist())
+    values[21:] += 500.0
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 6)
+    pq.write_table(table.set_column(table.schema.names.index(one), one, column), root / TABLE)
+    stats = {one: {"min": values[:21].min(0).tolist(), "max": values[:21].max(0).tolist()}}
+    write_json(root / "meta/stats.json", stats)
+    shutil.rmtree(root / "meta/episodes")
+    kill(root / TABLE, V3.lengths)
+    assert len(recovered(root)) == 3
 
 
 def test_rows_that_were_lost_at_the_end_cost_the_last_episode_alone(root):
