@@ -23,6 +23,8 @@ UNIT_RATIO = (0.4, 2.5)
 FOLLOWS, COPIED = 0.9, 0.9999
 """Correlation above which a state column follows its action, and above which it is a copy of the command."""
 MIN_ROWS = 20
+VERY_VALUES = 0.2
+"""Distance of targets from what is reached, in standard deviations of the state, up to which both are the same."""
 CLEARLY, CLOSELY, FEWEST, SURE = 0.15, 0.97, 2, 0.8
 """Where nothing was decided: by how much one meaning must fit an episode better than the other, or how well (a smooth
 motion fits the other one by 0.9 too), the episodes of either that make a data set mixed, and the share that must tell:
@@ -82,9 +84,19 @@ def fit_action(episode: EpisodeInput) -> ActionFit:
         meaning = "absolute"
     elif delta > DELTA and delta > absolute + MARGIN:
         meaning = "delta"
+    elif absolute > CLOSELY and _reaches(action, state, lags[int(direct.argmax())]):
+        meaning = "absolute"
     lag, interior = peak(lags, derived if meaning == "delta" else direct)
     ratio = middle(action.std(axis=0) / state.std(axis=0)) if meaning == "absolute" else float("nan")
     return ActionFit(meaning, absolute, delta, ratio, lag if meaning else float("nan"), columns, interior)
+
+
+def _reaches(action: Floats, state: Floats, lag: int) -> bool:
+    """Whether the state has the very values of the action so many rows later, as only a target's are: a smooth motion
+    correlates with its own change, but is not as large and not around the same value."""
+    commanded, reached = shifted(action, state, lag)
+    off = np.sqrt(np.square(commanded - reached).mean(axis=0)) / state.std(axis=0)
+    return float(np.median(off)) < VERY_VALUES
 
 
 @once

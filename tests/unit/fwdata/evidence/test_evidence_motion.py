@@ -25,6 +25,7 @@ from evidence_episodes import (
 from fwdata.evidence.claims import RateClaim
 from fwdata.evidence.detectors import delay
 from fwdata.evidence.detectors.rotation import from_axis_angle, from_euler, to_axis_angle
+from fwdata.evidence.episode import EpisodeInput
 from fwdata.evidence.own_lags import two_parts
 from fwdata.evidence.records import DatasetVerdict, EpisodeMeasurement, MotionTrace
 from fwdata.evidence.registry import find_detector
@@ -136,6 +137,20 @@ def test_a_late_state_stream_is_found_and_measured(rows: int, action: str) -> No
     assert verdict.action == action
     assert verdict.value == pytest.approx(rows / HZ, abs=0.03)
     assert verdict.verdict == ("confirmed" if action == "note" else "contradicted")
+
+
+def test_a_late_state_of_smooth_motion_is_found() -> None:
+    """Swings correlate with their own change; the targets are told by what is reached."""
+
+    def swings(number: int, rows: int) -> EpisodeInput:
+        time = np.arange(HZ * 8)[:, None] / HZ
+        joints = np.sin(2 * np.pi * 0.2 * time * np.array([1, 1.1, 0.9, 1.2]) + number + np.arange(4)) + np.arange(4)
+        action = np.hstack([joints, joints + 0.1]).astype(np.float32)
+        base = two_arms(number, images=False, rows=len(time))
+        return changed(base, action=action, state=delayed(action, rows))
+
+    assert pooled("state_delay", [swings(number, 14) for number in range(4)])[""].action == "stop"
+    assert pooled("state_delay", [swings(number, 2) for number in range(4)])[""].verdict != "contradicted"
 
 
 def test_an_action_that_is_an_earlier_state_is_found() -> None:
