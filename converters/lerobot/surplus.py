@@ -87,7 +87,8 @@ def assign_surplus(
         if surplus > first
         else ""
     )
-    return replace(chosen, warning=f"{what}; {' and '.join(filter(None, (start, end)))}, and were dropped")
+    dropped = verb(surplus, "was", "were")
+    return replace(chosen, warning=f"{what}; {' and '.join(filter(None, (start, end)))}, and {dropped} dropped")
 
 
 _ASK = (

@@ -151,9 +151,10 @@ def _lookup(indices: Rows, table: Mapping[int, str], column: str) -> list[str]:
     for index in dict.fromkeys(indices.tolist()):
         if index not in table:
             row = int(np.flatnonzero(indices == index)[0])
+            lacks = "which the dataset's task table does not have" if table else "but the dataset's task table is empty"
             raise BadEpisode(
-                f"{column} is {index} at frame {row}, which the dataset's task table does not have; fetch meta/tasks "
-                "again, or give the instruction with --task"
+                f"{column} is {index} at frame {row}, {lacks}; fetch meta/tasks again, or give the instruction with "
+                "--task"
             )
         text = " ".join(table[index].split())
         texts[index] = NO_TEXT if not text or (text in _LABELS and column == "task_index") else text

@@ -62,8 +62,8 @@ def stated_otherwise(folders: Sequence[str], ref: EpisodeRef) -> list[str]:
         return []
     theirs, ours = (" and ".join(f"{pair[0]} {pair[side]}" for pair in apart) for side in (1, 2))
     return [
-        f"its attribute source_path says {theirs}, its folders or options say {ours} and count; move it where it "
-        "belongs, or leave it out (--exclude)"
+        f"its attribute source_path says {theirs}, its folders or options say {ours}, which is stored; move it where "
+        "it belongs, or leave it out (--exclude)"
     ]
 
 

@@ -103,17 +103,19 @@ def _name(path: Path | None) -> str:
 
 
 def _from_hdf5(stored: Sequence[str], warnings: list[str]) -> list[object]:
-    """Native files hold one JSON text of a list, converted ones an array of texts."""
+    """Native files hold one JSON text of a list, converted ones an array of texts; an object, too, as beside them."""
     values: list[object] = []
     for text in stored:
-        if text.lstrip().startswith("["):
+        if text.lstrip().startswith(("[", "{")) and not _PLACEHOLDER.match(text.lstrip()):
             try:
                 parsed = json.loads(text)
                 json.dumps(parsed, ensure_ascii=False).encode()
             except (ValueError, RecursionError):
                 warnings.append(f"instructions in the recording are not valid JSON: {text[:40]!r}; dropped")
                 continue
-            values.extend(parsed if isinstance(parsed, list) else [parsed])
+            texts = _texts_of(parsed)
+            seen = parsed if texts is None else texts.get("seen", [])
+            values.extend(seen if isinstance(seen, list) else [seen])
         else:
             values.append(text)
     return values

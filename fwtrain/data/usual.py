@@ -49,7 +49,10 @@ class UsualValues:
         scale, offset = (np.asarray(v, np.float64) for v in (self.normaliser.scale, self.normaliser.offset))
         edge = EDGE[self.mode]
         low, high = (-edge - offset) / scale, (edge - offset) / scale
-        listed = [f"{self.names[i]} is {values[i]:.4g} (trained on {low[i]:.4g} .. {high[i]:.4g})" for i in far[:SHOWN]]
+        listed = [
+            f"{self.names[i]} is {values[i]:.4g} (usual in training: {low[i]:.4g} .. {high[i]:.4g})"
+            for i in far[:SHOWN]
+        ]
         more = f" and {len(far) - SHOWN} more" if len(far) > SHOWN else ""
         return (
             f"{what} far outside the training data in {len(far)} of {len(self.names)} dimensions: "

@@ -125,6 +125,8 @@ def test_a_task_that_the_table_lacks(root):
     assert any("tasks.jsonl line 2 is left out" in w for w in converter().discover(root).warnings)
     (root / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": " "}\n')
     assert "no row has an instruction text" in reason(root)
+    (root / "meta/tasks.jsonl").write_text("")
+    assert "task_index is 0 at frame 0, but the dataset's task table is empty" in reason(root)
 
 
 @pytest.mark.parametrize("name", [PARQUET, VIDEO])

@@ -257,8 +257,8 @@ def test_surplus_frames_of_videos_cut_without_encoding_are_at_the_start(tmp_path
     told = warnings(root)
     assert len(told) == len(surplus)
     for count, text in zip(surplus, told, strict=True):
-        several = "is" if count == 1 else f"{count} are"
-        assert f"the first {several} also the last of the episode before, and were dropped" in text
+        several, dropped = ("is", "was") if count == 1 else (f"{count} are", "were")
+        assert f"the first {several} also the last of the episode before, and {dropped} dropped" in text
 
 
 def test_videos_cut_at_an_earlier_keyframe_and_as_long_as_the_rows_warn(tmp_path):
@@ -309,7 +309,7 @@ def test_surplus_frames_at_the_end_that_begin_the_next_episode(tmp_path):
     write_clip(root / VIDEO, np.concatenate([frames(ONE, KEY, 0), frames(ONE, KEY, 1)[:1]]), "mjpeg", **how)
     write_clip(root / VIDEO.replace("000000.mp4", "000001.mp4"), frames(ONE, KEY, 1), "mjpeg", **how)
     (text,) = warnings(root)
-    assert "the last is also the first of the episode after, and were dropped" in text
+    assert "the last is also the first of the episode after, and was dropped" in text
     assert np.array_equal(read(root)[0], ffmpeg_rgb(root / VIDEO)[:12])
 
 

@@ -215,7 +215,9 @@ def test_a_files_own_path_that_contradicts_its_folders_is_named(tmp_path):
     with recording(folder) as file:
         file.attrs["source_path"] = path
     (told,) = [text for text in read_one(tmp_path).warnings if "source_path" in text]
-    assert "says setting randomized and" in told and "task click_bell" in told and f"task {TASK} and count" in told
+    assert (
+        "says setting randomized and" in told and "task click_bell" in told and f"task {TASK}, which is stored" in told
+    )
 
 
 # Images

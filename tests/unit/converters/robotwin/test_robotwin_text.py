@@ -59,6 +59,22 @@ def test_empty_text_inside_v1_files(tmp_path, stored):
     assert episode.instructions == ("beat block hammer",) and episode.metadata["instruction_fallback"] is True
 
 
+@pytest.mark.parametrize(
+    ("stored", "seen"),
+    [
+        ({"seen": ["Hit it.", "Beat it."], "unseen": ["Never."]}, ("Hit it.", "Beat it.")),
+        ({"instruction": "Hit it."}, ("Hit it.",)),
+        ({"other": "Hit it."}, ("beat block hammer",)),
+    ],
+)
+def test_an_object_inside_v1_files_tells_its_text(tmp_path, stored, seen):
+    folder = write_task(tmp_path, "v1-archive", TASK, [0])
+    with recording(folder) as file:
+        del file["instructions"]
+        file["instructions"] = json.dumps(stored)
+    assert read_one(tmp_path).instructions == seen
+
+
 def test_text_inside_the_recording_wins_over_a_shifted_file(tmp_path):
     folder = write_task(tmp_path, "v1", TASK, [0])
     (folder / "instruction" / "episode_0000000.json").write_text('{"seen": ["Other."], "unseen": ["New."]}')

@@ -51,7 +51,10 @@ def test_clock_skew_is_graver_than_frames_that_no_window_reaches():
         *((f"r{i}", "/a/gripper_left and 3 more topics: 9 messages out of order were sorted") for i in range(3)),
         ("r1", "clock skew: the stamps of /a/b lie 0.150 s further before their log times than the head camera's"),
         ("r2", "its language says 'Push it', which is not used: all demonstrations of a file have one instruction"),
-        ("r3", "its attribute source_path says setting clean, its folders or options say setting randomized and count"),
+        (
+            "r3",
+            "its attribute source_path says setting clean, its folders or options say setting randomized, ..",
+        ),
         ("r4", "5 rows are fewer than a window of 33; windows are padded"),
     ]
     assert [(kind.gravity, kind.count) for kind in group_warnings(said)] == [(0, 1)] * 3 + [(1, 4), (1, 3), (2, 1)]
