@@ -17,18 +17,19 @@ from fwdata.errors import StoreDamaged
 from fwdata.io import remove
 from fwdata.pipeline.discover import find_recordings
 from fwdata.pipeline.lost_plan import part_folders, parts_by_records
+from fwdata.pipeline.misfits import found_record, part_misfits, recorded_part
 from fwdata.pipeline.part import convert_part
 from fwdata.pipeline.plan import PlannedPart, once, parts_again, plan_record
 from fwdata.pipeline.request import ConvertRequest
-from fwdata.pipeline.roots import CombinedDiscovery, RootedRecording
+from fwdata.pipeline.roots import CombinedDiscovery
 from fwdata.pipeline.run import part_losses
 from fwdata.pipeline.same_content import shared_files
 from fwdata.pipeline.workers import Task, WorkerPool
 from fwdata.store.caches.identity import differences
 from fwdata.store.files import LocalFiles, ensure_groups, file_sha256, write_lock
-from fwdata.store.metadata import read_part, read_record, write_record
-from fwdata.store.records import CameraRecord, FileRecord, MadeFromRecord, PartRecord, PlanRecord, Record
-from fwdata.store.sources import SOURCES, read_sources, source_files, write_sources
+from fwdata.store.metadata import read_part, write_record
+from fwdata.store.records import CameraRecord, MadeFromRecord, PartRecord, PlanRecord
+from fwdata.store.sources import SOURCES, read_sources, write_sources
 from fwdata.wording import counted
 
 STAGING = ".repair.tmp"
@@ -134,7 +135,7 @@ def survey(request: ConvertRequest, names: Collection[str], *, plan_lost: bool) 
         compared |= {part.name for part in recorded or ()}
     for part in parts:
         if part.name in compared:
-            differ = list(_part_misfits(request.out, part, _planned_bytes(request.out, part, plan_lost), shared))
+            differ = list(part_misfits(request.out, part, _planned_bytes(request.out, part, plan_lost), shared))
             misfits += (item.text for item in differ if item.file not in shared)
             if differ and all(item.file in shared for item in differ):
                 grown[part.name] = tuple(dict.fromkeys(item.file for item in differ))
@@ -178,7 +179,7 @@ def _plan_misfits(store: Path, parts: tuple[PlannedPart, ...], damaged: Collecti
     if have != {part.name for part in parts}:
         yield f"the recordings given make {counted(len(parts), 'part')}, {store} has {len(have)}"
     for part in parts:
-        if (recorded := _found(store, f"parts/{part.name}", PartRecord)) and recorded.plan != part.digest:
+        if (recorded := found_record(store, f"parts/{part.name}", PartRecord)) and recorded.plan != part.digest:
             yield f"the recordings given for {part.name} have other names or sizes than those that were converted"
 
 
@@ -186,76 +187,9 @@ def _planned_bytes(store: Path, part: PlannedPart, plan_lost: bool) -> dict[str,
     """Size of each planned recording of a part, by id."""
     if plan_lost:
         return {recording.id: recording.ref.num_bytes for recording in part.recordings}
-    plan = _found(store, "plan", PlanRecord)
+    plan = found_record(store, "plan", PlanRecord)
     entries = plan.parts if plan else ()
     return {name: size for entry in entries if entry.name == part.name for name, size in entry.sizes().items()}
-
-
-@dataclass(frozen=True)
-class _Misfit:
-    """Something about a recording that is not as it was converted."""
-
-    text: str
-    """One sentence."""
-    file: str = ""
-    """The file that has other bytes; "" where that is not what is wrong."""
-
-
-def _part_misfits(
-    store: Path, part: PlannedPart, planned: Mapping[str, int], shared: frozenset[str]
-) -> Iterator[_Misfit]:
-    """What is absent of a part, or another than the one that was converted."""
-    recorded = recorded_part(store, part)
-    by_id = {recording.id: recording for recording in part.recordings}
-    by_source = {recording.source for recording in part.recordings}
-    for record in () if recorded is None else recorded.episodes:
-        recording = by_id.get(record.id)
-        if recording is None:
-            yield _Misfit(f"{part.name}: recording {record.source} is missing from the recordings given")
-        else:
-            yield from file_misfits(part, recording, record.files)
-    if recorded is None:
-        lost = (source for source in part.missing if source not in by_source)
-        yield from (_Misfit(f"{part.name}: recording {source} is missing from the recordings given") for source in lost)
-        for name, recording in by_id.items():
-            if recording.ref.num_bytes != planned[name]:
-                files = recording.stored().files
-                yield _Misfit(
-                    f"{part.name}: {recording.source} differs: it has {recording.ref.num_bytes} bytes, "
-                    f"recorded are {planned[name]}",
-                    files[0] if shared.issuperset(files) else "",
-                )
-
-
-def file_misfits(part: PlannedPart, recording: RootedRecording, files: Sequence[FileRecord]) -> Iterator[_Misfit]:
-    """What is wrong with the files of a recording, by what was recorded of them. Cost: they are read once."""
-    try:
-        given = {f.path: f.sha256 for f in source_files(recording.root.path, recording.ref, recording.root.prefix)}
-    except OSError as error:
-        yield _Misfit(f"{part.name}: {recording.source} cannot be read: {error.strerror}")
-        return
-    recorded = {f.path: f.sha256 for f in files}
-    for path in {**recorded, **given}:
-        if path not in given:
-            yield _Misfit(f"{part.name}: {path} is missing from the recordings given")
-        elif path not in recorded:
-            yield _Misfit(f"{part.name}: {path} was not there when the store was converted")
-        elif recorded[path] != given[path]:
-            have, want = given[path][:12], recorded[path][:12]
-            yield _Misfit(f"{part.name}: {path} differs: it has sha256 {have}.., recorded is {want}..", path)
-
-
-def recorded_part(store: Path, part: PlannedPart) -> PartRecord | None:
-    """A part's own metadata; None where they are lost, damaged, or those of another part."""
-    found = _found(store, f"parts/{part.name}", PartRecord)
-    return found if found is not None and found.plan == part.digest else None
-
-
-def _found[R: Record](store: Path, key: str, model: type[R]) -> R | None:
-    try:
-        return read_record(LocalFiles(store), key, model)
-    except StoreDamaged:
-        return None
 
 
 def rebuild(found: Survey, aside: Aside, *, plan_lost: bool) -> None:
@@ -373,7 +307,7 @@ def _compare(found: Survey, staging: Path, part: PlannedPart) -> None:
     assert read is not None
     made, digest = read
     folders = [folder for pattern in WITNESSES for folder in store.glob(pattern.format(part=part.name))]
-    witnesses = [_found(store, folder.relative_to(store).as_posix(), MadeFromRecord) for folder in folders]
+    witnesses = [found_record(store, folder.relative_to(store).as_posix(), MadeFromRecord) for folder in folders]
     sources = [witness.source for witness in witnesses if witness]
     if digest in sources:
         return

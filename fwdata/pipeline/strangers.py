@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from fwdata.pipeline.misfits import file_misfits, recorded_part
 from fwdata.pipeline.plan import PlannedPart
-from fwdata.pipeline.rebuild import Survey, content_misfits, file_misfits, recorded_part
+from fwdata.pipeline.rebuild import Survey, content_misfits
 from fwdata.pipeline.roots import RootedRecording
 from fwdata.pipeline.same_content import shared_files
 from fwdata.store.records import FileRecord

@@ -378,7 +378,8 @@ class PartWriter:
             write_documents(self.folder / "details", [details.model_dump() for details in self._details], self.named)
             for sub in ("lowdim", "details", *(f"cameras/{name}" for name in cameras)):
                 ensure_groups(self.folder, self.folder / sub)
-        made = PartSources(part=self.name, version=self.version, mtime_ns=self._times, place=self.place)
+        files = {f.path: f.sha256 for episode in self._episodes for f in episode.files}
+        made = PartSources(part=self.name, version=self.version, mtime_ns=self._times, digests=files, place=self.place)
         write_sources(self.store, made.model_copy(update={"entries": self._entries}) if self._entries else made)
         write_record(
             self.folder,

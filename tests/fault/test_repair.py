@@ -236,9 +236,18 @@ def test_other_recordings_change_no_byte(
 def test_other_recordings_are_not_taken_for_a_part_of_which_nothing_is_left(
     store: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """Names and sizes are all that is known of it: what other parts recorded of theirs decides."""
+    """Names and sizes are all that is known of it (its record in `sources` is lost, too, as in stores of earlier
+    releases that tells no sha256): what other parts recorded of theirs decides."""
     whole = tree(store)
-    lose(store, "parts/p00002", "latents", "parts/p00000/frames", "parts/p00001/frames", "evidence/p00002")
+    lose(
+        store,
+        "sources/p00002",
+        "parts/p00002",
+        "latents",
+        "parts/p00000/frames",
+        "parts/p00001/frames",
+        "evidence/p00002",
+    )
     before, other = tree(store), tmp_path / "other"
     shutil.copytree(folder / "raw", other)
     takes = sorted(other.rglob("*.npz"))
@@ -258,6 +267,23 @@ def test_other_recordings_are_not_taken_for_a_part_of_which_nothing_is_left(
     said = run_command(main, ["fwdata", "repair", store, "--workers", "0", "--from", folder / "raw"])
     kept = [key for key in whole if key.startswith("parts/p00002/") and not key.startswith("parts/p00002/frames")]
     assert [tree(store).get(key) for key in kept] == [whole[key] for key in kept], said.output
+
+
+@pytest.mark.parametrize("loss", ["a part", "metadata"])
+def test_one_recording_that_changed_is_found_though_its_part_is_lost(
+    store: Path, folder: Path, tmp_path: Path, loss: str
+) -> None:
+    """Its name and size are as they were, no cache knows the part, and all other recordings are as they were."""
+    lose(store, *LOSSES[loss], "latents", *(f"parts/p0000{part}/frames" for part in (0, 1)))
+    shutil.copytree(folder / "raw", tmp_path / "other")
+    other_take(tmp_path / "other")
+    before = tree(store)
+    argv = ["fwdata", "repair", store, "--workers", "0", "--from", tmp_path / "other"]
+    for more in (["--dry-run"], []):
+        said = run_command(main, [*argv, *more])
+        assert said.code == EXIT_DAMAGED and "push/take0.npz differs: it has sha256" in said.output
+        assert tree(store) == before and not list(store.glob(".*"))
+    assert run_command(main, [*argv[:-1], folder / "raw", "--dry-run"]).code == 0
 
 
 @pytest.mark.slow

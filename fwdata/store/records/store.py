@@ -200,6 +200,9 @@ class PartSources(Record):
     """Version of the converter that read the part's recordings."""
     mtime_ns: Mapping[str, int] = Field(default_factory=dict)
     """Time of last change of every source file in nanoseconds, by the path that the part's metadata record."""
+    digests: Mapping[str, Digest] = Field(default_factory=dict)
+    """sha256 of every source file, as the part's metadata record it: known where these are lost. Absent in stores of
+    earlier releases."""
     bytes: Mapping[str, Count] = Field(default_factory=dict)
     """Size of source files that changed since, though not in what they hold of the part's recordings; the metadata of
     the part keep the size of then. Absent where there are none."""
