@@ -37,7 +37,10 @@ def parse_options(pairs: list[str]) -> dict[str, object]:
         try:
             options[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UsageError(f"--set {key}: {value!r} is not a valid value") from None
+            raise UsageError(
+                f"--set {key}: {value!r} is not a valid value; put quotes around a text with a colon or braces, within "
+                f"those of the shell: --set '{key}=\"..\"'"
+            ) from None
     return options
 
 

@@ -94,10 +94,12 @@ def window_findings(facts: Sequence[WindowFacts], window: Window, patient: Patie
     severity: Severity = "warn" if share > UNREACHED_SHARE or empty else "note"
     names = [f.id for f in missed]
     none = f"; {counted(empty, 'episode')} {verb(empty, 'has', 'have')} no window at all" if empty else ""
+    marked = sum(f.invalid for f in missed)
+    held = "the frame" if marked == 1 else f"one of the {marked} frames"
     sentence = (
         f"{frames} of {total} frames ({share:.1%}) {verb(frames, 'is', 'are')} in no training window of "
         f"{window.num_frames} frames, because a "
-        f"window must not hold one of the {sum(f.invalid for f in missed)} frames marked not valid{none}"
+        f"window must not hold {held} marked not valid{none}"
     )
     without = patient.without([f.id for f in missed if not f.windows], len(facts))
     command = _shorter(missed, window, patient) or without

@@ -11,7 +11,8 @@ from commands import Command
 from lerobot_files import Recipe, write_dataset
 from pydantic import BaseModel
 
-from fwdata.cli.converter_options import with_flags
+from fwdata.cli.converter_options import parse_options, with_flags
+from fwdata.errors import UsageError
 from fwdata.pipeline import registry
 
 
@@ -63,3 +64,9 @@ def test_options_in_errors_are_shown_as_flags(tmp_path: Path, run: Command, dry:
     own = write_dataset(tmp_path / "own", Recipe(fps=40))
     ran = run("convert", "lerobot", own, "--out", tmp_path / "o.zarr", "--manifest", "lerobot-r1lite", *dry)
     ran.refused(2, "meta/info.json says 40 fps", "where the label is wrong, add it to --fps-labels")
+
+
+def test_a_text_that_is_no_yaml_is_answered_with_its_quotes() -> None:
+    with pytest.raises(UsageError, match="put quotes around a text with a colon or braces"):
+        parse_options(["prompt=Task: {task}."])
+    assert parse_options(['prompt="Task: {task}."']) == {"prompt": "Task: {task}."}

@@ -218,6 +218,10 @@ def test_frames_that_no_window_reaches() -> None:
     assert (few.severity, few.episodes, few.row, few.count) == ("note", ("episode_3",), 40, 1)
     assert "61 of 960 frames" in few.sentence and "4 frames marked not valid" in few.sentence
     assert few.command == "fwdata view set.zarr --set window.num_frames=17 --set window.action_horizon=16"
+    one = found(clean_set(), lambda number: np.arange(120) != 60)["unreachable_windows"]
+    assert "must not hold one of the 8 frames marked not valid" in one.sentence
+    alone = found(clean_set(), lambda number: np.arange(120) != (20 if number == 3 else -1))["unreachable_windows"]
+    assert "must not hold the frame marked not valid" in alone.sentence
     none = found(clean_set(), lambda number: np.zeros(120, np.bool_))["unreachable_windows"]
     assert none.severity == "warn" and "8 episodes have no window at all" in none.sentence
     one = found(clean_set(), lambda number: np.full(120, number != 3))["unreachable_windows"]
