@@ -190,7 +190,7 @@ def test_content_of_git_annex_that_was_not_fetched(tmp_path, name, up):
 @pytest.mark.slow
 @pytest.mark.parametrize("entrance", ["snapshot", "repository", "link"])
 def test_the_hubs_cache_of_links(tmp_path, entrance):
-    """Every file is a link to a numbered one; the folder itself may be reached through a link."""
+    """Every file is a link to a numbered one, videos one to a folder of the cache, and the way there may be one."""
     source = write_dataset(tmp_path / "source", SHARED)
     cache = tmp_path / "hub/datasets--someone--set"
     snapshot = cache / "snapshots/0123abcd"
@@ -200,6 +200,8 @@ def test_the_hubs_cache_of_links(tmp_path, entrance):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, blob)
         target.symlink_to(blob)
+    (snapshot / "videos").rename(cache / "videos")
+    (snapshot / "videos").symlink_to("../../videos")
     (tmp_path / "link").symlink_to(snapshot)
     check({"snapshot": snapshot, "repository": cache, "link": tmp_path / "link"}[entrance], SHARED)
 
