@@ -93,7 +93,7 @@ def recover(folder: Path, info: Info, tree: Tree, listed: Sequence[EpisodeMeta])
                 continue
             found.setdefault(index, EpisodeMeta(index, len(frames), (), "", name, {}))
     entries = sorted([*listed, *found.values()], key=lambda entry: entry.index)
-    placed = with_loose(info, tree, _placed(folder, info, tree, entries, set(found)))
+    placed = with_loose(folder, info, tree, _placed(folder, info, tree, entries, set(found)))
     count, loose = len(found), sum(any(place.images for place in entry.videos.values()) for entry in placed)
     warnings = (
         [
@@ -184,21 +184,35 @@ def _placed(
     return [replace(e, videos=videos[e.index], lacking=lacking.get(e.index, {})) for e in entries]
 
 
-def with_loose(info: Info, tree: Tree, entries: Sequence[EpisodeMeta]) -> list[EpisodeMeta]:
-    """The episodes with images that were not encoded yet, a file each, where a video has none of them."""
+def with_loose(folder: Path, info: Info, tree: Tree, entries: Sequence[EpisodeMeta]) -> list[EpisodeMeta]:
+    """The episodes with images that were not encoded yet, a file each, or that were not moved to the others' video yet,
+    where that has none of them."""
     found = []
     for entry in entries:
         without = [key for key in info.videos() if key not in entry.videos or not tree.holds(entry.videos[key].file)]
-        loose = {key: place for key in without if (place := loose_place(tree, key, entry)) is not None}
+        left = {key: loose_place(tree, key, entry) or _own_video(folder, tree, key, entry) for key in without}
+        loose = {key: place for key, place in left.items() if place is not None}
         lacking = {key: reason for key, reason in entry.lacking.items() if key not in loose}
         found.append(replace(entry, videos={**entry.videos, **loose}, lacking=lacking) if loose else entry)
     return found
 
 
+def _own_video(folder: Path, tree: Tree, key: str, entry: EpisodeMeta) -> VideoPlace | None:
+    """The video of an episode that lerobot has encoded to a folder of its own, `tmp.../CAMERA_002.mp4`, to append it to
+    the shared one, where it has a frame for every row; else None."""
+    named = [path for path in tree.by_stem.get(f"{key}_{entry.index:03d}", ()) if path.startswith("tmp")]
+    whole = [name for name, frames in _frames(folder, named).items() if frames == entry.length]
+    return VideoPlace(whole[0]) if len(whole) == 1 else None
+
+
 def _lengths(folder: Path, key: str, tree: Tree) -> dict[str, int | str]:
     """Frames of a camera's videos, or why one cannot be read, by file in order."""
+    return _frames(folder, sorted(p for p in tree.paths if p.endswith(VIDEO_SUFFIXES) and key in p.split("/")))
+
+
+def _frames(folder: Path, names: Sequence[str]) -> dict[str, int | str]:
     found: dict[str, int | str] = {}
-    for name in sorted(p for p in tree.paths if p.endswith(VIDEO_SUFFIXES) and key in p.split("/")):
+    for name in names:
         try:
             found[name] = len(timeline(inside(folder, name), name).times)
         except (BadEpisode, UsageError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from pathlib import Path
 
@@ -12,39 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_files import Recipe, frames, write_dataset, write_json, write_video
-from lerobot_files import encoded as encoded_image
+from lerobot_killed import EPISODES, HEAD, TABLE, V3, VIDEO, kill, order_columns, recovered
 from lerobot_reading import converter, joined, pixels, refusal
 
 from converters.lerobot.footer import ThriftReader, encoded, footer_of, pages_of
-from fwdata.api import BadEpisode, Episode
-
-V3 = Recipe(version="v3.0", lengths=(12, 9, 10), tasks=(0, 1, 0))
-TABLE = "data/chunk-000/file-000.parquet"
-EPISODES = "meta/episodes/chunk-000/file-000.parquet"
-HEAD = "observation.images.head_rgb"
-VIDEO = f"videos/{HEAD}/chunk-000/file-000.mp4"
-
-
-def kill(path: Path, lengths: tuple[int, ...], share: float = 1.0) -> None:
-    """Write a table again as a writer does that is killed: a row group for each episode, and no footer."""
-    table = pq.read_table(path)
-    buffer = io.BytesIO()
-    writer = pq.ParquetWriter(buffer, table.schema, compression="snappy", use_dictionary=True)
-    start = 0
-    for length in lengths:
-        writer.write_table(table.slice(start, length))
-        start += length
-    data = buffer.getvalue()
-    path.write_bytes(data[: int(len(data) * share)])
-    del writer
-
-
-def order_columns(root: Path) -> None:
-    """Tables whose columns have the order of info.json, as LeRobot writes them."""
-    info = json.loads((root / "meta/info.json").read_text())
-    keys = [key for key, feature in info["features"].items() if feature["dtype"] != "video"]
-    for path in root.glob("data/*/*.parquet"):
-        pq.write_table(pq.read_table(path).select(keys), path)
+from fwdata.api import BadEpisode
 
 
 @pytest.fixture
@@ -53,11 +24,6 @@ def root(tmp_path: Path) -> Path:
     found = write_dataset(tmp_path / "set", V3)
     order_columns(found)
     return found
-
-
-def recovered(root: Path, **options: object) -> list[Episode]:
-    made = converter(recover=True, **options)
-    return [made.read(root, ref) for ref in made.discover(root).episodes]
 
 
 def check(root: Path, count: int, recipe: Recipe = V3) -> None:
@@ -288,78 +254,6 @@ def test_the_compact_protocol_round_trips():
     assert encoded(ThriftReader(footer, 0).struct()) == footer
     with pytest.raises(ValueError, match="end inside"):
         ThriftReader(footer[:20], 0).struct()
-
-
-def loosen(root: Path, recipe: Recipe, episode: int, sign: str, count: int | None = None) -> None:
-    """Images of the head camera as lerobot's writer leaves them where it is killed before it encodes them."""
-    folder = root / f"images/{HEAD}/episode{sign}{episode:06d}"
-    folder.mkdir(parents=True)
-    for index, image in enumerate(frames(recipe, HEAD, episode)[:count]):
-        (folder / f"frame{sign}{index:06d}.png").write_bytes(encoded_image(image, "png"))
-
-
-@pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("sign", ["-", "_"])
-def test_images_of_a_video_that_was_never_encoded_are_read(tmp_path, whole, sign):
-    """lerobot writes the rows, then encodes the images, and removes them."""
-    recipe = Recipe(lengths=(5, 7, 6), tasks=(0, 1, 0))
-    root = write_dataset(tmp_path, recipe)
-    video = f"videos/chunk-000/{HEAD}/episode_000001.mp4"
-    (root / video).unlink()
-    loosen(root, recipe, 1, sign, None if whole else 4)
-    (skip,) = converter().discover(root).skipped
-    assert ("its 7 images are in images/" in skip.reason) == ("add --recover, which reads" in skip.reason) == whole
-    assert whole or skip.reason.startswith(f"{video} is missing")
-    assert [len(episode.state) for episode in recovered(root)] == ([5, 7, 6] if whole else [5, 6])
-    for number, episode in enumerate(recovered(root) if whole else ()):
-        assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(recipe, HEAD, number))
-
-
-@pytest.mark.parametrize("batch", [False, True])
-def test_images_that_are_not_in_a_shared_video_yet_are_read(root, batch):
-    """Killed before the last episode's images were encoded, or those of a batch of all (batch_encoding_size)."""
-    shutil.rmtree(root / "meta/episodes")
-    kill(root / TABLE, V3.lengths)
-    first = 0 if batch else 2
-    for key in V3.cameras:
-        shown = [frames(V3, key, episode) for episode in range(first)]
-        path = root / VIDEO.replace(HEAD, key)
-        path.unlink()
-        if shown:
-            write_video(path, np.concatenate(shown), V3.fps)
-    for episode in range(first, 3):
-        loosen(root, V3, episode, "-")
-    for key in V3.cameras[1:]:
-        shutil.copytree(root / f"images/{HEAD}", root / f"images/{key}")
-    told = converter(recover=True).discover(root)
-    assert any(f"images of {3 - first} episode" in text for text in told.warnings)
-    assert any("--video pixels stores them beside" in text for text in told.warnings) != batch
-    found = recovered(root)
-    assert len(found) == 3 and all(len(ref.files) > len(V3.cameras) + 1 for ref in told.episodes[first:])
-    for number, episode in enumerate(found):
-        assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(V3, HEAD, number))
-    (root / f"images/{HEAD}/episode-000002/frame-000003.png").write_bytes(b"png")
-    made = converter(recover=True)
-    last = made.read(root, made.discover(root).episodes[2])
-    with pytest.raises(BadEpisode, match=r"frame-000003\.png is not a readable image"):
-        pixels(last.cameras["head_rgb"])
-
-
-def test_a_listed_episode_without_a_video_is_told_of_its_images(root):
-    """Of a batch that waits to be encoded, the metadata may list episodes already, with no place in a video."""
-    rows = pq.read_table(root / EPISODES).to_pylist()
-    rows[2] |= {key: None for key in rows[2] if key.startswith("videos/")}
-    pq.write_table(pa.Table.from_pylist(rows), root / EPISODES)
-    for key in V3.cameras:
-        shown = np.concatenate([frames(V3, key, episode) for episode in (0, 1)])
-        write_video(root / VIDEO.replace(HEAD, key), shown, V3.fps)
-        shutil.copytree(root / f"images/{HEAD}", root / f"images/{key}") if key != HEAD else loosen(root, V3, 2, "-")
-    (skip,) = converter().discover(root).skipped
-    assert "its 10 images are in images/" in skip.reason and "add --recover, which reads them" in skip.reason
-    found = recovered(root)
-    assert len(found) == 3
-    for number, episode in enumerate(found):
-        assert np.array_equal(pixels(episode.cameras["head_rgb"]), frames(V3, HEAD, number))
 
 
 def test_the_statistics_may_be_older_than_the_last_episode(root):
