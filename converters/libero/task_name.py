@@ -73,7 +73,7 @@ def parse_task(task: str) -> TaskName:
     found = _parsed(task)
     tokens = task.split("_")
     for start in range(1, len(tokens)):
-        if found.published or not _is_count(tokens[:start]):
+        if found.published or found.scene or not _is_count(tokens[:start]):
             continue
         inner = _parsed("_".join(tokens[start:]))
         if inner.published:

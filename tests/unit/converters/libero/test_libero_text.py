@@ -137,6 +137,14 @@ def test_numbers_never_start_the_instruction(tmp_path, before, info, suffix):
         assert read_one(tmp_path, instruction=preference).instructions == (text,)
 
 
+@pytest.mark.parametrize("scene", ["STUDY_SCENE7", "OFFICE_SCENE2"])
+def test_a_scene_of_ones_own_before_a_published_text_stays_a_scene(tmp_path, scene):
+    write_file(tmp_path / "mine" / f"{scene}_turn_on_the_stove_demo.hdf5", [0])
+    assert not any("starts or ends in" in each for each in converter().discover(tmp_path).warnings)
+    episode = read_one(tmp_path)
+    assert (episode.metadata["scene"], episode.instructions) == (scene, ("turn on the stove",))
+
+
 def test_a_text_in_a_file_of_another_name_does_not_start_with_its_number(tmp_path):
     info = json.dumps({"language_instruction": f"4 {BOWL.replace('_', ' ')}"})
     write_file(tmp_path / "mine" / "recording.hdf5", [0], attributes={"problem_info": info})
