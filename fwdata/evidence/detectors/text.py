@@ -75,7 +75,8 @@ class InstructionNearMisses(Detector):
 def same_words(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """Pairs of a text that is there several times and one of the same words, written in another way.
 
-    Where no text is repeated, each is worded freely. Signs beside a digit are kept: `1.5` is not `15`.
+    Where no text is repeated, each is worded freely. Signs beside a digit are kept, `1.5` is not `15`, and those that
+    may be what is meant: `the + button`.
     """
     by_words: dict[str, str] = {}
     found = []
@@ -87,8 +88,9 @@ def same_words(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     return found
 
 
-_SIGNS = re.compile(r"[^\w\s]+(?=\s|$)|(?<!\d)[^\w\s]+(?!\d)|_")
-"""What is not read: punctuation behind a word, and within one that is no number."""
+_PUNCTUATION = r"[.,;:!?\"()\[\]`\u2018-\u201d\u2026\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f]"
+_SIGNS = re.compile(rf"{_PUNCTUATION}+(?=\s|$)|(?<!\d){_PUNCTUATION}+(?!\d)|(?<=[^\W\d])[-/](?=[^\W\d])|_")
+"""What is not read: punctuation behind a word, and within one that is no number; a dash between two words."""
 
 REPEATED = 3
 """Episodes that share a text, from which on another way of writing it is a slip."""
@@ -264,6 +266,9 @@ def _named_as_others(group: str, groups: _Groups) -> dict[str, str]:
         named = sum(others <= words for _, words in groups[name]) if others else 0
         foreign = {episode: words for episode, words in groups[group] if not mine & words}
         if not mine or 2 * named < len(groups[name]) or 2 * len(foreign) > len(groups[group]):
+            continue
+        mentioned = sum(others <= words for episode, words in groups[group] if episode not in foreign)
+        if mentioned > RARE * len(groups[group]):  # place_red_cup: "next to the blue bowl" says nothing of another task
             continue
         there = [words for _, words in groups[name]] if len(others) < TELLING else list(foreign.values())
         found |= {episode: name for episode, words in foreign.items() if others <= words and words in there}

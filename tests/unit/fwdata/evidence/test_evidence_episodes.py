@@ -137,6 +137,15 @@ def test_an_instruction_that_is_written_in_another_way_is_found() -> None:
     assert pooled("instruction_typos", free)[""].verdict == "confirmed"  # worded freely
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("press the + button", "press the - button"), ("move to +x", "move to -x"), ("दूध का कप", "दूध कि कप")],
+)
+def test_signs_and_vowels_that_are_meant_are_no_punctuation(one: str, other: str) -> None:
+    episodes = [changed(e, instruction=(one, other)[i % 2], thumbnails={}) for i, e in enumerate(clean_set() * 2)]
+    assert pooled("instruction_typos", episodes)[""].verdict == "confirmed"
+
+
 def test_a_small_word_that_is_missing_or_twice_is_found_where_it_is_rare() -> None:
     text, free = "pick up the block and put it into the box", "pick up block and put it into the box"
     episodes = [changed(e, instruction=text, thumbnails={}) for e in clean_set()]
@@ -210,6 +219,19 @@ def test_texts_of_another_task_are_found_by_the_names_of_groups() -> None:
     assert by_task(episodes(4))[""].episodes == tuple(e.id for e in episodes(4) if int(e.id[-1]) < 4)[:8]
     rooms = [changed(e, group="red room" if i < 9 else "blue room") for i, e in enumerate(episodes(0)[:9] * 2)]
     assert by_task(rooms)[""].verdict == "confirmed"  # names that say nothing of what is done
+
+
+def test_an_object_of_another_task_that_own_texts_mention_is_no_other_task() -> None:
+    texts = {
+        "place_red_cup": ["place the red cup next to the blue bowl"] * 6 + ["put the crimson mug by the blue bowl"] * 3,
+        "place_blue_bowl": ["place the blue bowl on the table"] * 9,
+    }
+    episodes = [
+        changed(clean_set()[0], id=f"{task} {i}", group=task, instruction=text, thumbnails={})
+        for task, some in texts.items()
+        for i, text in enumerate(some)
+    ]
+    assert by_task(episodes)[""].verdict == "confirmed"
 
 
 def test_free_wording_with_a_common_word_of_another_task_is_no_other_task() -> None:
