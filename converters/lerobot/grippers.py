@@ -96,7 +96,7 @@ def _recorded_top(folder: Path, stamp: int, places: tuple[Columns, ...]) -> int:
             "option gripper_scale needs action columns called 'gripper', 'left_gripper', 'gripper.pos' or the like"
         )
     radians = 0.0
-    for values in _scan(folder, places):
+    for _, values in _scan(folder, places):
         largest = float(values.max())
         if largest > TURN or (largest > UNIT_SCALE_MAX and not _switches(values)):
             return 100
@@ -111,7 +111,7 @@ def _recorded_top(folder: Path, stamp: int, places: tuple[Columns, ...]) -> int:
 
 @lru_cache(maxsize=256)
 def _recorded_sign(folder: Path, stamp: int, place: Columns) -> Action:
-    for values in _scan(folder, (place,)):
+    for _, values in _scan(folder, (place,)):
         if (values < -0.5).any():
             return "signed"
         if (np.abs(values) < 0.25).any():
@@ -124,8 +124,8 @@ def _recorded_sign(folder: Path, stamp: int, place: Columns) -> Action:
 
 def _scan(
     folder: Path, places: Sequence[Columns], chosen: Sequence[int] | None = None
-) -> Iterator[NDArray[np.float64]]:
-    """These columns of the first episodes, or those chosen, that can be read, [T, n] each; UsageError when none can."""
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Index and these columns [T, n] of the first episodes, or those chosen, that can be read; UsageError when none."""
     dataset = load_dataset(folder)
     keys = list(dict.fromkeys(place.key for place in places))
     reasons, read = list[str](), 0
@@ -139,7 +139,7 @@ def _scan(
             reasons.append(str(error))
             continue
         read += 1
-        yield np.stack([rows[place.key][:, place.indices[0]] for place in places], axis=1)
+        yield entry.index, np.stack([rows[place.key][:, place.indices[0]] for place in places], axis=1)
     if not read:
         raise UsageError(reasons[0] if reasons else "the metadata list no episode")
 
@@ -158,20 +158,22 @@ def recorded_scale(dataset: Dataset, mapping: Fit, wanted: Iterable[int] | None 
 @lru_cache(maxsize=256)
 def _recorded_scale(folder: Path, stamp: int, places: tuple[Columns, ...], chosen: tuple[int, ...]) -> str | None:
     try:
-        episodes = list(_scan(folder, places, chosen))
+        episodes = dict(_scan(folder, places, chosen))
     except UsageError:
         return None  # the reading of each episode says why
-    largest = max(float(np.abs(values).max()) for values in episodes)
+    tops = {index: float(np.abs(values).max()) for index, values in episodes.items()}
+    largest = max(tops.values())
     scale = _scale_of(largest)
-    if scale is None or not any(np.ptp(values, axis=0).max() > 0.2 * largest for values in episodes):
+    if scale is None or not any(np.ptp(values, axis=0).max() > 0.2 * largest for values in episodes.values()):
         return None
-    switching = [_scale_of(float(np.abs(values).max())) for values in episodes if _switches(values)]
-    others = sorted({text for text in switching if text is not None} - {scale})
-    if others:
+    switching = {index: _scale_of(tops[index]) for index, values in episodes.items() if _switches(values)}
+    other = min((text for text in switching.values() if text is not None and text != scale), default=None)
+    if other is not None:
+        odd = [index for index, text in switching.items() if text == other]
+        named = ", ".join(map(str, odd[:5])) + ", .." * (len(odd) > 5)
         raise UsageError(
-            f"grippers of {switching.count(others[0])} of the first {counted(len(episodes), 'episode')} are "
-            "on the scale "
-            f"{others[0]}, of the others on {scale}; convert them apart (--exclude, --only), or bring them to one scale"
+            f"grippers of {len(odd)} of the first {counted(len(episodes), 'episode')} (index {named}) are on the scale "
+            f"{other}, of the others on {scale}; convert them apart (--exclude, --only), or bring them to one scale"
         )
     return scale
 

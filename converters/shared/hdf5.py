@@ -167,6 +167,10 @@ def find(file: h5py.File, key: str) -> Node:
     return opened.nodes[key]
 
 
+OWN_VALUES = "copy the values into it, as h5py does with file[name] = values, or leave it out (--exclude)"
+"""What to do about a recording that refers to other files."""
+
+
 def _find(file: h5py.File, key: str) -> Node:
     import h5py
 
@@ -183,7 +187,8 @@ def _find(file: h5py.File, key: str) -> Node:
             return None
         if isinstance(link, h5py.ExternalLink):
             raise BadEpisode(
-                f"{walked}/{name} is an external link to {link.filename}; recordings must be self-contained"
+                f"{walked}/{name} is an external link to {link.filename}, and only the recording's own file is read; "
+                f"{OWN_VALUES}"
             )
         if isinstance(link, h5py.SoftLink):
             hops += 1
@@ -227,7 +232,7 @@ def _check_storage(node: h5py.Dataset, key: str) -> None:
     if in_one_piece(node):
         return
     if node.external or (node.is_virtual and any(s.file_name != "." for s in node.virtual_sources())):
-        raise BadEpisode(f"{key} takes its data from other files; recordings must be self-contained")
+        raise BadEpisode(f"{key} takes its data from other files, and only the recording's own is read; {OWN_VALUES}")
     parts = [node.file.get(source.dset_name) for source in node.virtual_sources()] if node.is_virtual else [node]
     for part in parts:
         if part is None or (node.is_virtual and (part.is_virtual or part.external)):

@@ -338,7 +338,7 @@ def test_episodes_of_two_scales_in_one_dataset(tmp_path):
     values = {**arms(1.0), **{key: rows for key, rows in arms(100.0).items() if key[1] == 1}}
     root = gripper_set(tmp_path, values)
     with pytest.raises(
-        UsageError, match=r"grippers of 1 of the first 2 episodes are on the scale 0 .. 1, of the others"
+        UsageError, match=r"grippers of 1 of the first 2 episodes \(index 0\) are on the scale 0 .. 1, of the others"
     ):
         Converter(choose_manifest([root], {})).discover(root)
     quiet = arms(100.0)
