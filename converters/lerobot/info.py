@@ -6,9 +6,10 @@ import json
 import math
 import re
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -301,7 +302,7 @@ def _feature(key: str, value: object, own: bool = False) -> Feature:
     sound = isinstance(shape, list) and all(isinstance(n, int) and 0 <= n <= 10**6 for n in shape)
     if not sound or not isinstance(dtype, str):
         return Feature(key, "unknown", ())
-    names, depth = _flat_names(told.get("names")), not own and _is_depth(key, told)
+    names, depth = _names_of(told.get("names"), tuple(shape or ())), not own and _is_depth(key, told)
     return Feature(key, dtype, tuple(shape or ()), names, depth, pixels_as=next(_pixel_formats(told), ""))
 
 
@@ -328,6 +329,21 @@ def counted(value: object) -> object:
     if isinstance(value, float) and abs(value) < 2**40 and value.is_integer():
         return int(value)
     return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 13 else value
+
+
+def _names_of(found: object, shape: Sequence[int]) -> tuple[str, ...]:
+    """A name for every number; () where they name the lines of a shape such as [2, 7] alone, as of images.
+
+    Names of both are joined: [["left", "right"], ["x", "y", "z"]] of shape [2, 3] to left_x, left_y, ..
+    """
+    flat, size = _flat_names(found), math.prod(shape)
+    if sum(n != 1 for n in shape) < 2 or len(flat) == size:
+        return flat
+    told = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+    lines = [line for line in told if isinstance(line, list)]
+    if size <= MAX_NUMBERS and [len(line) for line in lines] == list(shape):
+        return tuple("_".join(map(str, each)) for each in product(*lines))
+    return () if len(flat) == len(shape) else flat
 
 
 def _flat_names(found: object) -> tuple[str, ...]:
@@ -359,7 +375,7 @@ DEEP = ("gray10", "gray12", "gray14", "gray16")
 """Pixel formats of videos of distances begin with one of these."""
 
 
-_COLOURS_BY_NAME = re.compile("depth[-_ ]?ai")
+_COLOURS_BY_NAME = re.compile("depth[-_ ]?ai(?![a-z])")
 """A make of cameras of colours, whose name alone says nothing of distances."""
 
 

@@ -285,10 +285,10 @@ def _episodes_v2(folder: Path, info: Info, tree: Tree, problems: list[Skipped]) 
             problems.append(Skipped(where, found))
             continue
         index, length, tasks = counted(found.get("episode_index")), counted(found.get("length")), found.get("tasks")
-        if _whole(index) and length is None:
-            length = _rows_of(folder, info.data_file(index), tree)
+        length = _rows_of(folder, info.data_file(index), tree) if _whole(index) and length is None else length
         if not _whole(index) or not _whole(length):
-            problems.append(Skipped(where, f"expected episode_index and length, found {index!r} and {length!r}"))
+            told = f"None; {length}" if found.get("length") is None and length else repr(length)
+            problems.append(Skipped(where, f"expected episode_index and length, found {index!r} and {told}"))
             continue
         yield EpisodeMeta(
             index,
@@ -301,19 +301,20 @@ def _episodes_v2(folder: Path, info: Info, tree: Tree, problems: list[Skipped]) 
         )
 
 
-def _rows_of(folder: Path, name: str, tree: Tree) -> int | None:
-    """Rows of a table of one episode whose metadata do not say them, wherever it lies; None where it cannot be read."""
+def _rows_of(folder: Path, name: str, tree: Tree) -> int | str:
+    """Rows of a table of one episode whose metadata do not say them, wherever it lies; why it cannot be read."""
     places = [name] if (folder / name).is_file() else [n for n in tree.tables if n.endswith("/" + Path(name).name)]
+    if len(places) != 1:
+        return f"{name} is missing, or there twice"
     try:
         with open_parquet(inside(folder, places[0]), places[0]) as file:
-            return file.metadata.num_rows if len(places) == 1 else None
-    except (BadEpisode, UsageError, IndexError):
-        return None
+            return int(file.metadata.num_rows)
+    except (BadEpisode, UsageError) as error:
+        return str(error)
 
 
 def _texts(found: object) -> tuple[str, ...]:
-    items = found if isinstance(found, list) else [found]
-    return tuple(item for item in items if isinstance(item, str))
+    return tuple(item for item in (found if isinstance(found, list) else [found]) if isinstance(item, str))
 
 
 def _tasks_v3(folder: Path) -> dict[int, str]:

@@ -158,6 +158,12 @@ def test_numbers_in_several_lines_are_taken_one_line_after_the_other(tmp_path):
         assert np.array_equal(episode.state, rows(recipe, STATE, number).astype(np.float32))
         assert np.array_equal(episode.action, rows(recipe, ACTION, number).astype(np.float32))
     assert read_info(root).features[STATE].names == ("a", "b", "c", "d", "e", "f")
+    for told, expected in (
+        (["arm", "joint"], ()),
+        ([["l", "r"], ["x", "y", "z"]], ("l_x", "l_y", "l_z", "r_x", "r_y", "r_z")),
+    ):
+        edit_info(root, features={STATE: features[STATE] | {"shape": [2, 3], "names": told}})
+        assert read_info(root).features[STATE].names == expected
 
 
 def test_cameras_whose_names_differ_in_a_sign_are_all_taken(tmp_path):
@@ -220,7 +226,9 @@ def test_names_by_index(tmp_path):
         assert found["observation.state"].names == ("b", "c", "a") and found["action"].names == ("x", "y", "gripper")
 
 
-@pytest.mark.parametrize("key", ["observation.images.DepthCam", "observation.images.frontdepth", "cam_z16", "cam.tof"])
+@pytest.mark.parametrize(
+    "key", ["observation.images.DepthCam", "observation.images.frontdepth", "cam_z16", "cam.tof", "depth_aisle"]
+)
 def test_depth_of_other_names_is_left_out_and_said(tmp_path, key):
     root = write_dataset(tmp_path, replace(OWN, cameras=(TOP, key)))
     assert set(read(root)[0].cameras) == {"top"}
@@ -261,6 +269,11 @@ def test_lengths_that_lines_do_not_give_are_those_of_the_tables(tmp_path):
     for number, episode in enumerate(read(root)):
         assert len(episode.state) == OWN.lengths[number]
         assert np.array_equal(pixels(episode.cameras["top"]), frames(OWN, TOP, number))
+    (root / V2_DATA.format(episode_chunk=0, episode_index=0)).unlink()
+    (root / V2_DATA.format(episode_chunk=0, episode_index=1)).write_bytes(b"PAR1")
+    told = [each.reason for each in Converter(choose_manifest([root], {})).discover(root).skipped]
+    assert any("found 0 and None; data/chunk-000/episode_000000.parquet is missing" in each for each in told)
+    assert any("episode_000001.parquet cannot be read as parquet" in each for each in told)
 
 
 def test_a_path_pattern_may_begin_with_a_field(tmp_path):
