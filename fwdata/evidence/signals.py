@@ -284,9 +284,11 @@ def peak(lags: Sequence[int], scores: Floats) -> tuple[float, bool]:
     return lags[best] + (0.5 * (low - high) / curve if curve < 0 else 0.0), True
 
 
-def peaks(lags: Sequence[int], scores: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """The same of every row of [N, lags]: float64 [N] and bool [N]."""
-    best, last = np.argmax(scores, axis=1), scores.shape[1] - 1
+def peaks(
+    lags: Sequence[int], scores: Floats, best: NDArray[np.int64] | None = None
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """The same of every row of [N, lags], or around its place in best [N]: float64 [N] and bool [N]."""
+    best, last = np.argmax(scores, axis=1) if best is None else best, scores.shape[1] - 1
     found = np.asarray(lags, np.float64)[best]
     interior = (best > 0) & (best < last)
     row, at = np.flatnonzero(interior), best[interior]

@@ -12,6 +12,7 @@ from fwdata.evidence.action_size import Size, size_beside_state, two_sizes
 from fwdata.evidence.claims import ActionMeaning
 from fwdata.evidence.detector import Detector
 from fwdata.evidence.episode import EpisodeInput, Together, once
+from fwdata.evidence.periods import nearest_tops
 from fwdata.evidence.records import MAX_LISTED, DatasetVerdict, EpisodeMeasurement, Outcome, Verdict
 from fwdata.evidence.signals import Floats, lagged, lagged_each, middle, peak, peaks, shifted, slope, smooth
 from fwdata.wording import counted
@@ -174,8 +175,8 @@ def column_lags(episode: EpisodeInput, copies: bool = False) -> Floats:
 @once
 def _followed(episode: EpisodeInput) -> tuple[Floats, Floats]:
     """(lags, scores) of every paired column that follows its action closely."""
-    scores = follow_scores(episode)
-    found, interior = peaks(searched(len(episode.state), episode.hz), scores.T)
+    scores, lags = follow_scores(episode), searched(len(episode.state), episode.hz)
+    found, interior = peaks(lags, scores.T, nearest_tops(lags, scores.T))
     best = scores.max(axis=0)
     used = interior & (best > FOLLOWS)
     return found[used], best[used]

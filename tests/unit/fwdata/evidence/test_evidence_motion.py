@@ -153,6 +153,25 @@ def test_a_late_state_of_smooth_motion_is_found() -> None:
     assert pooled("state_delay", [swings(number, 2) for number in range(4)])[""].verdict != "contradicted"
 
 
+def test_motion_that_comes_back_makes_no_late_state() -> None:
+    """Wiping fits its targets as well a period later."""
+
+    def wiping(number: int) -> EpisodeInput:
+        time, rng = np.arange(120)[:, None] / HZ, np.random.default_rng(number)
+        turns = 2 * np.pi * rng.uniform(1.1, 1.6) * time + np.arange(8)
+        action = (0.3 * np.sin(turns) + np.arange(8)).astype(np.float32)
+        state = action.copy()
+        for row in range(1, len(state)):
+            state[row] = state[row - 1] + 0.6 * (action[row - 1] - state[row - 1])
+        state += rng.normal(0, 3e-3, state.shape).astype(np.float32)
+        return changed(two_arms(number, images=False), action=action, state=state)
+
+    for claimed in ("absolute", None):
+        verdict = pooled("state_delay", [with_claims(wiping(number), action=claimed) for number in range(8)])[""]
+        assert (verdict.verdict, verdict.episodes) == ("confirmed", ())
+        assert verdict.value is not None and verdict.value < 0.15
+
+
 def test_an_action_that_is_an_earlier_state_is_found() -> None:
     episodes = [changed(e, action=delayed(e.state, 5)) for e in clean_set()]
     found = pooled("state_delay", episodes)[""]
