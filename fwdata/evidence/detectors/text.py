@@ -73,17 +73,17 @@ class InstructionNearMisses(Detector):
 
 
 def same_words(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Pairs of a text that is there several times and one of the same words, written in another way.
+    """Pairs of a text that is there several times and a rarer one of the same words, written in another way.
 
-    Where no text is repeated, each is worded freely. Signs beside a digit are kept, `1.5` is not `15`, and those that
-    may be what is meant: `the + button`.
+    Two ways that are there as often are meant (`write X`, `write x`), or worded freely. Signs beside a digit are kept,
+    `1.5` is not `15`, and those that may be what is meant: `the + button`.
     """
     by_words: dict[str, str] = {}
     found = []
     for text in sorted(counts, key=lambda text: -counts[text]):
         words = " ".join(_SIGNS.sub(" ", text.casefold().replace("'", "")).split())
         common = by_words.setdefault(words, text)
-        if common != text and counts[common] >= REPEATED and words:
+        if common != text and counts[common] >= max(REPEATED, OFTENER * counts[text]) and words:
             found.append((common, text))
     return found
 
@@ -92,8 +92,8 @@ _PUNCTUATION = r"[.,;:!?\"()\[\]`\u2018-\u201d\u2026\u3001\u3002\uff01\uff0c\uff
 _SIGNS = re.compile(rf"{_PUNCTUATION}+(?=\s|$)|(?<!\d){_PUNCTUATION}+(?!\d)|(?<=[^\W\d])[-/](?=[^\W\d])|_")
 """What is not read: punctuation behind a word, and within one that is no number; a dash between two words."""
 
-REPEATED = 3
-"""Episodes that share a text, from which on another way of writing it is a slip."""
+REPEATED, OFTENER = 3, 2
+"""Episodes that share a text, and how much oftener it is, from which on another way of writing it is a slip."""
 
 
 def near_misses(texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -258,14 +258,17 @@ def _named_as_others(group: str, groups: _Groups) -> dict[str, str]:
     """Group whose name's words it has, by episode, of those without any word of their own group's name.
 
     Where names say what half of the texts do, as those of tasks (`press_red_button`): TELLING words of the other's that
-    its own does not have, or one and the very words of a text there.
+    its own does not have, or one and the very words of a text there. A name that no text of its own says, as that of a
+    place, tells nothing.
     """
     found: dict[str, str] = {}
     for name in groups:
         mine, others = words_of(group) - words_of(name), words_of(name) - words_of(group)
         named = sum(others <= words for _, words in groups[name]) if others else 0
         foreign = {episode: words for episode, words in groups[group] if not mine & words}
-        if not mine or 2 * named < len(groups[name]) or 2 * len(foreign) > len(groups[group]):
+        if not mine or not any(mine <= words for _, words in groups[group]):
+            continue
+        if 2 * named < len(groups[name]) or 2 * len(foreign) > len(groups[group]):
             continue
         mentioned = sum(others <= words for episode, words in groups[group] if episode not in foreign)
         if mentioned > RARE * len(groups[group]):  # place_red_cup: "next to the blue bowl" says nothing of another task

@@ -142,8 +142,34 @@ def test_an_instruction_that_is_written_in_another_way_is_found() -> None:
     [("press the + button", "press the - button"), ("move to +x", "move to -x"), ("दूध का कप", "दूध कि कप")],
 )
 def test_signs_and_vowels_that_are_meant_are_no_punctuation(one: str, other: str) -> None:
-    episodes = [changed(e, instruction=(one, other)[i % 2], thumbnails={}) for i, e in enumerate(clean_set() * 2)]
+    episodes = [changed(e, instruction=(one, other)[i % 4 == 0], thumbnails={}) for i, e in enumerate(clean_set() * 2)]
     assert pooled("instruction_typos", episodes)[""].verdict == "confirmed"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Pick up the cup.", "Pick up the cup"),
+        ("write X on the board", "write x on the board"),
+        ("press the US key", "press the us key"),
+    ],
+)
+def test_two_ways_of_writing_that_are_as_frequent_are_meant(one: str, other: str) -> None:
+    episodes = [changed(e, instruction=(one, other)[i % 2], thumbnails={}) for i, e in enumerate(clean_set())]
+    assert pooled("instruction_typos", episodes)[""].verdict == "confirmed"
+    episodes = [changed(e, instruction=one if i > 1 else other) for i, e in enumerate(episodes)]
+    assert pooled("instruction_typos", episodes)[""].episodes == ("episode_0", "episode_1")
+
+
+def test_a_name_that_none_of_its_texts_says_tells_no_other_task() -> None:
+    """A place where the other folder's task is done, too."""
+    texts = {"pick_red_cube": ["pick the red cube"], "kitchen_left": ["pick the red cube", "wipe the left side"]}
+    episodes = [
+        changed(e, id=f"{group} {i}", group=group, instruction=said[i % len(said)], thumbnails={})
+        for group, said in texts.items()
+        for i, e in enumerate(clean_set())
+    ]
+    assert by_task(episodes)[""].verdict == "confirmed"
 
 
 def test_a_small_word_that_is_missing_or_twice_is_found_where_it_is_rare() -> None:
