@@ -301,6 +301,29 @@ def test_a_jump_of_the_state_or_of_the_image_alone_is_no_cut() -> None:
     assert told("scene_cut", changed(both, thumbnails={})) == {}
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_an_image_of_another_episode_at_an_end_is_found(every: int) -> None:
+    """As where a video that several episodes share is a row off: rows go on, and the image does not."""
+
+    def off(episode: EpisodeInput, other: EpisodeInput, camera: str, by: int) -> EpisodeInput:
+        images = {name: each[::every].copy() for name, each in episode.thumbnails.items()}
+        images[camera] = np.roll(images[camera], by, axis=0)
+        images[camera][0 if by > 0 else -1] = other.thumbnails[camera][-1 if by > 0 else 0]
+        return changed(episode, thumbnails=images, every=every)
+
+    clean = clean_set()
+    hits = []
+    for number, (one, other) in enumerate(pairwise(clean)):
+        camera, by = list(one.thumbnails)[number % len(one.thumbnails)], (1, -1)[number % 2]
+        found = told("scene_cut", off(one, other, camera, by))[""]
+        if found.verdict == "contradicted":
+            hits.append(found)
+            place = "first" if by > 0 else "last"
+            assert found.detail.startswith(f"the {place} image of {camera} is unlike") and found.action == "warn"
+            assert found.value == (0.0 if by > 0 else len(one.state) - 1)
+    assert len(hits) >= (4 if every == 1 else 3)
+
+
 def test_rows_left_out_of_a_short_episode_are_found() -> None:
     """Of fewer than a hundred steps the largest one is most of their 99th percentile."""
     hits = []
