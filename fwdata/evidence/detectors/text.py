@@ -90,7 +90,7 @@ def same_words(counts: Mapping[str, int]) -> list[tuple[str, str]]:
 
 _PUNCTUATION = r"[.,;:!?\"()\[\]`\u2018-\u201d\u2026\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f]"
 _SIGNS = re.compile(rf"{_PUNCTUATION}+(?=\s|$)|(?<!\d){_PUNCTUATION}+(?!\d)|(?<=[^\W\d])[-/](?=[^\W\d])|_")
-"""What is not read: punctuation behind a word, and within one that is no number; a dash between two words."""
+"""Punctuation that is left out: behind a word, within a word that is not a number, and a dash between two words."""
 
 REPEATED, OFTENER = 3, 2
 """Episodes that share a text, and how much oftener it is, from which on another way of writing it is a slip."""

@@ -140,7 +140,7 @@ def test_a_late_state_stream_is_found_and_measured(rows: int, action: str) -> No
 
 
 def test_a_late_state_of_smooth_motion_is_found() -> None:
-    """Swings correlate with their own change; the targets are told by what is reached."""
+    """Swings correlate with their own change; the state reaches the values of targets alone."""
 
     def swings(number: int, rows: int) -> EpisodeInput:
         time = np.arange(HZ * 8)[:, None] / HZ
